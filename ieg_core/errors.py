@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that means "the request is wrong", told in one line."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what was asked for; the message says what was received, expected and how to mend it.
+
+    The command line prints it on one line and exits with code 2, without a traceback.
+    """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """Builds the error for a name that does not exist, nearest names first.
+
+    Args:
+      kind: What the name stands for, for example "method".
+      name: The name that was received.
+      known: Every name that would have been accepted.
+
+    Returns:
+      The error, to be raised by the caller.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}expected one of {', '.join(names)}")
