@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend adapter for JAX: one compiled loop, batches spread over devices by sharding."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ieg_core.backend.batch_norm_jax import batch_norm
+from ieg_core.errors import UserError
+from ieg_core.runtime import Runtime
+
+__all__ = [
+    "Linearization",
+    "accelerators",
+    "batch_norm",
+    "compile_loop",
+    "device_description",
+    "fetch",
+    "gradients",
+    "linearize",
+    "place",
+    "share",
+    "start",
+    "sum_over_replicas",
+]
+
+Tree = Any
+_mesh: Mesh | None = None
+
+
+def accelerators() -> int:
+    """Returns how many GPUs this process sees."""
+    return 0 if jax.default_backend() == "cpu" else jax.device_count()
+
+
+def device_description() -> str:
+    """Names the device that a run computes on."""
+    return str(jax.devices()[0].device_kind).replace("cpu", "CPU")
+
+
+def start(runtime: Runtime) -> None:
+    """Fixes the devices; threads and determinism are in the environment (ieg_core.runtime).
+
+    Raises:
+      UserError: More replicas than devices were asked for.
+    """
+    global _mesh
+    if runtime.num_replicas == 1:
+        return
+    devices = jax.devices()
+    if len(devices) < runtime.num_replicas:
+        raise UserError(
+            f"{runtime.num_replicas} replicas need as many devices, this process sees "
+            f"{len(devices)}: lower GPUS_PER_CELL"
+        )
+    _mesh = Mesh(np.asarray(devices[: runtime.num_replicas]), ("replica",))
+
+
+def place(tree: Tree) -> Tree:
+    """Copies numpy arrays to the device, or to every replica's device."""
+    if _mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+    return jax.device_put(tree, NamedSharding(_mesh, PartitionSpec()))
+
+
+def fetch(tree: Tree) -> Tree:
+    """Copies a tree back as numpy arrays."""
+    return jax.tree.map(np.asarray, tree)
+
+
+def sum_over_replicas(tree: Tree) -> Tree:
+    """Returns the tree: under sharding every sum is over the global batch already."""
+    return tree
+
+
+def share(tree: Tree) -> Tree:
+    """Returns the tree: under sharding code sees the global batch."""
+    return tree
+
+
+def gradients(
+    loss: Callable[[Sequence[jax.Array]], tuple[jax.Array, Any]], params: Sequence[jax.Array]
+) -> tuple[jax.Array, Any, list[jax.Array]]:
+    """Differentiates a loss.
+
+    Args:
+      loss: params -> (the loss, anything else).
+      params: Where to differentiate.
+
+    Returns:
+      (loss, anything else, gradient).
+    """
+    (value, auxiliary), slopes = jax.value_and_grad(loss, has_aux=True)(list(params))
+    return value, auxiliary, slopes
+
+
+class Linearization(NamedTuple):
+    """A function at a point: its value, and its Jacobian J from both sides.
+
+    Attributes:
+      outputs: f(params).
+      auxiliary: What else f returned.
+      forward: v -> J·v, of the shape of the outputs.
+      backward: u -> Jᵀ·u, a list like params.
+    """
+
+    outputs: jax.Array
+    auxiliary: Any
+    forward: Callable[[Sequence[jax.Array]], jax.Array]
+    backward: Callable[[jax.Array], list[jax.Array]]
+
+
+def linearize(
+    function: Callable[[Sequence[jax.Array]], tuple[jax.Array, Any]], params: Sequence[jax.Array]
+) -> Linearization:
+    """Linearizes a function; the compiler merges the forward passes of the two products."""
+    params = list(params)
+    outputs, pull, auxiliary = jax.vjp(function, params, has_aux=True)
+
+    def forward(tangents: Sequence[jax.Array]) -> jax.Array:
+        return jax.jvp(lambda p: function(p)[0], (params,), (list(tangents),))[1]
+
+    def backward(cotangent: jax.Array) -> list[jax.Array]:
+        return pull(cotangent)[0]
+
+    return Linearization(outputs, auxiliary, forward, backward)
+
+
+Step = Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Mapping[str, Any], Mapping[str, Any]]]
+
+
+def compile_loop(
+    step: Step, metrics: Sequence[str], examples: Sequence[str], length: int
+) -> Callable[..., tuple[Tree, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Compiles up to `length` steps into one call on the device.
+
+    Args:
+      step: (state, data, draws, scalars) -> (state, metrics, examples), for one step: draws are
+        the global batch's, scalars are float32, metrics are scalars, examples have the batch's
+        examples on axis 0; both float32.
+      metrics: Names of the metrics that `step` returns.
+      examples: Names of the per-example values that `step` returns.
+      length: Steps of a call at most.
+
+    Returns:
+      (state, data, draws, scalars, count) -> (state, metrics, examples), where draws, scalars and
+      results have the step on axis 0, `length` of them, and the first `count` are run and filled.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def call(state: Tree, data: Tree, draws: Tree, scalars: Tree, count: jax.Array) -> Any:
+        def at(index: Any) -> tuple[Tree, Tree]:
+            return jax.tree.map(lambda value: value[index], (draws, scalars))
+
+        shapes = jax.eval_shape(lambda s: step(s, data, *at(0))[1:], state)
+        filled = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), jnp.float32), shapes)
+
+        def body(index: jax.Array, carry: tuple[Tree, Tree]) -> tuple[Tree, Tree]:
+            state, filled = carry
+            state, values, rows = step(state, data, *at(index))
+            filled = jax.tree.map(
+                lambda array, value: array.at[index].set(value), filled, (values, rows)
+            )
+            return state, filled
+
+        return jax.lax.fori_loop(0, count, body, (state, filled))
+
+    def run(state: Tree, data: Tree, draws: Tree, scalars: Tree, count: int) -> Any:
+        if _mesh is not None:
+            draws = jax.device_put(draws, NamedSharding(_mesh, PartitionSpec(None, "replica")))
+        state, (values, rows) = call(state, data, draws, scalars, jnp.asarray(count))
+        if set(values) != set(metrics) or set(rows) != set(examples):
+            raise ValueError(
+                f"the step promised metrics {sorted(metrics)} and examples {sorted(examples)}, "
+                f"but returned {sorted(values)} and {sorted(rows)}"
+            )
+        return state, fetch(values), fetch(rows)
+
+    return run

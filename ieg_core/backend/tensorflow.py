@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The backend adapter for TensorFlow: graphs on CPUs, XLA on one GPU, MirroredStrategy on several."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from ieg_core.backend.batch_norm_tensorflow import batch_norm
+from ieg_core.errors import UserError
+from ieg_core.runtime import Runtime
+
+__all__ = [
+    "Linearization",
+    "accelerators",
+    "batch_norm",
+    "compile_loop",
+    "device_description",
+    "fetch",
+    "gradients",
+    "linearize",
+    "place",
+    "share",
+    "start",
+    "sum_over_replicas",
+]
+
+Tree = Any
+_strategy: tf.distribute.Strategy | None = None
+
+
+def accelerators() -> int:
+    """Returns how many GPUs this process sees."""
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def device_description() -> str:
+    """Names the device that a run computes on."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return "CPU"
+    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+
+
+def start(runtime: Runtime) -> None:
+    """Fixes threads, determinism and devices; once a process, before anything is computed.
+
+    Raises:
+      UserError: More replicas than GPUs were asked for on a machine that has GPUs.
+    """
+    global _strategy
+    tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1 if runtime.threads == 1 else 2)
+    tf.config.experimental.enable_op_determinism()
+    if runtime.num_replicas == 1:
+        return
+    gpus = accelerators()
+    if gpus and gpus < runtime.num_replicas:
+        raise UserError(
+            f"{runtime.num_replicas} replicas need as many GPUs, this process sees {gpus}: "
+            f"lower GPUS_PER_CELL"
+        )
+    if not gpus:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        virtual = [tf.config.LogicalDeviceConfiguration()] * runtime.num_replicas
+        tf.config.set_logical_device_configuration(cpu, virtual)
+    kind = "GPU" if gpus else "CPU"
+    _strategy = tf.distribute.MirroredStrategy(
+        [f"{kind}:{index}" for index in range(runtime.num_replicas)]
+    )
+
+
+def place(tree: Tree) -> Tree:
+    """Copies numpy arrays to the device, or to every replica's device."""
+    if _strategy is None:
+        return tf.nest.map_structure(tf.convert_to_tensor, tree)
+    strategy = _strategy
+    return tf.nest.map_structure(
+        lambda value: strategy.experimental_distribute_values_from_function(
+            lambda _: tf.convert_to_tensor(value)
+        ),
+        tree,
+    )
+
+
+def fetch(tree: Tree) -> Tree:
+    """Copies a tree back as numpy arrays; of values that replicas hold in common, the first."""
+    if _strategy is not None:
+        tree = _map_replicas(lambda values: values[0], tree)
+    return tf.nest.map_structure(lambda value: value.numpy(), tree)
+
+
+def sum_over_replicas(tree: Tree) -> Tree:
+    """Sums each tensor over the replicas; differentiable."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return tree
+    context = tf.distribute.get_replica_context()
+    return tf.nest.map_structure(
+        lambda value: context.all_reduce(tf.distribute.ReduceOp.SUM, value), tree
+    )
+
+
+def share(tree: Tree) -> Tree:
+    """Returns this replica's rows of arrays that hold the global batch on axis 0."""
+    strategy = tf.distribute.get_strategy()
+    if strategy.num_replicas_in_sync == 1:
+        return tree
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+    def rows(value: tf.Tensor) -> tf.Tensor:
+        size = value.shape[0] // strategy.num_replicas_in_sync
+        return value[replica * size : (replica + 1) * size]
+
+    return tf.nest.map_structure(rows, tree)
+
+
+def gradients(
+    loss: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Any]], params: Sequence[tf.Tensor]
+) -> tuple[tf.Tensor, Any, list[tf.Tensor]]:
+    """Differentiates a loss.
+
+    Args:
+      loss: params -> (this replica's share of the loss, anything else).
+      params: Where to differentiate.
+
+    Returns:
+      The loss and its gradient, both summed over replicas, and what else `loss` returned:
+      (loss, anything else, gradient).
+    """
+    params = list(params)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(params)
+        value, auxiliary = loss(params)
+    slopes = tape.gradient(value, params, unconnected_gradients="zero")
+    return sum_over_replicas(value), auxiliary, sum_over_replicas(slopes)
+
+
+class Linearization(NamedTuple):
+    """A function at a point: its value, and its Jacobian J from both sides.
+
+    Attributes:
+      outputs: f(params).
+      auxiliary: What else f returned.
+      forward: v -> J·v, of the shape of the outputs.
+      backward: u -> Jᵀ·u, a list like params, summed over replicas.
+    """
+
+    outputs: tf.Tensor
+    auxiliary: Any
+    forward: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+    backward: Callable[[tf.Tensor], list[tf.Tensor]]
+
+
+def linearize(
+    function: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Any]], params: Sequence[tf.Tensor]
+) -> Linearization:
+    """Linearizes a function with one forward pass, which both products share.
+
+    J·v is the derivative of ⟨Jᵀ·u, v⟩ with respect to u. It is linear in u, so u's value does not
+    matter, and the graph keeps of the inner backward pass only what the derivative needs.
+    """
+    params = list(params)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(params)
+        outputs, auxiliary = function(params)
+
+    def pull(cotangent: tf.Tensor) -> list[tf.Tensor]:
+        return tape.gradient(
+            outputs, params, output_gradients=cotangent, unconnected_gradients="zero"
+        )
+
+    def forward(tangents: Sequence[tf.Tensor]) -> tf.Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            cotangent = tf.zeros_like(outputs)
+            outer.watch(cotangent)
+            pulled = pull(cotangent)
+        return outer.gradient(pulled, cotangent, output_gradients=list(tangents))
+
+    def backward(cotangent: tf.Tensor) -> list[tf.Tensor]:
+        return sum_over_replicas(pull(cotangent))
+
+    return Linearization(outputs, auxiliary, forward, backward)
+
+
+Step = Callable[[Tree, Tree, Tree, Tree], tuple[Tree, Mapping[str, Any], Mapping[str, Any]]]
+
+
+def compile_loop(
+    step: Step, metrics: Sequence[str], examples: Sequence[str], length: int
+) -> Callable[..., tuple[Tree, dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """Compiles up to `length` steps into one call on the device.
+
+    Args:
+      step: (state, data, draws, scalars) -> (state, metrics, examples), for one step: draws are
+        the global batch's, scalars are float32, metrics are scalars summed over replicas already,
+        examples have this replica's examples on axis 0; both float32.
+      metrics: Names of the metrics that `step` returns.
+      examples: Names of the per-example values that `step` returns.
+      length: Steps of a call at most.
+
+    Returns:
+      (state, data, draws, scalars, count) -> (state, metrics, examples), where draws, scalars and
+      results have the step on axis 0, `length` of them, and the first `count` are run and filled.
+    """
+    strategy = _strategy
+    xla = bool(accelerators()) and strategy is None
+
+    def run_one(state: Tree, data: Tree, draws: Tree, scalars: Tree) -> tuple[Tree, Tree]:
+        if strategy is None:
+            state, values, rows = step(state, data, draws, scalars)
+        else:
+            state, values, rows = strategy.run(step, args=(state, data, draws, scalars))
+            values = _map_replicas(lambda replicas: replicas[0], values)
+            rows = _map_replicas(lambda replicas: tf.concat(replicas, 0), rows)
+        _check_names(values, metrics, rows, examples)
+        return state, {**values, **rows}
+
+    @functools.partial(tf.function, autograph=False, jit_compile=xla)
+    def call(state: Tree, data: Tree, draws: Tree, scalars: Tree, count: tf.Tensor) -> Any:
+        arrays = {name: tf.TensorArray(tf.float32, length) for name in (*metrics, *examples)}
+
+        def body(index: tf.Tensor, state: Tree, arrays: Tree) -> tuple[tf.Tensor, Tree, Tree]:
+            at = functools.partial(tf.nest.map_structure, lambda value: value[index])
+            state, values = run_one(state, data, at(draws), at(scalars))
+            arrays = {name: array.write(index, values[name]) for name, array in arrays.items()}
+            return index + 1, state, arrays
+
+        _, state, arrays = tf.while_loop(
+            lambda index, *_: index < count,
+            body,
+            (tf.constant(0), state, arrays),
+            parallel_iterations=1,
+        )
+        return state, {name: array.stack() for name, array in arrays.items()}
+
+    def run(state: Tree, data: Tree, draws: Tree, scalars: Tree, count: int) -> Any:
+        to_tensor = functools.partial(tf.nest.map_structure, tf.convert_to_tensor)
+        state, values = call(state, data, to_tensor(draws), to_tensor(scalars), tf.constant(count))
+        values = {name: value.numpy() for name, value in values.items()}
+        return (
+            state,
+            {name: values[name] for name in metrics},
+            {name: values[name] for name in examples},
+        )
+
+    return run
+
+
+def _check_names(
+    values: Mapping[str, Any],
+    metrics: Sequence[str],
+    rows: Mapping[str, Any],
+    examples: Sequence[str],
+) -> None:
+    if set(values) != set(metrics) or set(rows) != set(examples):
+        raise ValueError(
+            f"the step promised metrics {sorted(metrics)} and examples {sorted(examples)}, "
+            f"but returned {sorted(values)} and {sorted(rows)}"
+        )
+
+
+def _map_replicas(function: Callable[[Sequence[Any]], Any], tree: Tree) -> Tree:
+    if isinstance(tree, Mapping):
+        return {key: _map_replicas(function, value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_map_replicas(function, value) for value in tree]
+    if _strategy is None:
+        raise ValueError("there are no replicas: start() was called for one device")
+    return function(_strategy.experimental_local_results(tree))

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What decides the outcome of one training run: frozen, typed, validated, and written beside every result."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ieg_core import network_names
+from ieg_core.errors import UserError, unknown_name
+
+PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise UserError(f"{name} must be {expected}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Momentum SGD: m ← μ·m + ∇, θ ← θ − lr·m, and the moving average of θ that is evaluated."""
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    ema_decay: float = 0.999
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "in [0, 1)")
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        _require(0 <= self.ema_decay < 1, "optimizer.ema_decay", self.ema_decay, "in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate changes and how long the training is.
+
+    Exactly one of `num_steps`, `num_epochs` and `num_cycles` gives the length; an epoch is
+    ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is `cycle_multiplier`
+    times as long as the one before it, the first being one epoch.
+    """
+
+    name: str = "cosine"
+    num_steps: int = 0
+    num_epochs: int = 0
+    num_cycles: int = 0
+    cycle_multiplier: float = 1.5
+    cycle_decay: float = 0.9
+    boundary_fractions: tuple[float, ...] = ()
+    factor: float = 0.01
+    warmup_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.name not in SCHEDULES:
+            raise unknown_name("schedule", self.name, SCHEDULES)
+        lengths = (self.num_steps, self.num_epochs, self.num_cycles)
+        _require(
+            sum(length > 0 for length in lengths) == 1 and min(lengths) >= 0,
+            "schedule",
+            dict(zip(("num_steps", "num_epochs", "num_cycles"), lengths, strict=True)),
+            "given exactly one positive length of num_steps, num_epochs and num_cycles",
+        )
+        _require(
+            self.num_cycles == 0 or self.name == "cosine_restarts",
+            "schedule.num_cycles",
+            self.num_cycles,
+            "0 unless schedule.name is cosine_restarts",
+        )
+        _require(
+            self.cycle_multiplier >= 1,
+            "schedule.cycle_multiplier",
+            self.cycle_multiplier,
+            "at least 1",
+        )
+        _require(0 < self.cycle_decay <= 1, "schedule.cycle_decay", self.cycle_decay, "in (0, 1]")
+        _require(0 < self.factor <= 1, "schedule.factor", self.factor, "in (0, 1]")
+        _require(
+            self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0"
+        )
+        _require(
+            list(self.boundary_fractions) == sorted(set(self.boundary_fractions))
+            and all(0 < fraction < 1 for fraction in self.boundary_fractions),
+            "schedule.boundary_fractions",
+            self.boundary_fractions,
+            "increasing and inside (0, 1)",
+        )
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """The weak view: zero-padding by `pad` pixels a side, a random crop back, a random mirror."""
+
+    pad: int = 2
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.pad <= 64, "augmentation.pad", self.pad, "between 0 and 64 pixels")
+
+
+@dataclass(frozen=True)
+class SupervisedSettings:
+    """Plain training, also on the probe alone: Σ ℓ_i / B, with optional label smoothing."""
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.label_smoothing < 1,
+            "method.label_smoothing",
+            self.label_smoothing,
+            "in [0, 1)",
+        )
+
+
+@dataclass(frozen=True)
+class L2RSettings:
+    """Learning to reweight (arXiv 1803.09050): the look-ahead step α."""
+
+    lookahead_lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        _require(self.lookahead_lr > 0, "method.lookahead_lr", self.lookahead_lr, "above 0")
+
+
+MethodSettings = SupervisedSettings | L2RSettings
+
+
+@dataclass(frozen=True)
+class MethodFacts:
+    """What planning must know of a method without importing a deep-learning framework.
+
+    Attributes:
+      settings: Its settings' class.
+      uses_probe: Whether it trains with the clean probe set.
+      trains_on_noisy: Whether it trains on the noisy set at all.
+      relative_cost: Time of a step in supervised steps, measured (docs/PERFORMANCE.md); estimates
+        use it until the machine has measured the method itself.
+      summary: One line for people.
+    """
+
+    settings: Callable[..., MethodSettings]
+    uses_probe: bool
+    trains_on_noisy: bool
+    relative_cost: float
+    summary: str
+
+
+METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
+    {
+        "supervised": MethodFacts(
+            SupervisedSettings, False, True, 1.0, "plain training on the noisy labels"
+        ),
+        "probe_only": MethodFacts(
+            SupervisedSettings, True, False, 1.0, "plain training on the clean probe set alone"
+        ),
+        "l2r": MethodFacts(
+            L2RSettings, True, True, 3.0, "learning to reweight examples (Ren et al., ICML 2018)"
+        ),
+    }
+)
+
+
+def method_facts(name: str) -> MethodFacts:
+    """Returns the facts of a method; raises UserError with the nearest names if there is none."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides the outcome of a run, apart from the prepared data and the code.
+
+    Attributes:
+      recipe: Name of the recipe family that it came from.
+      dataset: Data-set spec, in canonical spelling.
+      method: Name of the method.
+      network: Name of the network.
+      seed: Seed of every random draw.
+      batch_size: Examples a step, over all replicas.
+      probe_per_class: Clean examples a class; 0 for a method without a probe.
+      evaluations: How many evaluations to make at least, equally spaced; those of a
+        `cosine_restarts` schedule lie at the ends of its cycles besides.
+      precision: "float32" or "bfloat16" (computation only; variables stay float32).
+      synchronized_batch_norm: BatchNorm moments over all replicas, or over each one's own share.
+    """
+
+    recipe: str
+    dataset: str
+    method: str
+    network: str
+    seed: int = 0
+    batch_size: int = 100
+    probe_per_class: int = 10
+    evaluations: int = 12
+    precision: str = "float32"
+    synchronized_batch_norm: bool = True
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(num_steps=600))
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    method_settings: MethodSettings = field(default_factory=SupervisedSettings)
+
+    def __post_init__(self) -> None:
+        facts = method_facts(self.method)
+        network_names.validate(self.network)
+        _require(self.seed >= 0, "seed", self.seed, "at least 0")
+        _require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
+        _require(self.evaluations > 0, "evaluations", self.evaluations, "at least 1")
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if facts.uses_probe:
+            _require(self.probe_per_class > 0, "probe_per_class", self.probe_per_class, "above 0")
+        elif self.probe_per_class != 0:
+            raise UserError(
+                f"probe_per_class={self.probe_per_class} was asked for, but the method "
+                f"{self.method!r} uses no probe: leave it out"
+            )
+        if type(self.method_settings) is not facts.settings:
+            raise UserError(
+                f"method {self.method!r} takes {getattr(facts.settings, '__name__', '?')}, "
+                f"got {type(self.method_settings).__name__}"
+            )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turns a configuration into nested plain values, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Rebuilds a configuration from `to_dict`'s output, also after JSON.
+
+    Raises:
+      UserError: A key is unknown or missing, or a value is out of range.
+    """
+    method = values.get("method")
+    if not isinstance(method, str):
+        raise UserError(f"configuration: expected a method's name under 'method', got {method!r}")
+    settings_type = method_facts(method).settings
+    sections: dict[str, Callable[..., Any]] = {
+        "optimizer": OptimizerConfig,
+        "schedule": ScheduleConfig,
+        "augmentation": AugmentationConfig,
+        "method_settings": settings_type,
+    }
+    try:
+        return Config(
+            **{
+                key: sections[key](
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+                )
+                if key in sections
+                else value
+                for key, value in values.items()
+            }
+        )
+    except TypeError as error:
+        raise UserError(
+            f"configuration: {error}; it was written by another version of this program"
+        ) from error
+
+
+def override(config: Config, assignments: Sequence[str]) -> Config:
+    """Applies typed overrides such as "optimizer.learning_rate=0.05" or "method.lookahead_lr=0.2".
+
+    Args:
+      config: The configuration to start from.
+      assignments: "key=value" each; nested keys by dots, `method.` for the method's settings. A
+        length (schedule.num_steps, .num_epochs, .num_cycles) replaces the one that was there.
+
+    Returns:
+      The changed configuration.
+
+    Raises:
+      UserError: Not of the form key=value, an unknown key (the nearest ones are named), a value of
+        the wrong type, or one out of range.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"expected key=value, got {assignment!r}")
+        _assign(config, values, key.strip(), text.strip())
+    lengths = {"num_steps", "num_epochs", "num_cycles"}
+    changes = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            if key == "schedule" and lengths & value.keys():
+                value = dict.fromkeys(lengths, 0) | value
+            value = dataclasses.replace(getattr(config, key), **value)
+        changes[key] = value
+    return dataclasses.replace(config, **changes)
+
+
+def settable_keys(config: Config) -> dict[str, Any]:
+    """Returns every key that `override` takes with its present value, in the order of the fields."""
+    keys: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            prefix = "method" if item.name == "method_settings" else item.name
+            keys |= {f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+        elif item.name not in ("recipe", "dataset", "method", "seed"):
+            keys[item.name] = value
+    return keys
+
+
+def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None:
+    known = settable_keys(config)
+    if key not in known:
+        raise unknown_name("setting", key, known)
+    section, dot, name = key.partition(".")
+    if not dot:
+        values[key] = _typed(key, Config, key, text)
+        return
+    attribute = "method_settings" if section == "method" else section
+    owner = type(getattr(config, attribute))
+    values.setdefault(attribute, {})[name] = _typed(key, owner, name, text)
+
+
+def _typed(key: str, owner: type, name: str, text: str) -> Any:
+    kind = typing.get_type_hints(owner)[name]
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if typing.get_origin(kind) is tuple:
+            return tuple(float(part) for part in text.split(",") if part)
+        if kind in (int, float, str):
+            return kind(text)
+    except (ValueError, KeyError):
+        pass
+    expected = getattr(kind, "__name__", str(kind))
+    raise UserError(f"setting {key}: expected a value of type {expected}, got {text!r}")

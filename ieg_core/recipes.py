@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recipes: every experiment's settings as values, one family a function, one row a method."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ieg_core.config import (
+    METHODS,
+    AugmentationConfig,
+    Config,
+    OptimizerConfig,
+    ScheduleConfig,
+    method_facts,
+)
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.spec import DatasetSpec
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of recipes: one data regime, a row for every method.
+
+    Attributes:
+      name: What RECIPE asks for.
+      data: The data it is meant for, in words.
+      bases: The base data sets it accepts.
+      network: Its network unless another is asked for.
+      batch_size: Examples a step.
+      schedule: Learning-rate schedule and length.
+      augmentation: The weak view.
+      evaluations: Evaluations a run, at least.
+      source: Where the settings come from.
+    """
+
+    name: str
+    data: str
+    bases: tuple[str, ...]
+    network: str
+    batch_size: int
+    schedule: ScheduleConfig
+    augmentation: AugmentationConfig
+    evaluations: int
+    source: str
+
+
+_CIFAR = ("cifar10", "cifar100")
+_STEP_200 = ScheduleConfig(
+    name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01
+)
+_THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
+
+FAMILIES: Mapping[str, Family] = MappingProxyType(
+    {
+        family.name: family
+        for family in (
+            Family(
+                name="digits",
+                data="the embedded digits",
+                bases=("digits",),
+                network="preact8",
+                batch_size=100,
+                schedule=ScheduleConfig(name="cosine", num_steps=600),
+                augmentation=AugmentationConfig(pad=1, flip=False),
+                evaluations=12,
+                source="ours",
+            ),
+            Family(
+                name="cifar_cpu",
+                data="any CIFAR, on a CPU",
+                bases=_CIFAR,
+                network="resnet11",
+                batch_size=100,
+                schedule=ScheduleConfig(name="cosine", num_steps=1500),
+                augmentation=AugmentationConfig(pad=2, flip=True),
+                evaluations=10,
+                source="ours",
+            ),
+            Family(
+                name="cifar",
+                data="CIFAR with label noise",
+                bases=_CIFAR,
+                network="wrn28-10",
+                batch_size=100,
+                schedule=_THIRTEEN_CYCLES,
+                augmentation=AugmentationConfig(pad=2, flip=True),
+                evaluations=10,
+                source="IEG, arXiv 1910.00701, and the authors' released settings",
+            ),
+            Family(
+                name="longtail",
+                data="long-tailed CIFAR",
+                bases=_CIFAR,
+                network="resnet32",
+                batch_size=128,
+                schedule=_STEP_200,
+                augmentation=AugmentationConfig(pad=4, flip=True),
+                evaluations=20,
+                source="FSR, arXiv 2109.03216, and the authors' released settings",
+            ),
+            Family(
+                name="longtail_noise",
+                data="long-tailed CIFAR with label noise",
+                bases=_CIFAR,
+                network="resnet32",
+                batch_size=128,
+                schedule=_STEP_200,
+                augmentation=AugmentationConfig(pad=4, flip=True),
+                evaluations=20,
+                source="FSR, arXiv 2109.03216, and the authors' released settings",
+            ),
+        )
+    }
+)
+
+DEFAULT_PROBE_PER_CLASS = 10
+
+
+def weight_decay(network: str) -> float:
+    """Returns the weight decay that goes with a network (METHODS, "Networks")."""
+    return 2e-4 if network in ("resnet29", "resnet11", "resnet20") else 5e-4
+
+
+def default_family(spec: DatasetSpec, accelerator: bool) -> str:
+    """Chooses the family for a data set when none was asked for."""
+    if spec.base == "digits":
+        return "digits"
+    if not accelerator:
+        return "cifar_cpu"
+    if spec.imbalance is not None:
+        return "longtail" if spec.noise is None else "longtail_noise"
+    return "cifar"
+
+
+def build_config(
+    spec: DatasetSpec,
+    method: str,
+    *,
+    seed: int = 0,
+    recipe: str = "",
+    network: str = "",
+    num_steps: int = 0,
+    accelerator: bool = False,
+) -> Config:
+    """Builds a run's configuration from its recipe family.
+
+    Args:
+      spec: The data set.
+      method: Name of the method.
+      seed: Seed of every random draw.
+      recipe: Name of the family; empty chooses by data set and device.
+      network: Another network than the family's.
+      num_steps: Another length, in steps; 0 keeps the family's. A `cosine` schedule and the
+        boundaries of a `step` schedule are squeezed into it, restarts keep their cycles.
+      accelerator: Whether the run will have a GPU.
+
+    Returns:
+      The configuration.
+
+    Raises:
+      UserError: An unknown name, or a family that is not for this data set.
+    """
+    facts = method_facts(method)
+    name = recipe or default_family(spec, accelerator)
+    if name not in FAMILIES:
+        raise unknown_name("recipe", name, FAMILIES)
+    family = FAMILIES[name]
+    if spec.base not in family.bases:
+        fitting = [f.name for f in FAMILIES.values() if spec.base in f.bases]
+        raise UserError(
+            f"recipe {name!r} is for {family.data}, not for {str(spec)!r}: "
+            f"choose {' or '.join(fitting)}, or leave RECIPE empty"
+        )
+    network = network or family.network
+    schedule = family.schedule
+    if num_steps < 0:
+        raise UserError(f"steps must be at least 1 (or 0 for the recipe's), got {num_steps}")
+    if num_steps:
+        schedule = dataclasses.replace(
+            schedule, num_steps=num_steps, num_epochs=0, num_cycles=0
+        )
+    return Config(
+        recipe=name,
+        dataset=str(spec),
+        method=method,
+        network=network,
+        seed=seed,
+        batch_size=family.batch_size,
+        probe_per_class=DEFAULT_PROBE_PER_CLASS if facts.uses_probe else 0,
+        evaluations=family.evaluations,
+        optimizer=OptimizerConfig(weight_decay=weight_decay(network)),
+        schedule=schedule,
+        augmentation=family.augmentation,
+        method_settings=facts.settings(),
+    )
+
+
+Row = tuple[Family, str, Callable[..., object]]
+
+
+def rows() -> list[Row]:
+    """Returns every recipe: each family with each method and its settings' class."""
+    return [
+        (family, method, facts.settings)
+        for family in FAMILIES.values()
+        for method, facts in METHODS.items()
+    ]

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results root: one folder a cell, named by all that decides its outcome.
+
+    <root>/overlays/<overlay>/       prepared data (ieg_core.data)
+    <root>/cells/<cell>/             config.json, checkpoint/, progress.json, curves.json,
+                                     matrices.safetensors, model.keras, result.json (last)
+    <root>/sweeps/<sweep>/           plan.json, report/
+    <root>/latest                    a link to the newest sweep
+"""
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ieg_core.errors import UserError
+
+OUTCOME_FREE = ("report", "cli.py", "sweep.py", "slots.py", "parent.py", "progress.py", "recipes.py")
+"""Parts of the package that cannot change what a cell computes; editing them re-runs nothing."""
+
+
+def cell_folder(root: Path, cell: str) -> Path:
+    """Returns a cell's folder."""
+    return root / "cells" / cell
+
+
+def overlays_folder(root: Path) -> Path:
+    """Returns the folder of the prepared data sets."""
+    return root / "overlays"
+
+
+def sweep_folder(root: Path, sweep: str) -> Path:
+    """Returns a sweep's folder."""
+    return root / "sweeps" / sweep
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusals to write under `path` into one clear line.
+
+    Raises:
+      UserError: No permission, a read-only or full disk, or a file where a folder is needed.
+    """
+    reasons = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission to write there",
+        errno.EPERM: "no permission to write there",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "a part of the path is a file",
+        errno.EEXIST: "a file of that name is in the way",
+    }
+    try:
+        yield
+    except OSError as error:
+        if error.errno in reasons:
+            raise UserError(
+                f"cannot write results under {path}: {reasons[error.errno]}; "
+                "make room or choose another folder (OUT=…)"
+            ) from error
+        raise
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Writes a file so that a reader sees the old content or the new, also after a power cut."""
+    with writable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Writes JSON atomically; NaN and infinity are refused, they are no JSON."""
+    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
+    write_bytes_atomic(path, text.encode())
+
+
+def read_json(path: Path) -> Any:
+    """Reads JSON; returns None where there is no such file.
+
+    Raises:
+      UserError: The file is not JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+def set_latest(root: Path, sweep: str) -> None:
+    """Points <root>/latest at a sweep, atomically."""
+    temporary = root / f".latest.{os.getpid()}"
+    with writable(root):
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        temporary.symlink_to(Path("sweeps") / sweep)
+        temporary.replace(root / "latest")
+
+
+class CellBusyError(RuntimeError):
+    """Another process works on the cell."""
+
+
+@contextlib.contextmanager
+def cell_lock(folder: Path) -> Iterator[None]:
+    """Holds a cell's folder for this process; the kernel drops the lock when its owner dies.
+
+    Raises:
+      CellBusyError: Another living process holds it.
+    """
+    with writable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CellBusyError(f"{folder.name} is being trained by another process") from error
+        yield
+    finally:
+        os.close(handle)
+
+
+@functools.cache
+def code_version() -> str:
+    """Returns a digest of the source files that decide a cell's outcome, and of the libraries."""
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package)
+        if name.parts[0] not in OUTCOME_FREE:
+            digest.update(f"{name}\0".encode())
+            digest.update(path.read_bytes())
+    digest.update(json.dumps(library_versions()).encode())
+    return digest.hexdigest()[:12]
+
+
+@functools.cache
+def library_versions() -> Mapping[str, str]:
+    """Returns the versions of the libraries that take part in the computation."""
+    versions = {}
+    for name in ("numpy", "keras", "tensorflow", "jax", "safetensors", "scikit-learn"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
+
+
+def cell_name(dataset: str, method: str, seed: int, outcome: Mapping[str, Any]) -> str:
+    """Names a cell: readable front, then a digest of all that decides its outcome."""
+    text = json.dumps(outcome, sort_keys=True, allow_nan=False)
+    return f"{dataset}-{method}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
