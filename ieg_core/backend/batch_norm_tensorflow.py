@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BatchNorm's training mode on TensorFlow: a fused kernel with fast second derivatives, or plain ops.
+
+TensorFlow differentiates its fused gradient kernel through a slow composite. The normalisation's
+Jacobian with respect to its input is symmetric, though:
+
+    J_x u = γ·r·(u − mean(u) − x̂·mean(u·x̂)),   r = 1/√(σ² + ε),  x̂ = (x − μ)·r,   J_x = J_xᵀ,
+
+so that the fused gradient kernel, fed with a tangent, is also the fast forward product, and
+J_γ = x̂, J_β = 1 cost one multiply-add.
+"""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+SumOverReplicas = Callable[[tf.Tensor], tf.Tensor]
+
+
+def replicas() -> tuple[SumOverReplicas | None, int]:
+    """Finds how to sum over replicas where this is traced.
+
+    Returns:
+      The differentiable sum over replicas, or None for a single one, and the number of replicas.
+    """
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return None, 1
+    return (
+        lambda tensor: context.all_reduce(tf.distribute.ReduceOp.SUM, tensor),
+        context.num_replicas_in_sync,
+    )
+
+
+def batch_norm(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    *,
+    sum_over_replicas: SumOverReplicas | None = None,
+    num_replicas: int = 1,
+    kernel: str = "auto",
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes a batch by its own moments.
+
+    y = scale·(x − μ)/√(σ² + epsilon) + offset, σ² the mean of squared deviations (no Bessel correction).
+
+    Args:
+      x: Feature maps [B, H, W, ch], float32, float64 or bfloat16.
+      scale: γ [ch], float32 or float64.
+      offset: β [ch], of the scale's dtype.
+      epsilon: Added to the variance.
+      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large batches,
+        or None for moments of this batch alone.
+      num_replicas: The number of replicas.
+      kernel: "fused", "composite", or "auto": fused wherever it exists (one replica, float32 scale).
+
+    Returns:
+      y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, without gradients.
+
+    Raises:
+      ValueError: If "fused" is asked for where it does not exist.
+    """
+    # A variable must be read here: custom gradients refuse variables in their arguments.
+    x, scale, offset = (tf.convert_to_tensor(value) for value in (x, scale, offset))
+    has_fused = sum_over_replicas is None and scale.dtype == tf.float32
+    if kernel == "fused" and not has_fused:
+        raise ValueError(
+            "the fused BatchNorm kernel works on one replica with float32 variables, received "
+            f"num_replicas={num_replicas} and {scale.dtype.name}; use kernel='auto'"
+        )
+    if kernel != "composite" and has_fused:
+        y, mean, variance = _fused(x, scale, offset, epsilon)
+    else:
+        y, mean, variance = _composite(x, scale, offset, epsilon, sum_over_replicas, num_replicas)
+    return y, tf.stop_gradient(mean), tf.stop_gradient(variance)
+
+
+def _composite(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    sum_over_replicas: SumOverReplicas | None = None,
+    num_replicas: int = 1,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes with plain, freely differentiable operations."""
+    values = tf.cast(x, scale.dtype)
+    mean = tf.reduce_mean(values, axis=(0, 1, 2))
+    variance = tf.reduce_mean(tf.square(values - mean), axis=(0, 1, 2))
+    if sum_over_replicas is not None:
+        moments = tf.stack([mean, variance + tf.square(mean)])
+        mean, second = tf.unstack(sum_over_replicas(moments) / num_replicas)
+        variance = second - tf.square(mean)
+    y = (values - mean) * (scale * tf.math.rsqrt(variance + epsilon)) + offset
+    return tf.cast(y, x.dtype), mean, variance
+
+
+def _fused(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes with TensorFlow's fused kernels, forward, backward and for tangents."""
+
+    @tf.custom_gradient
+    def forward(
+        x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Callable[..., object]]:
+        empty = tf.zeros([0], tf.float32)
+        out = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=empty, variance=empty, epsilon=epsilon
+        )
+        # The kernel reports the variance with Bessel's correction.
+        count = tf.cast(tf.size(x) // tf.size(scale), tf.float32)
+        variance = out.batch_variance * (tf.maximum(count - 1.0, 1.0) / count)
+
+        def fused_gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            grads = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=dy,
+                x=x,
+                scale=scale,
+                reserve_space_1=out.reserve_space_1,
+                reserve_space_2=out.reserve_space_2,
+                reserve_space_3=out.reserve_space_3,
+                epsilon=epsilon,
+            )
+            return grads.x_backprop, grads.scale_backprop, grads.offset_backprop
+
+        @tf.custom_gradient
+        def backward(
+            dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor
+        ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Callable[..., object]]:
+            def second_order(
+                x_tangent: tf.Tensor, scale_tangent: tf.Tensor, offset_tangent: tf.Tensor
+            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                gain = scale_tangent * tf.math.rsqrt(variance + epsilon)
+                shift = offset_tangent - out.batch_mean * gain
+                through_x = fused_gradient(x_tangent)[0]
+                through_parameters = tf.cast(tf.cast(x, tf.float32) * gain + shift, x.dtype)
+                with tf.GradientTape() as outer:
+                    outer.watch([x, scale])
+                    with tf.GradientTape() as inner:
+                        inner.watch([x, scale, offset])
+                        y = _composite(x, scale, offset, epsilon)[0]
+                    grads = inner.gradient(y, [x, scale, offset], output_gradients=dy)
+                curvature = outer.gradient(
+                    grads,
+                    [x, scale],
+                    output_gradients=[x_tangent, scale_tangent, offset_tangent],
+                )
+                return through_x + through_parameters, *curvature
+
+            return fused_gradient(dy), second_order
+
+        def gradient(
+            dy: tf.Tensor, _mean: tf.Tensor, _variance: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return backward(dy, x, scale)
+
+        return (out.y, out.batch_mean, variance), gradient
+
+    return forward(x, scale, offset)

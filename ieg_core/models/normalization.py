@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BatchNorm as a Keras layer over the backend's fastest kernel.
+
+Training: y = γ·(x − μ)/√(σ² + ε) + β with the batch's own μ and σ² (the mean of squared deviations,
+no Bessel correction, on every backend and kernel), over all replicas if `synchronized`. Inference: the
+same with the moving statistics s, which training moves by s ← 0.9·s + 0.1·batch. Only the tensors
+returned by `stateless_call` carry the moved statistics; a pass that must leave s alone drops them.
+"""
+
+import importlib
+from types import ModuleType
+
+import keras
+from keras import ops
+
+MOMENTUM = 0.9
+EPSILON = 1e-5
+
+
+def _kernels() -> ModuleType:
+    """Finds the active backend's kernels, so that the other backend is never imported."""
+    return importlib.import_module(f"ieg_core.backend.batch_norm_{keras.backend.backend()}")
+
+
+class BatchNormalization(keras.layers.Layer):
+    """BatchNorm over batch and pixels of [B, H, W, ch], moments in float32 or better.
+
+    Variables, in the order of `keras.layers.BatchNormalization`: gamma, beta, moving_mean,
+    moving_variance, each [ch].
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: str = "auto",
+        synchronized: bool = True,
+        momentum: float = MOMENTUM,
+        epsilon: float = EPSILON,
+        name: str | None = None,
+        dtype: str | None = None,
+    ) -> None:
+        """Sets the layer up.
+
+        Args:
+          kernel: "auto", "fused" or "composite", see `ieg_core.backend.batch_norm_tensorflow`.
+          synchronized: Whether the moments are those of the global batch over all replicas.
+          momentum: Share of the old moving statistics kept by a training step.
+          epsilon: Added to the variance.
+          name: The layer's name.
+          dtype: The layer's dtype policy.
+        """
+        super().__init__(name=name, dtype=dtype)
+        self.kernel = kernel
+        self.synchronized = synchronized
+        self.momentum = momentum
+        self.epsilon = epsilon
+        # Moments need the variables' precision, so the kernel casts, not the layer's policy.
+        self.autocast = False
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Makes the four variables [ch]."""
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
+        self.moving_mean = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="moving_mean"
+        )
+        self.moving_variance = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, name="moving_variance"
+        )
+
+    def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
+        """Normalizes x [B, H, W, ch]; with `training` also moves the statistics."""
+        x = ops.cast(x, self.compute_dtype)
+        if not training:
+            scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
+            offset = self.beta - self.moving_mean * scale
+            y = ops.cast(x, self.variable_dtype) * scale + offset
+            return ops.cast(y, self.compute_dtype)
+        kernels = _kernels()
+        sum_over_replicas, num_replicas = kernels.replicas() if self.synchronized else (None, 1)
+        y, mean, variance = kernels.batch_norm(
+            x,
+            ops.convert_to_tensor(self.gamma),
+            ops.convert_to_tensor(self.beta),
+            self.epsilon,
+            sum_over_replicas=sum_over_replicas,
+            num_replicas=num_replicas,
+            kernel=self.kernel,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving + (1.0 - self.momentum) * batch)
+        return y
+
+    def compute_output_spec(
+        self, x: keras.KerasTensor, training: bool = False
+    ) -> keras.KerasTensor:
+        """Says shape and dtype without running a kernel."""
+        return keras.KerasTensor(x.shape, dtype=self.compute_dtype)
