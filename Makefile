@@ -1,0 +1,84 @@
+# The front door: every habit of the project is a target. `make` alone lists them.
+
+PYTHON ?= python3
+
+DATASET      = digits_uniform
+NOISE        =
+METHODS      = supervised,probe_only,l2r
+SEEDS        = 0
+RECIPE       =
+NETWORK      =
+STEPS        =
+SET          =
+DATA_DIR     = ./data
+OUT          = runs
+MAX_HOURS    = 4
+DEVICES      = auto
+GPUS_PER_CELL = 1
+
+BIN   = .venv/bin
+READY = .venv/.ready
+# One shell word whatever the value holds.
+quote = '$(subst ','\'',$(1))'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean
+
+##@ Use
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET DATA_DIR OUT MAX_HOURS"
+	@echo "DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; see README.md."
+
+sweep: $(READY) ## train and compare methods across noise ratios; results in runs/latest/report
+	@$(BIN)/python -m pipelines run noise_sweep \
+	  --dataset=$(call quote,$(DATASET)) --noise=$(call quote,$(NOISE)) \
+	  --methods=$(call quote,$(METHODS)) --seeds=$(call quote,$(SEEDS)) \
+	  --recipe=$(call quote,$(RECIPE)) --network=$(call quote,$(NETWORK)) \
+	  --steps=$(call quote,$(STEPS)) --set=$(call quote,$(SET)) \
+	  --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT)) \
+	  --max-hours=$(call quote,$(MAX_HOURS)) --devices=$(call quote,$(DEVICES)) \
+	  --gpus-per-cell=$(call quote,$(GPUS_PER_CELL))
+
+bench: $(READY) ## time a training step of each method on this machine (a few minutes)
+	@$(BIN)/python -m ieg_core.bench
+
+setup: $(READY) ## set .venv up; does nothing when nothing changed
+
+##@ Develop
+
+test: $(READY) ## run the tests, under 10 minutes on 2 cores
+	@$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+
+test-all: $(READY) ## run every test that this machine can run
+	@$(BIN)/python -m pytest
+
+lint: $(READY) ## check format, style, types and import contracts; changes nothing
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## put the code in format, mend what can be mended
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+compile: $(READY) ## compile the pipeline to build/noise_sweep.yaml and check it for KFP's traps
+	@$(BIN)/python -m pipelines compile noise_sweep --output build/noise_sweep.yaml
+
+lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: the newest)
+	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)
+
+clean: ## remove caches and what was built; results and .venv stay
+	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean ## also remove .venv
+	@rm -rf .venv
+
+$(READY): requirements.lock pyproject.toml scripts/set_up.py
+	@$(PYTHON) scripts/set_up.py

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes `.venv` hold exactly what requirements.lock names; needs only Python, venv and pip.
+
+1. `python3 -m venv .venv`
+2. pip installs uv alone, at the version and hashes of the lock file
+3. uv installs the rest by the same hashes, compiled to bytecode (without it the first import of
+   TensorFlow takes 17 s), then this package, editable
+
+Run by `make`, from the repository's root. What pip is configured to use (a mirror, local wheels,
+certificates, a proxy) is handed on to uv, which has a configuration of its own.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+VENV = Path(".venv")
+LOCK = Path("requirements.lock")
+STAMP = VENV / ".ready"
+MINIMUM_PYTHON = (3, 11)
+
+
+def locked_requirement(lock: str, name: str) -> str:
+    """Returns one package's entry of a lock file, its hashes included.
+
+    Args:
+      lock: The lock file's text.
+      name: The package's name.
+
+    Returns:
+      The line "name==version" and those that continue it.
+
+    Raises:
+      SystemExit: The lock file has no such entry.
+    """
+    match = re.search(rf"^{re.escape(name)}==(?:.*\\\n)*.*$", lock, re.MULTILINE)
+    if match is None:
+        raise SystemExit(f"set-up: {LOCK} pins no {name}: run `make lock` where it is complete")
+    return match.group() + "\n"
+
+
+def read_pip_configuration(listing: str) -> dict[str, str]:
+    """Reads what `pip config list` printed; the environment wins over files, as it does in pip."""
+    found: dict[str, tuple[int, str]] = {}
+    rank = {"global": 0, "install": 1, ":env:": 2}
+    for line in listing.splitlines():
+        key, equals, value = line.partition("=")
+        section, dot, option = key.rpartition(".")
+        if equals and dot and section in rank:
+            text = str(ast.literal_eval(value))
+            if option not in found or found[option][0] <= rank[section]:
+                found[option] = (rank[section], text)
+    return {option: value for option, (_, value) in found.items()}
+
+
+def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment in which uv finds packages where pip would.
+
+    pip asks all its indexes and takes the best version; uv by default stops at the first index
+    that knows a name. The hashes decide what may be installed, so pip's rule is safe here.
+    A local folder that does not exist is left out: pip skips it, uv would stop.
+
+    Args:
+      pip: pip's options, as `read_pip_configuration` returns them.
+      environ: The present environment; what is set in it for uv already stays.
+
+    Returns:
+      The whole environment for uv.
+    """
+
+    def places(option: str) -> list[str]:
+        return [place for place in pip.get(option, "").split() if _exists(place)]
+
+    wanted = {
+        "UV_DEFAULT_INDEX": pip.get("index-url", ""),
+        "UV_INDEX": " ".join(places("extra-index-url")),
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": ",".join(places("find-links")),
+        "UV_INSECURE_HOST": pip.get("trusted-host", ""),
+        "UV_HTTP_TIMEOUT": pip.get("timeout", pip.get("default-timeout", "")),
+        "SSL_CERT_FILE": pip.get("cert", ""),
+        "HTTPS_PROXY": pip.get("proxy", ""),
+        "HTTP_PROXY": pip.get("proxy", ""),
+    }
+    return {key: value for key, value in wanted.items() if value} | dict(environ)
+
+
+def pip_configuration(python: Path) -> dict[str, str]:
+    """Asks the pip of `python` what it is configured to do."""
+    listing = subprocess.run(
+        [python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+    )
+    return read_pip_configuration(listing.stdout)
+
+
+def _exists(place: str) -> bool:
+    parts = urlsplit(place)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path)).exists()
+    return parts.scheme != "" or Path(place).exists()
+
+
+def _run(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
+    result = subprocess.run([str(part) for part in command], env=env, check=False)
+    if result.returncode:
+        raise SystemExit(f"set-up: `{Path(command[0]).name} {command[1]}` failed (see above)")
+
+
+def make_environment() -> Path:
+    """Makes the virtual environment, or a new one where it is broken; returns its interpreter."""
+    python = VENV / "bin" / "python"
+    probe = [str(python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+    usable = python.exists() and subprocess.run(probe, check=False).returncode == 0
+    if not usable:
+        _run(sys.executable, "-m", "venv", "--clear", VENV)
+    return python
+
+
+def install_uv(python: Path) -> Path:
+    """Installs uv as the lock file has it, unless it is there already; returns its path."""
+    uv = VENV / "bin" / "uv"
+    requirement = locked_requirement(LOCK.read_text(), "uv")
+    wanted = requirement.split()[0].removeprefix("uv==")
+    if uv.exists():
+        found = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)
+        if found.stdout.split()[1:2] == [wanted]:
+            return uv
+    if subprocess.run(
+        [python, "-m", "pip", "--version"], capture_output=True, check=False
+    ).returncode:
+        _run(python, "-m", "ensurepip")
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(requirement)
+        file.flush()
+        _run(
+            python, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
+            "--require-hashes", "--only-binary", ":all:", "-r", file.name,
+        )  # fmt: skip
+    return uv
+
+
+def main() -> None:
+    """Sets up `.venv` and leaves the stamp that tells `make` so; with "lock", pins anew instead."""
+    if sys.version_info < MINIMUM_PYTHON:
+        raise SystemExit(
+            f"set-up: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
+            "choose one with PYTHON=/path/to/python3.11"
+        )
+    locking = sys.argv[1:2] == ["lock"]
+    if not locking:
+        print("Setting up .venv (once; a minute or two, most of it downloads) ...", flush=True)
+    python = make_environment()
+    uv = install_uv(python)
+    env = uv_environment(pip_configuration(python), os.environ)
+    if locking:
+        sources = ("pyproject.toml", "--group", "dev", "--extra", "jax")
+        scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
+        form = ("--custom-compile-command", "make lock", "--quiet", "--output-file", LOCK)
+        _run(uv, "pip", "compile", *sources, *scope, *form, *sys.argv[2:], env=env)
+        return
+    target = ("--quiet", "--python", python)
+    _run(uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", LOCK, env=env)
+    own = ("--offline", "--no-deps", "--no-build-isolation", "--editable", ".")
+    _run(uv, "pip", "install", *target, *own, env=env)
+    STAMP.touch()
+
+
+if __name__ == "__main__":
+    main()
