@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one exception that means "the request is wrong", told in one line."""
+"""The exceptions that people see: a wrong request, and a training that diverged."""
 
 import difflib
 from collections.abc import Iterable
@@ -27,3 +27,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     return UserError(f"unknown {kind} {name!r}: {hint}expected one of {', '.join(names)}")
+
+
+class DivergedError(RuntimeError):
+    """The training cannot go on: a loss term is no longer finite. The command line exits with 3."""

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -169,3 +169,8 @@ def cell_name(dataset: str, method: str, seed: int, outcome: Mapping[str, Any]) 
     """Names a cell: readable front, then a digest of all that decides its outcome."""
     text = json.dumps(outcome, sort_keys=True, allow_nan=False)
     return f"{dataset}-{method}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def short_digest(names: Iterable[str]) -> str:
+    """Returns eight hexadecimal digits that stand for a list of names."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]

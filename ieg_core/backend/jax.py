@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ieg_core.backend.batch_norm_jax import batch_norm
 from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
 __all__ = [
     "Linearization",
     "accelerators",
-    "batch_norm",
+    "compile_function",
     "compile_loop",
     "device_description",
     "fetch",
+    "first_replica",
     "gradients",
     "linearize",
     "place",
@@ -71,6 +71,18 @@ def place(tree: Tree) -> Tree:
 def fetch(tree: Tree) -> Tree:
     """Copies a tree back as numpy arrays."""
     return jax.tree.map(np.asarray, tree)
+
+
+def first_replica(tree: Tree) -> Tree:
+    """Takes the first device's copy of values that all hold in common."""
+    if _mesh is None:
+        return tree
+    return jax.tree.map(lambda value: value.addressable_data(0), tree)
+
+
+def compile_function(function: Callable[..., Tree]) -> Callable[..., Tree]:
+    """Compiles a function of tensors that runs on one device."""
+    return jax.jit(function)
 
 
 def sum_over_replicas(tree: Tree) -> Tree:

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from ieg_core.backend.batch_norm_tensorflow import batch_norm
 from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
 __all__ = [
     "Linearization",
     "accelerators",
-    "batch_norm",
+    "compile_function",
     "compile_loop",
     "device_description",
     "fetch",
+    "first_replica",
     "gradients",
     "linearize",
     "place",
@@ -87,9 +87,17 @@ def place(tree: Tree) -> Tree:
 
 def fetch(tree: Tree) -> Tree:
     """Copies a tree back as numpy arrays; of values that replicas hold in common, the first."""
-    if _strategy is not None:
-        tree = _map_replicas(lambda values: values[0], tree)
-    return tf.nest.map_structure(lambda value: value.numpy(), tree)
+    return tf.nest.map_structure(lambda value: value.numpy(), first_replica(tree))
+
+
+def first_replica(tree: Tree) -> Tree:
+    """Takes the first replica's copy of values that all hold in common."""
+    return tree if _strategy is None else _map_replicas(lambda values: values[0], tree)
+
+
+def compile_function(function: Callable[..., Tree]) -> Callable[..., Tree]:
+    """Compiles a function of tensors that runs on one device."""
+    return tf.function(function, autograph=False, jit_compile=bool(accelerators()))
 
 
 def sum_over_replicas(tree: Tree) -> Tree:

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a sweep's cells will take, from measured steps.
+
+A method's own rate, where this results root has a finished cell of the same network, batch, image
+shape, backend and precision; else the rate of a plain step, measured once in a process of its own,
+times the method's relative cost.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ieg_core import results
+from ieg_core.config import METHODS
+from ieg_core.errors import UserError
+from ieg_core.slots import Slot
+from ieg_core.training.checkpoint import read_progress
+
+OVERHEAD_SECONDS = 15.0
+"""Imports, compilation and evaluation of a cell; measured in docs/PERFORMANCE.md."""
+
+
+def seconds_per_cell(root: Path, cells: Sequence[str], slot: Slot) -> Mapping[str, float]:
+    """Estimates the time that each unfinished cell still needs in a slot.
+
+    Args:
+      root: The results root.
+      cells: Names of planned cells.
+      slot: What a cell may use; a plain step is measured with it if no rate is known.
+
+    Returns:
+      Seconds by cell, finished cells left out.
+
+    Raises:
+      UserError: The measurement failed.
+    """
+    known = _known_rates(root)
+    estimates = {}
+    for cell in cells:
+        folder = results.cell_folder(root, cell)
+        if (folder / "result.json").exists():
+            continue
+        record = results.read_json(folder / "config.json")
+        key = _key(record, slot)
+        method = record["method"]
+        if (key, method) in known:
+            per_step = 1 / known[key, method]
+        else:
+            if (key, "supervised") not in known:
+                known[key, "supervised"] = _measure(root, record, slot, key)
+            per_step = METHODS[method].relative_cost / known[key, "supervised"]
+        progress = read_progress(folder)
+        steps = record["num_steps"] - (progress.step if progress else 0)
+        estimates[cell] = steps * per_step + OVERHEAD_SECONDS
+    return estimates
+
+
+def _key(record: Mapping[str, Any], slot: Slot) -> str:
+    config = record["config"]
+    return " ".join(
+        (
+            record["backend"],
+            config["network"],
+            record["base"],
+            f"batch {config['batch_size']}",
+            config["precision"],
+            f"{len(slot.gpus)} GPUs" if slot.gpus else f"{slot.threads} threads",
+        )
+    )
+
+
+def _known_rates(root: Path) -> dict[tuple[str, str], float]:
+    """Collects steps per second by (key, method): measured ones, then those of finished cells."""
+    measured = results.read_json(root / "measured.json") or {}
+    rates = {(key, "supervised"): rate for key, rate in measured.items()}
+    for path in sorted((root / "cells").glob("*/training.json")):
+        training, record = results.read_json(path), results.read_json(path.parent / "config.json")
+        if not record or not training["steps_per_second"] or training["device"] != "CPU":
+            continue
+        slot = Slot(threads=training["threads"])
+        rates[_key(record, slot), record["method"]] = training["steps_per_second"]
+    return rates
+
+
+def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> float:
+    """Measures a plain step's rate in a process of its own and remembers it."""
+    asked = {"config": record["config"], "base": record["base"], "threads": slot.threads}
+    answer = subprocess.run(
+        [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
+        env={**os.environ, **slot.env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        lines = answer.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")
+    rate = float(answer.stdout.split()[-1])
+    measured = results.read_json(root / "measured.json") or {}
+    results.write_json_atomic(root / "measured.json", {**measured, key: rate})
+    return rate

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a method is: a pure function from (network, state, batch) to a gradient and its by-products.
+
+The loop owns everything else: data, views, the optimiser, evaluation, checkpoints. A method never
+sees the clean labels of the noisy set; they are not on the device.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ieg_core.config import Config
+
+Tensor = Any
+
+
+class Batch(NamedTuple):
+    """One step's examples; with several replicas, this replica's share of them.
+
+    Attributes:
+      images: Weak view, float32 [B, H, W, channels] in [-1, 1].
+      labels: Given labels, one-hot float32 [B, C].
+      probe_images: Weak view of a class-balanced clean batch, or None.
+      probe_labels: Its labels, one-hot float32, or None.
+      size: B of the global batch, over all replicas, and of the global probe batch; the divisor
+        of every mean.
+    """
+
+    images: Tensor
+    labels: Tensor
+    probe_images: Tensor | None
+    probe_labels: Tensor | None
+    size: int
+
+
+class State(NamedTuple):
+    """What a step reads of the training state.
+
+    Attributes:
+      params: θ, a list of trainable tensors.
+      momentum: m, the optimiser's buffer, like params.
+      stats: s, the BatchNorm statistics.
+      method: The method's own state, a dictionary of tensors; empty for most.
+    """
+
+    params: Sequence[Tensor]
+    momentum: Sequence[Tensor]
+    stats: Sequence[Tensor]
+    method: dict[str, Tensor]
+
+
+class Update(NamedTuple):
+    """What a method makes of a batch.
+
+    Attributes:
+      gradients: ∇θ of its loss, R included, summed over replicas; like params.
+      stats: The new BatchNorm statistics, from the first forward pass alone.
+      method: The method's new state.
+      metrics: Named scalars, summed over replicas: the loss and its terms.
+      examples: Named per-example values, float32 [B, …], in the batch's order.
+    """
+
+    gradients: Sequence[Tensor]
+    stats: Sequence[Tensor]
+    method: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+    examples: dict[str, Tensor]
+
+
+class Forward(NamedTuple):
+    """One forward pass in training mode.
+
+    Attributes:
+      logits: float32 [B, C].
+      features: Penultimate features, float32 [B, F].
+      stats: BatchNorm statistics moved by this batch.
+    """
+
+    logits: Tensor
+    features: Tensor
+    stats: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network as a function of its parameters.
+
+    Attributes:
+      forward: (params, stats, images float32 [B, H, W, channels]) -> Forward.
+      decayed: For each parameter, whether R = ½·wd·Σ‖kernel‖² counts it.
+      weight_decay: wd.
+    """
+
+    forward: Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Forward]
+    decayed: Sequence[bool]
+    weight_decay: float
+
+    def add_decay(
+        self, gradients: Sequence[Tensor], params: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Adds ∇R(θ) = wd·θ on the kernels to a gradient."""
+        return [
+            gradient + self.weight_decay * param if decayed else gradient
+            for gradient, param, decayed in zip(gradients, params, self.decayed, strict=True)
+        ]
+
+
+def no_state(config: Config) -> dict[str, Any]:
+    """The state of a method that has none."""
+    del config
+    return {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method.
+
+    Attributes:
+      update: (network, config, state, batch) -> Update; pure, written with keras.ops.
+      metrics: Names of the metrics that `update` returns.
+      examples: Names of the per-example values that it returns.
+      init: Its own initial state, as numpy arrays.
+    """
+
+    update: Callable[[Network, Config, State, Batch], Update]
+    metrics: tuple[str, ...] = ("loss",)
+    examples: tuple[str, ...] = ()
+    init: Callable[[Config], dict[str, Any]] = no_state

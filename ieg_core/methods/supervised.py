@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plain training.
+
+    L = Σ_i ℓ_i / B + R
+    θ ← momentum step along ∇L
+
+`supervised` takes the noisy set, `probe_only` the clean probe set alone: with few clean labels it
+is the ablation that says how much of a method's accuracy the probe set carries by itself.
+"""
+
+from collections.abc import Sequence
+
+from keras import ops
+
+from ieg_core import backend
+from ieg_core.config import Config, SupervisedSettings
+from ieg_core.losses import smooth_labels, softmax_cross_entropy
+from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
+
+
+def update_on(
+    network: Network,
+    settings: SupervisedSettings,
+    state: State,
+    images: Tensor,
+    labels: Tensor,
+    size: int,
+) -> Update:
+    """One step of plain training.
+
+    Args:
+      network: The network.
+      settings: Label smoothing.
+      state: Where to differentiate.
+      images: float32 [B, H, W, channels].
+      labels: One-hot, float32 [B, C].
+      size: Examples of the global batch.
+
+    Returns:
+      The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
+    """
+    targets = smooth_labels(labels, settings.label_smoothing)
+
+    def loss(params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+        logits, _, stats = network.forward(params, state.stats, images)
+        return ops.sum(softmax_cross_entropy(logits, targets)) / size, stats
+
+    value, stats, gradient = backend.gradients(loss, state.params)
+    return Update(
+        gradients=network.add_decay(gradient, state.params),
+        stats=stats,
+        method=state.method,
+        metrics={"loss": value},
+        examples={},
+    )
+
+
+def _settings(config: Config) -> SupervisedSettings:
+    settings = config.method_settings
+    if not isinstance(settings, SupervisedSettings):
+        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
+    return settings
+
+
+def _update_noisy(network: Network, config: Config, state: State, batch: Batch) -> Update:
+    return update_on(network, _settings(config), state, batch.images, batch.labels, batch.size)
+
+
+def _update_probe(network: Network, config: Config, state: State, batch: Batch) -> Update:
+    images, labels = batch.probe_images, batch.probe_labels
+    return update_on(network, _settings(config), state, images, labels, batch.size)
+
+
+SUPERVISED = Method(update=_update_noisy)
+PROBE_ONLY = Method(update=_update_probe)

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One cell of a sweep, from its folder: train it, then evaluate it; each returns at once if done."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from ieg_core import backend, models
+from ieg_core.config import Config, from_dict
+from ieg_core.data import load_overlay, open_source
+from ieg_core.data.overlay import Overlay
+from ieg_core.data.source import Source
+from ieg_core.errors import UserError
+from ieg_core.methods import METHODS
+from ieg_core.results import (
+    cell_folder,
+    overlays_folder,
+    read_json,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from ieg_core.runtime import Runtime
+from ieg_core.training import checkpoint
+from ieg_core.training.evaluation import Evaluation, build_predictor, measure
+from ieg_core.training.export import export_model
+from ieg_core.training.loop import Moment, train
+from ieg_core.training.step import initial_state
+
+TELL_SECONDS = 1.0
+
+
+def open_cell(root: Path, cell: str, data_dir: Path) -> tuple[Any, Config, Overlay, Source]:
+    """Reads what a cell was planned to be.
+
+    Returns:
+      What config.json holds, the configuration, the prepared data set, and the images under it.
+
+    Raises:
+      UserError: There is no such cell, or its data are missing or altered.
+    """
+    record = read_json(cell_folder(root, cell) / "config.json")
+    if record is None:
+        raise UserError(f"there is no cell {cell!r} under {root}: plan it first (make sweep)")
+    config = from_dict(record["config"])
+    source = open_source(record["base"], data_dir)
+    overlay = load_overlay(overlays_folder(root) / record["overlay"], source)
+    return record, config, overlay, source
+
+
+def write_progress(folder: Path, phase: str, moment: Moment | None, num_steps: int) -> None:
+    """Tells those who watch how far a cell is."""
+    write_json_atomic(
+        folder / "progress.json",
+        {
+            "phase": phase,
+            "step": moment.step if moment else 0,
+            "num_steps": moment.num_steps if moment else num_steps,
+            "steps_per_second": moment.steps_per_second if moment else 0.0,
+            "accuracy_ema": moment.accuracy_ema if moment else None,
+            "updated": time.time(),
+        },
+    )
+
+
+def train_here(
+    root: Path, cell: str, data_dir: Path, runtime: Runtime, watch: Callable[[Moment], None]
+) -> Mapping[str, Any]:
+    """Trains a cell in this process and writes training.json, curves.json and model.keras.
+
+    Args:
+      root: The results root.
+      cell: The cell's name.
+      data_dir: Where base data sets lie.
+      runtime: How to compute it.
+      watch: Called with every moment that the loop tells.
+
+    Returns:
+      What training.json holds.
+
+    Raises:
+      UserError: See `open_cell` and `training.loop.train`.
+      DivergedError: A loss term is not finite.
+    """
+    folder = cell_folder(root, cell)
+    began = time.monotonic()
+    record, config, overlay, source = open_cell(root, cell, data_dir)
+    backend.start(runtime)
+    write_progress(folder, "starting", None, record["num_steps"])
+    told = 0.0
+
+    def tell(moment: Moment) -> None:
+        nonlocal told
+        watch(moment)
+        if time.monotonic() - told >= TELL_SECONDS or moment.step == moment.num_steps:
+            write_progress(folder, "training", moment, moment.num_steps)
+            write_json_atomic(folder / "curves.json", moment.curves)
+            told = time.monotonic()
+
+    trained = train(config, overlay, source, folder, cell, runtime, tell)
+    export_model(folder / "model.keras", config, overlay, trained.state)
+    summary = {
+        "steps": record["num_steps"],
+        "train_seconds": trained.train_seconds,
+        "steps_per_second": trained.steps_per_second,
+        "total_seconds": time.monotonic() - began,
+        "device": trained.device,
+        "threads": runtime.threads,
+        "num_replicas": runtime.num_replicas,
+        "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
+    }
+    write_json_atomic(folder / "training.json", summary)
+    return summary
+
+
+def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Mapping[str, Any]:
+    """Evaluates a trained cell from its checkpoint; writes matrices.safetensors and result.json.
+
+    Returns:
+      The cell's row of the results table, as result.json holds it.
+
+    Raises:
+      UserError: The cell is not trained yet, or see `open_cell`.
+    """
+    folder = cell_folder(root, cell)
+    began = time.monotonic()
+    record, config, overlay, source = open_cell(root, cell, data_dir)
+    training = read_json(folder / "training.json")
+    if training is None:
+        raise UserError(f"{cell} is not trained to the end yet: run ieg train, or make sweep")
+    backend.start(dataclasses.replace(runtime, num_replicas=1))
+    write_progress(folder, "evaluating", None, record["num_steps"])
+    model = models.build(config.network, overlay.num_classes, overlay.image_shape)
+    template = initial_state(model, METHODS[config.method], config)
+    state, progress = checkpoint.load_checkpoint(folder, cell, template)
+    predict = build_predictor(model)
+    images = source.test_images(np.arange(len(overlay.test_labels)))
+    raw, averaged = (
+        measure(predict(state[key], state["stats"], images), overlay.test_labels)
+        for key in ("params", "ema")
+    )
+    matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
+    write_bytes_atomic(folder / "matrices.safetensors", save(matrices))
+    row = _row(record, training, progress.curves, raw, averaged)
+    row["total_seconds"] += time.monotonic() - began
+    write_json_atomic(folder / "result.json", row)
+    return row
+
+
+def _row(
+    record: Mapping[str, Any],
+    training: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    raw: Evaluation,
+    averaged: Evaluation,
+) -> dict[str, Any]:
+    """Makes a cell's row: what was asked, what it reached, what it cost."""
+    evaluations = curves["evaluations"]
+    asked = (
+        "cell dataset method noise_rate true_flip_rate seed network clean_labels_used backend "
+        "precision code_version versions recipe"
+    ).split()
+    cost = "steps train_seconds steps_per_second total_seconds num_parameters device threads".split()
+    return (
+        {name: record[name] for name in asked}
+        | {
+            "accuracy_ema_last": averaged.accuracy,
+            "accuracy_ema_best": max(e["accuracy_ema"] for e in evaluations),
+            "accuracy_last": raw.accuracy,
+            "accuracy_best": max(e["accuracy"] for e in evaluations),
+            "top5_ema_last": averaged.top5,
+            "top5_last": raw.top5,
+            "balanced_accuracy_ema_last": averaged.balanced_accuracy,
+            "per_class_accuracy_ema_last": averaged.per_class,
+        }
+        | {name: training[name] for name in cost}
+        | {"status": "finished", "reason": "", "run_directory": f"cells/{record['cell']}"}
+    )
