@@ -3,7 +3,7 @@
 
 A name says family and size:
 
-* `resnet{D}`, D = 9n + 2: pre-activation bottleneck ResNet for small images (`resnet11`, `resnet29`);
+* `resnet{D}`, D = 9n + 2: pre-activation bottleneck ResNet (`resnet11`, `resnet29`);
 * `resnet{D}`, D = 6n + 2 and not 9n + 2: post-activation ResNet of basic blocks (`resnet32`);
 * `preact8`: pre-activation basic blocks, one a stage, for 8x8 images;
 * `wrn{D}-{K}`, D = 6n + 4: Wide ResNet of depth D and widening factor K (`wrn28-10`).
@@ -31,7 +31,7 @@ EXAMPLES = (
 )
 _RULE = "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks) or wrn{6n+4}-{width}"
 _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
-# The deepest published networks are resnet1001 and resnet1202; beyond them a depth is a typing error.
+# The deepest published one is resnet1202; a greater depth is a typing error.
 _MAX_DEPTH = 1202
 _MAX_WIDTH = 64
 

@@ -6,24 +6,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-# The name under which a `shard_map` over replicas is expected to bind its axis.
-REPLICA_AXIS = "replicas"
-
 
 def replicas() -> tuple[Callable[[jax.Array], jax.Array] | None, int]:
-    """Finds how to sum over replicas where this is traced.
-
-    Under `jit` over a sharded global batch every mean is global already and there is nothing to do;
-    inside a `shard_map` over `REPLICA_AXIS` sums need a collective.
-
-    Returns:
-      The differentiable sum over replicas, or None, and the number of replicas.
-    """
-    try:
-        num_replicas = jax.lax.axis_size(REPLICA_AXIS)
-    except NameError:
-        return None, 1
-    return (lambda tensor: jax.lax.psum(tensor, REPLICA_AXIS)), int(num_replicas)
+    """Returns (None, 1): under `jit` over a sharded batch every mean is global already."""
+    return None, 1
 
 
 def batch_norm(
@@ -38,15 +24,15 @@ def batch_norm(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalizes a batch by its own moments.
 
-    y = scale·(x − μ)/√(σ² + epsilon) + offset, σ² the mean of squared deviations (no Bessel correction).
+    y = scale·(x − μ)/√(σ² + epsilon) + offset, with σ² the mean of squared deviations (biased).
 
     Args:
       x: Feature maps [B, H, W, ch], float32, float64 or bfloat16.
       scale: γ [ch], float32 or float64.
       offset: β [ch], of the scale's dtype.
       epsilon: Added to the variance.
-      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large batches,
-        or None for moments of this batch alone.
+      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large
+        batches, or None for moments of this batch alone.
       num_replicas: The number of replicas.
       kernel: Accepted for the sake of the other backend; there is one form here.
 

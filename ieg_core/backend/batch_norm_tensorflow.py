@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm's training mode on TensorFlow: a fused kernel with fast second derivatives, or plain ops.
+"""BatchNorm's training mode on TensorFlow: a fused kernel, twice differentiable, or plain ops.
 
 TensorFlow differentiates its fused gradient kernel through a slow composite. The normalisation's
 Jacobian with respect to its input is symmetric, though:
@@ -10,7 +10,8 @@ so that the fused gradient kernel, fed with a tangent, is also the fast forward 
 J_γ = x̂, J_β = 1 cost one multiply-add.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -44,17 +45,17 @@ def batch_norm(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes a batch by its own moments.
 
-    y = scale·(x − μ)/√(σ² + epsilon) + offset, σ² the mean of squared deviations (no Bessel correction).
+    y = scale·(x − μ)/√(σ² + epsilon) + offset, with σ² the mean of squared deviations (biased).
 
     Args:
       x: Feature maps [B, H, W, ch], float32, float64 or bfloat16.
       scale: γ [ch], float32 or float64.
       offset: β [ch], of the scale's dtype.
       epsilon: Added to the variance.
-      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large batches,
-        or None for moments of this batch alone.
+      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large
+        batches, or None for moments of this batch alone.
       num_replicas: The number of replicas.
-      kernel: "fused", "composite", or "auto": fused wherever it exists (one replica, float32 scale).
+      kernel: "fused", "composite", or "auto": fused where it exists (one replica, float32 scale).
 
     Returns:
       y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, without gradients.
@@ -81,7 +82,7 @@ def _composite(
     x: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
-    epsilon: float,
+    epsilon: float | tf.Tensor,
     sum_over_replicas: SumOverReplicas | None = None,
     num_replicas: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -113,50 +114,101 @@ def _fused(
         # The kernel reports the variance with Bessel's correction.
         count = tf.cast(tf.size(x) // tf.size(scale), tf.float32)
         variance = out.batch_variance * (tf.maximum(count - 1.0, 1.0) / count)
+        saved = (
+            out.batch_mean,
+            variance,
+            out.reserve_space_1,
+            out.reserve_space_2,
+            out.reserve_space_3,
+        )
+
+        def gradient(
+            dy: tf.Tensor, _mean: tf.Tensor, _variance: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            return _fused_backward(dy, x, scale, saved, epsilon)
+
+        return (out.y, out.batch_mean, variance), gradient
+
+    return forward(x, scale, offset)
+
+
+def _fused_backward(
+    dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, saved: Sequence[tf.Tensor], epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the gradients (dx, dγ, dβ), differentiable once more."""
+
+    # Everything is an argument, nothing captured: for a captured tensor TensorFlow searches the
+    # whole network for variables, in each layer again.
+    @tf.custom_gradient
+    def backward(
+        dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, *saved: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Callable[..., object]]:
+        mean, variance, *reserved = saved
 
         def fused_gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             grads = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=dy,
                 x=x,
                 scale=scale,
-                reserve_space_1=out.reserve_space_1,
-                reserve_space_2=out.reserve_space_2,
-                reserve_space_3=out.reserve_space_3,
+                reserve_space_1=reserved[0],
+                reserve_space_2=reserved[1],
+                reserve_space_3=reserved[2],
                 epsilon=epsilon,
             )
             return grads.x_backprop, grads.scale_backprop, grads.offset_backprop
 
-        @tf.custom_gradient
-        def backward(
-            dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor
-        ) -> tuple[tuple[tf.Tensor, tf.Tensor, tf.Tensor], Callable[..., object]]:
-            def second_order(
-                x_tangent: tf.Tensor, scale_tangent: tf.Tensor, offset_tangent: tf.Tensor
-            ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-                gain = scale_tangent * tf.math.rsqrt(variance + epsilon)
-                shift = offset_tangent - out.batch_mean * gain
-                through_x = fused_gradient(x_tangent)[0]
-                through_parameters = tf.cast(tf.cast(x, tf.float32) * gain + shift, x.dtype)
-                with tf.GradientTape() as outer:
-                    outer.watch([x, scale])
-                    with tf.GradientTape() as inner:
-                        inner.watch([x, scale, offset])
-                        y = _composite(x, scale, offset, epsilon)[0]
-                    grads = inner.gradient(y, [x, scale, offset], output_gradients=dy)
-                curvature = outer.gradient(
-                    grads,
-                    [x, scale],
-                    output_gradients=[x_tangent, scale_tangent, offset_tangent],
-                )
-                return through_x + through_parameters, *curvature
+        def tangent(
+            x_tangent: tf.Tensor, scale_tangent: tf.Tensor, offset_tangent: tf.Tensor
+        ) -> tuple[tf.Tensor | None, ...]:
+            gain = scale_tangent * tf.math.rsqrt(variance + epsilon)
+            shift = offset_tangent - mean * gain
+            through_x = fused_gradient(x_tangent)[0]
+            through_parameters = tf.cast(tf.cast(x, tf.float32) * gain + shift, x.dtype)
+            curvature = _curvature(
+                tf.cast(x, tf.float32),
+                scale,
+                tf.cast(dy, tf.float32),
+                tf.cast(x_tangent, tf.float32),
+                scale_tangent,
+                tf.constant(epsilon, tf.float32),
+            )
+            return (
+                through_x + through_parameters,
+                tf.cast(curvature[0], x.dtype),
+                curvature[1],
+                *[None] * len(saved),
+            )
 
-            return fused_gradient(dy), second_order
+        return fused_gradient(dy), tangent
 
-        def gradient(
-            dy: tf.Tensor, _mean: tf.Tensor, _variance: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return backward(dy, x, scale)
+    return backward(dy, x, scale, *saved)
 
-        return (out.y, out.batch_mean, variance), gradient
 
-    return forward(x, scale, offset)
+_MAPS = tf.TensorSpec([None, None, None, None], tf.float32)
+_CHANNELS = tf.TensorSpec([None], tf.float32)
+
+
+# One function for all layers and shapes: it is hardly ever needed, and traced in place it doubles
+# the time that TensorFlow takes to build the graph of a forward product.
+@functools.partial(
+    tf.function,
+    autograph=False,
+    input_signature=[_MAPS, _CHANNELS, _MAPS, _MAPS, _CHANNELS, tf.TensorSpec([], tf.float32)],
+)
+def _curvature(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    dy: tf.Tensor,
+    x_tangent: tf.Tensor,
+    scale_tangent: tf.Tensor,
+    epsilon: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Differentiates ⟨dx, x_tangent⟩ + ⟨dγ, scale_tangent⟩ with respect to x and γ."""
+    offset = tf.zeros_like(scale)
+    with tf.GradientTape() as outer:
+        outer.watch([x, scale])
+        with tf.GradientTape() as inner:
+            inner.watch([x, scale])
+            y = _composite(x, scale, offset, epsilon)[0]
+        gradients = inner.gradient(y, [x, scale], output_gradients=dy)
+    return outer.gradient(gradients, [x, scale], output_gradients=[x_tangent, scale_tangent])

@@ -32,8 +32,8 @@ def build(
       name: The network's name, see `ieg_core.network_names`.
       num_classes: C, at least 2.
       image_shape: Height, width and channels of an image.
-      dtype: Keras dtype policy: "float32", "mixed_bfloat16" (variables, moments, features and logits
-        stay float32) or "float64" (inputs float64 too; for testing gradients).
+      dtype: Keras dtype policy: "float32", "mixed_bfloat16" (variables, moments, features and
+        logits stay float32) or "float64" (inputs float64 too; for testing gradients).
       batch_norm: "auto" takes the backend's fastest kernel; "fused" and "composite" insist on one;
         "keras" takes `keras.layers.BatchNormalization`.
       synchronized: Whether BatchNorm's moments are those of the global batch over all replicas.
@@ -74,8 +74,8 @@ def stock_model(name: str, num_classes: int, image_shape: tuple[int, int, int]) 
     """Builds the same float32 network from Keras's own layers only, for export.
 
     Its weights are those of `build` in the same order, so that
-    `stock_model(...).set_weights(model.get_weights())` copies a trained model; a `.keras` file saved
-    from it loads without this package.
+    `stock_model(...).set_weights(model.get_weights())` copies a trained model; a `.keras` file
+    saved from it loads without this package.
 
     Returns:
       A model from images in [−1, 1] to logits [B, C]; features are the output of layer "features".
@@ -87,9 +87,9 @@ def stock_model(name: str, num_classes: int, image_shape: tuple[int, int, int]) 
 def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     """Draws a network's initial variables on the host: the same on every backend.
 
-    Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, and fan-out for Wide
-    ResNets as their authors do), the dense layer with 2/(fan-in + fan-out) (Glorot). Scales and moving
-    variances are 1, everything else 0. Variable i's draw depends on (seed, i) alone.
+    Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, and fan-out for
+    Wide ResNets as their authors do), the dense layer with 2/(fan-in + fan-out) (Glorot). Scales
+    and moving variances are 1, everything else 0. Variable i's draw depends on (seed, i) alone.
 
     Args:
       model: A network from `build` or `stock_model`.

@@ -2,9 +2,10 @@
 """Pre-activation bottleneck ResNet for small images, depth 9n + 2.
 
 Each block: BatchNorm-ReLU-1x1, BatchNorm-ReLU-3x3, BatchNorm-ReLU-1x1, added to the shortcut. The
-first block of a stage has a bare 1x1 projection of its raw input as shortcut and strides in its first
-convolution; the very first block needs no BatchNorm of its own, it follows the stem's. The inner
-width of a stage is the input width of its first block: 16, 64, 128 inside for 64, 128, 256 outside.
+first block of a stage has a bare 1x1 projection of its raw input as shortcut and strides in its
+first convolution; the very first block needs no BatchNorm of its own, it follows the stem's. The
+inner width of a stage is the input width of its first block: 16, 64, 128 inside for 64, 128, 256
+outside.
 
 Reference: He et al. 2016, Identity Mappings in Deep Residual Networks (arXiv:1603.05027).
 """

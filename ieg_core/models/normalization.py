@@ -2,9 +2,10 @@
 """BatchNorm as a Keras layer over the backend's fastest kernel.
 
 Training: y = γ·(x − μ)/√(σ² + ε) + β with the batch's own μ and σ² (the mean of squared deviations,
-no Bessel correction, on every backend and kernel), over all replicas if `synchronized`. Inference: the
-same with the moving statistics s, which training moves by s ← 0.9·s + 0.1·batch. Only the tensors
-returned by `stateless_call` carry the moved statistics; a pass that must leave s alone drops them.
+without Bessel's correction on every backend and kernel), over all replicas if `synchronized`.
+Inference: the same with the moving statistics s, which training moves by s ← 0.9·s + 0.1·batch.
+Only the tensors that `stateless_call` returns carry the moved statistics; a pass that must leave s
+alone drops them.
 """
 
 import importlib

@@ -4,7 +4,7 @@
 Each block: 3x3-BatchNorm-ReLU-3x3-BatchNorm, added to the shortcut, ReLU. Where a stage begins, the
 shortcut keeps every second pixel and fills the new channels with zeros ("option A").
 
-Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385), section 4.2.
+Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 """
 
 import keras

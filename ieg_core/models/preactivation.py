@@ -2,8 +2,8 @@
 """Pre-activation networks of basic blocks: `preact8` and the Wide ResNets.
 
 Each block: BatchNorm-ReLU-3x3, BatchNorm-ReLU-3x3, added to the shortcut. Where the width or the
-resolution changes, the shortcut is a 1x1 projection of the block's *activated* input; elsewhere it is
-the raw input.
+resolution changes, the shortcut is a 1x1 projection of the block's *activated* input; elsewhere it
+is the raw input.
 
 Reference: Zagoruyko & Komodakis 2016, Wide Residual Networks (arXiv:1605.07146).
 """
