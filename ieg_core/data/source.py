@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,21 @@ from ieg_core.classes import BASES
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
+_DIGEST_CHUNK = 4096
+
+
+class Split(NamedTuple):
+    """One part of a data set as it is held in memory.
+
+    Attributes:
+      images: uint8 [n, channels, H, W], channels first as in the official CIFAR files; a view
+        into a larger array will do.
+      labels: int32 [n].
+    """
+
+    images: Images
+    labels: Labels
+
 
 @dataclass(frozen=True)
 class Source:
@@ -20,7 +36,8 @@ class Source:
 
     Attributes:
       base: Name of the base data set.
-      version: Where it was read from, for the record; two versions may hold the same data.
+      version: Which edition of the data this is; the same wherever it was read from.
+      origin: Where it was read from, for messages.
       class_names: C names, by class number.
       image_shape: (height, width, channels).
       train_labels: int32 [N].
@@ -32,6 +49,7 @@ class Source:
 
     base: str
     version: str
+    origin: str
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     train_labels: Labels
@@ -41,31 +59,32 @@ class Source:
     digest: str
 
 
-def in_memory_source(
-    base: str,
-    version: str,
-    train: tuple[Images, Labels],
-    test: tuple[Images, Labels],
-) -> Source:
-    """Builds a source from arrays: (images uint8 [n, H, W, channels], labels int32 [n])."""
-    train_images, test_images = train[0], test[0]
+def in_memory_source(base: str, version: str, origin: str, train: Split, test: Split) -> Source:
+    """Builds a source whose images are all held in memory as uint8."""
     return Source(
         base=base,
         version=version,
+        origin=origin,
         class_names=BASES[base].class_names,
         image_shape=BASES[base].image_shape,
-        train_labels=train[1],
-        test_labels=test[1],
-        train_images=lambda ids: train_images[np.asarray(ids)],
-        test_images=lambda ids: test_images[np.asarray(ids)],
+        train_labels=train.labels,
+        test_labels=test.labels,
+        train_images=lambda ids: _channels_last(train.images[np.asarray(ids, np.int64)]),
+        test_images=lambda ids: _channels_last(test.images[np.asarray(ids, np.int64)]),
         digest=_digest(train, test),
     )
 
 
-def _digest(*splits: tuple[Images, Labels]) -> str:
+def _channels_last(images: Images) -> Images:
+    return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+
+
+def _digest(*splits: Split) -> str:
     digest = hashlib.sha256()
     for images, labels in splits:
         digest.update(f"uint8 {images.shape} int32 {labels.shape}\n".encode())
         digest.update(np.ascontiguousarray(labels, "<i4").data)
-        digest.update(np.ascontiguousarray(images, np.uint8).data)
+        # In chunks, because a view between label bytes has to be copied first.
+        for start in range(0, len(images), _DIGEST_CHUNK):
+            digest.update(np.ascontiguousarray(images[start : start + _DIGEST_CHUNK]).data)
     return digest.hexdigest()

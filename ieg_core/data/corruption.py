@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label noise by transition matrix, the long tail, and class-balanced selections.
+
+T[true, observed] is the probability that an example of class `true` is labelled `observed`.
+Everything here is a pure function of its arguments; the draws come in as uniforms in [0, 1),
+one for each example, so that what happens to an example depends on no other one.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ieg_core.classes import BASES
+from ieg_core.data.source import Labels
+from ieg_core.errors import UserError
+from ieg_core.spec import DatasetSpec
+
+Matrix = NDArray[np.float64]
+Uniforms = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def transition_matrix(spec: DatasetSpec) -> Matrix:
+    """Returns T [C, C] as a spec asks for it; the identity without noise."""
+    num_classes = spec.num_classes
+    if spec.noise == "uniform":
+        return uniform_transition(num_classes, spec.noise_rate)
+    if spec.noise == "asymmetric":
+        return asymmetric_transition(
+            num_classes, spec.noise_rate, BASES[spec.base].lookalikes or {}
+        )
+    return np.eye(num_classes)
+
+
+def uniform_transition(num_classes: int, noise_rate: float) -> Matrix:
+    """T = (1 - r)·I + r/C: with probability r a label is redrawn from all C classes.
+
+    The right class is among them, so that the true flip rate is r·(C-1)/C.
+    """
+    return (1 - noise_rate) * np.eye(num_classes) + noise_rate / num_classes
+
+
+def asymmetric_transition(
+    num_classes: int, noise_rate: float, lookalikes: Mapping[int, int]
+) -> Matrix:
+    """T with T[c, look-alike of c] = r and T[c, c] = 1 - r for each source class c."""
+    matrix = np.eye(num_classes)
+    for true_class, observed in lookalikes.items():
+        matrix[true_class, true_class] -= noise_rate
+        matrix[true_class, observed] += noise_rate
+    return matrix
+
+
+def corrupt_labels(clean_labels: Labels, transition: Matrix, uniforms: Uniforms) -> Labels:
+    """Draws observed labels by inverting each row's cumulative distribution.
+
+    noisy_i = the smallest class c with uniform_i < Σ_{j ≤ c} T[clean_i, j]
+
+    Args:
+      clean_labels: int32 [N].
+      transition: T, float64 [C, C], rows summing to 1.
+      uniforms: float64 [N] in [0, 1).
+
+    Returns:
+      int32 [N].
+    """
+    cumulative = np.cumsum(transition, axis=1)
+    # Dividing makes the last entry exactly 1, so that rounding can neither leave the classes nor
+    # reach one of probability 0.
+    cumulative /= cumulative[:, -1:]
+    noisy = np.empty_like(clean_labels)
+    for true_class, row in enumerate(cumulative):
+        members = clean_labels == true_class
+        noisy[members] = np.searchsorted(row, uniforms[members], side="right")
+    return noisy
+
+
+def realised_matrix(clean_labels: Labels, noisy_labels: Labels, num_classes: int) -> Matrix:
+    """Counts clean against noisy labels, each row divided by its sum (a row of zeros stays)."""
+    counts = np.zeros((num_classes, num_classes))
+    np.add.at(counts, (clean_labels, noisy_labels), 1)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def long_tail_counts(class_counts: Counts, imbalance: float) -> Counts:
+    """The long tail's class sizes, n_c = ⌊n_max·rho^(c/(C-1))⌋, never more than there are.
+
+    Args:
+      class_counts: Sizes of the classes as they are, int64 [C].
+      imbalance: rho in (0, 1], smallest class / largest class.
+
+    Returns:
+      int64 [C].
+
+    Raises:
+      UserError: A class would be left without an example.
+    """
+    num_classes = len(class_counts)
+    exponents = np.arange(num_classes) / max(num_classes - 1, 1)
+    # The tolerance keeps an exact size such as 5000·0.1 from being rounded one below.
+    wanted = np.floor(class_counts.max() * imbalance**exponents + 1e-9).astype(np.int64)
+    counts = np.minimum(wanted, class_counts)
+    if counts.min() < 1:
+        raise UserError(
+            f"imbalance {imbalance} leaves class {int(counts.argmin())} without an example "
+            f"(the largest class has {class_counts.max()}): expected at least "
+            f"{1 / class_counts.max():.2g}"
+        )
+    return counts
+
+
+def select_per_class(
+    labels: Labels, candidates: NDArray[np.int64], counts: Counts, uniforms: Uniforms
+) -> NDArray[np.int64]:
+    """Selects, in each class, the candidates with the smallest draws.
+
+    A larger count selects a superset of what a smaller one does.
+
+    Args:
+      labels: Class of every example, int32 [N].
+      candidates: Indices to select from, int64 [n].
+      counts: How many of each class, int64 [C], each at most the candidates of that class.
+      uniforms: float64 [N] in [0, 1), one for every example.
+
+    Returns:
+      The selected indices in ascending order, int64 [Σ counts].
+    """
+    by_draw = candidates[np.argsort(uniforms[candidates], kind="stable")]
+    chosen = [by_draw[labels[by_draw] == c][:count] for c, count in enumerate(counts)]
+    return np.sort(np.concatenate(chosen))
