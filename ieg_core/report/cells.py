@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a sweep's cells from the results root; a damaged file costs its own cell alone."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from ieg_core import config, spec
+from ieg_core.errors import UserError
+from ieg_core.results import cell_folder, overlays_folder, read_json, sweep_folder
+
+ROW_KEYS = (
+    "dataset",
+    "method",
+    "noise_rate",
+    "true_flip_rate",
+    "seed",
+    "network",
+    "steps",
+    "clean_labels_used",
+    "accuracy_ema_last",
+    "accuracy_ema_best",
+    "accuracy_last",
+    "accuracy_best",
+    "top5_ema_last",
+    "top5_last",
+    "balanced_accuracy_ema_last",
+    "per_class_accuracy_ema_last",
+    "status",
+    "reason",
+    "train_seconds",
+    "steps_per_second",
+    "total_seconds",
+    "backend",
+    "precision",
+    "num_parameters",
+    "device",
+    "threads",
+    "run_directory",
+    "cell",
+    "code_version",
+    "versions",
+)
+"""What every row of results.json has, also for a cell that failed or never ran (null there)."""
+
+FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run as the report shows it.
+
+    Attributes:
+      row: Its row of results.json, with every key of `ROW_KEYS`.
+      settings: The resolved configuration as nested plain values; empty if unreadable.
+      curves: "training" and "evaluations", lists of one mapping a record.
+      confusion: Counts, int64 [C, C], rows = true class, EMA parameters after the last step.
+      class_names: C names; empty if unknown.
+      failure: "phase", "step", "log" of a failed cell.
+    """
+
+    row: Row
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, Any] = field(default_factory=dict)
+    confusion: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    failure: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep's plan and its cells, sorted by what they are and not by when they were planned."""
+
+    name: str
+    command: str
+    created: str
+    cells: tuple[Cell, ...]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The rows of results.json."""
+        return [cell.row for cell in self.cells]
+
+
+def load_sweep(results_root: Path, sweep: str) -> Sweep:
+    """Reads the plan of a sweep and everything that its cells left behind.
+
+    Args:
+      results_root: The results root, with `sweeps/` and `cells/`.
+      sweep: The sweep's name.
+
+    Returns:
+      The sweep; its cells sorted by data set, noise rate, method (as in `config.METHODS`), seed.
+
+    Raises:
+      UserError: There is no such sweep, or its plan cannot be read.
+    """
+    path = sweep_folder(results_root, sweep) / "plan.json"
+    if not path.is_file():
+        known = sorted(p.parent.name for p in results_root.glob("sweeps/*/plan.json"))
+        raise UserError(
+            f"no sweep {sweep!r} under {results_root}: expected {path}; "
+            f"sweeps there: {', '.join(known) or 'none, run `make sweep` first'}"
+        )
+    plan, problem = _read(path)
+    names = plan.get("cells")
+    if problem or not isinstance(names, list):
+        raise UserError(
+            f"{path} is damaged ({problem or 'it has no list of cells'}): run the sweep again"
+        )
+    loaded = [load_cell(results_root, str(name)) for name in dict.fromkeys(names)]
+    rows = _with_same_keys([cell.row for cell in loaded])
+    cells = [replace(cell, row=row) for cell, row in zip(loaded, rows, strict=True)]
+    return Sweep(
+        name=sweep,
+        command=str(plan.get("command") or ""),
+        created=str(plan.get("created") or ""),
+        cells=tuple(sorted(cells, key=lambda cell: sort_key(cell.row))),
+    )
+
+
+def load_cell(results_root: Path, name: str) -> Cell:
+    """Reads one cell; what is missing or damaged becomes its status and reason.
+
+    Args:
+      results_root: The results root.
+      name: The cell's folder name.
+
+    Returns:
+      The cell: finished if it has a result, else failed if it says why, else skipped.
+    """
+    folder = cell_folder(results_root, name)
+    settings, settings_problem = _read(folder / "config.json")
+    result, result_problem = _read(folder / "result.json")
+    failure, failure_problem = _read(folder / "failure.json")
+    curves, _ = _read(folder / "curves.json")
+    row: Row = dict.fromkeys(ROW_KEYS)
+    row |= {key: _finite(settings[key]) for key in ROW_KEYS if key in settings}
+    row |= {"steps": settings.get("num_steps"), "run_directory": f"cells/{name}", "cell": name}
+    if result:
+        row |= _finite(result) | {"status": FINISHED, "reason": ""}
+        failure = {}
+    elif result_problem:
+        row |= {"status": FAILED, "reason": result_problem}
+    elif failure or failure_problem:
+        row |= {"status": FAILED, "reason": failure.get("reason") or failure_problem or "unknown"}
+    else:
+        row |= {"status": SKIPPED, "reason": _why_skipped(folder, settings_problem)}
+    matrix = _confusion(folder / "matrices.safetensors") if result else None
+    manifest, _ = _read(
+        overlays_folder(results_root) / str(settings.get("overlay")) / "manifest.json"
+    )
+    class_names = tuple(str(label) for label in manifest.get("class_names") or ())
+    if matrix is not None and len(class_names) != len(matrix):
+        class_names = tuple(str(label) for label in range(len(matrix)))
+    inner = settings.get("config")
+    return Cell(row, inner if isinstance(inner, dict) else {}, curves, matrix, class_names, failure)
+
+
+def sort_key(row: Row) -> tuple[Any, ...]:
+    """Returns what orders rows: data-set family, noise rate, method, seed, the cell's name."""
+    rate, seed = row["noise_rate"], row["seed"]
+    return (
+        family(row),
+        math.inf if rate is None else rate,
+        str(row["dataset"]),
+        method_key(row["method"]),
+        math.inf if seed is None else seed,
+        str(row["cell"]),
+    )
+
+
+def method_key(method: str | None) -> tuple[int, str]:
+    """Returns a sort key: methods in `config.METHODS`' order, then unknown ones by name."""
+    known = list(config.METHODS)
+    return (known.index(method) if method in known else len(known), str(method))
+
+
+def family(row: Row) -> str:
+    """Names what a row has in common with the same data under other noise rates.
+
+    Args:
+      row: A row of results.json.
+
+    Returns:
+      For example "digits, uniform label noise"; the data set's name as it is if it is no spec.
+    """
+    parsed = parse_dataset(row)
+    if parsed is None:
+        return str(row["dataset"] or "unknown data set")
+    tail = f", long tail {parsed.imbalance:g}" if parsed.imbalance is not None else ""
+    noise = f", {parsed.noise} label noise" if parsed.noise else ""
+    return f"{parsed.base}{tail}{noise}"
+
+
+def parse_dataset(row: Row) -> spec.DatasetSpec | None:
+    """Returns a row's data-set spec, or None if its name is none."""
+    try:
+        return spec.parse(str(row["dataset"]))
+    except UserError:
+        return None
+
+
+def _with_same_keys(rows: list[Row]) -> list[Row]:
+    """Gives every row the same keys: the schema's, then whatever else results brought along."""
+    extra = sorted({key for row in rows for key in row} - set(ROW_KEYS))
+    return [{key: row.get(key) for key in (*ROW_KEYS, *extra)} for row in rows]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], str]:
+    """Returns a JSON object and "", or {} and what is wrong; an absent file is no problem."""
+    try:
+        value = read_json(path)
+    except (OSError, UserError) as error:
+        return {}, str(error)
+    if value is None:
+        return {}, ""
+    return (value, "") if isinstance(value, dict) else ({}, f"{path} holds no JSON object")
+
+
+def _finite(value: Any) -> Any:
+    """Replaces NaN and infinity, which strict JSON does not know, by None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _why_skipped(folder: Path, settings_problem: str) -> str:
+    if settings_problem:
+        return settings_problem
+    progress, _ = _read(folder / "progress.json")
+    step = progress.get("step")
+    if not step:
+        return "not run"
+    phase, total = progress.get("phase", "training"), progress.get("num_steps", "?")
+    return f"interrupted ({phase}, step {step} of {total}); run the command again to resume"
+
+
+def _confusion(path: Path) -> np.ndarray | None:
+    try:
+        matrix = load_file(path).get("confusion_ema_last")
+    except (OSError, SafetensorError):
+        return None
+    usable = matrix is not None and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
+    return matrix if usable else None

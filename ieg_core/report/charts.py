@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where every line, marker and label of a plot lies; the template turns it into SVG.
+
+Written by hand instead of with matplotlib: no 1.5 s import, colours from the page's style sheet
+(so that dark mode works), and the same input gives the same bytes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+Point = tuple[float, float]
+
+MARKERS = ("circle", "square", "diamond", "triangle", "wedge", "cross")
+NUM_COLORS = 8
+SIDE_STEP = 7.0
+"""Distance in SVG units between series set side by side, so that error bars do not overlap."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """A method's look: colour and dash (CSS classes `c0`… and `d0`…) and marker, all redundant."""
+
+    color: str
+    dash: str
+    marker: str
+
+
+@dataclass(frozen=True)
+class Values:
+    """One line of a plot before it is drawn.
+
+    Attributes:
+      x, y: Points, in data units, x increasing.
+      deviation: Half-height of the band or bars at each point; None where unknown.
+      labels: What to say of each point on hover; may be empty.
+    """
+
+    name: str
+    style: Style
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    deviation: tuple[float | None, ...]
+    labels: tuple[str, ...] = ()
+    end_label: str = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot's size in SVG units and its margins."""
+
+    width: float
+    height: float
+    left: float = 46
+    right: float = 12
+    top: float = 12
+    bottom: float = 40
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A position along an axis and its label."""
+
+    position: float
+    label: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A marker with its error bar (y of both ends, None without one) and hover text."""
+
+    x: float
+    y: float
+    bar: Point | None
+    label: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One drawn series: SVG path data and positions."""
+
+    name: str
+    style: Style
+    path: str
+    band: str
+    marks: tuple[Mark, ...]
+    end: Tick | None
+    end_x: float
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A plot, ready for the template."""
+
+    title: str
+    frame: Frame
+    x_label: str
+    y_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+
+
+def styles(labels: Sequence[str]) -> dict[str, Style]:
+    """Gives each label a colour, a dash and a marker, by its place in the list.
+
+    Args:
+      labels: Methods in their fixed order.
+
+    Returns:
+      A style for each; colours repeat after `NUM_COLORS`, then with another marker.
+    """
+    return {
+        label: Style(f"c{i % NUM_COLORS}", f"d{i % NUM_COLORS}", MARKERS[i % len(MARKERS)])
+        for i, label in enumerate(labels)
+    }
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Finds at most `most` round numbers (steps of 1, 2 or 5 times a power of ten) in [low, high].
+
+    Args:
+      low: Lower end.
+      high: Upper end, above `low`.
+      most: The largest number of ticks wanted, at least 2.
+
+    Returns:
+      The numbers, increasing.
+    """
+    raw = (high - low) / max(1, most - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(f * power for f in (1, 2, 5, 10) if f * power >= raw * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def build_chart(
+    series: Sequence[Values],
+    frame: Frame,
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    x_values: Sequence[float] = (),
+    y_range: Point | None = None,
+    bars: bool = False,
+) -> Chart:
+    """Lays out a plot: lines with either a shaded band or markers with error bars.
+
+    Args:
+      series: The lines.
+      frame: The plot's size.
+      title: What it shows, also for screen readers.
+      x_label: Name of the x axis, with its unit.
+      y_label: Name of the y axis, with its unit.
+      x_values: Positions of the x ticks; round numbers if empty.
+      y_range: Ends of the y axis in data units; from the data if None.
+      bars: Markers with error bars, series set side by side, instead of bands.
+
+    Returns:
+      The plot; without lines if there is no data.
+    """
+    series = [values for values in series if values.x]
+    if not series:
+        return Chart(title, frame, x_label, y_label, (), (), ())
+    span = _span([x for values in series for x in values.x], 0.06 if bars else 0.0)
+    x_axis = _Axis(*span, frame.left, frame.width - frame.right)
+    y_span = y_range or value_range(series)
+    y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top)
+    middle = (len(series) - 1) / 2
+    lines = [
+        _line(values, x_axis, y_axis, bars, SIDE_STEP * (index - middle) if bars else 0.0)
+        for index, values in enumerate(series)
+    ]
+    x_ticks = [Tick(x_axis.at(x), f"{x:,g}") for x in sorted(set(x_values)) or ticks(*span, 5)]
+    y_ticks = [Tick(y_axis.at(y), f"{y:,g}") for y in ticks(*y_span, 6)]
+    return Chart(
+        title,
+        frame,
+        x_label,
+        y_label,
+        tuple(x_ticks),
+        tuple(y_ticks),
+        tuple(_spread_ends(lines, frame)),
+    )
+
+
+def value_range(series: Sequence[Values], ceiling: float = math.inf) -> Point:
+    """Finds the y axis that holds all points and deviations with a little air.
+
+    Args:
+      series: The lines; at least one point among them.
+      ceiling: What the axis must not pass, for example 100 for per cent.
+
+    Returns:
+      Lower and upper end.
+    """
+    low = min(y - (d or 0) for v in series for y, d in zip(v.y, v.deviation, strict=True))
+    high = max(y + (d or 0) for v in series for y, d in zip(v.y, v.deviation, strict=True))
+    low, high = _span([low, high], 0.06)
+    return low, min(high, ceiling) if ceiling > low else high
+
+
+def thin(values: Sequence[Mapping[str, float]], most: int) -> list[Mapping[str, float]]:
+    """Keeps at most `most` records, evenly spaced, the last one among them."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+def _span(values: Sequence[float], air: float) -> Point:
+    low, high = min(values), max(values)
+    if high - low < 1e-12:
+        half = abs(low) * 0.1 or 0.5
+        return low - half, high + half
+    return low - air * (high - low), high + air * (high - low)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Maps [low, high] in data units to [start, stop] in SVG units; values outside are clipped."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def at(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.stop - self.start), 2)
+
+
+def _line(values: Values, x_axis: _Axis, y_axis: _Axis, bars: bool, offset: float) -> Line:
+    xs = [x_axis.at(x) + offset for x in values.x]
+    ys = [y_axis.at(y) for y in values.y]
+    ends = [
+        None if d is None else (y_axis.at(y - d), y_axis.at(y + d))
+        for y, d in zip(values.y, values.deviation, strict=True)
+    ]
+    texts = values.labels or ("",) * len(xs)
+    marks = [Mark(*mark) for mark in zip(xs, ys, ends, texts, strict=True)] if bars else []
+    end = Tick(ys[-1], values.end_label) if values.end_label else None
+    band = "" if bars else _band(xs, ends)
+    return Line(values.name, values.style, _path(xs, ys), band, tuple(marks), end, xs[-1])
+
+
+def _path(xs: Sequence[float], ys: Sequence[float]) -> str:
+    return "M" + "L".join(f"{x:.4g} {y:.4g}" for x, y in zip(xs, ys, strict=True))
+
+
+def _band(xs: Sequence[float], ends: Sequence[Point | None]) -> str:
+    known = [(x, *pair) for x, pair in zip(xs, ends, strict=True) if pair is not None]
+    if len(known) < 2:
+        return ""
+    upper = [(x, high) for x, _, high in known]
+    lower = [(x, low) for x, low, _ in reversed(known)]
+    outline = upper + lower
+    return _path([x for x, _ in outline], [y for _, y in outline]) + "Z"
+
+
+def _spread_ends(lines: Sequence[Line], frame: Frame, gap: float = 17.0) -> list[Line]:
+    """Moves the labels at the lines' ends apart, upwards from the lowest, so that none overlap."""
+    order = sorted((i for i, line in enumerate(lines) if line.end), key=lambda i: -_end_y(lines[i]))
+    result, floor = list(lines), frame.height - frame.bottom + gap / 2
+    heights = []
+    for index in order:
+        floor = min(_end_y(lines[index]), floor - gap)
+        heights.append(floor)
+    lift = max(0.0, frame.top - min(heights, default=frame.top))
+    for index, height in zip(order, heights, strict=True):
+        end = lines[index].end
+        if end:
+            result[index] = replace(lines[index], end=replace(end, position=height + lift))
+    return result
+
+
+def _end_y(line: Line) -> float:
+    return line.end.position if line.end else 0.0

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Confusion matrices for the page: a small picture, numbers where they fit, the worst mix-ups."""
+
+import base64
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVELS = 64
+BLUE = (36, 104, 178)
+MOST_NUMBERED_CLASSES = 20
+WHITE_TEXT_ABOVE = 0.6
+"""Share from which white text on the blue has more contrast than dark text on a light page."""
+
+
+@dataclass(frozen=True)
+class MatrixCell:
+    """A number in the picture: row, column, per cent, and whether its background is dark."""
+
+    row: int
+    column: int
+    text: str
+    strong: bool
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """A confusion matrix, ready for the template.
+
+    Attributes:
+      image: A PNG as a data URI, one pixel an entry, transparent where the share is 0.
+      class_names: C names.
+      numbers: The entries of at least half a per cent; empty for many classes.
+      worst: (true class, predicted class, per cent of the true class), the largest first.
+    """
+
+    title: str
+    image: str
+    class_names: tuple[str, ...]
+    numbers: tuple[MatrixCell, ...]
+    worst: tuple[tuple[str, str, str], ...]
+
+
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """Divides each row by its sum; a row without examples stays 0.
+
+    Args:
+      counts: Non-negative [C, C], rows = true class.
+
+    Returns:
+      Shares, float64 [C, C].
+    """
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+
+
+def build_confusion(
+    title: str, matrices: Sequence[np.ndarray], class_names: tuple[str, ...]
+) -> Confusion:
+    """Sums the matrices of the seeds and prepares the sum for display.
+
+    Args:
+      title: What it shows.
+      matrices: Counts, int [C, C] each, rows = true class; at least one.
+      class_names: C names.
+
+    Returns:
+      The matrix with its picture.
+    """
+    shares = row_shares(np.stack(matrices).sum(axis=0))
+    numbered = len(shares) <= MOST_NUMBERED_CLASSES
+    numbers = [
+        MatrixCell(int(row), int(column), f"{100 * shares[row, column]:.0f}",
+                   bool(shares[row, column] > WHITE_TEXT_ABOVE))
+        for row, column in np.argwhere(shares >= 0.005)
+    ]  # fmt: skip
+    return Confusion(
+        title, picture(shares), class_names, tuple(numbers) if numbered else (),
+        worst_mixups(shares, class_names),
+    )  # fmt: skip
+
+
+def worst_mixups(
+    shares: np.ndarray, class_names: Sequence[str], most: int = 5
+) -> tuple[tuple[str, str, str], ...]:
+    """Lists the largest entries off the diagonal; ties in the classes' order."""
+    off_diagonal = np.where(np.eye(len(shares), dtype=bool), 0.0, shares)
+    order = np.argsort(-off_diagonal, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(index), len(shares)) for index in order]
+    return tuple(
+        (class_names[row], class_names[column], f"{100 * shares[row, column]:.1f} %")
+        for row, column in pairs
+        if off_diagonal[row, column] > 0
+    )
+
+
+def picture(shares: np.ndarray) -> str:
+    """Draws shares as a PNG of one hue whose opacity is the cube root of the share.
+
+    The root makes a few per cent off the diagonal visible; opacity instead of brightness
+    makes one picture fit both a light and a dark page.
+
+    Args:
+      shares: float [C, C] in [0, 1].
+
+    Returns:
+      A data URI.
+    """
+    height, width = shares.shape
+    index = np.rint(np.cbrt(np.clip(shares, 0, 1)) * (LEVELS - 1)).astype(np.uint8)
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), index], axis=1)
+    opacity = bytes(round(255 * level / (LEVELS - 1)) for level in range(LEVELS))
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        _chunk(kind, data)
+        for kind, data in (
+            (b"IHDR", header),
+            (b"PLTE", bytes(BLUE) * LEVELS),
+            (b"tRNS", opacity),
+            (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+            (b"IEND", b""),
+        )
+    )
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""report.html: one file, no script, nothing loaded from elsewhere."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ieg_core import config
+from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
+from ieg_core.report.charts import Chart, Style, styles
+from ieg_core.report.matrix import Confusion, build_confusion
+from ieg_core.report.plots import diagnostic_charts, learning_charts, noise_chart
+from ieg_core.report.summary import (
+    Group,
+    Statistic,
+    accuracy_text,
+    group_rows,
+    headline,
+    number_text,
+    rate_text,
+    seeds_text,
+    statistic,
+)
+from ieg_core.report.tables import by_family
+
+TEMPLATE = "report.html.j2"
+LOG_CHARACTERS = 4000
+CELL_COLUMNS = {
+    "dataset": "data set",
+    "method": "method",
+    "seed": "seed",
+    "status": "status",
+    "accuracy_ema_last": "last, EMA",
+    "accuracy_ema_best": "best on test, EMA",
+    "accuracy_last": "last, raw",
+    "accuracy_best": "best on test, raw",
+    "top5_ema_last": "top 5, EMA",
+    "balanced_accuracy_ema_last": "balanced, EMA",
+    "steps_per_second": "steps/s",
+    "total_seconds": "seconds",
+    "run_directory": "folder",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method at one noise rate in the results table, already as text."""
+
+    mean: str
+    deviation: str
+    best: str
+    seeds: str
+    leads: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's line of the results table; an entry a noise rate, None if not planned."""
+
+    label: str
+    method: str
+    style: Style
+    clean_labels_used: str
+    entries: tuple[Entry | None, ...]
+    steps_per_second: str
+    seconds: str
+
+
+@dataclass(frozen=True)
+class FamilyView:
+    """Everything that the page shows of one data set under its noise rates."""
+
+    name: str
+    noise: str
+    columns: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]
+    noise_chart: Chart | None
+    learning: list[Chart]
+    diagnostics: dict[str, list[Chart]]
+    confusions: dict[str, list[Confusion]]
+
+
+@dataclass(frozen=True)
+class SettingsView:
+    """Settings that all cells share, and those that depend on the method."""
+
+    shared: tuple[tuple[str, str], ...]
+    methods: tuple[str, ...]
+    varying: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def render(sweep: Sweep) -> str:
+    """Renders the page of a sweep.
+
+    Args:
+      sweep: The sweep.
+
+    Returns:
+      A complete HTML document; the same sweep gives the same bytes.
+    """
+    rows = sweep.rows
+    groups = group_rows(rows)
+    cells = {cell.row["cell"]: cell for cell in sweep.cells}
+    labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
+    # A method keeps its colour whichever others are beside it.
+    looks = styles(list(dict.fromkeys([*config.METHODS, *(label for label, _ in labels)])))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["glue"] = glue
+    return environment.get_template(TEMPLATE).render(
+        sweep=sweep,
+        headline=headline(rows),
+        facts=_facts(rows),
+        legend=[(label, looks[label], _summary(method)) for label, method in labels],
+        families=[_family_view(name, own, cells, looks) for name, own in by_family(groups).items()],
+        missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
+        log_characters=LOG_CHARACTERS,
+        cell_header=list(CELL_COLUMNS.values()),
+        cell_lines=[_cell_line(row) for row in rows],
+        settings=settings_view(sweep.cells),
+        versions=_versions(rows),
+    )
+
+
+def settings_view(cells: Sequence[Cell]) -> SettingsView:
+    """Splits the resolved configurations into what is common and what depends on the method.
+
+    Args:
+      cells: The sweep's cells.
+
+    Returns:
+      Keys by dots; a setting with several values within a method shows all of them.
+    """
+    known = [(str(cell.row["method"]), _flat(cell.settings)) for cell in cells if cell.settings]
+    methods = tuple(dict.fromkeys(method for method, _ in known))
+    values: dict[str, dict[str, list[str]]] = {}
+    for method, flat in known:
+        for key, value in flat.items():
+            found = values.setdefault(key, {}).setdefault(method, [])
+            if value not in found:
+                found.append(value)
+    shared, varying = [], []
+    for key, by_method in values.items():
+        texts = tuple(", ".join(by_method.get(method, ["-"])) for method in methods)
+        if len(set(texts)) == 1:
+            shared.append((key, texts[0]))
+        else:
+            varying.append((key, texts))
+    return SettingsView(tuple(shared), methods, tuple(varying))
+
+
+def glue(text: str) -> str:
+    """Keeps a number and its per cent sign on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
+def duration(seconds: float) -> str:
+    """Formats a time span, for example "43 s", "8 min 5 s" or "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _family_view(
+    name: str, groups: Sequence[Group], cells: Mapping[str, Cell], looks: Mapping[str, Style]
+) -> FamilyView:
+    datasets = {group.dataset: group for group in groups}
+    parsed = parse_dataset(groups[0].rows[0])
+    labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
+    lines = []
+    for label, method in labels:
+        own = {group.dataset: group for group in groups if group.label == label}
+        rows = [row for group in own.values() for row in group.rows if row["status"] == FINISHED]
+        clean = next(iter(own.values())).clean_labels_used
+        lines.append(
+            Line(
+                label=label,
+                method=method,
+                style=looks[label],
+                clean_labels_used="?" if clean is None else f"{clean:,}",
+                entries=tuple(_entry(own.get(dataset), groups) for dataset in datasets),
+                steps_per_second=number_text(statistic(row["steps_per_second"] for row in rows)),
+                seconds=number_text(statistic(row["total_seconds"] for row in rows)),
+            )
+        )
+    confusions: dict[str, list[Confusion]] = {}
+    for group in groups:
+        own_cells = [cells[row["cell"]] for row in group.rows if row["status"] == FINISHED]
+        found = [cell for cell in own_cells if cell.confusion is not None]
+        # Seeds of one data set have one set of classes; a stray matrix must not break the sum.
+        found = [cell for cell in found if cell.class_names == found[0].class_names]
+        if found:
+            matrices = [cell.confusion for cell in found if cell.confusion is not None]
+            view = build_confusion(group.label, matrices, found[0].class_names)
+            confusions.setdefault(group.dataset, []).append(view)
+    return FamilyView(
+        name=name,
+        noise=(parsed.noise or "") if parsed else "",
+        columns=tuple((_column(group), _wrong(group)) for group in datasets.values()),
+        lines=tuple(lines),
+        noise_chart=noise_chart(groups, looks),
+        learning=learning_charts(groups, cells, looks),
+        diagnostics=diagnostic_charts(groups, cells, looks),
+        confusions={_column(datasets[dataset]): views for dataset, views in confusions.items()},
+    )
+
+
+def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
+    if group is None:
+        return None
+    rivals = [
+        rival.accuracy_ema_last.mean
+        for rival in groups
+        if rival.dataset == group.dataset and rival.accuracy_ema_last
+    ]
+    accuracy = group.accuracy_ema_last
+    mean, _, deviation = accuracy_text(accuracy).partition(" ")
+    missing = "" if group.num_finished == len(group.rows) else f"{seeds_text(group)} finished"
+    return Entry(
+        mean=mean if accuracy else "",
+        deviation=deviation,
+        best=accuracy_text(_mean_only(group.accuracy_ema_best)),
+        seeds=missing,
+        leads=bool(accuracy) and len(rivals) > 1 and accuracy is not None
+        and accuracy.mean == max(rivals),
+    )  # fmt: skip
+
+
+def _mean_only(value: Statistic | None) -> Statistic | None:
+    return value and Statistic(value.mean, None, value.count)
+
+
+def _label_key(item: tuple[str, str]) -> tuple[tuple[int, str], str]:
+    label, method = item
+    return method_key(method), label
+
+
+def _column(group: Group) -> str:
+    return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
+
+
+def _wrong(group: Group) -> str:
+    flipped = group.true_flip_rate
+    return "" if flipped is None else f"{100 * flipped:.3g} % wrong"
+
+
+def _summary(method: str) -> str:
+    return config.METHODS[method].summary if method in config.METHODS else ""
+
+
+def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    done = sum(row["status"] == FINISHED for row in rows)
+    seconds = sum(row["total_seconds"] or 0.0 for row in rows)
+    facts = [
+        ("cells", f"{len(rows)}" if done == len(rows) else f"{done} of {len(rows)} finished"),
+        ("seeds", _values(rows, "seed")),
+        ("network", _values(rows, "network")),
+        ("steps", _values(rows, "steps")),
+        ("computed with", f"{_values(rows, 'backend')}, {_values(rows, 'precision')}"),
+        ("device", _values(rows, "device")),
+        ("time, all cells", duration(seconds) if seconds else ""),
+    ]
+    return [(term, value) for term, value in facts if value.strip(", ")]
+
+
+def _values(rows: Sequence[Row], key: str) -> str:
+    found = dict.fromkeys(row[key] for row in rows if row[key] is not None)
+    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in found)
+
+
+def _cell_line(row: Row) -> list[str]:
+    return [_cell_text(key, row[key]) for key in CELL_COLUMNS]
+
+
+def _cell_text(key: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{100 * value:.1f}" if "accuracy" in key or "top5" in key else f"{value:.4g}"
+    return str(value)
+
+
+def _versions(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        versions = row["versions"] if isinstance(row["versions"], dict) else {}
+        code = {"ieg-core's outcome-relevant code": row["code_version"]}
+        for name, version in {**code, **versions}.items():
+            if version is not None:
+                found.setdefault(str(name), {})[str(version)] = None
+    return [(name, ", ".join(versions)) for name, versions in found.items()]
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            # Spelled as `--set` takes it.
+            section = "method" if key == "method_settings" else key
+            flat |= _flat(value, f"{prefix}{section}.")
+        elif prefix or key not in ("dataset", "method", "seed"):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            flat[f"{prefix}{key}"] = text or '""'
+    return flat

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which curves a report shows: accuracy against noise, learning curves, diagnostics."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from ieg_core.report.cells import FINISHED, Cell
+from ieg_core.report.charts import Chart, Frame, Style, Values, build_chart, thin, value_range
+from ieg_core.report.summary import Group, accuracy_text, rate_text, statistic
+
+WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
+PANEL = Frame(340, 236, left=44, right=14, top=12, bottom=46)
+DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
+MOST_POINTS = 120
+NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
+
+Curve = list[tuple[float, float]]
+
+
+def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart | None:
+    """Plots accuracy after the last step against the noise rate, mean and deviation over seeds.
+
+    Args:
+      groups: Groups of one data-set family.
+      styles: The look of each label.
+
+    Returns:
+      The plot, or None if there are fewer than two points or the noise rates are unknown.
+    """
+    known = [g for g in groups if g.accuracy_ema_last is not None and g.noise_rate is not None]
+    if len(known) < 2:
+        return None
+    series = []
+    for label in dict.fromkeys(group.label for group in known):
+        own = sorted((g for g in known if g.label == label), key=lambda g: g.noise_rate or 0.0)
+        found = [g.accuracy_ema_last for g in own if g.accuracy_ema_last]
+        series.append(
+            Values(
+                name=label,
+                style=styles[label],
+                x=tuple(100 * (g.noise_rate or 0.0) for g in own),
+                y=tuple(100 * value.mean for value in found),
+                deviation=tuple(v.deviation and 100 * v.deviation for v in found),
+                labels=tuple(
+                    f"{label}, {rate_text(g.noise_rate)} noise: "
+                    f"{accuracy_text(g.accuracy_ema_last)} %"
+                    for g in own
+                ),
+                end_label=f"{label} {100 * found[-1].mean:.1f}",
+            )
+        )
+    return build_chart(
+        series,
+        WIDE,
+        title="Test accuracy against noise rate",
+        x_label="noise rate, %",
+        y_label="test accuracy, %",
+        x_values=[x for values in series for x in values.x],
+        y_range=value_range(series, ceiling=100.0),
+        bars=True,
+    )
+
+
+def learning_charts(
+    groups: Sequence[Group], cells: Mapping[str, Cell], styles: Mapping[str, Style]
+) -> list[Chart]:
+    """Plots the EMA parameters' test accuracy over the steps, a plot for each noise rate.
+
+    Args:
+      groups: Groups of one data-set family.
+      cells: The sweep's cells by name.
+      styles: The look of each label.
+
+    Returns:
+      Plots with one common y axis; none if there are no curves.
+    """
+    panels = {
+        dataset: _panel(own, cells, styles, "evaluations", "accuracy_ema", 100.0)
+        for dataset, own in _by_dataset(groups).items()
+    }
+    everything = [values for series in panels.values() for values in series]
+    if not everything:
+        return []
+    y_range = value_range(everything, ceiling=100.0)
+    return [
+        _panel_chart(series, PANEL, _panel_title(own), "test accuracy (EMA), %", y_range)
+        for series, own in zip(panels.values(), _by_dataset(groups).values(), strict=True)
+        if series
+    ]
+
+
+def diagnostic_charts(
+    groups: Sequence[Group], cells: Mapping[str, Cell], styles: Mapping[str, Style]
+) -> dict[str, list[Chart]]:
+    """Plots whatever the methods logged while training, the loss first.
+
+    Args:
+      groups: Groups of one data-set family.
+      cells: The sweep's cells by name.
+      styles: The look of each label.
+
+    Returns:
+      For each logged quantity a plot for each noise rate, with one common y axis.
+    """
+    names = {
+        key
+        for group in groups
+        for cell in _finished(group, cells)
+        for record in _records(cell, "training")
+        for key, value in record.items()
+        if key not in NO_DIAGNOSTIC and isinstance(value, int | float)
+    }
+    result = {}
+    for name in sorted(names, key=lambda name: (name != "loss", name)):
+        panels = [
+            (own, _panel(own, cells, styles, "training", name, 1.0))
+            for own in _by_dataset(groups).values()
+        ]
+        everything = [values for _, series in panels for values in series]
+        if everything:
+            title, y_range = name.replace("_", " "), value_range(everything)
+            result[title] = [
+                _panel_chart(series, DIAGNOSTIC, _panel_title(own), title, y_range)
+                for own, series in panels
+                if series
+            ]
+    return result
+
+
+def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float | None]]:
+    """Averages curves over seeds at the steps that all of them have.
+
+    Args:
+      curves: Lists of (step, value).
+
+    Returns:
+      Steps, means and sample deviations (None for a single curve).
+    """
+    tables = [dict(curve) for curve in curves if curve]
+    if not tables:
+        return [], [], []
+    steps = sorted(set.intersection(*(set(table) for table in tables)))
+    found = [statistic(table[step] for table in tables) for step in steps]
+    means = [value.mean if value else math.nan for value in found]
+    return steps, means, [value.deviation if value else None for value in found]
+
+
+def _panel(
+    groups: Sequence[Group],
+    cells: Mapping[str, Cell],
+    styles: Mapping[str, Style],
+    kind: str,
+    name: str,
+    scale: float,
+) -> list[Values]:
+    series = []
+    for group in groups:
+        curves = [_curve(cell, kind, name) for cell in _finished(group, cells)]
+        steps, means, deviations = mean_curve(curves)
+        if steps:
+            series.append(
+                Values(
+                    name=group.label,
+                    style=styles[group.label],
+                    x=tuple(steps),
+                    y=tuple(scale * mean for mean in means),
+                    deviation=tuple(d and scale * d for d in deviations),
+                )
+            )
+    return series
+
+
+def _panel_chart(
+    series: Sequence[Values], frame: Frame, title: str, y_label: str, y_range: tuple[float, float]
+) -> Chart:
+    return build_chart(series, frame, title=title, x_label="step", y_label=y_label, y_range=y_range)
+
+
+def _panel_title(groups: Sequence[Group]) -> str:
+    rate = groups[0].noise_rate
+    return groups[0].dataset if rate is None else f"{rate_text(rate)} noise"
+
+
+def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    datasets: dict[str, list[Group]] = {}
+    for group in groups:
+        datasets.setdefault(group.dataset, []).append(group)
+    return datasets
+
+
+def _finished(group: Group, cells: Mapping[str, Cell]) -> list[Cell]:
+    return [cells[row["cell"]] for row in group.rows if row["status"] == FINISHED]
+
+
+def _records(cell: Cell, kind: str) -> list[Mapping[str, float]]:
+    records = cell.curves.get(kind)
+    return [r for r in records if isinstance(r, dict)] if isinstance(records, list) else []
+
+
+def _curve(cell: Cell, kind: str, name: str) -> Curve:
+    points = [
+        record
+        for record in _records(cell, kind)
+        if isinstance(record.get("step"), int)
+        and isinstance(record.get(name), int | float)
+        and math.isfinite(record[name])
+    ]
+    return [(record["step"], record[name]) for record in thin(points, MOST_POINTS)]

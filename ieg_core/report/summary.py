@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From rows to statements: means over seeds, the results table, the headline."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ieg_core import config
+from ieg_core.report.cells import FINISHED, Row, family
+
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+BASELINE = "supervised"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over seeds and its sample deviation (None for a single seed)."""
+
+    mean: float
+    deviation: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells that differ in nothing but the seed.
+
+    Attributes:
+      label: The method; with network and steps where the method alone would be ambiguous.
+      rows: Their rows, finished or not.
+      accuracy_ema_last: The headline figure, a fraction of 1; None if no cell finished.
+    """
+
+    family: str
+    dataset: str
+    noise_rate: float | None
+    true_flip_rate: float | None
+    method: str
+    label: str
+    clean_labels_used: int | None
+    rows: tuple[Row, ...]
+    accuracy_ema_last: Statistic | None
+    accuracy_ema_best: Statistic | None
+    steps_per_second: Statistic | None
+    total_seconds: Statistic | None
+
+    @property
+    def num_finished(self) -> int:
+        """How many of the cells finished."""
+        return sum(row["status"] == FINISHED for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What was found: one sentence, what a careful reader asks next, and what is missing."""
+
+    sentence: str
+    notes: tuple[str, ...] = ()
+    missing: str = ""
+
+
+def statistic(values: Iterable[float | None]) -> Statistic | None:
+    """Computes the mean and the sample deviation, sqrt(Σ (x - mean)² / (n - 1)).
+
+    Args:
+      values: Numbers; None and NaN are left out.
+
+    Returns:
+      The statistic, or None if no number is left.
+    """
+    numbers = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not numbers:
+        return None
+    deviation = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return Statistic(statistics.fmean(numbers), deviation, len(numbers))
+
+
+def group_rows(rows: Sequence[Row]) -> list[Group]:
+    """Groups rows by everything but the seed, in the rows' order.
+
+    Args:
+      rows: Rows of results.json.
+
+    Returns:
+      One group for each data set, method, network and number of steps.
+    """
+    members: dict[tuple[str, str, str, object], list[Row]] = {}
+    for row in rows:
+        key = (str(row["dataset"]), str(row["method"]), str(row["network"]), row["steps"])
+        members.setdefault(key, []).append(row)
+    variants: dict[tuple[str, str], int] = {}
+    for dataset, method, _, _ in members:
+        variants[dataset, method] = variants.get((dataset, method), 0) + 1
+    ambiguous = {method for (_, method), count in variants.items() if count > 1}
+    groups = []
+    for (dataset, method, network, steps), own in members.items():
+        done = [row for row in own if row["status"] == FINISHED]
+        groups.append(
+            Group(
+                family=family(own[0]),
+                dataset=dataset,
+                noise_rate=own[0]["noise_rate"],
+                true_flip_rate=own[0]["true_flip_rate"],
+                method=method,
+                label=f"{method} ({network}, {steps} steps)" if method in ambiguous else method,
+                clean_labels_used=own[0]["clean_labels_used"],
+                rows=tuple(own),
+                accuracy_ema_last=statistic(row["accuracy_ema_last"] for row in done),
+                accuracy_ema_best=statistic(row["accuracy_ema_best"] for row in done),
+                steps_per_second=statistic(row["steps_per_second"] for row in done),
+                total_seconds=statistic(row["total_seconds"] for row in done),
+            )
+        )
+    return groups
+
+
+def results_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Lays out the results for a terminal: a line for each noise rate and method, header first.
+
+    Args:
+      rows: Rows of results.json.
+
+    Returns:
+      Lines of equal length; accuracies in per cent, mean ± sample deviation over seeds.
+    """
+    groups = group_rows(rows)
+    several = len({group.family for group in groups}) > 1
+    header = ["noise", "method", "clean labels used", "seeds"]
+    header += ["accuracy, last (EMA) %", "best on test %", "steps/s", "seconds a cell"]
+    table = [["data set", *header] if several else header]
+    for group in groups:
+        line = [
+            rate_text(group.noise_rate),
+            group.label,
+            "?" if group.clean_labels_used is None else str(group.clean_labels_used),
+            seeds_text(group),
+            accuracy_text(group.accuracy_ema_last),
+            accuracy_text(group.accuracy_ema_best),
+            number_text(group.steps_per_second),
+            number_text(group.total_seconds),
+        ]
+        table.append([group.family, *line] if several else line)
+    return table
+
+
+def headline(rows: Sequence[Row]) -> Headline:
+    """Says what was found at the highest noise rate where a method meets plain training.
+
+    Args:
+      rows: Rows of results.json.
+
+    Returns:
+      The sentence, notes on the ablation and the seeds, and how many cells have no result.
+    """
+    groups = group_rows(rows)
+    missing = sum(row["status"] != FINISHED for row in rows)
+    verb = "has" if missing == 1 else "have"
+    lost = f"{missing} of {len(rows)} cells {verb} no result." if missing else ""
+    done = [group for group in groups if group.accuracy_ema_last is not None]
+    if not done:
+        return Headline("No cell has finished.", missing=lost)
+    dataset = _telling_dataset(done)
+    here = [group for group in done if group.dataset == dataset]
+    trained = [group for group in here if _trains_on_noisy(group.method)] or here
+    named = [group for group in trained if group.method == BASELINE][:1]
+    others = [group for group in trained if group.method != BASELINE]
+    if others:
+        named.append(max(others, key=_mean))
+    named.sort(key=_mean, reverse=True)
+    first = named[0]
+    verb = "keeps" if first.noise_rate else "reaches"
+    sentence = f"{_setting(first)} {_name(first)} {verb} {percent(_mean(first))}"
+    if len(named) > 1:
+        sentence += f", {_name(named[1])} {percent(_mean(named[1]))}"
+        if _within_spread(named[0], named[1]):
+            sentence += ", a difference within the spread over seeds"
+    notes = [_ablation_note(group) for group in here if not _trains_on_noisy(group.method)]
+    return Headline(f"{sentence}.", (*notes, _seeds_note(here)), lost)
+
+
+def percent(fraction: float) -> str:
+    """Formats a fraction of 1, for example "93.1 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def rate_text(rate: float | None) -> str:
+    """Formats a noise rate, for example "80 %", "12.5 %", or "unknown"."""
+    return "unknown" if rate is None else f"{round(100 * rate, 4):g} %"
+
+
+def accuracy_text(accuracy: Statistic | None) -> str:
+    """Formats an accuracy in per cent, for example "93.1 ± 0.4"; "-" if there is none."""
+    if accuracy is None:
+        return "-"
+    text = f"{100 * accuracy.mean:.1f}"
+    if accuracy.deviation is None:
+        return text
+    return f"{text} {PLUS_MINUS} {100 * accuracy.deviation:.1f}"
+
+
+def number_text(value: Statistic | None) -> str:
+    """Formats a mean with three significant digits or as a whole number; "-" if there is none."""
+    if value is None:
+        return "-"
+    return f"{value.mean:.0f}" if value.mean >= 100 else f"{value.mean:.3g}"
+
+
+def seeds_text(group: Group) -> str:
+    """Formats the number of seeds, "2 of 3" where some are missing."""
+    total = len(group.rows)
+    return str(total) if group.num_finished == total else f"{group.num_finished} of {total}"
+
+
+def _telling_dataset(done: Sequence[Group]) -> str:
+    """Returns the noisiest data set with a baseline and a rival, else the noisiest of all."""
+    methods: dict[str, set[str]] = {}
+    for group in done:
+        methods.setdefault(group.dataset, set()).add(group.method)
+    comparable = [
+        group
+        for group in done
+        if BASELINE in methods[group.dataset]
+        and any(
+            method != BASELINE and _trains_on_noisy(method) for method in methods[group.dataset]
+        )
+    ]
+    candidates = comparable or done
+    first_family = candidates[0].family
+    candidates = [group for group in candidates if group.family == first_family]
+    return max(candidates, key=lambda group: group.noise_rate or 0.0).dataset
+
+
+def _trains_on_noisy(method: str) -> bool:
+    return method not in config.METHODS or config.METHODS[method].trains_on_noisy
+
+
+def _mean(group: Group) -> float:
+    return group.accuracy_ema_last.mean if group.accuracy_ema_last else -math.inf
+
+
+def _name(group: Group) -> str:
+    return "plain training" if group.label == BASELINE else group.label
+
+
+def _setting(group: Group) -> str:
+    if group.noise_rate is None:
+        return f"On {group.dataset}"
+    return f"At {rate_text(group.noise_rate)} noise" if group.noise_rate else "Without added noise"
+
+
+def _within_spread(one: Group, other: Group) -> bool:
+    deviations = [
+        group.accuracy_ema_last.deviation
+        for group in (one, other)
+        if group.accuracy_ema_last and group.accuracy_ema_last.deviation is not None
+    ]
+    return bool(deviations) and abs(_mean(one) - _mean(other)) <= max(deviations)
+
+
+def _ablation_note(group: Group) -> str:
+    clean = group.clean_labels_used
+    labels = f"The {clean:,} clean labels alone" if clean else "The clean labels alone"
+    return f"{labels} ({group.label}) give {percent(_mean(group))}."
+
+
+def _seeds_note(groups: Sequence[Group]) -> str:
+    counts = sorted({group.num_finished for group in groups})
+    if counts == [1]:
+        return "One seed: the spread over seeds is not known."
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    return f"Means over {seeds} seeds; {PLUS_MINUS} is their sample deviation."

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results as files for programs and for pasting: results.json, results.csv, results.md."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+from ieg_core.report.cells import FINISHED, Row, Sweep
+from ieg_core.report.summary import (
+    Group,
+    accuracy_text,
+    group_rows,
+    headline,
+    rate_text,
+    results_table,
+)
+
+SCHEMA = 1
+
+
+def results_json(rows: Sequence[Row]) -> str:
+    """Writes {"schema": 1, "cells": [...]} as strict JSON, without NaN."""
+    document = {"schema": SCHEMA, "cells": list(rows)}
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def results_csv(rows: Sequence[Row]) -> str:
+    """Writes one line a cell; lists and mappings (per-class accuracies, ...) stay in the JSON."""
+    nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
+    nested |= {"per_class_accuracy_ema_last", "versions"}
+    columns = [key for key in rows[0] if key not in nested] if rows else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row[key] for key in columns] for row in rows)
+    return text.getvalue()
+
+
+def results_markdown(sweep: Sweep) -> str:
+    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown."""
+    rows = sweep.rows
+    found = headline(rows)
+    parts = [f"# {_inline(found.sentence)}", " ".join(map(_inline, (*found.notes, found.missing)))]
+    for name, groups in by_family(group_rows(rows)).items():
+        parts.append(f"## {_inline(name)}")
+        parts.append(
+            "Test accuracy in per cent after the last step (moving average of the parameters), "
+            "by share of labels redrawn or flipped."
+        )
+        parts.append(_markdown_table(_matrix(groups)))
+    parts += ["## Details", _markdown_table(results_table(rows))]
+    parts.append(
+        "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
+        "every other figure is from the last step."
+    )
+    missing = [row for row in rows if row["status"] != FINISHED]
+    if missing:
+        table = [["data set", "method", "seed", "status", "reason"]]
+        table += [[str(row[key]) for key in ("dataset", "method", "seed", "status", "reason")]
+                  for row in missing]  # fmt: skip
+        parts += ["## Cells without a result", _markdown_table(table)]
+    if sweep.command:
+        fence = "`" * (3 if "```" not in sweep.command else 8)
+        parts += ["## Run it again", f"{fence}sh\n{sweep.command}\n{fence}"]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def by_family(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Splits groups into families of data sets, in order."""
+    families: dict[str, list[Group]] = {}
+    for group in groups:
+        families.setdefault(group.family, []).append(group)
+    return families
+
+
+def _matrix(groups: Sequence[Group]) -> list[list[str]]:
+    datasets = {group.dataset: group for group in groups}
+    labels = {group.label: group for group in groups}
+    found = {(group.label, group.dataset): group for group in groups}
+    header = ["method", "clean labels used"]
+    header += [f"{rate_text(group.noise_rate)} noise" for group in datasets.values()]
+    table = [header]
+    for label, own in labels.items():
+        clean = "?" if own.clean_labels_used is None else str(own.clean_labels_used)
+        line = [label, clean]
+        for dataset in datasets:
+            group = found.get((label, dataset))
+            line.append(accuracy_text(group.accuracy_ema_last) if group else "")
+        table.append(line)
+    return table
+
+
+def _markdown_table(table: Sequence[Sequence[str]]) -> str:
+    rule = ["---"] * len(table[0])
+    lines = [table[0], rule, *table[1:]]
+    return "\n".join(f"| {' | '.join(map(_inline, line))} |" for line in lines)
+
+
+def _inline(text: str) -> str:
+    """Escapes what would break a Markdown table or be taken for mark-up."""
+    for character in "\\`*<>|[]":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())

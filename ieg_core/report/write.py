@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a sweep's report: results.json, results.csv, results.md and report.html."""
+
+from pathlib import Path
+
+from ieg_core.report import page, tables
+from ieg_core.report.cells import load_sweep
+from ieg_core.results import sweep_folder, write_bytes_atomic
+
+
+def write_report(results_root: Path, sweep: str) -> Path:
+    """Reports a sweep from what lies in its results root, finished or not.
+
+    The files depend on the results alone: reporting twice gives the same bytes.
+
+    Args:
+      results_root: The results root.
+      sweep: The sweep's name.
+
+    Returns:
+      The report's folder.
+
+    Raises:
+      UserError: There is no such sweep, its plan is damaged, or the folder cannot be written.
+    """
+    found = load_sweep(results_root, sweep)
+    folder = sweep_folder(results_root, sweep) / "report"
+    files = {
+        "results.json": tables.results_json(found.rows),
+        "results.csv": tables.results_csv(found.rows),
+        "results.md": tables.results_markdown(found),
+        "report.html": page.render(found),
+    }
+    for name, text in files.items():
+        write_bytes_atomic(folder / name, text.encode("utf-8", "replace"))
+    return folder

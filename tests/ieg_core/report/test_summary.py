@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+from typing import Any
+
+import pytest
+
+from ieg_core.report import headline, results_table
+from ieg_core.report.cells import ROW_KEYS
+from ieg_core.report.summary import group_rows, statistic
+
+
+def row(
+    method: str, rate: float | None, accuracy: float | None, seed: int = 0, **more: Any
+) -> dict:
+    own = {
+        "dataset": f"digits_uniform_{rate:g}" if rate is not None else "digits",
+        "method": method,
+        "noise_rate": rate,
+        "true_flip_rate": None if rate is None else 0.9 * rate,
+        "seed": seed,
+        "network": "preact8",
+        "steps": 600,
+        "clean_labels_used": 0 if method == "supervised" else 100,
+        "accuracy_ema_last": accuracy,
+        "accuracy_ema_best": accuracy,
+        "status": "failed" if accuracy is None else "finished",
+        "steps_per_second": 20.0,
+        "total_seconds": 43.25,
+        "cell": f"{method}{rate}{seed}",
+    }
+    return dict.fromkeys(ROW_KEYS) | own | more
+
+
+def test_mean_and_sample_deviation_by_hand() -> None:
+    # mean (1 + 2 + 6) / 3 = 3; squares 4 + 1 + 9 = 14, over n - 1 = 2: sqrt(7)
+    found = statistic([1.0, 2.0, 6.0])
+    assert found is not None
+    assert found.mean == pytest.approx(3.0)
+    assert found.deviation == pytest.approx(math.sqrt(7.0))
+    assert found.count == 3
+
+
+def test_one_value_has_no_deviation_and_gaps_are_left_out() -> None:
+    found = statistic([None, 0.5, float("nan")])
+    assert found is not None
+    assert (found.mean, found.deviation, found.count) == (0.5, None, 1)
+    assert statistic([None, float("nan")]) is None
+
+
+def test_groups_take_finished_seeds_only() -> None:
+    rows = [row("l2r", 0.8, 0.9, 0), row("l2r", 0.8, 0.94, 1), row("l2r", 0.8, None, 2)]
+    (group,) = group_rows(rows)
+    assert group.accuracy_ema_last is not None
+    assert group.accuracy_ema_last.mean == pytest.approx(0.92)
+    # deviations of 0.02 from the mean: sqrt((0.0004 + 0.0004) / 1)
+    assert group.accuracy_ema_last.deviation == pytest.approx(math.sqrt(0.0008))
+    assert (group.num_finished, len(group.rows)) == (2, 3)
+
+
+def test_networks_are_not_averaged_with_each_other() -> None:
+    rows = [row("l2r", 0.8, 0.9), row("l2r", 0.8, 0.5, network="resnet11")]
+    assert [group.label for group in group_rows(rows)] == [
+        "l2r (preact8, 600 steps)",
+        "l2r (resnet11, 600 steps)",
+    ]
+
+
+def test_table_for_the_terminal() -> None:
+    rows = [
+        row("supervised", 0.8, 0.6),
+        row("l2r", 0.8, 0.9, 0, accuracy_ema_best=0.95),
+        row("l2r", 0.8, 0.94, 1, accuracy_ema_best=0.95),
+        row("l2r", 0.8, None, 2),
+        row("probe_only", 0.8, None),
+    ]
+    table = results_table(rows)
+    assert table == [
+        [
+            "noise",
+            "method",
+            "clean labels used",
+            "seeds",
+            "accuracy, last (EMA) %",
+            "best on test %",
+            "steps/s",
+            "seconds a cell",
+        ],
+        ["80 %", "supervised", "0", "1", "60.0", "60.0", "20", "43.2"],
+        ["80 %", "l2r", "100", "2 of 3", "92.0 ± 2.8", "95.0 ± 0.0", "20", "43.2"],
+        ["80 %", "probe_only", "100", "0 of 1", "-", "-", "-", "-"],
+    ]
+
+
+def test_table_names_the_data_set_where_there_are_several() -> None:
+    table = results_table(
+        [row("l2r", 0.8, 0.9), row("l2r", 0.8, 0.9, dataset="cifar10_imbal_0.02")]
+    )
+    assert [line[0] for line in table] == [
+        "data set",
+        "digits, uniform label noise",
+        "cifar10, long tail 0.02",
+    ]
+
+
+def test_headline_holds_the_best_method_against_plain_training_at_the_highest_noise() -> None:
+    rows = [
+        row("supervised", 0.2, 0.95),
+        row("l2r", 0.2, 0.97),
+        row("supervised", 0.8, 0.648),
+        row("probe_only", 0.8, 0.945),
+        row("l2r", 0.8, 0.931),
+    ]
+    found = headline(rows)
+    assert found.sentence == "At 80 % noise l2r keeps 93.1 %, plain training 64.8 %."
+    assert found.notes == (
+        "The 100 clean labels alone (probe_only) give 94.5 %.",
+        "One seed: the spread over seeds is not known.",
+    )
+    assert found.missing == ""
+
+
+def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() -> None:
+    rows = [
+        row("supervised", 0.2, 0.95, 0),
+        row("supervised", 0.2, 0.97, 1),
+        row("l2r", 0.2, 0.95, 0),
+        row("l2r", 0.2, 0.96, 1),
+    ]
+    assert headline(rows).sentence == (
+        "At 20 % noise plain training keeps 96.0 %, l2r 95.5 %, "
+        "a difference within the spread over seeds."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence", "missing"),
+    [
+        pytest.param([row("l2r", 0.8, 0.9)], "At 80 % noise l2r keeps 90.0 %.", "", id="alone"),
+        pytest.param(
+            [row("supervised", 0.8, 0.6), row("probe_only", 0.8, 0.9)],
+            "At 80 % noise plain training keeps 60.0 %.",
+            "",
+            id="ablation-is-no-rival",
+        ),
+        pytest.param(
+            [row("probe_only", 0.8, 0.9)],
+            "At 80 % noise probe_only keeps 90.0 %.",
+            "",
+            id="ablation-alone",
+        ),
+        pytest.param(
+            [row("supervised", 0.0, 0.9)],
+            "Without added noise plain training reaches 90.0 %.",
+            "",
+            id="clean",
+        ),
+        pytest.param(
+            [row("l2r", None, 0.9)], "On digits l2r reaches 90.0 %.", "", id="unknown-noise"
+        ),
+        pytest.param(
+            [row("l2r", 0.8, None)], "No cell has finished.", "1 of 1 cells has no result.",
+            id="none",
+        ),
+        pytest.param(
+            [row("supervised", 0.4, 0.7), row("l2r", 0.4, 0.8), row("supervised", 0.8, 0.6),
+             row("l2r", 0.8, None)],
+            "At 40 % noise l2r keeps 80.0 %, plain training 70.0 %.",
+            "1 of 4 cells has no result.",
+            id="compares-where-both-finished",
+        ),
+        pytest.param([], "No cell has finished.", "", id="empty"),
+    ],
+)  # fmt: skip
+def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:
+    found = headline(rows)
+    assert (found.sentence, found.missing) == (sentence, missing)

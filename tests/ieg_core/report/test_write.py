@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+import csv
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.report import load_sweep, write_report
+from ieg_core.report.cells import ROW_KEYS
+from ieg_core.report.page import duration, settings_view
+
+ISSUE_KEYS = (
+    "dataset",
+    "method",
+    "noise_rate",
+    "true_flip_rate",
+    "seed",
+    "network",
+    "steps",
+    "clean_labels_used",
+    "accuracy_ema_last",
+    "accuracy_ema_best",
+    "accuracy_last",
+    "accuracy_best",
+    "status",
+    "reason",
+    "train_seconds",
+    "steps_per_second",
+    "backend",
+    "precision",
+    "run_directory",
+)
+VOID = {"meta", "link", "image", "path", "use", "img", "br"}
+
+Builder = Callable[..., Path]
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def report(root: Path, sweep: str = "s1") -> str:
+    return (write_report(root, sweep) / "report.html").read_text()
+
+
+def cells_of(folder: Path) -> list[dict]:
+    document = json.loads((folder / "results.json").read_text())
+    assert document["schema"] == 1
+    return document["cells"]
+
+
+def test_every_row_has_every_key_whatever_became_of_the_cell(results_root: Builder) -> None:
+    root = results_root(failed=[("l2r", 0.4, 0)], skipped=[("l2r", 0.8, 0)])
+    rows = cells_of(write_report(root, "s1"))
+    assert set(ISSUE_KEYS) <= set(ROW_KEYS)
+    assert all(list(row) == list(ROW_KEYS) for row in rows)
+    by_status = {row["status"]: row for row in rows}
+    failed, skipped, finished = (by_status[s] for s in ("failed", "skipped", "finished"))
+    assert failed["reason"].startswith("the loss is not finite")
+    assert skipped["reason"] == "not run"
+    for row in (failed, skipped):
+        assert row["method"] == "l2r"
+        assert row["clean_labels_used"] == 100
+        assert row["steps"] == 600
+        assert row["accuracy_ema_last"] is None
+        assert row["run_directory"] == f"cells/{row['cell']}"
+    assert 0 < finished["accuracy_ema_last"] <= 1
+    assert finished["reason"] == ""
+
+
+def test_rows_are_sorted_by_content(results_root: Builder) -> None:
+    root = results_root(
+        rates=(0.8, 0.2), methods=("ieg", "l2r", "probe_only", "supervised"), seeds=(1, 0)
+    )
+    rows = cells_of(write_report(root, "s1"))
+    keys = [(row["noise_rate"], row["method"], row["seed"]) for row in rows]
+    order = ("supervised", "probe_only", "l2r", "ieg")
+    assert keys == [(r, m, s) for r in (0.2, 0.8) for m in order for s in (0, 1)]
+
+
+def test_csv_has_a_line_a_cell(results_root: Builder) -> None:
+    folder = write_report(results_root(failed=[("l2r", 0.4, 0)]), "s1")
+    lines = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
+    assert len(lines) == 6
+    assert set(ISSUE_KEYS) <= set(lines[0])
+    failed = next(line for line in lines if line["status"] == "failed")
+    assert failed["accuracy_ema_last"] == ""
+    assert float(lines[0]["noise_rate"]) == 0.2
+
+
+def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
+    root = results_root(rates=(0.8,), seeds=(0, 1), failed=[("l2r", 0.8, 1)])
+    for seed, accuracy in ((0, 0.6), (1, 0.7)):
+        path = root / f"cells/digits_uniform_0.8-supervised-seed{seed}-0123456789ab/result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_ema_last": accuracy}))
+    failure = root / "cells/digits_uniform_0.8-l2r-seed1-0123456789ab/failure.json"
+    failure.write_text(json.dumps({"reason": "a | b\n<i>c</i>"}))
+    text = (write_report(root, "s1") / "results.md").read_text()
+    # mean 0.65, deviation sqrt(2 * 0.05²) = 0.0707
+    assert "| supervised | 0 | 65.0 ± 7.1 |" in text
+    assert r"| failed | a \| b \<i\>c\</i\> |" in text
+    assert "best on test" in text
+    assert "make sweep DATASET=digits_uniform" in text
+
+
+def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None:
+    root = results_root(skipped=[("l2r", 0.8, 0)])
+    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    progress = {"phase": "training", "step": 300, "num_steps": 600}
+    (folder / "progress.json").write_text(json.dumps(progress))
+    row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
+    assert row["reason"].startswith("interrupted (training, step 300 of 600)")
+
+
+def test_a_later_result_outweighs_an_earlier_failure(results_root: Builder) -> None:
+    root = results_root(rates=(0.8,), methods=("l2r",))
+    (folder,) = (root / "cells").iterdir()
+    (folder / "failure.json").write_text(json.dumps({"reason": "killed"}))
+    (row,) = load_sweep(root, "s1").rows
+    assert (row["status"], row["reason"]) == ("finished", "")
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "curves.json", "failure.json"])
+@pytest.mark.parametrize("content", ['{"cut', "[1]", "\x00"], ids=["cut", "list", "nul"])
+def test_a_damaged_file_costs_its_own_cell_alone(
+    results_root: Builder, name: str, content: str
+) -> None:
+    root = results_root(rates=(0.2, 0.8), methods=("l2r",))
+    (root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab" / name).write_text(content)
+    rows = cells_of(write_report(root, "s1"))
+    assert len(rows) == 2
+    assert rows[0]["status"] == "finished"
+    if name == "result.json":
+        assert rows[1]["status"] == "failed"
+        assert name in rows[1]["reason"]
+
+
+def test_a_damaged_matrix_or_a_missing_folder_leaves_the_rest(results_root: Builder) -> None:
+    root = results_root(rates=(0.2, 0.8), methods=("supervised", "l2r"))
+    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    (folder / "matrices.safetensors").write_bytes(b"no tensors")
+    for path in (root / "cells/digits_uniform_0.2-l2r-seed0-0123456789ab").iterdir():
+        path.unlink()
+    page = report(root)
+    assert page.count("Confusion matrix of") == 2
+    assert "not run" in page
+
+
+def test_nan_becomes_null(results_root: Builder) -> None:
+    root = results_root(rates=(0.8,), methods=("l2r",))
+    (folder,) = (root / "cells").iterdir()
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(
+        re.sub(r'"accuracy_last": [\d.]+', '"accuracy_last": NaN', text)
+    )
+    curves = json.loads((folder / "curves.json").read_text())
+    curves["training"][3]["loss"] = float("nan")
+    (folder / "curves.json").write_text(json.dumps(curves))
+    (row,) = cells_of(write_report(root, "s1"))
+    assert row["accuracy_last"] is None
+    assert not re.search(r"\bnan\b", report(root))
+
+
+def test_the_page_loads_nothing_and_runs_nothing(results_root: Builder) -> None:
+    page = report(
+        results_root(failed=[("l2r", 0.4, 0)], methods=("supervised", "probe_only", "l2r"))
+    )
+    parsed = Page(page)
+    assert not {"script", "iframe", "object", "embed", "base"} & set(parsed.tags)
+    for tag, name, value in parsed.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("href", "src", "xlink:href", "srcset", "data", "action"):
+            assert value.startswith(("#", "data:")), (tag, name, value)
+    assert not re.search(r"https?://|//[a-z]|@import|url\(", page)
+    assert "default-src 'none'" in page
+    targets = {v[1:] for _, n, v in parsed.attributes if n == "href" and v.startswith("#")}
+    assert targets <= set(parsed.ids)
+    assert len(parsed.ids) == len(set(parsed.ids))
+
+
+def test_the_page_has_all_parts_and_both_themes(results_root: Builder) -> None:
+    page = report(results_root(failed=[("l2r", 0.4, 0)], seeds=(0, 1)))
+    for heading in (
+        "Results",
+        "Accuracy against noise",
+        "Learning curves",
+        "Confusion matrices",
+        "Inside the training",
+        "Cells without a result",
+        "Settings",
+        "Versions",
+        "Run it again",
+    ):
+        assert heading in page
+    assert "prefers-color-scheme: dark" in page
+    assert ":focus-visible" in page
+    assert "make sweep DATASET=digits_uniform" in page
+    assert page.count('<svg class="chart"') == 1 + 3 + 3 * 3  # noise, learning, three diagnostics
+
+
+def test_everything_is_escaped(results_root: Builder) -> None:
+    evil = "<script>alert('x')</script>"
+    root = results_root(
+        rates=(0.8,), class_names=[f"{evil}{i}" for i in range(10)], failed=[("l2r", 0.8, 0)]
+    )
+    plan = root / "sweeps/s1/plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"command": f"make {evil}"}))
+    for folder in (root / "cells").iterdir():
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"versions": {evil: evil}, "network": evil}
+        config["config"][evil] = evil
+        (folder / "config.json").write_text(json.dumps(config))
+    failure = {"reason": evil, "log": evil, "phase": evil, "step": evil}
+    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    (folder / "failure.json").write_text(json.dumps(failure))
+    page = report(root)
+    Page(page)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") > 10
+
+
+@pytest.mark.parametrize(
+    ("classes", "options"),
+    [
+        pytest.param(10, {"rates": [i / 10 for i in range(1, 9)], "seeds": range(5)}, id="10"),
+        pytest.param(100, {"rates": [i / 100 for i in range(1, 41)], "seeds": [0]}, id="100"),
+    ],
+)
+def test_two_hundred_cells_stay_below_five_megabytes(
+    results_root: Builder, classes: int, options: dict
+) -> None:
+    methods = ("supervised", "probe_only", "l2r", "fsr", "ieg")
+    names = [f"class {i}" for i in range(classes)]
+    root = results_root(methods=methods, class_names=names, **options)
+    folder = write_report(root, "s1")
+    assert len(cells_of(folder)) == 200
+    assert (folder / "report.html").stat().st_size < 5_000_000
+    Page((folder / "report.html").read_text())
+
+
+def test_a_single_cell_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
+    page = report(results_root(rates=(0.8,), methods=("l2r",)))
+    assert "Accuracy against noise" not in page
+    assert "At 80\N{NO-BREAK SPACE}% noise l2r keeps" in page
+    page = report(results_root(rates=(), sweep="empty"), "empty")
+    assert "No cell has finished." in page
+
+
+def test_the_same_results_give_the_same_bytes(results_root: Builder) -> None:
+    root = results_root()
+    first = {path.name: path.read_bytes() for path in write_report(root, "s1").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in write_report(root, "s1").iterdir()}
+    assert set(first) == {"results.json", "results.csv", "results.md", "report.html"}
+
+
+def test_an_unknown_or_damaged_sweep_is_one_clear_line(results_root: Builder) -> None:
+    root = results_root()
+    with pytest.raises(UserError, match=r"no sweep 's2'.*sweeps there: s1"):
+        write_report(root, "s2")
+    (root / "sweeps/s1/plan.json").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        write_report(root, "s1")
+
+
+def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> None:
+    view = settings_view(load_sweep(results_root(), "s1").cells)
+    assert ("optimizer.learning_rate", "0.1") in view.shared
+    assert view.methods == ("supervised", "l2r")
+    assert ("method.lookahead_lr", ("-", "0.1")) in view.varying
+    assert not any(key in ("seed", "dataset", "method") for key, _ in view.shared)
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (43.2, 485, 12000)] == ["43 s", "8 min 5 s", "3 h 20 min"]
+
+
+def test_reporting_imports_no_deep_learning_framework() -> None:
+    code = (
+        "import sys, ieg_core.report\n"
+        "heavy = {'keras', 'tensorflow', 'jax', 'kfp', 'kubernetes', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
