@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the cells of a sweep are, read from the results root and shown while they run."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ieg_core.errors import UserError
+from ieg_core.results import cell_folder, read_json
+
+WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
+COUNTED = ("training", FINISHED, FAILED)
+LIVE_SECONDS = 0.5
+PLAIN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class CellProgress:
+    """How far one cell is.
+
+    Attributes:
+      cell: Its name.
+      state: "waiting", "starting", "training", "evaluating", "finished" or "failed".
+      step: Steps done.
+      num_steps: Steps in all; 0 if not yet known.
+      steps_per_second: Lately; 0 if not yet known.
+      accuracy: The latest test accuracy of the moving average, in [0, 1]; None before the first.
+      reason: Why it failed, else "".
+    """
+
+    cell: str
+    state: str
+    step: int = 0
+    num_steps: int = 0
+    steps_per_second: float = 0.0
+    accuracy: float | None = None
+    reason: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in (FINISHED, FAILED)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process works on it."""
+        return self.state not in (WAITING, FINISHED, FAILED)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds of training left at the present rate; None if that is not known."""
+        if self.state != "training" or self.steps_per_second <= 0:
+            return None
+        return max(0, self.num_steps - self.step) / self.steps_per_second
+
+
+def read_cell(results: Path, cell: str, since: float) -> CellProgress:
+    """Reads how far a cell is.
+
+    Args:
+      results: The results root.
+      cell: The cell's name.
+      since: Unix time at which this sweep began: progress and failures older than that are an
+        earlier attempt's.
+
+    Returns:
+      Its progress. A file that is missing or being replaced counts as not there.
+    """
+    folder = cell_folder(results, cell)
+    result = _read(folder / "result.json")
+    if result:
+        steps = int(result.get("steps") or 0)
+        rate = float(result.get("steps_per_second") or 0)
+        accuracy = result.get("accuracy_ema_last")
+        return CellProgress(cell, FINISHED, steps, steps, rate, accuracy)
+    progress = _read(folder / "progress.json")
+    step, num_steps = int(progress.get("step") or 0), int(progress.get("num_steps") or 0)
+    rate = float(progress.get("steps_per_second") or 0)
+    accuracy = progress.get("accuracy_ema")
+    failure = folder / "failure.json"
+    if _modified(failure) >= since:
+        reason = str(_read(failure).get("reason", "unknown"))
+        return CellProgress(cell, FAILED, step, num_steps, rate, accuracy, reason)
+    fresh = float(progress.get("updated") or 0) >= since
+    phase = str(progress.get("phase") or WAITING) if fresh else WAITING
+    # The training is over, but the cell is only once its result lies there.
+    phase = "evaluating" if phase == FINISHED else phase
+    return CellProgress(cell, phase, step, num_steps, rate, accuracy)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except (OSError, UserError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def title(cell: str) -> str:
+    """Returns a cell's name without the digest at its end."""
+    return cell.rpartition("-")[0] or cell
+
+
+def duration(seconds: float | None) -> str:
+    """Formats seconds as 0:07, 12:30 or 1:02:03; "" if unknown."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def accuracy_text(accuracy: float | None) -> str:
+    """Formats an accuracy as a percentage; "" if there is none."""
+    return "" if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def summary(cells: Sequence[CellProgress], elapsed: float) -> str:
+    """Says in one line how far all cells are."""
+    count = {state: sum(c.state == state for c in cells) for state in (FINISHED, FAILED)}
+    running = sum(c.is_running for c in cells)
+    parts = [f"{count[FINISHED]} of {len(cells)} cells finished", f"{running} running"]
+    if count[FAILED]:
+        parts.append(f"{count[FAILED]} failed")
+    return ", ".join([*parts, f"{duration(elapsed)} elapsed"])
+
+
+def line(cell: CellProgress) -> str:
+    """Says in one line how far a cell is."""
+    text = f"{title(cell.cell)}: {cell.state}"
+    if cell.state == "training" and cell.num_steps:
+        text += f" step {cell.step}/{cell.num_steps}"
+    if cell.state == "training" and cell.steps_per_second:
+        text += f", {cell.steps_per_second:.1f} steps/s, {duration(cell.seconds_left)} left"
+    if cell.accuracy is not None:
+        text += f", accuracy {accuracy_text(cell.accuracy)}"
+    return f"{text}: {cell.reason}" if cell.reason else text
+
+
+def table(cells: Sequence[CellProgress], elapsed: float, height: int) -> Group:
+    """Lays out the cells for a terminal, the summary below them.
+
+    Args:
+      cells: All cells, in order.
+      elapsed: Seconds since the start.
+      height: Lines of the terminal. Where the cells are more, those that run come first, then
+        those that failed.
+
+    Returns:
+      What rich draws.
+    """
+    room = max(1, height - 4)
+    hidden = max(0, len(cells) - room)
+    if hidden:
+        cells_shown = sorted(cells, key=lambda c: (not c.is_running, c.state != FAILED))[:room]
+    else:
+        cells_shown = list(cells)
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("cell", overflow="fold")
+    grid.add_column("state")
+    for name in ("step", "steps/s", "left", "accuracy"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    styles = {FINISHED: "green", FAILED: "red", WAITING: "dim"}
+    for cell in cells_shown:
+        grid.add_row(
+            Text(title(cell.cell)),
+            Text(cell.state),
+            f"{cell.step}/{cell.num_steps}" if cell.num_steps and cell.state in COUNTED else "",
+            f"{cell.steps_per_second:.1f}" if cell.steps_per_second else "",
+            duration(cell.seconds_left),
+            accuracy_text(cell.accuracy),
+            style=styles.get(cell.state, ""),
+        )
+    more = f"; {hidden} more not shown" if hidden else ""
+    return Group(grid, Text(summary(cells, elapsed) + more, style="bold"))
+
+
+def watch(
+    results: Path,
+    cells: Sequence[str],
+    is_alive: Callable[[], bool],
+    *,
+    stream: IO[str] | None = None,
+    plain_seconds: float = PLAIN_SECONDS,
+) -> list[CellProgress]:
+    """Shows how far the cells are until the process that runs them has ended.
+
+    On a terminal one table is redrawn; elsewhere every change of state is a line, and so is every
+    running cell each `plain_seconds`.
+
+    Args:
+      results: The results root.
+      cells: The cells' names, in the order to show.
+      is_alive: Whether the process that runs them still runs.
+      stream: Where to write; standard output by default.
+      plain_seconds: Seconds between the plain lines of a running cell.
+
+    Returns:
+      How far the cells were at the end.
+    """
+    console = Console(file=stream or sys.stdout)
+    began = time.time()
+
+    def read() -> list[CellProgress]:
+        return [read_cell(results, cell, began) for cell in cells]
+
+    if not console.is_terminal:
+        return _watch_plainly(console.file, read, is_alive, plain_seconds)
+    with Live(console=console, auto_refresh=False) as live:
+        alive = True
+        while alive:
+            alive = is_alive()
+            live.update(table(read(), time.time() - began, console.height), refresh=True)
+            if alive:
+                time.sleep(LIVE_SECONDS)
+    return read()
+
+
+def _watch_plainly(
+    stream: IO[str],
+    read: Callable[[], list[CellProgress]],
+    is_alive: Callable[[], bool],
+    plain_seconds: float,
+) -> list[CellProgress]:
+    cells = read()
+    shown = {cell.cell: (cell.state, 0.0) for cell in cells}
+    alive = True
+    while alive:
+        alive = is_alive()
+        cells = read()
+        now = time.monotonic()
+        for cell in cells:
+            state, last = shown[cell.cell]
+            if cell.state != state or (cell.is_running and now - last >= plain_seconds):
+                print(f"{time.strftime('%H:%M:%S')} {line(cell)}", file=stream, flush=True)
+                shown[cell.cell] = (cell.state, now)
+        if alive:
+            time.sleep(LIVE_SECONDS)
+    return cells

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains or evaluates one cell in a process of its own: what ends it costs that cell only.
+
+`run_step` is what a KFP component and the command line call: it takes a slot of the machine, starts
+`python -m ieg_core.worker`, copies its output to the cell's log.txt, and where it dies without a
+word (killed, out of memory) writes down why. Only the child imports a deep-learning framework.
+"""
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from ieg_core import parent, slots
+from ieg_core.errors import DivergedError, UserError
+from ieg_core.results import CellBusyError, cell_folder, read_json, write_json_atomic
+from ieg_core.runtime import Runtime
+
+STEPS = ("train", "evaluate")
+BUSY_SECONDS = 1.0
+LOG_LINES = 40
+EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED = 1, 2, 3
+
+
+def run_step(step: str, cell: str, results: Path, data_dir: Path, *, echo: bool = True) -> int:
+    """Trains or evaluates a cell; does nothing where that is done or cannot be done.
+
+    A failure is recorded in the cell's failure.json, not raised. Training tries a failed cell anew;
+    evaluation leaves it alone.
+
+    Args:
+      step: "train" or "evaluate".
+      cell: The cell's name, as planned.
+      results: The results root.
+      data_dir: Where the base data sets lie.
+      echo: Whether to print the worker's output too.
+
+    Returns:
+      0; or the worker's exit code: 1 failed, 2 a mistake in what was asked for, 3 diverged,
+      negative for the signal that killed it.
+    """
+    parent.die_with_parent()
+    folder = cell_folder(results, cell)
+    failure = folder / "failure.json"
+    if (folder / "result.json").exists():
+        return 0
+    if step == "evaluate" and failure.exists():
+        return EXIT_FAILED
+    failure.unlink(missing_ok=True)
+    if step == "train" and (folder / "training.json").exists():
+        return 0
+    with _slot() as slot:
+        _tell(folder, {"train": "starting", "evaluate": "evaluating"}[step])
+        numbers = [str(slot.threads), str(slot.num_replicas)]
+        command = [sys.executable, "-m", "ieg_core.worker", step, cell, str(results), str(data_dir)]
+        environment = os.environ | parent.children_environment() | slot.env
+        code = _run(command + numbers, environment, folder / "log.txt", echo)
+    if code and not failure.exists():
+        _record_failure(folder, step, code)
+    return code
+
+
+def finite_numbers(results: Path, cell: str) -> dict[str, float]:
+    """Returns the numbers of a cell's result that KFP can show; empty if it has none.
+
+    KFP fails a task after it has succeeded if its metadata hold a NaN or an infinity.
+    """
+    try:
+        row = read_json(cell_folder(results, cell) / "result.json")
+    except UserError:  # damaged: the report says so
+        return {}
+    return {
+        key: value
+        for key, value in (row or {}).items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def _tell(folder: Path, phase: str) -> None:
+    """Shows the cell as running while its process still imports a framework."""
+    progress = read_json(folder / "progress.json") or {}
+    write_json_atomic(
+        folder / "progress.json", {**progress, "phase": phase, "updated": time.time()}
+    )
+
+
+@contextlib.contextmanager
+def _slot() -> Iterator[slots.Slot]:
+    """Holds a slot where the runner laid some out; alone, as in a pod, the whole machine."""
+    directory = os.environ.get(slots.DIRECTORY)
+    if directory:
+        with slots.acquire(Path(directory)) as slot:
+            yield slot
+    else:
+        yield slots.Slot(slots.usable_cores(), slots.find_gpus("auto"))
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> int:
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        ) as process,
+    ):
+        for line in process.stdout or ():
+            file.write(line)
+            file.flush()
+            if echo:
+                print(line, end="", flush=True)
+    return process.returncode
+
+
+def _record_failure(folder: Path, step: str, code: int) -> None:
+    """Writes down the end of a worker that could not do so itself."""
+    log = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", probably out of memory" if -code == signal.SIGKILL else ""
+        reason = f"killed by {name}{hint}"
+    else:
+        reason = f"exit code {code}: {log[-1] if log else 'no output'}"
+    progress = read_json(folder / "progress.json") or {}
+    write_json_atomic(
+        folder / "failure.json",
+        {
+            "phase": {"train": "training", "evaluate": "evaluating"}[step],
+            "reason": reason,
+            "step": progress.get("step", 0),
+            "log": "\n".join(log[-LOG_LINES:]),
+        },
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Runs in the child, with the arguments that `run_step` put there."""
+    parent.die_with_parent()
+    from ieg_core import sweep
+
+    step, cell, results, data_dir, threads, num_replicas = arguments
+    runtime = Runtime(threads=int(threads), num_replicas=int(num_replicas))
+    work = sweep.train_cell if step == "train" else sweep.evaluate_cell
+    while True:
+        try:
+            work(cell, Path(results), Path(data_dir), runtime)
+        except CellBusyError:
+            # Another sweep shares this cell: wait for its result.
+            time.sleep(BUSY_SECONDS)
+        except UserError as error:
+            print(f"ieg: error: {error}")
+            return EXIT_USER_ERROR
+        except DivergedError as error:
+            print(f"ieg: diverged: {error}")
+            return EXIT_DIVERGED
+        except Exception:
+            traceback.print_exc()
+            return EXIT_FAILED
+        else:
+            return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

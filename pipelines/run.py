@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m pipelines run`: plan, estimate, run the pipeline in a child, show how it goes."""
+
+import contextlib
+import heapq
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ieg_core import estimate, parent, progress, slots, sweep
+from ieg_core.errors import UserError
+from ieg_core.report import headline, load_sweep, results_table
+from ieg_core.results import sweep_folder, writable
+from pipelines.options import Options
+
+STOP_SECONDS = 10.0
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+def run_sweep(options: Options) -> int:
+    """Runs the noise sweep on this machine.
+
+    1. Plan it here, so that a mistake is one line before anything starts.
+    2. Share the machine out among the cells that are not finished.
+    3. Estimate how long they take; refuse what takes too long.
+    4. Run the pipeline in a child process, its output in a log, and show how far the cells are.
+    5. Print the results.
+
+    Returns:
+      The exit code: 0, or 1 if a cell failed.
+
+    Raises:
+      UserError: The request is wrong, or would take longer than was allowed.
+    """
+    planned = sweep.plan(options.request)
+    root = options.results
+    pending = [cell for cell in planned.cells if not sweep.is_finished(root, cell)]
+    cores, memory = slots.usable_cores(), slots.usable_memory()
+    shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_cell, cores, memory)
+    print(f"Sweep {planned.sweep}: {_count(planned.cells, pending)}", flush=True)
+    if pending:
+        _accept_estimate(options, pending, shares)
+    code = _run_pipeline(options, planned, shares, at_once=len(shares) if pending else cores)
+    return _conclude(root, planned, code)
+
+
+def _count(cells: Sequence[str], pending: Sequence[str]) -> str:
+    done = len(cells) - len(pending)
+    plural = "s" if len(cells) != 1 else ""
+    finished = f", {done} of them finished already" if done else ""
+    return f"{len(cells)} cell{plural}{finished}"
+
+
+def _accept_estimate(
+    options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
+) -> None:
+    """Prints how long the cells will take.
+
+    Raises:
+      UserError: Longer than MAX_HOURS.
+    """
+    share = shares[0]
+    device = f"{len(share.gpus)} GPU" if share.gpus else f"{share.threads} CPU thread"
+    plural = "s" if max(len(share.gpus), 0 if share.gpus else share.threads) > 1 else ""
+    seconds = estimate.seconds_per_cell(options.results, pending, share)
+    total = side_by_side((seconds[cell] for cell in pending), len(shares))
+    print(
+        f"Estimate: {progress.duration(total)} from measured steps, {len(shares)} at once with "
+        f"{device}{plural} each",
+        flush=True,
+    )
+    if total > options.max_hours * 3600:
+        raise UserError(
+            f"the sweep would take about {total / 3600:.1f} hours, more than "
+            f"MAX_HOURS={options.max_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
+            "or SEEDS"
+        )
+
+
+def side_by_side(seconds: Iterable[float], at_once: int) -> float:
+    """Returns how long jobs take in their order, each starting as soon as a slot is free.
+
+    Args:
+      seconds: How long each job takes.
+      at_once: Number of slots.
+
+    Returns:
+      When the last one ends, in seconds.
+    """
+    ends = [0.0] * at_once
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
+
+
+def _run_pipeline(
+    options: Options, planned: sweep.Plan, shares: Sequence[slots.Slot], at_once: int
+) -> int:
+    """Runs the pipeline in a child process while showing how far the cells are.
+
+    The child has a process group of its own: Ctrl-C reaches this process alone, which then stops
+    the child and all that it started. If this one is killed, they end themselves.
+    """
+    log = log_path(options.results, planned)
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(_scratch_folder()))
+        slots.write_slots(scratch / "slots", shares)
+        (scratch / "tmp").mkdir()
+        job = {"arguments": pipeline_arguments(options), "at_once": at_once}
+        (scratch / "job.json").write_text(json.dumps(job))
+        environment = os.environ | parent.children_environment()
+        environment |= {slots.DIRECTORY: str(scratch / "slots"), "TMPDIR": str(scratch / "tmp")}
+        with writable(log.parent):
+            output = stack.enter_context(log.open("w", encoding="utf-8"))
+        command = [sys.executable, "-m", "pipelines", "child", str(scratch)]
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        stack.callback(_stop, child)
+        progress.watch(options.results, planned.cells, lambda: child.poll() is None)
+        return child.wait()
+
+
+def _scratch_folder() -> Any:
+    # kfp and its tasks leave folders behind; none of them is worth keeping.
+    return tempfile.TemporaryDirectory(prefix="ieg-sweep-", ignore_cleanup_errors=True)
+
+
+def pipeline_arguments(options: Options) -> dict[str, Any]:
+    """Returns the pipeline's parameters for a request."""
+    return {key: _plain(value) for key, value in asdict(options.request).items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def log_path(root: Path, planned: sweep.Plan) -> Path:
+    """Returns where the pipeline's output goes."""
+    return sweep_folder(root, planned.sweep) / "log.txt"
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Stops the child and everything in its process group."""
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            child.poll()
+            try:
+                os.killpg(child.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
+
+
+def run_child(scratch: Path) -> None:
+    """Runs the pipeline; what `_run_pipeline` starts."""
+    from pipelines import local, noise_sweep, profiles
+
+    parent.die_with_parent()
+    os.environ.update(parent.children_environment())
+    job: Mapping[str, Any] = json.loads((scratch / "job.json").read_text())
+    local.log_to_stdout()
+    pipeline = noise_sweep.build(profiles.LOCAL)
+    local.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
+
+
+def _conclude(root: Path, planned: sweep.Plan, code: int) -> int:
+    """Prints the results table and where everything lies; returns the exit code."""
+    rows = load_sweep(root, planned.sweep).rows
+    table = results_table(rows)
+    grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
+    for line in table[1:]:
+        grid.add_row(*line)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    print()
+    console.print(grid)
+    found = headline(rows)
+    print("\n" + " ".join((found.sentence, *found.notes)))
+    report = sweep_folder(root, planned.sweep) / "report"
+    written = (report / "report.html").exists()
+    if written:
+        print(f"Report: {root / 'latest' / 'report' / 'report.html'}")
+    lost = [row for row in rows if row["status"] != "finished"]
+    for row in lost:
+        log = root / row["run_directory"] / "log.txt"
+        print(f"{row['status']}: {row['cell']}: {row['reason']} ({log})", file=sys.stderr)
+    if code and not lost:
+        print(f"the pipeline failed, see {log_path(root, planned)}", file=sys.stderr)
+    return EXIT_FAILED if code or lost else EXIT_OK
