@@ -13,7 +13,7 @@ def crop_and_flip(
 ) -> Tensor:
     """Pads with black, crops back to the old size, then mirrors some images.
 
-    out[b, y, x] = padded[b, y + offset_y[b], x' + offset_x[b]],  x' = W − 1 − x where flip[b], else x
+    out[b, y, x] = padded[b, y + offset_y[b], x' + offset_x[b]],  x' = W − 1 − x if flip[b] else x
 
     Args:
       images: uint8 [B, H, W, ch].
@@ -25,7 +25,7 @@ def crop_and_flip(
     Returns:
       uint8 [B, H, W, ch].
     """
-    batch, height, width, channels = images.shape
+    batch, height, width, channels = ops.shape(images)
     padded_height, padded_width = height + 2 * pad, width + 2 * pad
     padded = ops.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     column = ops.arange(width, dtype="int32")[None, :]
