@@ -22,6 +22,7 @@ ROW_KEYS = (
     "true_flip_rate",
     "seed",
     "network",
+    "recipe",
     "steps",
     "clean_labels_used",
     "accuracy_ema_last",
@@ -45,6 +46,7 @@ ROW_KEYS = (
     "run_directory",
     "cell",
     "code_version",
+    "git_revision",
     "versions",
 )
 """What every row of results.json has, also for a cell that failed or never ran (null there)."""
@@ -239,11 +241,12 @@ def _why_skipped(folder: Path, settings_problem: str) -> str:
     if settings_problem:
         return settings_problem
     progress, _ = _read(folder / "progress.json")
-    step = progress.get("step")
-    if not step:
+    if not progress:
         return "not run"
-    phase, total = progress.get("phase", "training"), progress.get("num_steps", "?")
-    return f"interrupted ({phase}, step {step} of {total}); run the command again to resume"
+    if (folder / "training.json").exists():
+        return "trained but not evaluated; run the command again"
+    where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
+    return f"interrupted ({where}); run the command again to resume"
 
 
 def _confusion(path: Path) -> np.ndarray | None:

@@ -265,6 +265,7 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
     facts = [
         ("cells", f"{len(rows)}" if done == len(rows) else f"{done} of {len(rows)} finished"),
         ("seeds", _values(rows, "seed")),
+        ("recipe", _values(rows, "recipe")),
         ("network", _values(rows, "network")),
         ("steps", _values(rows, "steps")),
         ("computed with", f"{_values(rows, 'backend')}, {_values(rows, 'precision')}"),
@@ -295,9 +296,9 @@ def _versions(rows: Sequence[Row]) -> list[tuple[str, str]]:
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         versions = row["versions"] if isinstance(row["versions"], dict) else {}
-        code = {"ieg-core's outcome-relevant code": row["code_version"]}
+        code = {"code that decides outcomes": row["code_version"], "git": row["git_revision"]}
         for name, version in {**code, **versions}.items():
-            if version is not None:
+            if version:
                 found.setdefault(str(name), {})[str(version)] = None
     return [(name, ", ".join(versions)) for name, versions in found.items()]
 

@@ -98,7 +98,8 @@ def write_cell(
         "network": "preact8", "num_steps": steps, "noise_rate": rate,
         "true_flip_rate": rate * (num_classes - 1) / num_classes, "clean_labels_used": probe,
         "backend": "tensorflow", "precision": "float32", "code_version": "0f1e2d3c4b5a",
-        "git_revision": "a81c79b", "versions": {"numpy": "2.3.1", "tensorflow": "2.21.0"},
+        "git_revision": "a81c79b", "recipe": "digits",
+        "versions": {"numpy": "2.3.1", "tensorflow": "2.21.0"},
         "config": {
             "recipe": "digits", "dataset": dataset, "method": method, "seed": seed,
             "batch_size": 100, "probe_per_class": 10 if probe else 0,

@@ -140,6 +140,9 @@ def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith("interrupted (training, step 300 of 600)")
+    (folder / "training.json").write_text("{}")
+    row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
+    assert row["reason"].startswith("trained but not evaluated")
 
 
 def test_a_later_result_outweighs_an_earlier_failure(results_root: Builder) -> None:
