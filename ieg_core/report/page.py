@@ -13,7 +13,7 @@ from ieg_core import config
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
 from ieg_core.report.charts import Chart, Style, styles
 from ieg_core.report.matrix import Confusion, build_confusion
-from ieg_core.report.plots import diagnostic_charts, learning_charts, noise_chart
+from ieg_core.report.plots import DIAGNOSTIC_NOTES, diagnostic_charts, learning_charts, noise_chart
 from ieg_core.report.summary import (
     Group,
     Statistic,
@@ -123,6 +123,7 @@ def render(sweep: Sweep) -> str:
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         families=[_family_view(name, own, cells, looks) for name, own in by_family(groups).items()],
         missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
+        diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
         cell_header=list(CELL_COLUMNS.values()),
         cell_lines=[_cell_line(row) for row in rows],

@@ -13,6 +13,14 @@ PANEL = Frame(340, 236, left=44, right=14, top=12, bottom=46)
 DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
+DIAGNOSTIC_NOTES = {
+    "loss": "what the method minimises, on the training batch; not comparable between methods",
+    "probe loss": "loss of the looked-ahead parameters on the clean probe batch",
+    "weight on clean": "share of all example weight that lies on rightly labelled examples",
+    "clean share": "share of rightly labelled examples in the batches: weight on clean if "
+    "weights were drawn blindly",
+    "zero weights": "share of examples with weight 0, which the step ignores",
+}
 
 Curve = list[tuple[float, float]]
 
@@ -30,10 +38,13 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
     known = [g for g in groups if g.accuracy_ema_last is not None and g.noise_rate is not None]
     if len(known) < 2:
         return None
+    highest = max(group.noise_rate or 0.0 for group in known)
     series = []
     for label in dict.fromkeys(group.label for group in known):
         own = sorted((g for g in known if g.label == label), key=lambda g: g.noise_rate or 0.0)
         found = [g.accuracy_ema_last for g in own if g.accuracy_ema_last]
+        ends_early = own[-1].noise_rate != highest
+        where = f" at {rate_text(own[-1].noise_rate)}" if ends_early else ""
         series.append(
             Values(
                 name=label,
@@ -46,7 +57,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
                     f"{accuracy_text(g.accuracy_ema_last)} %"
                     for g in own
                 ),
-                end_label=f"{label} {100 * found[-1].mean:.1f}",
+                end_label=f"{label} {100 * found[-1].mean:.1f}{where}",
             )
         )
     return build_chart(

@@ -122,8 +122,8 @@ def write_cell(
         record = {"step": step, "epoch": step // 13, "learning_rate": 0.1,
                   "loss": 2.3 * float(np.exp(-2 * step / steps)) + 0.2 + 0.8 * rate}  # fmt: skip
         if method in ("l2r", "ieg"):
-            record["nonzero_weights_fraction"] = 0.5 + 0.1 * float(rng.random())
-            record["weight_on_right_labels"] = 1 - rate + rate * (1 - float(np.exp(-step / 90)))
+            record["zero_weights"] = 0.3 + 0.1 * float(rng.random())
+            record["weight_on_clean"] = 1 - rate + rate * (1 - float(np.exp(-step / 90)))
         training.append(record)
     write(folder / "curves.json", {"training": training, "evaluations": evaluations})
     per_class = np.clip(final + 0.03 * rng.standard_normal(num_classes), 0, 1)

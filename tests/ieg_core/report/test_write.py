@@ -315,3 +315,10 @@ def test_reporting_imports_no_deep_learning_framework() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_line_that_ends_early_says_where(results_root: Builder) -> None:
+    root = results_root(skipped=[("l2r", 0.8, 0)])
+    page = report(root)
+    assert re.search(r">l2r [\d.]+ at 40 %</text>", page)
+    assert re.search(r">supervised [\d.]+</text>", page)
