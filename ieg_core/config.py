@@ -2,6 +2,7 @@
 """What decides the outcome of one training run: frozen, typed, validated, and written beside every result."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -304,7 +305,9 @@ def settable_keys(config: Config) -> dict[str, Any]:
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             prefix = "method" if item.name == "method_settings" else item.name
-            keys |= {f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)}
+            keys |= {
+                f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)
+            }
         elif item.name not in ("recipe", "dataset", "method", "seed"):
             keys[item.name] = value
     return keys
@@ -325,14 +328,20 @@ def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None
 
 def _typed(key: str, owner: type, name: str, text: str) -> Any:
     kind = typing.get_type_hints(owner)[name]
+    expected = {bool: "true or false", int: "a whole number", float: "a finite number"}
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
         if typing.get_origin(kind) is tuple:
-            return tuple(float(part) for part in text.split(",") if part)
-        if kind in (int, float, str):
-            return kind(text)
+            return tuple(_finite(part) for part in text.split(",") if part)
+        return _finite(text) if kind is float else kind(text)
     except (ValueError, KeyError):
-        pass
-    expected = getattr(kind, "__name__", str(kind))
-    raise UserError(f"setting {key}: expected a value of type {expected}, got {text!r}")
+        wanted = expected.get(kind, "numbers separated by commas")
+        raise UserError(f"setting {key}: expected {wanted}, got {text!r}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

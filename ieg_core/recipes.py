@@ -46,9 +46,7 @@ class Family:
 
 
 _CIFAR = ("cifar10", "cifar100")
-_STEP_200 = ScheduleConfig(
-    name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01
-)
+_STEP_200 = ScheduleConfig(name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01)
 _THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -177,9 +175,7 @@ def build_config(
     if num_steps < 0:
         raise UserError(f"steps must be at least 1 (or 0 for the recipe's), got {num_steps}")
     if num_steps:
-        schedule = dataclasses.replace(
-            schedule, num_steps=num_steps, num_epochs=0, num_cycles=0
-        )
+        schedule = dataclasses.replace(schedule, num_steps=num_steps, num_epochs=0, num_cycles=0)
     return Config(
         recipe=name,
         dataset=str(spec),

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results root: one folder a cell, named by all that decides its outcome.
 
-    <root>/overlays/<overlay>/       prepared data (ieg_core.data)
-    <root>/cells/<cell>/             config.json, checkpoint/, progress.json, curves.json,
-                                     matrices.safetensors, model.keras, result.json (last)
-    <root>/sweeps/<sweep>/           plan.json, report/
-    <root>/latest                    a link to the newest sweep
+<root>/overlays/<overlay>/       prepared data (ieg_core.data)
+<root>/cells/<cell>/             config.json, checkpoint/, progress.json, curves.json,
+                                 matrices.safetensors, model.keras, result.json (last)
+<root>/sweeps/<sweep>/           plan.json, report/
+<root>/latest                    a link to the newest sweep
 """
 
 import contextlib
@@ -23,7 +23,18 @@ from typing import Any
 
 from ieg_core.errors import UserError
 
-OUTCOME_FREE = ("report", "cli.py", "sweep.py", "slots.py", "parent.py", "progress.py", "recipes.py")
+OUTCOME_FREE = (
+    "report",
+    "cli.py",
+    "estimate.py",
+    "parent.py",
+    "progress.py",
+    "recipes.py",
+    "results.py",
+    "slots.py",
+    "sweep.py",
+    "worker.py",
+)
 """Parts of the package that cannot change what a cell computes; editing them re-runs nothing."""
 
 

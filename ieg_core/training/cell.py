@@ -164,7 +164,9 @@ def _row(
         "cell dataset method noise_rate true_flip_rate seed network clean_labels_used backend "
         "precision code_version versions recipe"
     ).split()
-    cost = "steps train_seconds steps_per_second total_seconds num_parameters device threads".split()
+    cost = (
+        "steps train_seconds steps_per_second total_seconds num_parameters device threads".split()
+    )
     return (
         {name: record[name] for name in asked}
         | {

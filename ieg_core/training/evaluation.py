@@ -62,7 +62,9 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
         accuracy=float(np.mean(predicted == labels)),
         top5=float(np.mean(rank < 5)),
         balanced_accuracy=float(recall[present].mean()),
-        per_class=[float(value) if there else None for value, there in zip(recall, present, strict=True)],
+        per_class=[
+            float(value) if there else None for value, there in zip(recall, present, strict=True)
+        ],
         loss=float(losses.mean()),
         confusion=confusion,
     )
@@ -94,7 +96,9 @@ def build_predictor(model: keras.Model) -> Predictor:
             batch = images[start : start + size]
             missing = size - len(batch)
             # One shape, one compilation: the last batch is filled up with copies.
-            padded = np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
+            padded = (
+                np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
+            )
             parts.append(np.asarray(compiled(params, stats, padded))[: len(batch)])
         return np.concatenate(parts)
 

@@ -192,7 +192,10 @@ def train(
             state, metrics, examples = call(state, data, drawn, scalars, end - first)
             now = time.monotonic()
             if number > 0:
-                steady_steps, steady_seconds = steady_steps + end - first, steady_seconds + now - called
+                steady_steps, steady_seconds = (
+                    steady_steps + end - first,
+                    steady_seconds + now - called,
+                )
             _require_finite(metrics, first, end, folder)
             curves["training"].append(
                 {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
@@ -257,18 +260,14 @@ def _inputs(
     return draws.stacked_draws(config, overlay, first, end, length), scalars
 
 
-def _require_finite(
-    metrics: Mapping[str, np.ndarray], first: int, end: int, folder: Path
-) -> None:
+def _require_finite(metrics: Mapping[str, np.ndarray], first: int, end: int, folder: Path) -> None:
     """Raises DivergedError naming the first step and the terms that are not finite."""
     finite = {name: np.isfinite(values[: end - first]) for name, values in metrics.items()}
     bad = ~np.logical_and.reduce(list(finite.values()))
     if not bad.any():
         return
     index = int(bad.argmax())
-    terms = ", ".join(
-        f"{name} = {metrics[name][index]:g}" for name in sorted(metrics)
-    )
+    terms = ", ".join(f"{name} = {metrics[name][index]:g}" for name in sorted(metrics))
     progress = checkpoint.read_progress(folder)
     good = f"step {progress.step}, {checkpoint.checkpoint_path(folder)}" if progress else "none"
     raise DivergedError(
@@ -289,4 +288,3 @@ def _diagnostics(
     return weight_diagnostics(
         examples["weight"][:count], overlay.noisy_labels[ids], overlay.clean_labels[ids]
     )
-

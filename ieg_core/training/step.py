@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: views from draws, the method's gradient, momentum SGD, the moving average.
 
-    m ← μ·m + ∇      θ ← θ − lr·m      θ_EMA ← d·θ_EMA + (1 − d)·θ
+m ← μ·m + ∇      θ ← θ − lr·m      θ_EMA ← d·θ_EMA + (1 − d)·θ
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from ieg_core import recipes
+from ieg_core.config import ScheduleConfig, override
+from ieg_core.length import cycle_ends, evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.spec import parse
+
+
+@pytest.mark.parametrize(
+    ("base", "probe", "steps"),
+    [("cifar10", 100, 193_232), ("cifar100", 1_000, 189_747)],
+)
+def test_thirteen_cycles_are_the_papers_length(base, probe, steps):
+    config = recipes.build_config(parse(f"{base}_uniform_0.2"), "l2r", recipe="cifar")
+    assert num_steps(config, steps_per_epoch(config, 50_000 - probe)) == steps
+
+
+def test_seven_doubling_cycles_are_63500_steps():
+    assert cycle_ends(500, 7, 2.0)[-1] == 63_500
+    assert cycle_ends(500, 3, 2.0) == [500, 1_500, 3_500]
+
+
+def test_epochs_count_whole_batches():
+    config = recipes.build_config(parse("cifar10_imbal_0.02"), "supervised", recipe="longtail")
+    assert steps_per_epoch(config, 13_996) == 109  # 13,996 / 128 = 109.3
+    assert num_steps(config, 109) == 21_800
+
+
+def test_digits_are_evaluated_every_50_steps():
+    config = recipes.build_config(parse("digits_uniform_0.2"), "supervised")
+    assert evaluation_steps(config, 14, 600) == list(range(50, 601, 50))
+
+
+def test_cycles_are_evaluated_at_their_ends_and_at_least_ten_times():
+    config = override(
+        recipes.build_config(parse("cifar10_uniform_0.2"), "supervised", recipe="cifar"),
+        ["schedule.cycle_multiplier=2"],
+    )
+    steps = evaluation_steps(config, 500, 3_500)
+    assert {500, 1_500, 3_500} <= set(steps)
+    assert len(steps) >= 10
+    assert steps[-1] == 3_500
+
+
+def test_fewer_steps_than_evaluations_evaluate_each_once():
+    config = recipes.build_config(parse("digits_uniform_0.2"), "supervised", num_steps=5)
+    assert evaluation_steps(config, 14, 5) == [1, 2, 3, 4, 5]
+
+
+def test_a_schedule_has_exactly_one_length():
+    for lengths in ({}, {"num_steps": 1, "num_epochs": 1}, {"num_steps": -1}):
+        with pytest.raises(ValueError, match="exactly one positive length"):
+            ScheduleConfig(**lengths)

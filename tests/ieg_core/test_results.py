@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ieg_core import results
+from ieg_core.errors import UserError
+
+
+def test_json_is_replaced_whole_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "deep" / "value.json"
+    results.write_json_atomic(path, {"a": 1})
+    results.write_json_atomic(path, {"a": 2})
+    assert results.read_json(path) == {"a": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["value.json"]
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "value.json"
+    results.write_json_atomic(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        results.write_json_atomic(path, {"a": float("nan")})
+    assert results.read_json(path) == {"a": 1}
+
+
+def test_a_missing_file_reads_as_none_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "value.json"
+    assert results.read_json(path) is None
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"value\.json is damaged"):
+        results.read_json(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "no permission")],
+)
+def test_a_disk_that_refuses_is_one_clear_line(tmp_path, monkeypatch, number, reason):
+    def refuse(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=reason):
+        results.write_json_atomic(tmp_path / "value.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_root_should_be_is_one_clear_line(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="a part of the path is a file|in the way"):
+        results.write_json_atomic(tmp_path / "runs" / "cells" / "x.json", {})
+
+
+def _hold(folder: Path, ready) -> None:
+    with results.cell_lock(folder):
+        ready.set()
+        signal.pause()
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_owner(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    owner = context.Process(target=_hold, args=(tmp_path, ready))
+    owner.start()
+    assert ready.wait(30)
+    with pytest.raises(results.CellBusyError), results.cell_lock(tmp_path):
+        pass
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.join()
+    with results.cell_lock(tmp_path):
+        pass
+
+
+def test_a_cell_is_named_by_all_that_decides_its_outcome():
+    outcome = {"config": {"seed": 0}, "code_version": "a"}
+    name = results.cell_name("digits_uniform_0.2", "l2r", 0, outcome)
+    assert name.startswith("digits_uniform_0.2-l2r-seed0-")
+    assert name == results.cell_name("digits_uniform_0.2", "l2r", 0, json.loads(json.dumps(outcome)))
+    assert name != results.cell_name("digits_uniform_0.2", "l2r", 0, outcome | {"code_version": "b"})
+
+
+def test_code_version_ignores_reports_and_sees_training(monkeypatch, tmp_path):
+    package = tmp_path / "ieg_core"
+    for name in ("report/page.py", "training/loop.py", "cli.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("1")
+    monkeypatch.setattr(results, "__file__", str(package / "results.py"))
+    version = lambda: results.code_version.__wrapped__()  # noqa: E731
+    first = version()
+    for name in ("report/page.py", "cli.py"):
+        (package / name).write_text("2")
+    assert version() == first
+    (package / "training/loop.py").write_text("2")
+    assert version() != first
+
+
+def test_latest_points_at_the_newest_sweep(tmp_path):
+    for sweep in ("a", "b"):
+        (tmp_path / "sweeps" / sweep).mkdir(parents=True)
+        results.set_latest(tmp_path, sweep)
+    assert (tmp_path / "latest").resolve().name == "b"
