@@ -28,7 +28,15 @@ LOG_LINES = 40
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED = 1, 2, 3
 
 
-def run_step(step: str, cell: str, results: Path, data_dir: Path, *, echo: bool = True) -> int:
+def run_step(
+    step: str,
+    cell: str,
+    results: Path,
+    data_dir: Path,
+    *,
+    slot: slots.Slot | None = None,
+    echo: bool = True,
+) -> int:
     """Trains or evaluates a cell; does nothing where that is done or cannot be done.
 
     A failure is recorded in the cell's failure.json, not raised. Training tries a failed cell anew;
@@ -39,6 +47,7 @@ def run_step(step: str, cell: str, results: Path, data_dir: Path, *, echo: bool 
       cell: The cell's name, as planned.
       results: The results root.
       data_dir: Where the base data sets lie.
+      slot: What the cell may use; by default a free slot of the runner's, or the whole machine.
       echo: Whether to print the worker's output too.
 
     Returns:
@@ -55,11 +64,11 @@ def run_step(step: str, cell: str, results: Path, data_dir: Path, *, echo: bool 
     failure.unlink(missing_ok=True)
     if step == "train" and (folder / "training.json").exists():
         return 0
-    with _slot() as slot:
+    with contextlib.nullcontext(slot) if slot else _slot() as share:
         _tell(folder, {"train": "starting", "evaluate": "evaluating"}[step])
-        numbers = [str(slot.threads), str(slot.num_replicas)]
+        numbers = [str(share.threads), str(share.num_replicas)]
         command = [sys.executable, "-m", "ieg_core.worker", step, cell, str(results), str(data_dir)]
-        environment = os.environ | parent.children_environment() | slot.env
+        environment = os.environ | parent.children_environment() | share.env
         code = _run(command + numbers, environment, folder / "log.txt", echo)
     if code and not failure.exists():
         _record_failure(folder, step, code)
@@ -107,6 +116,9 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
         subprocess.Popen(
             command,
             env=environment,
+            # Ctrl-C is for those who wait for it; it ends with them.
+            process_group=0,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

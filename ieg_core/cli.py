@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg`: the steps of a sweep by hand, for people without Kubeflow Pipelines.
+
+ieg prepare DATASET ...      write prepared data sets
+ieg train --dataset SPEC     train one cell, and evaluate it
+ieg evaluate RUN_DIR         evaluate a trained cell
+ieg recipes                  list the recipes
+
+A mistake in what was asked for is one line and exit code 2; a diverged training ends with 3.
+"""
+
+import argparse
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from ieg_core import __version__, progress, recipes, slots, spec, sweep, worker
+from ieg_core.data import open_source, prepare_overlay
+from ieg_core.errors import UserError
+from ieg_core.results import cell_folder, overlays_folder, read_json, writable
+
+EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a UserError instead of printing the usage."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Builds the parser of the command line."""
+    parser = Parser(
+        prog="ieg", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"ieg {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    folders = Parser(add_help=False)
+    folders.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
+    folders.add_argument("--out", default="runs", help="the results root (runs)")
+
+    prepare = commands.add_parser("prepare", parents=[folders], help="write prepared data sets")
+    prepare.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
+    prepare.add_argument("--seed", type=int, default=0)
+    prepare.add_argument("--probe-per-class", type=int, default=recipes.DEFAULT_PROBE_PER_CLASS)
+    prepare.set_defaults(run=run_prepare)
+
+    train = commands.add_parser("train", parents=[folders], help="train one cell and evaluate it")
+    train.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
+    train.add_argument("--method", default="l2r")
+    train.add_argument("--network", default="", help="another network than the recipe's")
+    train.add_argument("--recipe", default="", help="by data set and device unless given")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
+    train.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+    )
+    train.add_argument("--devices", default="auto", help="auto, cpu, or GPU numbers: 0,1")
+    train.set_defaults(run=run_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a trained cell")
+    evaluate.add_argument("run_dir", type=Path, help="for example runs/cells/digits_uniform_0.4-…")
+    evaluate.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
+    evaluate.set_defaults(run=run_evaluate)
+
+    listing = commands.add_parser("recipes", help="list the recipes")
+    listing.set_defaults(run=run_recipes)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+      argv: The arguments; the process's own by default.
+
+    Returns:
+      The exit code: 0; 1 failed; 2 a mistake in what was asked for; 3 diverged; 130 interrupted.
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+        return int(arguments.run(arguments))
+    except UserError as error:
+        print(f"ieg: error: {error}", file=sys.stderr)
+        return worker.EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("\nieg: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    """Writes the overlay of each data set and says what is in it."""
+    overlays = overlays_folder(Path(arguments.out))
+    specs = [spec.parse(text) for text in arguments.dataset]
+    with writable(overlays):
+        overlays.mkdir(parents=True, exist_ok=True)
+    for wanted in specs:
+        overlay = prepare_overlay(
+            wanted,
+            seed=arguments.seed,
+            probe_per_class=arguments.probe_per_class,
+            source=open_source(wanted.base, Path(arguments.data_dir)),
+            overlays_dir=overlays,
+        )
+        print(
+            f"{overlays / overlay.name}: {len(overlay.train_ids)} training examples, "
+            f"{len(overlay.probe_ids)} clean ones, digest {overlay.digest[:12]}"
+        )
+    return 0
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """Trains one cell in a process of its own, shows how far it is, and evaluates it."""
+    gpus = slots.find_gpus(arguments.devices)
+    request = sweep.SweepRequest(
+        dataset=str(spec.parse(arguments.dataset)),
+        methods=(arguments.method,),
+        seeds=(arguments.seed,),
+        recipe=arguments.recipe,
+        network=arguments.network,
+        steps=arguments.steps,
+        settings=tuple(arguments.set),
+        accelerator=bool(gpus),
+        data_dir=arguments.data_dir,
+        results=arguments.out,
+    )
+    planned = sweep.plan(request)
+    if len(planned.cells) != 1:
+        raise UserError(
+            f"{arguments.dataset!r} stands for {len(planned.cells)} data sets: give one noise "
+            f"ratio, such as {arguments.dataset}_0.4, or use make sweep"
+        )
+    share = slots.Slot(slots.usable_cores(), gpus)
+    return _run_shown(
+        Path(arguments.out),
+        planned.cells[0],
+        Path(arguments.data_dir),
+        ("train", "evaluate"),
+        share,
+    )
+
+
+def run_evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluates a trained cell, or shows the result that it has."""
+    folder = arguments.run_dir.resolve()
+    if folder.parent.name != "cells" or not (folder / "config.json").exists():
+        raise UserError(
+            f"{arguments.run_dir} is no run: expected a folder such as runs/cells/…, "
+            "with a config.json in it"
+        )
+    if not (folder / "training.json").exists():
+        raise UserError(
+            f"{arguments.run_dir} is not trained to the end: run ieg train or make sweep again"
+        )
+    (folder / "failure.json").unlink(missing_ok=True)
+    share = slots.Slot(slots.usable_cores(), slots.find_gpus("auto"))
+    root = folder.parent.parent
+    return _run_shown(root, folder.name, Path(arguments.data_dir), ("evaluate",), share)
+
+
+def _run_shown(
+    root: Path, cell: str, data_dir: Path, steps: Sequence[str], share: slots.Slot
+) -> int:
+    """Runs a cell's steps in a thread that waits for their processes, and shows their progress."""
+    codes: list[int] = []
+
+    def work() -> None:
+        for step in steps:
+            codes.append(worker.run_step(step, cell, root, data_dir, slot=share, echo=False))
+            if codes[-1]:
+                return
+
+    # A daemon: where this process ends by Ctrl-C, the cell's ends itself at once.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    progress.watch(root, [cell], thread.is_alive)
+    folder = cell_folder(root, cell)
+    if not codes or codes[-1]:
+        failure = read_json(folder / "failure.json") or {}
+        reason = failure.get("reason", "no reason was recorded")
+        kind = {worker.EXIT_USER_ERROR: "error", worker.EXIT_DIVERGED: "diverged"}
+        code = codes[-1] if codes else worker.EXIT_FAILED
+        print(f"ieg: {kind.get(code, 'failed')}: {reason} (log: {folder / 'log.txt'})",
+              file=sys.stderr)  # fmt: skip
+        return code if code > 0 else worker.EXIT_FAILED
+    row = read_json(folder / "result.json")
+    print(
+        f"Test accuracy {100 * row['accuracy_ema_last']:.1f} % after the last step (moving average "
+        f"of the parameters; {100 * row['accuracy_last']:.1f} % without), "
+        f"{row['steps_per_second']:.1f} steps/s"
+    )
+    print(folder)
+    return 0
+
+
+def run_recipes(arguments: argparse.Namespace) -> int:
+    """Lists the recipe families and the methods."""
+    families = Table("recipe", "for", "network", "batch", "length", "source", box=None)
+    for family in recipes.FAMILIES.values():
+        families.add_row(
+            family.name,
+            family.data,
+            family.network,
+            str(family.batch_size),
+            length_text(family),
+            family.source,
+        )
+    methods = Table("method", "probe", "what it is", box=None)
+    for name, facts in recipes.METHODS.items():
+        methods.add_row(name, "yes" if facts.uses_probe else "no", facts.summary)
+    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console.print(families)
+    console.print()
+    console.print(methods)
+    return 0
+
+
+def length_text(family: recipes.Family) -> str:
+    """Says how long a family trains, for example "600 steps, cosine"."""
+    schedule = family.schedule
+    for count, unit in (
+        (schedule.num_steps, "steps"),
+        (schedule.num_epochs, "epochs"),
+        (schedule.num_cycles, "cycles"),
+    ):
+        if count:
+            return f"{count} {unit}, {schedule.name}"
+    return schedule.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
