@@ -72,7 +72,8 @@ def _build(data_dir: Path, layout: CifarLayout) -> Any:
             f"official archive (size or SHA-256 differ): get it again from {HOMEPAGE}"
         ) from error
     except (OSError, DownloadError) as error:
-        raise _unavailable(data_dir, layout, str(error).splitlines()[0]) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise _unavailable(data_dir, layout, reason) from error
     return builder
 
 
