@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in processes of their own: a few steps of every method on one backend.
 
-    KERAS_BACKEND=jax python tests/ieg_core/training/steps.py OUT.npz NUM_REPLICAS NUM_STEPS
+    python steps.py OUT.npz NUM_REPLICAS NUM_STEPS
 
 Writes every tensor of the state, the metrics and the per-example values of each method.
 """
 
-import os
 import sys
 
 import numpy as np
@@ -78,11 +77,8 @@ def main(out: str, num_replicas: int, num_steps: int) -> None:
         state, metrics, examples = call(state, backend.place(data), drawn, scalars, num_steps)
         found = {"state": backend.fetch(state), "metrics": metrics, "examples": examples}
         written |= flatten(name, found)
-    imported = [name for name in ("tensorflow", "jax") if name in sys.modules]
-    written["imported"] = np.array(imported)
     np.savez(out, **written)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

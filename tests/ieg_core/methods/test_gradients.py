@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""L2R in float64: its meta-gradient against finite differences, its update against one by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.backends import BACKENDS, run_on
+
+SCRIPT = Path(__file__).parent / "gradients.py"
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def found(request) -> dict[str, np.ndarray]:
+    return run_on(request.param, SCRIPT)
+
+
+def test_the_meta_gradient_is_that_of_the_probe_loss_after_a_look_ahead(found):
+    expected = found["differences"]
+    assert np.abs(expected).max() > 1e-4
+    error = np.linalg.norm(found["meta_gradient"] - expected) / np.linalg.norm(expected)
+    assert error < 1e-4
+
+
+def test_the_update_is_the_gradient_of_the_weighted_loss(found):
+    np.testing.assert_allclose(found["l2r_weights"], found["weights"], rtol=1e-9)
+    assert 0 < (found["weights"] > 0).sum() < len(found["weights"])
+    pairs = [name for name in found if name.startswith("l2r_") and "/" in name]
+    assert len(pairs) > 40
+    for name in pairs:
+        expected = found[name.replace("l2r_", "hand_")]
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-9 * scale, err_msg=name)

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run by the tests in a process of its own: whole short runs, undisturbed, interrupted, permuted.
+
+    python runs.py OUT.npz METHOD...
+"""
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ieg_core import recipes
+from ieg_core.config import override
+from ieg_core.data import open_source, prepare_overlay
+from ieg_core.runtime import Runtime, set_environment
+from ieg_core.spec import parse
+
+RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
+STEPS, INTERRUPTED_AT = 30, 15
+
+
+class Interrupted(Exception):
+    pass
+
+
+def main(out: str, methods: list[str]) -> None:
+    set_environment(RUNTIME)
+    from ieg_core import backend
+    from ieg_core.training.loop import train
+
+    backend.start(RUNTIME)
+    spec = parse("digits_uniform_0.4")
+    source = open_source("digits", Path("data"))
+    written = {}
+    with tempfile.TemporaryDirectory() as text:
+        folder = Path(text)
+        for method in methods:
+            config = override(
+                recipes.build_config(spec, method, num_steps=STEPS),
+                ["evaluations=2", "batch_size=50"],
+            )
+            overlay = prepare_overlay(
+                spec,
+                seed=0,
+                probe_per_class=config.probe_per_class,
+                source=source,
+                overlays_dir=folder / "overlays",
+            )
+
+            def stop_at(moment):
+                if moment.step == INTERRUPTED_AT:
+                    raise Interrupted
+
+            def run(name, tell=lambda moment: None, overlay=overlay, config=config):
+                return train(config, overlay, source, folder / name, "cell", RUNTIME, tell)
+
+            def keep(name, trained, method=method):
+                for part in ("params", "momentum", "ema", "stats"):
+                    for index, value in enumerate(trained.state[part]):
+                        written[f"{method}/{name}/{part}/{index}"] = value
+                accuracies = [row["accuracy_ema"] for row in trained.curves["evaluations"]]
+                written[f"{method}/{name}/accuracies"] = np.array(accuracies)
+                steps = [row["step"] for row in trained.curves["training"]]
+                written[f"{method}/{name}/steps"] = np.array(steps)
+
+            keep("whole", run(f"{method}-whole"))
+            try:
+                run(f"{method}-cut", stop_at)
+            except Interrupted:
+                keep("resumed", run(f"{method}-cut"))
+            keep("finished-again", run(f"{method}-cut"))
+
+            noisy_set = np.setdiff1d(np.arange(len(overlay.clean_labels)), overlay.probe_ids)
+            permuted = overlay.clean_labels.copy()
+            permuted[noisy_set] = np.random.default_rng(0).permutation(permuted[noisy_set])
+            other = dataclasses.replace(overlay, clean_labels=permuted)
+            keep("permuted", run(f"{method}-permuted", overlay=other))
+    np.savez(out, **written)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

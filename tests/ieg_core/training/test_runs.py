@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exact resume, and that the clean labels of the noisy set decide nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ieg_core.config import METHODS
+from ieg_core.training.loop import spans
+from tests.backends import run_on
+
+SCRIPT = Path(__file__).parent / "runs.py"
+
+
+@pytest.fixture(scope="module")
+def runs() -> dict[str, np.ndarray]:
+    return run_on("tensorflow", SCRIPT, *METHODS)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("other", ["resumed", "finished-again", "permuted"])
+def test_the_same_bits(runs, method, other):
+    whole = {name: value for name, value in runs.items() if name.startswith(f"{method}/whole/")}
+    assert len(whole) > 40
+    for name, value in whole.items():
+        assert runs[name.replace("/whole/", f"/{other}/")].tobytes() == value.tobytes(), name
+
+
+def test_a_run_is_evaluated_where_it_should_be_and_learns(runs):
+    assert runs["supervised/whole/steps"].tolist() == [7, 14, 15, 22, 29, 30]
+    assert len(runs["supervised/whole/accuracies"]) == 2
+    assert runs["supervised/whole/accuracies"][-1] > 0.3
+
+
+def test_spans_end_at_every_stop():
+    assert list(spans(0, 10, [4, 10], 3)) == [(0, 3), (3, 4), (4, 7), (7, 10)]
+    assert list(spans(5, 10, [4, 8], 100)) == [(5, 8), (8, 10)]
+    assert list(spans(10, 10, [10], 3)) == []
