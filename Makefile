@@ -61,7 +61,7 @@ lint: $(READY) ## check format, style, types and import contracts; changes nothi
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(READY) ## put the code in format, mend what can be mended
 	@$(BIN)/ruff format --quiet .

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class SlowTensorFlow:
+    """Programs that "import TensorFlow" under `environment` hang there, like a long training.
+
+    Attributes:
+      environment: For the programs under test.
+      imports: File with a line for each process that came so far: its id.
+    """
+
+    environment: dict[str, str]
+    imports: Path
+
+    def pids(self) -> list[int]:
+        return [int(line) for line in self.imports.read_text().split()]
+
+    def wait_until_imported(self, count: int) -> None:
+        _wait(lambda: len(self.pids()) >= count, f"{count} processes that import TensorFlow")
+
+    def wait_until_ended(self) -> None:
+        _wait(lambda: not any(map(_is_running, self.pids())), "the end of every process")
+
+
+def _wait(condition, what: str, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def slow_tensorflow(tmp_path) -> Iterator[SlowTensorFlow]:
+    package = tmp_path / "stand-in" / "tensorflow"
+    package.mkdir(parents=True)
+    imports = tmp_path / "imports"
+    imports.touch()
+    (package / "__init__.py").write_text(
+        "import os, time\n"
+        f"with open({str(imports)!r}, 'a') as file:\n"
+        "    file.write(f'{os.getpid()}\\n')\n"
+        "time.sleep(600)\n"
+    )
+    environment = os.environ | {
+        "PYTHONPATH": f"{package.parent}{os.pathsep}{ROOT}",
+        "KERAS_BACKEND": "tensorflow",
+    }
+    stand_in = SlowTensorFlow(environment, imports)
+    yield stand_in
+    stand_in.wait_until_ended()
