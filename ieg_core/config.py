@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides the outcome of one training run: frozen, typed, validated, and written beside every result."""
+"""What decides the outcome of a run: frozen, typed, validated, written beside every result."""
 
 import dataclasses
 import math
@@ -299,7 +299,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def settable_keys(config: Config) -> dict[str, Any]:
-    """Returns every key that `override` takes with its present value, in the order of the fields."""
+    """Returns every key that `override` takes, with its present value."""
     keys: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)

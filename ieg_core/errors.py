@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for; the message says what was received, expected and how to mend it.
+    """A mistake in what was asked for: what was received, what was expected, how to mend it.
 
     The command line prints it on one line and exits with code 2, without a traceback.
     """

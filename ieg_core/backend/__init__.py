@@ -9,10 +9,12 @@ by the compiler (JAX). Code for both is written for a share: losses are sums ove
 hand divided by the *global* batch size, and sums over a batch go through `sum_over_replicas`.
 """
 
+from typing import TYPE_CHECKING
+
 import keras
 
-if keras.backend.backend() == "jax":
-    from ieg_core.backend.jax import (
+if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
+    from ieg_core.backend.tensorflow import (
         Linearization,
         accelerators,
         compile_function,
@@ -28,7 +30,7 @@ if keras.backend.backend() == "jax":
         sum_over_replicas,
     )
 else:
-    from ieg_core.backend.tensorflow import (
+    from ieg_core.backend.jax import (
         Linearization,
         accelerators,
         compile_function,

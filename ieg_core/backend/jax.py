@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backend adapter for JAX: one compiled loop, batches spread over devices by sharding."""
+"""The adapter for JAX: one compiled loop, batches spread over devices by sharding."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backend adapter for TensorFlow: graphs on CPUs, XLA on one GPU, MirroredStrategy on several."""
+"""The adapter for TensorFlow: graphs on CPUs, XLA on one GPU, MirroredStrategy on several."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -95,9 +95,7 @@ class Network:
     decayed: Sequence[bool]
     weight_decay: float
 
-    def add_decay(
-        self, gradients: Sequence[Tensor], params: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
+    def add_decay(self, gradients: Sequence[Tensor], params: Sequence[Tensor]) -> Sequence[Tensor]:
         """Adds ∇R(θ) = wd·θ on the kernels to a gradient."""
         return [
             gradient + self.weight_decay * param if decayed else gradient

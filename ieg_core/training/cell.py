@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One cell of a sweep, from its folder: train it, then evaluate it; each returns at once if done."""
+"""One cell of a sweep, from its folder: train it to the end, then evaluate it."""
 
 import dataclasses
 import time
@@ -160,13 +160,11 @@ def _row(
 ) -> dict[str, Any]:
     """Makes a cell's row: what was asked, what it reached, what it cost."""
     evaluations = curves["evaluations"]
-    asked = (
-        "cell dataset method noise_rate true_flip_rate seed network clean_labels_used backend "
-        "precision code_version versions recipe"
-    ).split()
-    cost = (
-        "steps train_seconds steps_per_second total_seconds num_parameters device threads".split()
-    )
+    asked = ["cell", "dataset", "recipe", "method", "network", "seed", "noise_rate"]
+    asked += ["true_flip_rate", "clean_labels_used", "backend", "precision"]
+    asked += ["code_version", "versions"]
+    cost = ["steps", "train_seconds", "steps_per_second", "total_seconds"]
+    cost += ["num_parameters", "device", "threads"]
     return (
         {name: record[name] for name in asked}
         | {

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the clean labels say about a method's weights; monitoring only, nothing trains on it."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 
 def weight_diagnostics(
     weights: np.ndarray, given_labels: np.ndarray, clean_labels: np.ndarray
-) -> Mapping[str, float]:
+) -> dict[str, float]:
     """Sums up the example weights of several steps.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's draws for a training step: which examples, which crops; a pure function of the step."""
+"""The host's draws for a step, which examples and which crops: a pure function of the step."""
 
 from collections.abc import Mapping
 

@@ -281,7 +281,7 @@ def _diagnostics(
     drawn: Mapping[str, np.ndarray],
     overlay: Overlay,
     count: int,
-) -> Mapping[str, float]:
+) -> dict[str, float]:
     if "weight" not in examples:
         return {}
     ids = drawn["ids"][:count]

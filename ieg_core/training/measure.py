@@ -45,7 +45,7 @@ def synthetic_call(config: Config, base: str, length: int) -> Callable[[int], No
         "labels": rng.integers(0, num_classes, 10 * size, dtype=np.int32),
         "probe_labels": rng.integers(0, num_classes, 10 * size, dtype=np.int32),
     }
-    draws = {}
+    draws: dict[str, np.ndarray] = {}
     for prefix in ("", "probe_"):
         offsets = 2 * config.augmentation.pad + 1
         draws |= {

@@ -52,7 +52,7 @@ def test_a_disk_that_refuses_is_one_clear_line(tmp_path, monkeypatch, number, re
 
 def test_a_file_where_the_root_should_be_is_one_clear_line(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match="a part of the path is a file|in the way"):
+    with pytest.raises(UserError, match=r"a part of the path is a file|in the way"):
         results.write_json_atomic(tmp_path / "runs" / "cells" / "x.json", {})
 
 
@@ -80,8 +80,12 @@ def test_a_cell_is_named_by_all_that_decides_its_outcome():
     outcome = {"config": {"seed": 0}, "code_version": "a"}
     name = results.cell_name("digits_uniform_0.2", "l2r", 0, outcome)
     assert name.startswith("digits_uniform_0.2-l2r-seed0-")
-    assert name == results.cell_name("digits_uniform_0.2", "l2r", 0, json.loads(json.dumps(outcome)))
-    assert name != results.cell_name("digits_uniform_0.2", "l2r", 0, outcome | {"code_version": "b"})
+    assert name == results.cell_name(
+        "digits_uniform_0.2", "l2r", 0, json.loads(json.dumps(outcome))
+    )
+    assert name != results.cell_name(
+        "digits_uniform_0.2", "l2r", 0, outcome | {"code_version": "b"}
+    )
 
 
 def test_code_version_ignores_reports_and_sees_training(monkeypatch, tmp_path):

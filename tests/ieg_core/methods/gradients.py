@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by the tests on each backend, in float64: L2R's meta-gradient on a small BatchNorm network.
+"""Run by the tests in a process of its own: L2R in float64 on a small BatchNorm network.
 
     python gradients.py OUT.npz
 
@@ -7,7 +7,6 @@ Writes the meta-gradient by the forward product, by central differences of the p
 explicit look-ahead, and L2R's own update beside one put together by hand.
 """
 
-import os
 import sys
 
 import numpy as np
@@ -22,8 +21,6 @@ STEP = 1e-6  # small enough to cross hardly any kink of the ReLUs
 
 def main(out: str) -> None:
     set_environment(Runtime())
-    if os.environ["KERAS_BACKEND"] == "jax":
-        os.environ["JAX_ENABLE_X64"] = "1"
     import keras
     from keras import ops
 

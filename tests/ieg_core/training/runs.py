@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in a process of its own: whole short runs, undisturbed, interrupted, permuted.
 
-    python runs.py OUT.npz METHOD...
+python runs.py OUT.npz METHOD...
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
 STEPS, INTERRUPTED_AT = 30, 15
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     pass
 
 
@@ -51,7 +51,7 @@ def main(out: str, methods: list[str]) -> None:
 
             def stop_at(moment):
                 if moment.step == INTERRUPTED_AT:
-                    raise Interrupted
+                    raise InterruptedRunError
 
             def run(name, tell=lambda moment: None, overlay=overlay, config=config):
                 return train(config, overlay, source, folder / name, "cell", RUNTIME, tell)
@@ -68,7 +68,7 @@ def main(out: str, methods: list[str]) -> None:
             keep("whole", run(f"{method}-whole"))
             try:
                 run(f"{method}-cut", stop_at)
-            except Interrupted:
+            except InterruptedRunError:
                 keep("resumed", run(f"{method}-cut"))
             keep("finished-again", run(f"{method}-cut"))
 
