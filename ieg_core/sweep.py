@@ -249,7 +249,7 @@ def train_cell(
     runtime: Runtime,
     watch: Callable[[Any], None] = lambda moment: None,
 ) -> None:
-    """Trains a cell, from its checkpoint if it has one; returns at once if it is trained.
+    """Trains and evaluates a cell, from its checkpoint if it has one; returns at once if trained.
 
     A resumed cell computes with the threads and replicas that its checkpoint was made with.
 
@@ -272,8 +272,13 @@ def train_cell(
         train_here(root, cell, data_dir, runtime, watch)
 
 
-def evaluate_cell(cell: str, root: Path, data_dir: Path, runtime: Runtime) -> Mapping[str, Any]:
-    """Evaluates a trained cell, or returns its result if it has one.
+def evaluate_cell(
+    cell: str, root: Path, data_dir: Path, runtime: Runtime, *, again: bool = False
+) -> Mapping[str, Any]:
+    """Evaluates a trained cell from its checkpoint, or returns its result if it has one.
+
+    Training ends with an evaluation of its own, so there is something to do only if it was stopped
+    in between, or if `again` asks for it.
 
     Returns:
       The cell's row of the results table.
@@ -283,7 +288,7 @@ def evaluate_cell(cell: str, root: Path, data_dir: Path, runtime: Runtime) -> Ma
       CellBusyError: Another process works on it.
     """
     folder = results.cell_folder(root, cell)
-    if is_finished(root, cell):
+    if is_finished(root, cell) and not again:
         return results.read_json(folder / "result.json")
     with results.cell_lock(folder), _recorded(folder, "evaluating"):
         set_environment(runtime)

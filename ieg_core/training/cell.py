@@ -70,7 +70,7 @@ def write_progress(folder: Path, phase: str, moment: Moment | None, num_steps: i
 def train_here(
     root: Path, cell: str, data_dir: Path, runtime: Runtime, watch: Callable[[Moment], None]
 ) -> Mapping[str, Any]:
-    """Trains a cell in this process and writes training.json, curves.json and model.keras.
+    """Trains a cell in this process, evaluates it, and writes all its files, result.json last.
 
     Args:
       root: The results root.
@@ -80,7 +80,7 @@ def train_here(
       watch: Called with every moment that the loop tells.
 
     Returns:
-      What training.json holds.
+      The cell's row of the results table, as result.json holds it.
 
     Raises:
       UserError: See `open_cell` and `training.loop.train`.
@@ -103,7 +103,7 @@ def train_here(
 
     trained = train(config, overlay, source, folder, cell, runtime, tell)
     export_model(folder / "model.keras", config, overlay, trained.state)
-    summary = {
+    training = {
         "steps": record["num_steps"],
         "train_seconds": trained.train_seconds,
         "steps_per_second": trained.steps_per_second,
@@ -113,12 +113,16 @@ def train_here(
         "num_replicas": runtime.num_replicas,
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
-    write_json_atomic(folder / "training.json", summary)
-    return summary
+    write_json_atomic(folder / "training.json", training)
+    # The state is still on the device: to evaluate it in a process of its own would cost more
+    # than a short training's overhead is allowed to.
+    return _write_result(
+        folder, record, training, trained.curves, trained.evaluation, trained.evaluation_ema
+    )
 
 
 def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Mapping[str, Any]:
-    """Evaluates a trained cell from its checkpoint; writes matrices.safetensors and result.json.
+    """Evaluates a trained cell anew from its checkpoint; writes matrices and result.json.
 
     Returns:
       The cell's row of the results table, as result.json holds it.
@@ -127,7 +131,6 @@ def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Ma
       UserError: The cell is not trained yet, or see `open_cell`.
     """
     folder = cell_folder(root, cell)
-    began = time.monotonic()
     record, config, overlay, source = open_cell(root, cell, data_dir)
     training = read_json(folder / "training.json")
     if training is None:
@@ -143,10 +146,20 @@ def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Ma
         measure(predict(state[key], state["stats"], images), overlay.test_labels)
         for key in ("params", "ema")
     )
+    return _write_result(folder, record, training, progress.curves, raw, averaged)
+
+
+def _write_result(
+    folder: Path,
+    record: Mapping[str, Any],
+    training: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    raw: Evaluation,
+    averaged: Evaluation,
+) -> Mapping[str, Any]:
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     write_bytes_atomic(folder / "matrices.safetensors", save(matrices))
-    row = _row(record, training, progress.curves, raw, averaged)
-    row["total_seconds"] += time.monotonic() - began
+    row = _row(record, training, curves, raw, averaged)
     write_json_atomic(folder / "result.json", row)
     return row
 
