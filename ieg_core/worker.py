@@ -69,6 +69,7 @@ def run_step(
         numbers = [str(share.threads), str(share.num_replicas)]
         command = [sys.executable, "-m", "ieg_core.worker", step, cell, str(results), str(data_dir)]
         environment = os.environ | parent.children_environment() | share.env
+        environment["PYTHONUNBUFFERED"] = "1"  # or a killed worker's last words are lost
         code = _run(command + numbers, environment, folder / "log.txt", echo)
     if code and not failure.exists():
         _record_failure(folder, step, code)

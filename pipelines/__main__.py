@@ -14,9 +14,10 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
+    from ieg_core.cli import Parser
     from pipelines import options
 
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    parser = Parser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a pipeline on this machine")
     run.add_argument("pipeline", choices=["noise_sweep"])

@@ -19,8 +19,6 @@ from kfp import dsl
 Spec = dict[str, Any]
 Check = Callable[[Spec], list[str]]
 
-CHANNEL = "pipelinechannel--"
-
 
 def compiled(pipeline: Any) -> Spec:
     """Returns a pipeline's specification as nested plain values, its platform part included."""
@@ -57,19 +55,12 @@ def undeclared_input(spec: Spec) -> list[str]:
 
     Resource limits given as a pipeline parameter inside a loop are the known case.
     """
-    findings = []
-    for owner, name, task in _tasks(spec):
-        declared = _inputs(spec, owner)
-        texts = [value.get("componentInputParameter", "") for _, value in _parameters(task)]
-        executor = _executor(spec, task)
-        texts += re.findall(
-            rf"{CHANNEL}[\w-]+", str(executor.get("container", {}).get("resources"))
-        )
-        known = declared | {key for key, _ in _parameters(task)}
-        findings += [
-            f"{name} takes {text} undeclared" for text in texts if text not in known | {""}
-        ]
-    return findings
+    return [
+        f"{name} takes {value['componentInputParameter']} undeclared"
+        for owner, name, task in _tasks(spec)
+        for _, value in _parameters(task)
+        if value.get("componentInputParameter", "") not in _inputs(spec, owner) | {""}
+    ]
 
 
 def caching(spec: Spec) -> list[str]:
@@ -191,14 +182,13 @@ def name_from_module(spec: Spec) -> list[str]:
 
 def artifact_not_written(spec: Spec) -> list[str]:
     """Finds declared artifacts that the component never writes: the task succeeds all the same."""
-    findings = []
-    for component in spec["components"].values():
-        executor = dict(_executors(spec)).get(component.get("executorLabel", ""), {})
-        source = _command(executor)[-1] if _command(executor) else ""
-        for key in component.get("outputDefinitions", {}).get("artifacts", {}):
-            if f"{key}.path" not in source:
-                findings.append(f"{component['executorLabel']} never writes {key}.path")
-    return findings
+    labels = {c.get("executorLabel"): c for c in spec["components"].values()}
+    return [
+        f"{name} never writes {key}.path"
+        for name, executor in _executors(spec)
+        for key in labels[name].get("outputDefinitions", {}).get("artifacts", {})
+        if f"{key}.path" not in _command(executor)[-1]
+    ]
 
 
 def waits_before_retry(spec: Spec) -> list[str]:
@@ -267,13 +257,8 @@ def _executors(spec: Spec) -> list[tuple[str, Spec]]:
     return list(spec.get("deploymentSpec", {}).get("executors", {}).items())
 
 
-def _executor(spec: Spec, task: Spec) -> Spec:
-    component = spec["components"][task["componentRef"]["name"]]
-    return dict(_executors(spec)).get(component.get("executorLabel", ""), {})
-
-
 def _command(executor: Spec) -> list[str]:
-    return executor.get("container", {}).get("command", [])
+    return executor.get("container", {}).get("command") or [""]
 
 
 def _below_loops(spec: Spec) -> set[str]:
@@ -290,9 +275,8 @@ def _below_loops(spec: Spec) -> set[str]:
 
 def _functions(executor: Spec) -> list[types.CodeType]:
     """Compiles the functions that a lightweight component's source defines."""
-    command = _command(executor)
-    source = command[-1] if command and "def " in command[-1] else ""
-    module = compile(source, "component", "exec")
+    source = _command(executor)[-1]
+    module = compile(source if "def " in source else "", "component", "exec")
     return [code for code in module.co_consts if isinstance(code, types.CodeType)]
 
 

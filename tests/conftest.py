@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,12 @@ ROOT = Path(__file__).parents[1]
 
 
 @dataclass
-class SlowTensorFlow:
-    """Programs that "import TensorFlow" under `environment` hang there, like a long training.
+class StandIn:
+    """A module in the place of TensorFlow, for programs started with `environment`.
 
     Attributes:
       environment: For the programs under test.
-      imports: File with a line for each process that came so far: its id.
+      imports: File with a line for each process that imported it so far: its id.
     """
 
     environment: dict[str, str]
@@ -48,21 +48,32 @@ def _is_running(pid: int) -> bool:
 
 
 @pytest.fixture
-def slow_tensorflow(tmp_path) -> Iterator[SlowTensorFlow]:
-    package = tmp_path / "stand-in" / "tensorflow"
-    package.mkdir(parents=True)
-    imports = tmp_path / "imports"
-    imports.touch()
-    (package / "__init__.py").write_text(
-        "import os, time\n"
-        f"with open({str(imports)!r}, 'a') as file:\n"
-        "    file.write(f'{os.getpid()}\\n')\n"
-        "time.sleep(600)\n"
-    )
-    environment = os.environ | {
-        "PYTHONPATH": f"{package.parent}{os.pathsep}{ROOT}",
-        "KERAS_BACKEND": "tensorflow",
-    }
-    stand_in = SlowTensorFlow(environment, imports)
+def stand_in_tensorflow(tmp_path) -> Callable[[str], StandIn]:
+    """Builds a stand-in that runs some code when it is imported."""
+
+    def build(code: str) -> StandIn:
+        package = tmp_path / "stand-in" / "tensorflow"
+        package.mkdir(parents=True)
+        imports = tmp_path / "imports"
+        imports.touch()
+        (package / "__init__.py").write_text(
+            "import os, sys, time\n"
+            f"with open({str(imports)!r}, 'a') as file:\n"
+            "    file.write(f'{os.getpid()}\\n')\n"
+            f"{code}\n"
+        )
+        environment = os.environ | {
+            "PYTHONPATH": f"{package.parent}{os.pathsep}{ROOT}",
+            "KERAS_BACKEND": "tensorflow",
+        }
+        return StandIn(environment, imports)
+
+    return build
+
+
+@pytest.fixture
+def slow_tensorflow(stand_in_tensorflow) -> Iterator[StandIn]:
+    """Programs that import TensorFlow hang there, like a long training."""
+    stand_in = stand_in_tensorflow("time.sleep(600)")
     yield stand_in
     stand_in.wait_until_ended()

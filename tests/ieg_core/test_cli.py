@@ -35,7 +35,6 @@ def error_line(capsys) -> str:
         pytest.param("prepare digits_uniform_nan", "nan", id="ratio not a number"),
         pytest.param("prepare digits --seed x", "--seed", id="no whole number"),
         pytest.param("prepare digits --probe-per-class 9999", "9999", id="probe larger than class"),
-        pytest.param("prepare cifar10", "cifar-10-batches-bin", id="no data"),
         pytest.param("prepare", "required: dataset", id="nothing to prepare"),
         pytest.param("train --dataset digits_uniform_0.4 --method l2x", "'l2r'", id="method"),
         pytest.param("train --dataset digits_uniform_0.4 --network resnet30", "", id="network"),

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+import pytest
+from kfp import dsl
+
+from components.evaluate import evaluate
+from components.prepare import prepare
+from components.report import report
+from components.train import train
+from components.verdict import verdict
+from ieg_core import sweep, worker
+
+CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
+
+
+def artifact(kind, folder, name):
+    return kind(name=name, uri=str(folder / name))
+
+
+def request(results, **changes):
+    values = {
+        "dataset": "digits_uniform",
+        "noise_ratios": [0.4, 0.8],
+        "methods": ["supervised", "l2r"],
+        "seeds": [0.0, 1.0],  # as KFP hands over a list of whole numbers
+        "recipe": "",
+        "network": "",
+        "steps": 50,
+        "settings": ["optimizer.learning_rate=0.05"],
+        "accelerator": False,
+        "data_dir": "data",
+        "results": str(results),
+    }
+    return values | changes
+
+
+def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cells = prepare.python_func(**request(tmp_path / "runs"), plan=plan)
+    assert [cell.rpartition("-")[0] for cell in cells] == [
+        f"digits_uniform_{noise}-{method}-seed{seed}"
+        for noise in ("0.4", "0.8")
+        for method in ("supervised", "l2r")
+        for seed in (0, 1)
+    ]
+    assert (tmp_path / "runs" / "sweeps" / plan.metadata["sweep"] / "plan.json").exists()
+    assert plan.metadata.keys() == {"sweep"}
+    text = (tmp_path / "plan.md").read_text()
+    assert [line.strip("- `") for line in text.splitlines()] == cells
+    # Two noise ratios, two seeds, with and without a probe.
+    assert len(list((tmp_path / "runs" / "overlays").iterdir())) == 2 * 2 * 2
+
+
+def test_prepare_agrees_with_the_plan_made_before(tmp_path):
+    values = request(tmp_path / "runs")
+    typed = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    planned = sweep.plan(sweep.SweepRequest(**typed | {"seeds": (0, 1)}))
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    assert prepare.python_func(**values, plan=plan) == list(planned.cells)
+    assert plan.metadata["sweep"] == planned.sweep
+
+
+@pytest.mark.parametrize("code", [0, 1, -9])
+def test_train_succeeds_even_where_its_cell_fails(tmp_path, monkeypatch, code):
+    calls = []
+    monkeypatch.setattr(worker, "run_step", lambda *args: calls.append(args) or code)
+    assert train.python_func(cell=CELL, data_dir="data", results=str(tmp_path)) == CELL
+    ((step, cell, results, _),) = calls
+    assert (step, cell, results) == ("train", CELL, tmp_path)
+
+
+def test_evaluate_shows_finite_numbers_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "cells" / CELL
+    folder.mkdir(parents=True)
+    row = '{"accuracy_ema_last": 0.9, "loss": NaN, "method": "l2r", "per_class": [1, 2]}'
+    monkeypatch.setattr(
+        worker, "run_step", lambda *args: (folder / "result.json").write_text(row) and 0
+    )
+    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
+    arguments = {"cell": CELL, "data_dir": "data", "results": str(tmp_path)}
+    assert evaluate.python_func(**arguments, metrics=metrics) == CELL
+    assert metrics.metadata == {"accuracy_ema_last": 0.9}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics.metadata
+
+
+def test_evaluate_of_a_failed_cell_shows_nothing_and_succeeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "run_step", lambda *args: 1)
+    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
+    arguments = {"cell": CELL, "data_dir": "data", "results": str(tmp_path)}
+    assert evaluate.python_func(**arguments, metrics=metrics) == CELL
+    assert metrics.metadata == {}
+
+
+@pytest.fixture
+def finished_sweep(tmp_path):
+    """A planned sweep of two cells, the first finished; returns the plan artifact."""
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    values = request(tmp_path, noise_ratios=[0.8], seeds=[0.0])
+    cells = prepare.python_func(**values, plan=plan)
+    row = {"status": "finished", "reason": "", "accuracy_ema_last": 0.9, "accuracy_ema_best": 0.9}
+    row |= {"method": "supervised", "steps_per_second": 30.0, "total_seconds": 20.0}
+    (tmp_path / "cells" / cells[0] / "result.json").write_text(json.dumps(row))
+    return plan, cells, row
+
+
+def run_report(tmp_path, plan, cells):
+    page = artifact(dsl.HTML, tmp_path, "page.html")
+    table = artifact(dsl.Markdown, tmp_path, "table.md")
+    return report.python_func(
+        plan=plan, evaluated=cells, results=str(tmp_path), page=page, table=table
+    )
+
+
+def test_report_names_the_cells_that_did_not_finish(tmp_path, finished_sweep):
+    plan, cells, _ = finished_sweep
+    (tmp_path / "cells" / cells[1] / "failure.json").write_text('{"reason": "out of memory"}')
+    assert run_report(tmp_path, plan, cells) == f"{cells[1]}: out of memory"
+    folder = tmp_path / "latest" / "report"
+    assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
+    assert (tmp_path / "table.md").read_text() == (folder / "results.md").read_text()
+    rows = json.loads((folder / "results.json").read_text())["cells"]
+    assert sorted(row["status"] for row in rows) == ["failed", "finished"]
+
+
+def test_report_of_a_whole_sweep_names_none(tmp_path, finished_sweep):
+    plan, cells, row = finished_sweep
+    (tmp_path / "cells" / cells[1] / "result.json").write_text(json.dumps(row | {"method": "l2r"}))
+    assert run_report(tmp_path, plan, cells) == ""
+
+
+def test_the_verdict_fails_where_a_cell_failed():
+    assert verdict.python_func(failures="") == "every cell finished"
+    with pytest.raises(RuntimeError, match="cells did not finish: a: why"):
+        verdict.python_func(failures="a: why")

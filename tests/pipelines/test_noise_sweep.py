@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The noise sweep from its command line: real processes, no training."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ieg_core import estimate, slots, sweep
+from ieg_core.results import cell_folder, read_json, write_json_atomic
+from pipelines import __main__ as command_line
+from pipelines import checks, noise_sweep, profiles, run
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "pipelines", "run", "noise_sweep", "--devices=cpu"]
+
+
+def spec():
+    return checks.compiled(noise_sweep.build(profiles.LOCAL))
+
+
+def test_the_parameters_have_types_that_the_kfp_ui_shows():
+    inputs = spec()["root"]["inputDefinitions"]["parameters"]
+    assert {name: value["parameterType"] for name, value in inputs.items()} == {
+        "dataset": "STRING",
+        "noise_ratios": "LIST",
+        "methods": "LIST",
+        "seeds": "LIST",
+        "recipe": "STRING",
+        "network": "STRING",
+        "steps": "NUMBER_INTEGER",
+        "settings": "LIST",
+        "accelerator": "BOOLEAN",
+        "data_dir": "STRING",
+        "results": "STRING",
+    }
+    assert all("defaultValue" in value for value in inputs.values())
+
+
+def test_the_parameters_are_the_request():
+    fields = {field.name for field in dataclasses.fields(sweep.SweepRequest)}
+    assert set(spec()["root"]["inputDefinitions"]["parameters"]) == fields
+
+
+def test_the_steps_run_in_their_order():
+    compiled = spec()
+    tasks = compiled["root"]["dag"]["tasks"]
+    depends = {name: set(task.get("dependentTasks", ())) for name, task in tasks.items()}
+    assert depends == {
+        "prepare": set(),
+        "for-loop-1": {"prepare"},
+        "report": {"prepare", "for-loop-1"},
+        "verdict": {"report"},
+    }
+    loop = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    assert {name: task.get("dependentTasks") for name, task in loop.items()} == {
+        "train": None,
+        "evaluate": ["train"],
+    }
+
+
+def test_only_names_travel_between_the_tasks_of_a_cell():
+    components = spec()["components"]
+    for name in ("comp-train", "comp-evaluate"):
+        assert "artifacts" not in components[name]["inputDefinitions"]
+        inputs = components[name]["inputDefinitions"]["parameters"].values()
+        types = {value["parameterType"] for value in inputs}
+        assert types == {"STRING"}
+
+
+def test_a_profile_decides_image_parallelism_and_folders():
+    profile = profiles.Profile("there", "registry/ieg-python:1", 8, True, "/data", "/results")
+    compiled = checks.compiled(noise_sweep.build(profile))
+    assert compiled["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {
+        "parallelismLimit": 8
+    }
+    executors = compiled["deploymentSpec"]["executors"].values()
+    assert {executor["container"]["image"] for executor in executors} == {"registry/ieg-python:1"}
+    inputs = compiled["root"]["inputDefinitions"]["parameters"]
+    assert inputs["data_dir"]["defaultValue"] == "/data"
+    assert inputs["accelerator"]["defaultValue"] is True
+    checks.require_sound(compiled, checks.ALL)
+
+
+def test_compiling_twice_gives_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        command_line.main(["compile", "noise_sweep", "--output", str(tmp_path / name / "x.yaml")])
+    one, two = (tmp_path / name / "x.yaml" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    assert b"noise-sweep" in one.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "at_once", "expected"),
+    [
+        ([5, 5, 5], 1, 15),
+        ([5, 5, 5], 2, 10),
+        # Slot A: 1, 4; slot B: 3, 2; the third job starts at 1, the fourth at 3.
+        ([1, 3, 4, 2], 2, 5),
+        ([], 2, 0),
+    ],
+)
+def test_the_estimate_fills_the_slots_in_order(seconds, at_once, expected):
+    assert run.side_by_side(seconds, at_once) == expected
+
+
+# --- the whole pipeline in real processes; cells are finished or broken before it starts ---
+
+
+def request(results, **changes):
+    values = {"noise_ratios": (0.8,), "methods": ("supervised", "l2r"), "steps": 50}
+    return sweep.SweepRequest("digits_uniform", **values | changes, results=str(results))
+
+
+def arguments(results, **changes):
+    values = {"noise": "0.8", "methods": "supervised,l2r", "steps": "50"} | changes
+    return [f"--{name}={value}" for name, value in values.items()] + [f"--out={results}"]
+
+
+def finish(results, cell, accuracy=0.9):
+    """Writes what a finished cell leaves behind."""
+    record = read_json(cell_folder(results, cell) / "config.json")
+    row = {key: record[key] for key in ("cell", "dataset", "method", "seed", "network")}
+    row |= {"noise_rate": 0.8, "true_flip_rate": 0.72, "clean_labels_used": 0, "steps": 50}
+    row |= {"accuracy_ema_last": accuracy, "accuracy_ema_best": accuracy, "total_seconds": 12.0}
+    row |= {"accuracy_last": accuracy, "accuracy_best": accuracy, "steps_per_second": 40.0}
+    row |= {"status": "finished", "reason": "", "run_directory": f"cells/{cell}"}
+    write_json_atomic(cell_folder(results, cell) / "result.json", row)
+
+
+def know_the_rate(results, cell, steps_per_second=1000.0):
+    """Spares the estimate its measurement, whatever this machine's number of cores."""
+    record = read_json(cell_folder(results, cell) / "config.json")
+    rates = {
+        estimate._key(record, slots.Slot(threads)): steps_per_second
+        for threads in range(1, slots.usable_cores() + 1)
+    }
+    write_json_atomic(results / "measured.json", rates)
+
+
+def sweep_process(*more, environment=None, **options):
+    return subprocess.run(
+        [*COMMAND, *more],
+        cwd=ROOT,
+        env=environment or os.environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, slow_tensorflow):
+    planned = sweep.plan(request(tmp_path / "runs", seeds=(0, 1)))
+    for cell in planned.cells:
+        finish(tmp_path / "runs", cell)
+    began = time.monotonic()
+    done = sweep_process(
+        *arguments(tmp_path / "runs", seeds="0,1"), environment=slow_tensorflow.environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 20
+    assert slow_tensorflow.pids() == []
+    assert f"Sweep {planned.sweep}: 4 cells, 4 of them finished already" in done.stdout
+    assert "90.0" in done.stdout
+    report = tmp_path / "runs" / "latest" / "report"
+    assert f"Report: {tmp_path}/runs/latest/report/report.html" in done.stdout
+    names = {"report.html", "results.csv", "results.json", "results.md"}
+    assert {path.name for path in report.iterdir()} == names
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        pytest.param("raise RuntimeError('boom')", "RuntimeError: boom", id="an exception"),
+        pytest.param("os.kill(os.getpid(), 9)", "killed by SIGKILL", id="killed"),
+        pytest.param("print('bye'); os._exit(7)", "exit code 7: bye", id="a silent end"),
+    ],
+)
+def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
+    tmp_path, stand_in_tensorflow, code, reason
+):
+    results = tmp_path / "runs"
+    planned = sweep.plan(request(results))
+    finish(results, planned.cells[0])
+    know_the_rate(results, planned.cells[1])
+    environment = stand_in_tensorflow(code).environment
+    done = sweep_process(*arguments(results), environment=environment)
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["cells"]
+    assert {row["method"]: row["status"] for row in rows} == {
+        "supervised": "finished",
+        "l2r": "failed",
+    }
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"failed: {planned.cells[1]}: {reason}")
+    assert f"{results}/cells/{planned.cells[1]}/log.txt" in line
+    assert ": failed: " in done.stdout  # while it ran
+    log = (results / "latest" / "log.txt").read_text()
+    assert "Inner task failed: 'verdict'" in log
+
+
+def test_cells_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):
+    """Each cell waits until both have come; then both fail, having seen their threads."""
+    results = tmp_path / "runs"
+    planned = sweep.plan(request(results))
+    know_the_rate(results, planned.cells[0])
+    know_the_rate(results, planned.cells[1])
+    stand_in = stand_in_tensorflow(
+        f"""deadline = time.monotonic() + 60
+while len(open({str(tmp_path / "imports")!r}).readlines()) < 2:
+    if time.monotonic() > deadline:
+        raise RuntimeError("alone")
+    time.sleep(0.05)
+raise RuntimeError(f"met with {{os.environ['OMP_NUM_THREADS']}} threads")"""
+    )
+    sweep_process(*arguments(results), environment=stand_in.environment)
+    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["cells"]
+    threads = max(1, slots.usable_cores() // 2)
+    expected = f"RuntimeError: met with {threads} threads" if slots.usable_cores() > 1 else "alone"
+    assert {row["reason"] for row in rows} == {expected}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--methods=l2x", "unknown method 'l2x': did you mean 'l2r'"),
+        ("--noise=1.5", "1.5"),
+        ("--noise=nan", "nan"),
+        ("--dataset=digits_unifrom", "digits_unifrom"),
+        ("--network=resnet30", "resnet30"),
+        ("--recipe=digit", "'digits'"),
+        ("--set=optimizer.learning_rat=1", "'optimizer.learning_rate'"),
+        ("--steps=0", "STEPS='0'"),
+        ("--unknown=1", "unrecognized arguments"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_starts(
+    tmp_path, monkeypatch, capsys, argument, message
+):
+    monkeypatch.setattr(run, "_run_pipeline", lambda *args: pytest.fail("it started"))
+    argv = [*COMMAND[3:], *arguments(tmp_path / "runs"), argument]
+    assert command_line.main(argv) == command_line.EXIT_USER_ERROR
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.startswith("ieg: error: ")
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_sweep_that_takes_too_long_is_refused_with_its_estimate(tmp_path, monkeypatch, capsys):
+    """36,000 steps at 1 step/s are 10 hours, those of l2r three times that."""
+    monkeypatch.setattr(run, "_run_pipeline", lambda *args: pytest.fail("it started"))
+    results = tmp_path / "runs"
+    planned = sweep.plan(request(results, steps=36_000))
+    know_the_rate(results, planned.cells[0], steps_per_second=1.0)
+    argv = [*COMMAND[3:], *arguments(results, steps=36_000)]
+    assert command_line.main(argv) == command_line.EXIT_USER_ERROR
+    output = capsys.readouterr()
+    assert "Estimate: " in output.out
+    assert "more than MAX_HOURS=4" in output.err
+    assert output.err.count("\n") == 1
+
+
+@pytest.fixture
+def running(tmp_path, slow_tensorflow):
+    """A sweep of two cells in the middle of its training."""
+    results = tmp_path / "runs"
+    planned = sweep.plan(request(results))
+    for cell in planned.cells:
+        know_the_rate(results, cell)
+    process = subprocess.Popen(
+        [*COMMAND, *arguments(results)],
+        cwd=ROOT,
+        env=slow_tensorflow.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    slow_tensorflow.wait_until_imported(min(2, slots.usable_cores()))
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
+    running, slow_tensorflow, tmp_path, number
+):
+    running.send_signal(number)
+    output, error = running.communicate(timeout=30)
+    assert running.returncode == command_line.EXIT_INTERRUPTED
+    assert error == "\nieg: interrupted; the same command goes on where it stopped\n"
+    assert "starting" in output
+    slow_tensorflow.wait_until_ended()
+    assert not list((tmp_path / "runs").rglob("failure.json"))
+
+
+def test_a_killed_sweep_leaves_no_process(running, slow_tensorflow, tmp_path):
+    running.kill()
+    running.communicate()
+    slow_tensorflow.wait_until_ended()
+    assert not list((tmp_path / "runs").rglob("failure.json"))
