@@ -30,6 +30,7 @@ from ieg_core.training.evaluation import Evaluation, build_predictor, measure
 from ieg_core.training.export import export_model
 from ieg_core.training.loop import Moment, train
 from ieg_core.training.step import initial_state
+from ieg_core.training.tensorboard import open_scalars
 
 TELL_SECONDS = 1.0
 
@@ -92,16 +93,18 @@ def train_here(
     backend.start(runtime)
     write_progress(folder, "starting", None, record["num_steps"])
     told = 0.0
+    with open_scalars(folder / "tensorboard") as append_scalars:
 
-    def tell(moment: Moment) -> None:
-        nonlocal told
-        watch(moment)
-        if time.monotonic() - told >= TELL_SECONDS or moment.step == moment.num_steps:
-            write_progress(folder, "training", moment, moment.num_steps)
-            write_json_atomic(folder / "curves.json", moment.curves)
-            told = time.monotonic()
+        def tell(moment: Moment) -> None:
+            nonlocal told
+            watch(moment)
+            append_scalars(moment.curves)
+            if time.monotonic() - told >= TELL_SECONDS or moment.step == moment.num_steps:
+                write_progress(folder, "training", moment, moment.num_steps)
+                write_json_atomic(folder / "curves.json", moment.curves)
+                told = time.monotonic()
 
-    trained = train(config, overlay, source, folder, cell, runtime, tell)
+        trained = train(config, overlay, source, folder, cell, runtime, tell)
     export_model(folder / "model.keras", config, overlay, trained.state)
     training = {
         "steps": record["num_steps"],

@@ -22,13 +22,16 @@ MIN_SECONDS = 2.0
 MIN_STEPS = 2
 
 
-def synthetic_call(config: Config, base: str, length: int) -> Callable[[int], None]:
+def synthetic_call(
+    config: Config, base: str, length: int, batch_norm: str = "auto"
+) -> Callable[[int], None]:
     """Builds a compiled training loop over synthetic data.
 
     Args:
       config: What to train.
       base: The base data set, for image shape and number of classes.
       length: Steps of a call at most.
+      batch_norm: Kernel of the BatchNorm layers (ieg_core.models.build).
 
     Returns:
       A function that runs so many steps, at most `length`.
@@ -64,6 +67,7 @@ def synthetic_call(config: Config, base: str, length: int) -> Callable[[int], No
         num_classes,
         shape,
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
+        batch_norm=batch_norm,
     )
     network = build_network(model, config.optimizer.weight_decay)
     step = build_step(method, network, config, num_classes)
