@@ -55,24 +55,27 @@ class BatchNormalization(keras.layers.Layer):
         self.synchronized = synchronized
         self.momentum = momentum
         self.epsilon = epsilon
-        # Moments need the variables' precision, so the kernel casts, not the layer's policy.
-        self.autocast = False
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the four variables [ch]."""
-        shape = (input_shape[-1],)
-        self.gamma = self.add_weight(shape=shape, initializer="ones", name="gamma")
-        self.beta = self.add_weight(shape=shape, initializer="zeros", name="beta")
-        self.moving_mean = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="moving_mean"
-        )
-        self.moving_variance = self.add_weight(
-            shape=shape, initializer="ones", trainable=False, name="moving_variance"
-        )
+        for name, initializer, trainable in (
+            ("gamma", "ones", True),
+            ("beta", "zeros", True),
+            ("moving_mean", "zeros", False),
+            ("moving_variance", "ones", False),
+        ):
+            variable = self.add_weight(
+                shape=(input_shape[-1],),
+                initializer=initializer,
+                trainable=trainable,
+                # With a bfloat16 policy the moments must stay float32.
+                autocast=False,
+                name=name,
+            )
+            setattr(self, name, variable)
 
     def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
         """Normalizes x [B, H, W, ch]; with `training` also moves the statistics."""
-        x = ops.cast(x, self.compute_dtype)
         if not training:
             scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
             offset = self.beta - self.moving_mean * scale

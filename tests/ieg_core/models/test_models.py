@@ -108,7 +108,24 @@ def test_moving_statistics_by_hand() -> None:
     )
 
 
-def test_a_pixel_does_not_depend_on_the_batch_in_inference() -> None:
+def test_statistics_keep_float32_under_a_bfloat16_policy() -> None:
+    layer = models.BatchNormalization(dtype="mixed_bfloat16")
+    rng = np.random.default_rng(0)
+    x = keras.ops.cast(rng.normal(3.0, 2.0, (8, 8, 8, 2)), "bfloat16")
+    y = layer(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+    rounded = convert_to_numpy(keras.ops.cast(x, "float32"))
+    # Moments rounded to bfloat16 would be wrong in the third digit.
+    mean, variance = rounded.mean((0, 1, 2)), rounded.var((0, 1, 2))
+    np.testing.assert_allclose(convert_to_numpy(layer.moving_mean), 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        convert_to_numpy(layer.moving_variance), 0.9 + 0.1 * variance, rtol=1e-5
+    )
+    y = layer(x, training=False)
+    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
+
+
+def test_a_prediction_does_not_depend_on_the_batch_in_inference() -> None:
     model = _filled("preact8", DIGITS)
     images = _images(DIGITS)
     whole = model(images, training=False)[0]
