@@ -130,14 +130,24 @@ def accuracy_text(accuracy: float | None) -> str:
     return "" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
-def summary(cells: Sequence[CellProgress], elapsed: float) -> str:
-    """Says in one line how far all cells are."""
+def summary(cells: Sequence[CellProgress], elapsed: float, expected: float = 0.0) -> str:
+    """Says in one line how far all cells are.
+
+    Args:
+      cells: All cells.
+      elapsed: Seconds since the start.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
+
+    Returns:
+      For example "2 of 6 cells finished, 2 running, 0:36 of about 1:20".
+    """
     count = {state: sum(c.state == state for c in cells) for state in (FINISHED, FAILED)}
     running = sum(c.is_running for c in cells)
     parts = [f"{count[FINISHED]} of {len(cells)} cells finished", f"{running} running"]
     if count[FAILED]:
         parts.append(f"{count[FAILED]} failed")
-    return ", ".join([*parts, f"{duration(elapsed)} elapsed"])
+    time_text = f"of about {duration(expected)}" if expected > elapsed else "elapsed"
+    return ", ".join([*parts, f"{duration(elapsed)} {time_text}"])
 
 
 def line(cell: CellProgress) -> str:
@@ -152,7 +162,9 @@ def line(cell: CellProgress) -> str:
     return f"{text}: {cell.reason}" if cell.reason else text
 
 
-def table(cells: Sequence[CellProgress], elapsed: float, height: int) -> Group:
+def table(
+    cells: Sequence[CellProgress], elapsed: float, height: int, expected: float = 0.0
+) -> Group:
     """Lays out the cells for a terminal, the summary below them.
 
     Args:
@@ -160,6 +172,7 @@ def table(cells: Sequence[CellProgress], elapsed: float, height: int) -> Group:
       elapsed: Seconds since the start.
       height: Lines of the terminal. Where the cells are more, those that run come first, then
         those that failed.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
 
     Returns:
       What rich draws.
@@ -187,7 +200,7 @@ def table(cells: Sequence[CellProgress], elapsed: float, height: int) -> Group:
             style=styles.get(cell.state, ""),
         )
     more = f"; {hidden} more not shown" if hidden else ""
-    return Group(grid, Text(summary(cells, elapsed) + more, style="bold"))
+    return Group(grid, Text(summary(cells, elapsed, expected) + more, style="bold"))
 
 
 def watch(
@@ -195,6 +208,7 @@ def watch(
     cells: Sequence[str],
     is_alive: Callable[[], bool],
     *,
+    expected: float = 0.0,
     stream: IO[str] | None = None,
     plain_seconds: float = PLAIN_SECONDS,
 ) -> list[CellProgress]:
@@ -207,6 +221,7 @@ def watch(
       results: The results root.
       cells: The cells' names, in the order to show.
       is_alive: Whether the process that runs them still runs.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
       stream: Where to write; standard output by default.
       plain_seconds: Seconds between the plain lines of a running cell.
 
@@ -225,7 +240,8 @@ def watch(
         alive = True
         while alive:
             alive = is_alive()
-            live.update(table(read(), time.time() - began, console.height), refresh=True)
+            elapsed = time.time() - began
+            live.update(table(read(), elapsed, console.height, expected), refresh=True)
             if alive:
                 time.sleep(LIVE_SECONDS)
     return read()

@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ieg_core import estimate, parent, progress, slots, sweep
 from ieg_core.errors import UserError
@@ -49,35 +50,36 @@ def run_sweep(options: Options) -> int:
     cores, memory = slots.usable_cores(), slots.usable_memory()
     shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_cell, cores, memory)
     print(f"Sweep {planned.sweep}: {_count(planned.cells, pending)}", flush=True)
-    if pending:
-        _accept_estimate(options, pending, shares)
-    code = _run_pipeline(options, planned, shares, at_once=len(shares) if pending else cores)
+    expected = _accept_estimate(options, pending, shares) if pending else 0.0
+    at_once = len(shares) if pending else cores
+    code = _run_pipeline(options, planned, shares, at_once, expected)
     return _conclude(root, planned, code)
 
 
 def _count(cells: Sequence[str], pending: Sequence[str]) -> str:
     done = len(cells) - len(pending)
-    plural = "s" if len(cells) != 1 else ""
-    finished = f", {done} of them finished already" if done else ""
-    return f"{len(cells)} cell{plural}{finished}"
+    return _several(len(cells), "cell") + (f", {done} of them finished already" if done else "")
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _accept_estimate(
     options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
-) -> None:
-    """Prints how long the cells will take.
+) -> float:
+    """Prints how long the cells will take, and returns it in seconds.
 
     Raises:
       UserError: Longer than MAX_HOURS.
     """
     share = shares[0]
-    device = f"{len(share.gpus)} GPU" if share.gpus else f"{share.threads} CPU thread"
-    plural = "s" if max(len(share.gpus), 0 if share.gpus else share.threads) > 1 else ""
     seconds = estimate.seconds_per_cell(options.results, pending, share)
     total = side_by_side((seconds[cell] for cell in pending), len(shares))
+    device = _several(len(share.gpus), "GPU") if share.gpus else _several(share.threads, "thread")
     print(
-        f"Estimate: {progress.duration(total)} from measured steps, {len(shares)} at once with "
-        f"{device}{plural} each",
+        f"Estimate: {progress.duration(total)} from measured steps; "
+        f"{len(shares)} at once, {device} each",
         flush=True,
     )
     if total > options.max_hours * 3600:
@@ -86,6 +88,7 @@ def _accept_estimate(
             f"MAX_HOURS={options.max_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
             "or SEEDS"
         )
+    return total
 
 
 def side_by_side(seconds: Iterable[float], at_once: int) -> float:
@@ -105,7 +108,11 @@ def side_by_side(seconds: Iterable[float], at_once: int) -> float:
 
 
 def _run_pipeline(
-    options: Options, planned: sweep.Plan, shares: Sequence[slots.Slot], at_once: int
+    options: Options,
+    planned: sweep.Plan,
+    shares: Sequence[slots.Slot],
+    at_once: int,
+    expected: float,
 ) -> int:
     """Runs the pipeline in a child process while showing how far the cells are.
 
@@ -133,7 +140,9 @@ def _run_pipeline(
             process_group=0,
         )
         stack.callback(_stop, child)
-        progress.watch(options.results, planned.cells, lambda: child.poll() is None)
+        progress.watch(
+            options.results, planned.cells, lambda: child.poll() is None, expected=expected
+        )
         return child.wait()
 
 
@@ -194,7 +203,7 @@ def _conclude(root: Path, planned: sweep.Plan, code: int) -> int:
     print()
     console.print(grid)
     found = headline(rows)
-    print("\n" + " ".join((found.sentence, *found.notes)))
+    console.print(Text("\n" + " ".join((found.sentence, *found.notes))))
     report = sweep_folder(root, planned.sweep) / "report"
     written = (report / "report.html").exists()
     if written:

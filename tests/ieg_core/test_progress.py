@@ -92,6 +92,8 @@ def test_a_line_of_a_running_cell():
 def test_the_summary_counts():
     cells = [CellProgress("a", state) for state in ("finished", "failed", "training", "waiting")]
     assert progress.summary(cells, 65) == "1 of 4 cells finished, 1 running, 1 failed, 1:05 elapsed"
+    assert progress.summary(cells[:1], 65, expected=80).endswith("0 running, 1:05 of about 1:20")
+    assert progress.summary(cells[:1], 65, expected=60).endswith("0 running, 1:05 elapsed")
 
 
 def rendered(cells, height):
