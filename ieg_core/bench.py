@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 
 from ieg_core import recipes, results
-from ieg_core.config import METHODS, override
+from ieg_core.config import override
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
+from ieg_core.settings import METHODS
 from ieg_core.slots import usable_cores
 from ieg_core.spec import parse
 

@@ -3,22 +3,17 @@
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ieg_core import network_names
-from ieg_core.errors import UserError, unknown_name
+from ieg_core.errors import UserError, require, unknown_name
+from ieg_core.settings import MethodSettings, SupervisedSettings, method_facts
 
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{name} must be {expected}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -31,10 +26,10 @@ class OptimizerConfig:
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
-        _require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "in [0, 1)")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
-        _require(0 <= self.ema_decay < 1, "optimizer.ema_decay", self.ema_decay, "in [0, 1)")
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "above 0")
+        require(0 <= self.momentum < 1, "optimizer.momentum", self.momentum, "in [0, 1)")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "at least 0")
+        require(0 <= self.ema_decay < 1, "optimizer.ema_decay", self.ema_decay, "in [0, 1)")
 
 
 @dataclass(frozen=True)
@@ -60,30 +55,28 @@ class ScheduleConfig:
         if self.name not in SCHEDULES:
             raise unknown_name("schedule", self.name, SCHEDULES)
         lengths = (self.num_steps, self.num_epochs, self.num_cycles)
-        _require(
+        require(
             sum(length > 0 for length in lengths) == 1 and min(lengths) >= 0,
             "schedule",
             dict(zip(("num_steps", "num_epochs", "num_cycles"), lengths, strict=True)),
             "given exactly one positive length of num_steps, num_epochs and num_cycles",
         )
-        _require(
+        require(
             self.num_cycles == 0 or self.name == "cosine_restarts",
             "schedule.num_cycles",
             self.num_cycles,
             "0 unless schedule.name is cosine_restarts",
         )
-        _require(
+        require(
             self.cycle_multiplier >= 1,
             "schedule.cycle_multiplier",
             self.cycle_multiplier,
             "at least 1",
         )
-        _require(0 < self.cycle_decay <= 1, "schedule.cycle_decay", self.cycle_decay, "in (0, 1]")
-        _require(0 < self.factor <= 1, "schedule.factor", self.factor, "in (0, 1]")
-        _require(
-            self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0"
-        )
-        _require(
+        require(0 < self.cycle_decay <= 1, "schedule.cycle_decay", self.cycle_decay, "in (0, 1]")
+        require(0 < self.factor <= 1, "schedule.factor", self.factor, "in (0, 1]")
+        require(self.warmup_epochs >= 0, "schedule.warmup_epochs", self.warmup_epochs, "at least 0")
+        require(
             list(self.boundary_fractions) == sorted(set(self.boundary_fractions))
             and all(0 < fraction < 1 for fraction in self.boundary_fractions),
             "schedule.boundary_fractions",
@@ -100,77 +93,7 @@ class AugmentationConfig:
     flip: bool = True
 
     def __post_init__(self) -> None:
-        _require(0 <= self.pad <= 64, "augmentation.pad", self.pad, "between 0 and 64 pixels")
-
-
-@dataclass(frozen=True)
-class SupervisedSettings:
-    """Plain training, also on the probe alone: Σ ℓ_i / B, with optional label smoothing."""
-
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        _require(
-            0 <= self.label_smoothing < 1,
-            "method.label_smoothing",
-            self.label_smoothing,
-            "in [0, 1)",
-        )
-
-
-@dataclass(frozen=True)
-class L2RSettings:
-    """Learning to reweight (arXiv 1803.09050): the look-ahead step α."""
-
-    lookahead_lr: float = 0.1
-
-    def __post_init__(self) -> None:
-        _require(self.lookahead_lr > 0, "method.lookahead_lr", self.lookahead_lr, "above 0")
-
-
-MethodSettings = SupervisedSettings | L2RSettings
-
-
-@dataclass(frozen=True)
-class MethodFacts:
-    """What planning must know of a method without importing a deep-learning framework.
-
-    Attributes:
-      settings: Its settings' class.
-      uses_probe: Whether it trains with the clean probe set.
-      trains_on_noisy: Whether it trains on the noisy set at all.
-      relative_cost: Time of a step in supervised steps, measured (docs/PERFORMANCE.md); estimates
-        use it until the machine has measured the method itself.
-      summary: One line for people.
-    """
-
-    settings: Callable[..., MethodSettings]
-    uses_probe: bool
-    trains_on_noisy: bool
-    relative_cost: float
-    summary: str
-
-
-METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
-    {
-        "supervised": MethodFacts(
-            SupervisedSettings, False, True, 1.0, "plain training on the noisy labels"
-        ),
-        "probe_only": MethodFacts(
-            SupervisedSettings, True, False, 1.0, "plain training on the clean probe set alone"
-        ),
-        "l2r": MethodFacts(
-            L2RSettings, True, True, 3.0, "learning to reweight examples (Ren et al., ICML 2018)"
-        ),
-    }
-)
-
-
-def method_facts(name: str) -> MethodFacts:
-    """Returns the facts of a method; raises UserError with the nearest names if there is none."""
-    if name not in METHODS:
-        raise unknown_name("method", name, METHODS)
-    return METHODS[name]
+        require(0 <= self.pad <= 64, "augmentation.pad", self.pad, "between 0 and 64 pixels")
 
 
 @dataclass(frozen=True)
@@ -209,13 +132,13 @@ class Config:
     def __post_init__(self) -> None:
         facts = method_facts(self.method)
         network_names.validate(self.network)
-        _require(self.seed >= 0, "seed", self.seed, "at least 0")
-        _require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
-        _require(self.evaluations > 0, "evaluations", self.evaluations, "at least 1")
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
+        require(self.evaluations > 0, "evaluations", self.evaluations, "at least 1")
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
         if facts.uses_probe:
-            _require(self.probe_per_class > 0, "probe_per_class", self.probe_per_class, "above 0")
+            require(self.probe_per_class > 0, "probe_per_class", self.probe_per_class, "above 0")
         elif self.probe_per_class != 0:
             raise UserError(
                 f"probe_per_class={self.probe_per_class} was asked for, but the method "

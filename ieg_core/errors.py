@@ -12,6 +12,12 @@ class UserError(ValueError):
     """
 
 
+def require(condition: bool, name: str, value: object, expected: str) -> None:
+    """Raises UserError, saying what `name` must be and what it was, unless the condition holds."""
+    if not condition:
+        raise UserError(f"{name} must be {expected}, got {value!r}")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Builds the error for a name that does not exist, nearest names first.
 

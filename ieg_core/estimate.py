@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core import results
-from ieg_core.config import METHODS
 from ieg_core.errors import UserError
+from ieg_core.settings import METHODS
 from ieg_core.slots import Slot
 from ieg_core.training.checkpoint import read_progress
 

@@ -6,15 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ieg_core.config import (
-    METHODS,
-    AugmentationConfig,
-    Config,
-    OptimizerConfig,
-    ScheduleConfig,
-    method_facts,
-)
+from ieg_core.config import AugmentationConfig, Config, OptimizerConfig, ScheduleConfig
 from ieg_core.errors import UserError, unknown_name
+from ieg_core.settings import METHODS, method_facts
 from ieg_core.spec import DatasetSpec
 
 

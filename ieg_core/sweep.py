@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core import recipes, results
-from ieg_core.config import Config, from_dict, method_facts, override, to_dict
+from ieg_core.config import Config, from_dict, override, to_dict
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.length import num_steps, steps_per_epoch
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
+from ieg_core.settings import method_facts
 from ieg_core.spec import DatasetSpec, combine
 
 MAX_CELLS = 1000

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.config import Config, SupervisedSettings
+from ieg_core.config import Config
 from ieg_core.losses import smooth_labels, softmax_cross_entropy
 from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
+from ieg_core.settings import SupervisedSettings
 
 
 def update_on(

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from ieg_core import config, spec
+from ieg_core import spec
 from ieg_core.errors import UserError
 from ieg_core.results import cell_folder, overlays_folder, read_json, sweep_folder
 
@@ -100,7 +100,7 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
       sweep: The sweep's name.
 
     Returns:
-      The sweep; its cells sorted by data set, noise rate, method (as in `config.METHODS`), seed.
+      The sweep; its cells sorted by data set, noise rate, method (as in `settings.METHODS`), seed.
 
     Raises:
       UserError: There is no such sweep, or its plan cannot be read.
@@ -181,8 +181,8 @@ def sort_key(row: Row) -> tuple[Any, ...]:
 
 
 def method_key(method: str | None) -> tuple[int, str]:
-    """Returns a sort key: methods in `config.METHODS`' order, then unknown ones by name."""
-    known = list(config.METHODS)
+    """Returns a sort key: methods in `settings.METHODS`' order, then unknown ones by name."""
+    known = list(method_settings.METHODS)
     return (known.index(method) if method in known else len(known), str(method))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from ieg_core import config
+from ieg_core import settings
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
 from ieg_core.report.charts import Chart, Style, styles
 from ieg_core.report.matrix import Confusion, build_confusion
@@ -107,7 +107,7 @@ def render(sweep: Sweep) -> str:
     cells = {cell.row["cell"]: cell for cell in sweep.cells}
     labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
     # A method keeps its colour whichever others are beside it.
-    looks = styles(list(dict.fromkeys([*config.METHODS, *(label for label, _ in labels)])))
+    looks = styles(list(dict.fromkeys([*settings.METHODS, *(label for label, _ in labels)])))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -257,7 +257,7 @@ def _wrong(group: Group) -> str:
 
 
 def _summary(method: str) -> str:
-    return config.METHODS[method].summary if method in config.METHODS else ""
+    return settings.METHODS[method].summary if method in settings.METHODS else ""
 
 
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ieg_core import config
+from ieg_core import settings
 from ieg_core.report.cells import FINISHED, Row, family
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -232,7 +232,7 @@ def _telling_dataset(done: Sequence[Group]) -> str:
 
 
 def _trains_on_noisy(method: str) -> bool:
-    return method not in config.METHODS or config.METHODS[method].trains_on_noisy
+    return method not in settings.METHODS or settings.METHODS[method].trains_on_noisy
 
 
 def _mean(group: Group) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ieg_core.config import Config, method_facts
+from ieg_core.config import Config
 from ieg_core.data import draws as host
 from ieg_core.data.overlay import Overlay
+from ieg_core.settings import method_facts
 
 Arrays = dict[str, np.ndarray]
 

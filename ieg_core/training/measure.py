@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ieg_core.classes import BASES
-from ieg_core.config import Config, SupervisedSettings, from_dict
+from ieg_core.config import Config, from_dict
 from ieg_core.runtime import Runtime, set_environment
+from ieg_core.settings import SupervisedSettings
 
 MIN_SECONDS = 2.0
 MIN_STEPS = 2

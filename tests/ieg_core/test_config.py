@@ -5,8 +5,9 @@ import json
 import pytest
 
 from ieg_core import recipes
-from ieg_core.config import METHODS, Config, from_dict, override, settable_keys, to_dict
+from ieg_core.config import Config, from_dict, override, settable_keys, to_dict
 from ieg_core.errors import UserError
+from ieg_core.settings import METHODS
 from ieg_core.spec import parse
 
 

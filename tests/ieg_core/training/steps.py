@@ -11,8 +11,9 @@ import sys
 import numpy as np
 
 from ieg_core import recipes
-from ieg_core.config import METHODS, Config, override
+from ieg_core.config import Config, override
 from ieg_core.runtime import Runtime, set_environment
+from ieg_core.settings import METHODS
 from ieg_core.spec import parse
 
 BATCH_SIZE, LENGTH = 40, 4

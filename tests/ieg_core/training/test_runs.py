@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ieg_core.config import METHODS
+from ieg_core.settings import METHODS
 from ieg_core.training.loop import spans
 from tests.backends import run_on
 
