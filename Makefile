@@ -80,5 +80,5 @@ clean: ## remove caches and what was built; results and .venv stay
 distclean: clean ## also remove .venv
 	@rm -rf .venv
 
-$(READY): requirements.lock pyproject.toml scripts/set_up.py
+$(READY): requirements.lock requirements-gpu.lock pyproject.toml scripts/set_up.py
 	@$(PYTHON) scripts/set_up.py

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `.venv` hold exactly what requirements.lock names; needs only Python, venv and pip.
+"""Makes `.venv` hold exactly what a lock file names; needs only Python, venv and pip.
 
 1. `python3 -m venv .venv`
 2. pip installs uv alone, at the version and hashes of the lock file
@@ -13,15 +13,17 @@ certificates, a proxy) is handed on to uv, which has a configuration of its own.
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 VENV = Path(".venv")
 LOCK = Path("requirements.lock")
+GPU_LOCK = Path("requirements-gpu.lock")  # the same, and CUDA's libraries
 STAMP = VENV / ".ready"
 MINIMUM_PYTHON = (3, 11)
 
@@ -145,30 +147,54 @@ def install_uv(python: Path) -> Path:
     return uv
 
 
+def has_gpu() -> bool:
+    """Returns whether this machine has an NVIDIA GPU and its driver."""
+    if shutil.which("nvidia-smi") is None:
+        return False
+    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return "GPU 0" in answer.stdout
+
+
+def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
+    """Makes the environment hold what `lock` names and nothing else, and this package, editable."""
+    target = ("--quiet", "--python", python)
+    _run(uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", lock, env=env)
+    own = ("--offline", "--no-deps", "--no-build-isolation", "--editable", ".")
+    _run(uv, "pip", "install", *target, *own, env=env)
+    STAMP.touch()
+
+
+def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
+    """Writes both lock files from pyproject.toml, the GPU's with the versions of the other."""
+    sources = ("pyproject.toml", "--group", "dev", "--extra", "jax")
+    scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
+    form = ("--custom-compile-command", "make lock", "--quiet")
+    _run(uv, "pip", "compile", *sources, *scope, *form, "-o", LOCK, *arguments, env=env)
+    same = ("--extra", "gpu", "--constraint", LOCK)
+    _run(uv, "pip", "compile", *sources, *scope, *form, *same, "-o", GPU_LOCK, env=env)
+
+
 def main() -> None:
-    """Sets up `.venv` and leaves the stamp that tells `make` so; with "lock", pins anew instead."""
+    """Sets up `.venv` and leaves the stamp that tells `make` so.
+
+    With "gpu" as argument CUDA's libraries too, as on a machine with a GPU; with "lock" it pins the
+    dependencies anew instead.
+    """
     if sys.version_info < MINIMUM_PYTHON:
         raise SystemExit(
             f"set-up: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
             "choose one with PYTHON=/path/to/python3.11"
         )
-    locking = sys.argv[1:2] == ["lock"]
-    if not locking:
+    task = sys.argv[1] if len(sys.argv) > 1 else ""
+    if task != "lock":
         print("Setting up .venv (once; a minute or two, most of it downloads) ...", flush=True)
     python = make_environment()
     uv = install_uv(python)
     env = uv_environment(pip_configuration(python), os.environ)
-    if locking:
-        sources = ("pyproject.toml", "--group", "dev", "--extra", "jax")
-        scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
-        form = ("--custom-compile-command", "make lock", "--quiet", "--output-file", LOCK)
-        _run(uv, "pip", "compile", *sources, *scope, *form, *sys.argv[2:], env=env)
-        return
-    target = ("--quiet", "--python", python)
-    _run(uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", LOCK, env=env)
-    own = ("--offline", "--no-deps", "--no-build-isolation", "--editable", ".")
-    _run(uv, "pip", "install", *target, *own, env=env)
-    STAMP.touch()
+    if task == "lock":
+        pin(uv, env, sys.argv[2:])
+    else:
+        install(uv, python, GPU_LOCK if task == "gpu" or has_gpu() else LOCK, env)
 
 
 if __name__ == "__main__":
