@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ieg_core import settings as method_settings
 from ieg_core import spec
 from ieg_core.errors import UserError
 from ieg_core.results import cell_folder, overlays_folder, read_json, sweep_folder
