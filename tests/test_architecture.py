@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree keeps the shape that docs and contracts promise."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CODE = ("ieg_core", "components", "pipelines", "scripts")
+
+
+def tracked(*patterns: str) -> list[Path]:
+    command = ["git", "ls-files", "-z", "--", *patterns]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:ieg_core", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_import_contracts_hold():
+    linter = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run(
+        [linter, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("package", ["kfp", "kubernetes"])
+def test_the_science_is_importable_without(package):
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in sorted((ROOT / "ieg_core").rglob("*.py"))
+        # One backend's modules can be imported under that backend alone.
+        if "jax" not in path.name
+    ]
+    code = f"import sys, importlib; sys.modules[{package!r}] = None\n"
+    code += f"for name in {modules!r}: importlib.import_module(name)"
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_planning_and_reports_import_no_deep_learning_framework():
+    light = (
+        "spec config recipes results sweep estimate worker progress slots parent cli report data"
+    )
+    code = "import sys\n"
+    code += "".join(f"import ieg_core.{name}\n" for name in light.split())
+    code += "import pipelines.run, pipelines.options\n"
+    code += "heavy = {'tensorflow', 'keras', 'jax', 'kfp', 'sklearn', 'matplotlib'}\n"
+    code += "print(sorted(heavy & set(sys.modules)))"
+    done = run(code)
+    assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_components_import_only_kfp_and_the_standard_library_at_the_top():
+    """A component's source is copied alone; and importing them must not load the science."""
+    allowed = {"kfp", "components", *sys.stdlib_module_names}
+    for path in tracked("components/*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                names = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names = {str(node.module).split(".")[0]}
+            else:
+                continue
+            assert names <= allowed, f"{path}: {names - allowed}"
+
+
+def test_a_component_is_thin():
+    """A body parses, calls and returns: no more than 15 statements."""
+    for path in tracked("components/*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                body = [child for child in ast.walk(node) if isinstance(child, ast.stmt)]
+                assert len(body) - 2 <= 15, path  # without the def and the docstring
+
+
+@pytest.mark.parametrize("folder", [*CODE, "tests"])
+def test_every_file_begins_with_its_licence_and_has_a_size_to_read(folder):
+    files = tracked(f"{folder}/*.py")
+    assert files
+    for path in files:
+        lines = path.read_text().splitlines()
+        assert lines[0] == "# SPDX-License-Identifier: Apache-2.0", path
+        if folder != "tests":
+            assert len(lines) < 400, path
+
+
+def test_no_file_tells_of_the_machine_that_it_was_written_on():
+    private = re.compile(r"/(root|work|opt)/\w|file:///|@[\w.]+\.internal")
+    for path in tracked():
+        if path == Path(__file__) or path.suffix in (".png", ".npz"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            assert not private.search(line), f"{path}:{number}: {line}"
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])
+def test_the_lock_files_hold_names_versions_and_hashes_and_no_address(name):
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    entries = re.split(r"\n(?=[a-z0-9])", text.partition("\n    make lock\n")[2] or text)
+    packages = [entry for entry in entries if re.match(r"[a-z0-9.-]+==", entry)]
+    assert len(packages) > 100
+    for entry in packages:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def test_the_gpu_lock_is_the_other_and_cudas_libraries():
+    def versions(name: str) -> set[str]:
+        return set(re.findall(r"^[a-z0-9.-]+==\S+", (ROOT / name).read_text(), re.MULTILINE))
+
+    plain, gpu = versions("requirements.lock"), versions("requirements-gpu.lock")
+    assert plain < gpu
+    assert all(entry.startswith("nvidia-") for entry in gpu - plain)
+
+
+def test_the_cluster_base_names_no_namespace_and_no_image_tag():
+    for path in tracked("k8s/base/*.yaml"):
+        for document in yaml.safe_load_all(path.read_text()):
+            assert "namespace" not in document
+            assert "namespace" not in document.get("metadata", {})
+            assert "images" not in document

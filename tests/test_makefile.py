@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front door: targets, their help, their variables, and when set-up runs."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+_spec = importlib.util.spec_from_file_location("set_up", ROOT / "scripts" / "set_up.py")
+assert _spec is not None
+assert _spec.loader is not None
+set_up = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(set_up)
+
+
+def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    # A make that runs the tests hands its own flags and variables down.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def phony_targets() -> set[str]:
+    (line,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return set(line.split())
+
+
+def test_make_alone_prints_every_target_with_a_line_of_help():
+    lines = make().stdout.splitlines()
+    helped = {line.split()[1]: line.split(maxsplit=2)[2] for line in lines if "  make " in line}
+    assert helped.keys() == phony_targets()
+    assert all(len(text) > 10 for text in helped.values())
+    assert max(map(len, lines)) <= 100
+
+
+def sweep_arguments(*variables: str) -> dict[str, str]:
+    """Returns the options that `make sweep` hands on, read by a real shell."""
+    printed = make("-n", "sweep", *variables).stdout
+    command = printed[printed.index(".venv/bin/python") :].replace("\\\n", " ")
+    script = command.replace(".venv/bin/python", "printf '%s\\0'", 1)
+    words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    options = [word for word in words.split("\0") if word.startswith("--")]
+    return dict(option.removeprefix("--").split("=", 1) for option in options)
+
+
+def test_the_variables_of_sweep_have_their_defaults():
+    assert sweep_arguments() == {
+        "dataset": "digits_uniform",
+        "noise": "",
+        "methods": "supervised,probe_only,l2r",
+        "seeds": "0",
+        "recipe": "",
+        "network": "",
+        "steps": "",
+        "set": "",
+        "data-dir": "./data",
+        "out": "runs",
+        "max-hours": "4",
+        "devices": "auto",
+        "gpus-per-cell": "1",
+    }
+
+
+@pytest.mark.parametrize("value", ["0.2,0.4", "-1", "a b", "it's", '"; exit 3; "', "`id`", "*"])
+def test_a_value_arrives_as_it_was_typed(value):
+    assert sweep_arguments(f"NOISE={value}", f"SET={value}")["noise"] == value
+
+
+def test_a_variable_of_the_callers_environment_is_no_setting(monkeypatch):
+    monkeypatch.setenv("OUT", "elsewhere")
+    assert sweep_arguments()["out"] == "runs"
+
+
+def test_the_readme_explains_each_variable_with_its_default():
+    table = dict(
+        re.findall(r"^\| `([A-Z_]+)` \| ([^|]*)\|", (ROOT / "README.md").read_text(), re.M)
+    )
+    names = {key.upper().replace("-", "_"): value for key, value in sweep_arguments().items()}
+    assert table.keys() == names.keys()
+    for name, value in names.items():
+        assert not value or f"`{value}`" in table[name], name
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout whose set-up is a stand-in that only leaves the stamp."""
+    for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "set_up.py").write_text(
+        "import pathlib\n"
+        "pathlib.Path('.venv').mkdir(exist_ok=True)\n"
+        "pathlib.Path('.venv/.ready').touch()\n"
+        "print('set up')\n"
+    )
+    return tmp_path
+
+
+def test_set_up_runs_once(checkout):
+    assert make("setup", folder=checkout).stdout == "set up\n"
+    assert "Nothing to be done" in make("setup", folder=checkout).stdout
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "pyproject.toml", "scripts/set_up.py"])
+def test_set_up_runs_again_when_what_it_installs_changed(checkout, name):
+    make("setup", folder=checkout)
+    stamp = (checkout / ".venv" / ".ready").stat().st_mtime
+    os.utime(checkout / name, (stamp + 5, stamp + 5))
+    assert make("setup", folder=checkout).stdout == "set up\n"
+
+
+@pytest.mark.parametrize("target", ["sweep", "test", "test-all", "lint", "bench", "compile"])
+def test_every_target_that_needs_it_is_set_up_first(checkout, target):
+    assert make("-n", target, folder=checkout).stdout.startswith("python3 scripts/set_up.py\n")
+
+
+def test_clean_keeps_results_and_environment(checkout):
+    kept = ["runs/cells/a/result.json", ".venv/bin/python", "data/x", ".venv/lib/__pycache__/y"]
+    lost = ["build/x.yaml", ".mypy_cache/x", "ieg_core/__pycache__/x.pyc", "ieg_core.egg-info/x"]
+    for name in kept + lost:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    assert make("clean", folder=checkout).returncode == 0
+    assert [name for name in kept + lost if (checkout / name).exists()] == kept
+
+
+def test_ci_runs_what_the_readme_tells_a_developer_to_run():
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    commands = [line for line in lines if line.startswith("make ")]
+    assert commands == ["make lint", "make test"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    readme = (ROOT / "README.md").read_text()
+    assert "make lint test" in readme
+
+
+def test_the_lock_files_entry_of_one_package_is_found_whole():
+    lock = "# made\nuv-build==1 \\\n    --hash=sha256:aa\nuv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n    # via x\nzip==3\n"  # noqa: E501
+    expected = "uv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"
+    assert set_up.locked_requirement(lock, "uv") == expected
+    with pytest.raises(SystemExit, match="pins no pip"):
+        set_up.locked_requirement(lock, "pip")
+
+
+def test_both_lock_files_pin_what_set_up_starts_with():
+    for name in (set_up.LOCK, set_up.GPU_LOCK):
+        text = (ROOT / name).read_text()
+        assert "--hash=sha256:" in set_up.locked_requirement(text, "uv")
+        assert "--hash=sha256:" in set_up.locked_requirement(text, "setuptools")
+
+
+def test_pips_environment_wins_over_its_files():
+    listing = (
+        ":env:.timeout='180'\nglobal.timeout='15'\nglobal.index-url='https://mirror.example/simple'\n"
+        "install.no-deps='true'\nglobal.extra-index-url='a\\nb'\n"
+    )
+    assert set_up.read_pip_configuration(listing) == {
+        "timeout": "180",
+        "index-url": "https://mirror.example/simple",
+        "no-deps": "true",
+        "extra-index-url": "a\nb",
+    }
+
+
+def test_uv_looks_where_pip_looks(tmp_path):
+    here = tmp_path / "my wheels"
+    here.mkdir()
+    pip = {
+        "index-url": "https://mirror.example/simple",
+        "extra-index-url": f"https://two.example/simple\n{here.as_uri()} file:///nowhere/simple",
+        "find-links": f"{tmp_path} /nowhere/wheels",
+        "cert": "/etc/ca.pem",
+        "proxy": "http://proxy.example:3128",
+        "trusted-host": "mirror.example",
+        "default-timeout": "180",
+    }
+    assert set_up.uv_environment(pip, {"HOME": "/home/me"}) == {
+        "HOME": "/home/me",
+        "UV_DEFAULT_INDEX": "https://mirror.example/simple",
+        "UV_INDEX": f"https://two.example/simple {here.as_uri()}",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": str(tmp_path),
+        "UV_INSECURE_HOST": "mirror.example",
+        "UV_HTTP_TIMEOUT": "180",
+        "SSL_CERT_FILE": "/etc/ca.pem",
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        "HTTP_PROXY": "http://proxy.example:3128",
+    }
+
+
+def test_what_is_set_for_uv_stays():
+    environ = {"UV_DEFAULT_INDEX": "https://mine.example", "SSL_CERT_FILE": "/mine.pem"}
+    found = set_up.uv_environment({"index-url": "https://pip.example", "cert": "/pip.pem"}, environ)
+    assert found == {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [("GPU 0: NVIDIA H200 (UUID: GPU-1)", True), ("No devices were found", False), (None, False)],
+)
+def test_a_gpu_is_one_that_the_driver_lists(tmp_path, monkeypatch, answer, expected):
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if answer is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    else:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\necho '{answer}'\n")
+        program.chmod(0o755)
+    assert set_up.has_gpu() is expected
