@@ -14,6 +14,7 @@ from ieg_core.settings import MethodSettings, SupervisedSettings, method_facts
 
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
+STRONG_POLICIES = ("autoaugment", "autoaugment_imagenet", "randaugment", "digits")
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,29 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """The weak view: zero-padding by `pad` pixels a side, a random crop back, a random mirror."""
+    """The views of an image that a step trains on.
+
+    Attributes:
+      pad: Of the weak view: black pixels added on each side before a random crop back.
+      flip: Whether both views are mirrored with probability ½.
+      strong: Policy of the strong view, one of STRONG_POLICIES.
+      strong_pad: Of the strong view: mid-grey pixels added on each side before the crop.
+      cutout: Side in pixels of the square blanked in the strong view; 0 for none.
+    """
 
     pad: int = 2
     flip: bool = True
+    strong: str = "autoaugment"
+    strong_pad: int = 4
+    cutout: int = 16
 
     def __post_init__(self) -> None:
-        require(0 <= self.pad <= 64, "augmentation.pad", self.pad, "between 0 and 64 pixels")
+        if self.strong not in STRONG_POLICIES:
+            raise unknown_name("strong augmentation", self.strong, STRONG_POLICIES)
+        for name in ("pad", "strong_pad"):
+            pixels = getattr(self, name)
+            require(0 <= pixels <= 64, f"augmentation.{name}", pixels, "between 0 and 64 pixels")
+        require(self.cutout >= 0, "augmentation.cutout", self.cutout, "at least 0 pixels")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation on the device, of whole batches, by draws that come from the host."""
+"""The weak view, and the scale that networks expect."""
 
 from typing import Any
 

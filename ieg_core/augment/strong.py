@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The strong view: operations of an augmentation policy, then crop, mirror and Cutout."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ieg_core.augment.geometric import warp
+from ieg_core.augment.pointwise import apply
+from ieg_core.config import AugmentationConfig
+from ieg_core.data.policies import possible_operations
+
+Tensor = Any
+
+
+def strong_view(images: Tensor, draws: Mapping[str, Tensor], config: AugmentationConfig) -> Tensor:
+    """Makes the strong view of raw images, each by its own draw.
+
+    Stage s applies operation s to the grey levels, then affine map s to the positions, of which one
+    at most does anything except in the digits policy; the last stage has no operation, and its map
+    crops and mirrors.
+
+    Args:
+      images: The raw images, uint8 [B, H, W, ch], ch 1 or 3.
+      draws: Their rows of what `ieg_core.data.strong_draws.strong_view_draws` returns.
+      config: The policy that they were drawn by.
+
+    Returns:
+      uint8 [B, H, W, ch].
+    """
+    operation, level = draws["operation"], draws["level"]
+    affine, erase = draws["affine"], draws["erase"]
+    possible = possible_operations(config.strong)
+    for stage in range(affine.shape[1]):
+        if stage < operation.shape[1]:
+            images = apply(images, operation[:, stage], level[:, stage], possible)
+        images = warp(images, affine[:, stage], erase[:, stage])
+    return images
