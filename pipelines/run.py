@@ -52,8 +52,9 @@ def run_sweep(options: Options) -> int:
     print(f"Sweep {planned.sweep}: {_count(planned.cells, pending)}", flush=True)
     expected = _accept_estimate(options, pending, shares) if pending else 0.0
     at_once = len(shares) if pending else cores
+    began = time.time()
     code = _run_pipeline(options, planned, shares, at_once, expected)
-    return _conclude(root, planned, code)
+    return _conclude(root, planned, code, began)
 
 
 def _count(cells: Sequence[str], pending: Sequence[str]) -> str:
@@ -192,8 +193,14 @@ def run_child(scratch: Path) -> None:
     local.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
 
 
-def _conclude(root: Path, planned: sweep.Plan, code: int) -> int:
+def _conclude(root: Path, planned: sweep.Plan, code: int, began: float) -> int:
     """Prints the results table and where everything lies; returns the exit code."""
+    page = sweep_folder(root, planned.sweep) / "report" / "report.html"
+    if not page.exists() or page.stat().st_mtime < began:
+        log = log_path(root, planned)
+        words = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        print(f"the pipeline failed before its report: {words} ({log})", file=sys.stderr)
+        return EXIT_FAILED
     rows = load_sweep(root, planned.sweep).rows
     table = results_table(rows)
     grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
@@ -204,10 +211,7 @@ def _conclude(root: Path, planned: sweep.Plan, code: int) -> int:
     console.print(grid)
     found = headline(rows)
     console.print(Text("\n" + " ".join((found.sentence, *found.notes))))
-    report = sweep_folder(root, planned.sweep) / "report"
-    written = (report / "report.html").exists()
-    if written:
-        print(f"Report: {root / 'latest' / 'report' / 'report.html'}")
+    print(f"Report: {root / 'latest' / 'report' / 'report.html'}", flush=True)
     lost = [row for row in rows if row["status"] != "finished"]
     for row in lost:
         log = root / row["run_directory"] / "log.txt"

@@ -208,6 +208,22 @@ def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
     assert "Inner task failed: 'verdict'" in log
 
 
+def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
+    results = tmp_path / "runs"
+    planned = sweep.plan(request(results))
+    for cell in planned.cells:
+        finish(results, cell)
+    (results / "sweeps" / planned.sweep / "report").write_text("in the way of the report")
+    done = sweep_process(*arguments(results))
+    assert done.returncode == 1
+    log = results / "sweeps" / planned.sweep / "log.txt"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("the pipeline failed before its report: RuntimeError: Pipeline")
+    assert "Inner task failed: 'report'" in line
+    assert line.endswith(f"({log})")
+    assert "cannot write results under" in log.read_text()
+
+
 def test_cells_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):
     """Each cell waits until both have come; then both fail, having seen their threads."""
     results = tmp_path / "runs"
@@ -300,7 +316,7 @@ def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
     output, error = running.communicate(timeout=30)
     assert running.returncode == command_line.EXIT_INTERRUPTED
     assert error == "\nieg: interrupted; the same command goes on where it stopped\n"
-    assert "starting" in output
+    assert output.startswith("Sweep ")
     slow_tensorflow.wait_until_ended()
     assert not list((tmp_path / "runs").rglob("failure.json"))
 
