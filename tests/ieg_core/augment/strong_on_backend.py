@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run by `test_strong_view.py` under each backend: compiled strong views of every policy.
+
+KERAS_BACKEND=jax python tests/ieg_core/augment/strong_on_backend.py OUT.npz
+"""
+
+import sys
+
+import numpy as np
+from keras import ops
+
+from ieg_core import augment, backend
+from ieg_core.config import STRONG_POLICIES, AugmentationConfig
+from ieg_core.data.draws import generator
+from ieg_core.data.strong_draws import strong_view_draws
+from ieg_core.runtime import Runtime
+from tests.ieg_core.augment import pictures
+
+backend.start(Runtime())
+arrays = {}
+for policy in STRONG_POLICIES:
+    images = np.repeat(pictures.grey() if policy == "digits" else pictures.colour(), 8, axis=0)
+    config = AugmentationConfig(strong=policy, cutout=3 if policy == "digits" else 16)
+    drawn = strong_view_draws(generator(0, policy), len(images), config, images.shape[1:])
+
+    def view(images, draws, config=config):
+        return augment.strong_view(images, draws, config)
+
+    arrays[policy] = ops.convert_to_numpy(backend.compile_function(view)(images, drawn))
+np.savez(sys.argv[1], **arrays)
