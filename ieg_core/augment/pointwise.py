@@ -61,7 +61,7 @@ def apply(
 
 
 def smooth(pixels: Tensor) -> Tensor:
-    """Smooths as Pillow's SMOOTH: ⌊(Σ of the 3×3 neighbours + 4·centre) / 13 + ½⌋, edges copied.
+    """Smooths as Pillow's SMOOTH: ⌊(Σ of the 3×3 pixels + 4·centre) / 13 + ½⌋, edges copied.
 
     Args:
       pixels: int32 [B, H, W, ch].
@@ -71,7 +71,7 @@ def smooth(pixels: Tensor) -> Tensor:
     """
     columns = pixels[:, :, :-2] + pixels[:, :, 1:-1] + pixels[:, :, 2:]
     box = columns[:, :-2] + columns[:, 1:-1] + columns[:, 2:]
-    inner = (2 * box + 8 * pixels[:, 1:-1, 1:-1] + 13) // 26
+    inner = (box + 4 * pixels[:, 1:-1, 1:-1] + 6) // 13
     middle = ops.concatenate([pixels[:, 1:-1, :1], inner, pixels[:, 1:-1, -1:]], axis=2)
     return ops.concatenate([pixels[:, :1], middle, pixels[:, -1:]], axis=1)
 
