@@ -65,6 +65,7 @@ def stand_in_tensorflow(tmp_path) -> Callable[[str], StandIn]:
         environment = os.environ | {
             "PYTHONPATH": f"{package.parent}{os.pathsep}{ROOT}",
             "KERAS_BACKEND": "tensorflow",
+            "TMPDIR": str(tmp_path),  # a killed program cannot tidy up
         }
         return StandIn(environment, imports)
 
