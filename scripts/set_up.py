@@ -108,10 +108,10 @@ def _exists(place: str) -> bool:
     return parts.scheme != "" or Path(place).exists()
 
 
-def _run(*command: str | Path, env: Mapping[str, str] | None = None) -> None:
+def _run(what: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
     result = subprocess.run([str(part) for part in command], env=env, check=False)
     if result.returncode:
-        raise SystemExit(f"set-up: `{Path(command[0]).name} {command[1]}` failed (see above)")
+        raise SystemExit(f"set-up: could not {what}, see above")
 
 
 def make_environment() -> Path:
@@ -120,7 +120,8 @@ def make_environment() -> Path:
     probe = [str(python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     usable = python.exists() and subprocess.run(probe, check=False).returncode == 0
     if not usable:
-        _run(sys.executable, "-m", "venv", "--clear", VENV)
+        what = f"make {VENV} (Debian's package python3-venv has what it takes)"
+        _run(what, sys.executable, "-m", "venv", "--clear", VENV)
     return python
 
 
@@ -136,11 +137,12 @@ def install_uv(python: Path) -> Path:
     if subprocess.run(
         [python, "-m", "pip", "--version"], capture_output=True, check=False
     ).returncode:
-        _run(python, "-m", "ensurepip")
+        _run(f"put pip into {VENV}", python, "-m", "ensurepip")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirement)
         file.flush()
         _run(
+            f"install uv {wanted} (is there a network, or a mirror in pip's configuration?)",
             python, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
             "--require-hashes", "--only-binary", ":all:", "-r", file.name,
         )  # fmt: skip
@@ -158,9 +160,10 @@ def has_gpu() -> bool:
 def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
     """Makes the environment hold what `lock` names and nothing else, and this package, editable."""
     target = ("--quiet", "--python", python)
-    _run(uv, "pip", "sync", *target, "--require-hashes", "--compile-bytecode", lock, env=env)
+    sync = (uv, "pip", "sync", *target)
+    _run(f"install {lock}", *sync, "--require-hashes", "--compile-bytecode", lock, env=env)
     own = ("--offline", "--no-deps", "--no-build-isolation", "--editable", ".")
-    _run(uv, "pip", "install", *target, *own, env=env)
+    _run("install this package", uv, "pip", "install", *target, *own, env=env)
     STAMP.touch()
 
 
@@ -169,9 +172,10 @@ def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
     sources = ("pyproject.toml", "--group", "dev", "--extra", "jax")
     scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
     form = ("--custom-compile-command", "make lock", "--quiet")
-    _run(uv, "pip", "compile", *sources, *scope, *form, "-o", LOCK, *arguments, env=env)
+    command = (uv, "pip", "compile", *sources, *scope, *form)
+    _run(f"write {LOCK}", *command, "-o", LOCK, *arguments, env=env)
     same = ("--extra", "gpu", "--constraint", LOCK)
-    _run(uv, "pip", "compile", *sources, *scope, *form, *same, "-o", GPU_LOCK, env=env)
+    _run(f"write {GPU_LOCK}", *command, *same, "-o", GPU_LOCK, env=env)
 
 
 def main() -> None:
