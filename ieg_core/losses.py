@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses per example, never reduced: the caller weights and sums."""
 
+from collections.abc import Callable
 from typing import Any
 
 from keras import ops
@@ -38,3 +39,53 @@ def smooth_labels(labels: Tensor, smoothing: float) -> Tensor:
     if smoothing == 0.0:
         return labels
     return (1.0 - smoothing) * labels + smoothing / labels.shape[-1]
+
+
+def normalize_logits(
+    logits: Tensor, size: int, sum_over_replicas: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Scales a block of logits to a mean square of 1.
+
+    n(z) = z / sqrt(mean(z²) + 1e-8), the mean over the whole block
+
+    Args:
+      logits: z, float [B, C], this replica's rows.
+      size: B of the global block.
+      sum_over_replicas: Sums a tensor over the replicas; None for a single replica.
+
+    Returns:
+      n(z), float [B, C].
+    """
+    total = ops.sum(ops.square(logits))
+    if sum_over_replicas is not None:
+        total = sum_over_replicas(total)
+    return logits * ops.rsqrt(total / (size * logits.shape[-1]) + 1e-8)
+
+
+def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
+    """Moves distributions towards their largest class: g^(1/T) / Σ g^(1/T).
+
+    Args:
+      probabilities: g, float [B, C], each row a distribution.
+      temperature: T, above 0; 1 changes nothing.
+
+    Returns:
+      float [B, C], again distributions.
+    """
+    powers = probabilities ** (1.0 / temperature)
+    return powers / ops.sum(powers, axis=-1, keepdims=True)
+
+
+def kl_divergence(target_logits: Tensor, logits: Tensor) -> Tensor:
+    """KL(softmax(target_logits) ‖ softmax(logits)) per example.
+
+    Args:
+      target_logits: float [B, C].
+      logits: float [B, C].
+
+    Returns:
+      float [B], at least 0 up to rounding.
+    """
+    log_target = ops.log_softmax(target_logits, axis=-1)
+    difference = log_target - ops.log_softmax(logits, axis=-1)
+    return ops.sum(ops.exp(log_target) * difference, axis=-1)

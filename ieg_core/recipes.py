@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from ieg_core.config import AugmentationConfig, Config, OptimizerConfig, ScheduleConfig
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.settings import METHODS, method_facts
+from ieg_core.settings import METHODS, FSRSettings, method_facts
 from ieg_core.spec import DatasetSpec
 
 
@@ -23,9 +23,11 @@ class Family:
       network: Its network unless another is asked for.
       batch_size: Examples a step.
       schedule: Learning-rate schedule and length.
-      augmentation: The weak view.
+      augmentation: The weak and the strong view.
       evaluations: Evaluations a run, at least.
       source: Where the settings come from.
+      fsr: Settings of FSR.
+      fsr_schedule: Another schedule for FSR, if it has one of its own.
     """
 
     name: str
@@ -37,11 +39,14 @@ class Family:
     augmentation: AugmentationConfig
     evaluations: int
     source: str
+    fsr: FSRSettings
+    fsr_schedule: ScheduleConfig | None = None
 
 
 _CIFAR = ("cifar10", "cifar100")
 _STEP_200 = ScheduleConfig(name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01)
 _THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
+_SEVEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=7, cycle_multiplier=2.0)
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -54,9 +59,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 network="preact8",
                 batch_size=100,
                 schedule=ScheduleConfig(name="cosine", num_steps=600),
-                augmentation=AugmentationConfig(pad=1, flip=False),
+                augmentation=AugmentationConfig(
+                    pad=1, flip=False, strong="digits", strong_pad=0, cutout=3
+                ),
                 evaluations=12,
                 source="ours",
+                fsr=FSRSettings(capacity=200, dictionary_batch_size=100, start_epoch=5),
             ),
             Family(
                 name="cifar_cpu",
@@ -68,6 +76,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 augmentation=AugmentationConfig(pad=2, flip=True),
                 evaluations=10,
                 source="ours",
+                fsr=FSRSettings(start_epoch=1),
             ),
             Family(
                 name="cifar",
@@ -78,7 +87,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 schedule=_THIRTEEN_CYCLES,
                 augmentation=AugmentationConfig(pad=2, flip=True),
                 evaluations=10,
-                source="IEG, arXiv 1910.00701, and the authors' released settings",
+                source="IEG, FSR, arXiv 1910.00701, 2109.03216, and the authors' released settings",
+                fsr=FSRSettings(),
+                fsr_schedule=_SEVEN_CYCLES,
             ),
             Family(
                 name="longtail",
@@ -89,7 +100,16 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 schedule=_STEP_200,
                 augmentation=AugmentationConfig(pad=4, flip=True),
                 evaluations=20,
-                source="FSR, arXiv 2109.03216, and the authors' released settings",
+                source="FSR, arXiv 2109.03216, and the authors' released script",
+                fsr=FSRSettings(
+                    capacity=3000,
+                    dictionary_batch_size=800,
+                    start_epoch=160,
+                    mixup=False,
+                    label_smoothing=0.1,
+                    weighting="shift",
+                    pseudo_label_loss_weight=0.0,
+                ),
             ),
             Family(
                 name="longtail_noise",
@@ -100,7 +120,8 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 schedule=_STEP_200,
                 augmentation=AugmentationConfig(pad=4, flip=True),
                 evaluations=20,
-                source="FSR, arXiv 2109.03216, and the authors' released settings",
+                source="FSR, arXiv 2109.03216, and the authors' released script",
+                fsr=FSRSettings(start_epoch=160, label_smoothing=0.1),
             ),
         )
     }
@@ -166,6 +187,10 @@ def build_config(
         )
     network = network or family.network
     schedule = family.schedule
+    settings = facts.settings()
+    if method == "fsr":
+        schedule = family.fsr_schedule or schedule
+        settings = _fsr_settings(family, spec)
     if num_steps < 0:
         raise UserError(f"steps must be at least 1 (or 0 for the recipe's), got {num_steps}")
     if num_steps:
@@ -182,7 +207,21 @@ def build_config(
         optimizer=OptimizerConfig(weight_decay=weight_decay(network)),
         schedule=schedule,
         augmentation=family.augmentation,
-        method_settings=facts.settings(),
+        method_settings=settings,
+    )
+
+
+def _fsr_settings(family: Family, spec: DatasetSpec) -> FSRSettings:
+    """Returns a family's FSR settings; those of pure imbalance also where it is not made for it."""
+    if spec.imbalance is None or spec.noise is not None or family.fsr.weighting == "shift":
+        return family.fsr
+    # The margin favours hard examples without MixUp, which is what imbalance without noise wants.
+    return dataclasses.replace(
+        family.fsr,
+        mixup=False,
+        label_smoothing=0.1,
+        weighting="shift",
+        pseudo_label_loss_weight=0.0,
     )
 
 

@@ -59,3 +59,57 @@ def clip_weights(
     if sum_over_replicas is not None:
         total = sum_over_replicas(total)
     return helpful / (total + _NORMALIZER_OFFSET)
+
+
+def label_meta_gradient(
+    given_labels: Tensor,
+    pseudo_labels: Tensor,
+    dz: Tensor,
+    example_weights: Tensor | float,
+    lookahead_lr: float,
+) -> Tensor:
+    """Differentiates the probe loss after the look-ahead with respect to the label coefficients.
+
+    With targets ỹ_i = λ_i y_i + (1 − λ_i) ĝ_i, ∂ℓ_i/∂λ_i has the logit gradient ĝ_i − y_i, so
+
+    ∂P/∂λ_i = −α w_i (ĝ_i − y_i)·dz_i
+
+    Args:
+      given_labels: y, float [B, C].
+      pseudo_labels: ĝ, float [B, C].
+      dz: (∂z/∂θ)·v, float [B, C].
+      example_weights: w of the look-ahead's loss, float [B] or one number.
+      lookahead_lr: α.
+
+    Returns:
+      ∂P/∂λ, float [B]; negative where trusting the given label more would lower the probe loss.
+    """
+    product = ops.sum((pseudo_labels - given_labels) * dz, axis=-1)
+    return -lookahead_lr * example_weights * product
+
+
+def shift_weights(
+    meta_gradient: Tensor,
+    size: int,
+    sum_over_replicas: Callable[[Tensor], Tensor] | None = None,
+    minimum: Callable[[Tensor], Tensor] = ops.min,
+) -> Tensor:
+    """Turns the meta-gradient into example weights that are all positive.
+
+    w̃_i = u_i − min_j u_j + 1/B,  u_i = 1/B − g_i,  w_i = w̃_i / (Σ_j w̃_j + 1e-5)
+
+    Args:
+      meta_gradient: g = ∂P/∂w, float [B], of this replica's examples.
+      size: B of the global batch.
+      sum_over_replicas: Sums a tensor over the replicas; None for a single replica.
+      minimum: The minimum of a tensor over the global batch.
+
+    Returns:
+      w, float [B], above 0. No gradient flows through it.
+    """
+    shifted = 1.0 / size - ops.stop_gradient(meta_gradient)
+    shifted = shifted - minimum(shifted) + 1.0 / size
+    total = ops.sum(shifted)
+    if sum_over_replicas is not None:
+        total = sum_over_replicas(total)
+    return shifted / (total + _NORMALIZER_OFFSET)

@@ -180,11 +180,41 @@ _PLAIN = SupervisedSettings
 METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
     {
         "supervised": MethodFacts(_PLAIN, False, True, 1.0, "plain training on the noisy labels"),
+        "supervised_strong": MethodFacts(
+            _PLAIN, False, True, 1.1, "plain training with the strong view", view="strong"
+        ),
+        "mixup": MethodFacts(_PLAIN, False, True, 1.0, "plain training with MixUp", mixes=1),
         "probe_only": MethodFacts(
-            _PLAIN, True, False, 1.0, "plain training on the clean probe set alone"
+            _PLAIN,
+            True,
+            False,
+            1.1,
+            "plain training on the clean probe set alone, strong view",
+            view="strong",
         ),
         "l2r": MethodFacts(
             L2RSettings, True, True, 3.0, "learning to reweight examples (Ren et al., ICML 2018)"
+        ),
+        "fsr": MethodFacts(
+            FSRSettings, False, True, 2.1, "fast sample re-weighting (ICCV 2021)", mixes=1
+        ),
+        "ieg_no_lookahead": MethodFacts(
+            IEGSettings,
+            True,
+            True,
+            5.5,
+            "IEG without its look-ahead: all weights 1/B, λ = λ⁰",
+            view="both",
+            mixes=3,
+        ),
+        "ieg": MethodFacts(
+            IEGSettings,
+            True,
+            True,
+            7.5,
+            "distilling effective supervision (CVPR 2020)",
+            view="both",
+            mixes=3,
         ),
     }
 )

@@ -24,7 +24,7 @@ from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.length import num_steps, steps_per_epoch
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
-from ieg_core.settings import method_facts
+from ieg_core.settings import FSRSettings, method_facts
 from ieg_core.spec import DatasetSpec, combine
 
 MAX_CELLS = 1000
@@ -50,7 +50,7 @@ class SweepRequest:
 
     dataset: str
     noise_ratios: tuple[float, ...] = ()
-    methods: tuple[str, ...] = ("supervised", "probe_only", "l2r")
+    methods: tuple[str, ...] = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
     seeds: tuple[int, ...] = (0,)
     recipe: str = ""
     network: str = ""
@@ -198,6 +198,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
             f"{config.dataset} has {examples} training examples, too few for a batch of "
             f"{config.batch_size}: lower batch_size"
         )
+    if isinstance(config.method_settings, FSRSettings):
+        config.method_settings.check_classes(overlay.num_classes)
     steps = num_steps(config, steps_per_epoch(config, examples))
     outcome = {
         "config": json.loads(json.dumps(to_dict(config))),

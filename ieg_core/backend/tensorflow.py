@@ -19,6 +19,7 @@ __all__ = [
     "device_description",
     "fetch",
     "first_replica",
+    "gather_replicas",
     "gradients",
     "linearize",
     "place",
@@ -108,6 +109,13 @@ def sum_over_replicas(tree: Tree) -> Tree:
     return tf.nest.map_structure(
         lambda value: context.all_reduce(tf.distribute.ReduceOp.SUM, value), tree
     )
+
+
+def gather_replicas(value: tf.Tensor) -> tf.Tensor:
+    """Concatenates the replicas' rows, so that each sees the global batch; differentiable."""
+    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+        return value
+    return tf.distribute.get_replica_context().all_gather(value, axis=0)
 
 
 def share(tree: Tree) -> Tree:

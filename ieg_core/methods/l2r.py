@@ -40,7 +40,7 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
 
     def probe_loss(params: Sequence[Tensor]) -> tuple[Tensor, None]:
         logits = network.forward(params, state.stats, batch.probe_images).logits
-        return ops.sum(softmax_cross_entropy(logits, batch.probe_labels)) / batch.size, None
+        return ops.sum(softmax_cross_entropy(logits, batch.probe_labels)) / batch.probe_size, None
 
     probe_value, _, probe_gradient = backend.gradients(probe_loss, lookahead_params)
     direction = network.add_decay(probe_gradient, lookahead_params)

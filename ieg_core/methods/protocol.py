@@ -10,27 +10,53 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ieg_core.config import Config
+from ieg_core.data.overlay import Overlay
 
 Tensor = Any
+
+
+class Mixing(NamedTuple):
+    """MixUp's draws for K blocks of B images each, laid end to end.
+
+    Attributes:
+      partners: For each example of each block its partner among the K·B, int32 [B, K].
+      coefficients: The share of the example itself, float32 [B, K].
+      probe_choice: Positions in the probe batch, drawn with replacement, int32 [B], or None.
+    """
+
+    partners: Tensor
+    coefficients: Tensor
+    probe_choice: Tensor | None
 
 
 class Batch(NamedTuple):
     """One step's examples; with several replicas, this replica's share of them.
 
     Attributes:
-      images: Weak view, float32 [B, H, W, channels] in [-1, 1].
+      ids: Indices of the examples in the base data set, int32 [B].
+      images: The view of a single-view method, else the weak one, float32 [B, H, W, channels] in
+        [-1, 1].
+      strong_images: The strong view of the same examples for a method with both, or None.
       labels: Given labels, one-hot float32 [B, C].
-      probe_images: Weak view of a class-balanced clean batch, or None.
-      probe_labels: Its labels, one-hot float32, or None.
-      size: B of the global batch, over all replicas, and of the global probe batch; the divisor
-        of every mean.
+      probe_images: View of a class-balanced batch of the probe or the dictionary, float32
+        [B_p, H, W, channels], or None.
+      probe_labels: Its labels, one-hot float32 [B_p, C], or None.
+      mixing: MixUp's draws, or None.
+      epoch: Epochs done, a float32 scalar.
+      size: B of the global batch, over all replicas; the divisor of every mean over it.
+      probe_size: B_p of the global probe batch.
     """
 
+    ids: Tensor
     images: Tensor
+    strong_images: Tensor | None
     labels: Tensor
     probe_images: Tensor | None
     probe_labels: Tensor | None
+    mixing: Mixing | None
+    epoch: Tensor
     size: int
+    probe_size: int
 
 
 class State(NamedTuple):
@@ -89,11 +115,13 @@ class Network:
       forward: (params, stats, images float32 [B, H, W, channels]) -> Forward.
       decayed: For each parameter, whether R = ½·wd·Σ‖kernel‖² counts it.
       weight_decay: wd.
+      dense: Positions of the last layer's kernel [F, C] and bias [C] among the parameters.
     """
 
     forward: Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Forward]
     decayed: Sequence[bool]
     weight_decay: float
+    dense: tuple[int, int]
 
     def add_decay(self, gradients: Sequence[Tensor], params: Sequence[Tensor]) -> Sequence[Tensor]:
         """Adds ∇R(θ) = wd·θ on the kernels to a gradient."""
@@ -103,9 +131,9 @@ class Network:
         ]
 
 
-def no_state(config: Config) -> dict[str, Any]:
+def no_state(config: Config, overlay: Overlay) -> dict[str, Any]:
     """The state of a method that has none."""
-    del config
+    del config, overlay
     return {}
 
 
@@ -117,10 +145,14 @@ class Method:
       update: (network, config, state, batch) -> Update; pure, written with keras.ops.
       metrics: Names of the metrics that `update` returns.
       examples: Names of the per-example values that it returns.
-      init: Its own initial state, as numpy arrays.
+      init: (config, overlay) -> its own initial state, numpy arrays; it must not read clean labels
+        outside the probe.
+      after_epoch: (config, overlay, its state as numpy arrays) -> the entries that change, or None
+        for a method that does nothing between epochs.
     """
 
     update: Callable[[Network, Config, State, Batch], Update]
     metrics: tuple[str, ...] = ("loss",)
     examples: tuple[str, ...] = ()
-    init: Callable[[Config], dict[str, Any]] = no_state
+    init: Callable[[Config, Overlay], dict[str, Any]] = no_state
+    after_epoch: Callable[[Config, Overlay, dict[str, Any]], dict[str, Any]] | None = None

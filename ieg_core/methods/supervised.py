@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plain training.
+"""Plain training, the baselines and two ablations.
 
     L = Σ_i ℓ_i / B + R
     θ ← momentum step along ∇L
 
-`supervised` takes the noisy set, `probe_only` the clean probe set alone: with few clean labels it
-is the ablation that says how much of a method's accuracy the probe set carries by itself.
+`supervised` takes the weak view of the noisy set, `supervised_strong` the strong one, `mixup` mixes
+images and labels first (arXiv 1710.09412; Beta(½, ½), partners and coefficients per example), and
+`probe_only` takes the clean probe set alone: with few clean labels it is the ablation that says how
+much of a method's accuracy the probe set carries by itself.
 """
 
 from collections.abc import Sequence
@@ -15,31 +17,30 @@ from keras import ops
 from ieg_core import backend
 from ieg_core.config import Config
 from ieg_core.losses import smooth_labels, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.protocol import Batch, Method, Mixing, Network, State, Tensor, Update
+from ieg_core.mixing import mix_blocks
 from ieg_core.settings import SupervisedSettings
 
 
-def update_on(
-    network: Network,
-    settings: SupervisedSettings,
-    state: State,
-    images: Tensor,
-    labels: Tensor,
-    size: int,
+def _step(
+    network: Network, config: Config, state: State, images: Tensor, labels: Tensor, size: int
 ) -> Update:
     """One step of plain training.
 
     Args:
       network: The network.
-      settings: Label smoothing.
+      config: Label smoothing.
       state: Where to differentiate.
       images: float32 [B, H, W, channels].
-      labels: One-hot, float32 [B, C].
+      labels: Distributions over the classes, float32 [B, C].
       size: Examples of the global batch.
 
     Returns:
       The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
     """
+    settings = config.method_settings
+    if not isinstance(settings, SupervisedSettings):
+        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
     targets = smooth_labels(labels, settings.label_smoothing)
 
     def loss(params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
@@ -56,21 +57,27 @@ def update_on(
     )
 
 
-def _settings(config: Config) -> SupervisedSettings:
-    settings = config.method_settings
-    if not isinstance(settings, SupervisedSettings):
-        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
-    return settings
-
-
 def _update_noisy(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    return update_on(network, _settings(config), state, batch.images, batch.labels, batch.size)
+    return _step(network, config, state, batch.images, batch.labels, batch.size)
+
+
+def _update_mixed(network: Network, config: Config, state: State, batch: Batch) -> Update:
+    if not isinstance(batch.mixing, Mixing):
+        raise TypeError("MixUp needs its draws")
+    images, labels = mix_blocks(
+        [batch.images],
+        [batch.labels],
+        batch.mixing.partners,
+        batch.mixing.coefficients,
+        backend.gather_replicas,
+    )
+    return _step(network, config, state, images[0], labels[0], batch.size)
 
 
 def _update_probe(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    images, labels = batch.probe_images, batch.probe_labels
-    return update_on(network, _settings(config), state, images, labels, batch.size)
+    return _step(network, config, state, batch.probe_images, batch.probe_labels, batch.probe_size)
 
 
 SUPERVISED = Method(update=_update_noisy)
+MIXUP = Method(update=_update_mixed)
 PROBE_ONLY = Method(update=_update_probe)

@@ -25,7 +25,7 @@ from ieg_core.results import (
     write_json_atomic,
 )
 from ieg_core.runtime import Runtime
-from ieg_core.training import checkpoint
+from ieg_core.training import checkpoint, history
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure
 from ieg_core.training.export import export_model
 from ieg_core.training.loop import Moment, train
@@ -117,6 +117,8 @@ def train_here(
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
     write_json_atomic(folder / "training.json", training)
+    if len(trained.history) > 1:
+        write_bytes_atomic(folder / "examples.safetensors", save(dict(trained.history)))
     # The state is still on the device: to evaluate it in a process of its own would cost more
     # than a short training's overhead is allowed to.
     return _write_result(
@@ -141,7 +143,8 @@ def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Ma
     backend.start(dataclasses.replace(runtime, num_replicas=1))
     write_progress(folder, "evaluating", None, record["num_steps"])
     model = models.build(config.network, overlay.num_classes, overlay.image_shape)
-    template = initial_state(model, METHODS[config.method], config)
+    template = initial_state(model, METHODS[config.method], config, overlay)
+    template["history"] = history.start(METHODS[config.method], overlay)
     state, progress = checkpoint.load_checkpoint(folder, cell, template)
     predict = build_predictor(model)
     images = source.test_images(np.arange(len(overlay.test_labels)))

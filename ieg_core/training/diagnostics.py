@@ -1,25 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clean labels say about a method's weights; monitoring only, nothing trains on it."""
+"""What the clean labels say about a method's choices; monitoring only, nothing trains on it."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
+from ieg_core.data.overlay import Overlay
 
-def weight_diagnostics(
-    weights: np.ndarray, given_labels: np.ndarray, clean_labels: np.ndarray
+
+def step_diagnostics(
+    examples: Mapping[str, np.ndarray], ids: np.ndarray, overlay: Overlay
 ) -> dict[str, float]:
-    """Sums up the example weights of several steps.
+    """Sums up what a method said of the examples of several steps.
 
     Args:
-      weights: w, float [K, B].
-      given_labels: The labels trained on, int [K, B].
-      clean_labels: The true ones, int [K, B].
+      examples: Per-example values by name, [K, B, …]: "weight" w, "label_coefficient" λ,
+        "pseudo_label" [K, B, C].
+      ids: Indices of the examples, int [K, B].
+      overlay: Given and clean labels.
 
     Returns:
-      "weight_on_clean", the share of Σw that lies on rightly labelled examples; "clean_share", what
-      a random weight would give; "zero_weights", the share of weights that are exactly 0. The first
-      is left out where all weights are 0.
+      Of w: "weight_on_clean", the share of Σw on rightly labelled examples, "zero_weights", the
+      share of weights that are 0, and for imbalance "weight_ratio_rare_to_common", mean weight of
+      the rarest class over that of the commonest. Of λ: its mean on rightly and on wrongly
+      labelled examples. Of pseudo-labels: how often they are right. And "clean_share", what a
+      random weight would give. What is not defined (no wrong label, no weight) is left out.
     """
-    clean = given_labels == clean_labels
-    total = float(weights.sum())
-    shares = {"clean_share": float(clean.mean()), "zero_weights": float((weights == 0).mean())}
-    return shares | ({"weight_on_clean": float(weights[clean].sum()) / total} if total > 0 else {})
+    given, clean = overlay.noisy_labels[ids], overlay.clean_labels[ids]
+    right = given == clean
+    found: dict[str, float] = {}
+    if "weight" in examples:
+        weights = examples["weight"]
+        found["clean_share"] = float(right.mean())
+        found["zero_weights"] = float((weights == 0).mean())
+        if weights.sum() > 0:
+            found["weight_on_clean"] = float(weights[right].sum() / weights.sum())
+        if overlay.spec.imbalance is not None:
+            found |= _rare_to_common(weights, given, overlay.num_classes)
+    if "label_coefficient" in examples:
+        trust = examples["label_coefficient"]
+        found |= _mean_where("label_coefficient_on_clean", trust, right)
+        found |= _mean_where("label_coefficient_on_noisy", trust, ~right)
+    if "pseudo_label" in examples:
+        guessed = examples["pseudo_label"].argmax(-1)
+        found["pseudo_label_accuracy"] = float((guessed == clean).mean())
+    return found
+
+
+def dictionary_diagnostics(dictionary: np.ndarray, overlay: Overlay) -> dict[str, float]:
+    """Returns the dictionary's purity and the share of its places that are repetitions.
+
+    Args:
+      dictionary: Indices, int [capacity].
+      overlay: Given and clean labels.
+    """
+    right = overlay.noisy_labels[dictionary] == overlay.clean_labels[dictionary]
+    repeated = 1 - len(np.unique(dictionary)) / len(dictionary)
+    return {"dictionary_purity": float(right.mean()), "dictionary_repeats": float(repeated)}
+
+
+def _rare_to_common(weights: np.ndarray, given: np.ndarray, num_classes: int) -> dict[str, float]:
+    counts = np.bincount(given.ravel(), minlength=num_classes)
+    totals = np.bincount(given.ravel(), weights.ravel(), minlength=num_classes)
+    means = totals / np.maximum(counts, 1)
+    rare = min((count, number) for number, count in enumerate(counts) if count)[1]
+    common = int(counts.argmax())
+    if means[common] <= 0:
+        return {}
+    return {"weight_ratio_rare_to_common": float(means[rare] / means[common])}
+
+
+def _mean_where(name: str, values: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    return {name: float(values[mask].mean())} if mask.any() else {}

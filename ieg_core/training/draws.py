@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's draws for a step, which examples and which crops: a pure function of the step."""
+"""The host's draws for a step, which examples, crops and partners: a pure function of the step."""
 
 from collections.abc import Mapping
 
@@ -8,46 +8,98 @@ import numpy as np
 from ieg_core.config import Config
 from ieg_core.data import draws as host
 from ieg_core.data.overlay import Overlay
-from ieg_core.settings import method_facts
+from ieg_core.data.strong_draws import strong_view_draws
+from ieg_core.settings import FSRSettings, method_facts
 
 Arrays = dict[str, np.ndarray]
 
 
 def step_draws(config: Config, overlay: Overlay, step: int) -> Arrays:
-    """Draws what one step needs.
+    """Draws what one step needs, every array with its batch on axis 0.
 
     Args:
-      config: Method, batch size, padding, seed.
+      config: Method, batch size, views, seed.
       overlay: Which examples there are.
       step: t, from 0.
 
     Returns:
-      For a method that trains on the noisy set "ids", "offset_y", "offset_x" int32 [B] and "flip"
-      bool [B]; for one with a probe the same, prefixed "probe_", of a class-balanced probe batch.
+      For a method that trains on the noisy set "ids" int32 [B] and the draws of its view, prefixed
+      "view_"; with both views the strong one's are prefixed "strong_". For a method with a probe
+      or a dictionary "probe_ids" or "probe_slots" int32 [B_p], class-balanced, and "probe_view_…".
+      For one with MixUp "mix_partners" int32 [B, K], "mix_coefficients" float32 [B, K] and, for
+      K = 3, "mix_probe_choice" int32 [B].
     """
     facts = method_facts(config.method)
+    size = config.batch_size
     drawn: Arrays = {}
     if facts.trains_on_noisy:
-        ids = host.batch_ids(overlay.train_ids, config.batch_size, config.seed, step)
-        drawn |= _view("", ids, config, step)
+        ids = host.batch_ids(overlay.train_ids, size, config.seed, step)
+        drawn["ids"] = ids.astype(np.int32)
+        strong_only = facts.view == "strong"
+        drawn |= _view("view_", size, config, overlay, step, strong=strong_only)
+        if facts.view == "both":
+            drawn |= _view("strong_", size, config, overlay, step, strong=True)
     if facts.uses_probe:
         ids = host.balanced_batch(
             overlay.probe_ids,
             overlay.clean_labels[overlay.probe_ids],
             overlay.num_classes,
-            config.batch_size,
+            size,
             config.seed,
             step,
             "probe",
         )
-        drawn |= _view("probe_", ids, config, step)
+        drawn["probe_ids"] = ids.astype(np.int32)
+        # The papers' methods see the probe by the weak view; the ablation trains on it alone.
+        strong_probe = not facts.trains_on_noisy and facts.view == "strong"
+        drawn |= _view("probe_view_", size, config, overlay, step, strong=strong_probe)
+    if isinstance(config.method_settings, FSRSettings):
+        drawn |= _dictionary(config.method_settings, config, overlay, step)
+    if facts.mixes:
+        drawn |= _mixing(facts.mixes, size, config.seed, step)
     return drawn
 
 
-def _view(prefix: str, ids: np.ndarray, config: Config, step: int) -> Arrays:
-    rng = host.generator(config.seed, f"{prefix}weak view", step)
-    crop = host.crop_flip(rng, len(ids), config.augmentation.pad, config.augmentation.flip)
-    return {f"{prefix}ids": ids.astype(np.int32)} | {f"{prefix}{k}": v for k, v in crop.items()}
+def _view(
+    prefix: str, size: int, config: Config, overlay: Overlay, step: int, *, strong: bool
+) -> Arrays:
+    rng = host.generator(config.seed, f"{prefix}strong" if strong else f"{prefix}weak", step)
+    drawn: Mapping[str, np.ndarray]
+    if strong:
+        drawn = strong_view_draws(rng, size, config.augmentation, overlay.image_shape)
+    else:
+        drawn = host.crop_flip(rng, size, config.augmentation.pad, config.augmentation.flip)
+    return {f"{prefix}{name}": values for name, values in drawn.items()}
+
+
+def _dictionary(settings: FSRSettings, config: Config, overlay: Overlay, step: int) -> Arrays:
+    slots = np.arange(settings.capacity)
+    drawn = host.balanced_batch(
+        slots,
+        slots // (settings.capacity // overlay.num_classes),
+        overlay.num_classes,
+        settings.dictionary_batch_size,
+        config.seed,
+        step,
+        "dictionary",
+    )
+    size = settings.dictionary_batch_size
+    view = _view("probe_view_", size, config, overlay, step, strong=False)
+    return {"probe_slots": drawn.astype(np.int32)} | view
+
+
+def _mixing(blocks: int, size: int, seed: int, step: int) -> Arrays:
+    """Draws MixUp: partners are a permutation of all K·B, β ~ Beta(½, ½), β ← max(β, 1 − β)."""
+    rng = host.generator(seed, "mixup", step)
+    partners = rng.permutation(blocks * size).reshape(blocks, size).T
+    coefficients = rng.beta(0.5, 0.5, (size, blocks))
+    drawn = {
+        "mix_partners": partners.astype(np.int32),
+        "mix_coefficients": np.maximum(coefficients, 1 - coefficients).astype(np.float32),
+    }
+    if blocks > 1:
+        drawn["mix_probe_choice"] = rng.integers(0, size, size, dtype=np.int32)
+    return drawn
 
 
 def stacked_draws(config: Config, overlay: Overlay, start: int, stop: int, length: int) -> Arrays:

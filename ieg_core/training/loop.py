@@ -4,11 +4,12 @@
 1. The network, its initial values and the data go to the device.
 2. A checkpoint, if there is one, replaces the initial state.
 3. Each call runs up to `steps_per_execution` steps on the device, while a thread draws the next
-   call's random numbers; no call crosses an evaluation.
-4. After a call: a loss that is not finite ends the run, a due evaluation is made, a due checkpoint
-   is written, progress is told.
+   call's random numbers; no call crosses an evaluation, or an epoch that the method closes.
+4. After a call: a loss that is not finite ends the run; what the method said of its examples is
+   summed up; the method closes its epoch; a due evaluation is made, a due checkpoint written.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,8 +27,8 @@ from ieg_core.errors import DivergedError, UserError
 from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.methods import METHODS
 from ieg_core.runtime import Runtime
-from ieg_core.training import checkpoint, draws
-from ieg_core.training.diagnostics import weight_diagnostics
+from ieg_core.training import checkpoint, draws, history
+from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure
 from ieg_core.training.step import build_network, build_step, ema_decay, initial_state
 
@@ -58,6 +59,7 @@ class Trained:
     Attributes:
       state: The last state, numpy arrays.
       curves: As in curves.json.
+      history: What the method said of each example, see `training.history.means`.
       evaluation: Of the raw parameters, last step.
       evaluation_ema: Of the averaged parameters, last step.
       train_seconds: Over all attempts.
@@ -67,6 +69,7 @@ class Trained:
 
     state: Mapping[str, Any]
     curves: Mapping[str, Sequence[Mapping[str, float]]]
+    history: Mapping[str, np.ndarray]
     evaluation: Evaluation
     evaluation_ema: Evaluation
     train_seconds: float
@@ -118,7 +121,8 @@ def train(
     method = METHODS[config.method]
     epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
     last = num_steps(config, epoch_steps)
-    stops = evaluation_steps(config, epoch_steps, last)
+    evaluated_at = evaluation_steps(config, epoch_steps, last)
+    epoch_ends = range(epoch_steps, last + 1, epoch_steps) if method.after_epoch else range(0)
     rate = schedules.build(config.schedule, config.optimizer.learning_rate, epoch_steps, last)
 
     model = models.build(
@@ -128,13 +132,14 @@ def train(
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
         synchronized=config.synchronized_batch_norm,
     )
-    start = initial_state(model, method, config)
+    start = initial_state(model, method, config, overlay)
+    start["history"] = history.start(method, overlay)
     progress = checkpoint.Progress(
         cell, 0, runtime.threads, runtime.num_replicas, 0.0, {"training": [], "evaluations": []}
     )
     if checkpoint.read_progress(folder) is not None:
         start, progress = checkpoint.load_checkpoint(folder, cell, start)
-    curves = progress.curves
+    curves, sums = progress.curves, start.pop("history")
 
     network = build_network(model, config.optimizer.weight_decay)
     call = backend.compile_loop(
@@ -151,94 +156,92 @@ def train(
     )
 
     def evaluate() -> tuple[Evaluation, Evaluation]:
-        return tuple(  # type: ignore[return-value]
+        raw, averaged = (
             measure(predict(state[key], state["stats"], test_images), overlay.test_labels)
             for key in ("params", "ema")
         )
+        return raw, averaged
 
-    def save(step: int, now: float) -> None:
-        done = checkpoint.Progress(
-            cell,
-            step,
-            runtime.threads,
-            runtime.num_replicas,
-            progress.train_seconds + now - began,
-            curves,
-        )
-        checkpoint.save_checkpoint(folder, backend.fetch(state), done)
+    def save(step: int) -> None:
+        seconds = progress.train_seconds + time.monotonic() - began
+        done = dataclasses.replace(progress, step=step, train_seconds=seconds, curves=curves)
+        checkpoint.save_checkpoint(folder, {**backend.fetch(state), "history": sums}, done)
 
     began = saved = time.monotonic()
     steady_steps, steady_seconds = 0, 0.0
+    stops = sorted({*evaluated_at, *epoch_ends})
+    calls = list(spans(progress.step, last, stops, runtime.steps_per_execution))
+    length = runtime.steps_per_execution
     with ThreadPoolExecutor(1, "draws") as pool:
-        calls = list(spans(progress.step, last, stops, runtime.steps_per_execution))
-        prepared = [
-            pool.submit(_inputs, config, overlay, rate, span, runtime.steps_per_execution)
-            for span in calls[:1]
-        ]
+        prepared = pool.submit(_inputs, config, overlay, rate, calls[0], length) if calls else None
         for number, (first, end) in enumerate(calls):
-            drawn, scalars = prepared.pop().result()
+            drawn, scalars = prepared.result()  # type: ignore[union-attr]
             if number + 1 < len(calls):
-                prepared.append(
-                    pool.submit(
-                        _inputs,
-                        config,
-                        overlay,
-                        rate,
-                        calls[number + 1],
-                        runtime.steps_per_execution,
-                    )
-                )
+                prepared = pool.submit(_inputs, config, overlay, rate, calls[number + 1], length)
             called = time.monotonic()
             state, metrics, examples = call(state, data, drawn, scalars, end - first)
-            now = time.monotonic()
             if number > 0:
-                steady_steps, steady_seconds = (
-                    steady_steps + end - first,
-                    steady_seconds + now - called,
-                )
-            _require_finite(metrics, first, end, folder)
-            curves["training"].append(
-                {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
-                | {name: float(np.mean(values[: end - first])) for name, values in metrics.items()}
-                | _diagnostics(examples, drawn, overlay, end - first)
+                steady_steps += end - first
+                steady_seconds += time.monotonic() - called
+            metrics, examples = (
+                {name: values[: end - first] for name, values in named.items()}
+                for named in (metrics, examples)
             )
-            if end in stops:
+            _require_finite(metrics, first, folder)
+
+            found = {}
+            if examples:
+                ids = drawn["ids"][: end - first]
+                counted = max(0, history.first_step(last, epoch_steps) - first)
+                recent = {name: values[counted:] for name, values in examples.items()}
+                history.add(sums, ids[counted:], recent)
+                found = step_diagnostics(examples, ids, overlay)
+            if end in epoch_ends and method.after_epoch:
+                changes = method.after_epoch(config, overlay, backend.fetch(state["method"]))
+                state["method"] = {**state["method"], **backend.place(changes)}
+                found |= dictionary_diagnostics(changes["dictionary"], overlay)
+            if _is_row_due(curves["training"], end, last, stops):
+                means = {name: float(values.mean()) for name, values in metrics.items()}
+                place = {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
+                curves["training"].append(place | means | found)
+            if end in evaluated_at:
                 raw, averaged = evaluate()
-                curves["evaluations"].append(
-                    {
-                        "step": end,
-                        "accuracy": raw.accuracy,
-                        "accuracy_ema": averaged.accuracy,
-                        "loss": raw.loss,
-                        "loss_ema": averaged.loss,
-                    }
-                )
-                now = time.monotonic()
-            if now - saved >= runtime.checkpoint_seconds or end == last:
-                save(end, now)
+                curves["evaluations"].append(_evaluation_row(end, raw, averaged))
+            if time.monotonic() - saved >= runtime.checkpoint_seconds or end == last:
+                save(end)
                 saved = time.monotonic()
-            tell(
-                Moment(
-                    step=end,
-                    num_steps=last,
-                    steps_per_second=steady_steps / steady_seconds if steady_seconds else 0.0,
-                    accuracy_ema=(
-                        curves["evaluations"][-1]["accuracy_ema"] if curves["evaluations"] else None
-                    ),
-                    curves=curves,
-                )
-            )
+            latest = curves["evaluations"][-1]["accuracy_ema"] if curves["evaluations"] else None
+            speed = steady_steps / steady_seconds if steady_seconds else 0.0
+            tell(Moment(end, last, speed, latest, curves))
     if not calls:
         raw, averaged = evaluate()
     return Trained(
         state=backend.fetch(state),
         curves=curves,
+        history=history.means(sums),
         evaluation=raw,
         evaluation_ema=averaged,
         train_seconds=progress.train_seconds + time.monotonic() - began,
         steps_per_second=steady_steps / steady_seconds if steady_seconds else 0.0,
         device=backend.device_description(),
     )
+
+
+def _is_row_due(
+    rows: Sequence[Mapping[str, float]], step: int, last: int, stops: Sequence[int]
+) -> bool:
+    """Returns whether to log the curves at a step: at stops, else about 1,000 times a run."""
+    return step in stops or not rows or step - rows[-1]["step"] >= last / 1000
+
+
+def _evaluation_row(step: int, raw: Evaluation, averaged: Evaluation) -> dict[str, float]:
+    return {
+        "step": step,
+        "accuracy": raw.accuracy,
+        "accuracy_ema": averaged.accuracy,
+        "loss": raw.loss,
+        "loss_ema": averaged.loss,
+    }
 
 
 def _inputs(
@@ -250,41 +253,28 @@ def _inputs(
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
     """Draws a call's random numbers and scalars, each with the step on axis 0."""
     first, end = span
+    epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
     steps = [*range(first, end), *[end - 1] * (length - (end - first))]
     scalars = {
         "learning_rate": np.array([rate(step) for step in steps], np.float32),
         "ema_decay": np.array(
             [ema_decay(step, config.optimizer.ema_decay) for step in steps], np.float32
         ),
+        "epoch": np.array([step // epoch_steps for step in steps], np.float32),
     }
     return draws.stacked_draws(config, overlay, first, end, length), scalars
 
 
-def _require_finite(metrics: Mapping[str, np.ndarray], first: int, end: int, folder: Path) -> None:
-    """Raises DivergedError naming the first step and the terms that are not finite."""
-    finite = {name: np.isfinite(values[: end - first]) for name, values in metrics.items()}
-    bad = ~np.logical_and.reduce(list(finite.values()))
+def _require_finite(metrics: Mapping[str, np.ndarray], first: int, folder: Path) -> None:
+    """Raises DivergedError naming the first step and the loss terms of that step."""
+    bad = ~np.logical_and.reduce([np.isfinite(values) for values in metrics.values()])
     if not bad.any():
         return
     index = int(bad.argmax())
-    terms = ", ".join(f"{name} = {metrics[name][index]:g}" for name in sorted(metrics))
+    terms = ", ".join(f"{name} = {values[index]:g}" for name, values in sorted(metrics.items()))
     progress = checkpoint.read_progress(folder)
     good = f"step {progress.step}, {checkpoint.checkpoint_path(folder)}" if progress else "none"
     raise DivergedError(
         f"the loss is not finite at step {first + index} ({terms}); last good checkpoint: {good}; "
         "lower optimizer.learning_rate"
-    )
-
-
-def _diagnostics(
-    examples: Mapping[str, np.ndarray],
-    drawn: Mapping[str, np.ndarray],
-    overlay: Overlay,
-    count: int,
-) -> dict[str, float]:
-    if "weight" not in examples:
-        return {}
-    ids = drawn["ids"][:count]
-    return weight_diagnostics(
-        examples["weight"][:count], overlay.noisy_labels[ids], overlay.clean_labels[ids]
     )

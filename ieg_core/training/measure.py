@@ -16,11 +16,37 @@ import numpy as np
 
 from ieg_core.classes import BASES
 from ieg_core.config import Config, from_dict
+from ieg_core.data.overlay import Overlay
 from ieg_core.runtime import Runtime, set_environment
 from ieg_core.settings import SupervisedSettings
+from ieg_core.spec import parse
 
 MIN_SECONDS = 2.0
 MIN_STEPS = 2
+
+
+def synthetic_overlay(config: Config, base: str) -> Overlay:
+    """Makes an overlay of ten batches, the first one the probe, with labels 0 … C − 1 in turn."""
+    num_classes = len(BASES[base].class_names)
+    num_examples = max(10 * config.batch_size, 20 * num_classes)
+    labels = np.arange(num_examples, dtype=np.int32) % num_classes
+    ids = np.arange(num_examples)
+    probe_size = num_examples // 10 if config.probe_per_class else 0
+    return Overlay(
+        name="synthetic",
+        spec=parse(config.dataset),
+        seed=0,
+        num_classes=num_classes,
+        class_names=BASES[base].class_names,
+        image_shape=BASES[base].image_shape,
+        noisy_labels=labels,
+        clean_labels=labels,
+        train_ids=ids[probe_size:],
+        probe_ids=ids[:probe_size],
+        test_labels=labels[:0],
+        digest="",
+        manifest={},
+    )
 
 
 def synthetic_call(
@@ -39,28 +65,18 @@ def synthetic_call(
     """
     from ieg_core import backend, models
     from ieg_core.methods import METHODS
+    from ieg_core.training.draws import device_data, stacked_draws
     from ieg_core.training.step import build_network, build_step, initial_state
 
-    shape, num_classes = BASES[base].image_shape, len(BASES[base].class_names)
-    rng = np.random.default_rng(0)
-    size = config.batch_size
-    data = {
-        "images": rng.integers(0, 256, (10 * size, *shape), dtype=np.uint8),
-        "labels": rng.integers(0, num_classes, 10 * size, dtype=np.int32),
-        "probe_labels": rng.integers(0, num_classes, 10 * size, dtype=np.int32),
-    }
-    draws: dict[str, np.ndarray] = {}
-    for prefix in ("", "probe_"):
-        offsets = 2 * config.augmentation.pad + 1
-        draws |= {
-            f"{prefix}ids": rng.integers(0, 10 * size, (length, size), dtype=np.int32),
-            f"{prefix}offset_y": rng.integers(0, offsets, (length, size), dtype=np.int32),
-            f"{prefix}offset_x": rng.integers(0, offsets, (length, size), dtype=np.int32),
-            f"{prefix}flip": rng.random((length, size)) < 0.5,
-        }
+    overlay = synthetic_overlay(config, base)
+    shape, num_classes = overlay.image_shape, overlay.num_classes
+    size = (len(overlay.noisy_labels), *shape)
+    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    draws = stacked_draws(config, overlay, 0, length, length)
     scalars = {
         "learning_rate": np.full(length, 1e-3, np.float32),
         "ema_decay": np.full(length, 0.9, np.float32),
+        "epoch": np.full(length, 1e6, np.float32),
     }
     method = METHODS[config.method]
     model = models.build(
@@ -73,8 +89,8 @@ def synthetic_call(
     network = build_network(model, config.optimizer.weight_decay)
     step = build_step(method, network, config, num_classes)
     call = backend.compile_loop(step, method.metrics, method.examples, length)
-    state = [backend.place(initial_state(model, method, config))]
-    placed = backend.place(data)
+    state = [backend.place(initial_state(model, method, config, overlay))]
+    placed = backend.place(device_data(images, overlay))
 
     def run(steps: int) -> None:
         state[0] = call(state[0], placed, draws, scalars, steps)[0]

@@ -13,7 +13,9 @@ from keras import ops
 
 from ieg_core import augment, backend, models
 from ieg_core.config import Config
-from ieg_core.methods import Batch, Forward, Method, Network, State
+from ieg_core.data.overlay import Overlay
+from ieg_core.methods import Batch, Forward, Method, Mixing, Network, State
+from ieg_core.settings import FSRSettings, method_facts
 
 Tensor = Any
 TrainState = dict[str, Any]
@@ -27,10 +29,14 @@ def build_network(model: keras.Model, weight_decay: float) -> Network:
         return Forward(logits, features, stats)
 
     decayed = [variable.path.endswith("/kernel") for variable in model.trainable_variables]
-    return Network(forward=forward, decayed=decayed, weight_decay=weight_decay)
+    dense = [i for i, v in enumerate(model.trainable_variables) if v.path.startswith("logits/")]
+    kernel, bias = sorted(dense, key=lambda i: -len(model.trainable_variables[i].shape))
+    return Network(forward, decayed, weight_decay, dense=(kernel, bias))
 
 
-def initial_state(model: keras.Model, method: Method, config: Config) -> TrainState:
+def initial_state(
+    model: keras.Model, method: Method, config: Config, overlay: Overlay
+) -> TrainState:
     """Returns the state of step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, the method's own."""
     values = {
         variable.path: value
@@ -44,7 +50,7 @@ def initial_state(model: keras.Model, method: Method, config: Config) -> TrainSt
         "momentum": [np.zeros_like(param) for param in params],
         "ema": [param.copy() for param in params],
         "stats": [values[variable.path] for variable in model.non_trainable_variables],
-        "method": method.init(config),
+        "method": method.init(config, overlay),
     }
 
 
@@ -56,6 +62,8 @@ def ema_decay(step: int, limit: float) -> float:
 def build_batch(
     data: Mapping[str, Tensor],
     draws: Mapping[str, Tensor],
+    method_state: Mapping[str, Tensor],
+    epoch: Tensor,
     config: Config,
     num_classes: int,
 ) -> Batch:
@@ -64,32 +72,57 @@ def build_batch(
     Args:
       data: "images" uint8 [N, H, W, channels], "labels" int32 [N] as given and "probe_labels"
         int32 [N], clean on the probe's examples and meaningless elsewhere.
-      draws: Of this replica's share: "ids", "offset_y", "offset_x" int32 [B], "flip" bool [B] and,
-        prefixed "probe_", the same for the probe batch; either group may be absent.
-      config: Padding and batch size.
+      draws: This replica's share of `training.draws.step_draws`.
+      method_state: A dictionary method's "dictionary", int32 [capacity].
+      epoch: Epochs done, float32.
+      config: Views and batch sizes.
       num_classes: C.
 
     Returns:
       The batch; what was not drawn is None.
     """
 
-    def view(prefix: str, label_key: str) -> tuple[Tensor, Tensor]:
-        if f"{prefix}ids" not in draws:
-            return None, None
-        ids = draws[f"{prefix}ids"]
-        images = augment.crop_and_flip(
-            ops.take(data["images"], ids, axis=0),
-            draws[f"{prefix}offset_y"],
-            draws[f"{prefix}offset_x"],
-            draws[f"{prefix}flip"],
-            config.augmentation.pad,
-        )
-        labels = ops.one_hot(ops.take(data[label_key], ids, axis=0), num_classes, dtype="float32")
-        return augment.to_unit_range(images), labels
+    def view(ids: Tensor, prefix: str) -> Tensor:
+        drawn = {
+            name.removeprefix(prefix): value
+            for name, value in draws.items()
+            if name.startswith(prefix)
+        }
+        images = ops.take(data["images"], ids, axis=0)
+        if "affine" in drawn:
+            images = augment.strong_view(images, drawn, config.augmentation)
+        else:
+            images = augment.crop_and_flip(images, **drawn, pad=config.augmentation.pad)
+        return augment.to_unit_range(images)
 
-    images, labels = view("", "labels")
-    probe_images, probe_labels = view("probe_", "probe_labels")
-    return Batch(images, labels, probe_images, probe_labels, config.batch_size)
+    def labels(ids: Tensor, name: str) -> Tensor:
+        return ops.one_hot(ops.take(data[name], ids, axis=0), num_classes, dtype="float32")
+
+    ids = draws.get("ids")
+    probe_ids, probe_labels = draws.get("probe_ids"), "probe_labels"
+    probe_size = config.batch_size
+    if isinstance(config.method_settings, FSRSettings):
+        probe_ids = ops.take(method_state["dictionary"], draws["probe_slots"], axis=0)
+        probe_labels = "labels"
+        probe_size = config.method_settings.dictionary_batch_size
+    mixing = None
+    if "mix_partners" in draws:
+        mixing = Mixing(
+            draws["mix_partners"], draws["mix_coefficients"], draws.get("mix_probe_choice")
+        )
+    both = method_facts(config.method).view == "both"
+    return Batch(
+        ids=ids,
+        images=None if ids is None else view(ids, "view_"),
+        strong_images=view(ids, "strong_") if both else None,
+        labels=None if ids is None else labels(ids, "labels"),
+        probe_images=None if probe_ids is None else view(probe_ids, "probe_view_"),
+        probe_labels=None if probe_ids is None else labels(probe_ids, probe_labels),
+        mixing=mixing,
+        epoch=epoch,
+        size=config.batch_size,
+        probe_size=probe_size,
+    )
 
 
 def build_step(method: Method, network: Network, config: Config, num_classes: int) -> Any:
@@ -102,8 +135,8 @@ def build_step(method: Method, network: Network, config: Config, num_classes: in
       num_classes: C.
 
     Returns:
-      (state, data, draws, scalars) -> (state, metrics, examples); scalars are "learning_rate" and
-      "ema_decay".
+      (state, data, draws, scalars) -> (state, metrics, examples); scalars are "learning_rate",
+      "ema_decay" and "epoch".
     """
 
     def step(
@@ -112,7 +145,8 @@ def build_step(method: Method, network: Network, config: Config, num_classes: in
         draws: Mapping[str, Tensor],
         scalars: Mapping[str, Tensor],
     ) -> tuple[TrainState, Mapping[str, Tensor], Mapping[str, Tensor]]:
-        batch = build_batch(data, backend.share(draws), config, num_classes)
+        drawn = backend.share(draws)
+        batch = build_batch(data, drawn, state["method"], scalars["epoch"], config, num_classes)
         before = State(state["params"], state["momentum"], state["stats"], state["method"])
         update = method.update(network, config, before, batch)
         momentum = [

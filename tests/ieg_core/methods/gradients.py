@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by the tests in a process of its own: L2R in float64 on a small BatchNorm network.
+"""Run by the tests in a process of its own: meta-gradients in float64 on a small BatchNorm network.
 
     python gradients.py OUT.npz
 
 Writes the meta-gradient by the forward product, by central differences of the probe loss after an
-explicit look-ahead, and L2R's own update beside one put together by hand.
+explicit look-ahead, and L2R's own update beside one put together by hand; of IEG and FSR what their
+look-aheads decide beside what the differences say.
 """
 
 import sys
@@ -12,11 +13,99 @@ import sys
 import numpy as np
 
 from ieg_core import recipes
+from ieg_core.config import override
 from ieg_core.runtime import Runtime, set_environment
+from ieg_core.settings import IEGSettings
 from ieg_core.spec import parse
 
 BATCH, CLASSES, LOOKAHEAD_LR, DECAY = 8, 4, 0.1, 5e-4
 STEP = 1e-6  # small enough to cross hardly any kink of the ReLUs
+
+
+def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, rng) -> dict:
+    from keras import ops
+
+    from ieg_core import backend
+    from ieg_core.losses import softmax_cross_entropy
+    from ieg_core.methods import METHODS, State, ieg
+    from ieg_core.reweighting import clip_weights
+
+    momentum = [ops.convert_to_tensor(0.01 * rng.standard_normal(p.shape)) for p in params]
+    state = State(params, momentum, stats, {})
+    guesses = rng.dirichlet(np.ones(CLASSES), BATCH)
+    pseudo_labels, given = ops.convert_to_tensor(guesses), np.asarray(batch.labels)
+    settings = IEGSettings()
+    share = settings.initial_label_coefficient
+
+    def probe_after(weights: np.ndarray, coefficients: np.ndarray) -> float:
+        targets = coefficients[:, None] * given + (1 - coefficients[:, None]) * guesses
+
+        def inner(at: list) -> tuple:
+            logits = network.forward(at, stats, batch.images).logits
+            losses = softmax_cross_entropy(logits, ops.convert_to_tensor(targets))
+            return ops.sum(ops.convert_to_tensor(weights) * losses), None
+
+        slopes = network.add_decay(backend.gradients(inner, params)[2], params)
+        looked = [
+            p - LOOKAHEAD_LR * (0.9 * m + slope)
+            for p, m, slope in zip(params, momentum, slopes, strict=True)
+        ]
+        return float(probe_loss(looked))
+
+    even, shares = np.full(BATCH, 1 / BATCH), np.full(BATCH, share)
+    by_weight = central_differences(lambda w: probe_after(w, shares), even)
+    by_label = central_differences(lambda c: probe_after(even, c), shares)
+
+    def weak_logits(at: list) -> tuple:
+        return network.forward(at, stats, batch.images).logits, None
+
+    weak = backend.linearize(weak_logits, params)
+    targets = share * batch.labels + (1 - share) * pseudo_labels
+    found = ieg.distil(network, settings, state, batch, weak, pseudo_labels, targets)
+    written = {
+        "ieg_weights": np.asarray(found.example_weights),
+        "ieg_weights_by_differences": np.asarray(clip_weights(ops.convert_to_tensor(by_weight))),
+        "ieg_coefficients": np.asarray(found.label_coefficients),
+        "ieg_slope_by_label": by_label,
+    }
+
+    method_state = {
+        "scores": ops.zeros(BATCH, "float64"),
+        "scored": ops.zeros(BATCH, "float64"),
+        "moving_logits": ops.zeros((BATCH, CLASSES), "float64"),
+        "class_weights": ops.zeros(CLASSES, "float64"),
+        "dictionary": ops.arange(BATCH),
+    }
+    config = override(
+        recipes.build_config(parse("digits_uniform_0.4"), "fsr"),
+        ["method.mixup=false", "method.start_epoch=0"],
+    )
+    kernel_at, bias_at = network.dense
+
+    def dense_probe_after(weights: np.ndarray) -> float:
+        forward = network.forward(params, stats, batch.images)
+        residuals = np.asarray(ops.softmax(forward.logits)) - given
+        scaled = weights[:, None] * residuals
+        kernel, bias = np.asarray(params[kernel_at]), np.asarray(params[bias_at])
+        slope = np.asarray(forward.features).T @ scaled + DECAY * kernel
+        kernel = kernel - LOOKAHEAD_LR * (0.9 * np.asarray(momentum[kernel_at]) + slope)
+        bias = bias - LOOKAHEAD_LR * (0.9 * np.asarray(momentum[bias_at]) + scaled.sum(0))
+        features = np.asarray(network.forward(params, stats, batch.probe_images).features)
+        logits = ops.convert_to_tensor(features @ kernel + bias)
+        mean = float(ops.mean(softmax_cross_entropy(logits, batch.probe_labels)))
+        return mean + 0.5 * DECAY * float((kernel**2).sum())
+
+    update = METHODS["fsr"].update(
+        network, config, State(params, momentum, stats, method_state), batch
+    )
+    by_dense = central_differences(dense_probe_after, even)
+    written |= {
+        "fsr_weights": np.asarray(update.examples["weight"]),
+        "fsr_weights_by_differences": np.asarray(clip_weights(ops.convert_to_tensor(by_dense))),
+        "fsr_scores": np.asarray(update.method["scores"]),
+        "fsr_margin": np.asarray(update.examples["margin"]),
+    }
+    return written
 
 
 def main(out: str) -> None:
@@ -46,7 +135,18 @@ def main(out: str) -> None:
     )
     params = [ops.convert_to_tensor(values[v.path]) for v in model.trainable_variables]
     stats = [ops.convert_to_tensor(values[v.path]) for v in model.non_trainable_variables]
-    batch = Batch(images(), one_hot(), images(), one_hot(), BATCH)
+    batch = Batch(
+        ids=ops.arange(BATCH),
+        images=images(),
+        strong_images=None,
+        labels=one_hot(),
+        probe_images=images(),
+        probe_labels=one_hot(),
+        mixing=None,
+        epoch=ops.cast(0.0, "float64"),
+        size=BATCH,
+        probe_size=BATCH,
+    )
 
     def probe_loss(at: list) -> object:
         logits = network.forward(at, stats, batch.probe_images).logits
@@ -65,12 +165,17 @@ def main(out: str) -> None:
         slopes = network.add_decay(backend.gradients(inner, params)[2], params)
         return [p - LOOKAHEAD_LR * slope for p, slope in zip(params, slopes, strict=True)]
 
-    differences = np.zeros(BATCH)
-    for index in range(BATCH):
-        shift = np.zeros(BATCH)
-        shift[index] = STEP
-        above, below = (float(probe_loss(looked_ahead(s))) for s in (shift, -shift))
-        differences[index] = (above - below) / (2 * STEP)
+    def central_differences(function, at: np.ndarray) -> np.ndarray:
+        found = np.zeros(BATCH)
+        for index in range(BATCH):
+            shift = np.zeros(BATCH)
+            shift[index] = STEP
+            found[index] = (function(at + shift) - function(at - shift)) / (2 * STEP)
+        return found
+
+    differences = central_differences(
+        lambda weights: float(probe_loss(looked_ahead(weights))), np.zeros(BATCH)
+    )
 
     start = looked_ahead(np.zeros(BATCH))
     direction = backend.gradients(lambda at: (probe_loss(at), None), start)[2]
@@ -94,7 +199,8 @@ def main(out: str) -> None:
 
     _, moved, slopes = backend.gradients(weighted, params)
     by_hand = network.add_decay(slopes, params)
-    written = {
+    written = ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, rng)
+    written |= {
         "differences": differences,
         "meta_gradient": np.asarray(meta),
         "weights": np.asarray(weights),

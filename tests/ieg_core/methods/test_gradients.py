@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""L2R in float64: its meta-gradient against finite differences, its update against one by hand.
+"""In float64: meta-gradients against finite differences, L2R's update against one by hand.
 
 On TensorFlow: Keras's operations round to float32 on JAX, whose steps are compared with
 TensorFlow's instead (tests/ieg_core/training/test_steps.py).
@@ -36,3 +36,23 @@ def test_the_update_is_the_gradient_of_the_weighted_loss(found):
         expected = found[name.replace("l2r_", "hand_")]
         scale = np.abs(expected).max()
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-9 * scale, err_msg=name)
+
+
+def test_ieg_decides_what_the_differences_say(found):
+    expected = found["ieg_weights_by_differences"]
+    assert 0 < (expected > 0).sum() < len(expected)
+    assert np.linalg.norm(found["ieg_weights"] - expected) < 1e-4 * np.linalg.norm(expected)
+    slopes = found["ieg_slope_by_label"]
+    assert (slopes < 0).any()
+    assert (slopes > 0).any()
+    np.testing.assert_array_equal(found["ieg_coefficients"], slopes < 0)
+
+
+def test_fsrs_closed_form_is_the_gradient_through_the_dense_look_ahead(found):
+    expected = found["fsr_weights_by_differences"]
+    assert 0 < (expected > 0).sum() < len(expected)
+    assert np.linalg.norm(found["fsr_weights"] - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_fsrs_first_score_is_a_tenth_of_the_negative_margin(found):
+    np.testing.assert_allclose(found["fsr_scores"], -0.1 * found["fsr_margin"], rtol=1e-6)

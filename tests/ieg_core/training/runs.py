@@ -19,6 +19,7 @@ from ieg_core.spec import parse
 
 RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
 STEPS, INTERRUPTED_AT = 30, 15
+EXTRA = {"fsr": ["method.start_epoch=0"]}
 
 
 class InterruptedRunError(Exception):
@@ -28,6 +29,7 @@ class InterruptedRunError(Exception):
 def main(out: str, methods: list[str]) -> None:
     set_environment(RUNTIME)
     from ieg_core import backend
+    from ieg_core.methods.fsr import init
     from ieg_core.training.loop import train
 
     backend.start(RUNTIME)
@@ -39,7 +41,7 @@ def main(out: str, methods: list[str]) -> None:
         for method in methods:
             config = override(
                 recipes.build_config(spec, method, num_steps=STEPS),
-                ["evaluations=2", "batch_size=50"],
+                ["evaluations=2", "batch_size=50", *EXTRA.get(method, [])],
             )
             overlay = prepare_overlay(
                 spec,
@@ -62,9 +64,13 @@ def main(out: str, methods: list[str]) -> None:
                         written[f"{method}/{name}/{part}/{index}"] = value
                 accuracies = [row["accuracy_ema"] for row in trained.curves["evaluations"]]
                 written[f"{method}/{name}/accuracies"] = np.array(accuracies)
+                for name_, values in [*trained.state["method"].items(), *trained.history.items()]:
+                    written[f"{method}/{name}/method/{name_}"] = values
                 steps = [row["step"] for row in trained.curves["training"]]
                 written[f"{method}/{name}/steps"] = np.array(steps)
 
+            if method == "fsr":
+                written["fsr/first-dictionary"] = init(config, overlay)["dictionary"]
             keep("whole", run(f"{method}-whole"))
             try:
                 run(f"{method}-cut", stop_at)

@@ -1,21 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 import numpy as np
 import pytest
 
-from ieg_core.training.diagnostics import weight_diagnostics
+from ieg_core import recipes
+from ieg_core.spec import parse
+from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
+from ieg_core.training.measure import synthetic_overlay
 
 
-def test_weight_mass_by_hand():
-    weights = np.array([[0.5, 0.0], [0.25, 0.25]])
-    given, clean = np.array([[1, 2], [3, 4]]), np.array([[1, 2], [3, 0]])
-    found = weight_diagnostics(weights, given, clean)
-    assert found == {
+@pytest.fixture
+def overlay():
+    config = recipes.build_config(parse("digits_uniform_0.4"), "l2r")
+    made = synthetic_overlay(config, "digits")
+    noisy = made.clean_labels.copy()
+    noisy[1] = 7  # example 1 is of class 1
+    return dataclasses.replace(made, noisy_labels=noisy)
+
+
+IDS = np.array([[0, 1], [2, 3]])
+
+
+def test_weights_by_hand(overlay):
+    weights = np.array([[0.5, 0.25], [0.0, 0.25]])
+    assert step_diagnostics({"weight": weights}, IDS, overlay) == {
         "clean_share": 0.75,
         "zero_weights": 0.25,
-        "weight_on_clean": pytest.approx(0.75 / 1.0),
+        "weight_on_clean": pytest.approx(0.75),
     }
 
 
-def test_no_weight_at_all_has_no_share():
-    found = weight_diagnostics(np.zeros((1, 2)), np.array([[0, 1]]), np.array([[0, 0]]))
-    assert found == {"clean_share": 0.5, "zero_weights": 1.0}
+def test_no_weight_at_all_has_no_share(overlay):
+    found = step_diagnostics({"weight": np.zeros((2, 2))}, IDS, overlay)
+    assert found == {"clean_share": 0.75, "zero_weights": 1.0}
+
+
+def test_label_coefficients_and_pseudo_labels_by_hand(overlay):
+    pseudo = np.zeros((2, 2, 10))
+    for position, guess in {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 9}.items():
+        pseudo[position][guess] = 1.0
+    examples = {"label_coefficient": np.array([[1.0, 0.0], [1.0, 0.0]]), "pseudo_label": pseudo}
+    found = step_diagnostics(examples, IDS, overlay)
+    assert found["label_coefficient_on_clean"] == pytest.approx(2 / 3)
+    assert found["label_coefficient_on_noisy"] == 0.0
+    assert found["pseudo_label_accuracy"] == 0.75
+
+
+def test_imbalance_compares_the_rarest_class_with_the_commonest(overlay):
+    tail = dataclasses.replace(overlay, spec=parse("digits_imbal_0.05"))
+    ids = np.array([[0, 10, 2]])  # given classes 0, 0, 2
+    found = step_diagnostics({"weight": np.array([[0.1, 0.3, 0.6]])}, ids, tail)
+    assert found["weight_ratio_rare_to_common"] == pytest.approx(0.6 / 0.2)
+
+
+def test_a_dictionarys_purity_and_repetitions(overlay):
+    found = dictionary_diagnostics(np.array([0, 1, 2, 2]), overlay)
+    assert found == {"dictionary_purity": 0.75, "dictionary_repeats": 0.25}

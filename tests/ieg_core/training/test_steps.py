@@ -14,21 +14,36 @@ SCRIPT = Path(__file__).parent / "steps.py"
 
 @pytest.fixture(scope="module")
 def reference() -> dict[str, np.ndarray]:
-    return run_on("tensorflow", SCRIPT, "1", "1")
+    return run_on("tensorflow", SCRIPT, "1")
 
 
 @pytest.mark.parametrize(
     ("backend", "num_replicas"), [("tensorflow", 2), ("jax", 1), ("jax", 2)], ids=str
 )
 def test_a_step_is_the_same_everywhere(reference, backend, num_replicas):
-    found = run_on(backend, SCRIPT, str(num_replicas), "1")
-    assert found.keys() == reference.keys()
-    for name in reference:
+    found = run_on(backend, SCRIPT, str(num_replicas))
+    assert len(found) > 200
+    for name in found:
         assert_close(found[name], reference[name], TOLERANCE)
 
 
-def test_every_tensor_that_should_move_does(reference):
-    for method in ("supervised", "l2r", "probe_only"):
-        for name, value in reference.items():
-            if name.startswith(f"{method}/state/momentum/"):
-                assert np.abs(value).max() > 0, name
+def test_every_parameter_moves(reference):
+    names = [name for name in reference if "/state/momentum/" in name]
+    assert len({name.split("/")[0] for name in names}) == 11
+    for name in names:
+        assert np.abs(reference[name]).max() > 0, name
+
+
+def test_the_variants_differ_where_they_should(reference):
+    weights = {
+        name.split("/")[0]: value for name, value in reference.items() if name.endswith("/weight")
+    }
+    assert (weights["fsr"] == 0).any()
+    assert (weights["fsr_shift"] > 0).all()
+    assert (weights["ieg_no_lookahead"] == np.float32(1 / 40)).all()
+    assert len(np.unique(weights["fsr_class_weights"])) <= 10
+    for term in ("mix_probe_loss", "mix_pseudo_label_loss", "consistency_loss"):
+        assert reference[f"ieg/metrics/{term}"] > 0
+        assert reference[f"ieg_plain/metrics/{term}"] == 0
+    coefficients = reference["ieg/examples/label_coefficient"]
+    assert set(np.unique(coefficients)) == {0.0, 1.0}

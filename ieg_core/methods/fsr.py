@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FSR: fast sample re-weighting without reward data.
+
+    z, h  = f(x̃; θ), penultimate features          x̃, ỹ: the batch after MixUp
+    Ŵ     = W − α (μ m + ∇W[Σ ℓ_i / B + R])        look-ahead of the dense layer alone
+    V, c  = ∇ of the mean CE on a dictionary batch at Ŵ, for kernel and bias, no backbone gradient
+    g_i   = ∂P/∂w_i = −α (softmax(z_i) − ỹ_i)·(Vᵀh_i + c)
+    w     = clip(g) for noise, shift(g) for imbalance; 1/B before the start epoch
+    L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R
+    q_i   ← γ n(q_i) + (1 − γ) z_i                 moving logits, from step 0
+    r_i   ← β r_i − (1 − β)·[ℓ_i(θ) − ℓ_i(θ̂)]      score; ℓ_i(θ̂) on the un-mixed image, own label
+
+After each epoch the dictionary holds, for each given class, the examples of lowest score.
+
+Reference: Zhang & Pfister, ICCV 2021, arXiv 2109.03216. Differs from the authors' released code:
+dictionary and un-mixed images are two forward passes, each with its own batch statistics; each
+class's moving weight is moved by the mean over its examples in the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from ieg_core import backend
+from ieg_core.config import Config
+from ieg_core.data.draws import generator
+from ieg_core.data.overlay import Overlay
+from ieg_core.losses import normalize_logits, smooth_labels, softmax_cross_entropy
+from ieg_core.methods.protocol import Batch, Method, Mixing, Network, State, Tensor, Update
+from ieg_core.mixing import mix_blocks
+from ieg_core.reweighting import clip_weights, shift_weights
+from ieg_core.settings import FSRSettings
+
+
+def _settings(config: Config) -> FSRSettings:
+    settings = config.method_settings
+    if not isinstance(settings, FSRSettings):
+        raise TypeError(f"expected FSRSettings, got {type(settings).__name__}")
+    return settings
+
+
+def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
+    settings = _settings(config)
+    images, labels = batch.images, smooth_labels(batch.labels, settings.label_smoothing)
+    if settings.mixup:
+        images, labels = _mixed(batch)
+
+    def logits_of(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Sequence[Tensor]]]:
+        logits, features, stats = network.forward(params, state.stats, images)
+        return logits, (features, stats)
+
+    at_batch = backend.linearize(logits_of, state.params)
+    logits, (features, stats) = at_batch.outputs, at_batch.auxiliary
+    residuals = ops.softmax(logits) - labels
+    losses = softmax_cross_entropy(logits, labels)
+
+    kernel, bias = lookahead_dense(network, settings, state, features, residuals, batch.size)
+    dictionary = network.forward(state.params, state.stats, batch.probe_images).features
+    probe_logits = dictionary @ kernel + bias
+    probe_labels = smooth_labels(batch.probe_labels, settings.label_smoothing)
+    probe_residuals = (ops.softmax(probe_logits) - probe_labels) / batch.probe_size
+    kernel_slope, bias_slope = backend.sum_over_replicas(
+        [ops.transpose(dictionary) @ probe_residuals, ops.sum(probe_residuals, axis=0)]
+    )
+    kernel_slope = kernel_slope + network.weight_decay * kernel
+    product = features @ kernel_slope + bias_slope
+    meta_gradient = -settings.lookahead_lr * ops.sum(residuals * product, axis=-1)
+
+    weights, class_weights = example_weights(settings, state, batch, meta_gradient)
+    started = batch.epoch >= settings.start_epoch
+    weights = ops.where(started, weights, 1.0 / batch.size)
+
+    moving = ops.take(state.method["moving_logits"], batch.ids, axis=0)
+    moving = normalize_logits(moving, batch.size, backend.sum_over_replicas)
+    targets = ops.softmax(moving / settings.pseudo_label_temperature)
+    pseudo_weight = ops.where(started, settings.pseudo_label_loss_weight, ops.zeros_like(losses[0]))
+    pseudo_slope = pseudo_weight * (ops.softmax(logits) - targets) / batch.size
+    gradient = at_batch.backward(weights[:, None] * residuals + pseudo_slope)
+
+    own_features = features
+    if settings.mixup:
+        own_features = network.forward(state.params, state.stats, batch.images).features
+    own_losses = softmax_cross_entropy(own_features @ kernel + bias, batch.labels)
+    margin = losses - own_losses
+
+    weighted = backend.sum_over_replicas(ops.sum(weights * losses))
+    pseudo = backend.sum_over_replicas(ops.sum(softmax_cross_entropy(logits, targets))) / batch.size
+    probe_losses = softmax_cross_entropy(probe_logits, probe_labels)
+    return Update(
+        gradients=network.add_decay(gradient, state.params),
+        stats=stats,
+        method=_next_state(settings, state, batch, moving, logits, margin, class_weights),
+        metrics={
+            "loss": weighted + pseudo_weight * pseudo,
+            "weighted_loss": weighted,
+            "pseudo_label_loss": pseudo,
+            "probe_loss": backend.sum_over_replicas(ops.sum(probe_losses)) / batch.probe_size,
+        },
+        examples={"weight": weights, "margin": margin, "pseudo_label": targets},
+    )
+
+
+def _mixed(batch: Batch) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch.mixing, Mixing):
+        raise TypeError("MixUp needs its draws")
+    images, labels = mix_blocks(
+        [batch.images],
+        [batch.labels],
+        batch.mixing.partners,
+        batch.mixing.coefficients,
+        backend.gather_replicas,
+    )
+    return images[0], labels[0]
+
+
+def lookahead_dense(
+    network: Network,
+    settings: FSRSettings,
+    state: State,
+    features: Tensor,
+    residuals: Tensor,
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """Looks one momentum step ahead with the dense layer alone, from w = 1/B.
+
+    ∇W = hᵀ(softmax(z) − ỹ)/B + wd·W,   Ŵ = W − α (μ m + ∇W),   and so for the bias without decay
+
+    Args:
+      network: Which parameters the dense layer is, and wd.
+      settings: α, μ.
+      state: θ and m.
+      features: h, float32 [B, F].
+      residuals: softmax(z) − ỹ, float32 [B, C].
+      size: B of the global batch.
+
+    Returns:
+      Ŵ, float32 [F, C], and the bias, float32 [C].
+    """
+    kernel_slope, bias_slope = backend.sum_over_replicas(
+        [ops.transpose(features) @ residuals / size, ops.sum(residuals, axis=0) / size]
+    )
+    kernel, bias = (state.params[index] for index in network.dense)
+    kernel_momentum, bias_momentum = (state.momentum[index] for index in network.dense)
+    kernel_slope = kernel_slope + network.weight_decay * kernel
+    rate, momentum = settings.lookahead_lr, settings.lookahead_momentum
+    return (
+        kernel - rate * (momentum * kernel_momentum + kernel_slope),
+        bias - rate * (momentum * bias_momentum + bias_slope),
+    )
+
+
+def example_weights(
+    settings: FSRSettings, state: State, batch: Batch, meta_gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Turns the meta-gradient into weights, each its own or its class's moving one.
+
+    Args:
+      settings: Clip or shift; decay and end of the class weights.
+      state: The class weights.
+      batch: Labels and epoch.
+      meta_gradient: ∂P/∂w, float32 [B].
+
+    Returns:
+      w, float32 [B], and the class weights, float32 [C].
+    """
+    if settings.weighting == "clip":
+        weights = clip_weights(meta_gradient, backend.sum_over_replicas)
+    else:
+        weights = shift_weights(
+            meta_gradient,
+            batch.size,
+            backend.sum_over_replicas,
+            lambda values: ops.min(backend.gather_replicas(values)),
+        )
+    class_weights = state.method["class_weights"]
+    if not settings.class_weight_decay:
+        return weights, class_weights
+    counts, totals = backend.sum_over_replicas(
+        [ops.sum(batch.labels, axis=0), ops.sum(batch.labels * weights[:, None], axis=0)]
+    )
+    decay = settings.class_weight_decay
+    moved = decay * class_weights + (1.0 - decay) * totals / ops.maximum(counts, 1.0)
+    moves = counts > 0
+    if settings.class_weight_end_epoch:
+        moves = ops.logical_and(moves, batch.epoch < settings.class_weight_end_epoch)
+    class_weights = ops.where(moves, moved, class_weights)
+    return ops.sum(batch.labels * class_weights, axis=-1), class_weights
+
+
+def _next_state(
+    settings: FSRSettings,
+    state: State,
+    batch: Batch,
+    moving: Tensor,
+    logits: Tensor,
+    margin: Tensor,
+    class_weights: Tensor,
+) -> dict[str, Tensor]:
+    """Moves scores and moving logits of the batch's examples; each comes once in a batch."""
+    scores = ops.take(state.method["scores"], batch.ids, axis=0)
+    scores = settings.score_decay * scores - (1.0 - settings.score_decay) * margin
+    decay = settings.moving_logits_decay
+    rows = backend.gather_replicas(batch.ids)[:, None]
+
+    def put(name: str, values: Tensor) -> Tensor:
+        gathered = backend.gather_replicas(ops.stop_gradient(values))
+        return ops.scatter_update(state.method[name], rows, gathered)
+
+    return {
+        "scores": put("scores", scores),
+        "scored": put("scored", ops.ones_like(scores)),
+        "moving_logits": put("moving_logits", decay * moving + (1.0 - decay) * logits),
+        "class_weights": class_weights,
+        "dictionary": state.method["dictionary"],
+    }
+
+
+def init(config: Config, overlay: Overlay) -> dict[str, Any]:
+    """Returns FSR's state of step 0; its dictionary is a random class-balanced draw.
+
+    Returns:
+      "scores" and "scored" float32 [N], "moving_logits" float32 [N, C], "class_weights" float32
+      [C], and "dictionary" int32 [capacity], class after class.
+    """
+    settings = _settings(config)
+    settings.check_classes(overlay.num_classes)
+    num_examples = len(overlay.noisy_labels)
+    order = generator(config.seed, "first dictionary").random(num_examples)
+    first = best_of_each_class(
+        order, np.ones(num_examples, bool), overlay, settings.capacity, np.zeros(0, np.int32)
+    )
+    return {
+        "scores": np.zeros(num_examples, np.float32),
+        "scored": np.zeros(num_examples, np.float32),
+        "moving_logits": np.zeros((num_examples, overlay.num_classes), np.float32),
+        "class_weights": np.full(overlay.num_classes, 1 / config.batch_size, np.float32),
+        "dictionary": first,
+    }
+
+
+def best_of_each_class(
+    scores: np.ndarray, eligible: np.ndarray, overlay: Overlay, capacity: int, present: np.ndarray
+) -> np.ndarray:
+    """Picks the examples of lowest score of each given class.
+
+    Args:
+      scores: r, float [N].
+      eligible: Who may be picked, bool [N]; only training examples ever are.
+      overlay: Given labels and training examples.
+      capacity: Examples in all; capacity / C a class.
+      present: The dictionary so far, [capacity]; a class without an eligible example keeps its own.
+
+    Returns:
+      Indices, int32 [capacity], class after class; a class with fewer eligible examples than places
+      is repeated from its best on.
+    """
+    places = capacity // overlay.num_classes
+    pool = overlay.train_ids[eligible[overlay.train_ids]]
+    chosen = []
+    for number in range(overlay.num_classes):
+        members = pool[overlay.noisy_labels[pool] == number]
+        if len(members):
+            best = members[np.argsort(scores[members], kind="stable")][:places]
+            chosen.append(np.resize(best, places))
+        else:
+            chosen.append(present[number * places : (number + 1) * places])
+    return np.concatenate(chosen).astype(np.int32)
+
+
+def after_epoch(config: Config, overlay: Overlay, state: dict[str, Any]) -> dict[str, Any]:
+    """Refills the dictionary with the examples of lowest score; unscored ones cannot enter."""
+    dictionary = best_of_each_class(
+        state["scores"],
+        state["scored"] > 0,
+        overlay,
+        _settings(config).capacity,
+        state["dictionary"],
+    )
+    return {"dictionary": dictionary}
+
+
+FSR = Method(
+    update=_update,
+    metrics=("loss", "weighted_loss", "pseudo_label_loss", "probe_loss"),
+    examples=("weight", "margin", "pseudo_label"),
+    init=init,
+    after_epoch=after_epoch,
+)

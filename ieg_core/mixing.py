@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MixUp with drawn partners and coefficients, over all replicas.
+
+    x̃_i = β_i x_i + (1 − β_i) x_{π(i)},   ỹ_i = β_i y_i + (1 − β_i) y_{π(i)}
+
+Reference: Zhang et al. 2018, mixup (arXiv:1710.09412).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def mix_blocks(
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    partners: Tensor,
+    coefficients: Tensor,
+    gather_replicas: Callable[[Tensor], Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mixes each example of K blocks with its partner in any of them.
+
+    Args:
+      images: K blocks, each float [B, H, W, channels], this replica's rows.
+      labels: K blocks of distributions, each float [B, C].
+      partners: π, int32 [B, K]: positions in the K global blocks laid end to end.
+      coefficients: β, float32 [B, K].
+      gather_replicas: Concatenates the rows of all replicas.
+
+    Returns:
+      K mixed blocks of images and of labels.
+    """
+    pool_images = ops.concatenate([gather_replicas(block) for block in images])
+    pool_labels = ops.concatenate([gather_replicas(block) for block in labels])
+    mixed_images, mixed_labels = [], []
+    for index, (own_images, own_labels) in enumerate(zip(images, labels, strict=True)):
+        partner = partners[:, index]
+        share = coefficients[:, index]
+        pixel_share, class_share = share[:, None, None, None], share[:, None]
+        other_images = ops.take(pool_images, partner, axis=0)
+        other_labels = ops.take(pool_labels, partner, axis=0)
+        mixed_images.append(pixel_share * own_images + (1.0 - pixel_share) * other_images)
+        mixed_labels.append(class_share * own_labels + (1.0 - class_share) * other_labels)
+    return mixed_images, mixed_labels
