@@ -52,10 +52,10 @@ setup: $(READY) ## set .venv up; does nothing when nothing changed
 ##@ Develop
 
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
-	@$(BIN)/python -m pytest -m "not slow and not gpu and not cluster"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not cluster"
 
 test-all: $(READY) ## run every test that this machine can run
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY) ## check format, style, types and import contracts; changes nothing
 	@$(BIN)/ruff format --check --quiet .
