@@ -4,7 +4,7 @@ PYTHON ?= python3
 
 DATASET      = digits_uniform
 NOISE        =
-METHODS      = supervised,probe_only,l2r
+METHODS      = supervised,mixup,probe_only,l2r,fsr,ieg
 SEEDS        = 0
 RECIPE       =
 NETWORK      =
@@ -18,6 +18,8 @@ GPUS_PER_CELL = 1
 
 BIN   = .venv/bin
 READY = .venv/.ready
+# A file of tests stays in one process, which makes its costly fixtures once.
+SIDE_BY_SIDE = -n logical --maxprocesses=4 --dist loadfile
 # One shell word whatever the value holds.
 quote = '$(subst ','\'',$(1))'
 

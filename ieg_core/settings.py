@@ -220,6 +220,10 @@ METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
 )
 
 
+DEFAULT_METHODS = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
+"""What a sweep compares unless it is told otherwise."""
+
+
 def method_facts(name: str) -> MethodFacts:
     """Returns the facts of a method; raises UserError with the nearest names if there is none."""
     if name not in METHODS:

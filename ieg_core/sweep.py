@@ -24,7 +24,7 @@ from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.length import num_steps, steps_per_epoch
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
-from ieg_core.settings import FSRSettings, method_facts
+from ieg_core.settings import DEFAULT_METHODS, METHODS, FSRSettings, method_facts
 from ieg_core.spec import DatasetSpec, combine
 
 MAX_CELLS = 1000
@@ -50,7 +50,7 @@ class SweepRequest:
 
     dataset: str
     noise_ratios: tuple[float, ...] = ()
-    methods: tuple[str, ...] = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
+    methods: tuple[str, ...] = DEFAULT_METHODS
     seeds: tuple[int, ...] = (0,)
     recipe: str = ""
     network: str = ""
@@ -93,7 +93,7 @@ class Plan:
 
     Attributes:
       sweep: The sweep's name, the same for the same cells.
-      cells: Names of the cells, in the order of the request.
+      cells: Names of the cells, the longest first.
     """
 
     sweep: str
@@ -170,6 +170,8 @@ def plan(request: SweepRequest) -> Plan:
         path = results.cell_folder(root, record["cell"]) / "config.json"
         if not path.exists():
             results.write_json_atomic(path, record)
+    # The longest first: side by side, a long cell that starts last would be waited for alone.
+    records.sort(key=lambda record: -record["num_steps"] * METHODS[record["method"]].relative_cost)
     cells = tuple(record["cell"] for record in records)
     digest = results.short_digest(cells)
     sweep = Plan(f"{request.dataset}-{digest}", cells)

@@ -10,6 +10,7 @@ from components.prepare import prepare
 from components.report import report
 from components.train import train
 from components.verdict import verdict
+from ieg_core.settings import DEFAULT_METHODS
 from pipelines.profiles import Profile
 
 
@@ -27,7 +28,7 @@ def build(profile: Profile) -> Any:
     def noise_sweep(
         dataset: str = "digits_uniform",
         noise_ratios: list[float] = [],  # noqa: B006  KFP copies it into the compiled pipeline
-        methods: list[str] = ["supervised", "probe_only", "l2r"],  # noqa: B006
+        methods: list[str] = list(DEFAULT_METHODS),  # noqa: B006
         seeds: list[int] = [0],  # noqa: B006
         recipe: str = "",
         network: str = "",

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ieg_core import slots
 from ieg_core.errors import UserError
+from ieg_core.settings import DEFAULT_METHODS
 from ieg_core.sweep import SweepRequest
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 DEFAULTS = {
     "dataset": "digits_uniform",
-    "methods": "supervised,probe_only,l2r",
+    "methods": ",".join(DEFAULT_METHODS),
     "seeds": "0",
     "data-dir": "./data",
     "out": "runs",

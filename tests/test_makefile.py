@@ -58,7 +58,7 @@ def test_the_variables_of_sweep_have_their_defaults():
     assert sweep_arguments() == {
         "dataset": "digits_uniform",
         "noise": "",
-        "methods": "supervised,probe_only,l2r",
+        "methods": "supervised,mixup,probe_only,l2r,fsr,ieg",
         "seeds": "0",
         "recipe": "",
         "network": "",

@@ -40,8 +40,8 @@ def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
     cells = prepare.python_func(**request(tmp_path / "runs"), plan=plan)
     assert [cell.rpartition("-")[0] for cell in cells] == [
         f"digits_uniform_{noise}-{method}-seed{seed}"
+        for method in ("l2r", "supervised")  # the longest first
         for noise in ("0.4", "0.8")
-        for method in ("supervised", "l2r")
         for seed in (0, 1)
     ]
     assert (tmp_path / "runs" / "sweeps" / plan.metadata["sweep"] / "plan.json").exists()

@@ -123,6 +123,11 @@ def arguments(results, **changes):
     return [f"--{name}={value}" for name, value in values.items()] + [f"--out={results}"]
 
 
+def cell_of(planned, method):
+    (cell,) = (cell for cell in planned.cells if f"-{method}-" in cell)
+    return cell
+
+
 def finish(results, cell, accuracy=0.9):
     """Writes what a finished cell leaves behind."""
     record = read_json(cell_folder(results, cell) / "config.json")
@@ -190,8 +195,8 @@ def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
 ):
     results = tmp_path / "runs"
     planned = sweep.plan(request(results))
-    finish(results, planned.cells[0])
-    know_the_rate(results, planned.cells[1])
+    finish(results, cell_of(planned, "supervised"))
+    know_the_rate(results, cell_of(planned, "l2r"))
     environment = stand_in_tensorflow(code).environment
     done = sweep_process(*arguments(results), environment=environment)
     assert done.returncode == 1, done.stdout + done.stderr
@@ -201,8 +206,8 @@ def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
         "l2r": "failed",
     }
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"failed: {planned.cells[1]}: {reason}")
-    assert f"{results}/cells/{planned.cells[1]}/log.txt" in line
+    assert line.startswith(f"failed: {cell_of(planned, 'l2r')}: {reason}")
+    assert f"{results}/cells/{cell_of(planned, 'l2r')}/log.txt" in line
     assert ": failed: " in done.stdout  # while it ran
     log = (results / "latest" / "log.txt").read_text()
     assert "Inner task failed: 'verdict'" in log
@@ -278,7 +283,7 @@ def test_a_sweep_that_takes_too_long_is_refused_with_its_estimate(tmp_path, monk
     monkeypatch.setattr(run, "_run_pipeline", lambda *args: pytest.fail("it started"))
     results = tmp_path / "runs"
     planned = sweep.plan(request(results, steps=36_000))
-    know_the_rate(results, planned.cells[0], steps_per_second=1.0)
+    know_the_rate(results, cell_of(planned, "supervised"), steps_per_second=1.0)
     argv = [*COMMAND[3:], *arguments(results, steps=36_000)]
     assert command_line.main(argv) == command_line.EXIT_USER_ERROR
     output = capsys.readouterr()

@@ -19,7 +19,7 @@ def test_the_defaults_are_those_of_make_sweep():
     assert found.request == SweepRequest(
         dataset="digits_uniform",
         noise_ratios=(),
-        methods=("supervised", "probe_only", "l2r"),
+        methods=("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg"),
         seeds=(0,),
         data_dir="./data",
         results="runs",
