@@ -19,9 +19,10 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from ieg_core import __version__, progress, recipes, slots, spec, sweep, worker
+from ieg_core import __version__, progress, recipes, settings, slots, spec, sweep, worker
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.errors import UserError
+from ieg_core.published import PUBLISHED
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
 
 EXIT_INTERRUPTED = 130
@@ -214,12 +215,24 @@ def run_recipes(arguments: argparse.Namespace) -> int:
             family.source,
         )
     methods = Table("method", "probe", "what it is", box=None)
-    for name, facts in recipes.METHODS.items():
+    for name, facts in settings.METHODS.items():
         methods.add_row(name, "yes" if facts.uses_probe else "no", facts.summary)
+    figures = Table("published", "method", "network", "clean", "accuracy %", "source", box=None)
+    for row in PUBLISHED:
+        clean = str(row.clean_labels)
+        figures.add_row(row.dataset, row.method, row.network, clean, row.text, row.source)
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    console.print(families)
-    console.print()
-    console.print(methods)
+    for table in (families, methods, figures):
+        console.print(table)
+        console.print()
+    console.print("Every row of a recipe is asked for by name:")
+    for family in recipes.FAMILIES.values():
+        noise = {"longtail": "_imbal_0.02", "longtail_noise": "_imbal_0.02_0.2"}
+        dataset = family.bases[0] + noise.get(family.name, "_uniform_0.8")
+        names = ",".join(settings.METHODS)
+        console.print(
+            f"  make sweep DATASET={dataset} RECIPE={family.name} METHODS={names}", soft_wrap=True
+        )
     return 0
 
 

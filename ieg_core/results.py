@@ -26,8 +26,10 @@ from ieg_core.errors import UserError
 OUTCOME_FREE = (
     "report",
     "cli.py",
+    "bench.py",
     "estimate.py",
     "parent.py",
+    "published.py",
     "progress.py",
     "recipes.py",
     "results.py",

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published accuracies to hold ours against, with where each was read.
+
+Figures that were not read anywhere are marked as recalled: to be shown, never to be gated on.
+Protocols differ (network, clean labels, best or last epoch), so each row says its own.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published figure.
+
+    Attributes:
+      dataset: Data-set spec.
+      method: Our name of the method.
+      network: Our name of the network.
+      clean_labels: Clean labels used.
+      accuracy: Test accuracy in per cent.
+      deviation: Its published deviation, or None.
+      source: Where it was read; "recalled" where it was not.
+    """
+
+    dataset: str
+    method: str
+    network: str
+    clean_labels: int
+    accuracy: float
+    deviation: float | None
+    source: str
+
+    @property
+    def is_recalled(self) -> bool:
+        """Whether nobody here read it."""
+        return self.source == RECALLED
+
+    @property
+    def text(self) -> str:
+        """The figure as people write it."""
+        spread = f" ± {self.deviation}" if self.deviation is not None else ""
+        return f"{self.accuracy}{spread}{' (recalled)' if self.is_recalled else ''}"
+
+
+RECALLED = "recalled"
+_ABSTRACT = "IEG abstract"
+_INDEX = "FSR, third-party index of its table"
+
+PUBLISHED = (
+    Published("cifar100_uniform_0.4", "ieg", "wrn28-10", 1000, 80.2, 0.3, _ABSTRACT),
+    Published("cifar100_uniform_0.8", "ieg", "wrn28-10", 1000, 75.5, 0.2, _ABSTRACT),
+    Published(
+        "cifar10_uniform_0.2",
+        "ieg",
+        "wrn28-10",
+        100,
+        96.2,
+        None,
+        "independent re-run of the released code (Huawei ModelZoo, GPU row)",
+    ),
+    Published(
+        "cifar10_uniform_0.2", "ieg", "resnet29", 100, 92.0, None, "a user quoting IEG's table 1"
+    ),
+    Published("cifar10_uniform_0.4", "ieg", "wrn28-10", 100, 95.9, None, RECALLED),
+    Published("cifar10_uniform_0.8", "ieg", "wrn28-10", 100, 93.7, None, RECALLED),
+    Published("cifar100_uniform_0.2", "fsr", "wrn28-10", 0, 78.7, None, _INDEX),
+    Published("cifar10_uniform_0.2", "fsr", "wrn28-10", 0, 95.1, None, RECALLED),
+    Published("cifar10_uniform_0.4", "fsr", "wrn28-10", 0, 93.7, None, RECALLED),
+    Published("cifar10_uniform_0.8", "fsr", "wrn28-10", 0, 82.8, None, RECALLED),
+    Published("cifar100_uniform_0.4", "fsr", "wrn28-10", 0, 74.2, None, RECALLED),
+    Published("cifar100_uniform_0.8", "fsr", "wrn28-10", 0, 46.7, None, RECALLED),
+)
