@@ -18,8 +18,6 @@ GPUS_PER_CELL = 1
 
 BIN   = .venv/bin
 READY = .venv/.ready
-# A file of tests stays in one process, which makes its costly fixtures once.
-SIDE_BY_SIDE = -n logical --maxprocesses=4 --dist loadfile
 # One shell word whatever the value holds.
 quote = '$(subst ','\'',$(1))'
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ieg_core import results
+from ieg_core import parent, results
 from ieg_core.errors import UserError
 from ieg_core.settings import METHODS
 from ieg_core.slots import Slot
@@ -45,18 +45,37 @@ def seconds_per_cell(root: Path, cells: Sequence[str], slot: Slot) -> Mapping[st
         if (folder / "result.json").exists():
             continue
         record = results.read_json(folder / "config.json")
-        key = _key(record, slot)
-        method = record["method"]
+        key, method = _key(record, slot), record["method"]
+        if (key, "supervised") not in known and (key, method) not in known:
+            known[key, "supervised"] = _measure(root, record, slot, key)
         if (key, method) in known:
             per_step = 1 / known[key, method]
         else:
-            if (key, "supervised") not in known:
-                known[key, "supervised"] = _measure(root, record, slot, key)
             per_step = METHODS[method].relative_cost / known[key, "supervised"]
-        progress = read_progress(folder)
-        steps = record["num_steps"] - (progress.step if progress else 0)
-        estimates[cell] = steps * per_step + OVERHEAD_SECONDS
+        plain_step = per_step / METHODS[method].relative_cost
+        left = 1 - _steps_done(folder) / record["num_steps"]
+        seconds = record["num_steps"] * per_step + _evaluation_steps(record) * plain_step
+        estimates[cell] = left * seconds + OVERHEAD_SECONDS
     return estimates
+
+
+def _steps_done(folder: Path) -> int:
+    """Returns the steps in a checkpoint: none in a damaged one, which will fail its cell."""
+    try:
+        progress = read_progress(folder)
+    except UserError:
+        return 0
+    return progress.step if progress else 0
+
+
+def _evaluation_steps(record: Mapping[str, Any]) -> float:
+    """Returns what a run's evaluations cost in plain steps.
+
+    Each is a forward pass over the test set with either parameters; a step is three passes over a
+    batch.
+    """
+    images = 2 * record["num_evaluations"] * record["num_test_examples"]
+    return images / (3 * record["config"]["batch_size"])
 
 
 def _key(record: Mapping[str, Any], slot: Slot) -> str:
@@ -91,7 +110,7 @@ def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> flo
     asked = {"config": record["config"], "base": record["base"], "threads": slot.threads}
     answer = subprocess.run(
         [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
-        env={**os.environ, **slot.env},
+        env={**os.environ, **slot.env, **parent.children_environment()},
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,8 @@
 from ieg_core.config import Config
 from ieg_core.errors import UserError
 
+MIN_EVALUATION_STEPS = 50
+
 
 def cycle_ends(first_cycle_steps: int, num_cycles: int, multiplier: float) -> list[int]:
     """Returns after which step each cosine cycle ends.
@@ -44,8 +46,13 @@ def num_steps(config: Config, epoch_steps: int) -> int:
 
 
 def evaluation_steps(config: Config, epoch_steps: int, last: int) -> list[int]:
-    """Returns after which steps to evaluate: equally spaced, at cycle ends, and the last one."""
-    spaced = {round(last * part / config.evaluations) for part in range(1, config.evaluations + 1)}
+    """Returns after which steps to evaluate: equally spaced, at cycle ends, and the last one.
+
+    The equally spaced ones are at least MIN_EVALUATION_STEPS apart: on CIFAR an evaluation costs as
+    much as some 60 steps, and a run of a few steps would do little else.
+    """
+    parts = max(1, min(config.evaluations, last // MIN_EVALUATION_STEPS))
+    spaced = {round(last * part / parts) for part in range(1, parts + 1)}
     cycles: list[int] = []
     if config.schedule.name == "cosine_restarts":
         needed = 1

@@ -22,7 +22,7 @@ from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
-from ieg_core.length import num_steps, steps_per_epoch
+from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
 from ieg_core.settings import DEFAULT_METHODS, METHODS, FSRSettings, method_facts
 from ieg_core.spec import DatasetSpec, combine
@@ -202,7 +202,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         )
     if isinstance(config.method_settings, FSRSettings):
         config.method_settings.check_classes(overlay.num_classes)
-    steps = num_steps(config, steps_per_epoch(config, examples))
+    epoch_steps = steps_per_epoch(config, examples)
+    steps = num_steps(config, epoch_steps)
     outcome = {
         "config": json.loads(json.dumps(to_dict(config))),
         "overlay_digest": overlay.digest,
@@ -222,6 +223,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         "network": config.network,
         "recipe": config.recipe,
         "num_steps": steps,
+        "num_evaluations": len(evaluation_steps(config, epoch_steps, steps)),
+        "num_test_examples": len(overlay.test_labels),
         "noise_rate": spec.noise_rate,
         "true_flip_rate": spec.true_flip_rate,
         "clean_labels_used": len(overlay.probe_ids),

@@ -110,7 +110,7 @@ def train_here(
         "steps": record["num_steps"],
         "train_seconds": trained.train_seconds,
         "steps_per_second": trained.steps_per_second,
-        "total_seconds": time.monotonic() - began,
+        "total_seconds": trained.earlier_seconds + time.monotonic() - began,
         "device": trained.device,
         "threads": runtime.threads,
         "num_replicas": runtime.num_replicas,

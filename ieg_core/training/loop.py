@@ -63,6 +63,7 @@ class Trained:
       evaluation: Of the raw parameters, last step.
       evaluation_ema: Of the averaged parameters, last step.
       train_seconds: Over all attempts.
+      earlier_seconds: Of them, those of the attempts before this one.
       steps_per_second: Of this process; 0 if it trained nothing.
       device: Its name.
     """
@@ -73,6 +74,7 @@ class Trained:
     evaluation: Evaluation
     evaluation_ema: Evaluation
     train_seconds: float
+    earlier_seconds: float
     steps_per_second: float
     device: str
 
@@ -222,6 +224,7 @@ def train(
         evaluation=raw,
         evaluation_ema=averaged,
         train_seconds=progress.train_seconds + time.monotonic() - began,
+        earlier_seconds=progress.train_seconds,
         steps_per_second=steady_steps / steady_seconds if steady_seconds else 0.0,
         device=backend.device_description(),
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ieg_core import parent
 from ieg_core.classes import BASES
 from ieg_core.config import Config, from_dict
 from ieg_core.data.overlay import Overlay
@@ -111,6 +112,7 @@ def steps_per_second(call: Callable[[int], None], length: int) -> float:
 
 def main(text: str) -> None:
     """Measures what the command line asks for and prints it."""
+    parent.die_with_parent()
     asked: Mapping = json.loads(text)
     set_environment(Runtime(threads=asked["threads"]))
     from ieg_core import backend

@@ -43,9 +43,10 @@ def test_cycles_are_evaluated_at_their_ends_and_at_least_ten_times():
     assert steps[-1] == 3_500
 
 
-def test_fewer_steps_than_evaluations_evaluate_each_once():
-    config = recipes.build_config(parse("digits_uniform_0.2"), "supervised", num_steps=5)
-    assert evaluation_steps(config, 14, 5) == [1, 2, 3, 4, 5]
+@pytest.mark.parametrize(("steps", "expected"), [(5, [5]), (120, [60, 120]), (50, [50])])
+def test_a_short_run_is_evaluated_at_most_every_50_steps(steps, expected):
+    config = recipes.build_config(parse("digits_uniform_0.2"), "supervised", num_steps=steps)
+    assert evaluation_steps(config, 14, steps) == expected
 
 
 def test_a_schedule_has_exactly_one_length():

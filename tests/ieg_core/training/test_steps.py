@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of every method: TensorFlow against JAX, one device against two."""
+"""One step of every method: TensorFlow against JAX."""
 
 from pathlib import Path
 
@@ -17,12 +17,9 @@ def reference() -> dict[str, np.ndarray]:
     return run_on("tensorflow", SCRIPT, "1")
 
 
-@pytest.mark.parametrize(
-    ("backend", "num_replicas"), [("tensorflow", 2), ("jax", 1), ("jax", 2)], ids=str
-)
-def test_a_step_is_the_same_everywhere(reference, backend, num_replicas):
-    found = run_on(backend, SCRIPT, str(num_replicas))
-    assert len(found) > 200
+def test_jax_makes_the_same_step(reference):
+    found = run_on("jax", SCRIPT, "1")
+    assert found.keys() == reference.keys()
     for name in found:
         assert_close(found[name], reference[name], TOLERANCE)
 
