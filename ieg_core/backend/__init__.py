@@ -15,6 +15,7 @@ import keras
 
 if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
     from ieg_core.backend.tensorflow import (
+        HAS_SHARES,
         Linearization,
         accelerators,
         compile_function,
@@ -32,6 +33,7 @@ if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
     )
 else:
     from ieg_core.backend.jax import (
+        HAS_SHARES,
         Linearization,
         accelerators,
         compile_function,
@@ -49,6 +51,7 @@ else:
     )
 
 __all__ = [
+    "HAS_SHARES",
     "Linearization",
     "accelerators",
     "compile_function",

@@ -14,6 +14,7 @@ from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
 __all__ = [
+    "HAS_SHARES",
     "Linearization",
     "accelerators",
     "compile_function",
@@ -31,6 +32,8 @@ __all__ = [
 ]
 
 Tree = Any
+HAS_SHARES = False
+"""Whether a replica sees its share of a batch only; here the compiler spreads the whole."""
 _mesh: Mesh | None = None
 
 

@@ -12,6 +12,7 @@ from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
 __all__ = [
+    "HAS_SHARES",
     "Linearization",
     "accelerators",
     "compile_function",
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 Tree = Any
+HAS_SHARES = True
+"""Whether a replica sees its share of a batch only."""
 _strategy: tf.distribute.Strategy | None = None
 
 

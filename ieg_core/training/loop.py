@@ -120,6 +120,11 @@ def train(
             f"a batch of {config.batch_size} cannot be shared evenly by {runtime.num_replicas} "
             "replicas: choose a batch_size that their number divides"
         )
+    if not config.synchronized_batch_norm and runtime.num_replicas > 1 and not backend.HAS_SHARES:
+        raise UserError(
+            "synchronized_batch_norm=false needs replicas that see their own share of a batch, "
+            "which those of JAX do not: leave it out, or use KERAS_BACKEND=tensorflow"
+        )
     method = METHODS[config.method]
     epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
     last = num_steps(config, epoch_steps)

@@ -18,7 +18,7 @@ from ieg_core.runtime import Runtime, set_environment
 from ieg_core.spec import parse
 
 RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
-STEPS, INTERRUPTED_AT = 30, 15
+STEPS, INTERRUPTED_AT = 60, 14
 EXTRA = {"fsr": ["method.start_epoch=0"]}
 
 
@@ -41,7 +41,7 @@ def main(out: str, methods: list[str]) -> None:
         for method in methods:
             config = override(
                 recipes.build_config(spec, method, num_steps=STEPS),
-                ["evaluations=2", "batch_size=50", *EXTRA.get(method, [])],
+                ["evaluations=1", "batch_size=50", *EXTRA.get(method, [])],
             )
             overlay = prepare_overlay(
                 spec,

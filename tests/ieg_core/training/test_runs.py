@@ -28,11 +28,11 @@ def test_the_same_bits(runs, method, other):
 
 
 def test_a_run_is_evaluated_where_it_should_be_and_learns(runs):
-    assert runs["l2r/whole/steps"].tolist() == [7, 14, 15, 22, 29, 30]
-    assert len(runs["l2r/whole/accuracies"]) == 2
-    assert runs["l2r/whole/accuracies"][-1] > 0.3
-    # FSR closes its epoch of 28 steps besides.
-    assert runs["fsr/whole/steps"].tolist() == [7, 14, 15, 22, 28, 30]
+    assert runs["l2r/whole/steps"].tolist() == [7, 14, 21, 28, 35, 42, 49, 56, 60]
+    assert len(runs["l2r/whole/accuracies"]) == 1
+    assert runs["l2r/whole/accuracies"][-1] > 0.5
+    # FSR closes its epochs of 28 steps.
+    assert {28, 56} <= set(runs["fsr/whole/steps"].tolist())
     assert (runs["fsr/whole/method/dictionary"] != runs["fsr/first-dictionary"]).any()
 
 
