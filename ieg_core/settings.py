@@ -193,16 +193,16 @@ METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
             view="strong",
         ),
         "l2r": MethodFacts(
-            L2RSettings, True, True, 3.0, "learning to reweight examples (Ren et al., ICML 2018)"
+            L2RSettings, True, True, 2.7, "learning to reweight examples (Ren et al., ICML 2018)"
         ),
         "fsr": MethodFacts(
-            FSRSettings, False, True, 2.1, "fast sample re-weighting (ICCV 2021)", mixes=1
+            FSRSettings, False, True, 2.0, "fast sample re-weighting (ICCV 2021)", mixes=1
         ),
         "ieg_no_lookahead": MethodFacts(
             IEGSettings,
             True,
             True,
-            5.5,
+            4.5,
             "IEG without its look-ahead: all weights 1/B, λ = λ⁰",
             view="both",
             mixes=3,
@@ -211,7 +211,7 @@ METHODS: Mapping[str, MethodFacts] = types.MappingProxyType(
             IEGSettings,
             True,
             True,
-            7.5,
+            6.8,
             "distilling effective supervision (CVPR 2020)",
             view="both",
             mixes=3,
