@@ -70,6 +70,7 @@ def writable(path: Path) -> Iterator[None]:
         errno.EROFS: "the file system is read-only",
         errno.ENOTDIR: "a part of the path is a file",
         errno.EEXIST: "a file of that name is in the way",
+        errno.ENOENT: "no folder can be made there",
     }
     try:
         yield

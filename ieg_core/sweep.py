@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core import recipes, results
-from ieg_core.config import Config, from_dict, override, to_dict
+from ieg_core.config import Config, from_dict, override, settable_keys, to_dict
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
@@ -112,26 +112,38 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
             f"{len(specs)} data sets × {len(request.methods)} methods × {len(request.seeds)} seeds "
             f"are more than {MAX_CELLS} cells: ask for fewer"
         )
-    return [
+    plain = [
         (
             spec,
-            override(
-                recipes.build_config(
-                    spec,
-                    method,
-                    seed=seed,
-                    recipe=request.recipe,
-                    network=request.network,
-                    num_steps=request.steps,
-                    accelerator=request.accelerator,
-                ),
-                request.settings,
+            recipes.build_config(
+                spec,
+                method,
+                seed=seed,
+                recipe=request.recipe,
+                network=request.network,
+                num_steps=request.steps,
+                accelerator=request.accelerator,
             ),
         )
         for spec in specs
         for method in dict.fromkeys(request.methods)
         for seed in dict.fromkeys(request.seeds)
     ]
+    for setting in request.settings:
+        if not any(_takes(config, setting) for _, config in plain):
+            override(plain[0][1], [setting])  # raises, and says why
+    return [
+        (spec, override(config, [s for s in request.settings if _takes(config, s)]))
+        for spec, config in plain
+    ]
+
+
+def _takes(config: Config, setting: str) -> bool:
+    """Returns whether a setting is for this cell's method: others' settings pass it by."""
+    key = setting.partition("=")[0].strip()
+    if key == "probe_per_class":
+        return method_facts(config.method).uses_probe
+    return key in settable_keys(config)
 
 
 def plan(request: SweepRequest) -> Plan:

@@ -221,7 +221,7 @@ def compile_loop(
 
     Returns:
       (state, data, draws, scalars, count) -> (state, metrics, examples), where draws, scalars and
-      results have the step on axis 0, `length` of them, and the first `count` are run and filled.
+      results have the step on axis 0; the first `count` of them are run and filled.
     """
     strategy = _strategy
     xla = bool(accelerators()) and strategy is None

@@ -40,7 +40,8 @@ class Moment:
     Attributes:
       step: Steps done.
       num_steps: Steps in all.
-      steps_per_second: Of the calls since this process started, compilation left out; 0 before.
+      steps_per_second: Of the calls since this process started, the first, which compiles, left out
+        once there is another.
       accuracy_ema: Test accuracy of the averaged parameters at the latest evaluation, if any.
       curves: Everything measured so far, as in curves.json.
     """
@@ -187,9 +188,10 @@ def train(
                 prepared = pool.submit(_inputs, config, overlay, rate, calls[number + 1], length)
             called = time.monotonic()
             state, metrics, examples = call(state, data, drawn, scalars, end - first)
-            if number > 0:
-                steady_steps += end - first
-                steady_seconds += time.monotonic() - called
+            if number == 1:  # the first call compiled; it counts only while it is the only one
+                steady_steps, steady_seconds = 0, 0.0
+            steady_steps += end - first
+            steady_seconds += time.monotonic() - called
             metrics, examples = (
                 {name: values[: end - first] for name, values in named.items()}
                 for named in (metrics, examples)
@@ -218,8 +220,7 @@ def train(
                 save(end)
                 saved = time.monotonic()
             latest = curves["evaluations"][-1]["accuracy_ema"] if curves["evaluations"] else None
-            speed = steady_steps / steady_seconds if steady_seconds else 0.0
-            tell(Moment(end, last, speed, latest, curves))
+            tell(Moment(end, last, steady_steps / steady_seconds, latest, curves))
     if not calls:
         raw, averaged = evaluate()
     return Trained(
