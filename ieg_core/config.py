@@ -19,7 +19,14 @@ STRONG_POLICIES = ("autoaugment", "autoaugment_imagenet", "randaugment", "digits
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Momentum SGD: m ← μ·m + ∇, θ ← θ − lr·m, and the moving average of θ that is evaluated."""
+    """Momentum SGD: m ← μ·m + ∇, θ ← θ − lr·m, and the moving average of θ that is evaluated.
+
+    Attributes:
+      learning_rate: lr at its highest; the schedule lowers it.
+      momentum: μ.
+      weight_decay: wd of R(θ) = ½·wd·Σ‖kernel‖².
+      ema_decay: Highest decay of the moving average; of step t it is min(ema_decay, (1+t)/(10+t)).
+    """
 
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -40,6 +47,18 @@ class ScheduleConfig:
     Exactly one of `num_steps`, `num_epochs` and `num_cycles` gives the length; an epoch is
     ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is `cycle_multiplier`
     times as long as the one before it, the first being one epoch.
+
+    Attributes:
+      name: One of SCHEDULES.
+      num_steps: Length in steps.
+      num_epochs: Length in epochs.
+      num_cycles: Length in cycles of `cosine_restarts`.
+      cycle_multiplier: Of `cosine_restarts`, upstream's --cos_t_mul.
+      cycle_decay: Of `cosine_restarts`: each cycle starts at so much of the one before it.
+      boundary_fractions: Of `step`: where in the run the rate drops, as fractions of its length.
+      factor: Of `step`: what the rate is multiplied by at each boundary; of `exponential`: what is
+        left of it at the end.
+      warmup_epochs: Epochs in which the rate rises linearly to the schedule's; part of the length.
     """
 
     name: str = "cosine"

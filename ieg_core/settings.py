@@ -12,7 +12,11 @@ WEIGHTINGS = ("clip", "shift")
 
 @dataclass(frozen=True)
 class SupervisedSettings:
-    """Plain training, also on the probe alone: Σ ℓ_i / B, with optional label smoothing."""
+    """Plain training, also with MixUp or on the probe alone: Σ ℓ_i / B.
+
+    Attributes:
+      label_smoothing: s of y' = (1 − s)·y + s/C.
+    """
 
     label_smoothing: float = 0.0
 
@@ -27,7 +31,11 @@ class SupervisedSettings:
 
 @dataclass(frozen=True)
 class L2RSettings:
-    """Learning to reweight (arXiv 1803.09050): the look-ahead step α."""
+    """Learning to reweight (arXiv 1803.09050).
+
+    Attributes:
+      lookahead_lr: α, the look-ahead's step.
+    """
 
     lookahead_lr: float = 0.1
 
