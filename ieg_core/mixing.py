@@ -7,11 +7,25 @@ Reference: Zhang et al. 2018, mixup (arXiv:1710.09412).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
 Tensor = Any
+
+
+class Mixing(NamedTuple):
+    """MixUp's draws for K blocks of B images each, laid end to end.
+
+    Attributes:
+      partners: For each example of each block its partner among the K·B, int32 [B, K].
+      coefficients: The share of the example itself, float32 [B, K].
+      probe_choice: Positions in the probe batch, drawn with replacement, int32 [B], or None.
+    """
+
+    partners: Tensor
+    coefficients: Tensor
+    probe_choice: Tensor | None
 
 
 def mix_blocks(
@@ -45,3 +59,31 @@ def mix_blocks(
         mixed_images.append(pixel_share * own_images + (1.0 - pixel_share) * other_images)
         mixed_labels.append(class_share * own_labels + (1.0 - class_share) * other_labels)
     return mixed_images, mixed_labels
+
+
+def mix_batch(
+    images: Tensor,
+    labels: Tensor,
+    mixing: Mixing | None,
+    gather_replicas: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Mixes each example of a batch with its partner, as `mix_blocks` does of one block.
+
+    Args:
+      images: float [B, H, W, channels], this replica's rows.
+      labels: Distributions, float [B, C].
+      mixing: The draws for one block.
+      gather_replicas: Concatenates the rows of all replicas.
+
+    Returns:
+      Mixed images and labels.
+
+    Raises:
+      TypeError: Nothing was drawn.
+    """
+    if mixing is None:
+        raise TypeError("MixUp needs its draws")
+    mixed_images, mixed_labels = mix_blocks(
+        [images], [labels], mixing.partners, mixing.coefficients, gather_replicas
+    )
+    return mixed_images[0], mixed_labels[0]

@@ -7,8 +7,9 @@ from types import MappingProxyType
 from ieg_core.methods.fsr import FSR
 from ieg_core.methods.ieg import IEG, IEG_NO_LOOKAHEAD
 from ieg_core.methods.l2r import L2R
-from ieg_core.methods.protocol import Batch, Forward, Method, Mixing, Network, State, Update
+from ieg_core.methods.protocol import Batch, Forward, Method, Network, State, Update
 from ieg_core.methods.supervised import MIXUP, PROBE_ONLY, SUPERVISED
+from ieg_core.mixing import Mixing
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {

@@ -28,8 +28,8 @@ from ieg_core.config import Config
 from ieg_core.data.draws import generator
 from ieg_core.data.overlay import Overlay
 from ieg_core.losses import normalize_logits, smooth_labels, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Mixing, Network, State, Tensor, Update
-from ieg_core.mixing import mix_blocks
+from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
+from ieg_core.mixing import mix_batch
 from ieg_core.reweighting import clip_weights, shift_weights
 from ieg_core.settings import FSRSettings
 
@@ -45,7 +45,9 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
     settings = _settings(config)
     images, labels = batch.images, smooth_labels(batch.labels, settings.label_smoothing)
     if settings.mixup:
-        images, labels = _mixed(batch)
+        images, labels = mix_batch(
+            batch.images, batch.labels, batch.mixing, backend.gather_replicas
+        )
 
     def logits_of(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Sequence[Tensor]]]:
         logits, features, stats = network.forward(params, state.stats, images)
@@ -100,19 +102,6 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
         },
         examples={"weight": weights, "margin": margin, "pseudo_label": targets},
     )
-
-
-def _mixed(batch: Batch) -> tuple[Tensor, Tensor]:
-    if not isinstance(batch.mixing, Mixing):
-        raise TypeError("MixUp needs its draws")
-    images, labels = mix_blocks(
-        [batch.images],
-        [batch.labels],
-        batch.mixing.partners,
-        batch.mixing.coefficients,
-        backend.gather_replicas,
-    )
-    return images[0], labels[0]
 
 
 def lookahead_dense(

@@ -25,7 +25,7 @@ from keras import ops
 from ieg_core import backend
 from ieg_core.config import Config
 from ieg_core.losses import kl_divergence, normalize_logits, sharpen, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Mixing, Network, State, Tensor, Update
+from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
 from ieg_core.mixing import mix_blocks
 from ieg_core.reweighting import clip_weights, label_meta_gradient, weight_meta_gradient
 from ieg_core.settings import IEGSettings
@@ -207,7 +207,7 @@ def mix_loss(
     Returns:
       ∇θ L_mix, and its two means.
     """
-    if not isinstance(batch.mixing, Mixing):
+    if batch.mixing is None:
         raise TypeError("IEG needs MixUp's draws")
     probe_images = backend.gather_replicas(batch.probe_images)
     probe_labels = backend.gather_replicas(batch.probe_labels)

@@ -11,22 +11,9 @@ from typing import Any, NamedTuple
 
 from ieg_core.config import Config
 from ieg_core.data.overlay import Overlay
+from ieg_core.mixing import Mixing
 
 Tensor = Any
-
-
-class Mixing(NamedTuple):
-    """MixUp's draws for K blocks of B images each, laid end to end.
-
-    Attributes:
-      partners: For each example of each block its partner among the K·B, int32 [B, K].
-      coefficients: The share of the example itself, float32 [B, K].
-      probe_choice: Positions in the probe batch, drawn with replacement, int32 [B], or None.
-    """
-
-    partners: Tensor
-    coefficients: Tensor
-    probe_choice: Tensor | None
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,8 @@ from keras import ops
 from ieg_core import backend
 from ieg_core.config import Config
 from ieg_core.losses import smooth_labels, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Mixing, Network, State, Tensor, Update
-from ieg_core.mixing import mix_blocks
+from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
+from ieg_core.mixing import mix_batch
 from ieg_core.settings import SupervisedSettings
 
 
@@ -62,16 +62,8 @@ def _update_noisy(network: Network, config: Config, state: State, batch: Batch) 
 
 
 def _update_mixed(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    if not isinstance(batch.mixing, Mixing):
-        raise TypeError("MixUp needs its draws")
-    images, labels = mix_blocks(
-        [batch.images],
-        [batch.labels],
-        batch.mixing.partners,
-        batch.mixing.coefficients,
-        backend.gather_replicas,
-    )
-    return _step(network, config, state, images[0], labels[0], batch.size)
+    images, labels = mix_batch(batch.images, batch.labels, batch.mixing, backend.gather_replicas)
+    return _step(network, config, state, images, labels, batch.size)
 
 
 def _update_probe(network: Network, config: Config, state: State, batch: Batch) -> Update:
