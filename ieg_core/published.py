@@ -20,6 +20,8 @@ class Published:
       accuracy: Test accuracy in per cent.
       deviation: Its published deviation, or None.
       source: Where it was read; "recalled" where it was not.
+      true_flip_rate: Its share of wrong labels, where its noise convention is not that of
+        ieg_core.spec (uniform noise redraws from all classes, as in IEG); None where it is.
     """
 
     dataset: str
@@ -29,6 +31,7 @@ class Published:
     accuracy: float
     deviation: float | None
     source: str
+    true_flip_rate: float | None = None
 
     @property
     def is_recalled(self) -> bool:

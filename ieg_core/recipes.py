@@ -6,10 +6,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ieg_core.config import AugmentationConfig, Config, OptimizerConfig, ScheduleConfig
+from ieg_core.config import (
+    AugmentationConfig,
+    Config,
+    OptimizerConfig,
+    ScheduleConfig,
+    to_dict,
+)
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.settings import METHODS, FSRSettings, method_facts
-from ieg_core.spec import DatasetSpec
+from ieg_core.spec import DatasetSpec, parse
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Family:
     fsr_schedule: ScheduleConfig | None = None
 
 
+OURS = "ours"
+"""The source of a family that follows no paper."""
 _CIFAR = ("cifar10", "cifar100")
 _STEP_200 = ScheduleConfig(name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01)
 _THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
@@ -63,7 +71,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                     pad=1, flip=False, strong="digits", strong_pad=0, cutout=3
                 ),
                 evaluations=12,
-                source="ours",
+                source=OURS,
                 fsr=FSRSettings(capacity=200, dictionary_batch_size=100, start_epoch=5),
             ),
             Family(
@@ -75,7 +83,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 schedule=ScheduleConfig(name="cosine", num_steps=1500),
                 augmentation=AugmentationConfig(pad=2, flip=True),
                 evaluations=10,
-                source="ours",
+                source=OURS,
                 fsr=FSRSettings(start_epoch=1),
             ),
             Family(
@@ -223,6 +231,33 @@ def _fsr_settings(family: Family, spec: DatasetSpec) -> FSRSettings:
         weighting="shift",
         pseudo_label_loss_weight=0.0,
     )
+
+
+def recipe_of(config: Config) -> Config:
+    """Returns what a configuration's recipe gives without another length or setting."""
+    return build_config(
+        parse(config.dataset),
+        config.method,
+        seed=config.seed,
+        recipe=config.recipe,
+        network=config.network,
+    )
+
+
+def changed_settings(config: Config) -> list[str]:
+    """Lists the settings in which a configuration departs from its recipe, its length apart."""
+    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe_of(config)))
+    length = {"schedule.num_steps", "schedule.num_epochs", "schedule.num_cycles"}
+    return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
+
+
+def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
 
 
 Row = tuple[Family, str, Callable[..., object]]

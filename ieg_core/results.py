@@ -32,6 +32,7 @@ OUTCOME_FREE = (
     "published.py",
     "progress.py",
     "recipes.py",
+    "reproduction.py",
     "results.py",
     "slots.py",
     "sweep.py",

@@ -235,6 +235,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         "network": config.network,
         "recipe": config.recipe,
         "num_steps": steps,
+        "recipe_steps": _recipe_steps(config, examples),
+        "changed_settings": recipes.changed_settings(config),
         "num_evaluations": len(evaluation_steps(config, epoch_steps, steps)),
         "num_test_examples": len(overlay.test_labels),
         "noise_rate": spec.noise_rate,
@@ -243,6 +245,11 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         "versions": {"python": platform.python_version(), **results.library_versions()},
         "git_revision": _git_revision(),
     }
+
+
+def _recipe_steps(config: Config, examples: int) -> int:
+    plain = recipes.recipe_of(config)
+    return num_steps(plain, steps_per_epoch(plain, examples))
 
 
 def _git_revision() -> str:

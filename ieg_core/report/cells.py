@@ -25,6 +25,8 @@ ROW_KEYS = (
     "network",
     "recipe",
     "steps",
+    "recipe_steps",
+    "changed_settings",
     "clean_labels_used",
     "accuracy_ema_last",
     "accuracy_ema_best",
