@@ -52,8 +52,9 @@ class Base:
     """One base data set.
 
     Attributes:
-      class_names: The names, by class number.
-      image_shape: (height, width, channels) of the uint8 images.
+      class_names: The names, by class number; empty where only the data tell them.
+      image_shape: (height, width, channels) of the uint8 images; zeros where only the data and the
+        settings tell it.
       lookalikes: For asymmetric noise, source class → the class it is mistaken for;
         None where no such map exists.
     """
@@ -105,4 +106,18 @@ BASES: Final[dict[str, Base]] = {
         image_shape=(32, 32, 3),
         lookalikes=_numbered(CIFAR100_CLASSES, _next_in_superclass()),
     ),
+    "folder": Base(class_names=(), image_shape=(0, 0, 0), lookalikes=None),
+    "webvisionmini": Base(class_names=(), image_shape=(0, 0, 0), lookalikes=None),
 }
+
+HUMAN_SETS: Final[dict[str, tuple[str, ...]]] = {
+    "cifar10": (
+        "human_aggregate",
+        "human_random1",
+        "human_random2",
+        "human_random3",
+        "human_worst",
+    ),
+    "cifar100": ("human",),
+}
+"""The sets of labels that people gave, by base (CIFAR-N, arXiv 2110.12088)."""

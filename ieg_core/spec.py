@@ -6,6 +6,8 @@
 <base>_asymmetric_<r>       each source class flips to its look-alike with probability r
 <base>_imbal_<rho>          long tail, rho = smallest class / largest class
 <base>_imbal_<rho>_<r>      the same, then uniform noise r
+<base>_human_<set>          the labels that people gave, CIFAR-N's (cifar100_human has one set)
+<base>_labels               the labels of a file
 """
 
 import math
@@ -14,14 +16,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from ieg_core.classes import BASES
+from ieg_core.classes import BASES, HUMAN_SETS
 from ieg_core.errors import UserError, unknown_name
 
 GRAMMAR: Final = (
-    "<base>, <base>_uniform_<r>, <base>_asymmetric_<r>, <base>_imbal_<rho> or "
-    "<base>_imbal_<rho>_<r>, with r in [0, 1] and rho in (0, 1], for example digits_uniform_0.4"
+    "<base>, <base>_uniform_<r>, <base>_asymmetric_<r>, <base>_imbal_<rho>, "
+    "<base>_imbal_<rho>_<r>, <base>_human_<set> or <base>_labels, with r in [0, 1] and rho in "
+    "(0, 1], for example digits_uniform_0.4"
 )
 NOISES: Final = ("uniform", "asymmetric")
+LABELS: Final = "labels"
 # Above a half, a look-alike flip leaves nothing that tells the two classes apart.
 DEFAULT_NOISE_RATES: Final[dict[str, tuple[float, ...]]] = {
     "uniform": (0.2, 0.4, 0.8),
@@ -37,8 +41,10 @@ class DatasetSpec:
       base: Name of the clean data set.
       noise: "uniform", "asymmetric" or None.
       noise_rate: r in [0, 1], the probability that a label is redrawn (uniform) or that a
-        source class's label flips (asymmetric); 0.0 without noise.
+        source class's label flips (asymmetric); 0.0 without noise, None where labels are `given`.
       imbalance: rho in (0, 1], smallest class / largest class of the long tail; None if balanced.
+      given: Where the labels come from if nothing is drawn: "labels", a file of the user's, or one
+        of the base's HUMAN_SETS; None otherwise.
 
     Raises:
       UserError: A field is unknown, out of range, or the combination has no spelling.
@@ -46,12 +52,19 @@ class DatasetSpec:
 
     base: str
     noise: str | None = None
-    noise_rate: float = 0.0
+    noise_rate: float | None = 0.0
     imbalance: float | None = None
+    given: str | None = None
 
     def __post_init__(self) -> None:
         if self.base not in BASES:
             raise unknown_name("data set", self.base, BASES)
+        if self.given is not None:
+            self._check_given()
+            object.__setattr__(self, "noise_rate", None)
+            return
+        if self.noise_rate is None:
+            raise UserError(f"noise rate None for {self.base!r}: expected a number in [0, 1]")
         if self.noise is None and self.noise_rate != 0:
             raise UserError(f"a noise rate of {self.noise_rate} needs a noise, one of {NOISES}")
         if self.noise is not None and self.noise not in NOISES:
@@ -78,34 +91,64 @@ class DatasetSpec:
                 )
             object.__setattr__(self, "imbalance", imbalance)
 
+    def _check_given(self) -> None:
+        if self.noise is not None or self.noise_rate or self.imbalance is not None:
+            raise UserError(
+                f"{self.base}_{self.given} takes its labels as they are: expected no noise and no "
+                f"imbalance with it; {GRAMMAR}"
+            )
+        known = (*HUMAN_SETS.get(self.base, ()), LABELS)
+        if self.given not in known:
+            raise unknown_name(
+                "data set",
+                f"{self.base}_{self.given}",
+                [f"{base}_{name}" for base, names in HUMAN_SETS.items() for name in names]
+                + [f"{self.base}_{LABELS}"],
+            )
+
     def __str__(self) -> str:
         """The canonical name; `parse` reads it back to an equal spec."""
         parts = [self.base]
+        if self.given is not None:
+            return f"{self.base}_{self.given}"
         if self.imbalance is not None:
             parts += ["imbal", _number(self.imbalance)]
             if self.noise:
-                parts.append(_number(self.noise_rate))
+                parts.append(_number(self._drawn_rate))
         elif self.noise:
-            parts += [self.noise, _number(self.noise_rate)]
+            parts += [self.noise, _number(self._drawn_rate)]
         return "_".join(parts)
 
     @property
     def num_classes(self) -> int:
-        """The number of classes C."""
-        return BASES[self.base].num_classes
+        """The number of classes C; an error where the data alone tell it, as for `folder`."""
+        number = BASES[self.base].num_classes
+        if not number:
+            raise UserError(f"the number of classes of {self.base!r} stands in its data alone")
+        return number
 
     @property
-    def true_flip_rate(self) -> float:
-        """The expected share of wrong labels.
+    def _drawn_rate(self) -> float:
+        return self.noise_rate or 0.0
+
+    @property
+    def true_flip_rate(self) -> float | None:
+        """The expected share of wrong labels, see `expected_flip_rate`."""
+        return self.expected_flip_rate(self.num_classes if self.noise else 1)
+
+    def expected_flip_rate(self, num_classes: int) -> float | None:
+        """Returns the expected share of wrong labels; None where nothing is drawn.
 
         Uniform noise redraws from all C classes, the right one included: r·(C-1)/C.
         Asymmetric noise: r times the share of source classes, all classes being equally large.
         """
+        if self.given is not None:
+            return None
         if self.noise == "uniform":
-            return self.noise_rate * (self.num_classes - 1) / self.num_classes
+            return self._drawn_rate * (num_classes - 1) / num_classes
         lookalikes = BASES[self.base].lookalikes
         if self.noise == "asymmetric" and lookalikes:
-            return self.noise_rate * len(lookalikes) / self.num_classes
+            return self._drawn_rate * len(lookalikes) / num_classes
         return 0.0
 
 
@@ -127,6 +170,8 @@ def parse(text: str) -> DatasetSpec:
     match corruption:
         case []:
             return DatasetSpec(base)
+        case ["labels"] | ["human"] | ["human", _]:
+            return DatasetSpec(base, given="_".join(corruption))
         case ["uniform" | "asymmetric" as noise, rate]:
             return DatasetSpec(base, noise, _parse_number(text, rate))
         case ["imbal", imbalance]:

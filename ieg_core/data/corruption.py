@@ -21,15 +21,13 @@ Uniforms = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def transition_matrix(spec: DatasetSpec) -> Matrix:
+def transition_matrix(spec: DatasetSpec, num_classes: int) -> Matrix:
     """Returns T [C, C] as a spec asks for it; the identity without noise."""
-    num_classes = spec.num_classes
+    rate = spec.noise_rate or 0.0
     if spec.noise == "uniform":
-        return uniform_transition(num_classes, spec.noise_rate)
+        return uniform_transition(num_classes, rate)
     if spec.noise == "asymmetric":
-        return asymmetric_transition(
-            num_classes, spec.noise_rate, BASES[spec.base].lookalikes or {}
-        )
+        return asymmetric_transition(num_classes, rate, BASES[spec.base].lookalikes or {})
     return np.eye(num_classes)
 
 

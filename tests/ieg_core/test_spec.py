@@ -217,3 +217,46 @@ def test_the_parser_needs_the_standard_library_only():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("digits_labels", "labels"),
+        ("cifar100_labels", "labels"),
+        ("cifar10_human_worst", "human_worst"),
+        ("cifar10_human_aggregate", "human_aggregate"),
+        ("cifar100_human", "human"),
+    ],
+)
+def test_given_labels_have_no_noise_rate(text, given):
+    found = parse(text)
+    assert found == DatasetSpec(text.split("_")[0], given=given)
+    assert str(found) == text
+    assert (found.noise, found.noise_rate, found.true_flip_rate) == (None, None, None)
+    assert combine(text) == [found]
+    with pytest.raises(UserError, match="complete and takes no noise rate"):
+        combine(text, (0.2,))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cifar10_human_worse", "did you mean 'cifar10_human_worst'"),
+        ("cifar10_human", "expected one of .*cifar10_human_aggregate"),
+        ("cifar100_human_worst", "expected one of .*cifar100_human"),
+        ("digits_human_worst", "unknown data set 'digits_human_worst'.*digits_labels"),
+        ("digits_labels_0.2", "malformed.*<base>_labels"),
+    ],
+)
+def test_given_labels_that_do_not_exist_are_told(text, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse(text)
+    assert "\n" not in str(error.value)
+
+
+def test_given_labels_take_no_noise():
+    with pytest.raises(UserError, match="takes its labels as they are"):
+        DatasetSpec("digits", "uniform", 0.2, given="labels")
+    with pytest.raises(UserError, match="noise rate None"):
+        DatasetSpec("digits", "uniform", None)
