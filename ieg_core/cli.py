@@ -4,6 +4,7 @@
 ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one cell, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained cell
+ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg recipes                  list the recipes
 
 A mistake in what was asked for is one line and exit code 2; a diverged training ends with 3.
@@ -23,6 +24,7 @@ from ieg_core import __version__, progress, recipes, settings, slots, spec, swee
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.errors import UserError
 from ieg_core.published import PUBLISHED
+from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
 
 EXIT_INTERRUPTED = 130
@@ -71,6 +73,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run_dir", type=Path, help="for example runs/cells/digits_uniform_0.4-…")
     evaluate.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
     evaluate.set_defaults(run=run_evaluate)
+
+    reporting = commands.add_parser("report", help="join sweeps in one report")
+    reporting.add_argument(
+        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="for example runs/latest"
+    )
+    reporting.add_argument("--output", type=Path, help="a folder (reports/joined-…)")
+    reporting.set_defaults(run=run_report)
 
     listing = commands.add_parser("recipes", help="list the recipes")
     listing.set_defaults(run=run_recipes)
@@ -199,6 +208,21 @@ def _run_shown(
         f"{row['steps_per_second']:.1f} steps/s"
     )
     print(folder)
+    return 0
+
+
+def run_report(arguments: argparse.Namespace) -> int:
+    """Writes one report over several sweeps and prints its table."""
+    places = arguments.run_dirs
+    joined = join.join(places)
+    folder = write_joined(places, arguments.output or Path("reports") / join.folder_name(places))
+    table = results_table(joined.rows)
+    grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
+    for line in table[1:]:
+        grid.add_row(*line)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(grid)
+    print(f"\nReport: {folder / 'report.html'}")
     return 0
 
 

@@ -3,6 +3,6 @@
 
 from ieg_core.report.cells import load_sweep
 from ieg_core.report.summary import Headline, headline, results_table
-from ieg_core.report.write import write_report
+from ieg_core.report.write import write_joined, write_report
 
-__all__ = ["Headline", "headline", "load_sweep", "results_table", "write_report"]
+__all__ = ["Headline", "headline", "load_sweep", "results_table", "write_joined", "write_report"]

@@ -2,7 +2,7 @@
 """Reads a sweep's cells from the results root; a damaged file costs its own cell alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
             f"{path} is damaged ({problem or 'it has no list of cells'}): run the sweep again"
         )
     loaded = [load_cell(results_root, str(name)) for name in dict.fromkeys(names)]
-    rows = _with_same_keys([cell.row for cell in loaded])
+    rows = with_same_keys([cell.row for cell in loaded])
     cells = [replace(cell, row=row) for cell, row in zip(loaded, rows, strict=True)]
     return Sweep(
         name=sweep,
@@ -214,7 +214,7 @@ def parse_dataset(row: Row) -> spec.DatasetSpec | None:
         return None
 
 
-def _with_same_keys(rows: list[Row]) -> list[Row]:
+def with_same_keys(rows: Sequence[Row]) -> list[Row]:
     """Gives every row the same keys: the schema's, then whatever else results brought along."""
     extra = sorted({key for row in rows for key in row} - set(ROW_KEYS))
     return [{key: row.get(key) for key in (*ROW_KEYS, *extra)} for row in rows]

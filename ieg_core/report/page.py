@@ -12,6 +12,7 @@ import jinja2
 from ieg_core import settings
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
 from ieg_core.report.charts import Chart, Style, styles
+from ieg_core.report.join import Changes
 from ieg_core.report.matrix import Confusion, build_confusion
 from ieg_core.report.plots import DIAGNOSTIC_NOTES, diagnostic_charts, learning_charts, noise_chart
 from ieg_core.report.summary import (
@@ -25,7 +26,7 @@ from ieg_core.report.summary import (
     seeds_text,
     statistic,
 )
-from ieg_core.report.tables import by_family
+from ieg_core.report.tables import by_family, changes_table
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
@@ -93,11 +94,12 @@ class SettingsView:
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def render(sweep: Sweep) -> str:
+def render(sweep: Sweep, changed: Changes | None = None) -> str:
     """Renders the page of a sweep.
 
     Args:
-      sweep: The sweep.
+      sweep: The sweep, or several joined.
+      changed: What changed between two sweeps, to be told too.
 
     Returns:
       A complete HTML document; the same sweep gives the same bytes.
@@ -122,6 +124,8 @@ def render(sweep: Sweep) -> str:
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         families=[_family_view(name, own, cells, looks) for name, own in by_family(groups).items()],
+        changed=changes_table(changed) if changed else [],
+        changed_settings=changed.settings if changed else (),
         missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,

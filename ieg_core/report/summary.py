@@ -83,18 +83,20 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
       rows: Rows of results.json.
 
     Returns:
-      One group for each data set, method, network and number of steps.
+      One group for each data set, method, network, number of steps and, in a report over several
+      sweeps, sweep.
     """
     members: dict[tuple[str, str, str, object], list[Row]] = {}
     for row in rows:
-        key = (str(row["dataset"]), str(row["method"]), str(row["network"]), row["steps"])
+        method = f"{row['method']} [{row['variant']}]" if row.get("variant") else row["method"]
+        key = (str(row["dataset"]), str(method), str(row["network"]), row["steps"])
         members.setdefault(key, []).append(row)
     variants: dict[tuple[str, str], int] = {}
-    for dataset, method, _, _ in members:
-        variants[dataset, method] = variants.get((dataset, method), 0) + 1
-    ambiguous = {method for (_, method), count in variants.items() if count > 1}
+    for dataset, name, _, _ in members:
+        variants[dataset, name] = variants.get((dataset, name), 0) + 1
+    ambiguous = {name for (_, name), count in variants.items() if count > 1}
     groups = []
-    for (dataset, method, network, steps), own in members.items():
+    for (dataset, name, network, steps), own in members.items():
         done = [row for row in own if row["status"] == FINISHED]
         groups.append(
             Group(
@@ -102,8 +104,8 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
                 dataset=dataset,
                 noise_rate=own[0]["noise_rate"],
                 true_flip_rate=own[0]["true_flip_rate"],
-                method=method,
-                label=f"{method} ({network}, {steps} steps)" if method in ambiguous else method,
+                method=str(own[0]["method"]),
+                label=f"{name} ({network}, {steps} steps)" if name in ambiguous else name,
                 clean_labels_used=own[0]["clean_labels_used"],
                 rows=tuple(own),
                 accuracy_ema_last=statistic(row["accuracy_ema_last"] for row in done),

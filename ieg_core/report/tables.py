@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from ieg_core.report.cells import FINISHED, Row, Sweep
+from ieg_core.report.join import Changes
 from ieg_core.report.summary import (
     Group,
     accuracy_text,
@@ -37,8 +38,16 @@ def results_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def results_markdown(sweep: Sweep) -> str:
-    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown."""
+def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
+    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown.
+
+    Args:
+      sweep: The sweep, or several joined.
+      changed: What changed between two sweeps, to be told too.
+
+    Returns:
+      The document.
+    """
     rows = sweep.rows
     found = headline(rows)
     parts = [f"# {_inline(found.sentence)}", " ".join(map(_inline, (*found.notes, found.missing)))]
@@ -54,6 +63,11 @@ def results_markdown(sweep: Sweep) -> str:
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
         "every other figure is from the last step."
     )
+    if changed:
+        parts += ["## What changed from A to B", _markdown_table(changes_table(changed))]
+        settings = [list(line) for line in changed.settings]
+        if settings:
+            parts.append(_markdown_table([["setting", "A", "B"], *settings]))
     missing = [row for row in rows if row["status"] != FINISHED]
     if missing:
         table = [["data set", "method", "seed", "status", "reason"]]
@@ -64,6 +78,16 @@ def results_markdown(sweep: Sweep) -> str:
         fence = "`" * (3 if "```" not in sweep.command else 8)
         parts += ["## Run it again", f"{fence}sh\n{sweep.command}\n{fence}"]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def changes_table(changed: Changes) -> list[list[str]]:
+    """Lays out accuracies before and after, header first; differences in points of a per cent."""
+    table = [["data set", "method", "A", "B", "B \N{MINUS SIGN} A"]]
+    for each in changed.accuracy:
+        points = "" if each.points is None else f"{each.points:+.1f}".replace("-", "\N{MINUS SIGN}")
+        before, after = accuracy_text(each.before), accuracy_text(each.after)
+        table.append([each.dataset, each.label, before, after, points])
+    return table
 
 
 def by_family(groups: Sequence[Group]) -> dict[str, list[Group]]:

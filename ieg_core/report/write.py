@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a sweep's report: results.json, results.csv, results.md and report.html."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from ieg_core.report import page, tables
-from ieg_core.report.cells import load_sweep
+from ieg_core.report import join, page, tables
+from ieg_core.report.cells import Sweep, load_sweep
 from ieg_core.results import sweep_folder, write_bytes_atomic
 
 
@@ -24,12 +25,32 @@ def write_report(results_root: Path, sweep: str) -> Path:
       UserError: There is no such sweep, its plan is damaged, or the folder cannot be written.
     """
     found = load_sweep(results_root, sweep)
-    folder = sweep_folder(results_root, sweep) / "report"
+    return _write(sweep_folder(results_root, sweep) / "report", found, None)
+
+
+def write_joined(places: Sequence[Path], folder: Path) -> Path:
+    """Reports several sweeps as one, and between two says what changed.
+
+    Args:
+      places: Folders that `join.find_sweep` takes.
+      folder: Where to write.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: A place holds no results, or the folder cannot be written.
+    """
+    changed = join.changes(*map(join.find_sweep, places)) if len(places) == 2 else None
+    return _write(folder, join.join(places), changed)
+
+
+def _write(folder: Path, found: Sweep, changed: join.Changes | None) -> Path:
     files = {
         "results.json": tables.results_json(found.rows),
         "results.csv": tables.results_csv(found.rows),
-        "results.md": tables.results_markdown(found),
-        "report.html": page.render(found),
+        "results.md": tables.results_markdown(found, changed),
+        "report.html": page.render(found, changed),
     }
     for name, text in files.items():
         write_bytes_atomic(folder / name, text.encode("utf-8", "replace"))

@@ -163,3 +163,9 @@ def confusion_row(true_class: int, accuracy: float, num_classes: int) -> np.ndar
 def results_root(tmp_path: Path) -> Builder:
     """Returns a function that builds a results root under the test's folder."""
     return lambda **options: build_results_root(tmp_path / "runs", **options)
+
+
+@pytest.fixture
+def results_root_at(tmp_path: Path) -> Builder:
+    """Returns a function that builds a results root in a folder of that name."""
+    return lambda name, **options: build_results_root(tmp_path / name, **options)
