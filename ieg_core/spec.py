@@ -128,6 +128,14 @@ class DatasetSpec:
         return number
 
     @property
+    def clean_labels_known(self) -> bool:
+        """Whether the base's own labels are the true ones.
+
+        Those of one's own images are, if noise is added to them; as they come, they may be wrong.
+        """
+        return bool(BASES[self.base].class_names) or self.noise is not None
+
+    @property
     def _drawn_rate(self) -> float:
         return self.noise_rate or 0.0
 

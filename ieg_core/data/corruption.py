@@ -21,9 +21,14 @@ Uniforms = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
 
-def transition_matrix(spec: DatasetSpec, num_classes: int) -> Matrix:
-    """Returns T [C, C] as a spec asks for it; the identity without noise."""
-    rate = spec.noise_rate or 0.0
+def transition_matrix(spec: DatasetSpec, num_classes: int = 0) -> Matrix:
+    """Returns T [C, C] as a spec asks for it; the identity without noise.
+
+    Args:
+      spec: What is asked for.
+      num_classes: C, where only the data tell it; 0 takes the base's own.
+    """
+    num_classes, rate = num_classes or spec.num_classes, spec.noise_rate or 0.0
     if spec.noise == "uniform":
         return uniform_transition(num_classes, rate)
     if spec.noise == "asymmetric":

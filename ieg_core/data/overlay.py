@@ -174,13 +174,28 @@ def _draw(
     def uniforms(purpose: str) -> NDArray[np.float64]:
         return generator(seed, purpose).random(num_examples)
 
-    noisy_labels = corrupt_labels(clean_labels, transition_matrix(spec), uniforms("noise"))
+    num_classes = len(source.class_names)
+    asked = transition_matrix(spec, num_classes)
+    noisy_labels = corrupt_labels(clean_labels, asked, uniforms("noise"))
+    own_probe = source.probe_ids
     kept = np.arange(num_examples)
+    if own_probe is not None:
+        kept = np.setdiff1d(kept, own_probe)
     if spec.imbalance is not None:
-        counts = long_tail_counts(_class_counts(clean_labels, spec), spec.imbalance)
+        counts = long_tail_counts(_class_counts(clean_labels[kept], num_classes), spec.imbalance)
         kept = select_per_class(clean_labels, kept, counts, uniforms("long tail"))
+    if own_probe is not None:
+        # Methods without a probe train on its examples too: all see the same images.
+        probe_ids = own_probe if probe_per_class else own_probe[:0]
+        return {
+            "noisy_labels": noisy_labels,
+            "clean_labels": clean_labels,
+            "train_ids": kept if probe_per_class else np.union1d(kept, own_probe),
+            "probe_ids": probe_ids,
+            "test_labels": source.test_labels,
+        }
 
-    smallest = _class_counts(clean_labels[kept], spec)
+    smallest = _class_counts(clean_labels[kept], num_classes)
     if not 0 <= probe_per_class < smallest.min():
         scarce = source.class_names[int(smallest.argmin())]
         raise UserError(
@@ -188,7 +203,7 @@ def _draw(
             f"has {smallest.min()} training examples; expected from 0 to {smallest.min() - 1}, "
             "which leaves one to train on"
         )
-    probe_counts = np.full(spec.num_classes, probe_per_class)
+    probe_counts = np.full(num_classes, probe_per_class)
     probe_ids = select_per_class(clean_labels, kept, probe_counts, uniforms("probe"))
     return {
         "noisy_labels": noisy_labels,
@@ -208,6 +223,8 @@ def _describe(
 ) -> dict[str, Any]:
     clean, noisy = arrays["clean_labels"], arrays["noisy_labels"]
     kept = np.union1d(arrays["train_ids"], arrays["probe_ids"])
+    num_classes, known = len(source.class_names), spec.clean_labels_known
+    found = {"notes": dict(source.notes)} if source.notes else {}
     return {
         "format": FORMAT,
         "spec": str(spec),
@@ -216,28 +233,31 @@ def _describe(
         "base": source.base,
         "base_version": source.version,
         "base_digest": source.digest,
-        "num_classes": spec.num_classes,
+        "num_classes": num_classes,
         "class_names": list(source.class_names),
         "image_shape": list(source.image_shape),
         # "clean" and "noisy" count the kept examples, probe included, by that label; "train"
         # counts by noisy label, "probe" by clean label.
         "class_counts": {
-            "clean": _class_counts(clean[kept], spec).tolist(),
-            "noisy": _class_counts(noisy[kept], spec).tolist(),
-            "train": _class_counts(noisy[arrays["train_ids"]], spec).tolist(),
-            "probe": _class_counts(clean[arrays["probe_ids"]], spec).tolist(),
+            "clean": _class_counts(clean[kept], num_classes).tolist(),
+            "noisy": _class_counts(noisy[kept], num_classes).tolist(),
+            "train": _class_counts(noisy[arrays["train_ids"]], num_classes).tolist(),
+            "probe": _class_counts(clean[arrays["probe_ids"]], num_classes).tolist(),
         },
-        "noise_rate": spec.noise_rate,
-        "true_flip_rate": spec.true_flip_rate,
-        "realised_flip_rate": float(np.mean(noisy[kept] != clean[kept])),
-        "transition_asked": transition_matrix(spec).tolist(),
-        "transition_realised": realised_matrix(clean[kept], noisy[kept], spec.num_classes).tolist(),
+        # Where the true labels are not known, "clean" ones are those that the data come with.
+        "clean_labels_known": known,
+        "noise_rate": spec.noise_rate if known else None,
+        "true_flip_rate": spec.expected_flip_rate(num_classes) if known else None,
+        "realised_flip_rate": float(np.mean(noisy[kept] != clean[kept])) if known else None,
+        "transition_asked": transition_matrix(spec, num_classes).tolist(),
+        "transition_realised": realised_matrix(clean[kept], noisy[kept], num_classes).tolist(),
+        **found,
         "versions": {"numpy": np.__version__},
     }
 
 
-def _class_counts(labels: Labels, spec: DatasetSpec) -> NDArray[np.int64]:
-    return np.bincount(labels, minlength=spec.num_classes)
+def _class_counts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
+    return np.bincount(labels, minlength=num_classes)
 
 
 def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:

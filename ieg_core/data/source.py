@@ -2,9 +2,9 @@
 """A base data set, read by random access."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,19 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
+class TestSet:
+    """A further test set.
+
+    Attributes:
+      labels: int32 [M].
+      images: Reads images by index, int [n] → uint8 [n, H, W, channels].
+    """
+
+    labels: Labels
+    images: Callable[[ArrayLike], Images]
+
+
+@dataclass(frozen=True)
 class Source:
     """The clean images and labels of one base data set, in their official order.
 
@@ -45,6 +58,14 @@ class Source:
       train_images: Reads images by index, int [n] → uint8 [n, H, W, channels].
       test_images: The same for the test set.
       digest: SHA-256 over images and labels, hexadecimal; equal exactly if the data are.
+      probe_ids: Training examples that the data set itself sets aside as its clean probe, int64;
+        None where a probe is drawn from all of them.
+      crops: For images too large to be held in memory: reads random crops, (int [n], float64
+        [n, 4] in [0, 1)) → uint8 [n, H, W, channels], see `ieg_core.data.images.crop_box`;
+        None where all images fit into memory.
+      eval_sets: Further test sets, by name.
+      notes: What reading it brought to light, for the overlay's manifest: broken files, files in
+        both training and test set.
     """
 
     base: str
@@ -57,6 +78,10 @@ class Source:
     train_images: Callable[[ArrayLike], Images]
     test_images: Callable[[ArrayLike], Images]
     digest: str
+    probe_ids: NDArray[np.int64] | None = None
+    crops: Callable[[ArrayLike, NDArray[np.float64]], Images] | None = None
+    eval_sets: Mapping[str, TestSet] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def in_memory_source(base: str, version: str, origin: str, train: Split, test: Split) -> Source:
