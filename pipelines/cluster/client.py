@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""KFP's own client, connected in seconds or refused in one clear line.
+
+`kfp.Client` tries for half a minute, prints tracebacks, waits without limit for a slow server,
+follows redirects into login pages and reads ~/.config/kfp/context.json. Here the health is asked
+first, each request has its limit, and the site file alone decides.
+"""
+
+import contextlib
+import io
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import certifi
+import kfp
+import kfp_server_api
+import urllib3
+from kfp.client.token_credentials_base import TokenCredentialsBase
+
+from ieg_core.errors import UserError
+from pipelines import site as sites
+from pipelines.site import Site
+
+T = TypeVar("T")
+HEALTH = "/apis/v2beta1/healthz"
+HEALTH_SECONDS = 4.0
+DEADLINE_SECONDS = 8.0
+REQUEST_SECONDS = (5, 30)
+FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
+
+
+def connect(site: Site) -> Any:
+    """Connects to the site's KFP.
+
+    KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT win over the
+    site file. Token and cookie are read from their files again: the token for each request, the
+    cookie at each `connect`.
+
+    Returns:
+      A `kfp.Client` of which each request is given up after half a minute.
+
+    Raises:
+      UserError: Wrong address, no answer within seconds, credentials refused, a login page, no
+        KFP, or a namespace that does not fit the installation.
+    """
+    address = sites.endpoint(site).rstrip("/")
+    if not address:
+        raise UserError(
+            "no cluster is configured: set endpoint in site.yaml or KF_PIPELINES_ENDPOINT, or "
+            "run here with RUNNER=local"
+        )
+    if not address.startswith(("http://", "https://")):
+        raise UserError(f"endpoint {address!r}: expected http://… or https://…")
+    token = token_file(site)
+    cookie = _read_secret(site.cookie_file, "cookie_file") if site.cookie_file else ""
+    multi_user = _within(DEADLINE_SECONDS, address, lambda: _health(address, site, token, cookie))
+    if multi_user and not site.namespace:
+        raise UserError(
+            f"{address} is a multi-user KFP: name your profile's namespace in site.yaml"
+        )
+    if site.namespace and not multi_user:
+        raise UserError(
+            f"{address} is a single-user KFP, which takes no namespace, got "
+            f"{site.namespace!r}: leave namespace out of the site file"
+        )
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        client = _Client(
+            host=address,
+            ui_host=ui_address(site),
+            credentials=FileToken(token) if token else None,
+            cookies=cookie or None,
+            ssl_ca_cert=site.ca_file or None,
+        )
+    client._context_setting["namespace"] = site.namespace
+    _limit_requests(client)
+    return client
+
+
+class _Client(kfp.Client):
+    """KFP's client without its context file, its retries and its taste for redirects."""
+
+    def _load_config(self, *arguments: Any, **named: Any) -> Any:
+        config = super()._load_config(*arguments, **named)
+        config.retries = urllib3.Retry(total=1, redirect=0, raise_on_redirect=False)
+        return config
+
+    def _load_context_setting_or_default(self) -> None:
+        # Any namespace will do here: without one, KFP would ask for its health again, five times.
+        self._context_setting = {"namespace": "set by connect"}
+
+
+class FileToken(TokenCredentialsBase):
+    """A bearer token read from its file for each request, since such tokens expire."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def refresh_api_key_hook(self, config: Any) -> None:
+        """Puts the token as it is now into a client's configuration."""
+        config.api_key["authorization"] = _read_secret(self.path, "token_file")
+
+
+def token_file(site: Site) -> str:
+    """Returns the path of the file with the bearer token; "" if there is none."""
+    return os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "") or site.token_file
+
+
+def ui_address(site: Site) -> str:
+    """Returns the address of the KFP UI."""
+    found = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "") or site.ui_endpoint
+    return (found or sites.endpoint(site)).rstrip("/")
+
+
+def run_link(site: Site, run_id: str) -> str:
+    """Returns a run's page in the KFP UI."""
+    return f"{ui_address(site)}/#/runs/details/{run_id}"
+
+
+@contextlib.contextmanager
+def plain_errors(site: Site, doing: str) -> Iterator[None]:
+    """Turns what the API refuses into one clear line, and keeps what KFP's client prints.
+
+    Args:
+      site: The site.
+      doing: What was tried, such as "create the run".
+
+    Raises:
+      UserError: The API refused, or did not answer.
+    """
+    address = sites.endpoint(site)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except kfp_server_api.ApiException as error:
+        raise _refused(error, site, doing) from error
+    except urllib3.exceptions.HTTPError as error:
+        words = _reason(error)
+        raise UserError(f"{address} stopped answering: could not {doing}: {words}") from error
+
+
+def _refused(error: Any, site: Site, doing: str) -> UserError:
+    address, words = sites.endpoint(site), _message(error.body) or str(error.reason)
+    if error.status in (301, 302, 303, 307, 308, 401):
+        return _not_logged_in(address, site, f"could not {doing}")
+    if error.status == 403:
+        where = f" in the namespace {site.namespace}" if site.namespace else ""
+        return UserError(
+            f"{address} does not allow you to {doing}{where}: {words}; ask for the right to edit "
+            "pipelines there (role kubeflow-pipelines-edit)"
+        )
+    return UserError(f"{address} could not {doing}: {words} (HTTP {error.status})")
+
+
+def _message(body: Any) -> str:
+    """Returns the first sentence of what the API said."""
+    text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
+    with contextlib.suppress(ValueError):
+        answer = json.loads(text)
+        if isinstance(answer, dict):
+            text = str(answer.get("message") or answer.get("error") or text)
+    return " ".join(text.split())[:300].rstrip(".")
+
+
+def _not_logged_in(address: str, site: Site, what: str) -> UserError:
+    if token_file(site):
+        return UserError(
+            f"{address} refuses the token in {token_file(site)}: {what}; it may have expired: "
+            "write a new one into that file"
+        )
+    if site.cookie_file:
+        return UserError(
+            f"{address} refuses the cookie in {site.cookie_file}: {what}; log in again with a "
+            "browser and write the new cookie into that file"
+        )
+    return UserError(
+        f"{address} wants a login: {what}; name a token_file or a cookie_file in site.yaml"
+    )
+
+
+def _read_secret(path: str, key: str) -> str:
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        words = getattr(error, "strerror", "") or "it is no text"
+        raise UserError(f"{key} {path!r} cannot be read: {words}") from None
+    if not text or "\n" in text:
+        raise UserError(f"{key} {path!r}: expected one line, got {len(text.splitlines())}")
+    return text
+
+
+def _health(address: str, site: Site, token: str, cookie: str) -> bool:
+    """Asks for the health; returns whether this is a multi-user installation."""
+    headers = {"Accept": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
+    if cookie:
+        headers["Cookie"] = cookie
+    if site.ca_file and not Path(site.ca_file).is_file():
+        raise UserError(f"ca_file {site.ca_file!r} does not exist")
+    try:
+        with urllib3.PoolManager(ca_certs=site.ca_file or certifi.where()) as pool:
+            answer = pool.request(
+                *("GET", address + HEALTH),
+                headers=headers,
+                retries=False,
+                timeout=urllib3.Timeout(connect=HEALTH_SECONDS, read=HEALTH_SECONDS),
+            )
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise _no_answer(address, site, error) from error
+    return _read_health(address, site, answer)
+
+
+def _read_health(address: str, site: Site, answer: Any) -> bool:
+    text = answer.data.decode(errors="replace")
+    status, location = answer.status, answer.headers.get("Location", "")
+    if status in (301, 302, 303, 307, 308):
+        if location.endswith(HEALTH):
+            raise UserError(
+                f"endpoint {address} has moved: write {location.removesuffix(HEALTH)} instead"
+            )
+        raise _not_logged_in(address, site, f"it leads to the login page {location.split('?')[0]}")
+    if status == 401:
+        raise _not_logged_in(address, site, f"HTTP 401 {_message(text)}")
+    if status == 403:
+        raise UserError(
+            f"{address} does not let you in: HTTP 403 {_message(text)}; check that token_file or "
+            "cookie_file in site.yaml is yours and that you may use KFP there"
+        )
+    if status == 404:
+        raise UserError(
+            f"there is no KFP 2 API at {address}: HTTP 404; behind a Kubeflow dashboard the "
+            "endpoint ends in /pipeline"
+        )
+    if status != 200:
+        raise UserError(f"{address} is not healthy: HTTP {status} {_message(text)}")
+    try:
+        content = json.loads(text)
+        return bool(content.get("multi_user", content.get("multiUser", False)))
+    except (ValueError, AttributeError):
+        if "<html" in text.lower():
+            raise _not_logged_in(address, site, "it answers with a web page") from None
+        raise UserError(
+            f"{address} is no KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
+        ) from None
+
+
+def _no_answer(address: str, site: Site, error: Exception) -> UserError:
+    text = str(error)
+    if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
+        return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
+    if "refused" in text:
+        return UserError(f"nothing listens at {address}; is a port-forward missing? {FORWARD}")
+    if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
+        given = f"ca_file {site.ca_file} did not sign it" if site.ca_file else "name its ca_file"
+        return UserError(f"{address}: the certificate is not trusted: {given} (site.yaml)")
+    if isinstance(error, urllib3.exceptions.SSLError):
+        return UserError(f"{address} does not speak TLS: write http:// if it really is plain")
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return UserError(
+            f"{address} did not answer within {HEALTH_SECONDS:g} seconds; check the address, your "
+            "VPN and the firewall"
+        )
+    return UserError(f"{address} cannot be reached: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    found = getattr(error, "reason", None) or error
+    return " ".join(str(found).split())[:200]
+
+
+def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
+    """Runs a function in a thread that is left behind when it takes too long.
+
+    A server that sends a byte now and then, or a DNS that does not answer, escapes the timeouts of
+    single steps.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            done.append(function())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise UserError(f"{address} did not answer within {seconds:g} seconds; is it overloaded?")
+    return done[0]
+
+
+def _limit_requests(client: Any) -> None:
+    rest = client._run_api.api_client.rest_client
+    plain = rest.request
+
+    def limited(*arguments: Any, **named: Any) -> Any:
+        named["_request_timeout"] = named.get("_request_timeout") or REQUEST_SECONDS
+        return plain(*arguments, **named)
+
+    rest.request = limited

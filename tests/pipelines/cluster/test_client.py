@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting: KFP's real client where all is well, one clear line within seconds elsewhere."""
+
+import datetime
+import socket
+import ssl
+import time
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ieg_core.errors import UserError
+from pipelines.cluster import client as clients
+from pipelines.cluster.client import connect
+from pipelines.site import Site
+from tests.pipelines.stubs.contract import Fault
+from tests.pipelines.stubs.kfp_api import kfp_api
+
+
+def refusal(site):
+    """Returns the line that `connect` refuses a site with, within the seconds it may take."""
+    began = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        connect(site)
+    assert time.monotonic() - began < 10
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_connects_to_a_single_user_installation(kfp_stub):
+    client = connect(Site(endpoint=kfp_stub.url))
+    assert client.create_experiment("e").display_name == "e"
+    assert client.list_runs().total_size == 0
+
+
+def test_works_in_the_sites_namespace(multi_user_stub):
+    client = connect(Site(endpoint=multi_user_stub.url, namespace="team"))
+    assert client.create_experiment("e").namespace == "team"
+    assert client.get_experiment(experiment_name="e").display_name == "e"
+
+
+@pytest.mark.parametrize("namespace", ["", "team"])
+def test_a_namespace_that_does_not_fit_the_installation(namespace, no_cluster):
+    with kfp_api(multi_user=not namespace) as stub:
+        line = refusal(Site(endpoint=stub.url, namespace=namespace))
+    assert ("takes no namespace" if namespace else "your profile's namespace") in line
+    assert stub.seen("POST") == []
+
+
+def test_the_environment_wins_over_the_site_file(kfp_stub, monkeypatch, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("right\n")
+    kfp_stub.token = "right"
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_stub.url + "/")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))
+    monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://ui.example.org/")
+    site = Site(endpoint="http://127.0.0.1:1", token_file="/nowhere", ui_endpoint="https://x.org")
+    assert connect(site).list_runs().total_size == 0
+    assert clients.run_link(site, "7") == "https://ui.example.org/#/runs/details/7"
+
+
+def test_a_token_is_read_again_for_each_request(kfp_stub, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("first")
+    kfp_stub.token = "first"
+    client = connect(Site(endpoint=kfp_stub.url, token_file=str(token)))
+    client.list_runs()
+    kfp_stub.token = "second"  # as after an hour
+    token.write_text("second")
+    assert client.list_runs().total_size == 0
+
+
+def test_a_cookie_is_sent(kfp_stub, tmp_path):
+    cookie = tmp_path / "cookie"
+    cookie.write_text("authservice_session=abc\n")
+    kfp_stub.cookie = "authservice_session=abc"
+    site = Site(endpoint=kfp_stub.url, cookie_file=str(cookie))
+    assert connect(site).list_runs().total_size == 0
+    cookie.write_text("authservice_session=old")
+    assert f"refuses the cookie in {cookie}" in refusal(site)
+
+
+def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
+    connect(Site(endpoint=kfp_stub.url))
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(status=401, body="Jwt is expired"), "wants a login: HTTP 401 Jwt is expired"),
+        (Fault(status=403, body="RBAC: access denied"), "does not let you in: HTTP 403 RBAC"),
+        (Fault(status=404, body="page not found"), "the endpoint ends in /pipeline"),
+        (Fault(status=500, body='{"message": "database is down"}'), "HTTP 500 database is down"),
+        (Fault(status=503, body="no healthy upstream"), "HTTP 503 no healthy upstream"),
+        (Fault(status=302, location="/dex/auth?state=x"), "leads to the login page /dex/auth;"),
+        (Fault(status=200, body="<!DOCTYPE html><html></html>"), "answers with a web page"),
+        (Fault(status=200, body="pong"), "is no KFP 2 API: its health is 'pong'"),
+        (Fault(status=200, body="[]"), "is no KFP 2 API"),
+        (
+            Fault(status=301, location="https://kfp.example.org/apis/v2beta1/healthz"),
+            "has moved: write https://kfp.example.org instead",
+        ),
+        (Fault(delay=6.0), "did not answer within 4 seconds"),
+    ],
+)
+def test_what_is_wrong_is_one_clear_line_within_seconds(kfp_stub, fault, words):
+    kfp_stub.faults.append(fault)
+    assert words in refusal(Site(endpoint=kfp_stub.url))
+    assert kfp_stub.seen("POST") == []
+
+
+def test_a_wrong_token_names_its_file(kfp_stub, tmp_path):
+    kfp_stub.token = "right"
+    token = tmp_path / "token"
+    token.write_text("wrong")
+    assert f"refuses the token in {token}" in refusal(
+        Site(endpoint=kfp_stub.url, token_file=str(token))
+    )
+    token.write_text("")
+    line = refusal(Site(endpoint=kfp_stub.url, token_file=str(token)))
+    assert "expected one line, got 0" in line
+    line = refusal(Site(endpoint=kfp_stub.url, token_file=str(tmp_path / "none")))
+    assert "No such file" in line
+
+
+def test_a_host_that_is_not_there(no_cluster):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = refusal(Site(endpoint=f"http://127.0.0.1:{port}"))
+    assert "nothing listens at" in line
+    assert "port-forward" in line
+    assert "no such host" in refusal(Site(endpoint="https://kfp.invalid"))
+    assert "no cluster is configured" in refusal(Site())
+
+
+def test_a_server_that_trickles_is_given_up(no_cluster, monkeypatch):
+    monkeypatch.setattr(clients, "DEADLINE_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        line = refusal(Site(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+    assert "did not answer within 0.5 seconds" in line
+
+
+def test_an_endpoint_from_the_environment_needs_a_scheme(no_cluster, monkeypatch):
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "localhost:8888")
+    assert "expected http://… or https://…" in refusal(Site())
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A self-signed certificate for this machine: (its file, a server's TLS context)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stub")])
+    now = datetime.datetime.now(datetime.UTC)
+    address = x509.DNSName("localhost")
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    public, private = tmp_path / "ca.pem", tmp_path / "key.pem"
+    public.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    return public, context
+
+
+def test_tls_is_checked_against_the_sites_own_authority(certificate, no_cluster):
+    public, context = certificate
+    with kfp_api(wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as stub:
+        address = stub.url.replace("127.0.0.1", "localhost")
+        client = connect(Site(endpoint=address, ca_file=str(public)))
+        assert client.list_runs().total_size == 0
+        assert "not trusted: name its ca_file" in refusal(Site(endpoint=address))
+        line = refusal(Site(endpoint=address, ca_file=str(public.with_name("none"))))
+        assert "does not exist" in line
+
+
+def test_plain_http_where_tls_was_asked_for(kfp_stub):
+    address = kfp_stub.url.replace("http://", "https://")
+    assert "does not speak TLS" in refusal(Site(endpoint=address))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault(status=401, body="Jwt is expired"), "wants a login: could not list the runs"),
+        (Fault(status=403, body='{"message": "not yours"}'), "does not allow you to list the runs"),
+        (Fault(status=500), "could not list the runs: scripted failure (HTTP 500)"),
+        (Fault(status=302, location="/dex/auth"), "wants a login"),
+    ],
+)
+def test_a_later_refusal_is_one_clear_line_too(kfp_stub, fault, words):
+    site = Site(endpoint=kfp_stub.url)
+    client = connect(site)
+    kfp_stub.faults.append(fault)
+    with pytest.raises(UserError) as caught, clients.plain_errors(site, "list the runs"):
+        client.list_runs()
+    assert words in str(caught.value)
+
+
+def test_a_server_that_becomes_slow_is_given_up(kfp_stub, monkeypatch):
+    monkeypatch.setattr(clients, "REQUEST_SECONDS", (1, 1))
+    site = Site(endpoint=kfp_stub.url)
+    client = connect(site)
+    kfp_stub.faults.append(Fault(delay=3.0))
+    with (
+        pytest.raises(UserError, match="stopped answering: could not create"),
+        clients.plain_errors(site, "create the experiment"),
+    ):
+        client.create_experiment("e")
+    assert kfp_stub.experiments == {}

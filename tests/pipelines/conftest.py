@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections.abc import Iterator
+
+import pytest
+
+from tests.pipelines.stubs.kfp_api import KfpApi, kfp_api
+
+
+@pytest.fixture
+def no_cluster(tmp_path, monkeypatch):
+    """Nothing of the caller's own clusters: no KFP context, no endpoint, no kubeconfig."""
+    import kfp
+
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setattr(kfp.Client, "_LOCAL_KFP_CONTEXT", str(home / "context.json"))
+    monkeypatch.setenv("KUBECONFIG", str(home / "kubeconfig"))
+    for name in ("ENDPOINT", "UI_ENDPOINT", "SA_TOKEN_PATH"):
+        monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "IEG_SITE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def kfp_stub(no_cluster) -> Iterator[KfpApi]:
+    """A contract stub of a single-user KFP, served in this process."""
+    with kfp_api() as stub:
+        yield stub
+
+
+@pytest.fixture
+def multi_user_stub(no_cluster) -> Iterator[KfpApi]:
+    """A contract stub of a multi-user KFP in which the namespace "team" may be used."""
+    with kfp_api(multi_user=True) as stub:
+        yield stub

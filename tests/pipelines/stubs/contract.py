@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the stubs share: strict reading of JSON by a generated client's models, and a small server.
+
+The models of `kfp_server_api` and of the Kubernetes client carry the names, types and enumerations
+of their API. `check` holds a body against them, nested objects included, more strictly than the
+client's own reader, which drops what it does not know.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import ModuleType
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+PLAIN = {"str": str, "bool": bool, "int": int, "object": object}
+
+
+class RefusedError(Exception):
+    """An answer other than 200: what the API says about a wrong request."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def check(
+    value: Any, kind: str, models: ModuleType, where: str, numbers_as_text: frozenset[str]
+) -> None:
+    """Refuses a JSON value that is not of a kind.
+
+    Args:
+      value: The value.
+      kind: As the models write it: "str", "list[V1Node]", "dict(str, object)", "V2beta1Run".
+      models: The generated package.
+      where: The value's place, for the message.
+      numbers_as_text: Names of 64-bit numbers: texts in JSON, for which a number is taken too.
+
+    Raises:
+      RefusedError: 400, unknown field, wrong type or wrong enumeration value.
+    """
+    if value is None:
+        return
+    if inner := re.fullmatch(r"list\[(.*)\]", kind):
+        _require(isinstance(value, list), where, "a list", value)
+        for position, item in enumerate(value):
+            check(item, inner[1], models, f"{where}[{position}]", numbers_as_text)
+    elif inner := re.fullmatch(r"dict\((?:str, ?)(.*)\)", kind):
+        _require(isinstance(value, dict), where, "an object", value)
+        for key, item in value.items():
+            check(item, inner[1], models, f"{where}.{key}", numbers_as_text)
+    elif kind in ("datetime", "date"):
+        _require(isinstance(value, str) and _is_time(value), where, "an RFC 3339 time", value)
+    elif kind == "float":
+        _require(type(value) in (int, float), where, "a number", value)
+    elif kind == "str" and where.rpartition(".")[2] in numbers_as_text:
+        _require(re.fullmatch(r"-?\d+", str(value)) is not None, where, "a whole number", value)
+    elif kind == "int":
+        _require(type(value) is int, where, "a whole number", value)
+    elif kind in PLAIN:
+        _require(isinstance(value, PLAIN[kind]), where, f"a {kind}", value)
+    else:
+        _check_model(value, getattr(models, kind), models, where, numbers_as_text)
+
+
+def _check_model(
+    value: Any, model: Any, models: ModuleType, where: str, numbers_as_text: frozenset[str]
+) -> None:
+    if values := getattr(model, "allowable_values", None):
+        _require(value in values, where, f"one of {', '.join(values)}", value)
+        return
+    _require(isinstance(value, dict), where, f"a {model.__name__}", value)
+    kinds = {model.attribute_map[name]: kind for name, kind in model.openapi_types.items()}
+    for key, item in value.items():
+        if key not in kinds:
+            raise RefusedError(400, f"{where}: unknown field {key!r} of {model.__name__}")
+        check(item, kinds[key], models, f"{where}.{key}", numbers_as_text)
+
+
+def _require(condition: bool, where: str, expected: str, value: Any) -> None:
+    if not condition:
+        raise RefusedError(400, f"{where}: expected {expected}, got {value!r}")
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text.replace("Z", "+00:00")).tzinfo is not None
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as the stub saw it.
+
+    Attributes:
+      method: "GET", "POST" …
+      path: Without the query.
+      query: The last value of each key.
+      headers: With names in lower case.
+      body: As sent.
+    """
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The body, read as JSON."""
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise RefusedError(400, f"the body is not JSON: {self.body[:80]!r}") from None
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An answer scripted instead of the real one.
+
+    Attributes:
+      status: HTTP status; 200 with `body` for a page that is no API's.
+      method: Only for this method; "" for all.
+      path: Only for paths that match this regular expression.
+      body: What is answered.
+      content_type: Its type.
+      delay: Seconds before anything is answered; with status 0 the right answer follows.
+      location: Where a 302 leads.
+      times: How often, then the right answer again.
+    """
+
+    status: int = 500
+    method: str = ""
+    path: str = ""
+    body: str = '{"error": "scripted", "code": 13, "message": "scripted failure"}'
+    content_type: str = "application/json"
+    delay: float = 0.0
+    location: str = ""
+    times: int = 1_000_000
+
+    def fits(self, request: Request) -> bool:
+        """Returns whether a request meets this fault."""
+        return self.method in ("", request.method) and bool(re.search(self.path, request.path))
+
+
+@dataclass
+class Stub:
+    """A server in this process, answering by `answer`.
+
+    Attributes:
+      url: Where it listens.
+      requests: All that it saw, in order.
+      faults: Scripted faults; the first that fits counts.
+      token: If set, 401 without `Authorization: Bearer <token>`.
+      cookie: If set, 302 to a login page without that cookie.
+    """
+
+    url: str = ""
+    requests: list[Request] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    token: str = ""
+    cookie: str = ""
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    met: dict[int, int] = field(default_factory=dict)
+
+    def answer(self, request: Request) -> Any:
+        """Returns what is answered, as JSON values.
+
+        Raises:
+          RefusedError: The request is wrong.
+        """
+        raise RefusedError(404, f"no such path: {request.path}")
+
+    def seen(self, method: str, path: str = "") -> list[Request]:
+        """Returns the requests of a method, with a path that matches a regular expression."""
+        return [r for r in self.requests if r.method == method and re.search(path, r.path)]
+
+    def respond(self, request: Request) -> tuple[int, str, str, dict[str, str]]:
+        """Returns status, content type, body and further headers."""
+        with self.lock:
+            self.requests.append(request)
+            fault = next((f for f in self.faults if f.fits(request) and self._still(f)), None)
+        if fault and fault.delay:
+            time.sleep(fault.delay)
+        if fault and fault.status:
+            more = {"Location": fault.location} if fault.location else {}
+            return fault.status, fault.content_type, fault.body, more
+        if self.cookie and request.headers.get("cookie") != self.cookie and "/apis" in request.path:
+            return 302, "text/html", "", {"Location": f"{self.url}/dex/auth?state=1"}
+        if request.path.startswith("/dex/"):
+            return 200, "text/html", "<!DOCTYPE html><html>Log in to Your Account</html>", {}
+        if self.token and request.headers.get("authorization") != f"Bearer {self.token}":
+            return 401, "text/plain", "Jwt verification fails", {}
+        try:
+            with self.lock:
+                return 200, "application/json", json.dumps(self.answer(request)), {}
+        except RefusedError as error:
+            answer = {"error": str(error), "code": 3, "message": str(error), "details": []}
+            return error.status, "application/json", json.dumps(answer), {}
+
+    def _still(self, fault: Fault) -> bool:
+        self.met[id(fault)] = self.met.get(id(fault), 0) + 1
+        return self.met[id(fault)] <= fault.times
+
+
+@contextmanager
+def serving(stub: Stub, wrap: Callable[[Any], Any] = lambda socket: socket) -> Iterator[Stub]:
+    """Serves a stub on a free port of this machine.
+
+    Args:
+      stub: What answers.
+      wrap: Makes another socket of the server's, for TLS.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_one(self) -> None:
+            address = urlsplit(self.path)
+            query = parse_qs(address.query, keep_blank_values=True)
+            length = int(self.headers.get("Content-Length") or 0)
+            request = Request(
+                method=self.command,
+                path=address.path,
+                query={key: values[-1] for key, values in query.items()},
+                headers={key.lower(): value for key, value in self.headers.items()},
+                body=self.rfile.read(length),
+            )
+            status, content_type, text, more = stub.respond(request)
+            body = text.encode()
+            try:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                for key, value in more.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(body)
+            except OSError:
+                self.close_connection = True  # the client has given up waiting
+
+        do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = handle_one  # noqa: N815
+
+        def log_message(self, format: str, *values: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, request: Any, address: Any) -> None:
+            pass  # a client that hung up, as clients do that speak another protocol
+
+    server = Server(("127.0.0.1", 0), Handler)
+    plain = server.socket
+    server.socket = wrap(plain)
+    scheme = "http" if server.socket is plain else "https"
+    stub.url = f"{scheme}://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield stub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
