@@ -6,6 +6,8 @@
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
+<root>/scheduled/<name>/<run>/   a scheduled run's namespace: a results root of its own
+<root>/accepted/<name>.json      the rows that a schedule's next runs are held against
 """
 
 import contextlib
@@ -34,11 +36,15 @@ OUTCOME_FREE = (
     "recipes.py",
     "reproduction.py",
     "results.py",
+    "runs.py",
     "slots.py",
     "sweep.py",
     "worker.py",
 )
 """Parts of the package that cannot change what a cell computes; editing them re-runs nothing."""
+
+
+SCHEDULED, ACCEPTED = "scheduled", "accepted"
 
 
 def cell_folder(root: Path, cell: str) -> Path:

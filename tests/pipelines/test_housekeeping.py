@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import time
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.results import cell_lock
+from pipelines.housekeeping import clean, parse_age, plan, size_text
+from pipelines.roots import FolderRoot, open_root
+
+DAY = 86400.0
+OLD = 40 * DAY
+LARGE = ("checkpoint/000001.safetensors", "model.keras", "tensorboard/events", "log.txt")
+SMALL = ("config.json", "result.json", "curves.json", "matrices.safetensors", "progress.json")
+
+
+@pytest.fixture
+def now():
+    return time.time()
+
+
+def write(root, name, text="x" * 100, age=OLD):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    moment = time.time() - age
+    os.utime(path, (moment, moment))
+    return path
+
+
+def cell(root, name, *, finished=True, age=OLD, updated=0.0):
+    for file in (*LARGE, *SMALL):
+        if file == "progress.json":
+            write(root, f"cells/{name}/{file}", {"phase": "training", "updated": updated}, age)
+        elif finished or file != "result.json":
+            write(root, f"cells/{name}/{file}", age=age)
+
+
+def sweep(root, name, cells, *, age=OLD, latest=False):
+    write(root, f"sweeps/{name}/plan.json", {"cells": cells}, age)
+    write(root, f"sweeps/{name}/report/report.html", age=age)
+    if latest:
+        (root / "latest").unlink(missing_ok=True)
+        (root / "latest").symlink_to(f"sweeps/{name}")
+
+
+def names(root):
+    return {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()}
+
+
+def run(root, older="30d", *, only_plan=False):
+    lines = []
+    clean(FolderRoot(root), parse_age(older), only_plan=only_plan, say=lines.append)
+    return "\n".join(lines)
+
+
+def test_an_old_finished_cell_loses_what_is_large_and_keeps_its_result(tmp_path):
+    cell(tmp_path, "a")
+    write(tmp_path, "overlays/o/manifest.json")
+    run(tmp_path)
+    kept = {f"cells/a/{name}" for name in SMALL}
+    assert names(tmp_path) - {"cells/a/lock"} == kept | {"overlays/o/manifest.json"}
+    assert not (tmp_path / "cells/a/checkpoint").exists()
+
+
+def test_an_old_cell_without_a_result_goes_whole(tmp_path):
+    cell(tmp_path, "a", finished=False)
+    run(tmp_path)
+    assert not (tmp_path / "cells" / "a").exists()
+
+
+def test_what_is_young_stays(tmp_path):
+    cell(tmp_path, "a", age=29 * DAY)
+    cell(tmp_path, "b", finished=False, age=29 * DAY)
+    # One young file is enough.
+    cell(tmp_path, "c")
+    write(tmp_path, "cells/c/log.txt", age=DAY)
+    before = names(tmp_path)
+    assert "nothing that old" in run(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_the_latest_sweep_and_its_cells_stay(tmp_path):
+    for name in ("a", "b", "c"):
+        cell(tmp_path, name)
+    sweep(tmp_path, "old", ["a", "b"])
+    sweep(tmp_path, "new", ["b", "c"], latest=True)
+    run(tmp_path)
+    left = names(tmp_path)
+    assert not any(name.startswith("sweeps/old/") for name in left)
+    assert "sweeps/new/plan.json" in left
+    assert "cells/a/model.keras" not in left
+    assert {"cells/b/model.keras", "cells/c/model.keras"} <= left
+
+
+def test_a_young_sweep_keeps_its_old_cells(tmp_path):
+    cell(tmp_path, "a")
+    sweep(tmp_path, "young", ["a"], age=DAY)
+    before = names(tmp_path)
+    run(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_running_cell_stays_although_its_files_are_old(tmp_path, now):
+    # A clock that runs behind, or a volume that keeps old times.
+    cell(tmp_path, "a", finished=False, updated=now - 60)
+    cell(tmp_path, "b", finished=False, updated=now - 3600)
+    run(tmp_path)
+    assert {path.name for path in (tmp_path / "cells").iterdir()} == {"a"}
+
+
+def test_a_cell_whose_lock_is_held_stays(tmp_path):
+    cell(tmp_path, "a", finished=False)
+    with cell_lock(tmp_path / "cells" / "a"):
+        os.utime(tmp_path / "cells/a/lock", (0, 0))
+        assert "in use by another process" in run(tmp_path)
+    assert (tmp_path / "cells/a/checkpoint/000001.safetensors").exists()
+
+
+def test_an_accepted_run_keeps_what_it_used(tmp_path):
+    cell(tmp_path, "a")
+    sweep(tmp_path, "s", ["a"])
+    scheduled = "scheduled/nightly"
+    for run_id, age in (("r1", OLD + 3 * DAY), ("r2", OLD + 2 * DAY), ("r3", OLD)):
+        write(tmp_path, f"{scheduled}/{run_id}/cells/c/result.json", age=age)
+    write(tmp_path, "accepted/nightly.json", {"run": {"namespace": f"{scheduled}/r1"}})
+    write(tmp_path, "accepted/other.json", {"run": {"sweep": "s"}})
+    run(tmp_path)
+    # r3 is the newest of its schedule, r1 was accepted.
+    assert {p.name for p in (tmp_path / scheduled).iterdir()} == {"r1", "r3"}
+    assert (tmp_path / "cells/a/model.keras").exists()
+    assert (tmp_path / "sweeps/s/plan.json").exists()
+
+
+def test_a_scheduled_run_with_a_running_cell_stays(tmp_path, now):
+    for run_id, updated in (("r1", now - 30), ("r2", 0.0), ("r3", 0.0)):
+        folder = tmp_path / "scheduled" / "n" / run_id
+        cell(folder, "c", finished=False, updated=updated, age=OLD - (run_id == "r3"))
+    run(tmp_path)
+    assert {p.name for p in (tmp_path / "scheduled/n").iterdir()} == {"r1", "r3"}
+
+
+def test_records_of_runs_go_with_their_sweeps(tmp_path):
+    sweep(tmp_path, "old", [])
+    sweep(tmp_path, "new", [], latest=True)
+    write(tmp_path, "runs/one.json", {"sweep": "old"})
+    write(tmp_path, "runs/two.json", {"sweep": "new"})
+    run(tmp_path)
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["two.json"]
+
+
+def test_a_plan_lists_with_sizes_and_removes_nothing(tmp_path):
+    cell(tmp_path, "a")
+    write(tmp_path, "cells/a/model.keras", "x" * 3 * 1024 * 1024)
+    before = names(tmp_path)
+    text = run(tmp_path, only_plan=True)
+    assert "would remove" in text
+    # The model and three files of 100 bytes.
+    assert "3.0 MiB    40.0 days old  checkpoint and model of a" in text
+    assert names(tmp_path) == before
+    # What it then does is what it said.
+    assert run(tmp_path).splitlines()[1:] == text.splitlines()[1:]
+
+
+def test_cleaning_twice_finds_nothing_the_second_time(tmp_path):
+    cell(tmp_path, "a")
+    cell(tmp_path, "b", finished=False)
+    run(tmp_path)
+    assert "nothing that old" in run(tmp_path)
+
+
+def test_the_largest_comes_first_and_sizes_are_sums(tmp_path, now):
+    cell(tmp_path, "a")
+    cell(tmp_path, "b")
+    write(tmp_path, "cells/b/model.keras", "x" * 1000)
+    found = plan(FolderRoot(tmp_path), 30 * DAY, now)
+    assert [removal.size for removal in found] == [1300, 400]
+
+
+def test_a_link_in_the_root_is_not_followed(tmp_path):
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    write(outside, "cells/a/model.keras")
+    root.mkdir()
+    (root / "cells").symlink_to(outside / "cells")
+    run(root)
+    assert (outside / "cells/a/model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30d", 30 * DAY), ("12h", DAY / 2), ("8w", 56 * DAY), ("1.5d", 1.5 * DAY)],
+)
+def test_ages(text, seconds):
+    assert parse_age(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "30 days", "-1d", "0d", "30m", "d", "0.5h"])
+def test_what_is_no_age_is_refused(text):
+    with pytest.raises(UserError, match="OLDER="):
+        parse_age(text)
+
+
+def test_a_root_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no results root"):
+        open_root(str(tmp_path / "absent"))
+
+
+def test_sizes():
+    assert [size_text(n) for n in (0, 1023, 1024, 1536 * 1024)] == [
+        "0 B", "1023 B", "1.0 KiB", "1.5 MiB",
+    ]  # fmt: skip
