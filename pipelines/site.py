@@ -82,6 +82,7 @@ class GpuPool:
       spot: Whether trainings go to nodes that may be taken away at any time.
       spot_node_selector: Further labels of those nodes.
       spot_tolerations: Further taints of those nodes.
+      autoscaled: Whether nodes come when they are asked for: none now is then only a warning.
     """
 
     resource: str = "nvidia.com/gpu"
@@ -92,6 +93,7 @@ class GpuPool:
     spot: bool = False
     spot_node_selector: Mapping[str, str] = field(default_factory=lambda: {SPOT: "true"})
     spot_tolerations: tuple[Toleration, ...] = (Toleration(SPOT, "Equal", "true", "NoSchedule"),)
+    autoscaled: bool = True
 
     def __post_init__(self) -> None:
         pattern = r"[a-z0-9.-]+/[A-Za-z0-9._-]+"
@@ -153,7 +155,7 @@ class Site:
       service_account: The pods' service account; empty for the installation's own.
       token_file: File with a bearer token, read again whenever it is needed; empty: none.
       cookie_file: File with a session cookie, read again whenever it is needed; empty: none.
-      ca_file: Certificates to trust, besides the system's; empty: none.
+      ca_file: Certificates to trust instead of the usual public ones; empty: those.
       image: The image of every task, tagged; empty: ieg-python:<git revision>.
       results: Results root as the pods see it: a folder under /results, or gs://bucket/prefix.
       results_mount: Where this machine sees the same root; empty: nowhere.
@@ -252,9 +254,9 @@ def load(path: str | Path | None = None) -> Site:
         return Site()
     try:
         text = file.read_text(encoding="utf-8")
-        _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        refuse_doubles(yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
-        site: Site = _build(Site, {} if content is None else content, "")
+        site: Site = build(Site, {} if content is None else content, "")
     except OSError as error:
         raise UserError(f"cannot read the site file {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -302,7 +304,8 @@ def _check_image(image: str) -> None:
     require(bool(pinned) and not re.search(r"\s", image), "image", image, expected)
 
 
-def _refuse_doubles(node: yaml.Node | None) -> None:
+def refuse_doubles(node: yaml.Node | None) -> None:
+    """Raises UserError for a key that stands twice in a mapping."""
     # YAML forbids a key that stands there twice; PyYAML takes the last one without a word.
     if isinstance(node, yaml.MappingNode):
         names = [key.value for key, _ in node.value]
@@ -310,13 +313,13 @@ def _refuse_doubles(node: yaml.Node | None) -> None:
             if names.count(name) > 1:
                 raise UserError(f"{name} stands there twice")
         for _, value in node.value:
-            _refuse_doubles(value)
+            refuse_doubles(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_doubles(value)
+            refuse_doubles(value)
 
 
-def _build(kind: type, content: object, where: str) -> Any:
+def build(kind: type, content: object, where: str) -> Any:
     """Builds a dataclass from a YAML mapping, each value checked against its field's type.
 
     Args:
@@ -328,7 +331,7 @@ def _build(kind: type, content: object, where: str) -> Any:
       UserError: It names the key.
     """
     if not isinstance(content, dict):
-        raise UserError(f"{where or 'the site file'}: expected keys with values, got {content!r}")
+        raise UserError(f"{where or 'the file'}: expected keys with values, got {content!r}")
     hints = typing.get_type_hints(kind)
     values = {}
     for key, value in content.items():
@@ -352,7 +355,7 @@ def _build(kind: type, content: object, where: str) -> Any:
 
 def _value(expected: Any, value: object, where: str, owner: type) -> Any:
     if dataclasses.is_dataclass(expected):
-        return _build(typing.cast(type, expected), value, where)
+        return build(typing.cast(type, expected), value, where)
     origin = typing.get_origin(expected)
     if origin is tuple:
         if not isinstance(value, list):
