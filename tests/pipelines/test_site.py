@@ -137,7 +137,7 @@ def test_files_are_found_from_the_site_files_folder(tmp_path):
         ("gpu: {counts: 2}", "unknown key in gpu 'counts': did you mean 'count'"),
         ("gpu: {tolerations: [{keys: x}]}", r"unknown key in gpu.tolerations\[0\] 'keys'"),
         ("3: x", "unknown key '3'"),
-        ("- a", "the site file: expected keys with values"),
+        ("- a", "the file: expected keys with values"),
         ("gpu: nvidia", "gpu: expected keys with values, got 'nvidia'"),
         ("gpu: {tolerations: x}", "gpu.tolerations: expected a list, got 'x'"),
         ("gpu: {node_selector: [a]}", "gpu.node_selector: expected keys with values"),
