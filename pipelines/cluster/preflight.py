@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is checked before anything is created: the arguments, the GPU nodes, the retry policy.
+
+Nodes, rights and the controller's configuration need access to the Kubernetes API, by a kubeconfig
+or from inside a pod. Without it the sweep goes on, and a line says what was not looked at.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import urllib3
+import yaml
+from kubernetes import client, config
+
+from ieg_core.errors import UserError, unknown_name
+from pipelines.profiles import Placement
+from pipelines.site import Site, Toleration
+
+KFP_NAMESPACE = "kubeflow"
+CONTROLLER = "workflow-controller-configmap"
+REQUEST_SECONDS = (2, 3)
+WARNING = "warning: "
+KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "STRING": ((str,), "a text"),
+    "NUMBER_INTEGER": ((int,), "a whole number"),
+    "NUMBER_DOUBLE": ((int, float), "a number"),
+    "BOOLEAN": ((bool,), "true or false"),
+    "LIST": ((list,), "a list"),
+    "STRUCT": ((dict,), "an object"),
+}
+
+
+def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Holds arguments against a compiled pipeline's own inputs; KFP's client takes any.
+
+    Args:
+      spec: The pipeline's specification, as nested plain values.
+      arguments: The arguments.
+
+    Raises:
+      UserError: An unknown name, a wrong type, or an input without a value.
+    """
+    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    for name, value in arguments.items():
+        if name not in inputs:
+            raise unknown_name("pipeline parameter", name, inputs)
+        kinds, words = KINDS[inputs[name]["parameterType"]]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            raise UserError(f"pipeline parameter {name}: expected {words}, got {value!r}")
+    for name, definition in inputs.items():
+        optional = "defaultValue" in definition or definition.get("isOptional")
+        if name not in arguments and not optional:
+            raise UserError(f"pipeline parameter {name} has no value and no default")
+
+
+@dataclass(frozen=True)
+class Kubernetes:
+    """Access to the Kubernetes API.
+
+    Attributes:
+      core: Nodes, pods, events, config maps.
+      custom: Argo's workflows.
+      authorization: What the caller may do.
+    """
+
+    core: Any
+    custom: Any
+    authorization: Any
+
+
+def reach(site: Site) -> Kubernetes | None:
+    """Returns access to the Kubernetes API, or None where there is neither kubeconfig nor pod."""
+    try:
+        # The client itself reads KUBECONFIG only once, when it is imported.
+        settings = config.new_client_from_config(
+            os.environ.get("KUBECONFIG"), context=site.kube_context or None
+        ).configuration
+    except (config.ConfigException, OSError):
+        settings = client.Configuration()
+        try:
+            config.load_incluster_config(settings)
+        except config.ConfigException:
+            return None
+    settings.retries = False
+    api = client.ApiClient(settings)
+    return Kubernetes(
+        client.CoreV1Api(api), client.CustomObjectsApi(api), client.AuthorizationV1Api(api)
+    )
+
+
+def look(site: Site, train: Placement, kubernetes: Kubernetes | None) -> list[str]:
+    """Looks at the cluster before a sweep.
+
+    Args:
+      site: The site.
+      train: Where trainings are placed.
+      kubernetes: Access to the Kubernetes API, if there is any.
+
+    Returns:
+      Lines to print; those that begin with "warning: " may spoil the sweep.
+
+    Raises:
+      UserError: No node can take a training, at a site whose GPU nodes are not autoscaled.
+    """
+    if kubernetes is None:
+        return ["No access to the Kubernetes API: nodes, rights and retry policy not looked at"]
+    lines: list[str] = []
+    try:
+        if train.count:
+            lines += _gpu_lines(kubernetes, train, site.gpu.autoscaled)
+        if site.namespace:
+            lines += _right_lines(site, kubernetes)
+        lines += _retry_lines(kubernetes)
+    except urllib3.exceptions.HTTPError as error:
+        words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
+        lines.append(f"The Kubernetes API does not answer, not looked at further: {words}")
+    return lines
+
+
+def _gpu_lines(kubernetes: Kubernetes, train: Placement, autoscaled: bool) -> list[str]:
+    try:
+        nodes = kubernetes.core.list_node(_request_timeout=REQUEST_SECONDS).items
+    except client.ApiException as error:
+        return [f"GPU nodes not looked at: {_words(error, 'list nodes')}"]
+    offers = [node for node in nodes if gpus(node, train.resource)]
+    faults = {node.metadata.name: unfit(node, train) for node in offers}
+    fit = [node for node in offers if not faults[node.metadata.name]]
+    if fit:
+        total = sum(gpus(node, train.resource) for node in fit)
+        return [f"GPU nodes: {len(fit)} ready, {total} {train.resource} in all"]
+    if offers:
+        found = "; ".join(f"{name} {fault}" for name, fault in sorted(faults.items())[:3])
+        words = f"no node can take a training now: {found}"
+    else:
+        words = f"no node offers {train.resource} now"
+    if autoscaled:
+        return [f"{WARNING}{words}; fine if the pool grows from zero, else the cells will wait"]
+    raise UserError(
+        f"{words}: add or mend GPU nodes, set gpu.node_selector and gpu.tolerations in site.yaml "
+        "to fit them, gpu.autoscaled: true if they come on demand, or use PROFILE=cpu"
+    )
+
+
+def gpus(node: Any, resource: str) -> int:
+    """Returns how many accelerators of a kind a node offers."""
+    return int((node.status.allocatable or {}).get(resource, 0))
+
+
+def unfit(node: Any, train: Placement) -> str:
+    """Says why a node cannot take a training; "" if it can."""
+    conditions = node.status.conditions or []
+    if not any(each.type == "Ready" and each.status == "True" for each in conditions):
+        return "is not ready"
+    if node.spec.unschedulable:
+        return "is cordoned"
+    labels = node.metadata.labels or {}
+    for key, value in train.node_selector.items():
+        if labels.get(key) != value:
+            return f"has not the label {key}={value} of the node selector"
+    for taint in node.spec.taints or []:
+        if taint.effect != "PreferNoSchedule" and not tolerates(train.tolerations, taint):
+            return f"has the taint {taint.key}={taint.value or ''}:{taint.effect}, not tolerated"
+    if gpus(node, train.resource) < train.count:
+        return f"offers {gpus(node, train.resource)} GPUs where a training wants {train.count}"
+    return ""
+
+
+def tolerates(tolerations: Sequence[Toleration], taint: Any) -> bool:
+    """Returns whether a taint is tolerated, by Kubernetes' rules."""
+    return any(
+        each.key in ("", taint.key)
+        and each.effect in ("", taint.effect)
+        and (each.operator == "Exists" or each.value == (taint.value or ""))
+        for each in tolerations
+    )
+
+
+def _right_lines(site: Site, kubernetes: Kubernetes) -> list[str]:
+    """Asks whether this Kubernetes user may create runs: KFP asks the same for its own users."""
+    attributes = client.V1ResourceAttributes(
+        group="pipelines.kubeflow.org", resource="runs", verb="create", namespace=site.namespace
+    )
+    review = client.V1SelfSubjectAccessReview(
+        spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+    )
+    try:
+        answer = kubernetes.authorization.create_self_subject_access_review(
+            review, _request_timeout=REQUEST_SECONDS
+        )
+    except client.ApiException as error:
+        return [f"Rights not looked at: {_words(error, 'review your access')}"]
+    if answer.status.allowed:
+        return []
+    where = site.namespace
+    words = f"your Kubernetes user may not create runs in {where}; KFP will refuse the same user"
+    return [WARNING + words]
+
+
+def _retry_lines(kubernetes: Kubernetes) -> list[str]:
+    try:
+        found = kubernetes.core.read_namespaced_config_map(
+            CONTROLLER, KFP_NAMESPACE, _request_timeout=REQUEST_SECONDS
+        )
+    except client.ApiException as error:
+        return [f"Retry policy not looked at: {_words(error, f'read {CONTROLLER}')}"]
+    policy = retry_policy(found.data or {})
+    if policy == "Always":
+        return ["Retries: killed, evicted and pre-empted pods are tried again (Always)"]
+    if policy in ("OnError", "OnTransientError"):
+        lost = "run out of memory or are evicted or killed"
+    else:
+        lost = "vanish with their node"
+    words = f"the controller's policy is {policy or 'OnFailure (its default)'}: pods that {lost}"
+    mend = f"set retryPolicy: Always in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
+    return [f"{WARNING}retries: {words} are not tried again; {mend}"]
+
+
+def retry_policy(data: Mapping[str, str]) -> str:
+    """Reads the retry policy that the workflow controller gives to every template.
+
+    Args:
+      data: The controller's config map, one key a setting or all below the key `config`.
+
+    Returns:
+      "Always", "OnError" …; "" if it names none.
+    """
+    texts = [data.get("workflowDefaults", "")]
+    try:
+        whole = yaml.safe_load(data.get("config", "")) or {}
+        defaults = [yaml.safe_load(texts[0]) or {}, whole.get("workflowDefaults") or {}]
+        for each in defaults:
+            spec = each.get("spec") or {}
+            for part in (spec.get("templateDefaults") or {}, spec):
+                if policy := (part.get("retryStrategy") or {}).get("retryPolicy"):
+                    return str(policy)
+    except (yaml.YAMLError, AttributeError):
+        return ""
+    return ""
+
+
+def _words(error: Any, doing: str) -> str:
+    if error.status in (401, 403):
+        return f"you may not {doing} (HTTP {error.status})"
+    return f"could not {doing} (HTTP {error.status} {error.reason})"
