@@ -22,6 +22,7 @@ from rich.table import Table
 
 from ieg_core import __version__, progress, recipes, settings, slots, spec, sweep, worker
 from ieg_core.data import open_source, prepare_overlay
+from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
 from ieg_core.published import PUBLISHED
 from ieg_core.report import join, results_table, write_joined
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     folders = Parser(add_help=False)
     folders.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
     folders.add_argument("--out", default="runs", help="the results root (runs)")
+    folders.add_argument("--labels", default="", help="the label file of a <base>_labels data set")
 
     prepare = commands.add_parser("prepare", parents=[folders], help="write prepared data sets")
     prepare.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
@@ -112,13 +114,16 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     specs = [spec.parse(text) for text in arguments.dataset]
     with writable(overlays):
         overlays.mkdir(parents=True, exist_ok=True)
+    data_dir = Path(arguments.data_dir)
     for wanted in specs:
+        source = open_source(wanted.base, data_dir)
         overlay = prepare_overlay(
             wanted,
             seed=arguments.seed,
             probe_per_class=arguments.probe_per_class,
-            source=open_source(wanted.base, Path(arguments.data_dir)),
+            source=source,
             overlays_dir=overlays,
+            given=open_given(wanted, source, data_dir, arguments.labels),
         )
         print(
             f"{overlays / overlay.name}: {len(overlay.train_ids)} training examples, "
@@ -141,6 +146,7 @@ def run_train(arguments: argparse.Namespace) -> int:
         accelerator=bool(gpus),
         data_dir=arguments.data_dir,
         results=arguments.out,
+        labels=arguments.labels,
     )
     planned = sweep.plan(request)
     if len(planned.cells) != 1:

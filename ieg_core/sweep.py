@@ -19,6 +19,7 @@ from typing import Any
 from ieg_core import recipes, results
 from ieg_core.config import Config, from_dict, override, settable_keys, to_dict
 from ieg_core.data import open_source, prepare_overlay
+from ieg_core.data.given import GivenLabels, check_labels_file, open_given
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
@@ -46,6 +47,7 @@ class SweepRequest:
       accelerator: Whether the cells will have GPUs; decides the default recipe.
       data_dir: Where base data sets lie.
       results: The results root.
+      labels: The label file of `<base>_labels`; empty for other data sets.
     """
 
     dataset: str
@@ -59,6 +61,7 @@ class SweepRequest:
     accelerator: bool = False
     data_dir: str = "data"
     results: str = "runs"
+    labels: str = ""
 
     def __post_init__(self) -> None:
         for name in ("methods", "seeds"):
@@ -74,6 +77,7 @@ class SweepRequest:
         """The `make sweep` command that asks for this again."""
         values = {
             "DATASET": self.dataset,
+            "LABELS": self.labels,
             "NOISE": ",".join(f"{ratio:g}" for ratio in self.noise_ratios),
             "METHODS": ",".join(self.methods),
             "SEEDS": ",".join(map(str, self.seeds)),
@@ -107,6 +111,7 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
       UserError: Any unknown name, malformed spec, bad ratio, bad override, or too many cells.
     """
     specs = combine(request.dataset, request.noise_ratios or None)
+    check_labels_file(specs[0], request.labels)
     if len(specs) * len(request.methods) * len(request.seeds) > MAX_CELLS:
         raise UserError(
             f"{len(specs)} data sets × {len(request.methods)} methods × {len(request.seeds)} seeds "
@@ -163,11 +168,15 @@ def plan(request: SweepRequest) -> Plan:
     with results.writable(root):
         results.overlays_folder(root).mkdir(parents=True, exist_ok=True)
     sources: dict[str, Source] = {}
+    given: dict[DatasetSpec, GivenLabels | None] = {}
     overlays: dict[tuple[str, int, int], Overlay] = {}
     records = []
     for spec, config in wanted:
         if spec.base not in sources:
             sources[spec.base] = open_source(spec.base, Path(request.data_dir))
+        if spec not in given:
+            data_dir = Path(request.data_dir)
+            given[spec] = open_given(spec, sources[spec.base], data_dir, request.labels)
         key = (config.dataset, config.seed, config.probe_per_class)
         if key not in overlays:
             overlays[key] = prepare_overlay(
@@ -176,6 +185,7 @@ def plan(request: SweepRequest) -> Plan:
                 probe_per_class=config.probe_per_class,
                 source=sources[spec.base],
                 overlays_dir=results.overlays_folder(root),
+                given=given[spec],
             )
         records.append(_record(spec, config, overlays[key]))
     for record in records:

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one option for each variable of `make sweep`, all of them texts."""
     for name in (
         *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set"),
+        "labels",
         *("data-dir", "out", "max-hours", "devices", "gpus-per-cell"),
     ):
         parser.add_argument(f"--{name}", default=DEFAULTS.get(name, ""), metavar="TEXT")
@@ -87,6 +88,7 @@ def read(arguments: argparse.Namespace) -> Options:
         accelerator=bool(gpus),
         data_dir=arguments.data_dir,
         results=arguments.out,
+        labels=arguments.labels,
     )
     count = _number("GPUS_PER_CELL", arguments.gpus_per_cell, int, "a whole number of GPUs")
     slots.plan_slots(1, gpus, count, cores=1, memory=0)

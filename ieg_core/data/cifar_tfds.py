@@ -100,7 +100,7 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     seen = np.zeros(expected, bool)
     # As the official record has them: the coarse label, if any, before the class.
     label_keys = ("coarse_label", "label")[-layout.label_bytes :]
-    for example in _examples(builder, split):
+    for example in examples(builder, split):
         index = int(example["id"].decode().removeprefix(f"{split}_"))
         if not 0 <= index < expected or seen[index]:
             raise _damaged(builder, f"its {split} set has an unexpected or repeated id {index}")
@@ -113,7 +113,8 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     return records
 
 
-def _examples(builder: Any, split: str) -> Iterator[Mapping[str, Any]]:
+def examples(builder: Any, split: str) -> Iterator[Mapping[str, Any]]:
+    """Reads every example of a split, in the order in which TFDS stores them."""
     try:
         source = builder.as_data_source(split)
     except NotImplementedError:  # stored in a sequential format, TFRecord

@@ -27,9 +27,10 @@ from ieg_core.data.corruption import (
 )
 from ieg_core.data.draws import generator
 from ieg_core.data.folders import write_folder
+from ieg_core.data.given import NOT_LISTED, GivenLabels
 from ieg_core.data.source import Labels, Source
 from ieg_core.errors import UserError
-from ieg_core.spec import DatasetSpec, parse
+from ieg_core.spec import LABELS, DatasetSpec, parse
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
@@ -76,7 +77,13 @@ class Overlay:
 
 
 def prepare_overlay(
-    spec: DatasetSpec, *, seed: int, probe_per_class: int, source: Source, overlays_dir: Path
+    spec: DatasetSpec,
+    *,
+    seed: int,
+    probe_per_class: int,
+    source: Source,
+    overlays_dir: Path,
+    given: GivenLabels | None = None,
 ) -> Overlay:
     """Draws corruption and probe, and writes the overlay unless it is there already.
 
@@ -89,6 +96,7 @@ def prepare_overlay(
       probe_per_class: Clean examples of each class to set aside; 0 for no probe.
       source: The base data.
       overlays_dir: The folder of overlays, made if need be.
+      given: The labels of a data set that has them from elsewhere (`data.given.open_given`).
 
     Returns:
       The overlay, as `load_overlay` reads it.
@@ -99,8 +107,12 @@ def prepare_overlay(
     """
     if source.base != spec.base:
         raise UserError(f"{spec} needs the data of {spec.base!r}, received {source.base!r}")
-    arrays = _draw(spec, seed, probe_per_class, source)
+    if (spec.given is None) != (given is None):
+        raise UserError(f"{spec} with {'no' if given is None else 'some'} labels given to it")
+    arrays = _draw(spec, seed, probe_per_class, source, given)
     manifest = _describe(spec, seed, probe_per_class, source, arrays)
+    if given is not None and given.file:
+        manifest["labels_file"] = {"name": given.file, "sha256": given.sha256}
     manifest["digest"] = _digest(manifest, arrays)
     folder = overlays_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{manifest['digest'][:8]}"
     if not folder.exists():
@@ -166,7 +178,7 @@ def load_overlay(folder: Path, source: Source | None = None) -> Overlay:
 
 
 def _draw(
-    spec: DatasetSpec, seed: int, probe_per_class: int, source: Source
+    spec: DatasetSpec, seed: int, probe_per_class: int, source: Source, given: GivenLabels | None
 ) -> dict[str, NDArray[Any]]:
     clean_labels = source.train_labels
     num_examples = len(clean_labels)
@@ -175,10 +187,17 @@ def _draw(
         return generator(seed, purpose).random(num_examples)
 
     num_classes = len(source.class_names)
-    asked = transition_matrix(spec, num_classes)
-    noisy_labels = corrupt_labels(clean_labels, asked, uniforms("noise"))
     own_probe = source.probe_ids
     kept = np.arange(num_examples)
+    if given is not None:
+        # Who has no label is not trained on; a 0 fills the place. The data's own probe is trusted.
+        kept = np.flatnonzero(given.labels != NOT_LISTED)
+        noisy_labels = np.maximum(given.labels, 0)
+        if own_probe is not None:
+            noisy_labels[own_probe] = clean_labels[own_probe]
+    else:
+        asked = transition_matrix(spec, num_classes)
+        noisy_labels = corrupt_labels(clean_labels, asked, uniforms("noise"))
     if own_probe is not None:
         kept = np.setdiff1d(kept, own_probe)
     if spec.imbalance is not None:
@@ -225,6 +244,11 @@ def _describe(
     kept = np.union1d(arrays["train_ids"], arrays["probe_ids"])
     num_classes, known = len(source.class_names), spec.clean_labels_known
     found = {"notes": dict(source.notes)} if source.notes else {}
+    realised = float(np.mean(noisy[kept] != clean[kept])) if known else None
+    # How many of people's labels are wrong is a fact about them; of a file's nobody knows.
+    flips = spec.expected_flip_rate(num_classes) if known else None
+    if spec.given not in (None, LABELS):
+        flips = realised
     return {
         "format": FORMAT,
         "spec": str(spec),
@@ -247,9 +271,9 @@ def _describe(
         # Where the true labels are not known, "clean" ones are those that the data come with.
         "clean_labels_known": known,
         "noise_rate": spec.noise_rate if known else None,
-        "true_flip_rate": spec.expected_flip_rate(num_classes) if known else None,
-        "realised_flip_rate": float(np.mean(noisy[kept] != clean[kept])) if known else None,
-        "transition_asked": transition_matrix(spec, num_classes).tolist(),
+        "true_flip_rate": flips,
+        "realised_flip_rate": realised,
+        "transition_asked": None if spec.given else transition_matrix(spec, num_classes).tolist(),
         "transition_realised": realised_matrix(clean[kept], noisy[kept], num_classes).tolist(),
         **found,
         "versions": {"numpy": np.__version__},

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a pickle of integer arrays by name, and runs nothing that is in it.
+
+A pickle is a program: it may import and call anything. Here it can name five things only, each
+replaced by an object of ours that takes its arguments apart. Not even numpy's own reading of a
+pickled array is reached.
+"""
+
+import io
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+
+_INTEGER = re.compile(r"[<>|=]?[iu][1248]")
+
+
+class NotArraysError(ValueError):
+    """The pickle holds something other than integer arrays by name."""
+
+
+def read_arrays(content: bytes) -> dict[str, np.ndarray]:
+    """Reads the arrays of a pickle.
+
+    Args:
+      content: The pickle.
+
+    Returns:
+      Integer arrays by name; a list of whole numbers counts as one.
+
+    Raises:
+      NotArraysError: It holds anything else; what, in one line.
+    """
+    try:
+        loaded = _Unpickler(io.BytesIO(content)).load()
+    except NotArraysError:
+        raise
+    # A damaged pickle makes the unpickler raise whatever its operations happen to meet.
+    except Exception as error:
+        reason = str(error).splitlines()[:1]
+        raise NotArraysError(reason[0] if reason else type(error).__name__) from error
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        raise NotArraysError("it holds no dictionary of arrays")
+    return {name: _content(name, value) for name, value in loaded.items()}
+
+
+def _content(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, _Array) and value.content is not None:
+        return value.content
+    # One of the published arrays is a list of plain numbers.
+    if isinstance(value, list) and all(type(number) is int for number in value):
+        return np.array(value, np.int64)
+    raise NotArraysError(f"its {name[:40]!r} is no array of integers")
+
+
+class _Array:
+    """Stands for an array until its state arrives."""
+
+    __slots__ = ("content",)
+
+    def __init__(self) -> None:
+        self.content: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, raw = state
+        if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes) or fortran is not False:
+            raise NotArraysError("an array in it is not one of integers")
+        flat = np.frombuffer(raw, dtype.order + dtype.kind)
+        self.content = flat.reshape(tuple(int(size) for size in shape))
+
+
+class _Dtype:
+    """Stands for an integer dtype until its byte order arrives."""
+
+    __slots__ = ("kind", "order")
+
+    def __init__(self, text: Any) -> None:
+        if not isinstance(text, str) or not _INTEGER.fullmatch(text):
+            raise NotArraysError(f"an array in it is of type {str(text)[:40]!r}, not of integers")
+        self.kind, self.order = text.lstrip("<>|="), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = {">": ">", "<": "<", "|": "<", "=": "<"}[state[1]]
+
+
+# Without attributes: what a pickle is handed it may also try to alter.
+class _ArrayType:
+    __slots__ = ()
+
+
+class _Reconstruct:
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> _Array:
+        if not isinstance(kind, _ArrayType):
+            raise NotArraysError("it builds something other than an array")
+        del shape, code
+        return _Array()
+
+
+class _MakeDtype:
+    __slots__ = ()
+
+    def __call__(self, text: Any, align: Any = False, copy: Any = False) -> _Dtype:
+        del align, copy
+        return _Dtype(text)
+
+
+class _Encode:
+    """Bytes, as Python 2's pickle protocols spell them."""
+
+    __slots__ = ()
+
+    def __call__(self, text: Any, encoding: Any) -> bytes:
+        if not isinstance(text, str) or encoding != "latin1":
+            raise NotArraysError("it encodes something other than bytes")
+        return text.encode("latin1")
+
+
+_ADMITTED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
+    ("numpy", "ndarray"): _ArrayType(),
+    ("numpy", "dtype"): _MakeDtype(),
+    ("_codecs", "encode"): _Encode(),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise NotArraysError(f"it asks for {module[:60]}.{name[:60]}")
+        return _ADMITTED[module, name]
