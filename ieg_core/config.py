@@ -15,6 +15,10 @@ from ieg_core.settings import MethodSettings, SupervisedSettings, method_facts
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
 STRONG_POLICIES = ("autoaugment", "autoaugment_imagenet", "randaugment", "digits")
+LENGTHS = ("num_steps", "num_epochs", "num_cycles", "max_steps")
+"""The settings of a schedule of which one gives the length of a run."""
+LARGEST_IN_MEMORY = 96
+"""Side in pixels up to which all images are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,16 @@ class OptimizerConfig:
 class ScheduleConfig:
     """How the learning rate changes and how long the training is.
 
-    Exactly one of `num_steps`, `num_epochs` and `num_cycles` gives the length; an epoch is
-    ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is `cycle_multiplier`
-    times as long as the one before it, the first being one epoch.
+    Exactly one of `num_steps`, `num_epochs`, `num_cycles` and `max_steps` gives the length; an
+    epoch is ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is
+    `cycle_multiplier` times as long as the one before it, the first being one epoch.
 
     Attributes:
       name: One of SCHEDULES.
       num_steps: Length in steps.
       num_epochs: Length in epochs.
       num_cycles: Length in cycles of `cosine_restarts`.
+      max_steps: Length in as many whole cycles of `cosine_restarts` as fit so many steps.
       cycle_multiplier: Of `cosine_restarts`, upstream's --cos_t_mul.
       cycle_decay: Of `cosine_restarts`: each cycle starts at so much of the one before it.
       boundary_fractions: Of `step`: where in the run the rate drops, as fractions of its length.
@@ -65,6 +70,7 @@ class ScheduleConfig:
     num_steps: int = 0
     num_epochs: int = 0
     num_cycles: int = 0
+    max_steps: int = 0
     cycle_multiplier: float = 1.5
     cycle_decay: float = 0.9
     boundary_fractions: tuple[float, ...] = ()
@@ -74,19 +80,20 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
             raise unknown_name("schedule", self.name, SCHEDULES)
-        lengths = (self.num_steps, self.num_epochs, self.num_cycles)
+        lengths = [getattr(self, name) for name in LENGTHS]
         require(
             sum(length > 0 for length in lengths) == 1 and min(lengths) >= 0,
             "schedule",
-            dict(zip(("num_steps", "num_epochs", "num_cycles"), lengths, strict=True)),
-            "given exactly one positive length of num_steps, num_epochs and num_cycles",
+            dict(zip(LENGTHS, lengths, strict=True)),
+            f"given exactly one positive length of {', '.join(LENGTHS)}",
         )
-        require(
-            self.num_cycles == 0 or self.name == "cosine_restarts",
-            "schedule.num_cycles",
-            self.num_cycles,
-            "0 unless schedule.name is cosine_restarts",
-        )
+        for name in ("num_cycles", "max_steps"):
+            require(
+                getattr(self, name) == 0 or self.name == "cosine_restarts",
+                f"schedule.{name}",
+                getattr(self, name),
+                "0 unless schedule.name is cosine_restarts",
+            )
         require(
             self.cycle_multiplier >= 1,
             "schedule.cycle_multiplier",
@@ -133,6 +140,42 @@ class AugmentationConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """How one's own images are read; see `ieg_core.data.images` for the rules.
+
+    Attributes:
+      size: Side in pixels of what the network sees. Up to LARGEST_IN_MEMORY each image is brought
+        to this size once and kept in memory; beyond, images are read from disk and cropped anew at
+        every visit.
+      channels: 3 for colour, 1 for grey.
+      max_broken_fraction: Share of the files that may be unreadable, and are left out.
+      max_megapixels: An image of more is not decoded but counts as unreadable.
+      min_crop_area: Smallest share of a large image that a random crop shows.
+      eval_sets: Names of further test sets that lie beside the test set.
+    """
+
+    size: int = 32
+    channels: int = 3
+    max_broken_fraction: float = 0.01
+    max_megapixels: int = 90
+    min_crop_area: float = 0.08
+    eval_sets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(4 <= self.size <= 1024, "images.size", self.size, "between 4 and 1024 pixels")
+        require(self.channels in (1, 3), "images.channels", self.channels, "1 or 3")
+        for name in ("max_broken_fraction", "min_crop_area"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"images.{name}", share, "in [0, 1]")
+        require(self.max_megapixels > 0, "images.max_megapixels", self.max_megapixels, "above 0")
+
+    @property
+    def held_in_memory(self) -> bool:
+        """Whether images of this size are kept in memory."""
+        return self.size <= LARGEST_IN_MEMORY
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that decides the outcome of a run, apart from the prepared data and the code.
 
@@ -148,6 +191,7 @@ class Config:
         `cosine_restarts` schedule lie at the ends of its cycles besides.
       precision: "float32" or "bfloat16" (computation only; variables stay float32).
       synchronized_batch_norm: BatchNorm moments over all replicas, or over each one's own share.
+      images: How the images are read, where the data set is one's own; else None.
     """
 
     recipe: str
@@ -164,6 +208,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(num_steps=600))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     method_settings: MethodSettings = field(default_factory=SupervisedSettings)
+    images: ImagesConfig | None = None
 
     def __post_init__(self) -> None:
         facts = method_facts(self.method)
@@ -207,6 +252,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         "schedule": ScheduleConfig,
         "augmentation": AugmentationConfig,
         "method_settings": settings_type,
+        "images": ImagesConfig,
     }
     try:
         return Config(
@@ -214,7 +260,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
                 key: sections[key](
                     **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
                 )
-                if key in sections
+                if key in sections and value is not None
                 else value
                 for key, value in values.items()
             }
@@ -231,7 +277,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
     Args:
       config: The configuration to start from.
       assignments: "key=value" each; nested keys by dots, `method.` for the method's settings. A
-        length (schedule.num_steps, .num_epochs, .num_cycles) replaces the one that was there.
+        length (schedule.num_steps, .num_epochs, …) replaces the one that was there.
 
     Returns:
       The changed configuration.
@@ -246,12 +292,11 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
         if not equals:
             raise UserError(f"expected key=value, got {assignment!r}")
         _assign(config, values, key.strip(), text.strip())
-    lengths = {"num_steps", "num_epochs", "num_cycles"}
     changes = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            if key == "schedule" and lengths & value.keys():
-                value = dict.fromkeys(lengths, 0) | value
+            if key == "schedule" and set(LENGTHS) & value.keys():
+                value = dict.fromkeys(LENGTHS, 0) | value
             value = dataclasses.replace(getattr(config, key), **value)
         changes[key] = value
     return dataclasses.replace(config, **changes)
@@ -267,7 +312,7 @@ def settable_keys(config: Config) -> dict[str, Any]:
             keys |= {
                 f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)
             }
-        elif item.name not in ("recipe", "dataset", "method", "seed"):
+        elif item.name not in ("recipe", "dataset", "method", "seed", "images"):
             keys[item.name] = value
     return keys
 
@@ -291,6 +336,8 @@ def _typed(key: str, owner: type, name: str, text: str) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
+        if kind == tuple[str, ...]:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
         if typing.get_origin(kind) is tuple:
             return tuple(_finite(part) for part in text.split(",") if part)
         return _finite(text) if kind is float else kind(text)

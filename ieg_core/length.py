@@ -2,7 +2,7 @@
 """How long a run is and when it is evaluated: arithmetic on its configuration alone."""
 
 from ieg_core.config import Config
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, require
 
 MIN_EVALUATION_STEPS = 50
 
@@ -37,11 +37,27 @@ def num_steps(config: Config, epoch_steps: int) -> int:
         return schedule.num_steps
     if schedule.num_epochs:
         return schedule.num_epochs * epoch_steps
+    if schedule.max_steps:
+        return _whole_cycles(epoch_steps, schedule.cycle_multiplier, schedule.max_steps)
     steps = cycle_ends(epoch_steps, schedule.num_cycles, schedule.cycle_multiplier)[-1]
     if steps > 100_000_000:
         raise UserError(
             f"schedule.num_cycles={schedule.num_cycles} makes {steps} steps: choose fewer cycles"
         )
+    return steps
+
+
+def _whole_cycles(first_cycle_steps: int, multiplier: float, max_steps: int) -> int:
+    """Returns where the last cycle ends that ends within `max_steps`."""
+    require(
+        max_steps >= first_cycle_steps,
+        "schedule.max_steps",
+        max_steps,
+        f"at least the {first_cycle_steps} steps of the first cycle",
+    )
+    steps, total, length = 0, 0.0, 1.0
+    while (end := int(first_cycle_steps * (total + length) + 1e-9)) <= max_steps:
+        steps, total, length = end, total + length, length * multiplier
     return steps
 
 

@@ -5,16 +5,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from ieg_core.config import (
+    LENGTHS,
     AugmentationConfig,
     Config,
+    ImagesConfig,
     OptimizerConfig,
     ScheduleConfig,
     to_dict,
 )
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.settings import METHODS, FSRSettings, method_facts
+from ieg_core.settings import METHODS, FSRSettings, IEGSettings, method_facts
 from ieg_core.spec import DatasetSpec, parse
 
 
@@ -34,6 +37,9 @@ class Family:
       source: Where the settings come from.
       fsr: Settings of FSR.
       fsr_schedule: Another schedule for FSR, if it has one of its own.
+      fsr_batch_size: Another batch size for FSR; 0 for the same.
+      ieg: Settings of IEG, if not the default ones.
+      images: How images are read, for a data set of files.
     """
 
     name: str
@@ -47,6 +53,9 @@ class Family:
     source: str
     fsr: FSRSettings
     fsr_schedule: ScheduleConfig | None = None
+    fsr_batch_size: int = 0
+    ieg: IEGSettings | None = None
+    images: ImagesConfig | None = None
 
 
 OURS = "ours"
@@ -55,6 +64,36 @@ _CIFAR = ("cifar10", "cifar100")
 _STEP_200 = ScheduleConfig(name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01)
 _THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
 _SEVEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=7, cycle_multiplier=2.0)
+
+
+def folder_family(size: int) -> Family:
+    """Returns the family for one's own images: network and views go by the images' size."""
+    images = ImagesConfig(size=size)
+    if not images.held_in_memory:
+        network, batch_size = "resnet18", 64
+        views = AugmentationConfig(
+            pad=0, strong="autoaugment_imagenet", strong_pad=0, cutout=size // 2
+        )
+    elif size <= 16:
+        network, batch_size = "preact8", 100
+        views = AugmentationConfig(pad=1, strong="digits", strong_pad=0, cutout=size * 3 // 8)
+    else:
+        network, batch_size = "resnet11", 100
+        views = AugmentationConfig(pad=size // 16, strong_pad=size // 8, cutout=size // 2)
+    return Family(
+        name="folder",
+        data="one's own images",
+        bases=("folder",),
+        network=network,
+        batch_size=batch_size,
+        schedule=ScheduleConfig(name="cosine", num_steps=1500),
+        augmentation=views,
+        evaluations=10,
+        source=OURS,
+        fsr=FSRSettings(start_epoch=1),
+        images=images,
+    )
+
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
@@ -131,6 +170,30 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 source="FSR, arXiv 2109.03216, and the authors' released script",
                 fsr=FSRSettings(start_epoch=160, label_smoothing=0.1),
             ),
+            folder_family(32),
+            Family(
+                name="webvision",
+                data="WebVision-mini, on 8 GPUs",
+                bases=("webvisionmini",),
+                network="resnet50",
+                batch_size=64,
+                schedule=ScheduleConfig(name="cosine_restarts", max_steps=1_000_000),
+                augmentation=AugmentationConfig(
+                    pad=0, strong="autoaugment_imagenet", strong_pad=0, cutout=112
+                ),
+                evaluations=10,
+                source="IEG, FSR, arXiv 1910.00701, 2109.03216, and the authors' released settings",
+                fsr=FSRSettings(capacity=5000, start_epoch=20, pseudo_label_loss_weight=1.0),
+                fsr_schedule=ScheduleConfig(
+                    name="cosine_restarts",
+                    max_steps=123_300,
+                    cycle_multiplier=2.0,
+                    warmup_epochs=3,
+                ),
+                fsr_batch_size=128,
+                ieg=IEGSettings(pseudo_label_loss_weight=4.0, consistency_loss_weight=8.0),
+                images=ImagesConfig(size=224, eval_sets=("imagenet",)),
+            ),
         )
     }
 )
@@ -140,13 +203,16 @@ DEFAULT_PROBE_PER_CLASS = 10
 
 def weight_decay(network: str) -> float:
     """Returns the weight decay that goes with a network (METHODS, "Networks")."""
+    if network in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
+        return 1e-4
     return 2e-4 if network in ("resnet29", "resnet11", "resnet20") else 5e-4
 
 
 def default_family(spec: DatasetSpec, accelerator: bool) -> str:
     """Chooses the family for a data set when none was asked for."""
-    if spec.base == "digits":
-        return "digits"
+    own = {"digits": "digits", "folder": "folder", "webvisionmini": "webvision"}
+    if spec.base in own:
+        return own[spec.base]
     if not accelerator:
         return "cifar_cpu"
     if spec.imbalance is not None:
@@ -163,6 +229,7 @@ def build_config(
     network: str = "",
     num_steps: int = 0,
     accelerator: bool = False,
+    image_size: int = 0,
 ) -> Config:
     """Builds a run's configuration from its recipe family.
 
@@ -175,6 +242,7 @@ def build_config(
       num_steps: Another length, in steps; 0 keeps the family's. A `cosine` schedule and the
         boundaries of a `step` schedule are squeezed into it, restarts keep their cycles.
       accelerator: Whether the run will have a GPU.
+      image_size: Another size of images than the family's, for a data set of files; 0 keeps it.
 
     Returns:
       The configuration.
@@ -193,29 +261,38 @@ def build_config(
             f"recipe {name!r} is for {family.data}, not for {str(spec)!r}: "
             f"choose {' or '.join(fitting)}, or leave RECIPE empty"
         )
+    if family.images is not None and image_size:
+        images = dataclasses.replace(family.images, size=image_size)
+        family = folder_family(image_size) if name == "folder" else family
+        family = dataclasses.replace(family, images=images)
     network = network or family.network
-    schedule = family.schedule
+    schedule, batch_size = family.schedule, family.batch_size
     settings = facts.settings()
+    if isinstance(settings, IEGSettings):
+        settings = family.ieg or settings
     if method == "fsr":
         schedule = family.fsr_schedule or schedule
+        batch_size = family.fsr_batch_size or batch_size
         settings = _fsr_settings(family, spec)
     if num_steps < 0:
         raise UserError(f"steps must be at least 1 (or 0 for the recipe's), got {num_steps}")
     if num_steps:
-        schedule = dataclasses.replace(schedule, num_steps=num_steps, num_epochs=0, num_cycles=0)
+        unset: Mapping[str, Any] = dict.fromkeys(LENGTHS, 0)
+        schedule = dataclasses.replace(schedule, **{**unset, "num_steps": num_steps})
     return Config(
         recipe=name,
         dataset=str(spec),
         method=method,
         network=network,
         seed=seed,
-        batch_size=family.batch_size,
+        batch_size=batch_size,
         probe_per_class=DEFAULT_PROBE_PER_CLASS if facts.uses_probe else 0,
         evaluations=family.evaluations,
         optimizer=OptimizerConfig(weight_decay=weight_decay(network)),
         schedule=schedule,
         augmentation=family.augmentation,
         method_settings=settings,
+        images=family.images,
     )
 
 
@@ -241,13 +318,14 @@ def recipe_of(config: Config) -> Config:
         seed=config.seed,
         recipe=config.recipe,
         network=config.network,
+        image_size=config.images.size if config.images else 0,
     )
 
 
 def changed_settings(config: Config) -> list[str]:
     """Lists the settings in which a configuration departs from its recipe, its length apart."""
     mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe_of(config)))
-    length = {"schedule.num_steps", "schedule.num_epochs", "schedule.num_cycles"}
+    length = {f"schedule.{name}" for name in LENGTHS}
     return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
 
 

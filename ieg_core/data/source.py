@@ -31,7 +31,7 @@ class Split(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TestSet:
+class EvalSet:
     """A further test set.
 
     Attributes:
@@ -80,7 +80,7 @@ class Source:
     digest: str
     probe_ids: NDArray[np.int64] | None = None
     crops: Callable[[ArrayLike, NDArray[np.float64]], Images] | None = None
-    eval_sets: Mapping[str, TestSet] = field(default_factory=dict)
+    eval_sets: Mapping[str, EvalSet] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ieg_core.data.draws import generator
 from ieg_core.errors import UserError
-from ieg_core.models import bottleneck, postactivation, preactivation
+from ieg_core.models import bottleneck, imagenet, postactivation, preactivation
 from ieg_core.models.layers import Layers
 from ieg_core.models.normalization import EPSILON, MOMENTUM, BatchNormalization
 from ieg_core.network_names import Network, parse
@@ -57,13 +57,19 @@ def build(
     _check("dtype", dtype, _DTYPES)
     _check("batch_norm", batch_norm, _BATCH_NORMS)
 
+    momentum = imagenet.MOMENTUM if network.family == "imagenet" else MOMENTUM
+
     def normalization(layer_name: str) -> keras.Layer:
         if batch_norm == "keras":
             return keras.layers.BatchNormalization(
-                momentum=MOMENTUM, epsilon=EPSILON, name=layer_name, dtype=dtype
+                momentum=momentum, epsilon=EPSILON, name=layer_name, dtype=dtype
             )
         return BatchNormalization(
-            kernel=batch_norm, synchronized=synchronized, name=layer_name, dtype=dtype
+            kernel=batch_norm,
+            synchronized=synchronized,
+            momentum=momentum,
+            name=layer_name,
+            dtype=dtype,
         )
 
     images, logits, features = _connect(network, num_classes, image_shape, dtype, normalization)
@@ -139,6 +145,8 @@ def _connect(
         maps = bottleneck.features(images, layers, network.blocks_per_stage)
     elif network.family == "basic":
         maps = postactivation.features(images, layers, network.blocks_per_stage)
+    elif network.family == "imagenet":
+        maps = imagenet.features(images, layers, network.blocks_per_stage)
     elif network.family == "preact8":
         maps = preactivation.features(images, layers, network.blocks_per_stage, 32, (32, 64, 128))
     else:

@@ -49,6 +49,14 @@ class Layers:
         """Applies BatchNorm, then max(x, 0)."""
         return self.relu(self.normalize(x, f"{name}_norm"), f"{name}_relu")
 
+    def max_pool(
+        self, x: keras.KerasTensor, size: int, strides: int, name: str
+    ) -> keras.KerasTensor:
+        """Takes the maximum over windows, keeping ⌈side / strides⌉ pixels."""
+        return keras.layers.MaxPooling2D(
+            size, strides=strides, padding="same", dtype=self.dtype, name=name
+        )(x)
+
     def add(self, x: keras.KerasTensor, y: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Adds a block's residual to its shortcut."""
         return keras.layers.Add(dtype=self.dtype, name=name)([x, y])

@@ -85,7 +85,7 @@ def test_a_method_with_a_probe_needs_one(l2r):
 
 def test_settable_keys_are_all_settable(l2r):
     for key, value in settable_keys(l2r).items():
-        if key not in ("schedule.num_epochs", "schedule.num_cycles"):
+        if key not in ("schedule.num_epochs", "schedule.num_cycles", "schedule.max_steps"):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             assert override(l2r, [f"{key}={text}"]) == l2r
 
@@ -98,10 +98,50 @@ def test_settable_keys_are_all_settable(l2r):
         ("cifar10_uniform_0.2", True, "cifar"),
         ("cifar100_imbal_0.02", True, "longtail"),
         ("cifar100_imbal_0.02_0.2", True, "longtail_noise"),
+        ("folder_uniform_0.2", False, "folder"),
+        ("webvisionmini", True, "webvision"),
     ],
 )
 def test_the_family_follows_data_and_device(spec, accelerator, family):
     assert recipes.default_family(parse(spec), accelerator) == family
+
+
+@pytest.mark.parametrize(
+    ("size", "network", "pad", "strong", "cutout"),
+    [
+        (8, "preact8", 1, "digits", 3),
+        (32, "resnet11", 2, "autoaugment", 16),
+        (96, "resnet11", 6, "autoaugment", 48),
+        (224, "resnet18", 0, "autoaugment_imagenet", 112),
+    ],
+)
+def test_network_and_views_of_ones_own_images_go_by_their_size(size, network, pad, strong, cutout):
+    config = recipes.build_config(parse("folder"), "ieg", image_size=size)
+    assert (config.network, config.images.size) == (network, size)
+    views = config.augmentation
+    assert (views.pad, views.strong, views.cutout) == (pad, strong, cutout)
+    assert recipes.changed_settings(config) == []
+    changed = override(config, ["images.eval_sets=new, old", "images.channels=1"])
+    assert changed.images.eval_sets == ("new", "old")
+    assert recipes.changed_settings(changed) == ["images.channels", "images.eval_sets"]
+
+
+def test_images_are_no_setting_of_a_data_set_with_a_size_of_its_own(l2r):
+    with pytest.raises(UserError, match=r"unknown setting 'images.size'"):
+        override(l2r, ["images.size=16"])
+
+
+def test_webvision_is_the_table_s_row():
+    spec = parse("webvisionmini")
+    ieg, fsr = (recipes.build_config(spec, method) for method in ("ieg", "fsr"))
+    assert (ieg.network, ieg.batch_size, fsr.batch_size) == ("resnet50", 64, 128)
+    assert ieg.method_settings.pseudo_label_loss_weight == 4
+    assert ieg.method_settings.consistency_loss_weight == 8
+    assert (fsr.method_settings.capacity, fsr.method_settings.start_epoch) == (5000, 20)
+    assert fsr.method_settings.pseudo_label_loss_weight == 1
+    assert (fsr.schedule.cycle_multiplier, fsr.schedule.warmup_epochs) == (2, 3)
+    assert ieg.optimizer.weight_decay == fsr.optimizer.weight_decay == 1e-4
+    assert ieg.images.eval_sets == ("imagenet",)
 
 
 def test_a_family_refuses_foreign_data_and_names_the_fitting_ones():

@@ -3,6 +3,7 @@ import pytest
 
 from ieg_core import recipes
 from ieg_core.config import ScheduleConfig, override
+from ieg_core.errors import UserError
 from ieg_core.length import cycle_ends, evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.spec import parse
 
@@ -19,6 +20,16 @@ def test_thirteen_cycles_are_the_papers_length(base, probe, steps):
 def test_seven_doubling_cycles_are_63500_steps():
     assert cycle_ends(500, 7, 2.0)[-1] == 63_500
     assert cycle_ends(500, 3, 2.0) == [500, 1_500, 3_500]
+
+
+def test_as_many_whole_cycles_as_fit():
+    config = recipes.build_config(parse("webvisionmini"), "fsr")
+    # Cycles of 500·2^i end at 500·(2^n − 1): 63,500 for n = 7, and 127,500 > 123,300 for n = 8.
+    assert num_steps(config, 500) == 63_500
+    config = override(config, ["schedule.max_steps=500"])
+    assert num_steps(config, 500) == 500
+    with pytest.raises(UserError, match="at least the 501 steps of the first cycle, got 500"):
+        num_steps(config, 501)
 
 
 def test_epochs_count_whole_batches():

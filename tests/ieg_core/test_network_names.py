@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
+from pathlib import Path
+
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.network_names import EXAMPLES, Network, parse, validate
+from ieg_core.network_names import EXAMPLES, Network, parse, source_digest, validate
 
 
 @pytest.mark.parametrize(
@@ -16,6 +19,11 @@ from ieg_core.network_names import EXAMPLES, Network, parse, validate
         ("preact8", Network("preact8", "preact8", 1)),
         ("wrn28-10", Network("wrn28-10", "wide", 4, 10)),
         ("wrn10-1", Network("wrn10-1", "wide", 1, 1)),
+        ("resnet18", Network("resnet18", "imagenet", 18)),
+        ("resnet152", Network("resnet152", "imagenet", 152)),
+        ("nets:small", Network("nets:small", "function", 0)),
+        ("my_lab.nets.tiny:build", Network("my_lab.nets.tiny:build", "function", 0)),
+        ("nets/one.keras", Network("nets/one.keras", "file", 0)),
     ],
 )
 def test_a_name_says_family_and_size(name: str, network: Network) -> None:
@@ -31,13 +39,52 @@ def test_every_offered_name_exists(name: str) -> None:
     "name",
     [
         *("", "resnet", "resnet2", "resnet5", "resnet30", "resnet1208", "resnet029", "resnet-29"),
-        *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "ResNet29", "resnet29\n"),
+        *(
+            "ResNet29",
+            "resnet29\n",
+            "nets:",
+            ":small",
+            "nets:a:b",
+            "nets.py:small",
+            "../nets:small",
+        ),
+        *("a b:small", "nets:1st", "nets..one:small", "nets.one.small"),
         *("wrn28", "wrn28-0", "wrn27-10", "wrn4-1", "wrn28-65", "wrn28-100", "preact18"),
     ],
 )
 def test_other_names_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(UserError, match="expected preact8, resnet") as error:
         validate(name)
+    assert "\n" not in str(error.value)
+
+
+def test_the_source_of_ones_own_network_is_digested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "one_of_mine.py"
+    source.write_text("raise RuntimeError('planning must not run this')\n")
+    first = source_digest("one_of_mine:small")
+    assert first == hashlib.sha256(source.read_bytes()).hexdigest()
+    source.write_text(source.read_text() + "# another\n")
+    assert source_digest("one_of_mine:small") != first
+    (tmp_path / "one.keras").write_bytes(b"abc")
+    assert source_digest("one.keras").startswith("ba7816bf")  # the standard's own example
+    assert source_digest("resnet29") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere_to_be_found:small", r"no module 'nowhere_to_be_found'.*nowhere_to_be_found\.py"),
+        ("nowhere.to_be_found:small", r"no module 'nowhere.to_be_found'"),
+        ("sys:exit", r"no module 'sys'"),
+        ("missing.keras", r"cannot read the network 'missing.keras'.*No such file"),
+    ],
+)
+def test_a_missing_network_is_told_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        source_digest(name)
     assert "\n" not in str(error.value)
 
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 CIFAR = (32, 32, 3)
 DIGITS = (8, 8, 1)
+LARGE = (224, 224, 3)
 
 
 def _filled(name: str, shape: tuple[int, int, int], seed: int = 0, **settings: str) -> keras.Model:
@@ -30,16 +31,21 @@ def _images(shape: tuple[int, int, int], num: int = 6) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "num_parameters"),
+    ("name", "shape", "num_classes", "num_parameters"),
     [
-        # Trainable parameters. The middle one is the 0.46 M of He et al. 2016.
-        pytest.param("resnet29", CIFAR, 840_730, id="resnet29"),
-        pytest.param("resnet32", CIFAR, 464_154, id="resnet32"),
-        pytest.param("wrn28-10", CIFAR, 36_479_194, id="wrn28-10"),
+        # Trainable parameters. The second is the 0.46 M of He et al. 2016, the last two those of
+        # every library's ImageNet networks.
+        pytest.param("resnet29", CIFAR, 10, 840_730, id="resnet29"),
+        pytest.param("resnet32", CIFAR, 10, 464_154, id="resnet32"),
+        pytest.param("wrn28-10", CIFAR, 10, 36_479_194, id="wrn28-10"),
+        pytest.param("resnet18", LARGE, 1000, 11_689_512, id="resnet18"),
+        pytest.param("resnet50", LARGE, 1000, 25_557_032, id="resnet50"),
     ],
 )
-def test_published_sizes(name: str, shape: tuple[int, int, int], num_parameters: int) -> None:
-    model = models.build(name, 10, shape)
+def test_published_sizes(
+    name: str, shape: tuple[int, int, int], num_classes: int, num_parameters: int
+) -> None:
+    model = models.build(name, num_classes, shape)
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == num_parameters
 
 
@@ -62,6 +68,8 @@ def test_size_of_preact8_by_hand() -> None:
         ("preact8", DIGITS, 128),
         ("wrn10-2", (9, 6, 2), 128),
         ("resnet8", (9, 6, 2), 64),
+        ("resnet18", (70, 64, 3), 512),
+        ("resnet50", (64, 64, 3), 2048),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float64"])
