@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cron expressions of KFP's schedules: six fields, seconds first, without a time zone.
+
+KFP's controller reads five fields too, as six whose last is missing: `0 3 * * *` then means second
+0 of minute 3 of every hour. So five fields are refused here.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from ieg_core.errors import UserError
+
+MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+DAYS: Final = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+FIELDS: Final[tuple[tuple[str, int, int, Mapping[str, int]], ...]] = (
+    ("second", 0, 59, {}),
+    ("minute", 0, 59, {}),
+    ("hour", 0, 23, {}),
+    ("day of the month", 1, 31, {}),
+    ("month", 1, 12, {name: number for number, name in enumerate(MONTHS, 1)}),
+    ("day of the week", 0, 6, {name: number for number, name in enumerate(DAYS)}),
+)
+EXAMPLE: Final = "'0 30 2 * * 6' (Saturdays at 02:30:00)"
+
+
+def check(cron: str) -> None:
+    """Refuses what KFP's controller would refuse, or take for something else.
+
+    Args:
+      cron: For example "0 0 3 * * *", each day at 03:00:00.
+
+    Raises:
+      UserError: Another number of fields, a time zone, a descriptor such as @daily, a value out of
+        range, or a second that is not one number.
+    """
+    fields = cron.split()
+    if "TZ=" in cron.upper():
+        raise UserError(
+            f"cron {cron!r} names a time zone, which KFP does not read: all schedules of a cluster "
+            f"are in its controller's zone; expected six fields, such as {EXAMPLE}"
+        )
+    if len(fields) == 5 and "@" not in cron:
+        raise UserError(
+            f"cron {cron!r} has 5 fields, which KFP would read with the seconds first, as every "
+            f"hour or worse: expected 6, so write '0 {cron.strip()}'"
+        )
+    if len(fields) != 6:
+        raise UserError(
+            f"cron {cron!r} has {len(fields)} fields: expected 6, second minute hour day-of-month "
+            f"month day-of-week, such as {EXAMPLE}"
+        )
+    for text, (name, low, high, names) in zip(fields, FIELDS, strict=True):
+        for part in text.split(","):
+            _check_part(cron, part, name, low, high, names)
+    if not fields[0].isdigit():
+        raise UserError(
+            f"cron {cron!r} fires in several seconds of a minute: expected one second, such as "
+            f"'0 {' '.join(fields[1:])}'"
+        )
+
+
+def _check_part(
+    cron: str, part: str, name: str, low: int, high: int, names: Mapping[str, int]
+) -> None:
+    span, slash, step = part.partition("/")
+    wrong = UserError(
+        f"cron {cron!r}: {part!r} is no {name}: expected {low} to {high}"
+        + (f" or {next(iter(names))} to {list(names)[-1]}" if names else "")
+        + ", *, a-b, a,b or */n"
+    )
+    if slash and not (re.fullmatch(r"\d+", step) and int(step) > 0):
+        raise wrong
+    if span == "*" or (span == "?" and name.startswith("day") and not slash):
+        return
+    ends = [_number(text, names) for text in span.split("-")]
+    if len(ends) > 2 or not all(low <= end <= high for end in ends) or ends != sorted(ends):
+        raise wrong
+
+
+def _number(text: str, names: Mapping[str, int]) -> int:
+    if re.fullmatch(r"\d{1,4}", text):
+        return int(text)
+    return names.get(text.lower(), -1)
