@@ -15,14 +15,25 @@ OUT          = runs
 MAX_HOURS    = 4
 DEVICES      = auto
 GPUS_PER_CELL = 1
+SITE         =
+
+IMAGE        = ieg-python
+TARGET       = gpu
+BASE         =
+ENGINE       =
+BUILD_FLAGS  =
+RUN_FLAGS    =
+DIRTY        =
 
 BIN   = .venv/bin
 READY = .venv/.ready
+BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(call quote,$(DIRTY)) \
+        --engine=$(call quote,$(ENGINE)) --build-flags=$(call quote,$(BUILD_FLAGS))
 # One shell word whatever the value holds.
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean
+.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test
 
 ##@ Use
 
@@ -49,6 +60,14 @@ bench: $(READY) ## time a training step of each method on this machine (a few mi
 
 setup: $(READY) ## set .venv up; does nothing when nothing changed
 
+##@ On a cluster
+
+image: ## build the image with docker, podman or buildah; the git revision is its tag
+	@$(PYTHON) scripts/image.py --target=$(call quote,$(TARGET)) $(BUILD)
+
+image-test: $(READY) ## build the cpu image, run a cell in it as KFP would, kill it, go on (10 minutes)
+	@$(BIN)/python scripts/image_test.py --target=cpu $(BUILD) --run-flags=$(call quote,$(RUN_FLAGS))
+
 ##@ Develop
 
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
@@ -67,8 +86,8 @@ format: $(READY) ## put the code in format, mend what can be mended
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-compile: $(READY) ## compile the pipeline to build/noise_sweep.yaml and check it for KFP's traps
-	@$(BIN)/python -m pipelines compile noise_sweep --output build/noise_sweep.yaml
+compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to be uploaded in the KFP UI
+	@$(BIN)/python -m pipelines compile --site=$(call quote,$(SITE)) --output=build
 
 lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: the newest)
 	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)

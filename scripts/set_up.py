@@ -108,7 +108,8 @@ def _exists(place: str) -> bool:
     return parts.scheme != "" or Path(place).exists()
 
 
-def _run(what: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
+def run(what: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
+    """Runs a command; raises a SystemExit that says what it was for where it fails."""
     result = subprocess.run([str(part) for part in command], env=env, check=False)
     if result.returncode:
         raise SystemExit(f"set-up: could not {what}, see above")
@@ -121,7 +122,7 @@ def make_environment() -> Path:
     usable = python.exists() and subprocess.run(probe, check=False).returncode == 0
     if not usable:
         what = f"make {VENV} (Debian's package python3-venv has what it takes)"
-        _run(what, sys.executable, "-m", "venv", "--clear", VENV)
+        run(what, sys.executable, "-m", "venv", "--clear", VENV)
     return python
 
 
@@ -137,11 +138,11 @@ def install_uv(python: Path) -> Path:
     if subprocess.run(
         [python, "-m", "pip", "--version"], capture_output=True, check=False
     ).returncode:
-        _run(f"put pip into {VENV}", python, "-m", "ensurepip")
+        run(f"put pip into {VENV}", python, "-m", "ensurepip")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirement)
         file.flush()
-        _run(
+        run(
             f"install uv {wanted} (is there a network, or a mirror in pip's configuration?)",
             python, "-m", "pip", "install", "-qq", "--disable-pip-version-check",
             "--require-hashes", "--only-binary", ":all:", "-r", file.name,
@@ -161,9 +162,9 @@ def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
     """Makes the environment hold what `lock` names and nothing else, and this package, editable."""
     target = ("--quiet", "--python", python)
     sync = (uv, "pip", "sync", *target)
-    _run(f"install {lock}", *sync, "--require-hashes", "--compile-bytecode", lock, env=env)
+    run(f"install {lock}", *sync, "--require-hashes", "--compile-bytecode", lock, env=env)
     own = ("--offline", "--no-deps", "--no-build-isolation", "--editable", ".")
-    _run("install this package", uv, "pip", "install", *target, *own, env=env)
+    run("install this package", uv, "pip", "install", *target, *own, env=env)
     STAMP.touch()
 
 
@@ -173,9 +174,9 @@ def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
     scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
     form = ("--custom-compile-command", "make lock", "--quiet")
     command = (uv, "pip", "compile", *sources, *scope, *form)
-    _run(f"write {LOCK}", *command, "-o", LOCK, *arguments, env=env)
+    run(f"write {LOCK}", *command, "-o", LOCK, *arguments, env=env)
     same = ("--extra", "gpu", "--constraint", LOCK)
-    _run(f"write {GPU_LOCK}", *command, *same, "-o", GPU_LOCK, env=env)
+    run(f"write {GPU_LOCK}", *command, *same, "-o", GPU_LOCK, env=env)
 
 
 def main() -> None:

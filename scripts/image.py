@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the image with docker, podman or buildah, whichever works; needs only Python and git.
+
+The tag is the git revision, so that a run's record, KFP's cache key and the image mean the same
+source; "-cpu" stands behind it on the image without CUDA. A tree with changes is refused, or marked
+"-dirty" with DIRTY=1.
+"""
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+DOCKERFILE = "docker/Dockerfile"
+TARGETS = ("cpu", "gpu")
+ENGINES = ("docker", "podman", "buildah")
+RUNNERS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
+"""buildah builds only; podman shares its images."""
+SOURCES = (
+    ".dockerignore", "docker", "ieg_core", "requirements.lock", "requirements-gpu.lock",
+    "scripts/image_packages.py", "scripts/set_up.py",
+)  # fmt: skip
+"""What the image is made of."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that was built.
+
+    Attributes:
+      engine: The engine that built it.
+      name: Its name with the tag.
+      revision: The git revision in it, with "-dirty" if the tree had changes.
+      target: "cpu" or "gpu".
+    """
+
+    engine: str
+    name: str
+    revision: str
+    target: str
+
+
+def find_engine(asked: str) -> str:
+    """Returns the engine asked for, or the first one that answers.
+
+    Raises:
+      SystemExit: None does.
+    """
+    if asked and asked not in ENGINES:
+        raise SystemExit(f"image: ENGINE={asked}: expected one of {', '.join(ENGINES)}")
+    for engine in (asked,) if asked else ENGINES:
+        if shutil.which(engine) and _succeeds(engine, "info"):
+            return engine
+    wanted = asked or "docker, podman or buildah"
+    raise SystemExit(
+        f"image: found no engine that works: expected {wanted}, installed, started and allowed "
+        "to you (`docker info`, `podman info` or `buildah info` must answer)"
+    )
+
+
+def find_runner(engine: str) -> str:
+    """Returns what runs containers of the engine's images.
+
+    Raises:
+      SystemExit: There is nothing that does.
+    """
+    runner = RUNNERS[engine]
+    if shutil.which(runner) and _succeeds(runner, "info"):
+        return runner
+    raise SystemExit(f"image: {engine} builds images and {runner} runs them: install {runner}")
+
+
+def _succeeds(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def revision(dirty: bool, root: Path = ROOT) -> str:
+    """Returns the source's revision, twelve digits.
+
+    Args:
+      dirty: Whether a tree with changes is marked instead of refused.
+      root: The checkout.
+
+    Raises:
+      SystemExit: No checkout, or one with changes to what goes into the image.
+    """
+    git = ("git", "-C", str(root))
+    answer = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        raise SystemExit("image: the tag is the git revision, but this is no git checkout")
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if changed and not dirty:
+        raise SystemExit(
+            f"image: {len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
+            ": commit them, or mark the image with DIRTY=1"
+        )
+    return answer.stdout.strip() + ("-dirty" if changed else "")
+
+
+def check_name(name: str) -> str:
+    """Returns an image's name without a tag, or raises a SystemExit."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]", name) or ":" in name.rpartition("/")[2]:
+        raise SystemExit(
+            f"image: IMAGE={name!r}: expected a name without a tag, such as "
+            "registry.example/team/ieg-python; the tag is the git revision"
+        )
+    if "python" not in name.rpartition("/")[2]:
+        raise SystemExit(f"image: IMAGE={name!r}: KFP warns unless the name holds 'python'")
+    return name
+
+
+def project_version(root: Path = ROOT) -> str:
+    """Returns the project's version."""
+    match = re.search(r'^__version__ = "(.*)"', (root / "ieg_core/__init__.py").read_text(), re.M)
+    if match is None:
+        raise SystemExit("image: ieg_core/__init__.py has no __version__")
+    return match.group(1)
+
+
+def build_command(
+    engine: str, name: str, target: str, base: str, revision: str, flags: Sequence[str] = ()
+) -> list[str]:
+    """Returns the command that builds an image, to be run in the checkout's root."""
+    verb = ("bud", "--layers") if engine == "buildah" else ("build",)
+    arguments = {"BASE": base, "REVISION": revision, "VERSION": project_version()}
+    settings = [f"--build-arg={key}={value}" for key, value in arguments.items() if value]
+    return [
+        engine, *verb, *flags, "--file", DOCKERFILE, "--target", target, *settings,
+        "--tag", name, ".",
+    ]  # fmt: skip
+
+
+def build(arguments: argparse.Namespace) -> Image:
+    """Builds the image that the command line asks for; returns it."""
+    if arguments.target not in TARGETS:
+        raise SystemExit(f"image: TARGET={arguments.target}: expected {' or '.join(TARGETS)}")
+    name = check_name(arguments.image)
+    source = revision(arguments.dirty == "1")
+    engine = find_engine(arguments.engine)
+    # Without a registry in front docker and podman would mean different places.
+    host, slash, _ = name.partition("/")
+    local = not slash or not ("." in host or ":" in host or host == "localhost")
+    prefix = "localhost/" if local and engine != "docker" else ""
+    tag = source if arguments.target == "gpu" else f"{source}-{arguments.target}"
+    image = Image(engine, f"{prefix}{name}:{tag}", source, arguments.target)
+    flags = shlex.split(arguments.build_flags)
+    command = build_command(engine, image.name, image.target, arguments.base, image.revision, flags)
+    print(f"Building {image.name} with {engine} ...", flush=True)
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        raise SystemExit(f"image: {engine} could not build {image.name}, see above")
+    return image
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Returns the options that building and testing share."""
+    options = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    options.add_argument("--image", default="ieg-python", help="name without a tag")
+    options.add_argument("--target", default="gpu", help="cpu or gpu")
+    options.add_argument("--base", default="", help="base image; python:3.11-slim by default")
+    options.add_argument("--engine", default="", help="docker, podman or buildah")
+    options.add_argument("--build-flags", default="", help="more flags for the build")
+    options.add_argument("--dirty", default="", help="1: mark a tree with changes, not refuse it")
+    return options
+
+
+def main() -> None:
+    """Builds, and says what to do with the image."""
+    image = build(parser(__doc__).parse_args())
+    print(f"\n{image.name}")
+    print(f"Push it where the cluster's nodes find it:  {RUNNERS[image.engine]} push {image.name}")
+    print(f"and name it in site.yaml:                   image: {image.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Installs into `.venv` what the pods need of a lock file: no tool of a developer's, no client.
+
+Run inside the image's build. The lock file says in its comments who asked for each package; kept
+is what the project itself asked for (not its group "dev"), and what those need in turn. So one
+lock file serves laptops and pods, and both run the same versions.
+"""
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+import set_up
+
+PROJECT = "ieg-core (pyproject.toml)"
+UNUSED = ("docker", "kfp-kubernetes", "kfp-server-api", "kubernetes", "libclang")
+"""Asked for, but never imported in a pod: clients of clusters and engines, a compiler's bindings.
+
+KFP's executor imports kfp alone, without what kfp's client needs.
+"""
+
+
+def needed(lock: str, unused: Collection[str] = UNUSED) -> str:
+    """Returns the part of a lock file that pods need, hashes included.
+
+    Args:
+      lock: The lock file's text, as uv writes it, with its comments "# via …".
+      unused: Packages to leave out, and with them what nothing else needs.
+
+    Returns:
+      The entries kept, in their order.
+    """
+    entries = re.findall(r"^(?:[a-z0-9].*\n(?:[ \t].*\n?)*)", lock, re.MULTILINE)
+    names = [re.split(r"[=\[ ]", entry, maxsplit=1)[0] for entry in entries]
+    kept: set[str] = set()
+    while True:
+        wanted = {
+            name
+            for name, entry in zip(names, entries, strict=True)
+            if name not in unused and _wanted_by(entry) & (kept | {PROJECT})
+        }
+        if wanted <= kept:
+            return "".join(
+                entry for name, entry in zip(names, entries, strict=True) if name in kept
+            )
+        kept |= wanted
+
+
+def _wanted_by(entry: str) -> set[str]:
+    comments = re.findall(r"^\s+#\s*(.*)$", entry, re.MULTILINE)
+    return {comment.removeprefix("via").strip() for comment in comments} - {""}
+
+
+def main() -> None:
+    """Installs from the lock file named on the command line."""
+    wanted = needed(Path(sys.argv[1]).read_text())
+    python = set_up.make_environment()
+    uv = set_up.install_uv(python)
+    env = set_up.uv_environment(set_up.pip_configuration(python), os.environ)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write(wanted)
+        file.flush()
+        # Compiled now, since the file system is read-only later; uv, unnamed, removes itself.
+        set_up.run(
+            f"install {sys.argv[1]}",
+            uv, "pip", "sync", "--quiet", "--python", python, "--no-cache", "--link-mode", "copy",
+            "--require-hashes", "--compile-bytecode", file.name,
+            env=env,
+        )  # fmt: skip
+    for folder in set_up.VENV.glob("lib/python3*/site-packages/tensorflow/include"):
+        set_up.run("remove headers that only a compiler reads", "rm", "-r", folder)
+
+
+if __name__ == "__main__":
+    main()

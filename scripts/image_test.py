@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the cpu image and runs a sweep of one cell in it as KFP would, then kills and resumes it.
+
+1. user, labels, size, `ieg --version`, no tools of a developer's, nothing writable but /tmp
+2. the compiled pipeline, a container a task: not root, read-only root, no network, 4 GB of memory
+3. the training again: SIGTERM to the whole process group and the end of the container's first
+   process 1 ms later, as a pod that is taken away; then a second container that goes on
+4. both checkpoints, tensor by tensor
+
+Each line says what was found; the first that is wrong ends it with exit code 1.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import image
+import kfp_pods
+import yaml
+
+OUT = image.ROOT / "build" / "image-test"
+SECURITY = (
+    "--read-only", "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges",
+    "--memory=4g", "--pull=never",
+)  # fmt: skip
+USER = "1000:1000"
+MEMORY_LIMIT = 4e9
+LARGEST = {"cpu": 3.2e9, "gpu": 9e9}
+"""Bytes that a target may have at most, to notice what creeps in."""
+DATASET = "digits_uniform_0.4"
+METHOD = "l2r"
+STEPS = 1200
+CHECKPOINT_SECONDS = "2"
+WAIT_SECONDS = 900
+EXIT_TERMINATED = 143
+PEAK = "/tmp/peak"
+
+FIRST_PROCESS = """
+import os, resource, signal, subprocess, sys, time
+child = subprocess.Popen(sys.argv[2:], process_group=0)
+def stop(number, frame):
+    os.killpg(child.pid, signal.SIGTERM)
+    time.sleep(0.001)
+    os._exit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+code = child.wait()
+with open(sys.argv[1], "w") as file:
+    file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
+sys.exit(code)
+"""
+"""Process 1 as Argo's: it hands SIGTERM to its child's process group. KFP's launcher dies of it at
+once, so that process 1 ends too, and the kernel kills whatever is left in the container."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """How to run containers of one image.
+
+    Attributes:
+      runner: docker or podman.
+      image: The image's name.
+      flags: More flags for the runner.
+    """
+
+    runner: str
+    image: str
+    flags: tuple[str, ...] = ()
+
+    def command(self, *words: str, user: str = USER, flags: tuple[str, ...] = ()) -> list[str]:
+        """Returns the command that runs `words` in a container."""
+        return [
+            self.runner, "run", "--rm", *SECURITY, f"--user={user}", *self.flags, *flags,
+            self.image, *words,
+        ]  # fmt: skip
+
+    def run(self, *words: str, user: str = USER, flags: tuple[str, ...] = ()) -> str:
+        """Runs `words` in a container and returns what it printed.
+
+        Raises:
+          SystemExit: It failed.
+        """
+        command = self.command(*words, user=user, flags=flags)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            fail(f"`{shlex.join(words)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout.strip()
+
+
+def fail(reason: str) -> None:
+    """Ends the test."""
+    raise SystemExit(f"image-test: {reason}")
+
+
+def require(holds: bool, what: str) -> None:
+    """Prints what holds, or ends the test."""
+    if not holds:
+        fail(f"not so: {what}")
+    print(f"  {what}", flush=True)
+
+
+def inspect(box: Box, built: image.Image) -> None:
+    """Checks the image's description, and what does and does not work in it."""
+    (about,) = json.loads(
+        subprocess.run(
+            [box.runner, "image", "inspect", box.image], capture_output=True, text=True, check=True
+        ).stdout
+    )
+    config = about["Config"]
+    require(config.get("User") == USER, f"user {config.get('User')}")
+    labels = config.get("Labels") or {}
+    label = "org.opencontainers.image.revision"
+    require(labels.get(label) == built.revision, f"label {label}={labels.get(label)}")
+    version = image.project_version()
+    label = "org.opencontainers.image.version"
+    require(labels.get(label) == version, f"label {label}={labels.get(label)}")
+    size = about["Size"]
+    limit = LARGEST[built.target]
+    require(size < limit, f"size {size / 1e9:.2f} GB, of {limit / 1e9:.1f} GB at most")
+
+    started = time.monotonic()
+    told = box.run("ieg", "--version")
+    seconds = time.monotonic() - started
+    require(told == f"ieg {version}", f"`ieg --version` prints {told!r} in {seconds:.1f} s")
+    told = box.run("ieg", "--version", user="12345:12345")
+    require(told == f"ieg {version}", "and as a user that the image does not know")
+    box.run("python3", "-m", "kfp.dsl.executor_main", "--help", flags=("--env=_KFP_RUNTIME=true",))
+    require(True, "`python3 -m kfp.dsl.executor_main` is there")
+
+    names = set(box.run("python3", "-c", INSTALLED).split())
+    tools = {re.split(r"[<>=\[ ]", each)[0].lower() for each in developers_packages()}
+    require(not tools & names, f"{len(names)} packages, none of the {len(tools)} developer's")
+    writable = set(box.run("python3", "-c", WRITABLE, flags=("--tmpfs=/tmp",)).split())
+    require(writable == {"/tmp"}, f"writable in it: {' '.join(sorted(writable))}")
+
+
+INSTALLED = """
+from importlib import metadata
+print(*{each.metadata["Name"].lower() for each in metadata.distributions()})
+"""
+WRITABLE = """
+import os, tempfile
+for folder in ("/", "/app", "/app/ieg_core", "/etc", "/home", "/root", "/tmp", "/usr/local/bin"):
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            print(folder)
+    except OSError:
+        pass
+"""
+
+
+def developers_packages() -> list[str]:
+    """Returns what pyproject.toml asks for to develop with."""
+    text = (image.ROOT / "pyproject.toml").read_text()
+    return list(tomllib.loads(text)["dependency-groups"]["dev"])
+
+
+def compiled_package(folder: Path) -> tuple[Any, Any]:
+    """Compiles as `make compile` does; returns the package for clusters without GPUs."""
+    command = [sys.executable, "-m", "pipelines", "compile", f"--output={folder}"]
+    subprocess.run(command, cwd=image.ROOT, check=True, stdout=subprocess.DEVNULL)
+    spec, platforms = yaml.safe_load_all((folder / "noise_sweep-cpu.yaml").read_text())
+    return spec, platforms["platforms"]["kubernetes"]
+
+
+def open_folder(path: Path) -> Path:
+    """Makes a folder that the container's user may write, whoever that is outside."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o777)
+    return path
+
+
+class Pods:
+    """Runs the tasks of one run, each in a container of its own, on volumes of their own."""
+
+    def __init__(self, box: Box, folder: Path) -> None:
+        self.box = box
+        self.folder = folder
+        self.store = open_folder(folder / kfp_pods.STORE)
+        self.peak = 0
+
+    def volumes(self, task: kfp_pods.Task, scratch: Path) -> dict[str, Path]:
+        """Returns the folder that stands for each volume, by where the package mounts it."""
+        claims = {
+            each["mountPath"]: open_folder(self.folder / "claims" / each["constant"])
+            for each in task.settings["pvcMount"]
+        }
+        (tmp,) = (each["mountPath"] for each in task.settings["emptyDirMounts"])
+        return claims | {tmp: scratch, f"/{kfp_pods.STORE}": self.store}
+
+    def command(self, task: kfp_pods.Task, name: str) -> tuple[Path, list[str]]:
+        """Returns the pod's own /tmp and the command that runs the task in a container."""
+        scratch = open_folder(self.folder / "pods" / name)
+        volumes = self.volumes(task, scratch)
+        for each in task.folders:
+            mount = max((m for m in volumes if Path(each).is_relative_to(m)), key=len)
+            deep = Path(each).relative_to(mount)
+            for folder in (*reversed(deep.parents), deep):
+                open_folder(volumes[mount] / folder)
+        security = task.settings["securityContext"]
+        env = dict(task.env) | {"IEG_CHECKPOINT_SECONDS": CHECKPOINT_SECONDS}
+        flags = (
+            f"--name={name}", f"--hostname={name}",
+            *(f"--volume={folder}:{mount}:z" for mount, folder in volumes.items()),
+            *(f"--env={key}={value}" for key, value in env.items()),
+        )  # fmt: skip
+        words = ("python3", "-c", FIRST_PROCESS, PEAK, *task.command)
+        user = f"{security['runAsUser']}:{security['runAsGroup']}"
+        return scratch, self.box.command(*words, user=user, flags=flags)
+
+    def __call__(self, task: kfp_pods.Task) -> Mapping[str, Any]:
+        """Runs a task to its end; returns its executor output."""
+        name = f"ieg-{task.component}-{uuid.uuid4().hex[:8]}"
+        scratch, command = self.command(task, name)
+        started = time.monotonic()
+        with (scratch / "log.txt").open("w") as log:
+            code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
+        seconds = time.monotonic() - started
+        if code:
+            tail = (scratch / "log.txt").read_text().strip()[-1500:]
+            fail(f"{task.name} ended with exit code {code}:\n{tail}")
+        peak = int((scratch / Path(PEAK).name).read_text()) * 1024
+        self.peak = max(self.peak, peak)
+        print(f"  {task.name}: {seconds:.0f} s, {peak / 1e9:.2f} GB", flush=True)
+        output = scratch / kfp_pods.OUTPUT_FILE.removeprefix("/tmp/")
+        written: dict[str, Any] = json.loads(output.read_text())
+        return written
+
+    def cell(self) -> Path:
+        """Returns the folder of the run's one cell."""
+        (config,) = self.folder.glob("claims/*/**/cells/*/config.json")
+        return config.parent
+
+
+def newest_checkpoint(cell: Path) -> Path | None:
+    """Returns the checkpoint of a cell's newest attempt."""
+    return max((cell / "checkpoint").glob("[!.]*.safetensors"), default=None)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Reads a safetensors file: what its writer noted, and a digest of each tensor."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    noted = header.pop("__metadata__", {})
+    digests = {}
+    for name, about in header.items():
+        first, last = (8 + length + offset for offset in about["data_offsets"])
+        front = f"{about['dtype']}{about['shape']}".encode()
+        digests[name] = hashlib.sha256(front + data[first:last]).hexdigest()
+    return noted, digests
+
+
+def read_progress(cell: Path) -> dict[str, Any]:
+    """Reads how far a cell is; empty where it does not say."""
+    with contextlib.suppress(FileNotFoundError):
+        told: dict[str, Any] = json.loads((cell / "progress.json").read_text())
+        return told
+    return {}
+
+
+def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Waits until something is so while a process runs."""
+    limit = time.monotonic() + WAIT_SECONDS
+    while not ready():
+        if process.poll() is not None:
+            fail(f"the container ended with {process.returncode} before {what}")
+        if time.monotonic() > limit:
+            process.kill()
+            fail(f"waited {WAIT_SECONDS} s for {what}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def stopped_at_the_end(runner: str, name: str) -> Iterator[None]:
+    """Leaves no container behind, however the test ends."""
+    try:
+        yield
+    finally:
+        subprocess.run([runner, "rm", "--force", name], capture_output=True, check=False)
+
+
+class TrainingError(Exception):
+    """The run has come to a training."""
+
+    def __init__(self, task: kfp_pods.Task) -> None:
+        super().__init__(task.name)
+        self.task = task
+
+
+def first_training(spec: Any, platform: Any, wanted: Any, pods: Pods) -> kfp_pods.Task:
+    """Runs a pipeline up to its first training; returns that task."""
+
+    def pod(task: kfp_pods.Task) -> Mapping[str, Any]:
+        if task.component == "train":
+            raise TrainingError(task)
+        return pods(task)
+
+    try:
+        kfp_pods.run(spec, platform, wanted, pod)
+    except TrainingError as reached:
+        return reached.task
+    raise SystemExit("image-test: the pipeline trains nothing")
+
+
+def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
+    """Starts a training and takes its container away half way; returns the checkpoint's step."""
+    name = f"ieg-killed-{uuid.uuid4().hex[:8]}"
+    scratch, command = pods.command(task, name)
+    cell = pods.cell()
+    with (
+        stopped_at_the_end(pods.box.runner, name),
+        (scratch / "log.txt").open("w") as log,
+        subprocess.Popen(command, stdout=log, stderr=log) as process,
+    ):
+
+        def half_way() -> bool:
+            path = newest_checkpoint(cell)
+            return path is not None and read_progress(cell).get("step", 0) > STEPS // 2
+
+        wait_for("it was half way with a checkpoint", half_way, process)
+        kill = [pods.box.runner, "kill", "--signal=TERM", name]
+        subprocess.run(kill, capture_output=True, check=True)
+        code = process.wait()
+    require(code == EXIT_TERMINATED, f"killed in mid-training: exit code {code}")
+    require(not (cell / "result.json").exists(), "it left no result")
+    path = newest_checkpoint(cell)
+    if path is None:
+        fail("it left no checkpoint")
+        return 0
+    step = int(json.loads(read_tensors(path)[0]["ieg"])["step"])
+    require(0 < step < STEPS, f"it left a whole checkpoint of step {step} of {STEPS}")
+    return step
+
+
+def compare(first: Path, second: Path) -> None:
+    """Requires two trained cells' checkpoints to be equal, tensor by tensor."""
+    found = []
+    for cell in (first, second):
+        path = newest_checkpoint(cell)
+        if path is None:
+            fail(f"{cell} has no checkpoint")
+            return
+        noted, digests = read_tensors(path)
+        found.append((json.loads(noted["ieg"])["step"], digests))
+    different = [
+        k for k in found[0][1].keys() | found[1][1] if found[0][1].get(k) != found[1][1].get(k)
+    ]
+    both = hashlib.sha256(json.dumps(found[0], sort_keys=True).encode()).hexdigest()
+    require(
+        found[0][0] == found[1][0] == STEPS and not different,
+        f"{len(found[0][1])} tensors at step {STEPS}, {len(different)} differ from the undisturbed "
+        f"run's; digest {both[:16]}",
+    )
+
+
+def main() -> None:
+    """Builds, tries, and prints what was found."""
+    options = image.parser(__doc__)
+    options.add_argument("--run-flags", default="", help="more flags for each container")
+    arguments = options.parse_args()
+    arguments.dirty = "1"
+    runner = image.find_runner(image.find_engine(arguments.engine))
+    started = time.monotonic()
+    built = image.build(arguments)
+    print(f"  built in {time.monotonic() - started:.0f} s")
+    runner_flags = shlex.split(arguments.run_flags)
+    box = Box(runner, built.name, tuple(runner_flags))
+    print("The image", flush=True)
+    inspect(box, built)
+
+    if OUT.exists():
+        shutil.rmtree(OUT)
+    OUT.mkdir(parents=True)
+    spec, platform = compiled_package(OUT)
+    wanted = {"dataset": DATASET, "methods": [METHOD], "steps": STEPS}
+    print("A sweep of one cell, as KFP runs it", flush=True)
+    whole = Pods(box, OUT / "undisturbed")
+    kfp_pods.run(spec, platform, wanted, whole)
+    require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
+    result = json.loads((whole.cell() / "result.json").read_text())
+    print(f"  {whole.cell().name}: accuracy {result['accuracy']:.1f} %")
+    (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
+    require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
+
+    print("The training again, its pod taken away", flush=True)
+    broken = Pods(box, OUT / "disturbed")
+    task = first_training(spec, platform, wanted, broken)
+    require(broken.cell().name == whole.cell().name, "the same cell")
+    kill_in_training(broken, task)
+    broken(task)
+    require((broken.cell() / "result.json").exists(), "a second container went on to its result")
+    compare(whole.cell(), broken.cell())
+
+
+if __name__ == "__main__":
+    main()

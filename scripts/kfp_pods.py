@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plays the driver and the launcher of KFP for a compiled pipeline, one container a task.
+
+What a cluster decides between two pods is decided here from the same specification: the order of
+the tasks, their inputs, the loop, and the one argument `--executor_input` in which a task gets its
+inputs and the places of its outputs. What runs in the container is the compiled command itself.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Spec = Mapping[str, Any]
+OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
+STORE = "minio"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One container to run.
+
+    Attributes:
+      name: The task's name, unique in the run.
+      component: The component's function.
+      command: Program and arguments, executor input included.
+      env: Environment variables of the executor.
+      folders: Folders that the launcher makes before it starts the command.
+      settings: What the Kubernetes part of the package says of the executor.
+    """
+
+    name: str
+    component: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    folders: tuple[str, ...]
+    settings: Spec
+
+
+@dataclass
+class Outputs:
+    """What a task left: output parameters, and artifacts as the next task's input has them."""
+
+    parameters: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, Any] = field(default_factory=dict)
+
+
+Pod = Callable[[Task], Mapping[str, Any]]
+"""Runs a task to its end and returns its executor output as KFP's executor writes it."""
+
+
+def run(spec: Spec, platform: Spec, parameters: Mapping[str, Any], pod: Pod) -> Outputs:
+    """Runs a compiled pipeline.
+
+    Args:
+      spec: The pipeline's specification.
+      platform: The Kubernetes part of the package; empty if it has none.
+      parameters: The run's arguments; the others keep their defaults.
+      pod: Runs one task.
+
+    Returns:
+      Output parameters by "task.name".
+
+    Raises:
+      ValueError: An argument that the pipeline does not have, or a specification with more than
+        tasks, loops over a list, parameters and artifacts.
+    """
+    known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    if unknown := set(parameters) - set(known):
+        raise ValueError(f"the pipeline has no parameters {sorted(unknown)}")
+    given = {name: known[name].get("defaultValue") for name in known} | dict(parameters)
+    inner = _run_dag(spec, platform, spec["root"]["dag"], Outputs(given), "", pod)
+    return Outputs({f"{t}.{k}": v for t, out in inner.items() for k, v in out.parameters.items()})
+
+
+def _run_dag(
+    spec: Spec, platform: Spec, dag: Spec, inputs: Outputs, prefix: str, pod: Pod
+) -> dict[str, Outputs]:
+    done: dict[str, Outputs] = {}
+    for name in in_order(dag["tasks"]):
+        task = dag["tasks"][name]
+        component = spec["components"][task["componentRef"]["name"]]
+        given = _inputs(task, inputs, done)
+        iterator = task.get("parameterIterator")
+        rounds = _rounds(given, iterator) if iterator else [(prefix + name, given)]
+        ends = [_run_task(spec, platform, component, each, label, pod) for label, each in rounds]
+        done[name] = _collected(ends, [label for label, _ in rounds]) if iterator else ends[0]
+    return done
+
+
+def _rounds(given: Outputs, iterator: Spec) -> list[tuple[str, Outputs]]:
+    items = given.parameters[iterator["items"]["inputParameter"]]
+    return [
+        (f"{number}-", Outputs(given.parameters | {iterator["itemInput"]: item}, given.artifacts))
+        for number, item in enumerate(items)
+    ]
+
+
+def _collected(ends: list[Outputs], labels: list[str]) -> Outputs:
+    keys = ends[0].parameters if labels else ()
+    return Outputs({key: [end.parameters[key] for end in ends] for key in keys})
+
+
+def _run_task(
+    spec: Spec, platform: Spec, component: Spec, given: Outputs, name: str, pod: Pod
+) -> Outputs:
+    if "dag" in component:
+        inner = _run_dag(spec, platform, component["dag"], given, name, pod)
+        wanted = component["dag"].get("outputs", {}).get("parameters", {})
+        values = {key: value["valueFromParameter"] for key, value in wanted.items()}
+        return Outputs(
+            {
+                key: inner[value["producerSubtask"]].parameters[value["outputParameterKey"]]
+                for key, value in values.items()
+            }
+        )
+    label = component["executorLabel"]
+    container = spec["deploymentSpec"]["executors"][label]["container"]
+    executor_input = make_executor_input(component, given, name)
+    words = [*container["command"], *container["args"]]
+    task = Task(
+        name=name,
+        component=label.removeprefix("exec-"),
+        command=tuple(json.dumps(executor_input) if word == "{{$}}" else word for word in words),
+        env={each["name"]: each["value"] for each in container.get("env", [])},
+        folders=tuple(_folders(executor_input)),
+        settings=platform.get("deploymentSpec", {}).get("executors", {}).get(label, {}),
+    )
+    written = pod(task)
+    artifacts = dict(executor_input["outputs"]["artifacts"]) | dict(written.get("artifacts", {}))
+    return Outputs(dict(written.get("parameterValues", {})), artifacts)
+
+
+def in_order(tasks: Spec) -> Iterator[str]:
+    """Yields a graph's tasks so that each comes after those it depends on."""
+    left = dict(tasks)
+    while left:
+        ready = [
+            name for name, task in left.items() if not set(task.get("dependentTasks", [])) & {*left}
+        ]
+        if not ready:
+            raise ValueError(f"these tasks wait for each other: {sorted(left)}")
+        for name in ready:
+            del left[name]
+        yield from ready
+
+
+def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
+    inputs = task.get("inputs", {})
+    found = Outputs()
+    for key, value in inputs.get("parameters", {}).items():
+        if "parameterExpressionSelector" in value:
+            raise ValueError(f"{key} takes a part of a parameter, which is not played here")
+        if "componentInputParameter" in value:
+            found.parameters[key] = outer.parameters[value["componentInputParameter"]]
+        elif "taskOutputParameter" in value:
+            source = value["taskOutputParameter"]
+            left = done[source["producerTask"]]
+            found.parameters[key] = left.parameters[source["outputParameterKey"]]
+        else:
+            found.parameters[key] = value["runtimeValue"]["constant"]
+    for key, value in inputs.get("artifacts", {}).items():
+        if "componentInputArtifact" in value:
+            found.artifacts[key] = outer.artifacts[value["componentInputArtifact"]]
+        else:
+            source = value["taskOutputArtifact"]
+            left = done[source["producerTask"]]
+            found.artifacts[key] = left.artifacts[source["outputArtifactKey"]]
+    return found
+
+
+def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str, Any]:
+    """Makes what a task's container gets as `--executor_input`.
+
+    Args:
+      component: The component's part of the specification.
+      given: Its inputs.
+      name: The task's name, unique in the run.
+
+    Returns:
+      Inputs, and where outputs go: the object store's places as KFP mounts them.
+    """
+    outputs = component.get("outputDefinitions", {})
+    return {
+        "inputs": {"parameterValues": given.parameters, "artifacts": given.artifacts},
+        "outputs": {
+            "parameters": {
+                key: {"outputFile": f"/tmp/kfp/outputs/{key}/data"}
+                for key in outputs.get("parameters", {})
+            },
+            "artifacts": {
+                key: {
+                    "artifacts": [
+                        {
+                            "name": key,
+                            "type": value["artifactType"],
+                            "uri": f"{STORE}://mlpipeline/{name}/{key}",
+                            "metadata": {},
+                        }
+                    ]
+                }
+                for key, value in outputs.get("artifacts", {}).items()
+            },
+            "outputFile": OUTPUT_FILE,
+        },
+    }
+
+
+def _folders(executor_input: Spec) -> Iterable[str]:
+    outputs = executor_input["outputs"]
+    files = [each["outputFile"] for each in outputs["parameters"].values()]
+    files.append(outputs["outputFile"])
+    for each in outputs["artifacts"].values():
+        files += [artifact["uri"].replace("://", "/", 1) for artifact in each["artifacts"]]
+    return sorted({"/" + file.lstrip("/").rpartition("/")[0] for file in files})
