@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a sweep costs on GPUs: its pods and its GPU-hours, from the best step rates there are.
+
+Of each training, in this order: the rate that RATES gives for network and method; the one measured
+by finished cells in the results root; RATES' or the root's rate of a plain step of that network
+times the method's relative cost; the assumed one. What is assumed is said to be.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ieg_core import length, network_names, results
+from ieg_core.config import Config
+from ieg_core.errors import UserError
+from ieg_core.settings import METHODS, method_facts
+from ieg_core.spec import DatasetSpec
+
+Rates = Mapping[tuple[str, str], float]
+"""Training steps per second by network and method."""
+
+PLAIN = "supervised"
+MAX_FILES = 400
+POD_SECONDS = 180.0
+"""A GPU is held while the image is pulled, TensorFlow imported and the step compiled; assumed."""
+ASSUMED_FLOPS = 20e12
+ASSUMED_STEP_SECONDS = 0.012
+"""A training step's floor, and what one GPU computes in a second: both assumed, no measurement.
+
+A step is three passes of two operations for each multiplication: 6·MACs·batch.
+"""
+TRAIN_EXAMPLES: Mapping[str, int] = {
+    **{"digits": 1437, "cifar10": 50_000, "cifar100": 50_000},
+    "webvisionmini": 65_944,
+}
+TEST_EXAMPLES: Mapping[str, int] = {"digits": 360, "webvisionmini": 2500}
+USUAL_EXAMPLES, USUAL_TESTS = 50_000, 10_000
+IMAGENET_MACS: Mapping[int, float] = {18: 1.8e9, 34: 3.7e9, 50: 4.1e9, 101: 7.8e9, 152: 11.5e9}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep is expected to cost.
+
+    Attributes:
+      cells: Number of cells.
+      pods: Number of pods, drivers included.
+      gpu_hours: All GPUs' hours together; 0 without GPUs.
+      hours: How long it takes with that many cells at once, once they run.
+      at_once: Cells at once.
+      assumed: Number of cells whose rate is assumed.
+    """
+
+    cells: int
+    pods: int
+    gpu_hours: float
+    hours: float
+    at_once: int
+    assumed: int
+
+    @property
+    def line(self) -> str:
+        """The estimate as one line."""
+        size = f"{self.cells} cells, {self.pods} pods"
+        if not self.gpu_hours:
+            return f"{size}, no GPUs"
+        if self.assumed == self.cells:
+            source = "step rates assumed, not measured: give better ones by RATES"
+        elif self.assumed:
+            source = f"step rates measured, of {self.assumed} cells assumed"
+        else:
+            source = "step rates measured"
+        return (
+            f"{size}, about {self.gpu_hours:.1f} GPU-hours in {self.hours:.1f} hours with "
+            f"{self.at_once} cells at once ({source})"
+        )
+
+
+def estimate(
+    wanted: Sequence[tuple[DatasetSpec, Config]],
+    *,
+    runs: Sequence[int],
+    gpus: int,
+    at_once: int,
+    rates: Rates,
+) -> Estimate:
+    """Estimates what a sweep costs.
+
+    Args:
+      wanted: Data set and configuration of each cell.
+      runs: Number of cells in each run.
+      gpus: GPUs a training gets; 0 for none.
+      at_once: Cells at once in a run; 0 for all.
+      rates: Known step rates.
+
+    Returns:
+      The estimate. Cells that are finished already count as if they were not.
+    """
+    seconds, assumed = [], 0
+    for spec, config in wanted:
+        rate, is_assumed = step_rate(config, max(1, gpus), rates)
+        seconds.append(POD_SECONDS + plain_steps(spec, config) / rate)
+        assumed += is_assumed
+    most = max(1, min(len(seconds), (at_once or len(seconds)) * len(runs)))
+    hours = max(sum(seconds) / most, max(seconds)) / 3600
+    gpu_hours = gpus * sum(seconds) / 3600
+    pods = sum(7 * cells + 6 for cells in runs)
+    return Estimate(len(seconds), pods, gpu_hours, hours, most, assumed if gpus else 0)
+
+
+def accept(estimated: Estimate, max_gpu_hours: float) -> None:
+    """Refuses what costs more than was allowed.
+
+    Raises:
+      UserError: It does.
+    """
+    if estimated.gpu_hours > max_gpu_hours:
+        raise UserError(
+            f"the sweep would take about {estimated.gpu_hours:.1f} GPU-hours, more than "
+            f"MAX_GPU_HOURS={max_gpu_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
+            "or SEEDS"
+        )
+
+
+def plain_steps(spec: DatasetSpec, config: Config) -> float:
+    """Returns a cell's training and evaluations, in steps of its method.
+
+    An evaluation is two forward passes over the test set, a plain step three passes over a batch.
+    """
+    epoch = length.steps_per_epoch(config, num_examples(spec))
+    steps = length.num_steps(config, epoch)
+    images = 2 * len(length.evaluation_steps(config, epoch, steps))
+    images *= TEST_EXAMPLES.get(spec.base, USUAL_TESTS)
+    cost = method_facts(config.method).relative_cost
+    return steps + images / (3 * config.batch_size) / cost
+
+
+def num_examples(spec: DatasetSpec) -> int:
+    """Returns about how many training examples a data set has, without opening it.
+
+    Of a long tail, class c keeps N/C·ρ^(c/(C−1)).
+    """
+    size = TRAIN_EXAMPLES.get(spec.base, USUAL_EXAMPLES)
+    if spec.imbalance is None:
+        return size
+    classes = spec.num_classes
+    kept = sum(spec.imbalance ** (c / (classes - 1)) for c in range(classes))
+    return round(size / classes * kept)
+
+
+def step_rate(config: Config, gpus: int, rates: Rates) -> tuple[float, bool]:
+    """Returns a training's steps per second, and whether it is assumed."""
+    network, method = config.network, config.method
+    if (network, method) in rates:
+        return rates[network, method], False
+    cost = method_facts(method).relative_cost
+    if (network, PLAIN) in rates:
+        return rates[network, PLAIN] / cost, False
+    seconds = 6 * macs(network) * config.batch_size / (ASSUMED_FLOPS * gpus)
+    return 1 / (cost * max(seconds, ASSUMED_STEP_SECONDS)), True
+
+
+def macs(network: str) -> float:
+    """Returns about how many multiplications a forward pass of one image takes.
+
+    Counted on the built networks at 32×32 (8×8 for preact8, 224×224 for ImageNet's); linear in the
+    blocks and square in the width. One's own network counts as resnet50.
+    """
+    found = network_names.parse(network)
+    if found.family == "bottleneck":
+        return 2.7e6 + 31.8e6 * found.blocks_per_stage
+    if found.family == "basic":
+        return -1.9e6 + 14.2e6 * found.blocks_per_stage
+    if found.family == "wide":
+        return 13.1e6 * found.blocks_per_stage * found.width**2
+    if found.family == "preact8":
+        return 3.0e6
+    return IMAGENET_MACS.get(found.blocks_per_stage, IMAGENET_MACS[50])
+
+
+def read_rates(text: str) -> Rates:
+    """Reads RATES: `wrn28-10:supervised=9.5,wrn28-10:ieg=1.4`, or a JSON file of the same shape.
+
+    Args:
+      text: The rates, in training steps per second as the site places a training, or the path of a
+        file such as {"wrn28-10": {"supervised": 9.5}}.
+
+    Raises:
+      UserError: It is neither.
+    """
+    if text.strip().endswith(".json"):
+        return _from_file(Path(text.strip()))
+    rates = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, number = part.partition("=")
+        network, colon, method = name.rpartition(":")
+        if not (equals and colon):
+            raise UserError(
+                f"RATES={part!r}: expected network:method=steps per second, such as "
+                "wrn28-10:supervised=9.5, or a file ending in .json"
+            )
+        rates[network.strip(), method.strip()] = _rate(part, number)
+        _check_names(network.strip(), method.strip())
+    return rates
+
+
+def _from_file(path: Path) -> Rates:
+    content = results.read_json(path)
+    if content is None:
+        raise UserError(f"RATES={str(path)!r}: there is no such file")
+    rates = {}
+    try:
+        for network, methods in content.items():
+            for method, number in methods.items():
+                _check_names(network, method)
+                rates[network, method] = _rate(f"{path}: {network}: {method}", json.dumps(number))
+    except AttributeError:
+        raise UserError(
+            f'{path}: expected {{"network": {{"method": steps per second}}}}, got {content!r}'
+        ) from None
+    return rates
+
+
+def _check_names(network: str, method: str) -> None:
+    network_names.validate(network)
+    method_facts(method)
+
+
+def _rate(what: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise UserError(f"RATES: {what}: expected steps per second above 0, got {text.strip()!r}")
+    return rate
+
+
+def measured_rates(root: Path) -> Rates:
+    """Collects the step rates of the newest cells that were trained on GPUs.
+
+    Args:
+      root: A results root in a folder; without one there are none.
+
+    Returns:
+      The median rate by network and method.
+    """
+    found: dict[tuple[str, str], list[float]] = {}
+    for folder in _newest(root.glob("cells/*/training.json")):
+        try:
+            training, record = (
+                results.read_json(folder / name) or {} for name in ("training.json", "config.json")
+            )
+        except (OSError, UserError):
+            continue
+        rate, device = training.get("steps_per_second"), training.get("device", "CPU")
+        if rate and device != "CPU" and record.get("method") in METHODS:
+            found.setdefault((record.get("network", ""), record["method"]), []).append(rate)
+    return {key: statistics.median(values) for key, values in found.items()}
+
+
+def _newest(paths: Iterable[Path]) -> list[Path]:
+    def modified(path: Path) -> float:
+        try:
+            return path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    return [path.parent for path in sorted(paths, key=modified, reverse=True)[:MAX_FILES]]
