@@ -3,7 +3,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -75,19 +75,45 @@ def read_cell(results: Path, cell: str, since: float) -> CellProgress:
       Its progress. A file that is missing or being replaced counts as not there.
     """
     folder = cell_folder(results, cell)
-    result = _read(folder / "result.json")
+    failure = folder / "failure.json"
+    return from_files(
+        cell,
+        _read(folder / "result.json"),
+        _read(folder / "progress.json"),
+        _read(failure) if _modified(failure) >= since else {},
+        since,
+    )
+
+
+def from_files(
+    cell: str,
+    result: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    failure: Mapping[str, Any],
+    since: float,
+) -> CellProgress:
+    """Says how far a cell is, from what its files hold; {} for a file that is not there.
+
+    Args:
+      cell: The cell's name.
+      result: result.json.
+      progress: progress.json.
+      failure: failure.json, if it is not an earlier attempt's.
+      since: Unix time before which progress is an earlier attempt's.
+
+    Returns:
+      Its progress.
+    """
     if result:
         steps = int(result.get("steps") or 0)
         rate = float(result.get("steps_per_second") or 0)
         accuracy = result.get("accuracy_ema_last")
         return CellProgress(cell, FINISHED, steps, steps, rate, accuracy)
-    progress = _read(folder / "progress.json")
     step, num_steps = int(progress.get("step") or 0), int(progress.get("num_steps") or 0)
     rate = float(progress.get("steps_per_second") or 0)
     accuracy = progress.get("accuracy_ema")
-    failure = folder / "failure.json"
-    if _modified(failure) >= since:
-        reason = str(_read(failure).get("reason", "unknown"))
+    if failure:
+        reason = str(failure.get("reason", "unknown"))
         return CellProgress(cell, FAILED, step, num_steps, rate, accuracy, reason)
     fresh = float(progress.get("updated") or 0) >= since
     phase = str(progress.get("phase") or WAITING) if fresh else WAITING
