@@ -11,6 +11,7 @@ import pytest
 
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.cifar_files import LAYOUTS
+from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
 from ieg_core.spec import parse
 
@@ -86,3 +87,33 @@ def test_one_altered_byte_of_the_official_files_is_found(data_dir):
     content[1_000_000] ^= 1
     path.write_bytes(content)
     assert open_source("cifar10", data_dir).digest == LAYOUTS["cifar10"].digest
+
+
+PUBLISHED_RATES = {  # per cent wrong, arXiv 2110.12088
+    "cifar10_human_aggregate": 9.0,
+    "cifar10_human_random1": 17.2,
+    "cifar10_human_random2": 18.1,
+    "cifar10_human_random3": 17.6,
+    "cifar10_human_worst": 40.2,
+    "cifar100_human": 40.2,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RATES)
+def test_people_were_wrong_as_often_as_published(name, data_dir, tmp_path):
+    spec = parse(name)
+    (data_dir / "cifar-n").mkdir(exist_ok=True)
+    for path in UNPACK.parent.glob("*_human.pt"):
+        shutil.copy(path, data_dir / "cifar-n")
+    source = open_source(spec.base, data_dir)
+    overlay = prepare_overlay(
+        spec,
+        seed=0,
+        probe_per_class=0,
+        source=source,
+        overlays_dir=tmp_path,
+        given=open_given(spec, source, data_dir),
+    )
+    rate = overlay.manifest["realised_flip_rate"]
+    assert round(100 * rate, 1) == PUBLISHED_RATES[name]
+    assert rate == np.mean(overlay.noisy_labels != overlay.clean_labels)
