@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core import recipes
-from ieg_core.config import AugmentationConfig, Config, OptimizerConfig, ScheduleConfig, to_dict
+from ieg_core.config import (
+    AugmentationConfig,
+    Config,
+    ImagesConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    to_dict,
+)
 from ieg_core.settings import METHODS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -23,6 +30,7 @@ SECTIONS = {
     "optimizer": OptimizerConfig,
     "schedule": ScheduleConfig,
     "augmentation": AugmentationConfig,
+    "images": ImagesConfig,
 }
 CHOSEN_ELSEWHERE = ("recipe", "dataset", "method", "network", "seed", "method_settings")
 HEAD = """# Settings
@@ -78,8 +86,8 @@ def table(lines: Iterator[str]) -> str:
 
 def families() -> str:
     """Lists what each recipe family sets otherwise than the defaults above."""
-    lines = ["| recipe | for | network | batch | schedule | augmentation | fsr |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    lines = ["| recipe | for | network | batch | schedule | augmentation | fsr | ieg |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
     for family in recipes.FAMILIES.values():
         cells = [
             f"`{family.name}`",
@@ -87,6 +95,7 @@ def families() -> str:
             f"`{family.network}`",
             str(family.batch_size),
             *(_changed(part) for part in (family.schedule, family.augmentation, family.fsr)),
+            _changed(family.ieg) if family.ieg else "defaults",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
