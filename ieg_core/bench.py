@@ -84,7 +84,7 @@ def main() -> None:
             recipes.build_config(parse(SPEC), method, recipe="cifar", network=asked.network),
             [f"precision={asked.precision}"],
         )
-        calls[name] = synthetic_call(config, "cifar10", asked.steps, batch_norm)
+        calls[name] = synthetic_call(config, 10, (32, 32, 3), asked.steps, batch_norm)
         calls[name](1)
     versions = results.library_versions()
     print(

@@ -84,7 +84,7 @@ def _key(record: Mapping[str, Any], slot: Slot) -> str:
         (
             record["backend"],
             config["network"],
-            record["base"],
+            "x".join(map(str, record["image_shape"])),
             f"batch {config['batch_size']}",
             config["precision"],
             f"{len(slot.gpus)} GPUs" if slot.gpus else f"{slot.threads} threads",
@@ -107,7 +107,8 @@ def _known_rates(root: Path) -> dict[tuple[str, str], float]:
 
 def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> float:
     """Measures a plain step's rate in a process of its own and remembers it."""
-    asked = {"config": record["config"], "base": record["base"], "threads": slot.threads}
+    asked = {name: record[name] for name in ("config", "num_classes", "image_shape")}
+    asked["threads"] = slot.threads
     answer = subprocess.run(
         [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
         env={**os.environ, **slot.env, **parent.children_environment()},

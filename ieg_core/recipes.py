@@ -2,7 +2,7 @@
 """The recipes: every experiment's settings as values, one family a function, one row a method."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -299,6 +299,30 @@ def build_config(
         method_settings=settings,
         images=family.images,
     )
+
+
+def fit_to_classes(config: Config, num_classes: int, asked: Sequence[str]) -> Config:
+    """Rounds FSR's dictionary to whole classes, where only the data tell how many there are.
+
+    Args:
+      config: A configuration.
+      num_classes: C.
+      asked: The overrides that were asked for; what one of them sets is left as it is.
+
+    Returns:
+      The configuration, with capacity and dictionary batch the next multiples of C below, at
+      least C.
+    """
+    settings = config.method_settings
+    if config.images is None or not isinstance(settings, FSRSettings):
+        return config
+    keys = {assignment.partition("=")[0].strip() for assignment in asked}
+    changes: dict[str, Any] = {}
+    for name in ("capacity", "dictionary_batch_size"):
+        if f"method.{name}" not in keys:
+            rounded = getattr(settings, name) // num_classes * num_classes
+            changes[name] = max(num_classes, rounded)
+    return dataclasses.replace(config, method_settings=dataclasses.replace(settings, **changes))
 
 
 def _fsr_settings(family: Family, spec: DatasetSpec) -> FSRSettings:

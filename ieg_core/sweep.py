@@ -11,14 +11,15 @@ import shlex
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ieg_core import recipes, results
-from ieg_core.config import Config, from_dict, override, settable_keys, to_dict
+from ieg_core import network_names, recipes, results
+from ieg_core.config import Config, ImagesConfig, from_dict, override, settable_keys, to_dict
 from ieg_core.data import open_source, prepare_overlay
+from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import GivenLabels, check_labels_file, open_given
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
@@ -98,10 +99,12 @@ class Plan:
     Attributes:
       sweep: The sweep's name, the same for the same cells.
       cells: Names of the cells, the longest first.
+      notes: What reading the data brought to light, a line each for people.
     """
 
     sweep: str
     cells: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
@@ -128,6 +131,7 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
                 network=request.network,
                 num_steps=request.steps,
                 accelerator=request.accelerator,
+                image_size=_image_size(request.settings),
             ),
         )
         for spec in specs
@@ -141,6 +145,15 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
         (spec, override(config, [s for s in request.settings if _takes(config, s)]))
         for spec, config in plain
     ]
+
+
+def _image_size(settings: Sequence[str]) -> int:
+    """Returns the size of images that the settings ask for, which network and views go by; or 0."""
+    text = next((s for s in settings if s.partition("=")[0].strip() == "images.size"), "=0")
+    try:
+        return max(0, int(text.partition("=")[2]))
+    except ValueError:
+        return 0  # `override` says what is wrong
 
 
 def _takes(config: Config, setting: str) -> bool:
@@ -167,26 +180,28 @@ def plan(request: SweepRequest) -> Plan:
     root = Path(request.results)
     with results.writable(root):
         results.overlays_folder(root).mkdir(parents=True, exist_ok=True)
-    sources: dict[str, Source] = {}
+    sources: dict[tuple[str, ImagesConfig | None], Source] = {}
     given: dict[DatasetSpec, GivenLabels | None] = {}
     overlays: dict[tuple[str, int, int], Overlay] = {}
     records = []
     for spec, config in wanted:
-        if spec.base not in sources:
-            sources[spec.base] = open_source(spec.base, Path(request.data_dir))
+        read = (spec.base, config.images)
+        if read not in sources:
+            sources[read] = open_source(spec.base, Path(request.data_dir), config.images)
         if spec not in given:
             data_dir = Path(request.data_dir)
-            given[spec] = open_given(spec, sources[spec.base], data_dir, request.labels)
+            given[spec] = open_given(spec, sources[read], data_dir, request.labels)
         key = (config.dataset, config.seed, config.probe_per_class)
         if key not in overlays:
             overlays[key] = prepare_overlay(
                 spec,
                 seed=config.seed,
                 probe_per_class=config.probe_per_class,
-                source=sources[spec.base],
+                source=sources[read],
                 overlays_dir=results.overlays_folder(root),
                 given=given[spec],
             )
+        config = recipes.fit_to_classes(config, overlays[key].num_classes, request.settings)
         records.append(_record(spec, config, overlays[key]))
     for record in records:
         path = results.cell_folder(root, record["cell"]) / "config.json"
@@ -196,7 +211,8 @@ def plan(request: SweepRequest) -> Plan:
     records.sort(key=lambda record: -record["num_steps"] * METHODS[record["method"]].relative_cost)
     cells = tuple(record["cell"] for record in records)
     digest = results.short_digest(cells)
-    sweep = Plan(f"{request.dataset}-{digest}", cells)
+    notes = [line for source in sources.values() for line in describe_notes(source.notes)]
+    sweep = Plan(f"{request.dataset}-{digest}", cells, tuple(dict.fromkeys(notes)))
     path = results.sweep_folder(root, sweep.sweep) / "plan.json"
     asked = asdict(replace(request, results="", data_dir=""))
     old = results.read_json(path) or {}
@@ -233,6 +249,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         "backend": chosen_backend(),
         "precision": config.precision,
     }
+    if own := network_names.source_digest(config.network):
+        outcome["network_digest"] = own
     cell = results.cell_name(config.dataset, config.method, config.seed, outcome)
     return {
         "cell": cell,
@@ -245,6 +263,8 @@ def _record(spec: DatasetSpec, config: Config, overlay: Overlay) -> dict[str, An
         "network": config.network,
         "recipe": config.recipe,
         "num_steps": steps,
+        "image_shape": list(overlay.image_shape),
+        "num_classes": overlay.num_classes,
         "recipe_steps": _recipe_steps(config, examples),
         "changed_settings": recipes.changed_settings(config),
         "num_evaluations": len(evaluation_steps(config, epoch_steps, steps)),

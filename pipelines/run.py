@@ -49,6 +49,8 @@ def run_sweep(options: Options) -> int:
     pending = [cell for cell in planned.cells if not sweep.is_finished(root, cell)]
     cores, memory = slots.usable_cores(), slots.usable_memory()
     shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_cell, cores, memory)
+    for note in planned.notes:
+        print(f"Note: {note}")
     print(f"Sweep {planned.sweep}: {_count(planned.cells, pending)}", flush=True)
     expected = _accept_estimate(options, pending, shares) if pending else 0.0
     at_once = len(shares) if pending else cores

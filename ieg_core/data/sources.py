@@ -5,6 +5,7 @@ import contextlib
 from pathlib import Path
 
 from ieg_core.classes import BASES
+from ieg_core.config import ImagesConfig
 from ieg_core.data.cifar_files import (
     LAYOUTS,
     CifarLayout,
@@ -14,16 +15,18 @@ from ieg_core.data.cifar_files import (
     write_records,
 )
 from ieg_core.data.digits import open_digits
+from ieg_core.data.folder import open_folder
 from ieg_core.data.source import Source, in_memory_source
 from ieg_core.errors import UserError, unknown_name
 
 
-def open_source(base: str, data_dir: Path) -> Source:
+def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -> Source:
     """Opens a base data set.
 
     Args:
       base: Name of the base data set.
       data_dir: Where data lie, and where a download goes; `digits` needs none.
+      images: How the files of one's own images are read; the defaults if it is None.
 
     Returns:
       The source.
@@ -36,6 +39,8 @@ def open_source(base: str, data_dir: Path) -> Source:
             return open_digits()
         case "cifar10" | "cifar100":
             return open_cifar(LAYOUTS[base], data_dir)
+        case "folder":
+            return open_folder(base, data_dir, images or ImagesConfig())
     raise unknown_name("data set", base, BASES)
 
 

@@ -48,7 +48,7 @@ def open_cell(root: Path, cell: str, data_dir: Path) -> tuple[Any, Config, Overl
     if record is None:
         raise UserError(f"there is no cell {cell!r} under {root}: plan it first (make sweep)")
     config = from_dict(record["config"])
-    source = open_source(record["base"], data_dir)
+    source = open_source(record["base"], data_dir, config.images)
     overlay = load_overlay(overlays_folder(root) / record["overlay"], source)
     return record, config, overlay, source
 

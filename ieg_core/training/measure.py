@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures how fast steps of a configuration run on this machine, on images of noise.
 
-    python -m ieg_core.training.measure '{"config": {…}, "base": "cifar10", "threads": 1}'
+    python -m ieg_core.training.measure \
+        '{"config": {…}, "num_classes": 10, "image_shape": [32, 32, 3], "threads": 1}'
 
 prints steps per second of the configuration with the method `supervised`.
 """
@@ -15,7 +16,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ieg_core import parent
-from ieg_core.classes import BASES
 from ieg_core.config import Config, from_dict
 from ieg_core.data.overlay import Overlay
 from ieg_core.runtime import Runtime, set_environment
@@ -26,9 +26,10 @@ MIN_SECONDS = 2.0
 MIN_STEPS = 2
 
 
-def synthetic_overlay(config: Config, base: str) -> Overlay:
+def synthetic_overlay(
+    config: Config, num_classes: int, image_shape: tuple[int, int, int]
+) -> Overlay:
     """Makes an overlay of ten batches, the first one the probe, with labels 0 … C − 1 in turn."""
-    num_classes = len(BASES[base].class_names)
     num_examples = max(10 * config.batch_size, 20 * num_classes)
     labels = np.arange(num_examples, dtype=np.int32) % num_classes
     ids = np.arange(num_examples)
@@ -38,8 +39,8 @@ def synthetic_overlay(config: Config, base: str) -> Overlay:
         spec=parse(config.dataset),
         seed=0,
         num_classes=num_classes,
-        class_names=BASES[base].class_names,
-        image_shape=BASES[base].image_shape,
+        class_names=tuple(map(str, range(num_classes))),
+        image_shape=image_shape,
         noisy_labels=labels,
         clean_labels=labels,
         train_ids=ids[probe_size:],
@@ -51,13 +52,18 @@ def synthetic_overlay(config: Config, base: str) -> Overlay:
 
 
 def synthetic_call(
-    config: Config, base: str, length: int, batch_norm: str = "auto"
+    config: Config,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    length: int,
+    batch_norm: str = "auto",
 ) -> Callable[[int], None]:
     """Builds a compiled training loop over synthetic data.
 
     Args:
       config: What to train.
-      base: The base data set, for image shape and number of classes.
+      num_classes: C.
+      image_shape: (height, width, channels).
       length: Steps of a call at most.
       batch_norm: Kernel of the BatchNorm layers (ieg_core.models.build).
 
@@ -69,9 +75,8 @@ def synthetic_call(
     from ieg_core.training.draws import device_data, stacked_draws
     from ieg_core.training.step import build_network, build_step, initial_state
 
-    overlay = synthetic_overlay(config, base)
-    shape, num_classes = overlay.image_shape, overlay.num_classes
-    size = (len(overlay.noisy_labels), *shape)
+    overlay = synthetic_overlay(config, num_classes, image_shape)
+    size = (len(overlay.noisy_labels), *image_shape)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     draws = stacked_draws(config, overlay, 0, length, length)
     scalars = {
@@ -83,7 +88,7 @@ def synthetic_call(
     model = models.build(
         config.network,
         num_classes,
-        shape,
+        image_shape,
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
         batch_norm=batch_norm,
     )
@@ -122,7 +127,9 @@ def main(text: str) -> None:
     plain = dataclasses.replace(
         config, method="supervised", probe_per_class=0, method_settings=SupervisedSettings()
     )
-    print(steps_per_second(synthetic_call(plain, asked["base"], 32), 32))
+    height, width, channels = asked["image_shape"]
+    call = synthetic_call(plain, asked["num_classes"], (height, width, channels), 32)
+    print(steps_per_second(call, 32))
 
 
 if __name__ == "__main__":

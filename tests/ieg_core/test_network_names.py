@@ -45,7 +45,6 @@ def test_every_offered_name_exists(name: str) -> None:
             "nets:",
             ":small",
             "nets:a:b",
-            "nets.py:small",
             "../nets:small",
         ),
         *("a b:small", "nets:1st", "nets..one:small", "nets.one.small"),

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in processes of their own: a step of every method on one backend.
 
-    python steps.py OUT.npz NUM_REPLICAS
+    python steps.py OUT.npz NUM_REPLICAS [shares]
 
 Writes every tensor of the state, the metrics and the per-example values of each method, after one
 step from a state that has momentum, scores and moving logits already; with several replicas, of the
-methods that need more than a sum of gradients from one another.
+methods that need more than a sum of gradients from one another; with "shares", with BatchNorm
+statistics of each replica's own share.
 """
 
 import sys
@@ -34,12 +35,15 @@ VARIANTS = {
 }
 # What needs more of the other replicas than the gradient's sum.
 SHARED = ("l2r", "fsr_shift", "fsr_class_weights", "ieg")
+# What lays blocks end to end, and what has a probe of another size.
+OWN_SHARES = ("fsr_shift", "ieg")
 
 
-def build_config(name: str) -> Config:
+def build_config(name: str, synchronized: bool) -> Config:
     method, settings = VARIANTS[name]
     config = recipes.build_config(parse("digits_uniform_0.4"), method)
-    return override(config, [f"batch_size={BATCH_SIZE}", *EXTRA.get(method, []), *settings])
+    settings = [*EXTRA.get(method, []), *settings, f"synchronized_batch_norm={synchronized}"]
+    return override(config, [f"batch_size={BATCH_SIZE}", *settings])
 
 
 def perturbed(state: dict) -> dict:
@@ -66,7 +70,7 @@ def flatten(prefix: str, tree) -> dict[str, np.ndarray]:
     return flat
 
 
-def main(out: str, num_replicas: int) -> None:
+def main(out: str, num_replicas: int, synchronized: bool) -> None:
     runtime = Runtime(threads=1, num_replicas=num_replicas)
     set_environment(runtime)
     from ieg_core import backend, models
@@ -77,11 +81,12 @@ def main(out: str, num_replicas: int) -> None:
 
     backend.start(runtime)
     written = {}
-    model = models.build("preact8", 10, (8, 8, 1))
-    for name in VARIANTS if num_replicas == 1 else SHARED:
-        config = build_config(name)
+    model = models.build("preact8", 10, (8, 8, 1), synchronized=synchronized)
+    shared = SHARED if synchronized else OWN_SHARES
+    for name in VARIANTS if num_replicas == 1 else shared:
+        config = build_config(name, synchronized)
         method = UPDATES[config.method]
-        overlay = synthetic_overlay(config, "digits")
+        overlay = synthetic_overlay(config, 10, (8, 8, 1))
         images = np.random.default_rng(0).integers(
             0, 256, (len(overlay.noisy_labels), 8, 8, 1), dtype=np.uint8
         )
@@ -105,4 +110,4 @@ def main(out: str, num_replicas: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] != ["shares"])

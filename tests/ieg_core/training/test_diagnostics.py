@@ -13,7 +13,7 @@ from ieg_core.training.measure import synthetic_overlay
 @pytest.fixture
 def overlay():
     config = recipes.build_config(parse("digits_uniform_0.4"), "l2r")
-    made = synthetic_overlay(config, "digits")
+    made = synthetic_overlay(config, 10, (8, 8, 1))
     noisy = made.clean_labels.copy()
     noisy[1] = 7  # example 1 is of class 1
     return dataclasses.replace(made, noisy_labels=noisy)

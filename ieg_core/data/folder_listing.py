@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which image files a data directory holds, and their classes.
+
+Each part ("train", "test", "probe", the name of a further test set) is either a table
+`<part>.csv` or `<part>.parquet` with the columns `path` and `label`, or a folder
+`<part>/<class>/` of files; a table comes first. Paths are relative to the data directory and never
+lead out of it. Classes are those of "train", in the order of their names, or of their numbers
+where all of them are numbers.
+"""
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ieg_core.errors import UserError
+
+TRAIN: Final = "train"
+TEST: Final = "test"
+PROBE: Final = "probe"
+COLUMNS: Final = ("path", "label")
+_NAMED: Final = 5
+
+
+class ImageFile(NamedTuple):
+    """One file.
+
+    Attributes:
+      path: Relative to the data directory, with slashes.
+      label: Its class number.
+    """
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a data directory.
+
+    Attributes:
+      class_names: The names, by class number.
+      parts: The files of each part, folders in the order of their names, tables in their own.
+    """
+
+    class_names: tuple[str, ...]
+    parts: dict[str, tuple[ImageFile, ...]]
+
+
+def list_files(root: Path, eval_sets: Iterable[str] = (), max_classes: int = 0) -> Listing:
+    """Lists a data directory.
+
+    Args:
+      root: The data directory.
+      eval_sets: Names of further test sets, as parts.
+      max_classes: Only the first so many classes are taken; 0 for all.
+
+    Returns:
+      The listing; "probe" is there only if the directory has one.
+
+    Raises:
+      UserError: There is no training or test set, it has fewer than two classes, a class without a
+        file, classes that training does not know, a table without its columns, a path that leads
+        outside or is listed twice, or a name that is no UTF-8.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"there is no data directory {root}: expected a folder with train/<class>/… and "
+            "test/<class>/…, or with train.csv and test.csv (DATA_DIR=…)"
+        )
+    train = _read_part(root, TRAIN)
+    if train is None:
+        raise UserError(
+            f"{root} has no training set: expected train/<class>/… or train.csv with the columns "
+            "path and label"
+        )
+    names = _in_order({label for _, label in train})
+    if max_classes:
+        names = names[:max_classes]
+    if len(names) < 2:
+        raise UserError(
+            f"the training set in {root} has {len(names)} class ({', '.join(names) or 'none'}): "
+            "expected at least two, each a folder in train/ or a label in the table"
+        )
+    known = {name: number for number, name in enumerate(names)}
+    parts = {TRAIN: tuple(ImageFile(p, known[label]) for p, label in train if label in known)}
+    for part in (TEST, PROBE, *eval_sets):
+        rows = _read_part(root, part)
+        if rows is None:
+            if part == PROBE:
+                continue
+            raise UserError(
+                f"{root} has no {'test set' if part == TEST else f'test set {part!r}'}: expected "
+                f"{part}/<class>/… or {part}.csv with the columns path and label"
+            )
+        if not max_classes:
+            _refuse_unknown(root, part, {label for _, label in rows}, known)
+        parts[part] = tuple(ImageFile(p, known[label]) for p, label in rows if label in known)
+        if not parts[part]:
+            raise UserError(f"the part {part} of {root} has no file of any class of train")
+    missing = set(range(len(names))) - {file.label for file in parts.get(PROBE, parts[TRAIN])}
+    if missing:
+        raise UserError(
+            f"the probe in {root} has no image of class {names[min(missing)]!r}: expected at least "
+            "one of every class, or no probe at all"
+        )
+    return Listing(names, parts)
+
+
+def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
+    """Returns (path, class name) of a part's files; None if there is no such part."""
+    for ending, read in ((".csv", _csv_rows), (".parquet", _parquet_rows)):
+        table = root / f"{part}{ending}"
+        if table.is_file():
+            return _checked_rows(root, table, read(table))
+    folder = root / part
+    return list(_folder_files(root, folder)) if folder.is_dir() else None
+
+
+def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    inside = root.resolve()
+    for name in sorted(_visible(folder, folders=True)):
+        files = sorted(_walk(folder / name, inside))
+        if not files:
+            raise UserError(
+                f"class {name!r} has no file in {folder / name}: put images there, or remove the "
+                "folder"
+            )
+        for path in files:
+            yield path.relative_to(root).as_posix(), name
+
+
+def _walk(folder: Path, inside: Path) -> Iterator[Path]:
+    """Walks through a class, sub-folders included; links may not lead out of the directory."""
+    _refuse_outside(folder, inside)
+    for name in _visible(folder, folders=False):
+        path = folder / name
+        if path.is_symlink():
+            _refuse_outside(path, inside)
+        yield path
+    for name in _visible(folder, folders=True):
+        yield from _walk(folder / name, inside)
+
+
+def _visible(folder: Path, *, folders: bool) -> list[str]:
+    """Returns the names in a folder that do not begin with a dot."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if e.is_dir() == folders and e.name[0] != "."]
+    except OSError as error:
+        raise UserError(
+            f"cannot read the folder {folder} ({error.strerror}): make it readable"
+        ) from error
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raw = os.fsencode(name)
+            raise UserError(
+                f"the name {raw!r} in {folder} is no UTF-8: expected names in UTF-8; rename it "
+                "(convmv does it for whole folders)"
+            ) from None
+    return names
+
+
+def _refuse_outside(path: Path, inside: Path) -> None:
+    target = path.resolve()
+    if not target.is_relative_to(inside):
+        raise UserError(
+            f"{path} leads out of the data directory, to {target}: expected files inside it; copy "
+            "them there"
+        )
+
+
+def _csv_rows(table: Path) -> list[dict[str, str]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            _require_columns(table, reader.fieldnames or ())
+            return list(reader)
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UserError(
+            f"cannot read {table} ({error}): expected a CSV file in UTF-8 with the columns path "
+            "and label"
+        ) from error
+
+
+def _parquet_rows(table: Path) -> list[dict[str, str]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        _require_columns(table, pyarrow.parquet.read_schema(table).names)
+        return pyarrow.parquet.read_table(table, columns=list(COLUMNS)).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"cannot read {table} ({reason}): expected a Parquet file with the columns path and "
+            "label"
+        ) from error
+
+
+def _require_columns(table: Path, columns: Iterable[str]) -> None:
+    have = list(columns)
+    if missing := [name for name in COLUMNS if name not in have]:
+        raise UserError(
+            f"{table} has no column {' and no column '.join(map(repr, missing))}, but "
+            f"{', '.join(map(repr, have)) or 'none at all'}: expected path and label in its first "
+            "line"
+        )
+
+
+def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> list[tuple[str, str]]:
+    inside, listed, seen = root.resolve(), [], set()
+    for number, row in enumerate(rows, 2):
+        path, label = row["path"], row["label"]
+        if path is None or label is None or not str(path).strip() or not str(label).strip():
+            raise UserError(
+                f"line {number} of {table} lacks a path or a label: expected both in every line"
+            )
+        path, label = str(path).strip(), str(label).strip()
+        if os.path.isabs(path) or not (root / path).resolve().is_relative_to(inside):
+            raise UserError(
+                f"line {number} of {table} leads out of the data directory: {path!r}; expected a "
+                f"path relative to {root}, of a file inside it"
+            )
+        path = os.path.normpath(path)
+        if path in seen:
+            raise UserError(f"line {number} of {table} lists {path!r} again: list it once")
+        seen.add(path)
+        listed.append((path, label))
+    if not listed:
+        raise UserError(f"{table} lists no file: expected a line with path and label for each")
+    return listed
+
+
+def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[str, int]) -> None:
+    if foreign := sorted(set(labels) - known.keys()):
+        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        raise UserError(
+            f"the part {part} of {root} has classes that train has not: "
+            f"{', '.join(foreign[:_NAMED])}{more}: expected only classes of train, "
+            f"{', '.join(list(known)[:_NAMED])}{' …' if len(known) > _NAMED else ''}"
+        )
+
+
+def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+    found = list(names)
+    if all(name.isascii() and name.isdigit() for name in found):
+        return tuple(sorted(found, key=lambda name: (int(name), name)))
+    return tuple(sorted(found))
