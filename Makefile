@@ -24,6 +24,8 @@ ENGINE       =
 BUILD_FLAGS  =
 RUN_FLAGS    =
 DIRTY        =
+FROM         =
+CONTEXT      =
 
 BIN   = .venv/bin
 READY = .venv/.ready
@@ -33,7 +35,7 @@ BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(ca
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test
+.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test manifests data
 
 ##@ Use
 
@@ -67,6 +69,13 @@ image: ## build the image with docker, podman or buildah; the git revision is it
 
 image-test: $(READY) ## build the cpu image, run a cell in it as KFP would, kill it, go on (10 minutes)
 	@$(BIN)/python scripts/image_test.py --target=cpu $(BUILD) --run-flags=$(call quote,$(RUN_FLAGS))
+
+manifests: $(READY) ## render k8s/ for the site's namespace and image to build/k8s/, and check it
+	@PYTHONPATH=. $(BIN)/python scripts/manifests.py --site=$(call quote,$(SITE))
+
+data: manifests ## fill the cluster's data volume: it downloads CIFAR, or copies it FROM=folder
+	@$(BIN)/python scripts/cluster_data.py --from=$(call quote,$(FROM)) \
+	  --context=$(call quote,$(CONTEXT))
 
 ##@ Develop
 

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fills the cluster's data volume, by kubectl and the jobs that `make manifests` rendered.
+
+Without FROM a job in the cluster downloads CIFAR-10 and CIFAR-100 and reads them once. With
+FROM=folder the folders of data sets in it are copied into a waiting pod, as one tar stream.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RENDERED = ROOT / "build" / "k8s"
+KNOWN = ("cifar-10-batches-bin", "cifar-100-binary", "cifar10", "cifar100")
+"""What data sets lie in: the official binaries' folders, and TensorFlow Datasets'."""
+WAIT = "3600s"
+
+
+def kubectl(context: str, namespace: str) -> list[str]:
+    """Returns how kubectl is called.
+
+    Raises:
+      SystemExit: There is none.
+    """
+    program = shutil.which("kubectl")
+    if program is None:
+        raise SystemExit(
+            "data: found no kubectl: install it, or apply the jobs in build/k8s by hand"
+        )
+    chosen = [f"--context={context}"] if context else []
+    return [program, *chosen, f"--namespace={namespace}"]
+
+
+def _run(what: str, command: list[str]) -> None:
+    if subprocess.run(command, check=False).returncode:
+        raise SystemExit(f"data: could not {what}, see above")
+
+
+def start(call: list[str], job: str) -> None:
+    """Starts a job anew: what a job runs cannot be changed, so an old one is removed first."""
+    path = RENDERED / f"{job}.yaml"
+    if not path.exists():
+        raise SystemExit(f"data: {path} is missing: run `make manifests`")
+    _run("remove the old job", [*call, "delete", "--ignore-not-found", "--wait", "-f", str(path)])
+    _run(f"start the job {job}", [*call, "apply", "-f", str(path)])
+
+
+def download(call: list[str]) -> None:
+    """Lets the cluster download the data sets; prints what the job printed."""
+    start(call, "fill-data")
+    job = "job/ieg-fill-data"
+    waited = subprocess.run(
+        [*call, "wait", "--for=condition=complete", f"--timeout={WAIT}", job], check=False
+    )
+    subprocess.run([*call, "logs", job, "--tail=20"], check=False)
+    if waited.returncode:
+        raise SystemExit(f"data: {job} did not finish: kubectl describe {job}")
+
+
+def data_sets(folder: Path) -> list[str]:
+    """Returns which data sets lie in a folder.
+
+    Raises:
+      SystemExit: None does.
+    """
+    found = [name for name in KNOWN if (folder / name).is_dir()]
+    if not found:
+        raise SystemExit(f"data: FROM={folder}: expected one of {', '.join(KNOWN)} in it")
+    return found
+
+
+def copy(call: list[str], folder: Path) -> None:
+    """Copies data sets from a folder of this machine into the data volume."""
+    names = data_sets(folder)
+    start(call, "receive-data")
+    pod = "job/ieg-receive-data"
+    try:
+        _run(
+            "wait for the pod that takes the files",
+            [*call, "wait", "--for=condition=ready", "--timeout=600s", "pod",
+             "--selector=job-name=ieg-receive-data"],
+        )  # fmt: skip
+        unpack = [*call, "exec", "--stdin", pod, "--", "tar", "-C", "/data", "-xf", "-"]
+        pack = ["tar", "-C", str(folder), "-cf", "-", *names]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
+            unpacked = subprocess.run(unpack, stdin=packing.stdout, check=False)
+        if packing.returncode or unpacked.returncode:
+            raise SystemExit("data: could not copy the files, see above")
+        _run("list the files", [*call, "exec", pod, "--", "ls", "-l", "/data"])
+    finally:
+        path = RENDERED / "receive-data.yaml"
+        subprocess.run([*call, "delete", "--ignore-not-found", "-f", str(path)], check=False)
+    print(f"copied {', '.join(names)}")
+
+
+def main() -> None:
+    """Fills the volume as the command line says."""
+    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options.add_argument("--from", dest="folder", default="", help="folder of this machine")
+    options.add_argument("--context", default="", help="context of the kubeconfig")
+    arguments = options.parse_args()
+    if arguments.folder:
+        data_sets(Path(arguments.folder))
+    rendered = RENDERED / "fill-data.yaml"
+    if not rendered.exists():
+        raise SystemExit(f"data: {rendered} is missing: run `make manifests`")
+    namespace = yaml.safe_load(rendered.read_text())["metadata"]["namespace"]
+    call = kubectl(arguments.context, namespace)
+    if arguments.folder:
+        copy(call, Path(arguments.folder))
+    else:
+        download(call)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
