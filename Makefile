@@ -25,7 +25,6 @@ BUILD_FLAGS  =
 RUN_FLAGS    =
 DIRTY        =
 FROM         =
-CONTEXT      =
 
 BIN   = .venv/bin
 READY = .venv/.ready
@@ -74,8 +73,8 @@ manifests: $(READY) ## render k8s/ for the site's namespace and image to build/k
 	@PYTHONPATH=. $(BIN)/python scripts/manifests.py --site=$(call quote,$(SITE))
 
 data: manifests ## fill the cluster's data volume: it downloads CIFAR, or copies it FROM=folder
-	@$(BIN)/python scripts/cluster_data.py --from=$(call quote,$(FROM)) \
-	  --context=$(call quote,$(CONTEXT))
+	@PYTHONPATH=. $(BIN)/python scripts/cluster_data.py --site=$(call quote,$(SITE)) \
+	  --from=$(call quote,$(FROM))
 
 ##@ Develop
 

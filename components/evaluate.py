@@ -1,20 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Third step of a sweep, for each cell: evaluate it on the test set."""
 
-from kfp.dsl import Metrics, Output
+from kfp.dsl import ClassificationMetrics, Metrics, Output
 
 from components import component
 
 
 @component
-def evaluate(cell: str, data_dir: str, results: str, metrics: Output[Metrics]) -> str:
+def evaluate(
+    cell: str,
+    data_dir: str,
+    results: str,
+    results_namespace: str,
+    run: str,
+    metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
+) -> str:
     """Evaluates one trained cell, or returns at once if the results root has its result.
 
     Args:
       cell: The cell's name.
       data_dir: Where the base data sets lie.
-      results: The results root.
+      results: The results root, a folder or gs://bucket/prefix.
+      results_namespace: Part of the results root that this run works in.
+      run: The run's id.
       metrics: What it reached, for the KFP UI.
+      confusion: Its confusion matrix, for the KFP UI; no task reads it.
 
     Returns:
       The cell's name.
@@ -22,10 +33,15 @@ def evaluate(cell: str, data_dir: str, results: str, metrics: Output[Metrics]) -
     import json
     from pathlib import Path
 
-    from ieg_core import worker
+    from ieg_core import runs, worker
+    from ieg_core.report import shown
 
-    worker.run_step("evaluate", cell, Path(results), Path(data_dir))
-    numbers = worker.finite_numbers(Path(results), cell)
-    metrics.metadata.update(numbers)
-    Path(metrics.path).write_text(json.dumps(numbers))
+    root = Path(runs.results_root(results, results_namespace, run))
+    worker.run_step("evaluate", cell, root, Path(data_dir))
+    metrics.metadata.update(shown.metrics(root, cell))
+    names, counts = shown.confusion(root, cell)
+    if names:
+        confusion.log_confusion_matrix(names, counts)
+    Path(metrics.path).write_text(json.dumps(metrics.metadata))
+    Path(confusion.path).write_text(json.dumps({"classes": names, "counts": counts}))
     return cell

@@ -17,11 +17,18 @@ def prepare(
     steps: int,
     settings: list[str],
     accelerator: bool,
+    labels: str,
     data_dir: str,
     results: str,
+    results_namespace: str,
+    run: str,
+    run_label: str,
+    part: int,
+    parts: int,
+    max_cells: int,
     plan: Output[Markdown],
 ) -> list[str]:
-    """Checks a sweep's request, writes each distinct overlay once, and lists the cells.
+    """Checks a sweep's request, writes each distinct overlay once, and lists the run's cells.
 
     Args:
       dataset: Data-set spec.
@@ -33,8 +40,15 @@ def prepare(
       steps: Training steps; 0 for the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05".
       accelerator: Whether the cells will have GPUs; decides the default recipe.
+      labels: File of the given labels, for a data set that takes one; empty: none.
       data_dir: Where the base data sets lie.
-      results: The results root.
+      results: The results root, a folder or gs://bucket/prefix.
+      results_namespace: Part of the results root that this run works in.
+      run: The run's id.
+      run_label: Name under which the run is written down; empty: it is not.
+      part: Which part of the sweep's cells this run trains, from 1.
+      parts: How many runs share the sweep.
+      max_cells: Most cells that one run may have.
       plan: The cells, to read in the KFP UI; its metadata name the sweep.
 
     Returns:
@@ -42,9 +56,10 @@ def prepare(
     """
     from pathlib import Path
 
-    from ieg_core import parent, sweep
+    from ieg_core import parent, runs, sweep
 
     parent.die_with_parent()
+    root = Path(runs.results_root(results, results_namespace, run))
     request = sweep.SweepRequest(
         dataset=dataset,
         noise_ratios=tuple(noise_ratios),
@@ -56,10 +71,14 @@ def prepare(
         steps=steps,
         settings=tuple(settings),
         accelerator=accelerator,
+        labels=labels,
         data_dir=data_dir,
-        results=results,
+        results=str(root),
     )
     planned = sweep.plan(request)
+    cells = runs.part_of(planned.cells, part, parts, max_cells)
+    runs.write_run(root, run_label, planned.sweep, cells, part, parts)
     plan.metadata["sweep"] = planned.sweep
-    Path(plan.path).write_text("\n".join(f"- `{cell}`" for cell in planned.cells) + "\n")
-    return list(planned.cells)
+    lines = [*planned.notes, "", *(f"- `{cell}`" for cell in cells)]
+    Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
+    return cells

@@ -11,6 +11,8 @@ def report(
     plan: Input[Markdown],
     evaluated: list[str],
     results: str,
+    results_namespace: str,
+    run: str,
     page: Output[HTML],
     table: Output[Markdown],
 ) -> str:
@@ -18,27 +20,28 @@ def report(
 
     Args:
       plan: The plan that `prepare` wrote; its metadata name the sweep.
-      evaluated: The cells, only to run after all of them.
-      results: The results root.
+      evaluated: The cells of this run; the report is about all of the sweep's.
+      results: The results root, a folder or gs://bucket/prefix.
+      results_namespace: Part of the results root that this run works in.
+      run: The run's id.
       page: report.html, for the KFP UI.
       table: results.md, for the KFP UI.
 
     Returns:
-      Which cells did not finish and why; "" if all did.
+      Which cells of this run did not finish and why; "" if all did.
     """
     import shutil
     from pathlib import Path
 
-    from ieg_core import parent
-    from ieg_core.report import load_sweep, write_report
+    from ieg_core import parent, runs
+    from ieg_core.report import shown, write_report
     from ieg_core.results import set_latest
 
     parent.die_with_parent()
     sweep = plan.metadata["sweep"]
-    folder = write_report(Path(results), sweep)
-    set_latest(Path(results), sweep)
+    root = Path(runs.results_root(results, results_namespace, run))
+    folder = write_report(root, sweep)
+    set_latest(root, sweep)
     shutil.copy(folder / "report.html", page.path)
-    shutil.copy(folder / "results.md", table.path)
-    rows = load_sweep(Path(results), sweep).rows
-    lost = [f"{row['cell']}: {row['reason']}" for row in rows if row["status"] != "finished"]
-    return "; ".join(lost)[:4000]
+    Path(table.path).write_text(shown.short_markdown((folder / "results.md").read_text()))
+    return shown.failures(root, sweep, evaluated)

@@ -5,7 +5,7 @@ from components import component
 
 
 @component
-def train(cell: str, data_dir: str, results: str) -> str:
+def train(cell: str, data_dir: str, results: str, results_namespace: str, run: str) -> str:
     """Trains one cell, or returns at once if the results root has it.
 
     A failure is recorded in the cell's folder and costs that cell alone: this task succeeds, or
@@ -14,14 +14,17 @@ def train(cell: str, data_dir: str, results: str) -> str:
     Args:
       cell: The cell's name.
       data_dir: Where the base data sets lie.
-      results: The results root.
+      results: The results root, a folder or gs://bucket/prefix.
+      results_namespace: Part of the results root that this run works in.
+      run: The run's id.
 
     Returns:
       The cell's name.
     """
     from pathlib import Path
 
-    from ieg_core import worker
+    from ieg_core import runs, worker
 
-    worker.run_step("train", cell, Path(results), Path(data_dir))
+    root = Path(runs.results_root(results, results_namespace, run))
+    worker.run_step("train", cell, root, Path(data_dir))
     return cell

@@ -19,12 +19,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = Parser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a pipeline on this machine")
+    run = commands.add_parser("run", help="run a pipeline, on this machine or a cluster")
     run.add_argument("pipeline", choices=["noise_sweep"])
     options.add_arguments(run)
-    compiling = commands.add_parser("compile", help="compile a pipeline to YAML and check it")
-    compiling.add_argument("pipeline", choices=["noise_sweep"])
-    compiling.add_argument("--output", type=Path, required=True)
+    compiling = commands.add_parser("compile", help="write and check the pipeline packages")
+    compiling.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
+    compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
     child = commands.add_parser("child")  # what `run` starts; not for people
     child.add_argument("scratch", type=Path)
     return parser
@@ -38,12 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         if arguments.command == "run":
-            from pipelines import options, run
-
-            return run.run_sweep(options.read(arguments))
+            return _run(arguments)
         if arguments.command == "compile":
-            compile_pipeline(arguments.output)
-            return 0
+            from pipelines.compile import main as compile_packages
+
+            return compile_packages(arguments.site, arguments.output)
         from pipelines import run
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -57,21 +56,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    from pipelines import options
+
+    site = options.cluster_site(arguments)
+    if site is None:
+        from pipelines import run
+
+        return run.run_sweep(options.read(arguments))
+    asked = options.read_cluster(arguments, site)
+    from pipelines.cluster.run import run_sweep
+
+    return run_sweep(asked)
+
+
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def compile_pipeline(output: Path) -> None:
-    """Compiles the noise sweep to YAML, if it has none of KFP's traps in it."""
-    from kfp import compiler
-
-    from pipelines import checks, noise_sweep, profiles
-
-    pipeline = noise_sweep.build(profiles.LOCAL)
-    checks.require_sound(checks.compiled(pipeline), checks.ALL)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(pipeline, str(output))
-    print(output)
 
 
 if __name__ == "__main__":

@@ -228,6 +228,7 @@ ALL: tuple[Check, ...] = (
     artifact_not_written,
 )
 LOCAL: tuple[Check, ...] = (waits_before_retry, ignored_setting)
+CLUSTER: tuple[Check, ...] = ()
 
 
 def _tasks(spec: Spec) -> Iterator[tuple[str, str, Spec]]:

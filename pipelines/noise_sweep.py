@@ -11,7 +11,9 @@ from components.report import report
 from components.train import train
 from components.verdict import verdict
 from ieg_core.settings import DEFAULT_METHODS
-from pipelines.profiles import Profile
+from pipelines.profiles import Profile, place
+
+NAME = "noise-sweep"
 
 
 def build(profile: Profile) -> Any:
@@ -24,9 +26,13 @@ def build(profile: Profile) -> Any:
       The pipeline.
     """
 
-    @dsl.pipeline(name="noise-sweep", description="Methods compared across noise ratios.")
+    @dsl.pipeline(
+        name=NAME,
+        description="Trains image classifiers on noisy labels and compares methods across noise "
+        f"ratios. Profile: {profile.name}.",
+    )
     def noise_sweep(
-        dataset: str = "digits_uniform",
+        dataset: str = profile.dataset,
         noise_ratios: list[float] = [],  # noqa: B006  KFP copies it into the compiled pipeline
         methods: list[str] = list(DEFAULT_METHODS),  # noqa: B006
         seeds: list[int] = [0],  # noqa: B006
@@ -35,8 +41,16 @@ def build(profile: Profile) -> Any:
         steps: int = 0,
         settings: list[str] = [],  # noqa: B006
         accelerator: bool = profile.accelerator,
+        labels: str = "",
         data_dir: str = profile.data_dir,
         results: str = profile.results,
+        results_namespace: str = "",
+        run_label: str = "",
+        part: int = 1,
+        parts: int = 1,
+        schedule: str = "",
+        tolerance: float = -1.0,
+        accepted: str = "",
     ) -> None:
         """Trains and compares methods across noise ratios.
 
@@ -45,49 +59,78 @@ def build(profile: Profile) -> Any:
            a. train
            b. evaluate
         3. report: one table, one page, from the results root
-        4. verdict: fail if a cell failed
+        4. verdict: fail if a cell failed, or a reproduction did
 
         Between the steps travel the cells' names; everything else lies in the results root. Only
         pipeline parameters and the loop's item enter the loop (see `pipelines.checks`).
+
+        Args:
+          dataset: Data set and kind of noise, such as cifar10_asymmetric or digits_uniform_0.4.
+          noise_ratios: Shares of labels made noisy, in [0, 1]. Empty: the data set's usual ones.
+          methods: Methods to compare, such as supervised, mixup, probe_only, l2r, fsr, ieg.
+          seeds: Whole numbers; each repeats every training with other noise and other weights.
+          recipe: Recipe family. Empty: the one for the data set and the device.
+          network: Another network than the recipe's. Empty: the recipe's.
+          steps: Another number of training steps than the recipe's. 0: the recipe's.
+          settings: Overrides for every training, such as optimizer.learning_rate=0.05.
+          accelerator: Whether trainings have GPUs; decides the recipe where none is named.
+          labels: File of the given labels, for a data set such as photos_labels. Empty: none.
+          data_dir: Folder of the base data sets, as the pods see it.
+          results: Results root, a folder as the pods see it, or gs://bucket/prefix.
+          results_namespace: Part of the results root for this run alone; {run} stands for the
+            run's id. Empty: the whole root, where finished trainings are not repeated.
+          run_label: Name under which the run is written down in the results root. Empty: none.
+          part: Which part of the trainings this run does, from 1 to parts.
+          parts: How many runs share the trainings; one does at most 100.
+          schedule: Name of the schedule that starts this run. Empty: none.
+          tolerance: Points of accuracy, in per cent, by which results may differ from the
+            published ones. Negative: they are not compared.
+          accepted: Results root of the last accepted run, to compare with. Empty: none.
         """
-        prepared = _placed(
-            prepare(
-                dataset=dataset,
-                noise_ratios=noise_ratios,
-                methods=methods,
-                seeds=seeds,
-                recipe=recipe,
-                network=network,
-                steps=steps,
-                settings=settings,
-                accelerator=accelerator,
-                data_dir=data_dir,
-                results=results,
-            ),
-            profile,
+        root = {
+            "results": results,
+            "results_namespace": results_namespace,
+            "run": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        }
+        prepared = prepare(
+            dataset=dataset,
+            noise_ratios=noise_ratios,
+            methods=methods,
+            seeds=seeds,
+            recipe=recipe,
+            network=network,
+            steps=steps,
+            settings=settings,
+            accelerator=accelerator,
+            labels=labels,
+            data_dir=data_dir,
+            **root,
+            run_label=run_label,
+            part=part,
+            parts=parts,
+            max_cells=profile.max_cells,
         )
+        place(prepared, "small", profile)
         cells = prepared.outputs["Output"]
         with dsl.ParallelFor(cells, name="cells", parallelism=profile.parallelism or None) as cell:
-            trained = _placed(train(cell=cell, data_dir=data_dir, results=results), profile)
-            evaluated = _placed(
-                evaluate(cell=trained.output, data_dir=data_dir, results=results), profile
-            )
-        reported = _placed(
-            report(
-                plan=prepared.outputs["plan"],
-                evaluated=dsl.Collected(evaluated.outputs["Output"]),
-                results=results,
-            ),
-            profile,
+            trained = train(cell=cell, data_dir=data_dir, **root)
+            place(trained, "train", profile)
+            evaluated = evaluate(cell=trained.output, data_dir=data_dir, **root)
+            place(evaluated, "evaluate", profile)
+        reported = report(
+            plan=prepared.outputs["plan"],
+            evaluated=dsl.Collected(evaluated.outputs["Output"]),
+            **root,
         )
-        _placed(verdict(failures=reported.outputs["Output"]), profile)
+        place(reported, "small", profile)
+        judged = verdict(
+            failures=reported.outputs["Output"],
+            plan=prepared.outputs["plan"],
+            **root,
+            schedule=schedule,
+            tolerance=tolerance,
+            accepted=accepted,
+        )
+        place(judged, "small", profile)
 
     return noise_sweep
-
-
-def _placed(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    # The results root remembers. KFP's cache does not see our code, and to switch it off at
-    # submission does not reach the tasks of a loop.
-    task.set_caching_options(False)
-    task.set_container_image(profile.image)
-    return task

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 from kfp import dsl
+from safetensors.numpy import save
 
 from components.evaluate import evaluate
 from components.prepare import prepare
@@ -10,6 +13,7 @@ from components.report import report
 from components.train import train
 from components.verdict import verdict
 from ieg_core import sweep, worker
+from ieg_core.errors import UserError
 
 CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -30,9 +34,18 @@ def request(results, **changes):
         "settings": ["optimizer.learning_rate=0.05"],
         "accelerator": False,
         "data_dir": "data",
-        "results": str(results),
+        "labels": "",
+        **root(results),
+        "run_label": "",
+        "part": 1,
+        "parts": 1,
+        "max_cells": 100,
     }
     return values | changes
+
+
+def root(results):
+    return {"results": str(results), "results_namespace": "", "run": "1b-2c"}
 
 
 def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
@@ -54,7 +67,10 @@ def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
 
 def test_prepare_agrees_with_the_plan_made_before(tmp_path):
     values = request(tmp_path / "runs")
-    typed = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+    fields = {field.name for field in dataclasses.fields(sweep.SweepRequest)}
+    typed = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in fields
+    }
     planned = sweep.plan(sweep.SweepRequest(**typed | {"seeds": (0, 1)}))
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     assert prepare.python_func(**values, plan=plan) == list(planned.cells)
@@ -65,31 +81,46 @@ def test_prepare_agrees_with_the_plan_made_before(tmp_path):
 def test_train_succeeds_even_where_its_cell_fails(tmp_path, monkeypatch, code):
     calls = []
     monkeypatch.setattr(worker, "run_step", lambda *args: calls.append(args) or code)
-    assert train.python_func(cell=CELL, data_dir="data", results=str(tmp_path)) == CELL
+    assert train.python_func(cell=CELL, data_dir="data", **root(tmp_path)) == CELL
     ((step, cell, results, _),) = calls
     assert (step, cell, results) == ("train", CELL, tmp_path)
 
 
-def test_evaluate_shows_finite_numbers_alone(tmp_path, monkeypatch):
+def run_evaluate(tmp_path):
+    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
+    confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
+    arguments = {"cell": CELL, "data_dir": "data", **root(tmp_path)}
+    assert evaluate.python_func(**arguments, metrics=metrics, confusion=confusion) == CELL
+    return metrics, confusion
+
+
+def finish(folder, counts):
+    row = '{"accuracy_ema_last": 0.9, "loss": NaN, "method": "l2r", "per_class": [1], "ok": true}'
+    (folder / "result.json").write_text(row)
+    (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
+
+
+@pytest.mark.parametrize("num_classes", [2, 100])
+def test_evaluate_shows_finite_numbers_and_the_confusion_matrix(tmp_path, monkeypatch, num_classes):
     folder = tmp_path / "cells" / CELL
     folder.mkdir(parents=True)
-    row = '{"accuracy_ema_last": 0.9, "loss": NaN, "method": "l2r", "per_class": [1, 2]}'
-    monkeypatch.setattr(
-        worker, "run_step", lambda *args: (folder / "result.json").write_text(row) and 0
-    )
-    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
-    arguments = {"cell": CELL, "data_dir": "data", "results": str(tmp_path)}
-    assert evaluate.python_func(**arguments, metrics=metrics) == CELL
+    counts = np.arange(num_classes**2).reshape(num_classes, num_classes)
+    monkeypatch.setattr(worker, "run_step", lambda *args: finish(folder, counts))
+    metrics, confusion = run_evaluate(tmp_path)
     assert metrics.metadata == {"accuracy_ema_last": 0.9}
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics.metadata
+    matrix = confusion.metadata["confusionMatrix"]
+    names = [each["displayName"] for each in matrix["annotationSpecs"]]
+    assert names == [str(label) for label in range(num_classes)]
+    assert [each["row"] for each in matrix["rows"]] == counts.tolist()
+    # What goes into the metadata store: KFP's launcher reads it as strict JSON.
+    assert len(json.dumps(confusion.metadata, allow_nan=False)) < 200_000
 
 
 def test_evaluate_of_a_failed_cell_shows_nothing_and_succeeds(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "run_step", lambda *args: 1)
-    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
-    arguments = {"cell": CELL, "data_dir": "data", "results": str(tmp_path)}
-    assert evaluate.python_func(**arguments, metrics=metrics) == CELL
-    assert metrics.metadata == {}
+    metrics, confusion = run_evaluate(tmp_path)
+    assert (metrics.metadata, confusion.metadata) == ({}, {})
 
 
 @pytest.fixture
@@ -107,9 +138,7 @@ def finished_sweep(tmp_path):
 def run_report(tmp_path, plan, cells):
     page = artifact(dsl.HTML, tmp_path, "page.html")
     table = artifact(dsl.Markdown, tmp_path, "table.md")
-    return report.python_func(
-        plan=plan, evaluated=cells, results=str(tmp_path), page=page, table=table
-    )
+    return report.python_func(plan=plan, evaluated=cells, **root(tmp_path), page=page, table=table)
 
 
 def test_report_names_the_cells_that_did_not_finish(tmp_path, finished_sweep):
@@ -129,7 +158,41 @@ def test_report_of_a_whole_sweep_names_none(tmp_path, finished_sweep):
     assert run_report(tmp_path, plan, cells) == ""
 
 
-def test_the_verdict_fails_where_a_cell_failed():
-    assert verdict.python_func(failures="") == "every cell finished"
+def test_report_names_the_cells_of_its_own_run_alone(tmp_path, finished_sweep):
+    plan, cells, _ = finished_sweep
+    assert run_report(tmp_path, plan, cells[:1]) == ""
+    assert run_report(tmp_path, plan, cells[1:]) == f"{cells[1]}: not run"
+
+
+def test_prepare_lists_the_cells_of_its_part_and_writes_the_run_down(tmp_path):
+    values = request(tmp_path, results_namespace="weekly/{run}", run_label="digits-1", parts=3)
+    listed = []
+    for part in (1, 2, 3):
+        plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+        listed.append(prepare.python_func(**values | {"part": part}, plan=plan))
+    assert [len(cells) for cells in listed] == [3, 3, 2]
+    place = tmp_path / "weekly" / "1b-2c"
+    whole = json.loads((place / "sweeps" / plan.metadata["sweep"] / "plan.json").read_text())
+    assert sorted(whole["cells"]) == sorted(cell for cells in listed for cell in cells)
+    record = json.loads((place / "runs" / "digits-1.json").read_text())
+    assert (record["sweep"], record["cells"], record["part"]) == (whole["sweep"], listed[2], 3)
+
+
+def test_prepare_refuses_more_cells_than_a_run_can_have(tmp_path):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    with pytest.raises(
+        UserError, match="8 cells in one run, at most 3 are possible: start parts=3"
+    ):
+        prepare.python_func(**request(tmp_path, max_cells=3), plan=plan)
+
+
+def run_verdict(tmp_path, failures):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    judged = {"schedule": "", "tolerance": -1.0, "accepted": ""}
+    return verdict.python_func(failures=failures, plan=plan, **root(tmp_path), **judged)
+
+
+def test_the_verdict_fails_where_a_cell_failed(tmp_path):
+    assert run_verdict(tmp_path, "") == "every cell finished"
     with pytest.raises(RuntimeError, match="cells did not finish: a: why"):
-        verdict.python_func(failures="a: why")
+        run_verdict(tmp_path, "a: why")

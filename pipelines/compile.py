@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compiles the noise sweep into packages that can be uploaded in the KFP UI, one a profile."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+
+from components import IMAGE
+from ieg_core.errors import UserError
+from pipelines import checks, noise_sweep, profiles
+from pipelines import site as sites
+from pipelines.profiles import Profile
+from pipelines.site import ROOT, Site
+
+
+def main(site: str, output: Path) -> int:
+    """Runs `python -m pipelines compile`; returns the exit code."""
+    for path in write_packages(all_profiles(sites.load(site or None)), output):
+        print(path)
+    return 0
+
+
+def all_profiles(site: Site) -> list[Profile]:
+    """Returns every profile at a site, with the image that the packages name."""
+    image = site.image or image_of_revision()
+    local = replace(profiles.LOCAL, image=image)
+    return [local, profiles.cpu(site, image), profiles.gpu(site, image)]
+
+
+def image_of_revision() -> str:
+    """Returns the image that `make image` builds from this checkout: its tag is the revision.
+
+    Raises:
+      UserError: There is no checkout to take a revision from.
+    """
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*"]
+    try:
+        answer = subprocess.run(
+            [*command, "--dirty=-dirty"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        raise UserError(
+            "this folder is no git checkout, so that no revision can tag the image: "
+            "expected `image` in the site file"
+        ) from None
+    return f"{IMAGE.partition(':')[0]}:{answer.stdout.strip()}"
+
+
+def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Compiles the noise sweep for a place, if it has none of KFP's traps in it.
+
+    Args:
+      profile: The place.
+
+    Returns:
+      The pipeline's specification and its platform part, empty without one.
+
+    Raises:
+      ValueError: The compiled pipeline would go wrong.
+    """
+    pipeline = noise_sweep.build(profile)
+    where = checks.CLUSTER if profile.placements else checks.LOCAL
+    checks.require_sound(checks.compiled(pipeline), checks.ALL + where)
+    return (
+        json_format.MessageToDict(pipeline.pipeline_spec),
+        json_format.MessageToDict(pipeline.platform_spec),
+    )
+
+
+def write_packages(chosen: Sequence[Profile], folder: Path) -> list[Path]:
+    """Writes the package of each profile: the same bytes whenever the same is compiled.
+
+    Args:
+      chosen: The profiles.
+      folder: Where to write.
+
+    Returns:
+      The files, in the profiles' order.
+
+    Raises:
+      ValueError: A compiled pipeline would go wrong.
+    """
+    texts = {}
+    for profile in chosen:
+        documents = [document for document in package(profile) if document]
+        texts[profile.name] = yaml.safe_dump_all(documents, sort_keys=True, allow_unicode=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, text in texts.items():
+        path = folder / f"noise_sweep-{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths
