@@ -2,7 +2,7 @@
 """The results root: one folder a cell, named by all that decides its outcome.
 
 <root>/overlays/<overlay>/       prepared data (ieg_core.data)
-<root>/cells/<cell>/             config.json, checkpoint/, progress.json, curves.json,
+<root>/cells/<cell>/             config.json, claims/, checkpoint/, progress.json, curves.json,
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
@@ -31,7 +31,10 @@ OUTCOME_FREE = (
     "bench.py",
     "doctor.py",
     "estimate.py",
+    "heartbeat.py",
+    "mirror.py",
     "model_file.py",
+    "ownership.py",
     "parent.py",
     "predict.py",
     "published.py",
@@ -41,6 +44,7 @@ OUTCOME_FREE = (
     "results.py",
     "runs.py",
     "slots.py",
+    "storage.py",
     "sweep.py",
     "worker.py",
 )

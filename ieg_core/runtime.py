@@ -1,13 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process must set before it imports a deep-learning framework."""
 
+import math
 import os
-from collections.abc import MutableMapping
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
 
 from ieg_core.errors import UserError, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
+CHECKPOINT_SECONDS = "IEG_CHECKPOINT_SECONDS"
+REQUIRE_GPU = "IEG_REQUIRE_GPU"
+
+
+def checkpoint_seconds(environ: Mapping[str, str] = os.environ) -> float:
+    """Returns the time between two checkpoints that the environment asks for; by default 30 s.
+
+    Raises:
+      UserError: It is no number of seconds.
+    """
+    text = environ.get(CHECKPOINT_SECONDS) or "30"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{CHECKPOINT_SECONDS} must be a number of seconds from 0, got {text!r}")
+    return seconds
+
+
+def is_gpu_required(environ: Mapping[str, str] = os.environ) -> bool:
+    """Returns whether this process was promised a GPU and must not compute without one."""
+    return environ.get(REQUIRE_GPU, "") not in ("", "0")
 
 
 @dataclass(frozen=True)
@@ -19,13 +43,14 @@ class Runtime:
         bits, so a checkpoint stores it and a resumed run uses it again.
       num_replicas: Devices that share each batch. Stored in the checkpoint for the same reason.
       steps_per_execution: Steps of one compiled call, between two visits to the host.
-      checkpoint_seconds: Time between two checkpoints, at most, plus one call.
+      checkpoint_seconds: Time between two checkpoints, at most, plus one call; by default what
+        IEG_CHECKPOINT_SECONDS says.
     """
 
     threads: int = 1
     num_replicas: int = 1
     steps_per_execution: int = 25
-    checkpoint_seconds: float = 30.0
+    checkpoint_seconds: float = field(default_factory=checkpoint_seconds)
 
     def __post_init__(self) -> None:
         for name in ("threads", "num_replicas", "steps_per_execution"):

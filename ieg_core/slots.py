@@ -106,11 +106,27 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     return asked
 
 
+def driver_version() -> str:
+    """Returns the version of NVIDIA's driver; "" where there is none."""
+    return (_nvidia_smi("driver_version") or ("",))[0]
+
+
 def _installed_gpus() -> tuple[str, ...]:
-    if shutil.which("nvidia-smi") is None:
+    return _nvidia_smi("index")
+
+
+def _nvidia_smi(field: str) -> tuple[str, ...]:
+    """Returns what nvidia-smi says of each GPU; empty where there is no such program, or no GPU."""
+    # Some clusters mount the driver's programs there and leave PATH alone.
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/nvidia/bin"])
+    program = shutil.which("nvidia-smi", path=places)
+    if program is None:
         return ()
-    query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    query = [program, f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
     return tuple(answer.stdout.split()) if answer.returncode == 0 else ()
 
 

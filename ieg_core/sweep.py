@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ieg_core import network_names, recipes, results
+from ieg_core import network_names, ownership, recipes, results
 from ieg_core.config import Config, ImagesConfig, from_dict, override, settable_keys, to_dict
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
@@ -24,6 +24,7 @@ from ieg_core.data.given import GivenLabels, check_labels_file, open_given
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
+from ieg_core.heartbeat import beating
 from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.runtime import Runtime, chosen_backend, set_environment
 from ieg_core.settings import DEFAULT_METHODS, METHODS, FSRSettings, method_facts
@@ -313,20 +314,22 @@ def train_cell(
     Raises:
       UserError, DivergedError, or whatever went wrong; failure.json says it too.
       CellBusyError: Another process trains it.
+      SupersededError: Another machine has taken it over: no failure of the cell.
     """
     folder = results.cell_folder(root, cell)
     if is_finished(root, cell) or (folder / "training.json").exists():
         return
-    with results.cell_lock(folder), _recorded(folder, "training"):
+    with ownership.owned(folder) as claim, _recorded(claim, "training"):
         from ieg_core.training import checkpoint
 
         done = checkpoint.read_progress(folder)
         if done is not None:
             runtime = replace(runtime, threads=done.threads, num_replicas=done.num_replicas)
-        set_environment(runtime)
-        from ieg_core.training.cell import train_here
+        with beating(claim, "starting", done.step if done else 0) as show:
+            set_environment(runtime)
+            from ieg_core.training.cell import train_here
 
-        train_here(root, cell, data_dir, runtime, watch)
+            train_here(root, claim, data_dir, runtime, watch, show)
 
 
 def evaluate_cell(
@@ -343,24 +346,33 @@ def evaluate_cell(
     Raises:
       UserError: The cell is not trained yet; failure.json keeps an older reason.
       CellBusyError: Another process works on it.
+      SupersededError: Another machine has taken it over.
     """
     folder = results.cell_folder(root, cell)
     if is_finished(root, cell) and not again:
         return results.read_json(folder / "result.json")
-    with results.cell_lock(folder), _recorded(folder, "evaluating"):
+    with (
+        ownership.owned(folder) as claim,
+        _recorded(claim, "evaluating"),
+        beating(claim, "evaluating") as show,
+    ):
         set_environment(runtime)
         from ieg_core.training.cell import evaluate_here
 
-        return evaluate_here(root, cell, data_dir, runtime)
+        return evaluate_here(root, claim, data_dir, runtime, show)
 
 
 @contextlib.contextmanager
-def _recorded(folder: Path, phase: str) -> Iterator[None]:
-    """Clears failure.json on entry and writes it when the body fails."""
+def _recorded(claim: ownership.Claim, phase: str) -> Iterator[None]:
+    """Clears failure.json on entry and writes it when the body fails, as long as it may."""
+    folder = claim.folder
     (folder / "failure.json").unlink(missing_ok=True)
     try:
         yield
+    except ownership.SupersededError:
+        raise
     except Exception as error:
+        ownership.require_current(claim)
         plain = isinstance(error, UserError | DivergedError)
         progress = results.read_json(folder / "progress.json") or {}
         failure = {

@@ -4,6 +4,13 @@
 `run_step` is what a KFP component and the command line call: it takes a slot of the machine, starts
 `python -m ieg_core.worker`, copies its output to the cell's log.txt, and where it dies without a
 word (killed, out of memory) writes down why. Only the child imports a deep-learning framework.
+
+In a pod there are two ways to die. If the pod is killed (pre-empted, evicted, its node lost, the
+container out of memory as one), then so is the process that calls `run_step`, with nothing written
+down: the task has failed, and the cluster's retry goes on from the checkpoint. If the child alone
+is killed, or ends with an error, the same would happen again: the failure is recorded and costs
+this cell only, for a failed task would stop the whole run's report. Nobody handles SIGTERM: the
+checkpoints are the guarantee, and a moment's notice is not enough to write one.
 """
 
 import contextlib
@@ -17,15 +24,15 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from ieg_core import parent, slots
+from ieg_core import ownership, parent, slots
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.results import CellBusyError, cell_folder, read_json, write_json_atomic
-from ieg_core.runtime import Runtime
+from ieg_core.runtime import Runtime, is_gpu_required
 
 STEPS = ("train", "evaluate")
 BUSY_SECONDS = 1.0
 LOG_LINES = 40
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED = 1, 2, 3
+EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_SUPERSEDED = 1, 2, 3, 4
 
 
 def run_step(
@@ -51,8 +58,8 @@ def run_step(
       echo: Whether to print the worker's output too.
 
     Returns:
-      0; or the worker's exit code: 1 failed, 2 a mistake in what was asked for, 3 diverged,
-      negative for the signal that killed it.
+      0; or the worker's exit code: 1 failed, 2 a mistake in what was asked for, 3 diverged, 4
+      another machine has taken the cell over, negative for the signal that killed it.
     """
     parent.die_with_parent()
     folder = cell_folder(results, cell)
@@ -61,17 +68,20 @@ def run_step(
         return 0
     if step == "evaluate" and failure.exists():
         return EXIT_FAILED
-    failure.unlink(missing_ok=True)
+    if not ownership.is_live_elsewhere(folder):
+        failure.unlink(missing_ok=True)
     if step == "train" and (folder / "training.json").exists():
         return 0
     with contextlib.nullcontext(slot) if slot else _slot() as share:
         _tell(folder, {"train": "starting", "evaluate": "evaluating"}[step])
         numbers = [str(share.threads), str(share.num_replicas)]
         command = [sys.executable, "-m", "ieg_core.worker", step, cell, str(results), str(data_dir)]
-        environment = os.environ | parent.children_environment() | share.env
+        environment = os.environ | parent.children_environment()
+        if share.gpus or not is_gpu_required():  # without nvidia-smi the framework may see one
+            environment |= share.env
         environment["PYTHONUNBUFFERED"] = "1"  # or a killed worker's last words are lost
-        code = _run(command + numbers, environment, folder / "log.txt", echo)
-    if code and not failure.exists():
+        code, pid = _run(command + numbers, environment, folder / "log.txt", echo)
+    if code not in (0, EXIT_SUPERSEDED) and not failure.exists() and ownership.end_of(folder, pid):
         _record_failure(folder, step, code)
     return code
 
@@ -93,7 +103,9 @@ def finite_numbers(results: Path, cell: str) -> dict[str, float]:
 
 
 def _tell(folder: Path, phase: str) -> None:
-    """Shows the cell as running while its process still imports a framework."""
+    """Shows the cell as running while its process still starts, unless another machine has it."""
+    if ownership.is_live_elsewhere(folder):
+        return
     progress = read_json(folder / "progress.json") or {}
     write_json_atomic(
         folder / "progress.json", {**progress, "phase": phase, "updated": time.time()}
@@ -111,7 +123,8 @@ def _slot() -> Iterator[slots.Slot]:
         yield slots.Slot(slots.usable_cores(), slots.find_gpus("auto"))
 
 
-def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> int:
+def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> tuple[int, int]:
+    """Runs a process to its end; returns its exit code and its id."""
     with (
         log.open("a", encoding="utf-8") as file,
         subprocess.Popen(
@@ -132,7 +145,7 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
             file.flush()
             if echo:
                 print(line, end="", flush=True)
-    return process.returncode
+    return process.returncode, process.pid
 
 
 def _record_failure(folder: Path, step: str, code: int) -> None:
@@ -162,14 +175,17 @@ def main(arguments: list[str]) -> int:
     from ieg_core import sweep
 
     step, cell, results, data_dir, threads, num_replicas = arguments
-    runtime = Runtime(threads=int(threads), num_replicas=int(num_replicas))
     work = sweep.train_cell if step == "train" else sweep.evaluate_cell
     while True:
         try:
+            runtime = Runtime(threads=int(threads), num_replicas=int(num_replicas))
             work(cell, Path(results), Path(data_dir), runtime)
         except CellBusyError:
             # Another sweep shares this cell: wait for its result.
             time.sleep(BUSY_SECONDS)
+        except ownership.SupersededError as error:
+            print(f"ieg: {error}")
+            return EXIT_SUPERSEDED
         except UserError as error:
             print(f"ieg: error: {error}")
             return EXIT_USER_ERROR

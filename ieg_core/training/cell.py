@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ieg_core import backend, models
+from ieg_core import backend, models, slots
 from ieg_core.config import Config, from_dict
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import UserError
 from ieg_core.methods import METHODS
+from ieg_core.ownership import Claim, require_current
 from ieg_core.results import (
     cell_folder,
     overlays_folder,
@@ -24,7 +25,7 @@ from ieg_core.results import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from ieg_core.runtime import Runtime
+from ieg_core.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
 from ieg_core.training import checkpoint, history
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure
 from ieg_core.training.export import export_model
@@ -33,6 +34,9 @@ from ieg_core.training.step import initial_state
 from ieg_core.training.tensorboard import open_scalars
 
 TELL_SECONDS = 1.0
+
+Tell = Callable[..., None]
+"""Writes progress.json, see `ieg_core.heartbeat.beating`."""
 
 
 def open_cell(root: Path, cell: str, data_dir: Path) -> tuple[Any, Config, Overlay, Source]:
@@ -53,32 +57,38 @@ def open_cell(root: Path, cell: str, data_dir: Path) -> tuple[Any, Config, Overl
     return record, config, overlay, source
 
 
-def write_progress(folder: Path, phase: str, moment: Moment | None, num_steps: int) -> None:
-    """Tells those who watch how far a cell is."""
-    write_json_atomic(
-        folder / "progress.json",
-        {
-            "phase": phase,
-            "step": moment.step if moment else 0,
-            "num_steps": moment.num_steps if moment else num_steps,
-            "steps_per_second": moment.steps_per_second if moment else 0.0,
-            "accuracy_ema": moment.accuracy_ema if moment else None,
-            "updated": time.time(),
-        },
-    )
+def require_promised_gpu() -> None:
+    """Does nothing where no GPU was promised, or one is there.
+
+    Raises:
+      UserError: The framework sees none: on the CPU the cell would take days and cost as much.
+    """
+    if is_gpu_required() and not backend.accelerators():
+        driver = slots.driver_version()
+        raise UserError(
+            f"{REQUIRE_GPU} is set, but {chosen_backend()} sees no GPU (nvidia-smi: "
+            f"{f'driver {driver}' if driver else 'no driver found'}): check the task's GPU "
+            "request, the node's driver and that the image is the one for GPUs"
+        )
 
 
 def train_here(
-    root: Path, cell: str, data_dir: Path, runtime: Runtime, watch: Callable[[Moment], None]
+    root: Path,
+    claim: Claim,
+    data_dir: Path,
+    runtime: Runtime,
+    watch: Callable[[Moment], None],
+    show: Tell,
 ) -> Mapping[str, Any]:
     """Trains a cell in this process, evaluates it, and writes all its files, result.json last.
 
     Args:
       root: The results root.
-      cell: The cell's name.
+      claim: This attempt at the cell.
       data_dir: Where base data sets lie.
       runtime: How to compute it.
       watch: Called with every moment that the loop tells.
+      show: Writes progress.json.
 
     Returns:
       The cell's row of the results table, as result.json holds it.
@@ -86,12 +96,16 @@ def train_here(
     Raises:
       UserError: See `open_cell` and `training.loop.train`.
       DivergedError: A loss term is not finite.
+      SupersededError: A later attempt has taken the cell over.
     """
-    folder = cell_folder(root, cell)
+    folder, cell = claim.folder, claim.folder.name
     began = time.monotonic()
     record, config, overlay, source = open_cell(root, cell, data_dir)
     backend.start(runtime)
-    write_progress(folder, "starting", None, record["num_steps"])
+    require_promised_gpu()
+    has_gpu = backend.accelerators() > 0
+    gpu = backend.device_description() if has_gpu else ""
+    show(gpu=gpu, num_steps=record["num_steps"])
     told = 0.0
     with open_scalars(folder / "tensorboard") as append_scalars:
 
@@ -100,11 +114,18 @@ def train_here(
             watch(moment)
             append_scalars(moment.curves)
             if time.monotonic() - told >= TELL_SECONDS or moment.step == moment.num_steps:
-                write_progress(folder, "training", moment, moment.num_steps)
+                show(
+                    phase="training",
+                    step=moment.step,
+                    num_steps=moment.num_steps,
+                    steps_per_second=moment.steps_per_second,
+                    accuracy_ema=moment.accuracy_ema,
+                )
                 write_json_atomic(folder / "curves.json", moment.curves)
                 told = time.monotonic()
 
-        trained = train(config, overlay, source, folder, cell, runtime, tell)
+        trained = train(config, overlay, source, claim, cell, runtime, tell)
+    require_current(claim)
     export_model(folder / "model.keras", config, overlay, trained.state)
     training = {
         "steps": record["num_steps"],
@@ -112,21 +133,25 @@ def train_here(
         "steps_per_second": trained.steps_per_second,
         "total_seconds": trained.earlier_seconds + time.monotonic() - began,
         "device": trained.device,
+        "driver": slots.driver_version() if has_gpu else "",
         "threads": runtime.threads,
         "num_replicas": runtime.num_replicas,
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
+    require_current(claim)
     write_json_atomic(folder / "training.json", training)
     if len(trained.history) > 1:
         write_bytes_atomic(folder / "examples.safetensors", save(dict(trained.history)))
     # The state is still on the device: to evaluate it in a process of its own would cost more
     # than a short training's overhead is allowed to.
     return _write_result(
-        folder, record, training, trained.curves, trained.evaluation, trained.evaluation_ema
+        claim, record, training, trained.curves, trained.evaluation, trained.evaluation_ema
     )
 
 
-def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Mapping[str, Any]:
+def evaluate_here(
+    root: Path, claim: Claim, data_dir: Path, runtime: Runtime, show: Tell
+) -> Mapping[str, Any]:
     """Evaluates a trained cell anew from its checkpoint; writes matrices and result.json.
 
     Returns:
@@ -134,14 +159,15 @@ def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Ma
 
     Raises:
       UserError: The cell is not trained yet, or see `open_cell`.
+      SupersededError: A later attempt has taken the cell over.
     """
-    folder = cell_folder(root, cell)
+    folder, cell = claim.folder, claim.folder.name
     record, config, overlay, source = open_cell(root, cell, data_dir)
     training = read_json(folder / "training.json")
     if training is None:
         raise UserError(f"{cell} is not trained to the end yet: run ieg train, or make sweep")
     backend.start(dataclasses.replace(runtime, num_replicas=1))
-    write_progress(folder, "evaluating", None, record["num_steps"])
+    show(step=training["steps"], num_steps=record["num_steps"])
     model = models.build(config.network, overlay.num_classes, overlay.image_shape)
     template = initial_state(model, METHODS[config.method], config, overlay)
     template["history"] = history.start(METHODS[config.method], overlay)
@@ -152,11 +178,11 @@ def evaluate_here(root: Path, cell: str, data_dir: Path, runtime: Runtime) -> Ma
         measure(predict(state[key], state["stats"], images), overlay.test_labels)
         for key in ("params", "ema")
     )
-    return _write_result(folder, record, training, progress.curves, raw, averaged)
+    return _write_result(claim, record, training, progress.curves, raw, averaged)
 
 
 def _write_result(
-    folder: Path,
+    claim: Claim,
     record: Mapping[str, Any],
     training: Mapping[str, Any],
     curves: Mapping[str, Any],
@@ -164,9 +190,11 @@ def _write_result(
     averaged: Evaluation,
 ) -> Mapping[str, Any]:
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
-    write_bytes_atomic(folder / "matrices.safetensors", save(matrices))
+    require_current(claim)
+    write_bytes_atomic(claim.folder / "matrices.safetensors", save(matrices))
     row = _row(record, training, curves, raw, averaged)
-    write_json_atomic(folder / "result.json", row)
+    require_current(claim)
+    write_json_atomic(claim.folder / "result.json", row)
     return row
 
 
@@ -197,5 +225,6 @@ def _row(
             "per_class_accuracy_ema_last": averaged.per_class,
         }
         | {name: training[name] for name in cost}
+        | {"driver": training.get("driver", "")}  # older ones do not say
         | {"status": "finished", "reason": "", "run_directory": f"cells/{record['cell']}"}
     )

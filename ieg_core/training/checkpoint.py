@@ -2,10 +2,14 @@
 """Checkpoints: one safetensors file with the whole state, and what the host knows in its header.
 
 The file is written under a temporary name, flushed and renamed, so that a kill at any moment leaves
-the old checkpoint or the new one. Nothing in it is executed when it is read.
+the old checkpoint or the new one. Each attempt at a cell writes a file of its own number, and the
+highest number counts, so that an attempt thought dead cannot write over its successor's. Nothing
+in a checkpoint is executed when it is read.
 """
 
+import contextlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ieg_core.errors import UserError
+from ieg_core.ownership import Claim, numbers, require_current
 from ieg_core.results import write_bytes_atomic
 
 Tree = Any
@@ -43,47 +48,59 @@ class Progress:
     curves: dict[str, list[dict[str, float]]]
 
 
-def checkpoint_path(folder: Path) -> Path:
-    """Returns where a cell's checkpoint lies."""
-    return folder / "checkpoint" / "last.safetensors"
+def checkpoint_path(folder: Path, attempt: int) -> Path:
+    """Returns where an attempt's checkpoint lies."""
+    return folder / "checkpoint" / f"{attempt:06d}.safetensors"
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Tree], progress: Progress) -> None:
-    """Writes a checkpoint.
+def saved_attempts(folder: Path) -> list[int]:
+    """Returns the attempts that a cell has checkpoints of, the latest first."""
+    try:
+        return numbers(os.listdir(folder / "checkpoint"), ".safetensors")
+    except FileNotFoundError:
+        return []
+
+
+def save_checkpoint(claim: Claim, state: Mapping[str, Tree], progress: Progress) -> None:
+    """Writes an attempt's checkpoint, then deletes those of earlier attempts.
 
     Args:
-      folder: The cell's folder.
+      claim: The attempt, which says where.
       state: Lists and dictionaries of numpy arrays.
       progress: Goes into the file's header.
 
     Raises:
+      SupersededError: There is a later attempt; nothing is written.
       UserError: The folder cannot be written, or the disk is full.
     """
     header = json.dumps({"format": FORMAT, **asdict(progress)}, allow_nan=False)
-    write_bytes_atomic(checkpoint_path(folder), save(_flatten(state), {"ieg": header}))
+    data = save(_flatten(state), {"ieg": header})
+    require_current(claim)
+    write_bytes_atomic(checkpoint_path(claim.folder, claim.attempt), data)
+    for attempt in saved_attempts(claim.folder):
+        if attempt < claim.attempt:
+            with contextlib.suppress(OSError):
+                checkpoint_path(claim.folder, attempt).unlink()
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Reads a checkpoint's header; None where there is no checkpoint.
+    """Reads the header of the latest checkpoint that can be read; None where there is none.
 
     Raises:
-      UserError: The file is damaged or of another format.
+      UserError: There are checkpoints, and all are damaged or of another format.
     """
-    path = checkpoint_path(folder)
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("ieg", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise _damaged(path, str(error)) from error
-    if header.pop("format", None) != FORMAT:
-        raise _damaged(path, f"expected format {FORMAT}")
-    return Progress(**header)
+    found = _latest(folder)
+    return found[1] if found else None
+
+
+def describe_latest(folder: Path) -> str:
+    """Says which checkpoint a cell would go on from: "step 75, <path>", or "none"."""
+    found = _latest(folder)
+    return f"step {found[1].step}, {found[0]}" if found else "none"
 
 
 def load_checkpoint(folder: Path, cell: str, template: Mapping[str, Tree]) -> tuple[Any, Progress]:
-    """Reads a checkpoint into the shape of a template.
+    """Reads the latest checkpoint that can be read into the shape of a template.
 
     Args:
       folder: The cell's folder.
@@ -96,25 +113,55 @@ def load_checkpoint(folder: Path, cell: str, template: Mapping[str, Tree]) -> tu
     Raises:
       UserError: There is none, it is damaged, or it belongs to another configuration.
     """
-    path = checkpoint_path(folder)
-    progress = read_progress(folder)
-    if progress is None:
-        raise UserError(f"{folder} has no checkpoint: train it first")
-    if progress.cell != cell:
-        raise UserError(
-            f"{path} belongs to {progress.cell}, not to {cell}: it was made with another "
-            "configuration; choose another folder or delete it to start anew"
-        )
     expected = _flatten(template)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
-    shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-    if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
-        raise _damaged(path, "its tensors are not this network's")
-    return _unflatten(template, arrays, ""), progress
+    while found := _latest(folder):
+        path, progress = found
+        if progress.cell != cell:
+            raise UserError(
+                f"{path} belongs to {progress.cell}, not to {cell}: it was made with another "
+                "configuration; choose another folder or delete it to start anew"
+            )
+        try:
+            with safe_open(path, framework="numpy") as file:
+                header = _parse((file.metadata() or {}).get("ieg", "{}"))
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            continue  # the next attempt has saved its own and deleted this one
+        except SafetensorError as error:
+            raise _damaged(path, str(error)) from error
+        shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
+            raise _damaged(path, "its tensors are not this network's")
+        return _unflatten(template, arrays, ""), header
+    raise UserError(f"{folder} has no checkpoint: train it first")
+
+
+def _latest(folder: Path) -> tuple[Path, Progress] | None:
+    """Finds the latest readable checkpoint and reads its header.
+
+    Raises:
+      UserError: There are checkpoints, and none can be read.
+    """
+    damaged = None
+    for attempt in saved_attempts(folder):
+        path = checkpoint_path(folder, attempt)
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return path, _parse((file.metadata() or {}).get("ieg", "{}"))
+        except FileNotFoundError:
+            return _latest(folder)
+        except (SafetensorError, ValueError, TypeError) as error:
+            damaged = damaged or _damaged(path, str(error))
+    if damaged:
+        raise damaged
+    return None
+
+
+def _parse(text: str) -> Progress:
+    header = json.loads(text)
+    if header.pop("format", None) != FORMAT:
+        raise ValueError(f"expected format {FORMAT}")
+    return Progress(**header)
 
 
 def _damaged(path: Path, reason: str) -> UserError:

@@ -26,6 +26,7 @@ from ieg_core.data.source import Source
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.methods import METHODS
+from ieg_core.ownership import Claim
 from ieg_core.runtime import Runtime
 from ieg_core.training import checkpoint, draws, history
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
@@ -92,7 +93,7 @@ def train(
     config: Config,
     overlay: Overlay,
     source: Source,
-    folder: Path,
+    claim: Claim,
     cell: str,
     runtime: Runtime,
     tell: Callable[[Moment], None],
@@ -103,7 +104,7 @@ def train(
       config: What to train.
       overlay: The prepared data set.
       source: The images under it.
-      folder: The cell's folder, for checkpoints.
+      claim: The attempt, for checkpoints; it says the cell's folder.
       cell: The cell's name, stored in them.
       runtime: Threads, replicas, steps a call, time between checkpoints.
       tell: Called after each call.
@@ -115,7 +116,9 @@ def train(
       UserError: The batch does not fit the replicas, the folder cannot be written, a damaged or
         foreign checkpoint.
       DivergedError: A loss term is not finite.
+      SupersededError: A later attempt has taken the cell over.
     """
+    folder = claim.folder
     if config.batch_size % runtime.num_replicas:
         raise UserError(
             f"a batch of {config.batch_size} cannot be shared evenly by {runtime.num_replicas} "
@@ -173,7 +176,7 @@ def train(
     def save(step: int) -> None:
         seconds = progress.train_seconds + time.monotonic() - began
         done = dataclasses.replace(progress, step=step, train_seconds=seconds, curves=curves)
-        checkpoint.save_checkpoint(folder, {**backend.fetch(state), "history": sums}, done)
+        checkpoint.save_checkpoint(claim, {**backend.fetch(state), "history": sums}, done)
 
     began = saved = time.monotonic()
     steady_steps, steady_seconds = 0, 0.0
@@ -281,8 +284,7 @@ def _require_finite(metrics: Mapping[str, np.ndarray], first: int, folder: Path)
         return
     index = int(bad.argmax())
     terms = ", ".join(f"{name} = {values[index]:g}" for name, values in sorted(metrics.items()))
-    progress = checkpoint.read_progress(folder)
-    good = f"step {progress.step}, {checkpoint.checkpoint_path(folder)}" if progress else "none"
+    good = checkpoint.describe_latest(folder)
     raise DivergedError(
         f"the loss is not finite at step {first + index} ({terms}); last good checkpoint: {good}; "
         "lower optimizer.learning_rate"

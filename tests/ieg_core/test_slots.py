@@ -151,3 +151,29 @@ def test_a_released_slot_can_be_taken_again(tmp_path):
 def test_no_slots_is_an_error_and_not_an_endless_wait(tmp_path):
     with pytest.raises(FileNotFoundError, match="no slots"), slots.acquire(tmp_path):
         pass
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts a shell script in the place of nvidia-smi."""
+
+    def write(script: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+    return write
+
+
+def test_the_drivers_version_is_asked_of_nvidia_smi(nvidia_smi):
+    nvidia_smi('[ "$1" = --query-gpu=driver_version ] && echo 550.54.15 && echo 550.54.15')
+    assert slots.driver_version() == "550.54.15"
+    nvidia_smi("echo 'Failed to initialize NVML'; exit 9")
+    assert slots.driver_version() == ""
+
+
+def test_without_a_driver_its_version_is_empty(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
+    assert slots.driver_version() == ""
+    assert slots.find_gpus("auto", {}) == ()

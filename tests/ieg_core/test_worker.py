@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ieg_core import slots, sweep, worker
+from ieg_core import ownership, slots, sweep, worker
 from ieg_core.errors import DivergedError, UserError
+from ieg_core.ownership import SupersededError
 from ieg_core.results import CellBusyError
 
 CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
@@ -101,6 +102,52 @@ def test_the_cell_shows_as_starting_before_the_framework_is_imported(tmp_path, f
     assert shown["updated"] > time.time() - 60
 
 
+def taken_over(folder, attempt=1):
+    record = ownership.new_record() | {"machine": "other", "host": "pod-7"}
+    path = ownership.claim_path(folder, attempt)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_a_superseded_child_is_no_failure_of_the_cell(tmp_path, folder, interpreter):
+    interpreter("echo 'ieg: attempt 1 stops'; exit 4")
+    assert run(tmp_path) == worker.EXIT_SUPERSEDED
+    assert not (folder / "failure.json").exists()
+
+
+def test_a_child_that_dies_when_another_machine_has_its_cell_is_no_failure_of_it(
+    tmp_path, folder, interpreter
+):
+    taken_over(folder)
+    (folder / "failure.json").write_text("{}")
+    interpreter("kill -9 $$")
+    assert run(tmp_path) == -9
+    assert (folder / "failure.json").read_text() == "{}"
+    (folder / "failure.json").unlink()
+    assert run(tmp_path) == -9
+    assert not (folder / "failure.json").exists()
+
+
+def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
+    taken_over(folder)
+    said = {"attempt": 1, "phase": "training", "updated": time.time() - 60}
+    (folder / "progress.json").write_text(json.dumps(said))
+    interpreter("exit 0")
+    run(tmp_path)
+    assert json.loads((folder / "progress.json").read_text()) == said
+
+
+def test_a_promised_gpu_stays_visible_where_nvidia_smi_is_missing(
+    tmp_path, folder, interpreter, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all of them")
+    interpreter('echo "[$CUDA_VISIBLE_DEVICES]"')
+    run(tmp_path, slot=slots.Slot(1))
+    monkeypatch.setenv("IEG_REQUIRE_GPU", "1")
+    run(tmp_path, slot=slots.Slot(1))
+    assert (folder / "log.txt").read_text().split("\n")[:2] == ["[]", "[all of them]"]
+
+
 @pytest.mark.parametrize("step", worker.STEPS)
 def test_a_finished_cell_starts_nothing(tmp_path, folder, interpreter, step):
     (folder / "result.json").write_text("{}")
@@ -136,6 +183,7 @@ def test_a_failed_cell_is_trained_again_and_not_evaluated(tmp_path, folder, inte
         (UserError("no such data"), worker.EXIT_USER_ERROR, "ieg: error: no such data"),
         (DivergedError("loss is NaN"), worker.EXIT_DIVERGED, "ieg: diverged: loss is NaN"),
         (RuntimeError("a bug"), worker.EXIT_FAILED, "RuntimeError: a bug"),
+        (SupersededError("attempt 1 stops"), worker.EXIT_SUPERSEDED, "ieg: attempt 1 stops"),
     ],
 )
 def test_the_child_ends_with_a_code_that_tells_what_happened(

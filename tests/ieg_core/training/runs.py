@@ -14,6 +14,7 @@ import numpy as np
 from ieg_core import recipes
 from ieg_core.config import override
 from ieg_core.data import open_source, prepare_overlay
+from ieg_core.ownership import owned
 from ieg_core.runtime import Runtime, set_environment
 from ieg_core.spec import parse
 
@@ -56,7 +57,8 @@ def main(out: str, methods: list[str]) -> None:
                     raise InterruptedRunError
 
             def run(name, tell=lambda moment: None, overlay=overlay, config=config):
-                return train(config, overlay, source, folder / name, "cell", RUNTIME, tell)
+                with owned(folder / name) as claim:
+                    return train(config, overlay, source, claim, "cell", RUNTIME, tell)
 
             def keep(name, trained, method=method):
                 for part in ("params", "momentum", "ema", "stats"):

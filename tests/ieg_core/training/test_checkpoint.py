@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.ownership import Claim, SupersededError, take
 from ieg_core.training.checkpoint import (
     Progress,
     checkpoint_path,
+    describe_latest,
     load_checkpoint,
     read_progress,
     save_checkpoint,
+    saved_attempts,
 )
 
 PROGRESS = Progress(
@@ -32,40 +35,88 @@ def state() -> dict:
     }
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, state):
-    save_checkpoint(tmp_path, state, PROGRESS)
+@pytest.fixture
+def claim(tmp_path) -> Claim:
+    return take(tmp_path, 1)
+
+
+def at(step: int) -> Progress:
+    return dataclasses.replace(PROGRESS, step=step)
+
+
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, claim, state):
+    save_checkpoint(claim, state, PROGRESS)
     loaded, progress = load_checkpoint(tmp_path, "cell-a", state)
     assert progress == PROGRESS
     assert loaded.keys() == state.keys()
-    for key in ("params",):
-        for one, other in zip(loaded[key], state[key], strict=True):
-            assert one.dtype == other.dtype
-            assert one.tobytes() == other.tobytes()
+    for one, other in zip(loaded["params"], state["params"], strict=True):
+        assert one.dtype == other.dtype
+        assert one.tobytes() == other.tobytes()
     assert loaded["method"]["scores"].tobytes() == state["method"]["scores"].tobytes()
 
 
 def test_no_checkpoint_has_no_progress(tmp_path, state):
     assert read_progress(tmp_path) is None
+    assert describe_latest(tmp_path) == "none"
     with pytest.raises(UserError, match="has no checkpoint"):
         load_checkpoint(tmp_path, "cell-a", state)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, state):
-    save_checkpoint(tmp_path, state, dataclasses.replace(PROGRESS, cell="cell-b"))
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, claim, state):
+    save_checkpoint(claim, state, dataclasses.replace(PROGRESS, cell="cell-b"))
     with pytest.raises(UserError, match="belongs to cell-b, not to cell-a"):
         load_checkpoint(tmp_path, "cell-a", state)
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path, state):
-    save_checkpoint(tmp_path, state, PROGRESS)
-    path = checkpoint_path(tmp_path)
+def test_a_truncated_checkpoint_is_named(tmp_path, claim, state):
+    save_checkpoint(claim, state, PROGRESS)
+    path = checkpoint_path(tmp_path, 1)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(UserError, match="delete it to start this cell anew"):
         load_checkpoint(tmp_path, "cell-a", state)
 
 
-def test_another_networks_tensors_are_refused(tmp_path, state):
-    save_checkpoint(tmp_path, state, PROGRESS)
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", bytes(100)])
+def test_a_damaged_checkpoint_gives_way_to_an_earlier_attempts(tmp_path, claim, state, content):
+    save_checkpoint(claim, state, PROGRESS)
+    checkpoint_path(tmp_path, 2).write_bytes(content)
+    assert load_checkpoint(tmp_path, "cell-a", state)[1] == PROGRESS
+    assert describe_latest(tmp_path) == f"step 75, {checkpoint_path(tmp_path, 1)}"
+
+
+def test_another_format_is_named(tmp_path, claim, state, monkeypatch):
+    monkeypatch.setattr("ieg_core.training.checkpoint.FORMAT", 0)
+    save_checkpoint(claim, state, PROGRESS)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="expected format 1"):
+        read_progress(tmp_path)
+
+
+def test_another_networks_tensors_are_refused(tmp_path, claim, state):
+    save_checkpoint(claim, state, PROGRESS)
     template = state | {"params": state["params"][:1]}
     with pytest.raises(UserError, match="not this network's"):
         load_checkpoint(tmp_path, "cell-a", template)
+
+
+def test_the_first_save_of_an_attempt_deletes_the_earlier_ones(tmp_path, claim, state):
+    save_checkpoint(claim, state, at(25))
+    successor = take(tmp_path, 2)
+    assert read_progress(tmp_path) == at(25)
+    save_checkpoint(successor, state, at(50))
+    assert saved_attempts(tmp_path) == [2]
+    assert read_progress(tmp_path) == at(50)
+
+
+def test_a_stale_attempt_can_write_nothing_that_counts(tmp_path, claim, state):
+    successor = take(tmp_path, 2)
+    with pytest.raises(SupersededError, match="attempt 1 stops, for attempt 2"):
+        save_checkpoint(claim, state, at(1000))
+    assert saved_attempts(tmp_path) == []
+    save_checkpoint(successor, state, at(50))
+    # Its last look at the claims was before the successor's claim, its write comes after.
+    checkpoint_path(tmp_path, 1).write_bytes(checkpoint_path(tmp_path, 2).read_bytes())
+    assert saved_attempts(tmp_path) == [2, 1]
+    assert load_checkpoint(tmp_path, "cell-a", state)[1] == at(50)
+    save_checkpoint(successor, state, at(75))
+    assert saved_attempts(tmp_path) == [2]

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cell survives its process: training processes, killed with their group and tried again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from ieg_core import sweep, worker
+from ieg_core.results import cell_folder, read_json
+from ieg_core.training import checkpoint
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = ("evaluations=3", "batch_size=50")
+STEPS = 60
+
+
+def plan(root: Path, method: str = "ieg") -> str:
+    request = sweep.SweepRequest(
+        "digits_uniform_0.4", methods=(method,), steps=STEPS, settings=SETTINGS, results=str(root)
+    )
+    return sweep.plan(request).cells[0]
+
+
+def start(root: Path, cell: str, **environment: str) -> subprocess.Popen[str]:
+    """Starts what a pod runs for the cell, in a process group of its own."""
+    program = (
+        "from pathlib import Path; from ieg_core import slots, worker; import sys;"
+        f"sys.exit(worker.run_step('train', {cell!r}, Path({str(root)!r}), Path('data'),"
+        " slot=slots.Slot(1)) % 256)"
+    )
+    settings = {"IEG_CHECKPOINT_SECONDS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | settings | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(root: Path, cell: str, **environment: str) -> str:
+    process = start(root, cell, **environment)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def outcome(root: Path, cell: str) -> dict[str, object]:
+    """Returns all that a cell's computation decides: checkpoint, curves, matrices, accuracies."""
+    folder = cell_folder(root, cell)
+    found: dict[str, object] = {"curves": read_json(folder / "curves.json")}
+    (attempt,) = checkpoint.saved_attempts(folder)
+    for path in (checkpoint.checkpoint_path(folder, attempt), folder / "matrices.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():  # noqa: SIM118
+                found[f"{path.suffix}/{path.parent.name}/{name}"] = file.get_tensor(name).tobytes()
+    row = read_json(folder / "result.json")
+    return found | {name: value for name, value in row.items() if "accuracy" in name}
+
+
+def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
+    """Kills `count` first attempts at moments drawn evenly from an undisturbed run's whole time.
+
+    Each is tried again once and must end with the undisturbed run's bits.
+
+    Returns:
+      The steps that the killed attempts had saved; 0 for those killed before their first save.
+    """
+    cell = plan(tmp_path / "whole")
+    began = time.monotonic()
+    finish(tmp_path / "whole", cell)
+    duration = time.monotonic() - began
+    expected = outcome(tmp_path / "whole", cell)
+    assert len(expected) > 50
+    moments = random.Random(seed)
+    saved = []
+    for number in range(count):
+        root = tmp_path / str(number)
+        assert plan(root) == cell
+        process = start(root, cell)
+        time.sleep(moments.uniform(0.0, duration))
+        # The worker leads a group of its own, which its component's end takes along.
+        folder = cell_folder(root, cell)
+        claim = read_json(folder / "claims" / "000001.json") or {}
+        if claim.get("pid") and process.poll() is None:
+            os.killpg(claim["pid"], signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        done = checkpoint.read_progress(folder)
+        saved.append(done.step if done else 0)
+        finish(root, cell)
+        assert outcome(root, cell) == expected, f"killed after step {saved[-1]}"
+    return saved
+
+
+def test_killed_at_two_random_moments_a_cell_ends_bit_identical(tmp_path):
+    kill_at_random_moments(tmp_path, 2, seed=1)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_a_cell_ends_bit_identical(tmp_path):
+    saved = kill_at_random_moments(tmp_path, 20, seed=2)
+    assert any(0 < step < STEPS for step in saved), saved
+    print(f"killed after saving step {sorted(saved)}")
+
+
+def test_a_promised_gpu_that_is_not_there_fails_the_cell_in_one_line(tmp_path):
+    cell = plan(tmp_path, "supervised")
+    began = time.monotonic()
+    process = start(tmp_path, cell, IEG_REQUIRE_GPU="1", CUDA_VISIBLE_DEVICES="-1")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == worker.EXIT_USER_ERROR
+    assert time.monotonic() - began < 60
+    assert output.strip().splitlines()[-1].startswith("ieg: error: IEG_REQUIRE_GPU is set, but")
+    failure = read_json(cell_folder(tmp_path, cell) / "failure.json")
+    assert "tensorflow sees no GPU" in failure["reason"]
+    assert not (cell_folder(tmp_path, cell) / "training.json").exists()
+
+
+def test_a_stale_process_stops_quietly_and_its_cell_goes_on(tmp_path):
+    """Two live processes: the first is thought dead and goes on writing beside its successor."""
+    cell = plan(tmp_path, "supervised")
+    folder = cell_folder(tmp_path, cell)
+    stale = start(tmp_path, cell)
+    deadline = time.monotonic() + 300
+    while not checkpoint.saved_attempts(folder):
+        assert time.monotonic() < deadline
+        assert stale.poll() is None, stale.communicate()[0]
+        time.sleep(0.01)
+    worker_pid = read_json(folder / "claims" / "000001.json")["pid"]
+    os.kill(worker_pid, signal.SIGSTOP)
+    # As another machine sees it: the lock means nothing, the last heartbeat is long ago.
+    path = folder / "claims" / "000001.json"
+    path.write_text(json.dumps(read_json(path) | {"machine": "other", "started": 0}))
+    path = folder / "progress.json"
+    path.write_text(json.dumps(read_json(path) | {"updated": 0}))
+    successor = start(tmp_path, cell)
+    while 2 not in checkpoint.saved_attempts(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(worker_pid, signal.SIGCONT)
+    output, _ = stale.communicate(timeout=300)
+    assert stale.returncode == worker.EXIT_SUPERSEDED
+    assert "attempt 1 stops, for attempt 2" in output
+    assert not (folder / "failure.json").exists()
+    output, _ = successor.communicate(timeout=300)
+    assert successor.returncode == 0, output
+    assert checkpoint.saved_attempts(folder) == [2]
+    assert read_json(folder / "result.json")["status"] == "finished"
+    assert read_json(folder / "progress.json")["attempt"] == 2
