@@ -107,6 +107,7 @@ def _tell(folder: Path, phase: str) -> None:
     if ownership.is_live_elsewhere(folder):
         return
     progress = read_json(folder / "progress.json") or {}
+    progress.pop("attempt", None)  # or a dead attempt would seem to have a heartbeat
     write_json_atomic(
         folder / "progress.json", {**progress, "phase": phase, "updated": time.time()}
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A cell survives its process: training processes, killed with their group and tried again."""
 
+import contextlib
 import json
 import os
 import random
@@ -46,6 +47,11 @@ def start(root: Path, cell: str, **environment: str) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
     )
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def finish(root: Path, cell: str, **environment: str) -> str:
@@ -128,7 +134,7 @@ def test_a_promised_gpu_that_is_not_there_fails_the_cell_in_one_line(tmp_path):
     assert not (cell_folder(tmp_path, cell) / "training.json").exists()
 
 
-def test_a_stale_process_stops_quietly_and_its_cell_goes_on(tmp_path):
+def test_a_stale_process_stops_quietly_and_its_cell_goes_on(tmp_path, request):
     """Two live processes: the first is thought dead and goes on writing beside its successor."""
     cell = plan(tmp_path, "supervised")
     folder = cell_folder(tmp_path, cell)
@@ -140,12 +146,14 @@ def test_a_stale_process_stops_quietly_and_its_cell_goes_on(tmp_path):
         time.sleep(0.01)
     worker_pid = read_json(folder / "claims" / "000001.json")["pid"]
     os.kill(worker_pid, signal.SIGSTOP)
+    request.addfinalizer(lambda: _kill(worker_pid))
     # As another machine sees it: the lock means nothing, the last heartbeat is long ago.
     path = folder / "claims" / "000001.json"
     path.write_text(json.dumps(read_json(path) | {"machine": "other", "started": 0}))
     path = folder / "progress.json"
     path.write_text(json.dumps(read_json(path) | {"updated": 0}))
     successor = start(tmp_path, cell)
+    request.addfinalizer(lambda: _kill(successor.pid))
     while 2 not in checkpoint.saved_attempts(folder):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -137,6 +137,17 @@ def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
     assert json.loads((folder / "progress.json").read_text()) == said
 
 
+def test_a_dead_machine_gets_no_heartbeat_from_its_successor(tmp_path, folder, interpreter):
+    taken_over(folder)
+    path = ownership.claim_path(folder, 1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 0}))
+    (folder / "progress.json").write_text('{"attempt": 1, "step": 40, "updated": 1}')
+    interpreter("exit 0")
+    run(tmp_path)
+    assert json.loads((folder / "progress.json").read_text())["step"] == 40
+    assert not ownership.is_live_elsewhere(folder)
+
+
 def test_a_promised_gpu_stays_visible_where_nvidia_smi_is_missing(
     tmp_path, folder, interpreter, monkeypatch
 ):
