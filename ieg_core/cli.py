@@ -5,6 +5,7 @@ ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one cell, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained cell
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
+ieg predict MODEL IMAGES...  say what is on image files
 ieg recipes                  list the recipes
 
 A mistake in what was asked for is one line and exit code 2; a diverged training ends with 3.
@@ -24,6 +25,7 @@ from ieg_core import __version__, progress, recipes, settings, slots, spec, swee
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
+from ieg_core.predict import predict_files
 from ieg_core.published import PUBLISHED
 from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
@@ -82,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reporting.add_argument("--output", type=Path, help="a folder (reports/joined-…)")
     reporting.set_defaults(run=run_report)
+
+    predicting = commands.add_parser("predict", help="say what is on image files")
+    predicting.add_argument("model", type=Path, help="for example runs/cells/…/model.keras")
+    predicting.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predicting.add_argument("--top", type=int, default=3, help="classes to tell of each image (3)")
+    predicting.set_defaults(run=run_predict)
 
     listing = commands.add_parser("recipes", help="list the recipes")
     listing.set_defaults(run=run_recipes)
@@ -149,6 +157,8 @@ def run_train(arguments: argparse.Namespace) -> int:
         labels=arguments.labels,
     )
     planned = sweep.plan(request)
+    for note in planned.notes:
+        print(f"Note: {note}")
     if len(planned.cells) != 1:
         raise UserError(
             f"{arguments.dataset!r} stands for {len(planned.cells)} data sets: give one noise "
@@ -230,6 +240,20 @@ def run_report(arguments: argparse.Namespace) -> int:
     console.print(grid)
     print(f"\nReport: {folder / 'report.html'}")
     return 0
+
+
+def run_predict(arguments: argparse.Namespace) -> int:
+    """Prints a line for each image: the likeliest classes with their probabilities."""
+    if arguments.top < 1:
+        raise UserError(f"--top must be at least 1, got {arguments.top}")
+    found = predict_files(arguments.model, arguments.images, arguments.top)
+    for each in found:
+        if each.problem:
+            print(f"ieg: {each.path} cannot be read: {each.problem}", file=sys.stderr)
+            continue
+        classes = ", ".join(f"{name} {100 * share:.1f} %" for name, share in each.classes)
+        print(f"{each.path}: {classes}")
+    return worker.EXIT_FAILED if any(each.problem for each in found) else 0
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:

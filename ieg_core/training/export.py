@@ -12,6 +12,7 @@ import keras
 from ieg_core import models
 from ieg_core.config import Config
 from ieg_core.data.overlay import Overlay
+from ieg_core.model_file import ModelFacts, write_facts
 from ieg_core.results import writable
 
 
@@ -19,6 +20,8 @@ def export_model(
     path: Path, config: Config, overlay: Overlay, state: Mapping[str, Any]
 ) -> keras.Model:
     """Writes the averaged parameters with the raw BatchNorm statistics as a stock Keras model.
+
+    Class names and preprocessing go with it, inside the same file (ieg_core.model_file).
 
     The model takes images in 0 … 255, [B, H, W, channels], and returns logits [B, C]; the scaling
     to [−1, 1] is its first layer.
@@ -46,10 +49,20 @@ def export_model(
     pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
     model = keras.Model(pixels, core(scaled), name=config.network)
+    large = config.images is not None and not config.images.held_in_memory
+    facts = ModelFacts(
+        class_names=overlay.class_names,
+        image_shape=shape,
+        preprocessing="crop" if large else "square",
+        trained_on=config.dataset,
+        method=config.method,
+        network=config.network,
+    )
     with writable(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
         os.close(handle)
         model.save(temporary)
+        write_facts(Path(temporary), facts)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     return model
