@@ -8,10 +8,10 @@ FROM=folder the folders of data sets in it are copied into a waiting pod, as one
 import argparse
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import yaml
+from ieg_core.errors import UserError
+from pipelines import site as sites
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "k8s"
@@ -101,15 +101,15 @@ def main() -> None:
     """Fills the volume as the command line says."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--from", dest="folder", default="", help="folder of this machine")
-    options.add_argument("--context", default="", help="context of the kubeconfig")
+    options.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
     arguments = options.parse_args()
+    try:
+        site = sites.load(arguments.site or None)
+    except UserError as error:
+        raise SystemExit(f"data: error: {error}") from None
     if arguments.folder:
         data_sets(Path(arguments.folder))
-    rendered = RENDERED / "fill-data.yaml"
-    if not rendered.exists():
-        raise SystemExit(f"data: {rendered} is missing: run `make manifests`")
-    namespace = yaml.safe_load(rendered.read_text())["metadata"]["namespace"]
-    call = kubectl(arguments.context, namespace)
+    call = kubectl(site.kube_context, site.kubernetes_namespace)
     if arguments.folder:
         copy(call, Path(arguments.folder))
     else:
@@ -117,4 +117,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

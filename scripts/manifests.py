@@ -24,7 +24,6 @@ from pipelines.compile import image_of_revision
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "k8s"
 OLDEST = (1, 29)
-KFP_NAMESPACE = "kubeflow"
 PLACEHOLDER = "ieg-python"
 
 
@@ -104,7 +103,7 @@ def main() -> None:
         image = site.image or image_of_revision()
     except UserError as error:
         raise SystemExit(f"manifests: error: {error}") from None
-    namespace = site.namespace or KFP_NAMESPACE
+    namespace = site.kubernetes_namespace
     folder = arguments.output.resolve()
     name, renderer = next(iter(kustomize.renderers().items()))
     print(f"namespace {namespace}, image {image}, rendered by {name}, checked against Kubernetes "
