@@ -28,6 +28,7 @@ def examine(check: str, base: str, data_dir: str, results: str, require_gpu: boo
     place = doctor.Place(base, data_dir, results, require_gpu)
     finding = doctor.examine(check, place)
     doctor.write_down(results, run, finding)
+    print(finding.line)
     if not finding.ok:
         raise RuntimeError(finding.line)
     return finding.line

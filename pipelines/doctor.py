@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make doctor`: a small run that proves what a sweep will need, one line each.
+
+On a cluster each check is a task of its own, made like the sweep's tasks: the GPU's as a training,
+the others as small ones. Their lines come from the results root; where that cannot be read from
+here, the tasks' states tell, and the log in the KFP UI says the rest.
+"""
+
+import contextlib
+import io
+import logging
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.protobuf import json_format
+from kfp import dsl
+
+from components.doctor import examine
+from ieg_core.doctor import Finding, checks_for
+from ieg_core.errors import UserError
+from ieg_core.results import read_json
+from pipelines import checks as traps
+from pipelines import local, profiles
+from pipelines import site as sites
+from pipelines.profiles import Profile
+from pipelines.site import Site
+
+SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+TIME_LIMIT = 900
+PATIENCE_SECONDS = 1200.0
+POLL_SECONDS = 5.0
+EXIT_OK, EXIT_FAILED = 0, 1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What `make doctor` was asked for.
+
+    Attributes:
+      runner: "auto", "local" or "cluster".
+      profile: "gpu" or "cpu", on a cluster.
+      base: Base data set to open; "" for the profile's default one.
+      data_dir: Where base data sets lie, on this machine.
+      out: The results root, on this machine.
+    """
+
+    runner: str = "auto"
+    profile: str = "gpu"
+    base: str = ""
+    data_dir: str = "data"
+    out: str = "runs"
+
+    def __post_init__(self) -> None:
+        if self.runner not in ("auto", "local", "cluster"):
+            raise UserError(f"RUNNER={self.runner!r}: expected local, cluster or auto")
+        if self.profile not in ("gpu", "cpu"):
+            raise UserError(f"PROFILE={self.profile!r}: expected gpu or cpu")
+
+
+def build(profile: Profile, checks: Sequence[str]) -> Any:
+    """Builds the pipeline: one task a check, none after another.
+
+    Args:
+      profile: The place.
+      checks: Names of checks of `ieg_core.doctor`.
+
+    Returns:
+      The pipeline.
+    """
+    quick = _without_retries(profile)
+
+    @dsl.pipeline(name="doctor", description="Proves what a sweep will need, a task a check.")
+    def doctor(
+        base: str = profile.dataset.partition("_")[0],
+        data_dir: str = profile.data_dir,
+        results: str = profile.results,
+        require_gpu: bool = profile.accelerator,
+        run: str = "by-hand",
+    ) -> None:
+        """Proves what a sweep will need.
+
+        Args:
+          base: Base data set to open.
+          data_dir: Folder of the base data sets, as the pods see it.
+          results: Results root, a folder as the pods see it, or gs://bucket/prefix.
+          require_gpu: Whether a GPU must be there.
+          run: Name of this examination, for its lines in the results root.
+        """
+        for check in checks:
+            task = examine(
+                check=check,
+                base=base,
+                data_dir=data_dir,
+                results=results,
+                require_gpu=require_gpu,
+                run=run,
+            )
+            if profile.placements:
+                task.set_display_name(check)
+            profiles.place(task, "train" if check == "gpu" else "small", quick)
+
+    return doctor
+
+
+def _without_retries(profile: Profile) -> Profile:
+    quick = {
+        kind: replace(each, retries=0, time_limit=min(each.time_limit, TIME_LIMIT))
+        for kind, each in profile.placements.items()
+    }
+    return replace(profile, placements=quick)
+
+
+def main(site: Site, options: Options, say: Say = print) -> int:
+    """Runs `make doctor`.
+
+    Without an endpoint it examines this machine, unless RUNNER says otherwise.
+
+    Returns:
+      The exit code: 0, or 1 if a check failed.
+
+    Raises:
+      UserError: The cluster cannot be reached, or refuses the run.
+    """
+    configured = sites.endpoint_configured(site)
+    if options.runner == "cluster" or (options.runner == "auto" and configured):
+        return on_cluster(site, options, say)
+    why = "" if options.runner == "local" else "; for a cluster set endpoint in site.yaml"
+    say(f"Examining this machine, results in {options.out}{why}")
+    return here(options, say)
+
+
+def here(options: Options, say: Say) -> int:
+    """Runs each check by kfp.local on this machine."""
+    run = _name()
+    base = options.base or profiles.LOCAL.dataset.partition("_")[0]
+    arguments = {"base": base, "data_dir": options.data_dir, "results": options.out}
+    arguments["run"] = run
+    findings = []
+    with tempfile.TemporaryDirectory(prefix="ieg-doctor-", ignore_cleanup_errors=True) as scratch:
+        for check in ["image", "gpu", "data", "checkpoint"]:
+            output = _run_quietly(check, arguments, Path(scratch) / check)
+            found = _read(Path(options.out), run, check) or _heard(output, check)
+            findings.append(found)
+            say(f"  {findings[-1].line}")
+    shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (Path(options.out) / "doctor").rmdir()
+    return _conclude(findings, say)
+
+
+def _run_quietly(check: str, arguments: Mapping[str, str], scratch: Path) -> str:
+    """Runs one check by kfp.local and returns all that was printed."""
+    output = io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(output):
+            local.run(build(profiles.LOCAL, [check]), arguments, scratch=scratch, at_once=1)
+    except RuntimeError as error:
+        output.write(f"\n{error}")
+    finally:
+        logging.disable(logging.NOTSET)
+    return output.getvalue()
+
+
+def _heard(output: str, check: str) -> Finding:
+    """Returns the line that a check printed where it could not write it into the results root."""
+    lines = output.strip().splitlines() or ["no output"]
+    for line in reversed(lines):
+        for ok, word in ((True, "ok  "), (False, "FAIL")):
+            _, found, text = line.partition(f"{word} {check}: ")
+            if found:
+                return Finding(check, ok, text)
+    return Finding(check, False, lines[-1])
+
+
+def on_cluster(
+    site: Site,
+    options: Options,
+    say: Say,
+    *,
+    poll_seconds: float = POLL_SECONDS,
+    patience: float = PATIENCE_SECONDS,
+) -> int:
+    """Submits the run and tells each check's outcome as it ends."""
+    from pipelines import compile as packages
+    from pipelines.cluster import client as clients
+
+    (profile,) = [p for p in packages.all_profiles(site) if p.name == options.profile]
+    wanted = checks_for(site.results, profile.accelerator)
+    base = options.base or profile.dataset.partition("_")[0]
+    pipeline = build(profile, wanted)
+    traps.require_sound(traps.compiled(pipeline), traps.ALL)
+    client = clients.connect(site)
+    run = _name()
+    with clients.plain_errors(site, "submit the doctor's run"):
+        run_id = _submit(client, site, pipeline, {"base": base, "run": run}, run)
+    say(f"Examining {sites.endpoint(site)}, profile {profile.name}, image {profile.image}")
+    say(f"  {clients.run_link(site, run_id)}")
+    found: dict[str, Finding] = {}
+    deadline = time.monotonic() + patience
+    while True:
+        with clients.plain_errors(site, "follow the doctor's run"):
+            state, tasks = _states(client.get_run(run_id))
+        for position, check in enumerate(wanted):
+            own = tasks.get(check) or tasks.get(_task_name(position), "")
+            if check not in found and (own in ENDED or state in ENDED):
+                found[check] = _finding(site, run, check, own)
+                say(f"  {found[check].line}")
+        if len(found) == len(wanted):
+            return _conclude([found[check] for check in wanted], say)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(poll_seconds)
+    with clients.plain_errors(site, "cancel the doctor's run"):
+        client.terminate_run(run_id)
+    for check in (check for check in wanted if check not in found):
+        text = (
+            f"did not end in {patience / 60:.0f} minutes: no node that fits, a quota, or an image "
+            f"that cannot be pulled; the run was cancelled, its page says which"
+        )
+        found[check] = Finding(check, False, text)
+        say(f"  {found[check].line}")
+    return _conclude([found[check] for check in wanted], say)
+
+
+def _submit(client: Any, site: Site, pipeline: Any, arguments: Mapping[str, Any], name: str) -> str:
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+    platform = json_format.MessageToDict(pipeline.platform_spec)
+    with tempfile.TemporaryDirectory(prefix="ieg-doctor-") as folder:
+        path = Path(folder) / "doctor.yaml"
+        path.write_text(yaml.safe_dump_all([part for part in (spec, platform) if part]))
+        made = client.create_run_from_pipeline_package(
+            str(path),
+            arguments=dict(arguments),
+            run_name=name,
+            experiment_name=site.experiment,
+            namespace=site.namespace or None,
+            service_account=site.service_account or None,
+        )
+    return str(made.run_id)
+
+
+def _states(run: Any) -> tuple[str, dict[str, str]]:
+    """Returns a run's state, and its tasks' by name."""
+    details = (run.run_details.task_details if run.run_details else None) or []
+    return str(run.state), {str(each.display_name): str(each.state) for each in details}
+
+
+def _task_name(position: int) -> str:
+    """Returns what KFP calls the n-th task of the same component."""
+    return "examine" if position == 0 else f"examine-{position + 1}"
+
+
+def _finding(site: Site, run: str, check: str, state: str) -> Finding:
+    root = site.results_mount
+    record = _read(Path(root), run, check) if root else None
+    if record:
+        return record
+    unread = "the results root cannot be read from here" if not root else "it left no line"
+    if state == SUCCEEDED:
+        return Finding(check, True, f"succeeded ({unread})")
+    return Finding(check, False, f"{(state or 'did not start').lower()} ({unread}): see its log")
+
+
+def _read(root: Path, run: str, check: str) -> Finding | None:
+    try:
+        record = read_json(root / "doctor" / run / f"{check}.json")
+        return Finding(**record) if record else None
+    except (OSError, UserError, TypeError):
+        return None
+
+
+def _conclude(findings: Sequence[Finding], say: Say) -> int:
+    failed = [finding.check for finding in findings if not finding.ok]
+    say(f"{len(findings) - len(failed)} of {len(findings)} checks passed"
+        + (f"; failed: {', '.join(failed)}" if failed else ""))  # fmt: skip
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _name() -> str:
+    return f"doctor-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"

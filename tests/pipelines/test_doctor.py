@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make doctor`: for real by kfp.local, and by KFP's real client against the contract stub."""
+
+import json
+
+import pytest
+
+from ieg_core.doctor import Finding
+from ieg_core.errors import UserError
+from pipelines import checks, doctor, profiles
+from pipelines.doctor import Options
+from pipelines.site import Site
+from tests.pipelines.stubs.contract import Fault
+
+IMAGE = "registry.example.org/ieg-python:1a2b3c"
+CHECKS = ("image", "gpu", "data", "checkpoint")
+
+
+def run_here(tmp_path, **options):
+    lines = []
+    options = Options(runner="local", out=str(tmp_path / "runs"), **options)
+    code = doctor.main(Site(), options, lines.append)
+    return code, lines
+
+
+def test_this_machine_is_examined_for_real(tmp_path):
+    code, lines = run_here(tmp_path)
+    assert code == 0, lines
+    assert [line.split()[:2] for line in lines[1:5]] == [["ok", f"{check}:"] for check in CHECKS]
+    assert lines[-1] == "4 of 4 checks passed"
+    assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
+
+
+def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    code, lines = run_here(tmp_path, base="cifar10", data_dir=str(tmp_path / "a" / "b"))
+    assert code == 1
+    assert lines[1].startswith("  ok   image: ieg ")
+    assert any("FAIL data: " in line and "no data directory" in line for line in lines)
+    assert any("FAIL checkpoint: " in line and "cannot write" in line for line in lines)
+    assert lines[-1].endswith("checks passed; failed: data, checkpoint")
+
+
+def submit(stub, tmp_path, *, profile="gpu", patience=5.0, mount=False, **site):
+    place = Site(
+        endpoint=stub.url,
+        image=IMAGE,
+        results_mount=str(tmp_path) if mount else "",
+        **site,
+    )
+    lines = []
+    code = doctor.on_cluster(
+        place, Options(runner="cluster", profile=profile), lines.append,
+        poll_seconds=0.01, patience=patience,
+    )  # fmt: skip
+    return code, lines
+
+
+def tasks(*states):
+    return [(check, state, "") for check, state in zip(CHECKS, states, strict=True)]
+
+
+def test_a_sound_cluster_has_a_line_a_check_as_they_end(kfp_stub, tmp_path):
+    kfp_stub.task_states = {
+        "RUNNING": tasks("SUCCEEDED", "PENDING", "SUCCEEDED", "RUNNING"),
+        "SUCCEEDED": tasks(*["SUCCEEDED"] * 4),
+    }
+    code, lines = submit(kfp_stub, tmp_path)
+    assert code == 0
+    assert [line.split()[1] for line in lines[2:6]] == ["image:", "data:", "gpu:", "checkpoint:"]
+    assert all("cannot be read from here" in line for line in lines[2:6])
+    assert lines[-1] == "4 of 4 checks passed"
+
+
+def test_the_lines_come_from_the_results_root_where_it_can_be_read(kfp_stub, tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_name", lambda: "doctor-1")
+    folder = tmp_path / "doctor" / "doctor-1"
+    folder.mkdir(parents=True)
+    text = "sees no GPU in this pod"
+    (folder / "gpu.json").write_text(json.dumps({"check": "gpu", "ok": False, "text": text}))
+    kfp_stub.script = ("FAILED",)
+    kfp_stub.task_states = {"FAILED": tasks("SUCCEEDED", "FAILED", "SUCCEEDED", "SUCCEEDED")}
+    code, lines = submit(kfp_stub, tmp_path, mount=True)
+    assert code == 1
+    assert "  FAIL gpu: sees no GPU in this pod" in lines
+    assert lines[-1] == "3 of 4 checks passed; failed: gpu"
+
+
+def test_a_task_that_never_started_fails_when_its_run_ends(kfp_stub, tmp_path):
+    kfp_stub.script = ("FAILED",)
+    code, lines = submit(kfp_stub, tmp_path, profile="cpu")
+    assert code == 1
+    assert any("FAIL image: did not start" in line for line in lines)
+
+
+def test_a_run_that_waits_too_long_is_cancelled(kfp_stub, tmp_path):
+    kfp_stub.script = ("PENDING",)
+    code, lines = submit(kfp_stub, tmp_path, patience=0.05)
+    assert code == 1
+    assert any("FAIL gpu: did not end in" in line for line in lines)
+    assert kfp_stub.seen("POST", ":terminate")
+
+
+def test_the_gpus_check_is_made_like_a_training_and_the_others_small(kfp_stub, tmp_path):
+    kfp_stub.script = ("FAILED",)
+    submit(kfp_stub, tmp_path)
+    (made,) = kfp_stub.runs.values()
+    executors = made["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    with_gpu = {
+        name for name, each in executors.items() if "accelerator" in each["container"]["resources"]
+    }
+    assert with_gpu == {"exec-examine-2"}
+    assert {each["container"]["image"] for each in executors.values()} == {IMAGE}
+    graph = made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
+    assert [graph[name]["taskInfo"]["name"] for name in sorted(graph)] == list(CHECKS)
+    assert not any("retryPolicy" in task for task in graph.values())
+    assert "enableCache" not in json.dumps(made["pipeline_spec"])
+
+
+@pytest.mark.parametrize("name", ["cpu", "gpu"])
+def test_the_compiled_doctor_has_none_of_kfps_traps(name):
+    profile = {"cpu": profiles.cpu, "gpu": profiles.gpu}[name](Site(), IMAGE)
+    spec = checks.compiled(doctor.build(profile, CHECKS))
+    checks.require_sound(spec, checks.ALL)
+
+
+def test_a_refused_submission_is_one_line(kfp_stub, tmp_path):
+    kfp_stub.faults.append(Fault(status=403, method="POST", path="/runs"))
+    with pytest.raises(UserError, match="does not allow you to submit the doctor's run"):
+        submit(kfp_stub, tmp_path)
+
+
+def test_without_an_endpoint_this_machine_is_examined_unless_told_otherwise(
+    no_cluster, monkeypatch
+):
+    monkeypatch.setattr(doctor, "here", lambda options, say: 0)
+    lines = []
+    assert doctor.main(Site(), Options(), lines.append) == 0
+    assert "for a cluster set endpoint" in lines[0]
+    with pytest.raises(UserError, match="no cluster is configured"):
+        doctor.main(Site(image=IMAGE), Options(runner="cluster"), lines.append)
+
+
+@pytest.mark.parametrize("wrong", [{"runner": "cloud"}, {"profile": "tpu"}])
+def test_unknown_options_are_refused(wrong):
+    with pytest.raises(UserError, match="expected"):
+        Options(**wrong)
+
+
+def test_the_names_of_tasks_are_those_that_kfp_gives():
+    graph = checks.compiled(doctor.build(profiles.LOCAL, CHECKS))["root"]["dag"]["tasks"]
+    assert sorted(graph) == sorted(doctor._task_name(i) for i in range(4))
+
+
+def test_a_finding_in_another_shape_is_not_taken(tmp_path):
+    folder = tmp_path / "doctor" / "r"
+    folder.mkdir(parents=True)
+    (folder / "gpu.json").write_text('{"other": 1}')
+    assert doctor._read(tmp_path, "r", "gpu") is None
+    (folder / "gpu.json").write_text('{"check": "gpu", "ok": true, "text": "x"}')
+    assert doctor._read(tmp_path, "r", "gpu") == Finding("gpu", True, "x")
