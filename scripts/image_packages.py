@@ -54,24 +54,40 @@ def _wanted_by(entry: str) -> set[str]:
     return {comment.removeprefix("via").strip() for comment in comments} - {""}
 
 
-def main() -> None:
-    """Installs from the lock file named on the command line."""
-    wanted = needed(Path(sys.argv[1]).read_text())
+def select(lock: Path, selected: Path) -> None:
+    """Writes the part of a lock file that pods need, and the installer's entry.
+
+    What is installed is made from this file alone, so that its layer outlives a change of a tool.
+    """
+    text = lock.read_text()
+    selected.write_text(needed(text) + set_up.locked_requirement(text, "uv"))
+
+
+def install(selected: Path) -> None:
+    """Installs what `select` wrote."""
     python = set_up.make_environment()
     uv = set_up.install_uv(python)
     env = set_up.uv_environment(set_up.pip_configuration(python), os.environ)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(wanted)
+        file.write(needed(selected.read_text()))
         file.flush()
         # Compiled now, since the file system is read-only later; uv, unnamed, removes itself.
         set_up.run(
-            f"install {sys.argv[1]}",
+            f"install {selected}",
             uv, "pip", "sync", "--quiet", "--python", python, "--no-cache", "--link-mode", "copy",
             "--require-hashes", "--compile-bytecode", file.name,
             env=env,
         )  # fmt: skip
     for folder in set_up.VENV.glob("lib/python3*/site-packages/tensorflow/include"):
         set_up.run("remove headers that only a compiler reads", "rm", "-r", folder)
+
+
+def main() -> None:
+    """Selects from the lock file named, or without one installs what was selected."""
+    if len(sys.argv) > 1:
+        select(Path(sys.argv[1]), Path("selected.lock"))
+    else:
+        install(set_up.LOCK)
 
 
 if __name__ == "__main__":

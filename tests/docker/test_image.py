@@ -12,6 +12,7 @@ from pathlib import Path
 import image
 import image_packages
 import pytest
+import set_up
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / image.DOCKERFILE).read_text()
@@ -51,7 +52,6 @@ def test_dependencies_come_before_the_source_and_the_base_can_be_replaced():
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {
         "${BASE}",
         "base",
-        "packages",
     }
 
 
@@ -102,6 +102,16 @@ def test_of_a_lock_file_stays_what_the_project_needs():
     assert names(kept) == {"alpha", "delta"}
     assert "delta==3 \\\n    --hash=sha256:cc\n" in kept
     assert names(image_packages.needed(LOCK, unused=())) == {"alpha", "beta", "delta", "docker"}
+
+
+def test_what_is_selected_can_be_installed_from_alone(tmp_path):
+    lock = ROOT / "requirements.lock"
+    image_packages.select(lock, tmp_path / "selected.lock")
+    selected = (tmp_path / "selected.lock").read_text()
+    assert set_up.locked_requirement(selected, "uv") == set_up.locked_requirement(
+        lock.read_text(), "uv"
+    )
+    assert image_packages.needed(selected) == image_packages.needed(lock.read_text())
 
 
 def needed_of(name: str) -> set[str]:
