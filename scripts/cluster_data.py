@@ -40,18 +40,17 @@ def _run(what: str, command: list[str]) -> None:
         raise SystemExit(f"data: could not {what}, see above")
 
 
-def start(call: list[str], job: str) -> None:
+def start(call: list[str], path: Path) -> None:
     """Starts a job anew: what a job runs cannot be changed, so an old one is removed first."""
-    path = RENDERED / f"{job}.yaml"
     if not path.exists():
         raise SystemExit(f"data: {path} is missing: run `make manifests`")
     _run("remove the old job", [*call, "delete", "--ignore-not-found", "--wait", "-f", str(path)])
-    _run(f"start the job {job}", [*call, "apply", "-f", str(path)])
+    _run(f"start the job {path.stem}", [*call, "apply", "-f", str(path)])
 
 
-def download(call: list[str]) -> None:
+def download(call: list[str], rendered: Path) -> None:
     """Lets the cluster download the data sets; prints what the job printed."""
-    start(call, "fill-data")
+    start(call, rendered / "fill-data.yaml")
     job = "job/ieg-fill-data"
     waited = subprocess.run(
         [*call, "wait", "--for=condition=complete", f"--timeout={WAIT}", job], check=False
@@ -73,10 +72,11 @@ def data_sets(folder: Path) -> list[str]:
     return found
 
 
-def copy(call: list[str], folder: Path) -> None:
+def copy(call: list[str], rendered: Path, folder: Path) -> None:
     """Copies data sets from a folder of this machine into the data volume."""
     names = data_sets(folder)
-    start(call, "receive-data")
+    path = rendered / "receive-data.yaml"
+    start(call, path)
     pod = "job/ieg-receive-data"
     try:
         _run(
@@ -92,7 +92,6 @@ def copy(call: list[str], folder: Path) -> None:
             raise SystemExit("data: could not copy the files, see above")
         _run("list the files", [*call, "exec", pod, "--", "ls", "-l", "/data"])
     finally:
-        path = RENDERED / "receive-data.yaml"
         subprocess.run([*call, "delete", "--ignore-not-found", "-f", str(path)], check=False)
     print(f"copied {', '.join(names)}")
 
@@ -102,6 +101,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--from", dest="folder", default="", help="folder of this machine")
     options.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
+    options.add_argument("--rendered", type=Path, default=RENDERED, help="the rendered jobs")
     arguments = options.parse_args()
     try:
         site = sites.load(arguments.site or None)
@@ -111,9 +111,9 @@ def main() -> None:
         data_sets(Path(arguments.folder))
     call = kubectl(site.kube_context, site.kubernetes_namespace)
     if arguments.folder:
-        copy(call, Path(arguments.folder))
+        copy(call, arguments.rendered, Path(arguments.folder))
     else:
-        download(call)
+        download(call, arguments.rendered)
 
 
 if __name__ == "__main__":

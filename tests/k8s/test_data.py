@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make data`, with a kubectl that does here what the real one does in a pod."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import manifests
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+KUBECTL = """#!{python}
+import os, pathlib, subprocess, sys
+words = [word for word in sys.argv[1:]]
+with open({log!r}, "a") as log:
+    print(*words, file=log)
+assert "--namespace=team-vision" in words, words
+if "exec" in words:
+    command = [word.replace("/data", {volume!r}) for word in words[words.index("--") + 1 :]]
+    sys.exit(subprocess.run(command).returncode)
+if "apply" in words or "delete" in words:
+    assert pathlib.Path(words[words.index("-f") + 1]).exists(), words
+if "wait" in words and {fails!r}:
+    sys.exit("timed out")
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Returns a function that runs the script against a folder that stands for the volume."""
+    rendered = tmp_path / "k8s"
+    for name in ("fill-data", "receive-data"):
+        plan = manifests.write_plan(f"jobs/{name}", tmp_path / "plans", "team-vision", "a-python:1")
+        documents = manifests.kustomize.render(plan)
+        rendered.mkdir(exist_ok=True)
+        (rendered / f"{name}.yaml").write_text(yaml.safe_dump_all(documents))
+    (tmp_path / "site.yaml").write_text("namespace: team-vision\n")
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "bin").mkdir()
+
+    def run(*arguments: str, fails: bool = False) -> subprocess.CompletedProcess[str]:
+        program = tmp_path / "bin" / "kubectl"
+        program.write_text(
+            KUBECTL.format(
+                python=sys.executable,
+                log=str(tmp_path / "log"),
+                volume=str(tmp_path / "volume"),
+                fails=fails,
+            )
+        )
+        program.chmod(0o755)
+        return subprocess.run(
+            [
+                *(sys.executable, ROOT / "scripts" / "cluster_data.py"),
+                *(f"--site={tmp_path / 'site.yaml'}", f"--rendered={rendered}", *arguments),
+            ],
+            env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_data_sets_of_a_folder_arrive_whole(cluster, tmp_path):
+    source = tmp_path / "my data"
+    (source / "cifar-10-batches-bin").mkdir(parents=True)
+    content = bytes(range(256)) * 1000
+    (source / "cifar-10-batches-bin" / "data_batch_1.bin").write_bytes(content)
+    (source / "notes.txt").write_text("mine")
+    done = cluster(f"--from={source}")
+    assert done.returncode == 0, done.stderr
+    volume = tmp_path / "volume"
+    assert [path.name for path in volume.iterdir()] == ["cifar-10-batches-bin"]
+    assert (volume / "cifar-10-batches-bin" / "data_batch_1.bin").read_bytes() == content
+    assert "copied cifar-10-batches-bin" in done.stdout
+
+
+def test_the_pod_that_takes_the_files_does_not_stay(cluster, tmp_path):
+    (tmp_path / "a" / "cifar10").mkdir(parents=True)
+    done = cluster(f"--from={tmp_path / 'a'}", fails=True)
+    assert done.returncode == 1
+    assert "could not wait for the pod" in done.stderr
+    assert "delete" in (tmp_path / "log").read_text().splitlines()[-1]
+
+
+def test_a_folder_without_data_sets_is_refused_before_anything_is_asked(cluster, tmp_path):
+    done = cluster(f"--from={tmp_path}")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "cifar-10-batches-bin" in done.stderr
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_download_is_waited_for(cluster, tmp_path):
+    assert cluster().returncode == 0
+    done = cluster(fails=True)
+    assert done.returncode == 1
+    assert "did not finish" in done.stderr
+    calls = (tmp_path / "log").read_text()
+    assert "job/ieg-fill-data" in calls
+
+
+def test_what_the_job_runs_is_a_command_of_ours():
+    from ieg_core.cli import build_parser
+
+    (job,) = manifests.kustomize.render(ROOT / "k8s/jobs/fill-data")
+    (container,) = manifests.kustomize.containers(job)
+    program, *arguments = container["command"]
+    assert program == "ieg"
+    parsed = build_parser().parse_args(arguments)
+    assert parsed.data_dir == "/data"
+    assert [name.partition("_")[0] for name in parsed.dataset] == ["cifar10", "cifar100"]
