@@ -6,6 +6,7 @@ Components, the command line and notebooks call these. Planning imports no deep-
 
 import contextlib
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -284,7 +285,12 @@ def _recipe_steps(config: Config, examples: int) -> int:
 
 
 def _git_revision() -> str:
-    """Returns the checkout's revision, "" outside one; "+" marks uncommitted changes."""
+    """Returns the checkout's revision, "" outside one; "+" marks uncommitted changes.
+
+    In the image, which is no checkout, the revision that it was built from.
+    """
+    if built_from := os.environ.get("IEG_REVISION"):
+        return built_from
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
         answer = subprocess.run(
