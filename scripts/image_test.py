@@ -390,7 +390,9 @@ def main() -> None:
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
     result = json.loads((whole.cell() / "result.json").read_text())
-    print(f"  {whole.cell().name}: accuracy {result['accuracy']:.1f} %")
+    print(f"  {whole.cell().name}: accuracy {result['accuracy_ema_last']:.1%}")
+    record = json.loads((whole.cell() / "config.json").read_text())
+    require(record["git_revision"] == built.revision, "its record names the image's revision")
     (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 

@@ -111,7 +111,7 @@ def main() -> None:
     wrong: list[str] = []
     for each in kustomizations():
         documents = renderer(write_plan(each, folder / "plans", namespace, image))
-        found = policies.findings(documents) + misfits(documents)
+        found = policies.findings(documents, site.parallelism) + misfits(documents)
         path = folder / f"{Path(each).name}.yaml"
         if found:
             wrong += [f"k8s/{each}: {line}" for line in found]

@@ -152,9 +152,15 @@ ALL: tuple[Policy, ...] = (
 )  # fmt: skip
 
 
-def findings(documents: Sequence[Document]) -> list[str]:
-    """Returns what all policies find."""
-    return [f"{policy.__name__}: {found}" for policy in ALL for found in policy(documents)]
+def findings(documents: Sequence[Document], parallelism: int = 2) -> list[str]:
+    """Returns what all policies find.
+
+    Args:
+      documents: All objects of one rendering.
+      parallelism: Cells at once; where it is one, a volume of one node will do.
+    """
+    chosen = [policy for policy in ALL if parallelism > 1 or policy is not unshared_volume]
+    return [f"{policy.__name__}: {found}" for policy in chosen for found in policy(documents)]
 
 
 def _containers(documents: Sequence[Document]) -> Iterator[tuple[Document, Any]]:

@@ -133,6 +133,14 @@ def test_every_policy_has_a_manifest_that_breaks_it():
     assert {case[0] for case in BROKEN} == set(policies.ALL)
 
 
+def test_one_cell_at_a_time_may_have_a_volume_of_one_node(tmp_path):
+    path, value = "spec/accessModes", ["ReadWriteOnce"]
+    documents = changed("overlays/gpu", "PersistentVolumeClaim", path, value, tmp_path)
+    assert policies.findings(documents, parallelism=1) == []
+    (found,) = policies.findings(documents, parallelism=2)
+    assert "ReadWriteOnce" in found
+
+
 def test_only_one_job_runs_as_root():
     documents = [
         document
