@@ -67,8 +67,16 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
             "loss": backend.sum_over_replicas(ops.sum(example_weights * per_example_loss)),
             "probe_loss": probe_value,
         },
-        examples={"weight": example_weights},
+        examples={
+            "weight": example_weights,
+            "given_label_loss": per_example_loss,
+            "prediction": ops.softmax(logits),
+        },
     )
 
 
-L2R = Method(update=_update, metrics=("loss", "probe_loss"), examples=("weight",))
+L2R = Method(
+    update=_update,
+    metrics=("loss", "probe_loss"),
+    examples=("weight", "given_label_loss", "prediction"),
+)

@@ -23,7 +23,13 @@ from ieg_core.settings import SupervisedSettings
 
 
 def _step(
-    network: Network, config: Config, state: State, images: Tensor, labels: Tensor, size: int
+    network: Network,
+    config: Config,
+    state: State,
+    images: Tensor,
+    labels: Tensor,
+    size: int,
+    given: Tensor | None,
 ) -> Update:
     """One step of plain training.
 
@@ -34,6 +40,8 @@ def _step(
       images: float32 [B, H, W, channels].
       labels: Distributions over the classes, float32 [B, C].
       size: Examples of the global batch.
+      given: Given labels of the noisy set's examples, float32 [B, C], to say of each the loss of
+        its own label and the prediction; None where the noisy set is not seen.
 
     Returns:
       The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
@@ -43,33 +51,53 @@ def _step(
         raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
     targets = smooth_labels(labels, settings.label_smoothing)
 
-    def loss(params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+    def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Sequence[Tensor], Tensor]]:
         logits, _, stats = network.forward(params, state.stats, images)
-        return ops.sum(softmax_cross_entropy(logits, targets)) / size, stats
+        return ops.sum(softmax_cross_entropy(logits, targets)) / size, (stats, logits)
 
-    value, stats, gradient = backend.gradients(loss, state.params)
+    value, (stats, logits), gradient = backend.gradients(loss, state.params)
     return Update(
         gradients=network.add_decay(gradient, state.params),
         stats=stats,
         method=state.method,
         metrics={"loss": value},
-        examples={},
+        examples={} if given is None else see_examples(logits, given),
     )
 
 
+def see_examples(logits: Tensor, given: Tensor) -> dict[str, Tensor]:
+    """Says of each example the loss of its given label, and the prediction.
+
+    Args:
+      logits: z, float32 [B, C].
+      given: Given labels, one-hot float32 [B, C].
+
+    Returns:
+      "given_label_loss" [B] and "prediction" [B, C], the softmax of z.
+    """
+    return {
+        "given_label_loss": softmax_cross_entropy(logits, given),
+        "prediction": ops.softmax(logits),
+    }
+
+
 def _update_noisy(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    return _step(network, config, state, batch.images, batch.labels, batch.size)
+    return _step(network, config, state, batch.images, batch.labels, batch.size, batch.labels)
 
 
 def _update_mixed(network: Network, config: Config, state: State, batch: Batch) -> Update:
     images, labels = mix_batch(batch.images, batch.labels, batch.mixing, backend.gather_replicas)
-    return _step(network, config, state, images, labels, batch.size)
+    return _step(network, config, state, images, labels, batch.size, batch.labels)
 
 
 def _update_probe(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    return _step(network, config, state, batch.probe_images, batch.probe_labels, batch.probe_size)
+    return _step(
+        network, config, state, batch.probe_images, batch.probe_labels, batch.probe_size, given=None
+    )
 
 
-SUPERVISED = Method(update=_update_noisy)
-MIXUP = Method(update=_update_mixed)
+SEEN = ("given_label_loss", "prediction")
+
+SUPERVISED = Method(update=_update_noisy, examples=SEEN)
+MIXUP = Method(update=_update_mixed, examples=SEEN)
 PROBE_ONLY = Method(update=_update_probe)

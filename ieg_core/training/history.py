@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method said of each example, averaged over its visits in the last epochs.
+"""What a method said of each example, averaged over its visits.
 
 One visit's λ is 0 or 1 and one visit's weight depends on its batch-mates: only the mean over visits
-says something. The sums are part of the checkpoint.
+says something, and only late ones are those of a trained network. Losses and predictions are
+averaged over the whole run instead: a network that learns wrong labels by heart knows them as well
+as right ones in the end, and the mean remembers that it learnt them late. The sums are part of the
+checkpoint.
 """
 
 from collections.abc import Mapping
@@ -13,6 +16,8 @@ from ieg_core.data.overlay import Overlay
 from ieg_core.methods import Method
 
 LAST_EPOCHS = 10
+WHOLE_RUN = ("given_label_loss", "prediction")
+DISTRIBUTIONS = ("pseudo_label", "prediction")
 
 Sums = dict[str, np.ndarray]
 
@@ -25,12 +30,15 @@ def start(method: Method, overlay: Overlay) -> Sums:
       overlay: N and C.
 
     Returns:
-      "visits" int32 [N] and, for each name, float32 [N], or [N, C] for pseudo-labels.
+      "visits" int32 [N], those of the last epochs; for each name float32 [N], or [N, C] for the
+      DISTRIBUTIONS; and where one of WHOLE_RUN is among them, "all_visits" int32 [N].
     """
     num_examples = len(overlay.noisy_labels)
     sums = {"visits": np.zeros(num_examples, np.int32)}
+    if set(method.examples) & set(WHOLE_RUN):
+        sums["all_visits"] = np.zeros(num_examples, np.int32)
     for name in method.examples:
-        classes = [overlay.num_classes] if name == "pseudo_label" else []
+        classes = [overlay.num_classes] if name in DISTRIBUTIONS else []
         sums[name] = np.zeros([num_examples, *classes], np.float32)
     return sums
 
@@ -40,26 +48,30 @@ def first_step(num_steps: int, steps_per_epoch: int) -> int:
     return max(0, num_steps - LAST_EPOCHS * steps_per_epoch)
 
 
-def add(sums: Sums, ids: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
+def add(sums: Sums, ids: np.ndarray, values: Mapping[str, np.ndarray], first: int) -> None:
     """Adds the visits of several steps, in place.
 
     Args:
       sums: The sums so far.
       ids: Indices of the examples, int [K, B]; none comes twice in a step.
       values: What the method said of them, float [K, B, …] by name.
+      first: The first of the K steps that belongs to the last epochs.
     """
     for step, batch in enumerate(ids):
-        sums["visits"][batch] += 1
+        recent = step >= first
+        sums["visits"][batch] += recent
+        if "all_visits" in sums:
+            sums["all_visits"][batch] += 1
         for name, rows in values.items():
-            sums[name][batch] += rows[step]
+            if recent or name in WHOLE_RUN:
+                sums[name][batch] += rows[step]
 
 
 def means(sums: Sums) -> Sums:
     """Returns the means over visits, 0 for an example without one, and the visits themselves."""
-    visits = sums["visits"]
-    divisor = np.maximum(visits, 1)
-    return {"visits": visits} | {
-        name: total / divisor.reshape(-1, *[1] * (total.ndim - 1))
-        for name, total in sums.items()
-        if name != "visits"
-    }
+    found: Sums = {name: sums[name] for name in ("visits", "all_visits") if name in sums}
+    for name, total in sums.items():
+        if name not in found:
+            divisor = np.maximum(found["all_visits" if name in WHOLE_RUN else "visits"], 1)
+            found[name] = total / divisor.reshape(-1, *[1] * (total.ndim - 1))
+    return found

@@ -205,8 +205,7 @@ def train(
             if examples:
                 ids = drawn["ids"][: end - first]
                 counted = max(0, history.first_step(last, epoch_steps) - first)
-                recent = {name: values[counted:] for name, values in examples.items()}
-                history.add(sums, ids[counted:], recent)
+                history.add(sums, ids, examples, first=counted)
                 found = step_diagnostics(examples, ids, overlay)
             if end in epoch_ends and method.after_epoch:
                 changes = method.after_epoch(config, overlay, backend.fetch(state["method"]))
