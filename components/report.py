@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fourth step of a sweep: put all cells into one report."""
+"""Fourth step of a sweep: put all cells into one report, and judge a reproduction."""
 
 from kfp.dsl import HTML, Input, Markdown, Output
 
@@ -13,6 +13,9 @@ def report(
     results: str,
     results_namespace: str,
     run: str,
+    schedule: str,
+    tolerance: float,
+    accepted: str,
     page: Output[HTML],
     table: Output[Markdown],
 ) -> str:
@@ -24,16 +27,20 @@ def report(
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
+      schedule: Name of the schedule that started this run; empty: none did.
+      tolerance: Points of accuracy, per cent, by which a result may differ; negative: any.
+      accepted: Another results.json to compare with; empty: the schedule's accepted run.
       page: report.html, for the KFP UI.
-      table: results.md, for the KFP UI.
+      table: The verdicts and results.md, for the KFP UI.
 
     Returns:
-      Which cells of this run did not finish and why; "" if all did.
+      Which cells of this run did not finish and why, and what was not reproduced; "" if all is
+      well. It is `verdict` that fails then: what a failed task has written KFP does not keep.
     """
     import shutil
     from pathlib import Path
 
-    from ieg_core import parent, runs
+    from ieg_core import acceptance, parent, runs
     from ieg_core.report import shown, write_report
     from ieg_core.results import set_latest
 
@@ -43,5 +50,9 @@ def report(
     folder = write_report(root, sweep)
     set_latest(root, sweep)
     shutil.copy(folder / "report.html", page.path)
-    Path(table.path).write_text(shown.short_markdown((folder / "results.md").read_text()))
-    return shown.failures(root, sweep, evaluated)
+    said, wrong = acceptance.judge_sweep(
+        root, sweep, results=results, schedule=schedule, tolerance=tolerance, accepted=accepted
+    )
+    text = said + (folder / "results.md").read_text()
+    Path(table.path).write_text(shown.short_markdown(text))
+    return acceptance.failures_text(shown.failures(root, sweep, evaluated), wrong)

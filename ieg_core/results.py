@@ -26,6 +26,7 @@ from typing import Any
 from ieg_core.errors import UserError
 
 OUTCOME_FREE = (
+    "acceptance.py",
     "report",
     "cli.py",
     "bench.py",

@@ -58,7 +58,7 @@ def build(profile: Profile) -> Any:
         2. for each cell, as many at once as the place allows:
            a. train
            b. evaluate
-        3. report: one table, one page, from the results root
+        3. report: one table, one page, from the results root; what was reproduced
         4. verdict: fail if a cell failed, or a reproduction did
 
         Between the steps travel the cells' names; everything else lies in the results root. Only
@@ -83,9 +83,10 @@ def build(profile: Profile) -> Any:
           part: Which part of the trainings this run does, from 1 to parts.
           parts: How many runs share the trainings; one does at most 100.
           schedule: Name of the schedule that starts this run. Empty: none.
-          tolerance: Points of accuracy, in per cent, by which results may differ from the
-            published ones. Negative: they are not compared.
-          accepted: Results root of the last accepted run, to compare with. Empty: none.
+          tolerance: Points of accuracy, in per cent, by which results may miss the published ones
+            or differ from the accepted run's. Negative: they are not compared.
+          accepted: A results.json to compare with. Empty: accepted/<schedule>.json in the results
+            root, if there is one.
         """
         root = {
             "results": results,
@@ -121,16 +122,12 @@ def build(profile: Profile) -> Any:
             plan=prepared.outputs["plan"],
             evaluated=dsl.Collected(evaluated.outputs["Output"]),
             **root,
-        )
-        place(reported, "small", profile)
-        judged = verdict(
-            failures=reported.outputs["Output"],
-            plan=prepared.outputs["plan"],
-            **root,
             schedule=schedule,
             tolerance=tolerance,
             accepted=accepted,
         )
+        place(reported, "small", profile)
+        judged = verdict(failures=reported.outputs["Output"])
         place(judged, "small", profile)
 
     return noise_sweep

@@ -135,16 +135,19 @@ def finished_sweep(tmp_path):
     return plan, cells, row
 
 
-def run_report(tmp_path, plan, cells):
+def run_report(tmp_path, plan, cells, **judged):
+    judged = {"schedule": "", "tolerance": -1.0, "accepted": ""} | judged
     page = artifact(dsl.HTML, tmp_path, "page.html")
     table = artifact(dsl.Markdown, tmp_path, "table.md")
-    return report.python_func(plan=plan, evaluated=cells, **root(tmp_path), page=page, table=table)
+    return report.python_func(
+        plan=plan, evaluated=cells, **root(tmp_path), **judged, page=page, table=table
+    )
 
 
 def test_report_names_the_cells_that_did_not_finish(tmp_path, finished_sweep):
     plan, cells, _ = finished_sweep
     (tmp_path / "cells" / cells[1] / "failure.json").write_text('{"reason": "out of memory"}')
-    assert run_report(tmp_path, plan, cells) == f"{cells[1]}: out of memory"
+    assert run_report(tmp_path, plan, cells) == f"cells did not finish: {cells[1]}: out of memory"
     folder = tmp_path / "latest" / "report"
     assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
     assert (tmp_path / "table.md").read_text() == (folder / "results.md").read_text()
@@ -161,7 +164,7 @@ def test_report_of_a_whole_sweep_names_none(tmp_path, finished_sweep):
 def test_report_names_the_cells_of_its_own_run_alone(tmp_path, finished_sweep):
     plan, cells, _ = finished_sweep
     assert run_report(tmp_path, plan, cells[:1]) == ""
-    assert run_report(tmp_path, plan, cells[1:]) == f"{cells[1]}: not run"
+    assert run_report(tmp_path, plan, cells[1:]) == f"cells did not finish: {cells[1]}: not run"
 
 
 def test_prepare_lists_the_cells_of_its_part_and_writes_the_run_down(tmp_path):
@@ -186,13 +189,43 @@ def test_prepare_refuses_more_cells_than_a_run_can_have(tmp_path):
         prepare.python_func(**request(tmp_path, max_cells=3), plan=plan)
 
 
-def run_verdict(tmp_path, failures):
-    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    judged = {"schedule": "", "tolerance": -1.0, "accepted": ""}
-    return verdict.python_func(failures=failures, plan=plan, **root(tmp_path), **judged)
+def accepted_run(tmp_path, cells, accuracy):
+    """Writes an accepted run of the first cell's settings that reached another accuracy."""
+    config = json.loads((tmp_path / "cells" / cells[0] / "config.json").read_text())
+    keys = ("dataset", "method", "network", "recipe", "clean_labels_used", "true_flip_rate")
+    row = {key: config[key] for key in (*keys, "changed_settings", "noise_rate")}
+    row |= {"steps": config["num_steps"], "status": "finished", "accuracy_ema_last": accuracy}
+    row |= {"steps_per_second": 1.0, "total_seconds": 1.0, "accuracy_ema_best": accuracy}
+    path = tmp_path / "accepted" / "nightly.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"cells": [row]}))
 
 
-def test_the_verdict_fails_where_a_cell_failed(tmp_path):
-    assert run_verdict(tmp_path, "") == "every cell finished"
+@pytest.mark.parametrize(("accuracy", "verdicts"), [(0.91, "reproduced"), (0.97, "not reproduced")])
+def test_a_scheduled_run_is_judged_against_the_accepted_one(
+    tmp_path, finished_sweep, accuracy, verdicts
+):
+    plan, cells, row = finished_sweep
+    config = json.loads((tmp_path / "cells" / cells[0] / "config.json").read_text())
+    row |= {key: config[key] for key in ("method", "dataset")}
+    (tmp_path / "cells" / cells[0] / "result.json").write_text(json.dumps(row))
+    accepted_run(tmp_path, cells, accuracy)
+    failed = run_report(tmp_path, plan, cells[:1], schedule="nightly", tolerance=2.0)
+    # 90.0 against 91.0 and 97.0, two points of tolerance.
+    assert bool(failed) == (verdicts == "not reproduced")
+    document = json.loads((tmp_path / "latest" / "report" / "verdict.json").read_text())
+    assert [v["outcome"] for v in document["verdicts"] if v["accuracy"]] == [verdicts]
+    assert document["schedule"] == "nightly"
+    text = (tmp_path / "table.md").read_text()
+    assert text.startswith("# Reproduction nightly, tolerance 2 points\n")
+    assert f"**{verdicts}**" in text
+    if failed:
+        assert f"{accuracy * 100:.2f} (last accepted run)" in failed
+        with pytest.raises(RuntimeError, match="not reproduced"):
+            verdict.python_func(failures=failed)
+
+
+def test_the_verdict_fails_where_something_was_wrong():
+    assert verdict.python_func(failures="") == "every cell finished"
     with pytest.raises(RuntimeError, match="cells did not finish: a: why"):
-        run_verdict(tmp_path, "a: why")
+        verdict.python_func(failures="cells did not finish: a: why")

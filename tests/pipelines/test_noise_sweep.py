@@ -70,7 +70,7 @@ def test_the_steps_run_in_their_order():
         "prepare": set(),
         "for-loop-1": {"prepare"},
         "report": {"prepare", "for-loop-1"},
-        "verdict": {"prepare", "report"},
+        "verdict": {"report"},
     }
     loop = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
     assert {name: task.get("dependentTasks") for name, task in loop.items()} == {
