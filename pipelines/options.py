@@ -12,6 +12,9 @@ from ieg_core import slots
 from ieg_core.errors import UserError
 from ieg_core.settings import DEFAULT_METHODS
 from ieg_core.sweep import SweepRequest
+from pipelines import site as sites
+from pipelines.cluster import cost
+from pipelines.site import Site
 
 T = TypeVar("T")
 
@@ -38,12 +41,42 @@ class Options:
         return Path(self.request.results)
 
 
+@dataclass(frozen=True)
+class ClusterOptions:
+    """What `make sweep` was asked for where a cluster runs it.
+
+    Attributes:
+      request: What to train; where data and results lie is the site's matter.
+      site: The site.
+      profile: "gpu" or "cpu".
+      max_gpu_hours: Largest estimate that is submitted.
+      rates: Step rates that the user knows.
+      follow: Whether to follow what is submitted to its end.
+      watch: An earlier run to follow instead of submitting anything; empty: none.
+      resume: An earlier run to go on with; empty: none.
+      max_pending: Minutes after which runs that only wait are canceled; 0: never.
+      out: Folder on this machine under which the report is copied.
+    """
+
+    request: SweepRequest
+    site: Site
+    profile: str
+    max_gpu_hours: float
+    rates: cost.Rates
+    follow: bool
+    watch: str
+    resume: str
+    max_pending: float
+    out: Path
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one option for each variable of `make sweep`, all of them texts."""
     for name in (
         *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set"),
         "labels",
         *("data-dir", "out", "max-hours", "devices", "gpus-per-cell"),
+        *("runner", "site", "profile", "watch", "max-gpu-hours", "max-pending", "resume", "rates"),
     ):
         parser.add_argument(f"--{name}", default=DEFAULTS.get(name, ""), metavar="TEXT")
 
@@ -57,7 +90,79 @@ DEFAULTS = {
     "max-hours": "4",
     "devices": "auto",
     "gpus-per-cell": "1",
+    "runner": "auto",
+    "profile": "gpu",
 }
+RUNNERS = ("auto", "local", "cluster")
+PROFILES = ("gpu", "cpu")
+ONLY_HERE = ("data-dir", "max-hours", "devices", "gpus-per-cell")
+ONLY_THERE = ("watch", "max-gpu-hours", "max-pending", "resume", "rates")
+
+
+def cluster_site(arguments: argparse.Namespace) -> Site | None:
+    """Decides where the sweep runs.
+
+    Returns:
+      The site of the cluster that runs it, or None for this machine.
+
+    Raises:
+      UserError: RUNNER is none, the site file is wrong, or a variable of a cluster's sweep was
+        given for one on this machine.
+    """
+    _choose("RUNNER", arguments.runner, RUNNERS)
+    site = sites.load(arguments.site or None) if arguments.runner != "local" else Site()
+    configured = sites.endpoint_configured(site)
+    if arguments.runner == "cluster" or (arguments.runner == "auto" and configured):
+        return site
+    given = [name for name in ONLY_THERE if getattr(arguments, name.replace("-", "_"))]
+    if given:
+        reason = "RUNNER=local" if arguments.runner == "local" else "no endpoint is configured"
+        raise UserError(
+            f"{_variables(given)}: only for a sweep on a cluster, but {reason}: set endpoint in "
+            "site.yaml or KF_PIPELINES_ENDPOINT"
+        )
+    return None
+
+
+def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
+    """Turns the texts into values, for a sweep on a cluster.
+
+    Raises:
+      UserError: A text that is no value of its kind, or a variable of this machine's sweeps.
+    """
+    given = [n for n in ONLY_HERE if getattr(arguments, n.replace("-", "_")) != DEFAULTS[n]]
+    if given:
+        raise UserError(
+            f"{_variables(given)}: only for a sweep on this machine, but this one goes to "
+            f"{sites.endpoint(site) or 'a cluster'}: leave it out, see site.yaml, or RUNNER=local"
+        )
+    if not arguments.out.strip():
+        raise UserError("OUT is empty: expected a folder")
+    _choose("PROFILE", arguments.profile, PROFILES)
+    hours = arguments.max_gpu_hours or str(site.max_gpu_hours)
+    watch = arguments.watch.strip()
+    earlier = "" if watch in ("", "0", "1") else watch
+    if earlier and arguments.resume:
+        raise UserError(f"WATCH={watch!r} with RESUME: expected WATCH=1 to follow what is resumed")
+    return ClusterOptions(
+        request=_request(
+            arguments,
+            accelerator=arguments.profile == "gpu",
+            data_dir=site.data_dir,
+            results=site.results,
+        ),
+        site=site,
+        profile=arguments.profile,
+        max_gpu_hours=_positive("MAX_GPU_HOURS", hours, "GPU-hours above 0, such as 24"),
+        rates=cost.read_rates(arguments.rates),
+        follow=watch == "1",
+        watch=earlier,
+        resume=arguments.resume.strip(),
+        max_pending=_positive("MAX_PENDING", arguments.max_pending, "minutes above 0, such as 30")
+        if arguments.max_pending
+        else 0.0,
+        out=Path(arguments.out),
+    )
 
 
 def read(arguments: argparse.Namespace) -> Options:
@@ -67,16 +172,25 @@ def read(arguments: argparse.Namespace) -> Options:
       UserError: A text that is no value of its kind.
     """
     gpus = slots.find_gpus(arguments.devices)
-    max_hours = _number("MAX_HOURS", arguments.max_hours, float, "hours above 0")
-    if not (0 < max_hours < math.inf):
-        raise UserError(f"MAX_HOURS={arguments.max_hours!r}: expected hours above 0, such as 4")
-    steps = _number("STEPS", arguments.steps or "0", int, "a whole number of training steps")
-    if arguments.steps and steps < 1:
-        raise UserError(f"STEPS={arguments.steps!r}: expected at least 1, or nothing")
+    max_hours = _positive("MAX_HOURS", arguments.max_hours, "hours above 0, such as 4")
     for variable, text in (("DATA_DIR", arguments.data_dir), ("OUT", arguments.out)):
         if not text.strip():
             raise UserError(f"{variable} is empty: expected a folder")
-    request = SweepRequest(
+    request = _request(
+        arguments, accelerator=bool(gpus), data_dir=arguments.data_dir, results=arguments.out
+    )
+    count = _number("GPUS_PER_CELL", arguments.gpus_per_cell, int, "a whole number of GPUs")
+    slots.plan_slots(1, gpus, count, cores=1, memory=0)
+    return Options(request, gpus, count, max_hours)
+
+
+def _request(
+    arguments: argparse.Namespace, *, accelerator: bool, data_dir: str, results: str
+) -> SweepRequest:
+    steps = _number("STEPS", arguments.steps or "0", int, "a whole number of training steps")
+    if arguments.steps and steps < 1:
+        raise UserError(f"STEPS={arguments.steps!r}: expected at least 1, or nothing")
+    return SweepRequest(
         dataset=arguments.dataset,
         noise_ratios=_list("NOISE", arguments.noise, float, "ratios in [0, 1], such as 0.2,0.4"),
         methods=_list("METHODS", arguments.methods, str, "names, such as supervised,l2r"),
@@ -85,14 +199,27 @@ def read(arguments: argparse.Namespace) -> Options:
         network=arguments.network,
         steps=steps,
         settings=tuple(arguments.set.split()),
-        accelerator=bool(gpus),
-        data_dir=arguments.data_dir,
-        results=arguments.out,
+        accelerator=accelerator,
+        data_dir=data_dir,
+        results=results,
         labels=arguments.labels,
     )
-    count = _number("GPUS_PER_CELL", arguments.gpus_per_cell, int, "a whole number of GPUs")
-    slots.plan_slots(1, gpus, count, cores=1, memory=0)
-    return Options(request, gpus, count, max_hours)
+
+
+def _choose(variable: str, text: str, known: tuple[str, ...]) -> None:
+    if text not in known:
+        raise UserError(f"{variable}={text!r}: expected one of {', '.join(known)}")
+
+
+def _variables(names: list[str]) -> str:
+    return ", ".join(name.upper().replace("-", "_") for name in names)
+
+
+def _positive(variable: str, text: str, expected: str) -> float:
+    number = _number(variable, text, float, expected)
+    if not 0 < number < math.inf:
+        raise UserError(f"{variable}={text!r}: expected {expected}")
+    return number
 
 
 def _list(variable: str, text: str, kind: Callable[[str], T], expected: str) -> tuple[T, ...]:

@@ -316,7 +316,9 @@ def _need(body: dict[str, Any], name: str) -> None:
 
 def _store(kept: dict[str, dict[str, Any]], key: str, body: dict[str, Any], **more: str) -> Any:
     name = str(uuid.uuid4())
-    kept[name] = {**body, key: name, "created_at": NOW, **more}
+    minutes, seconds = divmod(len(kept), 60)
+    created = f"2026-01-02T03:{minutes:02d}:{seconds:02d}Z"
+    kept[name] = {**body, key: name, "created_at": created, **more}
     return kept[name]
 
 

@@ -14,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from tests.pipelines.stubs.contract import RefusedError, Request
 
+SORTABLE = ("display_name", "created_at")
 PYTHON_KINDS: dict[str, Any] = {
     "STRING": str,
     "NUMBER_INTEGER": int,
@@ -37,9 +38,12 @@ def page(key: str, items: list[dict[str, Any]], request: Request) -> Any:
             for p in body.get("predicates", [])
         ]
         for predicate in aliases:
-            if predicate["operation"] != "EQUALS" or "stringValue" not in predicate:
-                raise RefusedError(400, f"this stub filters by EQUALS on texts alone: {predicate}")
-            items = [i for i in items if i.get(predicate["key"]) == predicate["stringValue"]]
+            items = [item for item in items if _fits(item, predicate)]
+    if sort_by := request.query.get("sort_by"):
+        field, _, order = sort_by.partition(" ")
+        if field not in SORTABLE or order not in ("", "asc", "desc"):
+            raise RefusedError(400, f"invalid sorting {sort_by!r}")
+        items = sorted(items, key=lambda item: item[field], reverse=order == "desc")
     size = min(int(request.query.get("page_size") or 10), 200)
     start = int(request.query.get("page_token") or 0)
     answer: dict[str, Any] = {"total_size": len(items)}
@@ -90,3 +94,13 @@ def check_arguments(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
         given = name in arguments or "defaultValue" in definition or definition.get("isOptional")
         if not given:
             raise RefusedError(400, f"input {name} has no value")
+
+
+def _fits(item: dict[str, Any], predicate: dict[str, Any]) -> bool:
+    operation, text = predicate.get("operation"), predicate.get("stringValue")
+    if operation not in ("EQUALS", "IS_SUBSTRING") or not isinstance(text, str):
+        raise RefusedError(400, f"this stub filters texts by EQUALS or IS_SUBSTRING: {predicate}")
+    if predicate.get("key") not in SORTABLE:
+        raise RefusedError(400, f"invalid field in a filter: {predicate.get('key')!r}")
+    found = item[predicate["key"]]
+    return text == found if operation == "EQUALS" else text in found

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Goes on with a run's unfinished cells: the same pipeline, image and arguments, once more.
+
+The results root remembers what is finished; an unfinished cell goes on from its checkpoint. The
+same image means the same code version, without which every cell would be another one.
+"""
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ieg_core.errors import UserError
+from pipelines.cluster import client as clients
+from pipelines.cluster import submit
+from pipelines.cluster.submit import Run, Say
+from pipelines.site import Site
+
+OVER = ("FAILED", "CANCELED", "SKIPPED")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def find(client: Any, site: Site, name: str) -> list[Any]:
+    """Finds the runs that a name stands for.
+
+    Args:
+      client: KFP's client.
+      site: The site.
+      name: A run's id, a run's label, or the label that the parts of a sweep share.
+
+    Returns:
+      The runs, the newest of each label: a resumed run has the label of the one before it.
+
+    Raises:
+      UserError: There is no such run.
+    """
+    if ID.fullmatch(name):
+        with clients.plain_errors(site, f"find the run {name}"):
+            return [client.get_run(name)]
+    found = _newest(client, site, name)
+    if found is None:
+        first = _newest(client, site, f"{name}-part1")
+        if first is None:
+            raise UserError(
+                f"there is no run {name!r} at {clients.ui_address(site)}: give a run's id, or its "
+                "label as `make sweep` printed it"
+            )
+        parts = int(parameters(first).get("parts", 1))
+        others = [_newest(client, site, f"{name}-part{part}") for part in range(2, parts + 1)]
+        return [first, *(run for run in others if run is not None)]
+    return [found]
+
+
+def _newest(client: Any, site: Site, label: str) -> Any | None:
+    """Returns the newest run of a label; later ones are named `<label> resumed <time>`."""
+    wanted = {"operation": "IS_SUBSTRING", "key": "display_name", "stringValue": label}
+    with clients.plain_errors(site, f"find the run {label}"):
+        answer = client.list_runs(
+            page_size=100,
+            sort_by="created_at desc",
+            namespace=site.namespace or None,
+            filter=json.dumps({"predicates": [wanted]}),
+        )
+    for run in answer.runs or []:
+        if run.display_name == label or run.display_name.startswith(f"{label} resumed "):
+            return run
+    return None
+
+
+def parameters(run: Any) -> dict[str, Any]:
+    """Returns the arguments that a run was created with."""
+    config = run.runtime_config
+    return dict(config.parameters or {}) if config else {}
+
+
+def resume(site: Site, name: str, say: Say) -> list[Run]:
+    """Submits a run, or all parts of a sweep, again.
+
+    Args:
+      site: The site.
+      name: See `find`.
+      say: Prints a line.
+
+    Returns:
+      The new runs; runs that succeeded are left out.
+
+    Raises:
+      UserError: No such run, or nothing left of it to do, or it still runs.
+    """
+    client = clients.connect(site)
+    old = find(client, site, name)
+    running = [run for run in old if run.state not in (*OVER, "SUCCEEDED")]
+    if running:
+        link = clients.run_link(site, running[0].run_id)
+        raise UserError(f"{name} is {running[0].state}: follow it by WATCH={name}; {link}")
+    unfinished = [run for run in old if run.state in OVER]
+    if not unfinished:
+        raise UserError(f"{name} has finished: nothing is left to do, its report is in the results")
+    made = []
+    for run in unfinished:
+        again = parameters_again(parameters(run), run.run_id)
+        label = again.get("run_label") or run.display_name
+        title = f"{label} resumed {time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
+        made.append(
+            submit.create_run(client, site, run.experiment_id, title, again, _pipeline_of(run))
+        )
+        say(f"Run {label} goes on: {clients.run_link(site, made[-1].run_id)}")
+    return made
+
+
+def parameters_again(given: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    """Returns a run's arguments for its continuation.
+
+    A namespace of results that is named after the run stays the first run's.
+    """
+    again = dict(given)
+    if "results_namespace" in again:
+        again["results_namespace"] = again["results_namespace"].replace("{run}", run_id)
+    return again
+
+
+def _pipeline_of(run: Any) -> dict[str, Any]:
+    body = {"service_account": run.service_account or None}
+    if run.pipeline_version_reference:
+        return {**body, "pipeline_version_reference": run.pipeline_version_reference}
+    if not run.pipeline_spec:
+        raise UserError(f"KFP no longer knows the pipeline of the run {run.run_id}: submit anew")
+    return {**body, "pipeline_spec": run.pipeline_spec}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run's part of the results root, where this machine can read it: a folder or a bucket."""
+
+import shutil
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ieg_core import progress, results, runs
+from ieg_core.errors import UserError
+from ieg_core.progress import CellProgress
+from pipelines.site import Site
+
+HEARTBEAT_SECONDS = 300.0
+"""A cell that works says so each minute; clocks differ."""
+READERS = 16
+
+
+@dataclass
+class Root:
+    """Where a run keeps its results.
+
+    Attributes:
+      place: A folder, or gs://bucket/prefix.
+      label: The run's label; prepare writes its cells down under it.
+      sweep: The sweep's name, once prepare has told it.
+      names: The run's cells, likewise.
+      finished: Progress of the cells that are finished, which are not read again.
+    """
+
+    place: str
+    label: str
+    sweep: str = ""
+    names: tuple[str, ...] = ()
+    finished: dict[str, CellProgress] = field(default_factory=dict)
+
+    def progress(self, since: float) -> tuple[list[CellProgress], bool]:
+        """Reads how far the run's cells are.
+
+        Args:
+          since: Unix time before which progress is an earlier run's.
+
+        Returns:
+          The cells, none before prepare has listed them; and whether one has a fresh heartbeat.
+        """
+        if not self.names:
+            record = self._read(f"runs/{self.label}.json") if self.label else None
+            if not record:
+                return [], False
+            self.sweep, self.names = record["sweep"], tuple(record["cells"])
+        open_cells = [name for name in self.names if name not in self.finished]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(open_cells, pool.map(lambda c: self._cell(c, since), open_cells)))  # noqa: B905
+        self.finished |= {n: c for n, (c, _) in found.items() if c.state == progress.FINISHED}
+        cells = [
+            self.finished[name] if name in self.finished else found[name][0] for name in self.names
+        ]
+        return cells, any(beats for _, beats in found.values())
+
+    def _cell(self, name: str, since: float) -> tuple[CellProgress, bool]:
+        read = {
+            key: self._read(f"cells/{name}/{key}.json") or {}
+            for key in ("result", "progress", "failure")
+        }
+        updated = float(read["progress"].get("updated") or 0)
+        # An attempt removes failure.json and then says that it starts: an older failure is none.
+        failure = read["failure"] if not updated or updated >= since else {}
+        cell = progress.from_files(name, read["result"], read["progress"], failure, since)
+        return cell, cell.is_running and time.time() - updated < HEARTBEAT_SECONDS
+
+    def _read(self, name: str) -> Mapping[str, Any] | None:
+        """Reads a JSON file; None if there is none, or while it is replaced."""
+        try:
+            if self.place.startswith("gs://"):
+                from ieg_core import mirror
+
+                found = mirror.read_json(self.place, name)
+            else:
+                found = results.read_json(Path(self.place) / name)
+        except (OSError, UserError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def fetch_report(self, target: Path) -> str:
+        """Copies the report to this machine, if it can be read there; returns where it is."""
+        if not self.sweep:
+            return f"none, the run ended before it listed its cells ({self.place})"
+        report = f"{self.place.rstrip('/')}/sweeps/{self.sweep}/report"
+        if self.place.startswith("gs://"):
+            return f"{report}/report.html"
+        if not (Path(report) / "report.html").exists():
+            return f"none, the run ended before it ({report})"
+        with results.writable(target):
+            shutil.copytree(report, target, dirs_exist_ok=True)
+        return str(target / "report.html")
+
+
+def root_of(site: Site, run: Any) -> Root | None:
+    """Returns where a run keeps its results, or None if this machine cannot read that.
+
+    Args:
+      site: The site.
+      run: The run, as KFP describes it.
+
+    Raises:
+      UserError: The run's namespace of results is none.
+    """
+    given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
+    place = seen_here(site, str(given.get("results") or site.results))
+    if not place:
+        return None
+    namespace = str(given.get("results_namespace") or "")
+    return Root(
+        runs.results_root(place, namespace, str(run.run_id)), str(given.get("run_label") or "")
+    )
+
+
+def seen_here(site: Site, place: str) -> str:
+    """Returns how this machine sees a place in the results root; "" if it does not."""
+    if place.startswith("gs://"):
+        return place
+    if site.results_mount and not site.results.startswith("gs://"):
+        path, root = PurePosixPath(place), PurePosixPath(site.results)
+        if path.is_relative_to(root):
+            return str(Path(site.results_mount) / path.relative_to(root))
+    return place if Path(place).is_dir() else ""

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make sweep` on a cluster: submit, go on with, or follow a sweep."""
+
+import sys
+
+from pipelines.cluster import client as clients
+from pipelines.cluster import follow, resume, submit
+from pipelines.cluster.submit import Order, Run
+from pipelines.options import ClusterOptions
+
+EXIT_OK = 0
+
+
+def run_sweep(options: ClusterOptions) -> int:
+    """Submits the sweep, or goes on with an earlier one, or only follows one.
+
+    Returns:
+      The exit code: of what was followed, else 0.
+
+    Raises:
+      UserError: A check failed, and nothing was created; or KFP refused.
+    """
+    if options.watch:
+        runs = _earlier(options)
+    elif options.resume:
+        runs = resume.resume(options.site, options.resume, say)
+    else:
+        order = Order(
+            request=options.request,
+            site=options.site,
+            profile=options.profile,
+            max_gpu_hours=options.max_gpu_hours,
+            rates=options.rates,
+        )
+        runs = submit.submit(order, say)
+    if not (options.follow or options.watch):
+        say(submit.follow_hint(runs))
+        return EXIT_OK
+    return follow.follow(options.site, runs, max_pending=options.max_pending, out=options.out)
+
+
+def _earlier(options: ClusterOptions) -> list[Run]:
+    client = clients.connect(options.site)
+    return [
+        Run(run.run_id, str(resume.parameters(run).get("run_label", "")))
+        for run in resume.find(client, options.site, options.watch)
+    ]
+
+
+def say(line: str) -> None:
+    """Prints a line; warnings go to standard error."""
+    warns = line.startswith("warning: ")
+    print(line, file=sys.stderr if warns else sys.stdout, flush=True)

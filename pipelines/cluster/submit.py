@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Submits a sweep to KFP: everything is checked first, and nothing created if a check fails."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+
+from ieg_core import sweep
+from ieg_core.errors import UserError
+from ieg_core.sweep import SweepRequest
+from pipelines import compile as packages
+from pipelines import profiles
+from pipelines.cluster import client as clients
+from pipelines.cluster import cost, preflight
+from pipelines.profiles import MAX_CELLS, Profile
+from pipelines.site import Site
+
+Say = Callable[[str], None]
+ALWAYS_SENT = ("dataset", "noise_ratios", "methods", "seeds", "accelerator")
+OF_THE_SITE = ("data_dir", "results")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of a sweep that was created.
+
+    Attributes:
+      run_id: KFP's id.
+      label: Under which prepare writes the run down in the results root.
+    """
+
+    run_id: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be submitted.
+
+    Attributes:
+      request: The sweep; its data_dir and results are the site's.
+      site: The site.
+      profile: "gpu" or "cpu".
+      max_gpu_hours: Largest estimate that is accepted.
+      rates: Step rates given by the user.
+    """
+
+    request: SweepRequest
+    site: Site
+    profile: str
+    max_gpu_hours: float
+    rates: cost.Rates
+
+
+def submit(order: Order, say: Say) -> list[Run]:
+    """Submits a sweep.
+
+    1. List its cells from names alone, compile the package, hold the arguments against its inputs.
+    2. Estimate its cost; refuse what exceeds the budget.
+    3. Ask for KFP's health, and for what one must be allowed to read.
+    4. With access to Kubernetes: GPU nodes, rights, retry policy.
+    5. Get or create the experiment; create a run for each 100 cells.
+
+    Args:
+      order: What is to be submitted.
+      say: Prints a line.
+
+    Returns:
+      The runs.
+
+    Raises:
+      UserError: A check failed, and nothing was created; or KFP refused to create.
+    """
+    wanted = sweep.configs(order.request)
+    profile = compiled_for(order)
+    spec, platform = packages.package(profile)
+    sizes = split(len(wanted), profile.max_cells)
+    label = new_label(order.request.dataset)
+    runs = [
+        {**arguments(order.request), "run_label": name, "part": part, "parts": len(sizes)}
+        for part, name in enumerate(labels(label, len(sizes)), start=1)
+    ]
+    for each in runs:
+        preflight.check_arguments(spec, each)
+    train = profile.placements["train"]
+    known = {**measured(order.site), **order.rates}
+    estimated = cost.estimate(
+        wanted, runs=sizes, gpus=train.count, at_once=profile.parallelism, rates=known
+    )
+    say(f"Sweep {order.request.dataset}: {estimated.line}")
+    cost.accept(estimated, order.max_gpu_hours)
+    client = clients.connect(order.site)
+    experiment = look_at_kfp(client, order.site)
+    for line in preflight.look(order.site, train, preflight.reach(order.site)):
+        say(line)
+    say(f"Image: {profile.image}")
+    body = {"pipeline_spec": whole(spec, platform), "description": order.request.command}
+    experiment = experiment or create_experiment(client, order.site)
+    made = []
+    for each in runs:
+        made.append(create_run(client, order.site, experiment, each["run_label"], each, body))
+        part = f" {each['part']} of {each['parts']}" if len(runs) > 1 else ""
+        say(f"Run{part} {each['run_label']}: {clients.run_link(order.site, made[-1].run_id)}")
+    return made
+
+
+def compiled_for(order: Order) -> Profile:
+    """Returns the profile whose package is submitted."""
+    image = order.site.image or packages.image_of_revision()
+    return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.site, image)
+
+
+def arguments(request: SweepRequest) -> dict[str, Any]:
+    """Returns the pipeline's arguments for a request: what the pipeline's own defaults do not say.
+
+    Where data and results lie is the site's matter, compiled into the package.
+    """
+    sent = {}
+    for each in fields(request):
+        value = getattr(request, each.name)
+        if each.name in ALWAYS_SENT or (each.name not in OF_THE_SITE and value != each.default):
+            sent[each.name] = list(value) if isinstance(value, tuple) else value
+    return sent
+
+
+def split(cells: int, most: int = MAX_CELLS) -> list[int]:
+    """Returns how many cells each run has: as few runs as possible, as equal as possible.
+
+    Run p of P does every P-th cell from the p-th.
+    """
+    parts = -(-cells // most)
+    return [len(range(part, cells, parts)) for part in range(parts)]
+
+
+def new_label(dataset: str) -> str:
+    """Names a sweep's submission: data set, time, and four digits against doubles."""
+    return f"{dataset}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def labels(label: str, parts: int) -> list[str]:
+    """Returns the label of each run."""
+    return [label] if parts == 1 else [f"{label}-part{part}" for part in range(1, parts + 1)]
+
+
+def whole(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a package as a run's body holds it."""
+    return {"pipeline_spec": spec, "platform_spec": platform} if platform else dict(spec)
+
+
+def measured(site: Site) -> cost.Rates:
+    """Returns the step rates measured in the results root, where this machine sees it."""
+    return cost.measured_rates(Path(site.results_mount)) if site.results_mount else {}
+
+
+def look_at_kfp(client: Any, site: Site) -> str:
+    """Reads what a submission needs to read, and so finds missing rights before creating anything.
+
+    Returns:
+      The id of the site's experiment; "" if there is none yet.
+
+    Raises:
+      UserError: KFP refuses.
+    """
+    with clients.plain_errors(site, "list runs"):
+        client.list_runs(page_size=1, namespace=site.namespace or None)
+    with clients.plain_errors(site, "list experiments"):
+        try:
+            found = client.get_experiment(experiment_name=site.experiment)
+        except ValueError as error:
+            if "No experiment is found" in str(error):
+                return ""
+            raise UserError(
+                f"there are several experiments {site.experiment!r}: archive all but one in the "
+                "KFP UI, or name another experiment in site.yaml"
+            ) from None
+    return str(found.experiment_id)
+
+
+def create_experiment(client: Any, site: Site) -> str:
+    """Creates the site's experiment; returns its id."""
+    with clients.plain_errors(site, f"create the experiment {site.experiment!r}"):
+        return str(client.create_experiment(site.experiment).experiment_id)
+
+
+def create_run(
+    client: Any,
+    site: Site,
+    experiment: str,
+    name: str,
+    parameters: Mapping[str, Any],
+    body: Mapping[str, Any],
+) -> Run:
+    """Creates a run.
+
+    Args:
+      client: KFP's client.
+      site: The site.
+      experiment: The experiment's id.
+      name: The run's name in the KFP UI.
+      parameters: The pipeline's arguments.
+      body: What else the run consists of: `pipeline_spec` or `pipeline_version_reference`.
+
+    Raises:
+      UserError: KFP refuses.
+    """
+    config = {"parameters": dict(parameters)}
+    given = {"service_account": site.service_account or None, "runtime_config": config, **body}
+    run = kfp_server_api.V2beta1Run(display_name=name, experiment_id=experiment, **given)
+    with clients.plain_errors(site, f"create the run {name}"):
+        made = client.runs.run_service_create_run(run=run)
+    return Run(str(made.run_id), str(parameters.get("run_label", "")))
+
+
+def follow_hint(runs: Sequence[Run]) -> str:
+    """Says how to follow runs from another terminal or another day."""
+    return f"Follow it: make sweep WATCH={base_label(runs)}"
+
+
+def base_label(runs: Sequence[Run]) -> str:
+    """Returns the label that all parts of a sweep share."""
+    label = runs[0].label or runs[0].run_id
+    return label.removesuffix("-part1") if len(runs) > 1 else label

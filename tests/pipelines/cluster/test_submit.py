@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make sweep` on a cluster: what is submitted, and that nothing is when a check fails."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ieg_core.errors import UserError
+from ieg_core.sweep import SweepRequest
+from pipelines import options as read_options
+from pipelines.__main__ import build_parser
+from pipelines.cluster import submit
+from pipelines.cluster.submit import Order, Run
+from pipelines.site import Site
+from tests.pipelines.stubs.contract import Fault
+from tests.pipelines.stubs.kfp_api import kfp_api
+from tests.pipelines.stubs.kubernetes_api import kubernetes_api, node, write_kubeconfig
+
+ROOT = Path(__file__).parents[3]
+IMAGE = "registry.example.org/ieg-python:1a2b3c"
+
+
+def sweep(*options, **environment):
+    """Runs `python -m pipelines run noise_sweep`.
+
+    Returns:
+      The process and the seconds that it computed: on a busy machine those of the clock say little,
+      and what waits for the network has its own limits (test_client.py).
+    """
+    began = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    answer = subprocess.run(
+        [sys.executable, "-m", "pipelines", "run", "noise_sweep", *options],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONWARNINGS": "error", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return answer, sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - began
+
+
+def read(*options):
+    """Reads the command line; returns the cluster's options, or None for a sweep here."""
+    arguments = build_parser().parse_args(["run", "noise_sweep", *options])
+    site = read_options.cluster_site(arguments)
+    return None if site is None else read_options.read_cluster(arguments, site)
+
+
+@pytest.fixture
+def site_file(tmp_path):
+    """Writes a site file."""
+
+    def write(**values):
+        path = tmp_path / "site.yaml"
+        path.write_text(yaml.safe_dump({"image": IMAGE, **values}))
+        return f"--site={path}"
+
+    return write
+
+
+def order(stub, **request):
+    asked = SweepRequest(**{"dataset": "digits_uniform", "accelerator": True, **request})
+    return Order(asked, Site(endpoint=stub.url, image=IMAGE), "gpu", 24.0, {})
+
+
+def test_a_configured_endpoint_makes_a_sweep_go_to_the_cluster(kfp_stub, site_file):
+    answer, _ = sweep(
+        "--dataset=cifar10_asymmetric",
+        "--methods=supervised",
+        "--noise=0.2,0.4",
+        "--max-gpu-hours=50",
+        site_file(service_account="ieg", ui_endpoint="https://ui.example.org"),
+        KF_PIPELINES_ENDPOINT=kfp_stub.url,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr == ""
+    (run,) = kfp_stub.runs.values()
+    assert re.fullmatch(r"cifar10_asymmetric-\d{8}-\d{6}-[0-9a-f]{4}", run["display_name"])
+    assert run["runtime_config"]["parameters"] == {
+        "dataset": "cifar10_asymmetric",
+        "noise_ratios": [0.2, 0.4],
+        "methods": ["supervised"],
+        "seeds": [0],
+        "accelerator": True,
+        "run_label": run["display_name"],
+        "part": 1,
+        "parts": 1,
+    }
+    assert run["service_account"] == "ieg"
+    executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert {each["container"]["image"] for each in executors} == {IMAGE}
+    (experiment,) = kfp_stub.experiments.values()
+    assert experiment["display_name"] == "noise-sweep"
+    lines = answer.stdout.splitlines()
+    assert lines[0].startswith("Sweep cifar10_asymmetric: 2 cells, 20 pods, about ")
+    assert "assumed, not measured" in lines[0]
+    assert f"https://ui.example.org/#/runs/details/{run['run_id']}" in answer.stdout
+    assert lines[-1] == f"Follow it: make sweep WATCH={run['display_name']}"
+
+
+def test_the_cpu_profile_asks_for_no_gpu(kfp_stub):
+    lines = []
+    asked = order(kfp_stub, methods=("supervised",), accelerator=False)
+    submit.submit(replace(asked, profile="cpu"), lines.append)
+    (run,) = kfp_stub.runs.values()
+    assert run["runtime_config"]["parameters"]["accelerator"] is False
+    executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    assert not any("accelerator" in each["container"]["resources"] for each in executors)
+    assert lines[0] == "Sweep digits_uniform: 3 cells, 27 pods, no GPUs"
+
+
+def test_two_hundred_cells_are_two_runs_within_half_a_minute(kfp_stub, site_file):
+    answer, seconds = sweep(
+        "--dataset=digits_uniform",
+        "--noise=" + ",".join(f"{i / 20:g}" for i in range(20)),
+        "--methods=supervised,l2r",
+        "--seeds=0,1,2,3,4",
+        site_file(endpoint=kfp_stub.url),
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert seconds < 20
+    given = [run["runtime_config"]["parameters"] for run in kfp_stub.runs.values()]
+    assert [(each["part"], each["parts"]) for each in given] == [(1, 2), (2, 2)]
+    labels = [each.pop("run_label") for each in given]
+    assert labels == [f"{labels[0].removesuffix('-part1')}-part{part}" for part in (1, 2)]
+    assert "Sweep digits_uniform: 200 cells, 1412 pods" in answer.stdout  # 2·(7·100 + 6)
+    assert "Run 1 of 2" in answer.stdout
+    assert answer.stdout.rstrip().endswith(f"WATCH={labels[0].removesuffix('-part1')}")
+    assert len(kfp_stub.experiments) == 1
+
+
+@pytest.mark.parametrize(
+    ("cells", "runs"),
+    [(1, [1]), (100, [100]), (101, [51, 50]), (200, [100, 100]), (250, [84, 83, 83])],
+)
+def test_cells_are_split_as_evenly_as_prepare_deals_them_out(cells, runs):
+    assert submit.split(cells) == runs
+
+
+def refused(options, stubs, words, **environment):
+    """Holds what must hold of every refusal: one clear line, in seconds, nothing created."""
+    answer, seconds = sweep(*options, **environment)
+    assert answer.returncode == 2, answer
+    lines = [line for line in answer.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert seconds < 6
+    for stub in stubs:
+        assert stub.seen("POST") == []
+
+
+DIGITS = ("--methods=supervised",)
+
+
+def test_a_wrong_endpoint(no_cluster, site_file):
+    site = site_file(endpoint="https://kfp.invalid")
+    refused([*DIGITS, site], [], "endpoint https://kfp.invalid: no such host")
+
+
+def test_a_bad_token(kfp_stub, site_file, tmp_path):
+    kfp_stub.token = "right"
+    (tmp_path / "token").write_text("wrong")
+    site = site_file(endpoint=kfp_stub.url, token_file="token")
+    refused([*DIGITS, site], [kfp_stub], "refuses the token in")
+
+
+def test_a_missing_permission(multi_user_stub, site_file):
+    site = site_file(endpoint=multi_user_stub.url, namespace="others")
+    refused(
+        [*DIGITS, site],
+        [multi_user_stub],
+        "does not allow you to list runs in the namespace others",
+    )
+
+
+def test_no_gpu_node(kfp_stub, site_file, tmp_path):
+    with kubernetes_api(nodes=[node(gpus=0)]) as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        site = site_file(endpoint=kfp_stub.url, gpu={"autoscaled": False})
+        refused([*DIGITS, site], [kfp_stub, cluster], "no node offers nvidia.com/gpu now")
+
+
+def test_an_unknown_parameter(kfp_stub, site_file):
+    site = site_file(endpoint=kfp_stub.url)
+    refused(["--methods=l2x", site], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
+
+
+def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypatch):
+    monkeypatch.setattr(submit, "arguments", lambda request: {"datset": request.dataset})
+    with pytest.raises(UserError, match="unknown pipeline parameter 'datset'"):
+        submit.submit(order(kfp_stub), lambda line: None)
+    assert kfp_stub.requests == []
+
+
+def test_over_budget(kfp_stub, site_file):
+    site = site_file(endpoint=kfp_stub.url, max_gpu_hours=3)
+    words = "GPU-hours, more than MAX_GPU_HOURS=3: allow more"
+    refused(["--dataset=cifar10_asymmetric", site], [kfp_stub], words)
+    assert kfp_stub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--runner=everywhere"], "RUNNER='everywhere': expected one of auto, local, cluster"),
+        (["--profile=tpu"], "PROFILE='tpu': expected one of gpu, cpu"),
+        (["--max-gpu-hours=lots"], "MAX_GPU_HOURS='lots': expected GPU-hours above 0"),
+        (["--max-pending=-1"], "MAX_PENDING='-1': expected minutes above 0"),
+        (["--rates=fast"], "RATES='fast': expected network:method"),
+        (
+            ["--devices=cpu", "--max-hours=1"],
+            "MAX_HOURS, DEVICES: only for a sweep on this machine",
+        ),
+        (["--watch=a-run", "--resume=b-run"], "WATCH='a-run' with RESUME"),
+        (["--out="], "OUT is empty"),
+    ],
+)
+def test_a_variable_that_is_none(no_cluster, site_file, options, words):
+    with pytest.raises(UserError) as caught:
+        read(*DIGITS, *options, site_file(endpoint="http://127.0.0.1:1"))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--watch=1"], "WATCH: only for a sweep on a cluster, but no endpoint is configured"),
+        (
+            ["--watch=1", "--max-gpu-hours=3", "--runner=local"],
+            "WATCH, MAX_GPU_HOURS: only for a sweep on a cluster, but RUNNER=local",
+        ),
+        (["--site=/nowhere/site.yaml"], "cannot read the site file /nowhere/site.yaml"),
+    ],
+)
+def test_a_clusters_variables_without_a_cluster(no_cluster, site_file, options, words):
+    with pytest.raises(UserError) as caught:
+        read(site_file(), *options)
+    assert words in str(caught.value)
+
+
+def test_where_a_sweep_runs(no_cluster, site_file, monkeypatch):
+    configured = site_file(endpoint="http://127.0.0.1:1")
+    assert read(configured).profile == "gpu"
+    assert read(configured, "--runner=local") is None
+    assert read("--site=/nowhere/site.yaml", "--runner=local") is None
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:2")
+    assert read(site_file()).site.endpoint == ""
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    assert read(site_file()) is None
+    assert read(site_file(), "--runner=cluster").site.image == IMAGE
+
+
+def test_the_variables_of_a_clusters_sweep(no_cluster, site_file):
+    site = site_file(endpoint="http://127.0.0.1:1", results="/results/a", max_gpu_hours=7)
+    plain = read(site)
+    assert (plain.max_gpu_hours, plain.max_pending, plain.follow) == (7.0, 0.0, False)
+    assert (plain.request.results, plain.request.data_dir) == ("/results/a", "/data")
+    assert plain.request.accelerator
+    asked = read(site, "--watch=1", "--max-pending=30", "--max-gpu-hours=9.5", "--profile=cpu")
+    assert (asked.follow, asked.watch, asked.max_pending, asked.max_gpu_hours) == (
+        *(True, "", 30.0, 9.5),
+    )
+    assert not asked.request.accelerator
+    assert read(site, "--watch=some-run").watch == "some-run"
+    assert read(site, "--rates=resnet11:l2r=5").rates == {("resnet11", "l2r"): 5.0}
+
+
+def test_what_kfp_refuses_to_create_is_one_line(kfp_stub):
+    lines = []
+    kfp_stub.faults.append(Fault(403, "POST", "/runs$", '{"message": "not yours"}'))
+    with pytest.raises(UserError, match="does not allow you to create the run digits_uniform-"):
+        submit.submit(order(kfp_stub, methods=("supervised",)), lines.append)
+    assert kfp_stub.runs == {}
+    assert not any("Run " in line for line in lines)
+
+
+def test_an_experiment_is_used_again(kfp_stub):
+    for _ in range(2):
+        submit.submit(order(kfp_stub, methods=("supervised",)), lambda line: None)
+    assert len(kfp_stub.experiments) == 1
+    assert len(kfp_stub.runs) == 2
+    assert len({run["display_name"] for run in kfp_stub.runs.values()}) == 2
+
+
+def test_it_works_in_a_profiles_namespace(no_cluster):
+    with kfp_api(multi_user=True) as stub:
+        asked = order(stub, methods=("supervised",))
+        site = Site(endpoint=stub.url, image=IMAGE, namespace="team")
+        submit.submit(Order(asked.request, site, "gpu", 24.0, {}), lambda line: None)
+        (experiment,) = stub.experiments.values()
+        assert experiment["namespace"] == "team"
+
+
+def test_only_what_the_pipelines_defaults_do_not_say_is_sent():
+    request = SweepRequest("digits_uniform", settings=("batch_size=50",), steps=7, results="x")
+    assert submit.arguments(request) == {
+        "dataset": "digits_uniform",
+        "noise_ratios": [],
+        "methods": ["supervised", "mixup", "probe_only", "l2r", "fsr", "ieg"],
+        "seeds": [0],
+        "accelerator": False,
+        "settings": ["batch_size=50"],
+        "steps": 7,
+    }
+
+
+def test_parts_share_the_label_before_their_number():
+    runs = [Run("1", "a-part1"), Run("2", "a-part2")]
+    assert submit.base_label(runs) == "a"
+    assert submit.base_label(runs[:1]) == "a-part1"
+    assert submit.base_label([Run("1", "")]) == "1"
