@@ -2,6 +2,7 @@
 """Each check finds its trap in a small pipeline that has it, and nothing in one that has not."""
 
 import functools
+from typing import Optional
 
 import pytest
 from kfp import dsl
@@ -9,6 +10,7 @@ from kfp.dsl import Dataset, Input, Output
 
 from components import component
 from pipelines import checks, noise_sweep, profiles
+from pipelines.checks import arguments, everywhere, here
 
 OUTSIDE = 3
 
@@ -219,6 +221,90 @@ def volume_here():
     kubernetes.mount_pvc(plain(one()), pvc_name="data", mount_path="/data")
 
 
+@dsl.component(base_image="registry.example.org/ieg:1", install_kfp_package=False)
+def unusual_name():
+    pass
+
+
+@component
+def speak(words: str):
+    pass
+
+
+@component
+def text_of(item: str) -> str:
+    return item
+
+
+@component
+def read(data: Input[Dataset], again: str = ""):
+    pass
+
+
+@pipeline
+def image_that_kfp_local_warns_about():
+    plain(unusual_name())
+
+
+@pipeline
+def placeholder_of_clusters():
+    plain(speak(words=dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER))
+
+
+@pipeline
+def time_placeholder_of_clusters():
+    plain(speak(words=f"at {dsl.PIPELINE_JOB_CREATE_TIME_UTC_PLACEHOLDER}"))
+
+
+@pipeline
+def goes_on_after_failure(items: list[int] = [1, 2]):  # noqa: B006
+    with dsl.ParallelFor(items) as item:
+        done = plain(add(a=item, b=1))
+    plain(one()).after(done).ignore_upstream_failure()
+
+
+@pipeline
+def no_value(text: Optional[str] = None):  # noqa: UP045  the form that people write
+    plain(speak(words=text))
+
+
+@dsl.pipeline(name="inner-reader")
+def inner_reader(data: Input[Dataset]):
+    plain(read(data=data))
+
+
+@pipeline
+def artifacts_into_a_pipeline():
+    inner_reader(data=plain(write(item=1)).outputs["data"])
+
+
+@dsl.pipeline(name="branches")
+def branches(n: int = 1) -> Dataset:
+    with dsl.If(n == 1):
+        first = plain(write(item=1))
+    with dsl.Else():
+        second = plain(write(item=2))
+    return dsl.OneOf(first.outputs["data"], second.outputs["data"])
+
+
+@pipeline
+def one_of_two_artifacts():
+    plain(read(data=branches(n=1).output))
+
+
+@component
+def tell(a: list[str], b: list[str], c: list[str], d: list[str]):
+    pass
+
+
+@pipeline
+def four_lists_for_each_cell(items: list[str] = ["a"]):  # noqa: B006
+    with dsl.ParallelFor(items) as item:
+        said = plain(text_of(item=item))
+    several = {key: dsl.Collected(said.output) for key in "abcd"}
+    plain(tell(**several))
+
+
 @pipeline
 def sound(items: list[int] = [1, 2], n: int = 3):  # noqa: B006
     listed = plain(numbers())
@@ -233,26 +319,38 @@ def sound(items: list[int] = [1, 2], n: int = 3):  # noqa: B006
 
 
 BAD = [
-    (earlier_output_in_loop, checks.task_output_enters_loop, "from the task one"),
-    (earlier_output_in_pipeline_in_loop, checks.task_output_enters_loop, "from the task one"),
-    (earlier_output_in_loop_in_pipeline, checks.task_output_enters_loop, "from the task one"),
-    (limit_from_parameter, checks.undeclared_input, "pipelinechannel--cpu"),
-    (cached, checks.caching, "one may be cached"),
-    (cached_in_loop, checks.caching, "add may be cached"),
-    (pip_at_run_time, checks.installs_packages, "exec-installs runs pip"),
-    (not_a_python_component, checks.not_lightweight, "exec-container is no lightweight"),
-    (import_of_a_file, checks.not_lightweight, "exec-importer is no lightweight"),
-    (artifacts_collected, checks.collects_artifacts, "comp-read-all collects the artifacts items"),
-    (loop_in_loop, checks.nested_loop, "is a loop inside a loop"),
-    (item_not_used, checks.unused_item, "does not use its item"),
-    (text_compared, checks.compares_text, "decide in a component"),
-    (exit_task, checks.exit_handler, "last is an exit task"),
-    (image_that_floats, checks.floating_image, "name a fixed tag"),
-    (name_of_the_module, checks.name_from_module, "uses OUTSIDE from its module"),
-    (artifact_forgotten, checks.artifact_not_written, "exec-forget never writes data.path"),
-    (retry_with_backoff, checks.waits_before_retry, "tried again after 60s"),
-    (limits_here, checks.ignored_setting, "asks for resources"),
-    (volume_here, checks.ignored_setting, "settings for kubernetes"),
+    (earlier_output_in_loop, everywhere.task_output_enters_loop, "from the task one"),
+    (earlier_output_in_pipeline_in_loop, everywhere.task_output_enters_loop, "from the task one"),
+    (earlier_output_in_loop_in_pipeline, everywhere.task_output_enters_loop, "from the task one"),
+    (limit_from_parameter, everywhere.undeclared_input, "pipelinechannel--cpu"),
+    (cached, everywhere.caching, "one may be cached"),
+    (cached_in_loop, everywhere.caching, "add may be cached"),
+    (pip_at_run_time, everywhere.installs_packages, "exec-installs runs pip"),
+    (not_a_python_component, everywhere.not_lightweight, "exec-container is no lightweight"),
+    (import_of_a_file, everywhere.not_lightweight, "exec-importer is no lightweight"),
+    (
+        artifacts_collected,
+        everywhere.collects_artifacts,
+        "comp-read-all collects the artifacts items",
+    ),
+    (loop_in_loop, everywhere.nested_loop, "is a loop inside a loop"),
+    (item_not_used, everywhere.unused_item, "does not use its item"),
+    (text_compared, everywhere.compares_text, "decide in a component"),
+    (exit_task, everywhere.exit_handler, "last is an exit task"),
+    (image_that_floats, everywhere.floating_image, "name a fixed tag"),
+    (name_of_the_module, everywhere.name_from_module, "uses OUTSIDE from its module"),
+    (artifact_forgotten, everywhere.artifact_not_written, "exec-forget never writes data.path"),
+    (retry_with_backoff, here.waits_before_retry, "tried again after 60s"),
+    (limits_here, here.ignored_setting, "asks for resources"),
+    (volume_here, here.ignored_setting, "settings for kubernetes"),
+    (image_that_kfp_local_warns_about, here.warned_image, "unless its name holds 'python'"),
+    (placeholder_of_clusters, here.unknown_placeholder, "speak takes {{$.pipeline_job_resource"),
+    (time_placeholder_of_clusters, here.unknown_placeholder, "which there is not here"),
+    (one_of_two_artifacts, here.one_of_artifacts, "from one of several tasks"),
+    (artifacts_into_a_pipeline, here.artifacts_alone, "comp-inner-reader takes artifacts and no"),
+    (goes_on_after_failure, everywhere.ignores_failure, "ignores the failure of for-loop-1"),
+    (no_value, everywhere.parameter_without_value, "text may be left without a value"),
+    (four_lists_for_each_cell, arguments.large_argument, "the inputs of comp-tell at 100 cells"),
 ]
 
 
@@ -271,11 +369,13 @@ def test_a_loop_over_a_named_output_is_found():
         for value in task.get("inputs", {}).get("parameters", {}).values():
             if "parameterIterator" in task and "taskOutputParameter" in value:
                 value["taskOutputParameter"]["outputParameterKey"] = "cells"
-    assert checks.loops_over_named_output(spec) == ["for-loop-1 loops over cells: return the list"]
+    assert everywhere.loops_over_named_output(spec) == [
+        "for-loop-1 loops over cells: return the list"
+    ]
 
 
 def test_every_check_has_a_pipeline_that_it_catches():
-    tried = {check for _, check, _ in BAD} | {checks.loops_over_named_output}
+    tried = {check for _, check, _ in BAD} | {everywhere.loops_over_named_output}
     assert tried == {*checks.ALL, *checks.LOCAL}
 
 

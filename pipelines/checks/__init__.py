@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of a compiled pipeline for what KFP 2.17 compiles without a word and then gets wrong.
+
+Each check takes the pipeline's specification and returns what it found, one line a finding.
+`ALL` holds everywhere; `LOCAL` are those that bite under kfp.local only, `CLUSTER` those that bite
+on a cluster only.
+"""
+
+from collections.abc import Callable, Sequence
+
+from pipelines.checks import arguments, cluster, everywhere, here
+from pipelines.checks.spec import Spec, compiled
+
+__all__ = ["ALL", "CLUSTER", "LOCAL", "Check", "Spec", "compiled", "require_sound"]
+
+Check = Callable[[Spec], list[str]]
+
+ALL: tuple[Check, ...] = (
+    everywhere.task_output_enters_loop,
+    everywhere.undeclared_input,
+    everywhere.caching,
+    everywhere.installs_packages,
+    everywhere.not_lightweight,
+    everywhere.collects_artifacts,
+    everywhere.nested_loop,
+    everywhere.loops_over_named_output,
+    everywhere.unused_item,
+    everywhere.compares_text,
+    everywhere.exit_handler,
+    everywhere.ignores_failure,
+    everywhere.parameter_without_value,
+    everywhere.floating_image,
+    everywhere.name_from_module,
+    everywhere.artifact_not_written,
+    arguments.large_argument,
+)
+LOCAL: tuple[Check, ...] = (
+    here.waits_before_retry,
+    here.ignored_setting,
+    here.warned_image,
+    here.unknown_placeholder,
+    here.one_of_artifacts,
+    here.artifacts_alone,
+)
+CLUSTER: tuple[Check, ...] = (
+    cluster.gpu_beside_training,
+    cluster.short_patience,
+    cluster.root_user,
+    cluster.no_home,
+    cluster.no_tmp,
+    cluster.small_shared_memory,
+    cluster.no_fan_out_limit,
+    cluster.no_resources,
+    cluster.image_of_no_revision,
+    cluster.large_plan,
+)
+
+
+def require_sound(spec: Spec, checks: Sequence[Check]) -> None:
+    """Raises a ValueError that lists every finding of the checks, if there is any."""
+    findings = [f"{check.__name__}: {found}" for check in checks for found in check(spec)]
+    if findings:
+        raise ValueError("this pipeline would go wrong in KFP:\n" + "\n".join(findings))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of how large a task's command-line arguments become: Linux takes 128 KiB in one.
+
+A task gets all its inputs in one argument, `--executor_input`, and KFP's driver the specification
+of what it is to start in others.
+"""
+
+import json
+from typing import Any
+
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from pipelines.checks.spec import Spec, executors, parameters, tasks
+
+MOST_BYTES = 64 * 1024
+MOST_CELLS = 100
+LONGEST_TEXT = {"failures": 4100}
+"""Longer texts than any other, by the name of the input (`ieg_core.report.shown`)."""
+TEXT, ENTRY, CELL, URI = "x" * 512, "e" * 64, "c" * 200, "gs://bucket/" + "u" * 500
+
+
+def large_argument(spec: Spec) -> list[str]:
+    """Finds arguments that a large plan would push past half of what Linux takes."""
+    sizes = {
+        f"the inputs of {name} at {MOST_CELLS} cells": len(text)
+        for name, text in executor_inputs(spec).items()
+    }
+    for name, executor in executors(spec):
+        container = executor.get("container", {})
+        for part in (*container.get("command", []), *container.get("args", [])):
+            key = f"the command of {name}"
+            sizes[key] = max(sizes.get(key, 0), len(part.encode()))
+        sizes[f"what the driver is told of {name}"] = len(json.dumps(executor))
+    for name, component in {"root": spec["root"], **spec["components"]}.items():
+        sizes[f"what the driver is told of {name}"] = len(json.dumps(component))
+    return [
+        f"{what} are {size} bytes in one argument, more than {MOST_BYTES}"
+        for what, size in sizes.items()
+        if size > MOST_BYTES
+    ]
+
+
+def executor_inputs(spec: Spec) -> dict[str, str]:
+    """Returns the `--executor_input` of each component, as long as a plan of 100 cells makes it.
+
+    Texts are 512 characters, cells' names 200, entries of lists that people give 64, URIs 512.
+    """
+    found = {}
+    for _, _, task in tasks(spec):
+        name = task["componentRef"]["name"]
+        component = spec["components"][name]
+        if "executorLabel" not in component:
+            continue
+        made = {key for key, source in parameters(task) if "taskOutputParameter" in source}
+        inputs = component.get("inputDefinitions", {})
+        outputs = component.get("outputDefinitions", {})
+        message = pipeline_spec_pb2.ExecutorInput()
+        values = {
+            key: _value(key, each.get("parameterType", ""), CELL if key in made else ENTRY)
+            for key, each in inputs.get("parameters", {}).items()
+        }
+        content = {
+            "inputs": {
+                "parameterValues": values,
+                "artifacts": {
+                    key: _artifacts(key, each, MOST_CELLS if each.get("isArtifactList") else 1)
+                    for key, each in inputs.get("artifacts", {}).items()
+                },
+            },
+            "outputs": {
+                "parameters": {
+                    key: {"outputFile": f"/tmp/kfp/outputs/{key}"}
+                    for key in outputs.get("parameters", {})
+                },
+                "artifacts": {
+                    key: _artifacts(key, each, 1)
+                    for key, each in outputs.get("artifacts", {}).items()
+                },
+                "outputFile": "/tmp/kfp_outputs/output_metadata.json",
+            },
+        }
+        json_format.ParseDict(content, message)
+        found[name] = json_format.MessageToJson(message, indent=None)
+    return found
+
+
+def _value(key: str, kind: str, entry: str) -> Any:
+    match kind:
+        case "LIST":
+            return [entry] * MOST_CELLS
+        case "STRUCT":
+            return {entry: TEXT}
+        case "BOOLEAN":
+            return True
+        case "NUMBER_INTEGER" | "NUMBER_DOUBLE":
+            return 123456.789
+        case _:
+            return "x" * LONGEST_TEXT.get(key, len(TEXT))
+
+
+def _artifacts(key: str, definition: Spec, count: int) -> Spec:
+    artifact = {
+        "name": ENTRY,
+        "type": definition.get("artifactType", {}),
+        "uri": f"{URI}/{key}",
+        "metadata": {"sweep": CELL, "store_session_info": TEXT},
+    }
+    return {"artifacts": [artifact] * count}
