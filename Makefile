@@ -15,7 +15,14 @@ OUT          = runs
 MAX_HOURS    = 4
 DEVICES      = auto
 GPUS_PER_CELL = 1
+RUNNER       = auto
 SITE         =
+PROFILE      = gpu
+WATCH        =
+MAX_GPU_HOURS =
+MAX_PENDING  =
+RESUME       =
+RATES        =
 
 IMAGE        = ieg-python
 TARGET       = gpu
@@ -25,6 +32,11 @@ BUILD_FLAGS  =
 RUN_FLAGS    =
 DIRTY        =
 FROM         =
+PLAN         =
+OLDER        =
+SCHEDULE     =
+RUN          =
+DATA         =
 
 BIN   = .venv/bin
 READY = .venv/.ready
@@ -34,7 +46,7 @@ BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(ca
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test manifests data
+.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -44,9 +56,10 @@ help: ## list the targets
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET DATA_DIR OUT MAX_HOURS"
-	@echo "DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; see README.md."
+	@echo "DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
+	@echo "RUNNER SITE PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES; see README.md."
 
-sweep: $(READY) ## train and compare methods across noise ratios; results in runs/latest/report
+sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep \
 	  --dataset=$(call quote,$(DATASET)) --noise=$(call quote,$(NOISE)) \
 	  --methods=$(call quote,$(METHODS)) --seeds=$(call quote,$(SEEDS)) \
@@ -54,7 +67,12 @@ sweep: $(READY) ## train and compare methods across noise ratios; results in run
 	  --steps=$(call quote,$(STEPS)) --set=$(call quote,$(SET)) \
 	  --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT)) \
 	  --max-hours=$(call quote,$(MAX_HOURS)) --devices=$(call quote,$(DEVICES)) \
-	  --gpus-per-cell=$(call quote,$(GPUS_PER_CELL))
+	  --gpus-per-cell=$(call quote,$(GPUS_PER_CELL)) \
+	  --runner=$(call quote,$(RUNNER)) --site=$(call quote,$(SITE)) \
+	  --profile=$(call quote,$(PROFILE)) --watch=$(call quote,$(WATCH)) \
+	  --max-gpu-hours=$(call quote,$(MAX_GPU_HOURS)) \
+	  --max-pending=$(call quote,$(MAX_PENDING)) \
+	  --resume=$(call quote,$(RESUME)) --rates=$(call quote,$(RATES))
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m ieg_core.bench
@@ -75,6 +93,24 @@ manifests: $(READY) ## render k8s/ for the site's namespace and image to build/k
 data: manifests ## fill the cluster's data volume: it downloads CIFAR, or copies it FROM=folder
 	@PYTHONPATH=. $(BIN)/python scripts/cluster_data.py --site=$(call quote,$(SITE)) \
 	  --from=$(call quote,$(FROM))
+
+doctor: $(READY) ## prove by a small run what a sweep needs: image, GPU, data, results root
+	@$(BIN)/python -m pipelines doctor --site=$(call quote,$(SITE)) \
+	  --runner=$(call quote,$(RUNNER)) --profile=$(call quote,$(PROFILE)) \
+	  --data=$(call quote,$(DATA)) --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT))
+
+schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: show what would change)
+	@$(BIN)/python -m pipelines schedule --site=$(call quote,$(SITE)) --plan=$(call quote,$(PLAN))
+
+accept: $(READY) ## hold a SCHEDULE's next runs against its newest run, or against RUN
+	@$(BIN)/python -m pipelines accept --site=$(call quote,$(SITE)) \
+	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
+	  --schedule=$(call quote,$(SCHEDULE)) --run=$(call quote,$(RUN))
+
+clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (PLAN=1: list them)
+	@$(BIN)/python -m pipelines clean-runs --site=$(call quote,$(SITE)) \
+	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
+	  --older=$(call quote,$(OLDER)) --plan=$(call quote,$(PLAN))
 
 ##@ Develop
 

@@ -69,6 +69,14 @@ def test_the_variables_of_sweep_have_their_defaults():
         "max-hours": "4",
         "devices": "auto",
         "gpus-per-cell": "1",
+        "runner": "auto",
+        "site": "",
+        "profile": "gpu",
+        "watch": "",
+        "max-gpu-hours": "",
+        "max-pending": "",
+        "resume": "",
+        "rates": "",
     }
 
 

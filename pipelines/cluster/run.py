@@ -8,7 +8,7 @@ from pipelines.cluster import follow, resume, submit
 from pipelines.cluster.submit import Order, Run
 from pipelines.options import ClusterOptions
 
-EXIT_OK = 0
+EXIT_OK, EXIT_INTERRUPTED = 0, 130
 
 
 def run_sweep(options: ClusterOptions) -> int:
@@ -20,6 +20,14 @@ def run_sweep(options: ClusterOptions) -> int:
     Raises:
       UserError: A check failed, and nothing was created; or KFP refused.
     """
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        say(f"\nInterrupted; what was submitted goes on: {clients.ui_address(options.site)}/#/runs")
+        return EXIT_INTERRUPTED
+
+
+def _run(options: ClusterOptions) -> int:
     if options.watch:
         runs = _earlier(options)
     elif options.resume:

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Following runs to their true end."""
+
+import io
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ieg_core.errors import UserError
+from pipelines.cluster import client as clients
+from pipelines.cluster import follow, resume, submit
+from pipelines.cluster.submit import Order
+from pipelines.site import Site
+from tests.pipelines.stubs.contract import Fault
+from tests.pipelines.stubs.kfp_api import KfpApi
+from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
+
+CELLS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
+IMAGE = "registry.example.org/ieg-python:1a2b3c"
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A results root that this machine sees, and what writes into it."""
+    root = tmp_path / "mounted"
+    root.mkdir()
+    return root
+
+
+def write(root: Path, name: str, content):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def created(stub, root=None, **parameters):
+    """Creates a run; returns the site and the run."""
+    site = Site(endpoint=stub.url, image=IMAGE, results_mount=str(root or ""))
+    client = clients.connect(site)
+    body = {"pipeline_spec": SPEC}
+    given = {"run_label": "digits-1"} | parameters
+    return site, submit.create_run(client, site, "", given["run_label"], given, body)
+
+
+SPEC = {
+    "pipelineInfo": {"name": "tiny"},
+    "root": {
+        "inputDefinitions": {
+            "parameters": {
+                name: {"parameterType": kind, "isOptional": True}
+                for name, kind in {
+                    "run_label": "STRING",
+                    "results": "STRING",
+                    "results_namespace": "STRING",
+                    "part": "NUMBER_INTEGER",
+                    "parts": "NUMBER_INTEGER",
+                }.items()
+            }
+        },
+        "dag": {"tasks": {}},
+    },
+}
+
+
+def planned(root, label="digits-1"):
+    write(root, f"runs/{label}.json", {"schema": 1, "sweep": "digits-0a", "cells": list(CELLS)})
+
+
+def result():
+    return {"steps": 600, "steps_per_second": 5.0, "accuracy_ema_last": 0.9}
+
+
+def followed(site, *runs, **settings):
+    stream = io.StringIO()
+    code = follow.follow(site, runs, stream=stream, **settings)
+    return code, stream.getvalue()
+
+
+def test_a_run_that_succeeds_brings_its_report(kfp_stub, mounted, tmp_path):
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    for cell in CELLS:
+        write(mounted, f"cells/{cell}/result.json", result())
+    write(mounted, "sweeps/digits-0a/report/report.html", "<html>")
+    code, said = followed(site, run, out=tmp_path / "out")
+    assert code == 0
+    report = tmp_path / "out" / "cluster" / "digits-1" / "report.html"
+    assert report.read_text() == "<html>"
+    assert f"Report: {report}" in said
+    assert "SUCCEEDED: digits-1" in said
+    assert f"{kfp_stub.url}/#/runs/details/{run.run_id}" in said
+    states = [line.split(": ")[-1] for line in said.splitlines() if " run digits-1: " in line]
+    assert states == ["PENDING", "RUNNING", "SUCCEEDED"]
+
+
+@pytest.mark.parametrize("end", ["FAILED", "CANCELED", "SKIPPED"])
+def test_every_other_end_is_an_end(kfp_stub, end):
+    kfp_stub.script = ("PENDING", "PAUSED", "RUNNING", end)
+    site, run = created(kfp_stub)
+    code, said = followed(site, run)
+    assert code == 1
+    assert f"{end}: digits-1" in said
+    assert "PAUSED" in said
+    assert ("task verdict failed: cells did not finish" in said) is (end == "FAILED")
+    assert "Report: in the KFP UI" in said
+
+
+def test_cells_are_followed_from_the_results_root(kfp_stub, mounted):
+    kfp_stub.script = ("RUNNING",)
+    site, run = created(kfp_stub, mounted)
+    stream = io.StringIO()
+    thread = threading.Thread(target=follow.follow, args=(site, [run]), kwargs={"stream": stream})
+    thread.start()
+    planned(mounted)
+    now = time.time()
+    at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": now, "accuracy_ema": 0.5})
+    wait_for(stream, "digits-l2r-seed0: training step 300/600, 5.0 steps/s, 1:00 left, accuracy 50")
+    write(mounted, f"cells/{CELLS[0]}/result.json", result())
+    write(mounted, f"cells/{CELLS[1]}/progress.json", {"phase": "starting", "updated": now})
+    write(mounted, f"cells/{CELLS[1]}/failure.json", {"reason": "loss is NaN"})
+    wait_for(stream, "digits-ieg-seed0: failed: loss is NaN")
+    kfp_stub.set_state(run.run_id, "FAILED")
+    thread.join(10)
+    assert not thread.is_alive()
+    said = stream.getvalue()
+    assert "digits-l2r-seed0: finished, accuracy 90.0 %" in said
+    assert f"failed: {CELLS[1]}: loss is NaN" in said
+    assert said.count("digits-l2r-seed0: training") == 1
+
+
+def wait_for(stream, text):
+    deadline = time.monotonic() + 20
+    while text not in stream.getvalue():
+        assert time.monotonic() < deadline, stream.getvalue()
+        time.sleep(0.02)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_one_table(kfp_stub, mounted, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": time.time()})
+    status = container_waits("ImagePullBackOff", "no such image")
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
+        stream = Terminal()
+        assert follow.follow(site, [run], stream=stream) == 0
+    said = stream.getvalue()
+    assert "300/600" in said
+    assert "1 waiting: ImagePullBackOff: no such image" in said
+    assert "run digits-1: RUNNING" in said
+
+
+def container_waits(reason, message):
+    state = {"waiting": {"reason": reason, "message": message}}
+    status = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    return {"containerStatuses": [status | {"state": state}]}
+
+
+def test_a_failure_of_an_earlier_run_is_none(kfp_stub, mounted):
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    write(mounted, f"cells/{CELLS[0]}/progress.json", {"phase": "training", "updated": 5.0})
+    write(mounted, f"cells/{CELLS[0]}/failure.json", {"reason": "last week"})
+    _, said = followed(site, run)
+    assert "last week" not in said
+
+
+def test_results_of_a_scheduled_run_lie_in_its_own_namespace(kfp_stub, mounted):
+    site, run = created(kfp_stub, mounted, results="/results/x", results_namespace="weekly/{run}")
+    own = mounted / "x" / "weekly" / run.run_id
+    planned(own)
+    write(own, f"cells/{CELLS[0]}/result.json", result())
+    _, said = followed(site, run)
+    assert "digits-l2r-seed0: finished" in said
+
+
+def test_without_the_results_root_the_tasks_are_counted(kfp_stub):
+    tasks = [("train", "RUNNING", "p1"), ("train-2", "PENDING", ""), ("prepare", "SUCCEEDED", "p")]
+    kfp_stub.task_states = {"RUNNING": tasks}
+    site, run = created(kfp_stub)
+    code, said = followed(site, run)
+    assert code == 0
+    assert "tasks: 1 pending, 1 running, 1 succeeded" in said
+
+
+def test_why_a_cell_waits_is_told(kfp_stub, mounted, tmp_path):
+    kfp_stub.script = ("RUNNING",)
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    status = {"conditions": [condition | {"message": "0/2 nodes: Insufficient nvidia.com/gpu"}]}
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
+        stream = io.StringIO()
+        thread = threading.Thread(
+            target=follow.follow, args=(site, [run]), kwargs={"stream": stream}
+        )
+        thread.start()
+        wait_for(stream, "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient")
+        kfp_stub.set_state(run.run_id, "SUCCEEDED")
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
+    kfp_stub.script = ("PENDING",)
+    site, run = created(kfp_stub)
+    status = {
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "full",
+            }
+        ]
+    }
+    with kubernetes_api() as cluster:
+        if seen:
+            write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+            cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
+        code, said = followed(site, run, max_pending=0.005)
+    assert code == 1
+    assert len(kfp_stub.seen("POST", ":terminate$")) == 1
+    assert "Canceled: nothing has run for MAX_PENDING=0.005 minutes" in said
+    assert ("minutes: Unschedulable: full" in said) is seen
+    assert said.index("CANCELING") < said.index("CANCELED: digits-1")
+
+
+def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
+    kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
+    site, run = created(kfp_stub)
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [
+            pod(run.run_id, CELLS[0], "p1", phase="Running"),
+            pod(run.run_id, CELLS[1], "p2"),
+        ]
+        code, _ = followed(site, run, max_pending=0.003)
+    assert code == 0
+    assert kfp_stub.seen("POST", ":terminate$") == []
+
+
+def test_a_cell_with_a_heartbeat_works(kfp_stub, mounted):
+    kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    beat = {"phase": "training", "updated": time.time()}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", beat)
+    code, _ = followed(site, run, max_pending=0.003)
+    assert code == 0
+
+
+def test_a_short_silence_of_kfp_is_waited_for(kfp_stub):
+    site, run = created(kfp_stub)
+    kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/", body="busy", times=2))
+    code, said = followed(site, run)
+    assert code == 0
+    assert "could not read the run: busy (HTTP 503); trying again" in said
+
+
+def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
+    cookie = tmp_path / "cookie"
+    cookie.write_text("session=old")
+    kfp_stub.cookie = "session=old"
+    site = Site(endpoint=kfp_stub.url, image=IMAGE, cookie_file=str(cookie))
+    body = {"pipeline_spec": SPEC}
+    run = submit.create_run(clients.connect(site), site, "", "a", {"run_label": "a"}, body)
+    kfp_stub.script = ("RUNNING",)
+    kfp_stub.set_state(run.run_id, "RUNNING")
+    stream = io.StringIO()
+    thread = threading.Thread(target=follow.follow, args=(site, [run]), kwargs={"stream": stream})
+    thread.start()
+    wait_for(stream, "run a: RUNNING")
+    kfp_stub.cookie = "session=new"
+    wait_for(stream, "refuses the cookie in")
+    cookie.write_text("session=new")
+    kfp_stub.set_state(run.run_id, "SUCCEEDED")
+    thread.join(20)
+    assert not thread.is_alive()
+    assert "SUCCEEDED: a" in stream.getvalue()
+
+
+def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch):
+    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 0.2)
+    site, run = created(kfp_stub)
+    kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/"))
+    with pytest.raises(UserError, match="stopped watching, the run goes on: http"):
+        followed(site, run)
+    assert kfp_stub.seen("POST", ":terminate$") == []
+
+
+def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
+    kfp_stub.script = ("RUNNING",)
+    site, run = created(kfp_stub)
+    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
+    code, said = followed(site, run)
+    assert code == 130
+    assert "Stopped watching; on the cluster it goes on: http" in said
+    assert kfp_stub.seen("POST", ":terminate$") == []
+
+
+def test_parts_are_followed_together(kfp_stub):
+    made = [created(kfp_stub, run_label=f"d-part{part}", part=part, parts=2) for part in (1, 2)]
+    kfp_stub.set_state(made[1][1].run_id, "RUNNING", "RUNNING", "FAILED")
+    code, said = followed(made[0][0], made[0][1], made[1][1])
+    assert code == 1
+    assert "SUCCEEDED: d-part1" in said
+    assert "FAILED: d-part2" in said
+
+
+def ended(stub: KfpApi, run, state="FAILED"):
+    stub.set_state(run.run_id, state)
+    clients.connect(Site(endpoint=stub.url)).get_run(run.run_id)
+
+
+def test_resume_submits_the_same_pipeline_with_the_same_arguments(kfp_stub):
+    lines = []
+    request = submit.SweepRequest("digits_uniform", methods=("supervised",), accelerator=True)
+    site = Site(endpoint=kfp_stub.url, image=IMAGE)
+    (old,) = submit.submit(Order(request, site, "gpu", 24.0, {}), lines.append)
+    ended(kfp_stub, old)
+    other = Site(endpoint=kfp_stub.url, image="registry.example.org/ieg-python:new")
+    (new,) = resume.resume(other, old.label, lines.append)
+    assert new.label == old.label
+    before, after = kfp_stub.runs[old.run_id], kfp_stub.runs[new.run_id]
+    for key in ("pipeline_spec", "runtime_config", "experiment_id", "service_account"):
+        assert after[key] == before[key], key
+    assert after["display_name"].startswith(f"{old.label} resumed ")
+    ended(kfp_stub, new)
+    (third,) = resume.resume(site, old.label, lines.append)  # the newest of that label
+    assert third.label == old.label
+    (again,) = resume.resume(site, old.run_id, lines.append)
+    assert again.label == old.label
+
+
+def test_resume_keeps_the_first_runs_namespace(kfp_stub):
+    site, run = created(kfp_stub, results_namespace="weekly/{run}")
+    ended(kfp_stub, run, "CANCELED")
+    (new,) = resume.resume(site, "digits-1", lambda line: None)
+    given = kfp_stub.runs[new.run_id]["runtime_config"]["parameters"]
+    assert given["results_namespace"] == f"weekly/{run.run_id}"
+
+
+def test_resume_goes_on_with_the_parts_that_did_not_succeed(kfp_stub):
+    made = [created(kfp_stub, run_label=f"d-part{part}", part=part, parts=3) for part in (1, 2, 3)]
+    for (_, run), state in zip(made, ("SUCCEEDED", "FAILED", "CANCELED"), strict=True):
+        ended(kfp_stub, run, state)
+    new = resume.resume(made[0][0], "d", lambda line: None)
+    assert [run.label for run in new] == ["d-part2", "d-part3"]
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("RUNNING", "digits-1 is RUNNING: follow it by WATCH=digits-1; http"),
+        ("SUCCEEDED", "digits-1 has finished: nothing is left to do"),
+    ],
+)
+def test_resume_refuses_what_needs_none(kfp_stub, state, words):
+    site, run = created(kfp_stub)
+    ended(kfp_stub, run, state)
+    with pytest.raises(UserError, match=words):
+        resume.resume(site, "digits-1", lambda line: None)
+    assert len(kfp_stub.runs) == 1
+
+
+def test_a_run_that_is_not_there(kfp_stub):
+    site, _ = created(kfp_stub)
+    with pytest.raises(UserError, match="there is no run 'digits'"):
+        resume.resume(site, "digits", lambda line: None)
+    unknown = "00000000-0000-0000-0000-000000000000"
+    with pytest.raises(UserError, match=f"could not find the run {unknown}"):
+        resume.resume(site, unknown, lambda line: None)
