@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import containers
 import image_test
 import kfp_pods
 import numpy as np
@@ -126,7 +127,7 @@ def alive(number: int) -> bool:
 def test_process_1_signals_the_group_and_is_gone(tmp_path):
     told = tmp_path / "pid"
     child = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    command = ["-c", image_test.FIRST_PROCESS, str(tmp_path / "peak"), sys.executable, "-c", child]
+    command = ["-c", containers.FIRST_PROCESS, str(tmp_path / "peak"), sys.executable, "-c", child]
     with subprocess.Popen([sys.executable, *command]) as process:
         limit = time.monotonic() + 30
         while not (told.exists() and told.read_text()):
@@ -140,7 +141,7 @@ def test_process_1_signals_the_group_and_is_gone(tmp_path):
 
 
 def test_process_1_hands_on_the_exit_code_and_the_memory(tmp_path):
-    command = [sys.executable, "-c", image_test.FIRST_PROCESS, str(tmp_path / "peak")]
+    command = [sys.executable, "-c", containers.FIRST_PROCESS, str(tmp_path / "peak")]
     child = [sys.executable, "-c", "x = bytearray(50_000_000); raise SystemExit(7)"]
     assert subprocess.run([*command, *child], env=dict(os.environ)).returncode == 7
     assert int((tmp_path / "peak").read_text()) > 48_000
