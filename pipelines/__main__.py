@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m pipelines run | compile`, from the repository's root."""
+"""`python -m pipelines run | compile | schedule | …`, from the repository's root."""
 
 import argparse
 import signal
@@ -15,7 +15,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     from ieg_core.cli import Parser
-    from pipelines import options
+    from pipelines import operations, options
 
     parser = Parser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     compiling = commands.add_parser("compile", help="write and check the pipeline packages")
     compiling.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
     compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
+    operations.add_parsers(commands)
     child = commands.add_parser("child")  # what `run` starts; not for people
     child.add_argument("scratch", type=Path)
     return parser
@@ -43,6 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pipelines.compile import main as compile_packages
 
             return compile_packages(arguments.site, arguments.output)
+        if arguments.command != "child":
+            from pipelines import operations
+
+            return operations.run(arguments)
         from pipelines import run
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
