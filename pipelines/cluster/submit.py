@@ -17,6 +17,7 @@ from pipelines import compile as packages
 from pipelines import profiles
 from pipelines.cluster import client as clients
 from pipelines.cluster import cost, preflight
+from pipelines.cluster.preflight import WARNING
 from pipelines.profiles import MAX_CELLS, Profile
 from pipelines.site import Site
 
@@ -98,7 +99,8 @@ def submit(order: Order, say: Say) -> list[Run]:
     experiment = look_at_kfp(client, order.site)
     for line in preflight.look(order.site, train, preflight.reach(order.site)):
         say(line)
-    say(f"Image: {profile.image}")
+    for line in image_lines(profile.image):
+        say(line)
     body = {"pipeline_spec": whole(spec, platform), "description": order.request.command}
     experiment = experiment or create_experiment(client, order.site)
     made = []
@@ -113,6 +115,22 @@ def compiled_for(order: Order) -> Profile:
     """Returns the profile whose package is submitted."""
     image = order.site.image or packages.image_of_revision()
     return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.site, image)
+
+
+def image_lines(image: str) -> list[str]:
+    """Returns the image as a line to print, and what may keep it from starting."""
+    lines = [f"Image: {image}"]
+    if "/" not in image:
+        lines.append(
+            f"{WARNING}{image} names no registry: only nodes that hold it already can start it; "
+            "push it and set image in site.yaml"
+        )
+    if image.endswith("-dirty"):
+        lines.append(
+            f"{WARNING}{image} stands for uncommitted changes: build it now (make image DIRTY=1), "
+            "or commit first"
+        )
+    return lines
 
 
 def arguments(request: SweepRequest) -> dict[str, Any]:

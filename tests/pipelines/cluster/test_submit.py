@@ -316,3 +316,21 @@ def test_parts_share_the_label_before_their_number():
     assert submit.base_label(runs) == "a"
     assert submit.base_label(runs[:1]) == "a-part1"
     assert submit.base_label([Run("1", "")]) == "1"
+
+
+@pytest.mark.parametrize(
+    ("image", "warnings"),
+    [
+        (IMAGE, []),
+        ("ieg-python:1a2b3c", ["names no registry"]),
+        ("r.example.org/ieg-python:1a-dirty", ["uncommitted changes"]),
+        ("ieg-python:1a-dirty", ["names no registry", "uncommitted changes"]),
+    ],
+)
+def test_an_image_that_may_not_start_is_a_warning(image, warnings):
+    first, *rest = submit.image_lines(image)
+    assert first == f"Image: {image}"
+    assert len(rest) == len(warnings)
+    for line, words in zip(rest, warnings, strict=True):
+        assert line.startswith("warning: ")
+        assert words in line
