@@ -4,6 +4,7 @@
 ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one cell, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained cell
+ieg audit RUN_DIR            list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg predict MODEL IMAGES...  say what is on image files
 ieg recipes                  list the recipes
@@ -22,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ieg_core import __version__, progress, recipes, settings, slots, spec, sweep, worker
+from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
@@ -77,6 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run_dir", type=Path, help="for example runs/cells/digits_uniform_0.4-…")
     evaluate.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
     evaluate.set_defaults(run=run_evaluate)
+
+    auditing = commands.add_parser("audit", help="list the labels that look wrong")
+    audit_command.add_arguments(auditing)
 
     reporting = commands.add_parser("report", help="join sweeps in one report")
     reporting.add_argument(

@@ -27,8 +27,10 @@ from ieg_core.errors import UserError
 
 OUTCOME_FREE = (
     "acceptance.py",
+    "audit",
     "report",
     "cli.py",
+    "audit_bench.py",
     "bench.py",
     "doctor.py",
     "estimate.py",

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""audit.html: the most suspect examples to look at, one file, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from ieg_core.audit.run import Audit
+
+TEMPLATE = "audit.html.j2"
+THUMBNAIL_PIXELS = 72
+PER_PAIR = 12
+# The page stays below 5 MB whatever the images are.
+IMAGE_CHARACTERS = 4_000_000
+MATRIX_CLASSES = 12
+CONFUSIONS = 30
+
+
+@dataclass(frozen=True)
+class Example:
+    """One suspect example."""
+
+    index: int
+    score: str
+    image: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The suspect examples of one given and one suggested class, the most suspect first."""
+
+    given: str
+    suggested: str
+    count: int
+    examples: Sequence[Example]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often one class is labelled as another, as text."""
+
+    true: str
+    observed: str
+    estimated: str
+    known: str
+
+
+def render(found: Audit, summary: Mapping[str, Any], top: int) -> str:
+    """Renders the page of an audit.
+
+    Args:
+      found: The audit.
+      summary: Its summary.
+      top: Examples to show, at most.
+
+    Returns:
+      A complete HTML document; the same audit gives the same bytes.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pairs, other_pairs = _pairs(found, top)
+    small = found.overlay.num_classes <= MATRIX_CLASSES
+    height, width, _ = found.overlay.image_shape
+    return environment.get_template(TEMPLATE).render(
+        summary=summary,
+        share=_percent(summary["flagged"] / max(summary["examples"], 1)),
+        measures=_measures(summary),
+        pairs=pairs,
+        other_pairs=other_pairs,
+        shown=sum(len(pair.examples) for pair in pairs),
+        pixelated=max(height, width) < THUMBNAIL_PIXELS,
+        matrices=_matrices(summary) if small else [],
+        confusions=[] if small else _confusions(summary),
+    )
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """Turns an image, uint8 [H, W, 1 or 3], into a small PNG as a data URI."""
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
+    """Chooses examples pair by pair, the commonest pair first, as many as may be shown."""
+    names = found.overlay.class_names
+    flagged = np.flatnonzero(found.flagged)  # the most suspect first
+    given, suggested = found.given[flagged].tolist(), found.scores.suggested[flagged].tolist()
+    counts = Counter(zip(given, suggested, strict=True))
+    pairs: list[Pair] = []
+    shown, room = 0, IMAGE_CHARACTERS
+    for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        places = flagged[(found.given[flagged] == pair[0])
+                         & (found.scores.suggested[flagged] == pair[1])]  # fmt: skip
+        places = places[: min(PER_PAIR, top - shown)]
+        images = found.source.train_images(found.ids[places]) if len(places) else ()
+        examples = []
+        for place, image in zip(places.tolist(), images, strict=True):
+            uri = thumbnail(np.asarray(image))
+            room -= len(uri)
+            if room < 0:
+                break
+            examples.append(
+                Example(
+                    index=int(found.ids[place]),
+                    score=f"{found.scores.score[place]:.2f}",
+                    image=uri,
+                    truth="" if found.clean is None else _truth(found, place),
+                )
+            )
+        if not examples:
+            break
+        shown += len(examples)
+        pairs.append(Pair(names[pair[0]], names[pair[1]], count, examples))
+    return pairs, len(counts) - len(pairs)
+
+
+def _truth(found: Audit, place: int) -> str:
+    if found.clean is None:
+        return ""
+    clean = found.clean[place]
+    if clean == found.scores.suggested[place]:
+        return "right suggestion"
+    if clean == found.given[place]:
+        return "label is right"
+    return f"is {found.overlay.class_names[clean]}"
+
+
+def _measures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not summary["clean_labels_known"]:
+        return []
+    named = {
+        "wrong labels": f"{summary['wrong']:,} of {summary['examples']:,}",
+        "average precision": _three(summary["average_precision"]),
+        "AUROC": _three(summary["auroc"]),
+        "precision": _percent(summary["precision"]),
+        "recall": _percent(summary["recall"]),
+        "right suggestions": _percent(summary["suggested_right"]),
+    }
+    return list(named.items())
+
+
+def _three(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
+    """Lays out matrices as (title, rows of (class, cells of (text, depth of colour, diagonal)))."""
+    names = summary["class_names"]
+    titles = {"transition_estimated": "estimated", "transition_true": "true"}
+    return [
+        (
+            title,
+            [
+                (
+                    name,
+                    [
+                        (f"{100 * value:.0f}" if value >= 0.005 else "", round(value, 2))
+                        for value in row
+                    ],
+                )
+                for name, row in zip(names, summary[key], strict=True)
+            ],
+        )
+        for key, title in titles.items()
+        if key in summary
+    ]
+
+
+def _confusions(summary: Mapping[str, Any]) -> list[Confusion]:
+    """Lists the commonest confusions where a whole matrix would be too large to read."""
+    names = summary["class_names"]
+    estimated = np.array(summary["transition_estimated"])
+    np.fill_diagonal(estimated, 0)
+    known = summary.get("transition_true")
+    found = []
+    for place in np.argsort(-estimated, axis=None, kind="stable")[:CONFUSIONS]:
+        true, observed = (int(index) for index in np.unravel_index(place, estimated.shape))
+        if estimated[true, observed] > 0:
+            share = known[true][observed] if known else None
+            text = _percent(float(estimated[true, observed]))
+            found.append(Confusion(names[true], names[observed], text, _percent(share)))
+    return found

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a score finds wrong labels: ranking measures, written out."""
+
+import numpy as np
+
+
+def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
+    """AP = Σ_k (R_k − R_{k−1})·P_k over the distinct scores, from the highest down.
+
+    P_k and R_k are precision and recall of everything that scores at least as high as the k-th.
+
+    Args:
+      wrong: Which labels are wrong, bool [n].
+      score: Higher means more suspect, float [n].
+
+    Returns:
+      In [0, 1]; the share of wrong labels is what a random score gets. None if none is wrong.
+    """
+    hits, taken = _cumulated(wrong, score)
+    if not wrong.any():
+        return None
+    gained = np.diff(hits, prepend=0)
+    return float((gained * hits / taken).sum() / wrong.sum())
+
+
+def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
+    """The share of pairs of a wrong and a right label where the wrong one scores higher.
+
+    A tie counts a half.
+
+    Args:
+      wrong: Which labels are wrong, bool [n].
+      score: Higher means more suspect, float [n].
+
+    Returns:
+      In [0, 1], 0.5 for a random score; None if all are wrong or none is.
+    """
+    num_wrong, num_right = int(wrong.sum()), int((~wrong).sum())
+    if not num_wrong or not num_right:
+        return None
+    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    ranks = mean_rank[place]
+    return float((ranks[wrong].sum() - num_wrong * (num_wrong + 1) / 2) / (num_wrong * num_right))
+
+
+def precision_recall(wrong: np.ndarray, flagged: np.ndarray) -> tuple[float | None, float | None]:
+    """Returns which share of the flagged labels is wrong, and of the wrong ones is flagged.
+
+    Args:
+      wrong: Which labels are wrong, bool [n].
+      flagged: Which ones are called wrong, bool [n].
+
+    Returns:
+      (precision, recall); None where nothing is flagged, or nothing is wrong.
+    """
+    both = int((wrong & flagged).sum())
+    precision = both / int(flagged.sum()) if flagged.any() else None
+    recall = both / int(wrong.sum()) if wrong.any() else None
+    return precision, recall
+
+
+def _cumulated(wrong: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns wrong labels and labels in all down to each distinct score."""
+    order = np.argsort(-score, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    return np.cumsum(wrong[order])[ends], ends + 1

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The audit of a finished cell: from its folder to RUN_DIR/audit.
+
+audit.parquet, audit.csv   every training example, the most suspect first
+audit.html                 the most suspect ones to look at
+summary.json               how many, and how good the score is where the true labels are known
+"""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from ieg_core.audit import gallery
+from ieg_core.audit.measures import auroc, average_precision, precision_recall
+from ieg_core.audit.scores import FORMULA, Scores, estimated_transition, score_examples
+from ieg_core.data import load_overlay, open_source
+from ieg_core.data.corruption import realised_matrix
+from ieg_core.data.labels import to_parquet, write_labels
+from ieg_core.data.overlay import Overlay
+from ieg_core.data.source import Source
+from ieg_core.errors import UserError, require
+from ieg_core.results import overlays_folder, read_json, write_bytes_atomic, write_json_atomic
+from ieg_core.settings import METHODS
+
+EXAMPLES = "examples.safetensors"
+THRESHOLD = 0.5
+TOP = 200
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found, the most suspect example first.
+
+    Attributes:
+      record: The cell's config.json.
+      overlay: Its prepared data set.
+      source: The images under it.
+      ids: Indices of its training examples in the base data set, int [n].
+      given: Their given labels, int32 [n].
+      scores: Their scores, in the same order.
+      clean: Their true labels where these are known and differ from the given ones at all, else
+        None.
+      threshold: From which score on a label is called wrong.
+    """
+
+    record: Mapping[str, Any]
+    overlay: Overlay
+    source: Source
+    ids: np.ndarray
+    given: np.ndarray
+    scores: Scores
+    clean: np.ndarray | None
+    threshold: float
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """Which labels are called wrong, bool [n]: high score, and another class to suggest."""
+        return (self.scores.score >= self.threshold) & (self.scores.suggested != self.given)
+
+
+def is_available(folder: Path) -> bool:
+    """Returns whether a cell can be audited: trained, by a method that sees the noisy set."""
+    return (folder / EXAMPLES).exists()
+
+
+def audit_cell(
+    folder: Path,
+    data_dir: Path,
+    *,
+    top: int = TOP,
+    threshold: float = THRESHOLD,
+    labels_file: Path | None = None,
+) -> dict[str, Any]:
+    """Audits a finished cell and writes its folder audit/.
+
+    Args:
+      folder: The cell's folder.
+      data_dir: Where the base data set lies.
+      top: Examples in the gallery, at most.
+      threshold: From which score on a label is called wrong, in [0, 1].
+      labels_file: Where to write the cleaned labels, .csv or .parquet; None for not at all.
+
+    Returns:
+      What summary.json holds.
+
+    Raises:
+      UserError: The cell cannot be audited, the data are others, or a file cannot be written.
+    """
+    require(top >= 0, "top", top, "at least 0")
+    require(0 <= threshold <= 1, "threshold", threshold, "in [0, 1]")
+    found = read_audit(folder, data_dir, threshold)
+    if labels_file is not None:
+        ids, labels = cleaned_labels(found)
+        write_labels(labels_file, ids, labels, found.source)
+    summary = summarize(found)
+    columns = table(found)
+    written = folder / "audit"
+    write_bytes_atomic(written / "audit.parquet", to_parquet(columns))
+    write_bytes_atomic(written / "audit.csv", _to_csv(columns))
+    write_bytes_atomic(written / "audit.html", gallery.render(found, summary, top).encode())
+    write_json_atomic(written / "summary.json", summary)
+    return summary
+
+
+def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
+    """Scores the training examples of a finished cell.
+
+    Raises:
+      UserError: See `audit_cell`.
+    """
+    record = read_json(folder / "config.json")
+    if record is None or folder.parent.name != "cells":
+        raise UserError(
+            f"{folder} is no run: expected a folder such as runs/cells/…, with a config.json in it"
+        )
+    method = record["method"]
+    if method in METHODS and not METHODS[method].trains_on_noisy:
+        raise UserError(
+            f"an audit of {method} is not available: it never sees the noisy labels; audit another "
+            "method's run"
+        )
+    if not (folder / EXAMPLES).exists():
+        state = "is from an older version" if (folder / "training.json").exists() else "is not done"
+        raise UserError(
+            f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
+        )
+    try:
+        examples = load((folder / EXAMPLES).read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{folder / EXAMPLES} is damaged ({error}): train the cell again"
+        ) from error
+    source = open_source(record["base"], data_dir)
+    overlay = load_overlay(overlays_folder(folder.parent.parent) / record["overlay"], source)
+    num_examples = len(overlay.noisy_labels)
+    if any(len(values) != num_examples for values in examples.values()):
+        raise UserError(f"{folder / EXAMPLES} is not of {num_examples} examples: train it again")
+
+    ids = overlay.train_ids
+    given = overlay.noisy_labels[ids]
+    scores = score_examples({name: values[ids] for name, values in examples.items()}, given)
+    # NaN, what was never seen, sorts last; equal scores keep the order of the data.
+    order = np.argsort(-scores.score, kind="stable")
+    clean = overlay.clean_labels[ids] if _clean_known(overlay) else None
+    return Audit(
+        record=record,
+        overlay=overlay,
+        source=source,
+        ids=ids[order],
+        given=given[order],
+        scores=Scores(
+            scores.suggested[order], scores.score[order], scores.visits[order], scores.belief
+        ),
+        clean=None if clean is None else clean[order],
+        threshold=threshold,
+    )
+
+
+def _clean_known(overlay: Overlay) -> bool:
+    """Returns whether true labels other than the given ones are known.
+
+    Without noise the given labels are all there is, right or not.
+    """
+    spec = overlay.spec
+    altered = bool(spec.noise and spec.noise_rate) or spec.given is not None
+    return altered and bool(overlay.manifest.get("clean_labels_known", True))
+
+
+def summarize(found: Audit) -> dict[str, Any]:
+    """Makes summary.json: counts, matrices, and measures where true labels are known."""
+    scores, given, clean = found.scores, found.given, found.clean
+    classes = found.overlay.num_classes
+    seen = ~np.isnan(scores.score)
+    estimated = estimated_transition(scores.suggested[seen], given[seen], classes)
+    summary: dict[str, Any] = {
+        "cell": found.record["cell"],
+        "dataset": found.record["dataset"],
+        "method": found.record["method"],
+        "seed": found.record["seed"],
+        "class_names": list(found.overlay.class_names),
+        "formula": FORMULA,
+        "belief": scores.belief,
+        "threshold": found.threshold,
+        "examples": len(given),
+        "not_seen": int((~seen).sum()),
+        "flagged": int(found.flagged.sum()),
+        "transition_estimated": estimated.tolist(),
+        "clean_labels_known": clean is not None,
+    }
+    if clean is None:
+        return summary
+    wrong = given != clean
+    precision, recall = precision_recall(wrong[seen], found.flagged[seen])
+    true_matrix = realised_matrix(clean, given, classes)
+    right_suggestions = scores.suggested[wrong & seen] == clean[wrong & seen]
+    return summary | {
+        "wrong": int(wrong.sum()),
+        "average_precision": average_precision(wrong[seen], scores.score[seen]),
+        "auroc": auroc(wrong[seen], scores.score[seen]),
+        "precision": precision,
+        "recall": recall,
+        # Of the wrongly labelled, whose suggested label is the true one.
+        "suggested_right": float(right_suggestions.mean()) if len(right_suggestions) else None,
+        "transition_true": true_matrix.tolist(),
+        "transition_error": float(np.abs(estimated - true_matrix).mean()),
+    }
+
+
+def table(found: Audit) -> dict[str, np.ndarray | list[Any]]:
+    """Makes the columns of audit.csv and audit.parquet; a clean label only where it is known."""
+    names = found.overlay.class_names
+
+    def named(labels: np.ndarray) -> list[str]:
+        return [names[label] for label in labels]
+
+    columns: dict[str, np.ndarray | list[Any]] = {
+        "index": found.ids,
+        "given": found.given,
+        "given_name": named(found.given),
+        "suggested": found.scores.suggested,
+        "suggested_name": named(found.scores.suggested),
+        "score": [None if math.isnan(score) else float(score) for score in found.scores.score],
+        "visits": found.scores.visits,
+    }
+    if found.clean is not None:
+        columns["clean"] = found.clean
+        columns["clean_name"] = named(found.clean)
+    return columns
+
+
+def cleaned_labels(found: Audit) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels to go on with: indices, ascending, and a class each.
+
+    A flagged example gets its suggested label, the others keep theirs; an example of the probe has
+    the clean label that the run was given.
+    """
+    labels = np.where(found.flagged, found.scores.suggested, found.given)
+    ids = np.concatenate([found.ids, found.overlay.probe_ids])
+    labels = np.concatenate([labels, found.overlay.clean_labels[found.overlay.probe_ids]])
+    order = np.argsort(ids)
+    return ids[order], labels[order]
+
+
+def _to_csv(columns: Mapping[str, Any]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    lists = [np.asarray(values).tolist() for values in columns.values()]
+    for row in zip(*lists, strict=True):
+        writer.writerow(
+            ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row]
+        )
+    return text.getvalue().encode()
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """Reads a cell's audit summary; None if it has none that can be read."""
+    try:
+        found = json.loads((folder / "audit" / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

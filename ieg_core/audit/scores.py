@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How suspect a label is, from what a method believed the example to be.
+
+    s_i = ½ (1 + max_{c ≠ y_i} p̄_i(c) − p̄_i(y_i))
+
+p̄_i is the mean of a distribution over the example's visits: the pseudo-label ĝ of ieg and the
+normalised moving logits' softmax of fsr over the last epochs, the network's prediction of the other
+methods over the whole run (training.history says why). s is in [0, 1]; above ½ another class was
+believed in more than the given one, and that is the label to suggest.
+
+docs/RESULTS.md, "Label audit", compares this score with others on known mistakes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ieg_core.data.corruption import realised_matrix
+from ieg_core.errors import UserError
+
+FORMULA = "½ (1 + max p̄(other class) − p̄(given class))"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is thought of each training example's label.
+
+    Attributes:
+      suggested: The most believed class, int32 [n]; the given one where the example was not seen.
+      score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
+      visits: How often it was seen in what was averaged, int32 [n].
+      belief: What p̄ is the mean of, in words.
+    """
+
+    suggested: np.ndarray
+    score: np.ndarray
+    visits: np.ndarray
+    belief: str
+
+
+def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Scores:
+    """Scores the labels of examples.
+
+    Args:
+      examples: What the method said of them on average (`training.history.means`), one row each.
+      given: Their given labels, int [n].
+
+    Returns:
+      The scores.
+
+    Raises:
+      UserError: No distribution over the classes was recorded.
+    """
+    if "pseudo_label" in examples:
+        believed, visits = examples["pseudo_label"], examples["visits"]
+        belief = "the method's pseudo-labels, over the last epochs"
+    elif "prediction" in examples:
+        believed, visits = examples["prediction"], examples["all_visits"]
+        belief = "the network's predictions, over the whole run"
+    else:
+        raise UserError(
+            "this run recorded no beliefs about its examples: it was trained by an older version; "
+            "train it again"
+        )
+    seen = visits > 0
+    margin = margin_score(believed, given)
+    return Scores(
+        suggested=np.where(seen, believed.argmax(1), given).astype(np.int32),
+        score=np.where(seen, margin, np.nan),
+        visits=visits.astype(np.int32),
+        belief=belief,
+    )
+
+
+def margin_score(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Returns s of distributions p̄, float [n, C], and given labels, int [n]; float64 [n]."""
+    rows = np.arange(len(given))
+    others = believed.astype(np.float64)
+    own = others[rows, given]
+    others[rows, given] = -np.inf
+    return 0.5 * (1 + others.max(1) - own)
+
+
+def estimated_transition(suggested: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
+    """T̂[true, observed] with the suggested labels for the true ones, each row summing to 1."""
+    return realised_matrix(suggested, given, num_classes)

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ieg_core.audit import gallery, run
+from tests.ieg_core.audit.conftest import beliefs
+from tests.ieg_core.audit.test_run import DATA
+
+
+class Page(HTMLParser):
+    """Counts tags, checks that they close, and collects what would be loaded."""
+
+    VOID = frozenset({"meta", "link", "img", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.images, self.loaded, self.ids, self.anchors = [], [], [], set(), set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        known = dict(attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(known)
+        self.loaded += [value for key, value in attrs if key in ("src", "href")]
+        if tag == "a":
+            self.anchors.add(known["href"])
+        if "id" in known:
+            self.ids.add(known["id"])
+        assert tag != "script"
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(knowing_cell):
+    run.audit_cell(knowing_cell.folder, DATA, top=50)
+    return (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_loads_nothing(page):
+    found = Page(page)
+    assert all(value.startswith(("data:", "#")) for value in found.loaded)
+    assert {anchor.removeprefix("#") for anchor in found.anchors} <= found.ids
+    assert "@import" not in page
+    assert "url(" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert len(page.encode()) < 5_000_000
+
+
+def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_cell):
+    found = Page(page)
+    assert len(found.images) == 50
+    image = found.images[0]
+    number, given, suggested, score = re.fullmatch(
+        r"Example (\d+): given (\d), suggested (\d), score (0\.\d\d)", image["alt"]
+    ).groups()
+    assert int(given) == knowing_cell.overlay.noisy_labels[int(number)]
+    assert given != suggested
+    assert 0.5 <= float(score) <= 1
+    content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
+    source = run.open_source("digits", DATA)
+    pixels = np.asarray(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(pixels, source.train_images([int(number)])[0, :, :, 0])
+
+
+def test_the_estimated_matrix_stands_beside_the_true_one(page):
+    assert page.count("<caption>") == 2
+    assert "<caption>estimated</caption>" in page
+    assert "<caption>true</caption>" in page
+
+
+def test_names_are_escaped(knowing_cell):
+    found = run.read_audit(knowing_cell.folder, DATA, 0.5)
+    names = (
+        '<script>alert("0")</script>', *found.overlay.class_names[1:9], "<img src=x onerror=f()>"
+    )  # fmt: skip
+    object.__setattr__(found.overlay, "class_names", names)
+    text = gallery.render(found, run.summarize(found), top=100)
+    Page(text)  # fails at a script
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert "&lt;script&gt;" in text
+
+
+def test_a_large_picture_becomes_a_small_one():
+    image = np.random.default_rng(0).integers(0, 256, (300, 150, 3), dtype=np.uint8)
+    uri = gallery.thumbnail(image)
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert picture.size == (36, 72)
+
+
+def test_the_page_stays_small_whatever_the_images_are(knowing_cell, monkeypatch):
+    monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 3000)
+    found = run.read_audit(knowing_cell.folder, DATA, 0.5)
+    shown = Page(gallery.render(found, run.summarize(found), top=100)).images
+    assert 0 < len(shown) < 30
+    assert sum(len(image["src"]) for image in shown) <= 3000
+
+
+@pytest.mark.parametrize("top", [0, 1])
+def test_few_or_no_examples_are_a_page_too(knowing_cell, top):
+    run.audit_cell(knowing_cell.folder, DATA, top=top)
+    page = (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert len(Page(page).images) == top
+
+
+def test_many_classes_are_listed_by_their_confusions(make_cell, monkeypatch):
+    cell = make_cell("digits_asymmetric_0.4")
+    cell.write(beliefs(cell.overlay, doubted=0))
+    monkeypatch.setattr(gallery, "MATRIX_CLASSES", 5)
+    run.audit_cell(cell.folder, DATA)
+    page = (cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert "<caption>" not in page
+    body = page.partition('<table class="list">')[2]
+    lines = re.findall(r"<tr><th scope=\"row\">(\d)</th><td>(\d)</td>", body)
+    assert set(lines[:5]) == {("7", "1"), ("3", "8"), ("5", "6"), ("6", "5"), ("9", "4")}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from ieg_core.audit.scores import estimated_transition, margin_score, score_examples
+from ieg_core.errors import UserError
+
+BELIEVED = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+GIVEN = np.array([0, 1, 0, 0])
+
+
+def test_the_score_by_hand():
+    wanted = [0.5 * (1 + 0.2 - 0.7), 0.5 * (1 + 0.7 - 0.2), 0.5, 0.5 * (1 + 1 - 0)]
+    np.testing.assert_allclose(margin_score(BELIEVED, GIVEN), wanted)
+
+
+def test_the_score_is_in_the_unit_interval_and_above_a_half_another_class_is_suggested():
+    rng = np.random.default_rng(0)
+    believed = rng.dirichlet(np.full(7, 0.2), 1000)
+    given = rng.integers(0, 7, 1000)
+    found = score_examples({"visits": np.ones(1000), "pseudo_label": believed}, given)
+    assert found.score.min() >= 0
+    assert found.score.max() <= 1
+    np.testing.assert_array_equal(found.score > 0.5, found.suggested != given)
+
+
+def test_pseudo_labels_go_before_predictions_and_each_has_its_own_visits():
+    said = {
+        "visits": np.array([1, 0, 2, 3]),
+        "all_visits": np.array([9, 9, 9, 0]),
+        "prediction": BELIEVED,
+    }
+    found = score_examples(said, GIVEN)
+    assert found.visits.tolist() == [9, 9, 9, 0]
+    assert found.suggested.tolist() == [0, 0, 0, 0]  # never seen: its own label
+    assert np.isnan(found.score).tolist() == [False, False, False, True]
+    assert "predictions" in found.belief
+    found = score_examples(said | {"pseudo_label": BELIEVED[::-1]}, GIVEN)
+    assert found.visits.tolist() == [1, 0, 2, 3]
+    assert found.suggested.tolist() == [2, 1, 0, 0]
+    assert np.isnan(found.score).tolist() == [False, True, False, False]
+    assert "pseudo-labels" in found.belief
+
+
+def test_without_beliefs_there_is_no_score():
+    with pytest.raises(UserError, match="older version; train it again"):
+        score_examples({"visits": np.ones(4), "weight": np.ones(4)}, GIVEN)
+
+
+def test_the_transition_is_from_suggested_to_given_by_hand():
+    found = estimated_transition(np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 3)
+    np.testing.assert_allclose(found, [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]])
