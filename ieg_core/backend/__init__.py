@@ -6,7 +6,8 @@ stands behind these names. Nothing else in the package branches on the backend.
 
 With N replicas each holds its own share of a batch (TensorFlow) or all see the whole one, spread
 by the compiler (JAX). Code for both is written for a share: losses are sums over the examples at
-hand divided by the *global* batch size, and sums over a batch go through `sum_over_replicas`.
+hand divided by the *global* batch size, sums over a batch go through `sum_over_replicas`, and
+blocks are laid end to end by `concatenate`, which keeps a replica's rows together.
 """
 
 from typing import TYPE_CHECKING
@@ -14,56 +15,24 @@ from typing import TYPE_CHECKING
 import keras
 
 if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
-    from ieg_core.backend.tensorflow import (
-        HAS_SHARES,
-        Linearization,
-        accelerators,
-        compile_function,
-        compile_loop,
-        device_description,
-        fetch,
-        first_replica,
-        gather_replicas,
-        gradients,
-        linearize,
-        place,
-        share,
-        start,
-        sum_over_replicas,
-    )
+    from ieg_core.backend import tensorflow as _adapter
 else:
-    from ieg_core.backend.jax import (
-        HAS_SHARES,
-        Linearization,
-        accelerators,
-        compile_function,
-        compile_loop,
-        device_description,
-        fetch,
-        first_replica,
-        gather_replicas,
-        gradients,
-        linearize,
-        place,
-        share,
-        start,
-        sum_over_replicas,
-    )
+    from ieg_core.backend import jax as _adapter
 
-__all__ = [
-    "HAS_SHARES",
-    "Linearization",
-    "accelerators",
-    "compile_function",
-    "compile_loop",
-    "device_description",
-    "fetch",
-    "first_replica",
-    "gather_replicas",
-    "gradients",
-    "linearize",
-    "place",
-    "share",
-    "start",
-    "sum_over_replicas",
-]
+Linearization = _adapter.Linearization
+accelerators = _adapter.accelerators
+compile_function = _adapter.compile_function
+compile_loop = _adapter.compile_loop
+concatenate = _adapter.concatenate
+device_description = _adapter.device_description
+fetch = _adapter.fetch
+first_replica = _adapter.first_replica
+gather_replicas = _adapter.gather_replicas
+gradients = _adapter.gradients
+linearize = _adapter.linearize
+mean_over_replicas = _adapter.mean_over_replicas
+place = _adapter.place
+share = _adapter.share
+split = _adapter.split
+start = _adapter.start
+sum_over_replicas = _adapter.sum_over_replicas

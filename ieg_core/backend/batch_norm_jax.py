@@ -1,28 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """BatchNorm's training mode on JAX; XLA fuses the composite form by itself."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
-
-def replicas() -> tuple[Callable[[jax.Array], jax.Array] | None, int]:
-    """Returns (None, 1): under `jit` over a sharded batch every mean is global already."""
-    return None, 1
+from ieg_core.backend.jax import num_shares
 
 
-def batch_norm(
+def normalize(
     x: jax.Array,
     scale: jax.Array,
     offset: jax.Array,
     epsilon: float,
     *,
-    sum_over_replicas: Callable[[jax.Array], jax.Array] | None = None,
-    num_replicas: int = 1,
+    synchronized: bool,
     kernel: str = "auto",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalizes a batch by its own moments.
+    """Normalizes the batch at hand, by the moments of all replicas or of each one's own share.
+
+    Under `jit` over a sharded batch every mean is global already; a replica's share is a group of
+    its rows.
+
+    Args:
+      x: Feature maps [B, H, W, ch], the global batch.
+      scale: γ [ch].
+      offset: β [ch].
+      epsilon: Added to the variance.
+      synchronized: Whether the moments are those of the global batch.
+      kernel: Accepted for the sake of the other backend; there is one form here.
+
+    Returns:
+      y, μ and σ², see `batch_norm`.
+    """
+    del kernel
+    return batch_norm(x, scale, offset, epsilon, 1 if synchronized else num_shares())
+
+
+def batch_norm(
+    x: jax.Array, scale: jax.Array, offset: jax.Array, epsilon: float, num_shares: int = 1
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes each share of a batch by its own moments.
 
     y = scale·(x − μ)/√(σ² + epsilon) + offset, with σ² the mean of squared deviations (biased).
 
@@ -31,21 +48,15 @@ def batch_norm(
       scale: γ [ch], float32 or float64.
       offset: β [ch], of the scale's dtype.
       epsilon: Added to the variance.
-      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large
-        batches, or None for moments of this batch alone.
-      num_replicas: The number of replicas.
-      kernel: Accepted for the sake of the other backend; there is one form here.
+      num_shares: N, a divisor of B; share r is the rows from r·B/N on.
 
     Returns:
-      y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, without gradients.
+      y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, means over the shares,
+      without gradients.
     """
-    del kernel
-    values = x.astype(scale.dtype)
-    mean = jnp.mean(values, axis=(0, 1, 2))
-    variance = jnp.mean(jnp.square(values - mean), axis=(0, 1, 2))
-    if sum_over_replicas is not None:
-        second = variance + jnp.square(mean)
-        mean, second = sum_over_replicas(jnp.stack([mean, second])) / num_replicas
-        variance = second - jnp.square(mean)
-    y = (values - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + offset
-    return y.astype(x.dtype), jax.lax.stop_gradient(mean), jax.lax.stop_gradient(variance)
+    shares = x.astype(scale.dtype).reshape(num_shares, -1, *x.shape[1:])
+    mean = jnp.mean(shares, axis=(1, 2, 3), keepdims=True)
+    variance = jnp.mean(jnp.square(shares - mean), axis=(1, 2, 3), keepdims=True)
+    y = (shares - mean) * (scale * jax.lax.rsqrt(variance + epsilon)) + offset
+    moments = (jax.lax.stop_gradient(jnp.mean(m, axis=(0, 1, 2, 3))) for m in (mean, variance))
+    return y.reshape(x.shape).astype(x.dtype), *moments

@@ -18,6 +18,40 @@ import tensorflow as tf
 SumOverReplicas = Callable[[tf.Tensor], tf.Tensor]
 
 
+def normalize(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    *,
+    synchronized: bool,
+    kernel: str = "auto",
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes the batch at hand, by the moments of all replicas or of this one's share.
+
+    Args:
+      x: Feature maps [B, H, W, ch], this replica's share of the batch.
+      scale: γ [ch].
+      offset: β [ch].
+      epsilon: Added to the variance.
+      synchronized: Whether the moments are those of the global batch.
+      kernel: See `batch_norm`.
+
+    Returns:
+      y, μ and σ², see `batch_norm`.
+    """
+    sum_over_replicas, num_replicas = replicas() if synchronized else (None, 1)
+    return batch_norm(
+        x,
+        scale,
+        offset,
+        epsilon,
+        sum_over_replicas=sum_over_replicas,
+        num_replicas=num_replicas,
+        kernel=kernel,
+    )
+
+
 def replicas() -> tuple[SumOverReplicas | None, int]:
     """Finds how to sum over replicas where this is traced.
 

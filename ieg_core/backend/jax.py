@@ -13,27 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
-__all__ = [
-    "HAS_SHARES",
-    "Linearization",
-    "accelerators",
-    "compile_function",
-    "compile_loop",
-    "device_description",
-    "fetch",
-    "first_replica",
-    "gather_replicas",
-    "gradients",
-    "linearize",
-    "place",
-    "share",
-    "start",
-    "sum_over_replicas",
-]
-
 Tree = Any
-HAS_SHARES = False
-"""Whether a replica sees its share of a batch only; here the compiler spreads the whole."""
 _mesh: Mesh | None = None
 
 
@@ -97,6 +77,45 @@ def sum_over_replicas(tree: Tree) -> Tree:
 def gather_replicas(value: jax.Array) -> jax.Array:
     """Returns the value: under sharding code sees the global batch."""
     return value
+
+
+def mean_over_replicas(tree: Tree) -> Tree:
+    """Returns the tree: what depends on a replica's share is averaged where it is computed."""
+    return tree
+
+
+def num_shares() -> int:
+    """Returns how many replicas' shares a batch at hand consists of, laid end to end."""
+    return 1 if _mesh is None else _mesh.size
+
+
+def concatenate(blocks: Sequence[jax.Array]) -> jax.Array:
+    """Lays the rows of blocks end to end, replica by replica.
+
+    Args:
+      blocks: K arrays [B, …] whose rows are those of the first replica, then of the second, ….
+
+    Returns:
+      [K·B, …], again so: each replica's rows of the first block, of the second, ….
+    """
+    if _mesh is None:
+        return jnp.concatenate(blocks)
+    shares = [block.reshape(_mesh.size, -1, *block.shape[1:]) for block in blocks]
+    return jnp.concatenate(shares, axis=1).reshape(-1, *blocks[0].shape[1:])
+
+
+def split(rows: jax.Array, count: int) -> list[jax.Array]:
+    """Takes `concatenate` back.
+
+    Args:
+      rows: [K·B, …].
+      count: K.
+
+    Returns:
+      K arrays [B, …].
+    """
+    shares = rows.reshape(num_shares(), count, -1, *rows.shape[1:])
+    return [shares[:, index].reshape(-1, *rows.shape[1:]) for index in range(count)]
 
 
 def share(tree: Tree) -> Tree:

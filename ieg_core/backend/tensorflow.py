@@ -11,27 +11,7 @@ import tensorflow as tf
 from ieg_core.errors import UserError
 from ieg_core.runtime import Runtime
 
-__all__ = [
-    "HAS_SHARES",
-    "Linearization",
-    "accelerators",
-    "compile_function",
-    "compile_loop",
-    "device_description",
-    "fetch",
-    "first_replica",
-    "gather_replicas",
-    "gradients",
-    "linearize",
-    "place",
-    "share",
-    "start",
-    "sum_over_replicas",
-]
-
 Tree = Any
-HAS_SHARES = True
-"""Whether a replica sees its share of a batch only."""
 _strategy: tf.distribute.Strategy | None = None
 
 
@@ -114,11 +94,42 @@ def sum_over_replicas(tree: Tree) -> Tree:
     )
 
 
+def mean_over_replicas(tree: Tree) -> Tree:
+    """Averages each tensor over the replicas."""
+    num_replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    return tf.nest.map_structure(lambda value: value / num_replicas, sum_over_replicas(tree))
+
+
 def gather_replicas(value: tf.Tensor) -> tf.Tensor:
     """Concatenates the replicas' rows, so that each sees the global batch; differentiable."""
     if tf.distribute.get_strategy().num_replicas_in_sync == 1:
         return value
     return tf.distribute.get_replica_context().all_gather(value, axis=0)
+
+
+def concatenate(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Lays the rows of blocks end to end; each replica does so with its own.
+
+    Args:
+      blocks: K tensors [B, …].
+
+    Returns:
+      [K·B, …].
+    """
+    return tf.concat(blocks, 0)
+
+
+def split(rows: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """Takes `concatenate` back.
+
+    Args:
+      rows: [K·B, …].
+      count: K.
+
+    Returns:
+      K tensors [B, …].
+    """
+    return list(tf.split(rows, count))
 
 
 def share(tree: Tree) -> Tree:

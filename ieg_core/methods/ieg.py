@@ -45,6 +45,20 @@ class Supervision(NamedTuple):
     probe_loss: Tensor
 
 
+class MetaGradient(NamedTuple):
+    """What the look-ahead finds.
+
+    Attributes:
+      example_weights: ∂P/∂w at w⁰ and λ⁰, float32 [B].
+      label_coefficients: ∂P/∂λ there, float32 [B].
+      probe_loss: Mean cross-entropy on the probe batch at θ̂.
+    """
+
+    example_weights: Tensor
+    label_coefficients: Tensor
+    probe_loss: Tensor
+
+
 def _update(
     network: Network, config: Config, state: State, batch: Batch, *, look_ahead: bool
 ) -> Update:
@@ -64,7 +78,7 @@ def _update(
     targets = share * batch.labels + (1.0 - share) * pseudo_labels
     probabilities = ops.softmax(weak.outputs)
     if look_ahead:
-        found = distil(network, settings, state, batch, weak, pseudo_labels, targets)
+        found = distil(meta_gradient(network, settings, state, batch, weak, pseudo_labels, targets))
         trust = found.label_coefficients[:, None]
         relabelled = trust * batch.labels + (1.0 - trust) * pseudo_labels
     else:
@@ -138,7 +152,7 @@ def guess_labels(
     return ops.stop_gradient(sharpen(0.5 * (guesses[0] + guesses[1]), temperature))
 
 
-def distil(
+def meta_gradient(
     network: Network,
     settings: IEGSettings,
     state: State,
@@ -146,8 +160,10 @@ def distil(
     weak: backend.Linearization,
     pseudo_labels: Tensor,
     targets: Tensor,
-) -> Supervision:
-    """Looks one step ahead and asks the probe batch for weights and label coefficients.
+) -> MetaGradient:
+    """Looks one step ahead, from w⁰ and λ⁰, and differentiates the probe loss there.
+
+    ∂P/∂w_i = −α (softmax(z_i) − ỹ_i)·dz_i,   ∂P/∂λ_i = −α w⁰_i (ĝ_i − y_i)·dz_i
 
     Args:
       network: The network.
@@ -159,7 +175,7 @@ def distil(
       targets: ỹ, float32 [B, C].
 
     Returns:
-      w, λ* and the probe loss at θ̂.
+      Both gradients, with ĝ held constant, and the probe loss at θ̂.
     """
     residuals = ops.softmax(weak.outputs) - targets
     slopes = network.add_decay(weak.backward(residuals / batch.size), state.params)
@@ -175,14 +191,21 @@ def distil(
 
     value, _, probe_gradient = backend.gradients(probe_loss, lookahead_params)
     product = weak.forward(network.add_decay(probe_gradient, lookahead_params))
-    weight_slopes = weight_meta_gradient(weak.outputs, targets, product, settings.lookahead_lr)
-    label_slopes = label_meta_gradient(
-        batch.labels, pseudo_labels, product, 1.0 / batch.size, settings.lookahead_lr
-    )
-    return Supervision(
-        clip_weights(weight_slopes, backend.sum_over_replicas),
-        ops.cast(label_slopes < 0, weak.outputs.dtype),
+    return MetaGradient(
+        weight_meta_gradient(weak.outputs, targets, product, settings.lookahead_lr),
+        label_meta_gradient(
+            batch.labels, pseudo_labels, product, 1.0 / batch.size, settings.lookahead_lr
+        ),
         value,
+    )
+
+
+def distil(found: MetaGradient) -> Supervision:
+    """Turns the meta-gradient into weights, w = clip(∂P/∂w), and λ* = 1 where ∂P/∂λ < 0, else 0."""
+    return Supervision(
+        clip_weights(found.example_weights, backend.sum_over_replicas),
+        ops.cast(found.label_coefficients < 0, found.label_coefficients.dtype),
+        found.probe_loss,
     )
 
 
@@ -219,10 +242,10 @@ def mix_loss(
         batch.mixing.coefficients,
         backend.gather_replicas,
     )
-    inputs = ops.concatenate(images)
+    inputs = backend.concatenate(images)
 
     def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        logits = ops.split(network.forward(params, state.stats, inputs).logits, 3)
+        logits = backend.split(network.forward(params, state.stats, inputs).logits, 3)
         probe, *views = (
             ops.sum(
                 softmax_cross_entropy(

@@ -81,15 +81,12 @@ class BatchNormalization(keras.layers.Layer):
             offset = self.beta - self.moving_mean * scale
             y = ops.cast(x, self.variable_dtype) * scale + offset
             return ops.cast(y, self.compute_dtype)
-        kernels = _kernels()
-        sum_over_replicas, num_replicas = kernels.replicas() if self.synchronized else (None, 1)
-        y, mean, variance = kernels.batch_norm(
+        y, mean, variance = _kernels().normalize(
             x,
             ops.convert_to_tensor(self.gamma),
             ops.convert_to_tensor(self.beta),
             self.epsilon,
-            sum_over_replicas=sum_over_replicas,
-            num_replicas=num_replicas,
+            synchronized=self.synchronized,
             kernel=self.kernel,
         )
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):

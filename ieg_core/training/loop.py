@@ -28,6 +28,7 @@ from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.methods import METHODS
 from ieg_core.ownership import Claim
 from ieg_core.runtime import Runtime
+from ieg_core.settings import FSRSettings
 from ieg_core.training import checkpoint, draws, history
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure
@@ -119,16 +120,15 @@ def train(
       SupersededError: A later attempt has taken the cell over.
     """
     folder = claim.folder
-    if config.batch_size % runtime.num_replicas:
-        raise UserError(
-            f"a batch of {config.batch_size} cannot be shared evenly by {runtime.num_replicas} "
-            "replicas: choose a batch_size that their number divides"
-        )
-    if not config.synchronized_batch_norm and runtime.num_replicas > 1 and not backend.HAS_SHARES:
-        raise UserError(
-            "synchronized_batch_norm=false needs replicas that see their own share of a batch, "
-            "which those of JAX do not: leave it out, or use KERAS_BACKEND=tensorflow"
-        )
+    sizes = {"batch_size": config.batch_size}
+    if isinstance(config.method_settings, FSRSettings):
+        sizes["method.dictionary_batch_size"] = config.method_settings.dictionary_batch_size
+    for name, size in sizes.items():
+        if size % runtime.num_replicas:
+            raise UserError(
+                f"a batch of {size} cannot be shared evenly by {runtime.num_replicas} replicas: "
+                f"choose a {name} that their number divides"
+            )
     method = METHODS[config.method]
     epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
     last = num_steps(config, epoch_steps)

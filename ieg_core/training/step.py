@@ -157,6 +157,9 @@ def build_step(method: Method, network: Network, config: Config, num_classes: in
             param - scalars["learning_rate"] * buffer
             for param, buffer in zip(state["params"], momentum, strict=True)
         ]
+        stats = list(update.stats)
+        if not config.synchronized_batch_norm:
+            stats = backend.mean_over_replicas(stats)
         decay = scalars["ema_decay"]
         averaged = [
             decay * average + (1.0 - decay) * param
@@ -166,7 +169,7 @@ def build_step(method: Method, network: Network, config: Config, num_classes: in
             "params": params,
             "momentum": momentum,
             "ema": averaged,
-            "stats": list(update.stats),
+            "stats": stats,
             "method": update.method,
         }
         return after, update.metrics, update.examples

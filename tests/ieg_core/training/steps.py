@@ -100,9 +100,10 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
         }
         state = backend.place(perturbed(initial_state(model, method, config, overlay)))
         data = backend.place(device_data(images, overlay))
-        # Step 0's mixed images bring one ReLU within rounding of its kink, where the derivative
-        # depends on the order of a sum.
-        drawn = stacked_draws(config, overlay, 1, 2, 1)
+        # Some steps bring a ReLU within rounding of its kink, where the derivative depends on the
+        # order of a sum: step 0, and with statistics of shares step 1.
+        at = 1 if synchronized else 2
+        drawn = stacked_draws(config, overlay, at, at + 1, 1)
         state, metrics, examples = call(state, data, drawn, scalars, 1)
         found = {"state": backend.fetch(state), "metrics": metrics, "examples": examples}
         written |= flatten(name, found)

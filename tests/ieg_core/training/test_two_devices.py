@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step on two devices is the step on one: the global batch decides, not its shares."""
+"""One step on two devices is the step on one: the global batch decides, not its shares.
+
+Unless `synchronized_batch_norm` is off; then both backends make the same other step.
+"""
 
 from pathlib import Path
 
@@ -22,3 +25,15 @@ def test_two_devices_make_the_step_of_one(reference, backend):
     assert len(found) > 200
     for name in found:
         assert_close(found[name], reference[name], 1e-4)
+
+
+def test_with_statistics_of_their_own_shares_both_backends_agree(reference):
+    ours = run_on("tensorflow", SCRIPT, "2", "shares")
+    theirs = run_on("jax", SCRIPT, "2", "shares")
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert_close(theirs[name], ours[name], 1e-4)
+    moved = [name for name in ours if "/state/stats/" in name]
+    assert len(moved) > 50
+    apart = [np.abs(ours[name] - reference[name]).max() for name in moved]
+    assert max(apart) > 1e-4
