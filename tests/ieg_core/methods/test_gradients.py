@@ -38,11 +38,19 @@ def test_the_update_is_the_gradient_of_the_weighted_loss(found):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-9 * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("of", ["weight", "label"])
+def test_iegs_meta_gradients_are_those_of_the_probe_loss_after_its_look_ahead(found, of):
+    expected = found[f"ieg_by_{of}_differences"]
+    assert np.abs(expected).max() > 1e-5
+    error = np.linalg.norm(found[f"ieg_by_{of}"] - expected) / np.linalg.norm(expected)
+    assert error < 1e-4
+
+
 def test_ieg_decides_what_the_differences_say(found):
     expected = found["ieg_weights_by_differences"]
     assert 0 < (expected > 0).sum() < len(expected)
     assert np.linalg.norm(found["ieg_weights"] - expected) < 1e-4 * np.linalg.norm(expected)
-    slopes = found["ieg_slope_by_label"]
+    slopes = found["ieg_by_label_differences"]
     assert (slopes < 0).any()
     assert (slopes > 0).any()
     np.testing.assert_array_equal(found["ieg_coefficients"], slopes < 0)
