@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiles the noise sweep into packages that can be uploaded in the KFP UI, one a profile."""
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from ieg_core.errors import UserError
 from pipelines import checks, noise_sweep, profiles
 from pipelines import site as sites
 from pipelines.profiles import Profile
-from pipelines.site import ROOT, Site
+from pipelines.site import Site
+from scripts import image as source
 
 
 def main(site: str, output: Path) -> int:
@@ -38,17 +38,14 @@ def image_of_revision() -> str:
     Raises:
       UserError: There is no checkout to take a revision from.
     """
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=12", "--exclude=*"]
     try:
-        answer = subprocess.run(
-            [*command, "--dirty=-dirty"], capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
+        revision = source.revision(dirty=True)
+    except (OSError, SystemExit):
         raise UserError(
             "this folder is no git checkout, so that no revision can tag the image: "
             "expected `image` in the site file"
         ) from None
-    return f"{IMAGE.partition(':')[0]}:{answer.stdout.strip()}"
+    return f"{IMAGE.partition(':')[0]}:{revision}"
 
 
 def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -17,7 +17,7 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,14 @@ from pipelines import checks
 PROGRAM = "ephemeral_component.py"
 
 
-def run(pipeline: Any, arguments: Mapping[str, Any], *, scratch: Path, at_once: int) -> None:
+def run(
+    pipeline: Any,
+    arguments: Mapping[str, Any],
+    *,
+    scratch: Path,
+    at_once: int,
+    where: Sequence[checks.Check] = checks.LOCAL,
+) -> None:
     """Runs a pipeline in subprocesses of this one.
 
     Args:
@@ -39,6 +46,8 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, scratch: Path, at_once: 
       arguments: Its parameters.
       scratch: A folder for KFP's own files, worth nothing afterwards.
       at_once: Iterations of a loop to run at the same time.
+      where: Checks besides `checks.ALL`; those of clusters for a package made for one, whose
+        placement does nothing here.
 
     Raises:
       UserError: An argument or the folder that kfp.local would get wrong.
@@ -50,7 +59,7 @@ def run(pipeline: Any, arguments: Mapping[str, Any], *, scratch: Path, at_once: 
             raise UserError(f"{name}={value!r}: kfp takes '{{{{$' for a placeholder; rename it")
     if "://" in str(scratch):
         raise UserError(f"expected a local folder for kfp's files, got {scratch}")
-    checks.require_sound(checks.compiled(pipeline), checks.ALL + checks.LOCAL)
+    checks.require_sound(checks.compiled(pipeline), [*checks.ALL, *where])
     with _cured(at_once):
         local.init(
             local.SubprocessRunner(use_venv=False),

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packages: the same bytes whenever compiled, and they run as they are."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp import components
+
+from components import IMAGE
+from ieg_core.errors import UserError
+from ieg_core.report import load_sweep
+from ieg_core.settings import DEFAULT_METHODS
+from pipelines import __main__ as command_line
+from pipelines import checks, local, noise_sweep, profiles
+from pipelines import compile as packages
+from pipelines.site import Amount, GpuPool, Pool, Site, Toleration
+from scripts import image
+
+ROOT = Path(__file__).parents[2]
+SITE = Site(
+    image="registry.example.org/ieg-python:0a1b2c3",
+    gpu=GpuPool(
+        resource="amd.com/gpu",
+        count=2,
+        node_selector={"pool": "gpus"},
+        tolerations=(Toleration("amd.com/gpu", "Exists", "", "NoSchedule"),),
+        shared_memory="4Gi",
+        spot=True,
+    ),
+    cpu=Pool(node_selector={"pool": "cheap"}, tolerations=(Toleration("team", "Equal", "vision"),)),
+    parallelism=7,
+    retries=2,
+    time_limit=7200,
+    checkpoint_minutes=2,
+)
+
+
+def compile_in_a_process(folder, seed):
+    site = folder.parent / "site.yaml"
+    site.write_text(f"image: {SITE.image}\n")
+    environment = os.environ | {"PYTHONHASHSEED": str(seed), "IEG_SITE": str(site)}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines", "compile", "--output", str(folder)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    files = [Path(line) for line in done.stdout.splitlines()]
+    assert [file.name for file in files] == [
+        f"noise_sweep-{name}.yaml" for name in ("local", "cpu", "gpu")
+    ]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+def test_two_processes_compile_the_same_bytes(tmp_path):
+    assert compile_in_a_process(tmp_path / "a", 1) == compile_in_a_process(tmp_path / "b", 2)
+
+
+def documents(tmp_path, profile):
+    (path,) = packages.write_packages([profile], tmp_path)
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def executors(spec):
+    return spec["deploymentSpec"]["executors"]
+
+
+def pods(platform):
+    return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_every_package_runs_the_sites_image(tmp_path):
+    for profile in packages.all_profiles(SITE):
+        spec, *platform = documents(tmp_path, profile)
+        assert len(platform) == (0 if profile.name == "local" else 1)
+        images = {each["container"]["image"] for each in executors(spec).values()}
+        assert images == {SITE.image}
+
+
+def test_a_training_gets_what_the_site_says(tmp_path):
+    spec, platform = documents(tmp_path, profiles.gpu(SITE))
+    container = executors(spec)["exec-train"]["container"]
+    resources = container["resources"]
+    assert resources["accelerator"]["resourceType"] == "amd.com/gpu"
+    assert resources["accelerator"]["resourceCount"] == "2"
+    wanted = SITE.resources.train
+    assert wanted == Amount(
+        resources["resourceCpuRequest"],
+        resources["resourceCpuLimit"],
+        resources["resourceMemoryRequest"],
+        resources["resourceMemoryLimit"],
+    )
+    assert {each["name"]: each["value"] for each in container["env"]} == {
+        "HOME": "/tmp",
+        "IEG_CHECKPOINT_SECONDS": "120",
+        "IEG_REQUIRE_GPU": "1",
+    }
+    pod = pods(platform)["exec-train"]
+    assert pod["nodeSelector"]["labels"] == {"pool": "gpus", "cloud.google.com/gke-spot": "true"}
+    assert [each["key"] for each in pod["tolerations"]] == [
+        "amd.com/gpu",
+        "cloud.google.com/gke-spot",
+    ]
+    assert pod["activeDeadlineSeconds"] == "7200"
+    assert pod["securityContext"] == {
+        "runAsUser": "1000",
+        "runAsGroup": "1000",
+        "runAsNonRoot": True,
+    }
+    mounts = {each["mountPath"]: each for each in pod["emptyDirMounts"]}
+    assert (mounts["/dev/shm"]["medium"], mounts["/dev/shm"]["sizeLimit"]) == ("Memory", "4Gi")
+    assert "/tmp" in mounts
+    claims = {each["constant"]: each["mountPath"] for each in pod["pvcMount"]}
+    assert claims == {"ieg-data": "/data", "ieg-results": "/results"}
+    loop = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    # Three attempts of two hours, 30 s and 60 s between them.
+    assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{3 * 7200 + 90}s"
+    assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
+
+
+@pytest.mark.parametrize("profile", [profiles.cpu(SITE), profiles.gpu(SITE)], ids=["cpu", "gpu"])
+def test_no_other_task_goes_near_a_gpu(tmp_path, profile):
+    spec, platform = documents(tmp_path, profile)
+    for name, executor in executors(spec).items():
+        if profile.name == "gpu" and name == "exec-train":
+            continue
+        assert "accelerator" not in executor["container"]["resources"]
+        assert "IEG_REQUIRE_GPU" not in str(executor["container"]["env"])
+        pod = pods(platform)[name]
+        assert [each["key"] for each in pod["tolerations"]] == ["team"]
+        assert pod["nodeSelector"]["labels"] == {"pool": "cheap"}
+
+
+def test_results_in_a_bucket_need_no_volume(tmp_path):
+    site = dataclasses.replace(SITE, results="gs://bucket/ieg", results_claim="", data_claim="")
+    spec, platform = documents(tmp_path, profiles.cpu(site))
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert inputs["results"]["defaultValue"] == "gs://bucket/ieg"
+    assert all("pvcMount" not in pod for pod in pods(platform).values())
+
+
+@pytest.mark.parametrize(
+    ("profile", "expected"),
+    [
+        (profiles.LOCAL, ("digits_uniform", False, "data", "runs")),
+        (profiles.cpu(SITE), ("digits_uniform", False, "/data", "/results")),
+        (profiles.gpu(SITE), ("cifar10_uniform", True, "/data", "/results")),
+    ],
+    ids=["local", "cpu", "gpu"],
+)
+def test_the_defaults_in_the_ui_fit_the_place(tmp_path, profile, expected):
+    spec, *_ = documents(tmp_path, dataclasses.replace(profile, image=SITE.image))
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    names = ("dataset", "accelerator", "data_dir", "results")
+    assert tuple(inputs[name]["defaultValue"] for name in names) == expected
+    assert inputs["methods"]["defaultValue"] == list(DEFAULT_METHODS)
+    assert (inputs["part"]["defaultValue"], inputs["parts"]["defaultValue"]) == (1, 1)
+
+
+def test_the_image_is_the_one_that_make_image_builds():
+    assert packages.image_of_revision() == f"ieg-python:{image.revision(dirty=True)}"
+
+
+def test_without_a_checkout_the_site_names_the_image(monkeypatch, capsys, tmp_path):
+    def no_checkout(dirty):
+        raise SystemExit("no checkout")
+
+    monkeypatch.setattr(image, "revision", no_checkout)
+    assert command_line.main(["compile", "--output", str(tmp_path)]) == 2
+    assert "no git checkout" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(packages, "source", image)
+    with pytest.raises(UserError, match="expected `image` in the site file"):
+        packages.image_of_revision()
+
+
+def test_a_site_that_is_wrong_writes_nothing(tmp_path, capsys):
+    (tmp_path / "site.yaml").write_text("image: ieg-python:latest\n")
+    argv = ["compile", "--site", str(tmp_path / "site.yaml"), "--output", str(tmp_path / "build")]
+    assert command_line.main(argv) == 2
+    error = capsys.readouterr().err
+    assert "image must be an image with a tag other than latest" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "build").exists()
+
+
+def test_an_unsound_pipeline_is_not_written(tmp_path):
+    broken = dataclasses.replace(profiles.cpu(SITE), image=IMAGE)
+    with pytest.raises(ValueError, match="image_of_no_revision"):
+        packages.write_packages([profiles.LOCAL, broken], tmp_path / "build")
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_package_is_what_was_checked(tmp_path):
+    """What is written to YAML and read again is the specification, platform part included."""
+    profile = profiles.gpu(SITE)
+    spec, platform = documents(tmp_path, profile)
+    assert {**spec, "platforms": platform["platforms"]} == checks.compiled(
+        noise_sweep.build(profile)
+    )
+
+
+def arguments(results):
+    return {
+        "noise_ratios": [0.4],
+        "methods": ["supervised"],
+        "steps": 3,
+        "recipe": "digits",
+        "data_dir": "data",
+        "results": str(results),
+        "results_namespace": "nightly/{run}",
+        "run_label": "digits-1",
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*have no effect in the current local runner")
+def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
+    """The YAML that is uploaded, its platform part ignored: train, evaluate, report, verdict."""
+    (path,) = packages.write_packages([profiles.cpu(SITE)], tmp_path)
+    pipeline = components.load_component_from_file(str(path))
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
+    local.run(
+        pipeline,
+        arguments(tmp_path / "runs"),
+        scratch=tmp_path / "kfp",
+        at_once=1,
+        where=checks.CLUSTER,
+    )
+    (root,) = (tmp_path / "runs" / "nightly").iterdir()
+    record = json.loads((root / "runs" / "digits-1.json").read_text())
+    (row,) = load_sweep(root, record["sweep"]).rows
+    assert (row["status"], row["method"], row["noise_rate"]) == ("finished", "supervised", 0.4)
+    assert (root / "latest" / "report" / "report.html").exists()
+    outputs = {file.parent.name: file for file in (tmp_path / "kfp").rglob("executor_output.json")}
+    shown = json.loads(outputs["evaluate"].read_text())["artifacts"]
+    matrix = shown["confusion"]["artifacts"][0]["metadata"]["confusionMatrix"]
+    assert len(matrix["rows"]) == 10
+    metrics = shown["metrics"]["artifacts"][0]["metadata"]
+    assert metrics["accuracy_ema_last"] == row["accuracy_ema_last"]
+    shown = json.loads(outputs["report"].read_text())["artifacts"]
+    assert {"page", "table"} <= set(shown)
