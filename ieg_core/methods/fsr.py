@@ -130,8 +130,8 @@ def lookahead_dense(
     kernel_slope, bias_slope = backend.sum_over_replicas(
         [ops.transpose(features) @ residuals / size, ops.sum(residuals, axis=0) / size]
     )
-    kernel, bias = (state.params[index] for index in network.dense)
-    kernel_momentum, bias_momentum = (state.momentum[index] for index in network.dense)
+    kernel, bias = (state.params[index] for index in network.head)
+    kernel_momentum, bias_momentum = (state.momentum[index] for index in network.head)
     kernel_slope = kernel_slope + network.weight_decay * kernel
     rate, momentum = settings.lookahead_lr, settings.lookahead_momentum
     return (

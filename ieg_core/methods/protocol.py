@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ieg_core.config import Config
 from ieg_core.data.overlay import Overlay
+from ieg_core.errors import UserError
 from ieg_core.mixing import Mixing
 
 Tensor = Any
@@ -102,13 +103,24 @@ class Network:
       forward: (params, stats, images float32 [B, H, W, channels]) -> Forward.
       decayed: For each parameter, whether R = ½·wd·Σ‖kernel‖² counts it.
       weight_decay: wd.
-      dense: Positions of the last layer's kernel [F, C] and bias [C] among the parameters.
+      dense: Positions of the last layer's kernel [F, C] and bias [C] among the parameters; None
+        where the network does not end in a dense layer.
     """
 
     forward: Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Forward]
     decayed: Sequence[bool]
     weight_decay: float
-    dense: tuple[int, int]
+    dense: tuple[int, int] | None
+
+    @property
+    def head(self) -> tuple[int, int]:
+        """The positions of the last layer's kernel and bias, for a method that looks into it."""
+        if self.dense is None:
+            raise UserError(
+                "this method looks into the network's last layer, which is no dense layer with a "
+                "bias on features [B, F]: end the network in one, or choose another method"
+            )
+        return self.dense
 
     def add_decay(self, gradients: Sequence[Tensor], params: Sequence[Tensor]) -> Sequence[Tensor]:
         """Adds ∇R(θ) = wd·θ on the kernels to a gradient."""

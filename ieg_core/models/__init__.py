@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks: built by name, filled with the same initial values on every backend."""
 
+import re
 from collections.abc import Callable
 
 import keras
@@ -8,7 +9,7 @@ import numpy as np
 
 from ieg_core.data.draws import generator
 from ieg_core.errors import UserError
-from ieg_core.models import bottleneck, imagenet, postactivation, preactivation
+from ieg_core.models import bottleneck, imagenet, own, postactivation, preactivation
 from ieg_core.models.layers import Layers
 from ieg_core.models.normalization import EPSILON, MOMENTUM, BatchNormalization
 from ieg_core.network_names import Network, parse
@@ -25,6 +26,7 @@ def build(
     dtype: str = "float32",
     batch_norm: str = "auto",
     synchronized: bool = True,
+    seed: int = 0,
 ) -> keras.Model:
     """Builds a network.
 
@@ -37,6 +39,7 @@ def build(
       batch_norm: "auto" takes the backend's fastest kernel; "fused" and "composite" insist on one;
         "keras" takes `keras.layers.BatchNormalization`.
       synchronized: Whether BatchNorm's moments are those of the global batch over all replicas.
+      seed: Decides the initial values of one's own network, which it brings along.
 
     Returns:
       A model from images in [−1, 1], float32 [B, H, W, ch], to the list of logits, float32 [B, C],
@@ -56,6 +59,8 @@ def build(
         )
     _check("dtype", dtype, _DTYPES)
     _check("batch_norm", batch_norm, _BATCH_NORMS)
+    if network.family in ("function", "file"):
+        return own.build_own(network, num_classes, image_shape, dtype=dtype, seed=seed)
 
     momentum = imagenet.MOMENTUM if network.family == "imagenet" else MOMENTUM
 
@@ -87,11 +92,35 @@ def stock_model(name: str, num_classes: int, image_shape: tuple[int, int, int]) 
       A model from images in [−1, 1] to logits [B, C]; features are the output of layer "features".
     """
     model = build(name, num_classes, image_shape, batch_norm="keras")
-    return keras.Model(model.input, model.outputs[0], name=name)
+    # Slashes and colons of one's own network's name are none for Keras.
+    return keras.Model(model.input, model.outputs[0], name=re.sub(r"[^\w.-]", "_", name))
+
+
+def dense_variables(model: keras.Model) -> tuple[int, int] | None:
+    """Finds the last layer's kernel and bias among the trainable variables.
+
+    Args:
+      model: A network from `build`.
+
+    Returns:
+      Their positions; None for a network of one's own that does not end in a dense layer.
+    """
+    head = own.last_dense(model.outputs[0])
+    if head is None:
+        return None
+    found = [
+        place
+        for wanted in (head.kernel, head.bias)
+        for place, variable in enumerate(model.trainable_variables)
+        if variable is wanted
+    ]
+    return (found[0], found[1]) if len(found) == 2 else None
 
 
 def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     """Draws a network's initial variables on the host: the same on every backend.
+
+    One's own network keeps the values that it was built with.
 
     Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, and fan-out for
     Wide ResNets as their authors do), the dense layer with 2/(fan-in + fan-out) (Glorot). Scales
@@ -104,6 +133,8 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     Returns:
       One array for each of `model.variables`, in their order, shape and dtype.
     """
+    if model.name == own.NAME:
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     fan_out = parse(model.name).family == "wide"
     values = []
     for index, variable in enumerate(model.variables):

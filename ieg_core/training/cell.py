@@ -17,6 +17,7 @@ from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import UserError
 from ieg_core.methods import METHODS
+from ieg_core.network_names import source_digest
 from ieg_core.ownership import Claim, require_current
 from ieg_core.results import (
     cell_folder,
@@ -52,6 +53,11 @@ def open_cell(root: Path, cell: str, data_dir: Path) -> tuple[Any, Config, Overl
     if record is None:
         raise UserError(f"there is no cell {cell!r} under {root}: plan it first (make sweep)")
     config = from_dict(record["config"])
+    if record.get("network_digest", "") != source_digest(config.network):
+        raise UserError(
+            f"the network {config.network!r} has changed since {cell} was planned: plan it again, "
+            "which makes another cell of it"
+        )
     source = open_source(record["base"], data_dir, config.images)
     overlay = load_overlay(overlays_folder(root) / record["overlay"], source)
     return record, config, overlay, source

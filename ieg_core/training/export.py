@@ -48,7 +48,7 @@ def export_model(
             variable.assign(value)
     pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
-    model = keras.Model(pixels, core(scaled), name=config.network)
+    model = keras.Model(pixels, core(scaled), name=core.name)
     large = config.images is not None and not config.images.held_in_memory
     facts = ModelFacts(
         class_names=overlay.class_names,

@@ -142,6 +142,7 @@ def train(
         overlay.image_shape,
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
         synchronized=config.synchronized_batch_norm,
+        seed=config.seed,
     )
     start = initial_state(model, method, config, overlay)
     start["history"] = history.start(method, overlay)

@@ -28,10 +28,8 @@ def build_network(model: keras.Model, weight_decay: float) -> Network:
         (logits, features), stats = model.stateless_call(params, stats, images, training=True)
         return Forward(logits, features, stats)
 
-    decayed = [variable.path.endswith("/kernel") for variable in model.trainable_variables]
-    dense = [i for i, v in enumerate(model.trainable_variables) if v.path.startswith("logits/")]
-    kernel, bias = sorted(dense, key=lambda i: -len(model.trainable_variables[i].shape))
-    return Network(forward, decayed, weight_decay, dense=(kernel, bias))
+    decayed = [variable.path.endswith("kernel") for variable in model.trainable_variables]
+    return Network(forward, decayed, weight_decay, dense=models.dense_variables(model))
 
 
 def initial_state(

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as people write them, good ones and others; named by the tests as `module:function`."""
+
+import keras
+from keras import layers
+
+
+def small(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(images)
+    x = layers.BatchNormalization()(x)
+    x = layers.DepthwiseConv2D(3, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
+def sequential(num_classes, image_shape):
+    del image_shape
+    return keras.Sequential(
+        [layers.Flatten(), layers.Dense(16, activation="relu"), layers.Dense(num_classes)]
+    )
+
+
+class Written(keras.Model):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.pool = layers.GlobalAveragePooling2D()
+        self.out = layers.Dense(num_classes)
+
+    def call(self, images):
+        return self.out(self.pool(images))
+
+
+def subclassed(num_classes, image_shape):
+    del image_shape
+    return Written(num_classes)
+
+
+def with_features(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    features = layers.Dense(5)(layers.Flatten()(images))
+    return keras.Model(images, [layers.Dense(num_classes)(features), features])
+
+
+def no_dense_end(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    maps = layers.Conv2D(num_classes, 3)(images)
+    return keras.Model(images, layers.GlobalAveragePooling2D()(maps))
+
+
+def no_bias(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Dense(num_classes, use_bias=False)(layers.Flatten()(images))
+    return keras.Model(images, x)
+
+
+def dropout(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Flatten()(images)
+    x = keras.Sequential([layers.Dense(4), layers.Dropout(0.5, name="forget")])(x)
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
+def no_dropout(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Dropout(0.0)(layers.Flatten()(images))
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
+class Noise(layers.Layer):
+    def call(self, x, training=False):
+        return x + keras.random.normal(keras.ops.shape(x)) if training else x
+
+
+def hidden_noise(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = Noise()(layers.Flatten()(images))
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
+def softmax(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Dense(num_classes, activation="softmax")(layers.Flatten()(images))
+    return keras.Model(images, x)
+
+
+def softmax_layer(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Softmax()(layers.Dense(num_classes)(layers.Flatten()(images)))
+    return keras.Model(images, x)
+
+
+def too_few(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    return keras.Model(images, layers.Dense(num_classes - 1)(layers.Flatten()(images)))
+
+
+def other_input(num_classes, image_shape):
+    del image_shape
+    images = keras.Input((64, 64, 3))
+    return keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(images)))
+
+
+def nothing_to_train(num_classes, image_shape):
+    model = small(num_classes, image_shape)
+    model.trainable = False
+    return model
+
+
+def fails(num_classes, image_shape):
+    raise KeyError("weights\nnot found")
+
+
+def no_model(num_classes, image_shape):
+    return [num_classes, image_shape]
+
+
+def one_argument(num_classes):
+    return num_classes
