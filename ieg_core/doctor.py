@@ -97,7 +97,8 @@ def check_image(place: Place) -> str:
     with results.writable(scratch):
         probe.write_bytes(b"x")
         probe.unlink()
-    user = f"user {os.getuid()}" + ("" if os.getuid() else ", which is root: set runAsNonRoot")
+    is_rooted = os.getuid() == 0 and "KUBERNETES_SERVICE_HOST" in os.environ
+    user = f"user {os.getuid()}" + (", which is root: set runAsNonRoot" if is_rooted else "")
     libraries = results.library_versions()
     keras = f"TensorFlow {libraries.get('tensorflow', 'absent')}, Keras {libraries.get('keras')}"
     return (

@@ -36,6 +36,7 @@ SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 TIME_LIMIT = 900
 PATIENCE_SECONDS = 1200.0
 POLL_SECONDS = 5.0
+LOOK_SECONDS = 30.0
 EXIT_OK, EXIT_FAILED = 0, 1
 
 Say = Callable[[str], None]
@@ -206,7 +207,8 @@ def on_cluster(
     say(f"Examining {sites.endpoint(site)}, profile {profile.name}, image {profile.image}")
     say(f"  {clients.run_link(site, run_id)}")
     found: dict[str, Finding] = {}
-    deadline = time.monotonic() + patience
+    began = looked = time.monotonic()
+    waits = ""
     while True:
         with clients.plain_errors(site, "follow the doctor's run"):
             state, tasks = _states(client.get_run(run_id))
@@ -217,19 +219,33 @@ def on_cluster(
                 say(f"  {found[check].line}")
         if len(found) == len(wanted):
             return _conclude([found[check] for check in wanted], say)
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now - looked > min(LOOK_SECONDS, patience / 2):
+            looked, before, waits = now, waits, _why_pods_wait(site, run_id)
+            if waits and waits != before:
+                say(f"  waiting: {waits}")
+        if now - began > patience:
             break
         time.sleep(poll_seconds)
     with clients.plain_errors(site, "cancel the doctor's run"):
         client.terminate_run(run_id)
     for check in (check for check in wanted if check not in found):
-        text = (
-            f"did not end in {patience / 60:.0f} minutes: no node that fits, a quota, or an image "
-            f"that cannot be pulled; the run was cancelled, its page says which"
-        )
+        why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
+        text = f"did not end in {patience / 60:.0f} minutes, the run was cancelled; {why}"
         found[check] = Finding(check, False, text)
         say(f"  {found[check].line}")
     return _conclude([found[check] for check in wanted], say)
+
+
+def _why_pods_wait(site: Site, run_id: str) -> str:
+    """Says why pods of the run wait, where this machine may look at them."""
+    from pipelines.cluster import preflight, waiting
+
+    kubernetes = preflight.reach(site)
+    if kubernetes is None:
+        return ""
+    pods = waiting.look(kubernetes, site.kubernetes_namespace, [run_id])
+    return "; ".join(dict.fromkeys(pods.waiting.values()))
 
 
 def _submit(client: Any, site: Site, pipeline: Any, arguments: Mapping[str, Any], name: str) -> str:

@@ -11,6 +11,7 @@ from pipelines import checks, doctor, profiles
 from pipelines.doctor import Options
 from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
+from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 CHECKS = ("image", "gpu", "data", "checkpoint")
@@ -99,6 +100,27 @@ def test_a_run_that_waits_too_long_is_cancelled(kfp_stub, tmp_path):
     assert code == 1
     assert any("FAIL gpu: did not end in" in line for line in lines)
     assert kfp_stub.seen("POST", ":terminate")
+
+
+def test_why_a_pod_waits_is_told(kfp_stub, tmp_path, monkeypatch):
+    kfp_stub.script = ("PENDING",)
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
+    status = {"name": "main", "image": IMAGE, "imageID": "", "ready": False, "restartCount": 0}
+    submit_run = doctor._submit
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+
+        def with_pod(*arguments):
+            run_id = submit_run(*arguments)
+            waits = pod(run_id, "", containerStatuses=[status | {"state": state}])
+            cluster.pods["kubeflow"] = [waits]
+            return run_id
+
+        monkeypatch.setattr(doctor, "_submit", with_pod)
+        code, lines = submit(kfp_stub, tmp_path, patience=1.0)
+    assert code == 1
+    assert "  waiting: ImagePullBackOff: no such image" in lines
+    assert any("cancelled; ImagePullBackOff: no such image" in line for line in lines)
 
 
 def test_the_gpus_check_is_made_like_a_training_and_the_others_small(kfp_stub, tmp_path):
