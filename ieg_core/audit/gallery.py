@@ -106,12 +106,13 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
     flagged = np.flatnonzero(found.flagged)  # the most suspect first
     given, suggested = found.given[flagged].tolist(), found.scores.suggested[flagged].tolist()
     counts = Counter(zip(given, suggested, strict=True))
+    per_pair = max(PER_PAIR, top // max(len(counts), 1))
     pairs: list[Pair] = []
     shown, room = 0, IMAGE_CHARACTERS
     for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         places = flagged[(found.given[flagged] == pair[0])
                          & (found.scores.suggested[flagged] == pair[1])]  # fmt: skip
-        places = places[: min(PER_PAIR, top - shown)]
+        places = places[: min(per_pair, top - shown)]
         images = found.source.train_images(found.ids[places]) if len(places) else ()
         examples = []
         for place, image in zip(places.tolist(), images, strict=True):
@@ -139,7 +140,7 @@ def _truth(found: Audit, place: int) -> str:
         return ""
     clean = found.clean[place]
     if clean == found.scores.suggested[place]:
-        return "right suggestion"
+        return "confirmed"
     if clean == found.given[place]:
         return "label is right"
     return f"is {found.overlay.class_names[clean]}"
