@@ -4,6 +4,7 @@
 ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one cell, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained cell
+ieg status [RUN_DIR]         how far a running sweep is
 ieg audit RUN_DIR            list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg predict MODEL IMAGES...  say what is on image files
@@ -22,7 +23,7 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from ieg_core import __version__, progress, recipes, settings, slots, spec, sweep, worker
+from ieg_core import __version__, progress, recipes, settings, slots, spec, status, sweep, worker
 from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.given import open_given
@@ -89,6 +90,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     reporting.add_argument("--output", type=Path, help="a folder (reports/joined-…)")
     reporting.set_defaults(run=run_report)
+
+    telling = commands.add_parser("status", help="how far a running sweep is")
+    telling.add_argument("run_dir", nargs="?", type=Path, default=Path("runs"), metavar="RUN_DIR")
+    telling.add_argument("--watch", action="store_true", help="go on until nothing of it runs")
+    telling.set_defaults(run=run_status)
 
     predicting = commands.add_parser("predict", help="say what is on image files")
     predicting.add_argument("model", type=Path, help="for example runs/cells/…/model.keras")
@@ -245,6 +251,12 @@ def run_report(arguments: argparse.Namespace) -> int:
     console.print(grid)
     print(f"\nReport: {folder / 'report.html'}")
     return 0
+
+
+def run_status(arguments: argparse.Namespace) -> int:
+    """Shows how far the cells of a sweep are; exit code 1 if one has failed."""
+    cells = status.show(arguments.run_dir, watch=arguments.watch)
+    return worker.EXIT_FAILED if any(cell.state == progress.FAILED for cell in cells) else 0
 
 
 def run_predict(arguments: argparse.Namespace) -> int:

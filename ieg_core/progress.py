@@ -17,7 +17,8 @@ from ieg_core.errors import UserError
 from ieg_core.results import cell_folder, read_json
 
 WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
-COUNTED = ("training", FINISHED, FAILED)
+INTERRUPTED = "interrupted"
+COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
 
@@ -28,7 +29,8 @@ class CellProgress:
 
     Attributes:
       cell: Its name.
-      state: "waiting", "starting", "training", "evaluating", "finished" or "failed".
+      state: "waiting", "starting", "training", "evaluating", "finished", "failed", or
+        "interrupted": something was done, but no process works on it.
       step: Steps done.
       num_steps: Steps in all; 0 if not yet known.
       steps_per_second: Lately; 0 if not yet known.
@@ -52,7 +54,7 @@ class CellProgress:
     @property
     def is_running(self) -> bool:
         """Whether a process works on it."""
-        return self.state not in (WAITING, FINISHED, FAILED)
+        return self.state not in (WAITING, FINISHED, FAILED, INTERRUPTED)
 
     @property
     def seconds_left(self) -> float | None:
@@ -156,12 +158,12 @@ def accuracy_text(accuracy: float | None) -> str:
     return "" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
-def summary(cells: Sequence[CellProgress], elapsed: float, expected: float = 0.0) -> str:
+def summary(cells: Sequence[CellProgress], elapsed: float | None, expected: float = 0.0) -> str:
     """Says in one line how far all cells are.
 
     Args:
       cells: All cells.
-      elapsed: Seconds since the start.
+      elapsed: Seconds since the start; None if that is not known.
       expected: Seconds that all was estimated to take; 0 if that is not known.
 
     Returns:
@@ -172,6 +174,8 @@ def summary(cells: Sequence[CellProgress], elapsed: float, expected: float = 0.0
     parts = [f"{count[FINISHED]} of {len(cells)} cells finished", f"{running} running"]
     if count[FAILED]:
         parts.append(f"{count[FAILED]} failed")
+    if elapsed is None:
+        return ", ".join(parts)
     time_text = f"of about {duration(expected)}" if expected > elapsed else "elapsed"
     return ", ".join([*parts, f"{duration(elapsed)} {time_text}"])
 
@@ -189,13 +193,13 @@ def line(cell: CellProgress) -> str:
 
 
 def table(
-    cells: Sequence[CellProgress], elapsed: float, height: int, expected: float = 0.0
+    cells: Sequence[CellProgress], elapsed: float | None, height: int, expected: float = 0.0
 ) -> Group:
     """Lays out the cells for a terminal, the summary below them.
 
     Args:
       cells: All cells, in order.
-      elapsed: Seconds since the start.
+      elapsed: Seconds since the start; None if that is not known.
       height: Lines of the terminal. Where the cells are more, those that run come first, then
         those that failed.
       expected: Seconds that all was estimated to take; 0 if that is not known.
@@ -214,7 +218,7 @@ def table(
     grid.add_column("state")
     for name in ("step", "steps/s", "left", "accuracy"):
         grid.add_column(name, justify="right", no_wrap=True)
-    styles = {FINISHED: "green", FAILED: "red", WAITING: "dim"}
+    styles = {FINISHED: "green", FAILED: "red", WAITING: "dim", INTERRUPTED: "yellow"}
     for cell in cells_shown:
         grid.add_row(
             Text(title(cell.cell)),
@@ -237,6 +241,7 @@ def watch(
     expected: float = 0.0,
     stream: IO[str] | None = None,
     plain_seconds: float = PLAIN_SECONDS,
+    read: Callable[[], list[CellProgress]] | None = None,
 ) -> list[CellProgress]:
     """Shows how far the cells are until the process that runs them has ended.
 
@@ -250,15 +255,14 @@ def watch(
       expected: Seconds that all was estimated to take; 0 if that is not known.
       stream: Where to write; standard output by default.
       plain_seconds: Seconds between the plain lines of a running cell.
+      read: Reads how far they are; by default `read_cell` with this call's start.
 
     Returns:
       How far the cells were at the end.
     """
     console = Console(file=stream or sys.stdout)
     began = time.time()
-
-    def read() -> list[CellProgress]:
-        return [read_cell(results, cell, began) for cell in cells]
+    read = read or (lambda: [read_cell(results, cell, began) for cell in cells])
 
     if not console.is_terminal:
         return _watch_plainly(console.file, read, is_alive, plain_seconds)
