@@ -3,11 +3,12 @@
 
 What is older than OLDER goes, by the newest file in it:
 
-- of a finished cell what is large: checkpoint, exported model, TensorBoard files, log. Its result,
-  settings, curves and matrices stay, so that it is not run again and its sweep can be reported;
+- of a finished cell what is large: checkpoint, exported model, TensorBoard files, log, unfinished
+  copies of files. Its result, settings, curves, matrices and what an audit reads stay, so that it
+  is not run again and its sweep can be reported;
 - a cell without a result, whole: another run of it begins anew;
 - a sweep's folder with its report, and the records of its runs;
-- a scheduled run's namespace, whole.
+- a scheduled run's namespace, whole, and the doctor's lines.
 
 What stays whatever its age: a cell that is running, all cells of a sweep that stays, the sweep
 that `latest` names, the newest run of every schedule, and what an accepted run left. Overlays stay:
@@ -23,11 +24,8 @@ from typing import Any, Protocol
 from ieg_core.errors import UserError
 from ieg_core.results import ACCEPTED, SCHEDULED
 
-SMALL = (
-    "config.json", "result.json", "curves.json", "matrices.safetensors", "training.json",
-    "progress.json", "failure.json", "lock", "claims",
-)  # fmt: skip
-"""What a finished cell keeps: kilobytes that reports, and runs to come, read."""
+LARGE = ("checkpoint", "model.keras", "tensorboard", "log.txt")
+"""What a finished cell can do without. All else stays, what is not known here included."""
 RUNNING_SECONDS = 15 * 60.0
 """A cell that wrote progress.json so lately counts as running; it does each minute."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -210,17 +208,24 @@ def _plan_namespace(
             continue
         folder = f"cells/{name}"
         finished = any(file.name == f"{folder}/result.json" for file in own)
-        large = [file for file in own if file.name.split("/")[2] not in SMALL]
+        large = [file for file in own if _is_large(file.name.split("/")[2])]
         if finished and large:
             found.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
         elif not finished:
             found.append(Removal(f"unfinished cell {name}", tuple(own), folder))
+    lines = _folders(files, "doctor").items()
+    found += [Removal(f"lines of {n}", tuple(own)) for n, own in lines if _age(own, now) > older]
     for file in files:
         if file.name.startswith("runs/") and now - file.modified > older:
             sweep = (root.read(file.name) or {}).get("sweep")
             if sweep not in kept_sweeps:
                 found.append(Removal(f"record {file.name}", (file,)))
     return found
+
+
+def _is_large(name: str) -> bool:
+    # Files are written under a name that begins with a dot, then renamed.
+    return name in LARGE or name.startswith(".")
 
 
 def _folders(files: Iterable[File], kind: str) -> dict[str, list[File]]:

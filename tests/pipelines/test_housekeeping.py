@@ -12,8 +12,8 @@ from pipelines.roots import FolderRoot, open_root
 
 DAY = 86400.0
 OLD = 40 * DAY
-LARGE = ("checkpoint/000001.safetensors", "model.keras", "tensorboard/events", "log.txt")
-SMALL = ("config.json", "result.json", "curves.json", "matrices.safetensors", "progress.json")
+LARGE = ("checkpoint/000001.safetensors", "model.keras", "tensorboard/events", ".x.keras.tmp")
+SMALL = ("config.json", "result.json", "curves.json", "examples.safetensors", "progress.json")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_what_is_young_stays(tmp_path):
     cell(tmp_path, "b", finished=False, age=29 * DAY)
     # One young file is enough.
     cell(tmp_path, "c")
-    write(tmp_path, "cells/c/log.txt", age=DAY)
+    write(tmp_path, "cells/c/curves.json", age=DAY)
     before = names(tmp_path)
     assert "nothing that old" in run(tmp_path)
     assert names(tmp_path) == before
@@ -149,6 +149,13 @@ def test_records_of_runs_go_with_their_sweeps(tmp_path):
     write(tmp_path, "runs/two.json", {"sweep": "new"})
     run(tmp_path)
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["two.json"]
+
+
+def test_the_doctors_lines_go(tmp_path):
+    write(tmp_path, "doctor/doctor-1/gpu.json")
+    write(tmp_path, "doctor/doctor-2/gpu.json", age=DAY)
+    run(tmp_path)
+    assert [p.name for p in (tmp_path / "doctor").iterdir()] == ["doctor-2"]
 
 
 def test_a_plan_lists_with_sizes_and_removes_nothing(tmp_path):
