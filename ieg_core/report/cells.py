@@ -36,6 +36,8 @@ ROW_KEYS = (
     "top5_last",
     "balanced_accuracy_ema_last",
     "per_class_accuracy_ema_last",
+    "dictionary_repeats",
+    "dictionary_repeated_classes",
     "status",
     "reason",
     "train_seconds",
@@ -151,7 +153,7 @@ def load_cell(results_root: Path, name: str) -> Cell:
     row |= {key: _finite(settings[key]) for key in ROW_KEYS if key in settings}
     row |= {"steps": settings.get("num_steps"), "run_directory": f"cells/{name}", "cell": name}
     if result:
-        row |= _finite(result) | {"status": FINISHED, "reason": ""}
+        row |= _finite(result) | _dictionary(curves) | {"status": FINISHED, "reason": ""}
         failure = {}
     elif result_problem:
         row |= {"status": FAILED, "reason": result_problem}
@@ -229,6 +231,16 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
     if value is None:
         return {}, ""
     return (value, "") if isinstance(value, dict) else ({}, f"{path} holds no JSON object")
+
+
+def _dictionary(curves: Mapping[str, Any]) -> Row:
+    """Returns what the last record of the dictionary says of repetitions; {} without one."""
+    records = curves.get("training")
+    names = ("dictionary_repeats", "dictionary_repeated_classes")
+    for record in reversed(records if isinstance(records, list) else []):
+        if isinstance(record, dict) and names[0] in record:
+            return {name: _finite(record.get(name)) for name in names}
+    return {}
 
 
 def _finite(value: Any) -> Any:

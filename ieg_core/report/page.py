@@ -54,6 +54,7 @@ class Entry:
     mean: str
     deviation: str
     best: str
+    balanced: str
     seeds: str
     leads: bool
 
@@ -236,6 +237,7 @@ def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
         mean=mean if accuracy else "",
         deviation=deviation,
         best=accuracy_text(_mean_only(group.accuracy_ema_best)),
+        balanced=accuracy_text(group.balanced_accuracy) if group.balanced_accuracy else "",
         seeds=missing,
         leads=bool(accuracy) and len(rivals) > 1 and accuracy is not None
         and accuracy.mean == max(rivals),

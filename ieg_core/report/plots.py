@@ -20,6 +20,10 @@ DIAGNOSTIC_NOTES = {
     "clean share": "share of rightly labelled examples in the batches: weight on clean if "
     "weights were drawn blindly",
     "zero weights": "share of examples with weight 0, which the step ignores",
+    "dictionary purity": "share of the dictionary's places whose given label is right",
+    "dictionary repeats": "share of the dictionary's places that repeat an example, because its "
+    "class has too few",
+    "dictionary repeated classes": "classes with too few examples for their places",
 }
 
 Curve = list[tuple[float, float]]

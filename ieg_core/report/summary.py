@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ieg_core import settings
-from ieg_core.report.cells import FINISHED, Row, family
+from ieg_core.report.cells import FINISHED, Row, family, parse_dataset
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 BASELINE = "supervised"
@@ -30,6 +30,8 @@ class Group:
       label: The method; with network and steps where the method alone would be ambiguous.
       rows: Their rows, finished or not.
       accuracy_ema_last: The headline figure, a fraction of 1; None if no cell finished.
+      balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
+        a data set with a long tail; None for others.
     """
 
     family: str
@@ -42,6 +44,7 @@ class Group:
     rows: tuple[Row, ...]
     accuracy_ema_last: Statistic | None
     accuracy_ema_best: Statistic | None
+    balanced_accuracy: Statistic | None
     steps_per_second: Statistic | None
     total_seconds: Statistic | None
 
@@ -110,6 +113,9 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
                 rows=tuple(own),
                 accuracy_ema_last=statistic(row["accuracy_ema_last"] for row in done),
                 accuracy_ema_best=statistic(row["accuracy_ema_best"] for row in done),
+                balanced_accuracy=statistic(
+                    row["balanced_accuracy_ema_last"] for row in done if has_long_tail(row)
+                ),
                 steps_per_second=statistic(row["steps_per_second"] for row in done),
                 total_seconds=statistic(row["total_seconds"] for row in done),
             )
@@ -128,8 +134,10 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     """
     groups = group_rows(rows)
     several = len({group.family for group in groups}) > 1
+    tails = any(group.balanced_accuracy for group in groups)
     header = ["noise", "method", "clean labels used", "seeds"]
-    header += ["accuracy, last (EMA) %", "best on test %", "steps/s", "seconds a cell"]
+    header += ["accuracy, last (EMA) %", *(["balanced, last (EMA) %"] if tails else [])]
+    header += ["best on test %", "steps/s", "seconds a cell"]
     table = [["data set", *header] if several else header]
     for group in groups:
         line = [
@@ -138,6 +146,7 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
             "?" if group.clean_labels_used is None else str(group.clean_labels_used),
             seeds_text(group),
             accuracy_text(group.accuracy_ema_last),
+            *([accuracy_text(group.balanced_accuracy)] if tails else []),
             accuracy_text(group.accuracy_ema_best),
             number_text(group.steps_per_second),
             number_text(group.total_seconds),
@@ -178,7 +187,14 @@ def headline(rows: Sequence[Row]) -> Headline:
         if _within_spread(named[0], named[1]):
             sentence += ", a difference within the spread over seeds"
     notes = [_ablation_note(group) for group in here if not _trains_on_noisy(group.method)]
+    notes += [note for note in map(_dictionary_note, here) if note]
     return Headline(f"{sentence}.", (*notes, _seeds_note(here)), lost)
+
+
+def has_long_tail(row: Row) -> bool:
+    """Returns whether a row's data set has classes of different sizes by design."""
+    parsed = parse_dataset(row)
+    return parsed is not None and parsed.imbalance is not None
 
 
 def percent(fraction: float) -> str:
@@ -264,6 +280,19 @@ def _ablation_note(group: Group) -> str:
     clean = group.clean_labels_used
     labels = f"The {clean:,} clean labels alone" if clean else "The clean labels alone"
     return f"{labels} ({group.label}) give {percent(_mean(group))}."
+
+
+def _dictionary_note(group: Group) -> str:
+    """Says how much of a dictionary was filled by repetition; "" if nothing was."""
+    done = [row for row in group.rows if row["status"] == FINISHED]
+    repeats = statistic(row["dictionary_repeats"] for row in done)
+    classes = statistic(row["dictionary_repeated_classes"] for row in done)
+    if repeats is None or classes is None or not repeats.mean:
+        return ""
+    return (
+        f"{percent(repeats.mean)} of the dictionary's places ({group.label}) repeat an example: "
+        f"{classes.mean:.3g} of the classes have too few."
+    )
 
 
 def _seeds_note(groups: Sequence[Group]) -> str:

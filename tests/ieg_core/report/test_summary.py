@@ -102,6 +102,32 @@ def test_table_names_the_data_set_where_there_are_several() -> None:
     ]
 
 
+def test_a_long_tail_shows_balanced_accuracy_and_others_do_not() -> None:
+    tail = "digits_imbal_0.05"
+    rows = [
+        row("fsr", 0.0, 0.9, 0, dataset=tail, balanced_accuracy_ema_last=0.8),
+        row("fsr", 0.0, 0.9, 1, dataset=tail, balanced_accuracy_ema_last=0.84),
+        row("fsr", 0.0, 0.95, dataset="digits", balanced_accuracy_ema_last=0.95),
+    ]
+    header, long_tail, even = results_table(rows)
+    place = header.index("balanced, last (EMA) %")
+    assert (long_tail[place], even[place]) == ("82.0 ± 2.8", "-")
+
+
+def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
+    rows = [
+        row("supervised", 0.0, 0.8, dictionary_repeats=None),
+        row("fsr", 0.0, 0.9, 0, dictionary_repeats=0.1, dictionary_repeated_classes=2.0),
+        row("fsr", 0.0, 0.9, 1, dictionary_repeats=0.2, dictionary_repeated_classes=3.0),
+    ]
+    assert headline(rows).notes[0] == (
+        "15.0 % of the dictionary's places (fsr) repeat an example: 2.5 of the classes have too "
+        "few."
+    )
+    full = [row("fsr", 0.4, 0.9, dictionary_repeats=0.0, dictionary_repeated_classes=0.0)]
+    assert len(headline(full).notes) == 1
+
+
 def test_headline_holds_the_best_method_against_plain_training_at_the_highest_noise() -> None:
     rows = [
         row("supervised", 0.2, 0.95),

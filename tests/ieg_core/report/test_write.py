@@ -322,3 +322,22 @@ def test_a_line_that_ends_early_says_where(results_root: Builder) -> None:
     page = report(root)
     assert re.search(r">l2r [\d.]+ at 40 %</text>", page)
     assert re.search(r">supervised [\d.]+</text>", page)
+
+
+def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root: Builder) -> None:
+    root = results_root(dataset="digits_imbal_0.05", rates=(0.2,), methods=("supervised", "fsr"))
+    (cell,) = (root / "cells").glob("*-fsr-*")
+    curves = json.loads((cell / "curves.json").read_text())
+    for step, share in ((100, 0.5), (200, 0.25)):
+        record = {"step": step, "dictionary_repeats": share, "dictionary_repeated_classes": 4.0}
+        curves["training"].append(record)
+    (cell / "curves.json").write_text(json.dumps(curves))
+    folder = write_report(root, "s1")
+    found = {row["method"]: row["dictionary_repeats"] for row in cells_of(folder)}
+    assert found == {"supervised": None, "fsr": 0.25}
+    said = "25.0 % of the dictionary's places (fsr) repeat an example: 4 of the classes"
+    assert said in (folder / "results.md").read_text()
+    page = (folder / "report.html").read_text()
+    Page(page)
+    assert page.count("<small>balanced") == 2
+    assert "<small>balanced" not in report(results_root(sweep="s2"), "s2")
