@@ -48,15 +48,26 @@ def step_diagnostics(
 
 
 def dictionary_diagnostics(dictionary: np.ndarray, overlay: Overlay) -> dict[str, float]:
-    """Returns the dictionary's purity and the share of its places that are repetitions.
+    """Says how clean the dictionary is and what of it is repetition.
 
     Args:
       dictionary: Indices, int [capacity].
       overlay: Given and clean labels.
+
+    Returns:
+      "dictionary_purity", the share of rightly labelled places; "dictionary_repeats", the share of
+      places that repeat an example; and "dictionary_repeated_classes", how many given classes have
+      too few examples for their places.
     """
     right = overlay.noisy_labels[dictionary] == overlay.clean_labels[dictionary]
-    repeated = 1 - len(np.unique(dictionary)) / len(dictionary)
-    return {"dictionary_purity": float(right.mean()), "dictionary_repeats": float(repeated)}
+    examples, counts = np.unique(dictionary, return_counts=True)
+    return {
+        "dictionary_purity": float(right.mean()),
+        "dictionary_repeats": float(1 - len(examples) / len(dictionary)),
+        "dictionary_repeated_classes": float(
+            len(np.unique(overlay.noisy_labels[examples[counts > 1]]))
+        ),
+    }
 
 
 def _rare_to_common(weights: np.ndarray, given: np.ndarray, num_classes: int) -> dict[str, float]:

@@ -55,5 +55,10 @@ def test_imbalance_compares_the_rarest_class_with_the_commonest(overlay):
 
 
 def test_a_dictionarys_purity_and_repetitions(overlay):
-    found = dictionary_diagnostics(np.array([0, 1, 2, 2]), overlay)
-    assert found == {"dictionary_purity": 0.75, "dictionary_repeats": 0.25}
+    # Example 1 is wrong; 2 stands there three times and 4 twice: 3 of 7 places repeat.
+    found = dictionary_diagnostics(np.array([0, 1, 2, 2, 2, 4, 4]), overlay)
+    assert found == {
+        "dictionary_purity": pytest.approx(6 / 7),
+        "dictionary_repeats": pytest.approx(3 / 7),
+        "dictionary_repeated_classes": 2.0,
+    }
