@@ -23,7 +23,7 @@ SETTINGS = ("evaluations=3", "batch_size=50")
 STEPS = 60
 
 
-def plan(root: Path, method: str = "ieg") -> str:
+def plan(root: Path, method: str = "l2r") -> str:
     request = sweep.SweepRequest(
         "digits_uniform_0.4", methods=(method,), steps=STEPS, settings=SETTINGS, results=str(root)
     )
