@@ -29,6 +29,7 @@ OUTCOME_FREE = (
     "acceptance.py",
     "audit",
     "report",
+    "cell_copy.py",
     "cli.py",
     "audit_bench.py",
     "bench.py",

@@ -11,6 +11,7 @@ STORAGE_EMULATOR_HOST chooses an emulator instead of the cloud, as in the librar
 import base64
 import contextlib
 import functools
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -116,6 +117,19 @@ def read(url: str) -> tuple[bytes, int] | None:
         if (found := _encode(google_crc32c.Checksum(data))) != expected:
             raise _corrupt(url, expected, found)
         return data, generation
+
+
+def read_json(url: str) -> Any:
+    """Reads a small JSON object; None where there is none.
+
+    Raises:
+      UserError: It is no JSON, or the bucket cannot be read.
+    """
+    found = read(url)
+    try:
+        return json.loads(found[0]) if found else None
+    except ValueError as error:
+        raise UserError(f"{url} is damaged ({error}): delete it and run again") from error
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:

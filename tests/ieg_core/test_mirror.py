@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ieg_core import mirror, ownership, results, storage, sweep
+from ieg_core import cell_copy, mirror, ownership, results, storage, sweep
 from ieg_core.errors import UserError
 from ieg_core.ownership import SupersededError
 from ieg_core.results import read_json, write_json_atomic
@@ -33,8 +33,8 @@ def emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
         monkeypatch.setattr(storage, "DEADLINE", 20.0)
-        monkeypatch.setattr(mirror, "WAIT_SECONDS", 0.02)
-        monkeypatch.setattr(mirror, "SYNC_SECONDS", 600.0)
+        monkeypatch.setattr(cell_copy, "WAIT_SECONDS", 0.02)
+        monkeypatch.setattr(cell_copy, "SYNC_SECONDS", 600.0)
         yield running
 
 
@@ -114,7 +114,7 @@ def test_a_plan_that_fails_uploads_nothing(emulator):
 
 
 def test_a_cell_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch):
-    monkeypatch.setattr(mirror, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(cell_copy, "SYNC_SECONDS", 0.05)
     put(f"cells/{CELL}/config.json", {"overlay": "digits-1"})
     put("overlays/digits-1/manifest.json", {})
     put("overlays/digits-10/manifest.json", {})
@@ -176,7 +176,7 @@ def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator, monkeypatch)
         if len(waited) == 3:
             put(f"cells/{CELL}/progress.json", {"attempt": 1, "updated": now - 190})
 
-    monkeypatch.setattr(mirror.time, "sleep", wait)
+    monkeypatch.setattr(cell_copy.time, "sleep", wait)
     with mirror.cell(ROOT, CELL):
         assert len(waited) == 3
         assert "claims/000002.json" in storage.list_files(URL)
@@ -185,7 +185,7 @@ def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator, monkeypatch)
 def test_a_result_that_comes_while_waiting_is_taken(emulator, monkeypatch):
     put(f"cells/{CELL}/claims/000001.json", {"token": "a", "started": time.time()})
     monkeypatch.setattr(
-        mirror.time, "sleep", lambda seconds: put(f"cells/{CELL}/result.json", {"accuracy": 1})
+        cell_copy.time, "sleep", lambda seconds: put(f"cells/{CELL}/result.json", {"accuracy": 1})
     )
     with mirror.cell(ROOT, CELL) as root:
         assert read_json(results.cell_folder(root, CELL) / "result.json") == {"accuracy": 1}
@@ -193,7 +193,7 @@ def test_a_result_that_comes_while_waiting_is_taken(emulator, monkeypatch):
 
 
 def test_a_pod_whose_upload_fails_for_a_while_tries_again(emulator, monkeypatch, capsys):
-    monkeypatch.setattr(mirror, "SYNC_SECONDS", 0.05)
+    monkeypatch.setattr(cell_copy, "SYNC_SECONDS", 0.05)
     with mirror.cell(ROOT, CELL) as root:
         folder = results.cell_folder(root, CELL)
         emulator.failures = [HTTPStatus.FORBIDDEN]
@@ -218,39 +218,39 @@ def test_two_live_writers_the_stale_one_stops_and_its_successors_checkpoint_surv
     with contextlib.ExitStack() as pods:
         stale_root = pods.enter_context(mirror.cell(ROOT, CELL))
         stale = results.cell_folder(stale_root, CELL)
-        stale_copy = mirror._Copy(URL, stale, 1, mirror._generations(URL))
+        stale_copy = cell_copy.Copy(URL, stale, 1, cell_copy.read_generations(URL))
         claim = pods.enter_context(ownership.owned(stale))
         save_checkpoint(claim, state(1), Progress(CELL, 1000, 1, 1, 0.0, {}))
         write_json_atomic(stale / "progress.json", {"step": 1000})
-        mirror._send(stale_copy, everything=False)
+        cell_copy.send(stale_copy, everything=False)
 
         successor_root = pods.enter_context(mirror.cell(ROOT, CELL))
         successor = results.cell_folder(successor_root, CELL)
-        copy = mirror._Copy(URL, successor, 2, mirror._generations(URL))
+        copy = cell_copy.Copy(URL, successor, 2, cell_copy.read_generations(URL))
         assert read_progress(successor).step == 1000
         # It looked for a later claim before there was one, and its uploads arrive only now.
         save_checkpoint(claim, state(1), Progress(CELL, 2000, 1, 1, 0.0, {}))
         write_json_atomic(stale / "progress.json", {"step": 2000})
-        mirror._send_once(stale_copy, everything=True)
+        cell_copy.send_once(stale_copy, everything=True)
 
         own = pods.enter_context(ownership.owned(successor))
         save_checkpoint(own, state(2), Progress(CELL, 1025, 1, 1, 0.0, {}))
         write_json_atomic(successor / "progress.json", {"step": 1025})
-        mirror._send(copy, everything=False)
+        cell_copy.send(copy, everything=False)
         assert mirror.read_json(URL, "progress.json") == {"step": 1025}
 
         # Now it is late by more: refused, shown the claim, and stopped.
         write_json_atomic(stale / "progress.json", {"step": 3000})
         write_json_atomic(stale / "result.json", {"step": 3000})
         with pytest.raises(storage.StaleWriterError):
-            mirror._send_once(stale_copy, everything=True)
-        mirror._send(stale_copy, everything=True)
+            cell_copy.send_once(stale_copy, everything=True)
+        cell_copy.send(stale_copy, everything=True)
         assert stale_copy.superseded
         with pytest.raises(SupersededError):
             save_checkpoint(claim, state(1), Progress(CELL, 4000, 1, 1, 0.0, {}))
         assert mirror.read_json(URL, "progress.json") == {"step": 1025}
         save_checkpoint(own, state(2), Progress(CELL, 1050, 1, 1, 0.0, {}))
-        mirror._send(copy, everything=False)
+        cell_copy.send(copy, everything=False)
     assert set(storage.list_files(URL, "checkpoint/")) == {"checkpoint/000002.safetensors"}
     assert "result.json" not in storage.list_files(URL)
     with mirror.cell(ROOT, CELL) as root:
@@ -311,8 +311,8 @@ def test_a_sweeps_small_files_come_and_its_report_goes(emulator, tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from ieg_core import mirror, slots, worker
-mirror.SYNC_SECONDS = 0.05
+from ieg_core import cell_copy, mirror, slots, worker
+cell_copy.SYNC_SECONDS = 0.05
 root, cell = sys.argv[1:]
 with mirror.cell(root, cell) as local:
     code = worker.run_step("train", cell, local, Path("data"), slot=slots.Slot(1))

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cell in a bucket and the scratch folder in which a pod works on it.
+
+The claims lie in the bucket too (see ieg_core.ownership): a pod takes the next number by creating
+claims/<number>.json, which only one can do, and writes checkpoints under its number. Every upload
+names the generation that it replaces; a pod whose upload is refused, or that sees a higher claim,
+copies that claim into its scratch folder, where its worker finds it and stops.
+"""
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ieg_core import ownership, results, storage
+from ieg_core.errors import UserError
+from ieg_core.storage import StaleWriterError
+
+SYNC_SECONDS = 60.0
+WAIT_SECONDS = 5.0
+TRIES = 5
+LIVE = ("checkpoint/", "progress.json", "curves.json", "log.txt", "failure.json")
+"""What of a cell goes up while it runs; the rest goes at the end, result.json last."""
+LOCAL = ("claims/", "lock")
+
+
+@dataclass
+class Copy:
+    """A cell's scratch folder and what the bucket has of it.
+
+    Attributes:
+      url: The cell in the bucket.
+      folder: The cell in the scratch folder.
+      attempt: The number that this pod has claimed.
+      generations: Of the objects as this pod last saw or wrote them.
+      sent: Which state of each file the bucket has.
+      superseded: Whether another pod has taken over: nothing more may be written.
+    """
+
+    url: str
+    folder: Path
+    attempt: int
+    generations: dict[str, int]
+    sent: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    superseded: bool = False
+
+
+def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
+    """Describes a scratch folder that has just been filled from the bucket."""
+    copy = Copy(url, folder, attempt, read_generations(url))
+    copy.sent |= {name: stamp(folder / name) for name in files_under(folder)}
+    return copy
+
+
+def take_claim(url: str) -> tuple[int, dict[str, Any], int] | None:
+    """Takes the next number of a cell, once nobody else works on it.
+
+    Returns:
+      The number, what the claim says, and its generation; None if the cell has its result.
+    """
+    while True:
+        listed = storage.list_files(url)
+        if "result.json" in listed:
+            return None
+        last = max(claim_numbers(listed), default=0)
+        claimed = storage.read_json(storage.join(url, claim_name(last))) if last else None
+        progress = storage.read_json(storage.join(url, "progress.json")) or {}
+        if claimed and ownership.lives(last, claimed, progress, time.time()):
+            time.sleep(WAIT_SECONDS)
+            continue
+        record = ownership.new_record()
+        path = storage.join(url, claim_name(last + 1))
+        with contextlib.suppress(StaleWriterError):
+            return last + 1, record, storage.write(path, json.dumps(record).encode(), 0)
+
+
+def claim_numbers(names: Iterable[str]) -> list[int]:
+    """Returns the numbers of the claims among a cell's objects."""
+    return ownership.numbers(
+        [name.removeprefix("claims/") for name in names if name.startswith("claims/")], ".json"
+    )
+
+
+def read_generations(url: str) -> dict[str, int]:
+    """Returns the generations of a cell's objects."""
+    return {name: stored.generation for name, stored in storage.list_files(url).items()}
+
+
+def claim_name(attempt: int) -> str:
+    """Returns the name of an attempt's claim, relative to its cell."""
+    return f"claims/{attempt:06d}.json"
+
+
+@contextlib.contextmanager
+def kept_up(copy: Copy) -> Iterator[None]:
+    """Uploads what changes each minute in a thread, and everything at the end."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(SYNC_SECONDS) and not copy.superseded:
+            try:
+                send(copy, everything=False)
+            except (UserError, OSError) as error:
+                print(f"ieg: will try again: {error}", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=work, name="mirror", daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        over.set()
+        thread.join()
+        with contextlib.suppress(UserError, OSError):
+            send(copy, everything=True)
+        raise
+    over.set()
+    thread.join()
+    send(copy, everything=True)
+
+
+def send(copy: Copy, *, everything: bool) -> None:
+    """Brings the bucket up to date: checkpoint first, result.json last.
+
+    Raises:
+      UserError: The bucket cannot be reached.
+    """
+    for _ in range(TRIES):
+        if is_superseded(copy):
+            return
+        try:
+            send_once(copy, everything)
+        except StaleWriterError:
+            # An earlier attempt's last upload: take note of it and write over it.
+            copy.generations = read_generations(copy.url)
+        else:
+            return
+    raise UserError(f"{copy.url} is being written by another process: run again")
+
+
+def is_superseded(copy: Copy) -> bool:
+    """Returns whether there is a later claim, and shows it to the worker in the scratch folder."""
+    last = max(claim_numbers(storage.list_files(copy.url, "claims/")), default=0)
+    if last != copy.attempt and not copy.superseded:
+        copy.superseded = True
+        record = storage.read_json(storage.join(copy.url, claim_name(last))) or {
+            "host": "another pod"
+        }
+        shown = max(last, ownership.latest_attempt(copy.folder) + 1)
+        results.write_json_atomic(ownership.claim_path(copy.folder, shown), record)
+    return copy.superseded
+
+
+def send_once(copy: Copy, everything: bool) -> None:
+    """Uploads what has changed; all of it or what goes up while the cell runs.
+
+    Raises:
+      StaleWriterError: An object is another than this pod last saw.
+    """
+    own = f"checkpoint/{copy.attempt:06d}.safetensors"
+    stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
+    changed = [
+        name
+        for name, stamp in stamps.items()
+        if stamp != copy.sent.get(name) and not name.startswith(LOCAL)
+        if name == own or not name.startswith("checkpoint/")
+    ]
+    live = [name for name in changed if name.startswith(LIVE)]
+    last = [name for name in changed if name == "result.json"]
+    rest = [name for name in changed if name not in (*live, *last)]
+    for names in (live, rest, last) if everything else (live,):
+        known = {name: copy.generations.get(name, 0) for name in names}
+        with contextlib.suppress(FileNotFoundError):  # being replaced: the next time
+            copy.generations |= storage.upload(copy.url, copy.folder, names, known)
+            copy.sent |= {name: stamps[name] for name in names}
+    gone = {}
+    if own in copy.generations:  # the earlier attempts' checkpoints have served
+        gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
+        gone.pop(own)
+    if "failure.json" in copy.generations and "failure.json" not in stamps:
+        gone["failure.json"] = copy.generations["failure.json"]
+    storage.delete(copy.url, gone)
+    for name in gone:
+        del copy.generations[name]
+
+
+def files_under(folder: Path) -> list[str]:
+    """Lists the files under a folder that are whole, by their names relative to it."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    names = (path.relative_to(folder) for path in paths if not path.name.startswith("."))
+    return sorted(name.as_posix() for name in names)
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """Returns what changes when a file does; zeros where there is none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
