@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+import importlib.util
+
+import numpy as np
+
+from ieg_core import audit_bench
+
+
+def test_each_fold_has_its_share_of_each_label():
+    labels = np.repeat([0, 1, 2], [50, 11, 3])
+    folds = audit_bench.fold_numbers(labels, 5, seed=0)
+    counts = np.array([np.bincount(folds[labels == c], minlength=5) for c in range(3)])
+    assert (counts.max(1) - counts.min(1) <= 1).all()
+    assert counts[0].tolist() == [10] * 5
+    np.testing.assert_array_equal(folds, audit_bench.fold_numbers(labels, 5, seed=0))
+    assert (folds != audit_bench.fold_numbers(labels, 5, seed=1)).any()
+
+
+def test_the_table_has_means_and_deviations_over_seeds():
+    def row(value):
+        return {"average_precision": value, "auroc": 1.0, "precision": None, "recall": 0.5}
+
+    text = audit_bench.to_table({"digits": [{"ieg": row(0.8)}, {"ieg": row(0.9)}]})
+    # The sample deviation of 0.8 and 0.9 is 0.1/√2.
+    wanted = "| digits | ieg | 0.8500 ± 0.0707 | 1.0000 ± 0.0000 | - | 0.5000 ± 0.0000 |"
+    assert text.splitlines()[2:] == [wanted]
+
+
+def test_without_cleanlab_it_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert audit_bench.main(["--seeds", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "uv pip install --python .venv/bin/python --group bench" in told
+    assert told.count("\n") == 1
