@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -30,11 +30,12 @@ class Family:
       data: The data it is meant for, in words.
       bases: The base data sets it accepts.
       network: Its network unless another is asked for.
-      batch_size: Examples a step.
       schedule: Learning-rate schedule and length.
+      source: Where the settings come from.
+      other_networks: Networks that its sources report besides.
+      batch_size: Examples a step.
       augmentation: The weak and the strong view.
       evaluations: Evaluations a run, at least.
-      source: Where the settings come from.
       fsr: Settings of FSR.
       fsr_schedule: Another schedule for FSR, if it has one of its own.
       fsr_batch_size: Another batch size for FSR; 0 for the same.
@@ -46,12 +47,13 @@ class Family:
     data: str
     bases: tuple[str, ...]
     network: str
-    batch_size: int
     schedule: ScheduleConfig
-    augmentation: AugmentationConfig
-    evaluations: int
     source: str
-    fsr: FSRSettings
+    other_networks: tuple[str, ...] = ()
+    batch_size: int = 100
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    evaluations: int = 10
+    fsr: FSRSettings = field(default_factory=FSRSettings)
     fsr_schedule: ScheduleConfig | None = None
     fsr_batch_size: int = 0
     ieg: IEGSettings | None = None
@@ -63,10 +65,82 @@ OURS = "ours"
 _SHORT_IEG = IEGSettings(pseudo_label_loss_weight=1.0)
 # With the paper's p = 5 a training of 1,500 steps from 10 clean labels a class never leaves the
 # state it begins in: every pseudo-label is the same class (docs/decisions.md).
-_CIFAR = ("cifar10", "cifar100")
-_STEP_200 = ScheduleConfig(name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01)
-_THIRTEEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5)
-_SEVEN_CYCLES = ScheduleConfig(name="cosine_restarts", num_cycles=7, cycle_multiplier=2.0)
+_BOTH_PAPERS = "IEG, FSR, arXiv 1910.00701, 2109.03216, and the authors' released settings"
+
+_CIFAR_CPU = Family(
+    name="cifar_cpu",
+    data="any CIFAR, on a CPU",
+    bases=("cifar10", "cifar100"),
+    network="resnet11",
+    schedule=ScheduleConfig(name="cosine", num_steps=1500),
+    source=OURS,
+    fsr=FSRSettings(start_epoch=1),
+    ieg=_SHORT_IEG,
+)
+_CIFAR = Family(
+    name="cifar",
+    data="CIFAR with label noise",
+    bases=_CIFAR_CPU.bases,
+    network="wrn28-10",
+    other_networks=("resnet29",),
+    schedule=ScheduleConfig(name="cosine_restarts", num_cycles=13, cycle_multiplier=1.5),
+    source=_BOTH_PAPERS,
+    fsr_schedule=ScheduleConfig(name="cosine_restarts", num_cycles=7, cycle_multiplier=2.0),
+)
+_IMBALANCE: Mapping[str, Any] = {
+    "mixup": False,
+    "label_smoothing": 0.1,
+    "weighting": "shift",
+    "pseudo_label_loss_weight": 0.0,
+}
+_LONGTAIL = Family(
+    name="longtail",
+    data="long-tailed CIFAR",
+    bases=_CIFAR.bases,
+    network="resnet32",
+    batch_size=128,
+    schedule=ScheduleConfig(
+        name="step", num_epochs=200, boundary_fractions=(0.8, 0.9), factor=0.01
+    ),
+    augmentation=AugmentationConfig(pad=4),
+    evaluations=20,
+    source="FSR, arXiv 2109.03216, and the authors' released script",
+    fsr=FSRSettings(capacity=3000, dictionary_batch_size=800, start_epoch=160, **_IMBALANCE),
+)
+_LONGTAIL_NOISE = dataclasses.replace(
+    _LONGTAIL,
+    name="longtail_noise",
+    data="long-tailed CIFAR with label noise",
+    fsr=FSRSettings(start_epoch=160, label_smoothing=0.1),
+)
+_DIGITS = Family(
+    name="digits",
+    data="the embedded digits",
+    bases=("digits",),
+    network="preact8",
+    schedule=ScheduleConfig(name="cosine", num_steps=600),
+    augmentation=AugmentationConfig(pad=1, flip=False, strong="digits", strong_pad=0, cutout=3),
+    evaluations=12,
+    source=OURS,
+    fsr=FSRSettings(capacity=200, dictionary_batch_size=100, start_epoch=5),
+)
+_WEBVISION = Family(
+    name="webvision",
+    data="WebVision-mini, on 8 GPUs",
+    bases=("webvisionmini",),
+    network="resnet50",
+    batch_size=64,
+    schedule=ScheduleConfig(name="cosine_restarts", max_steps=1_000_000),
+    augmentation=AugmentationConfig(pad=0, strong="autoaugment_imagenet", strong_pad=0, cutout=112),
+    source=_BOTH_PAPERS,
+    fsr=FSRSettings(capacity=5000, start_epoch=20, pseudo_label_loss_weight=1.0),
+    fsr_schedule=ScheduleConfig(
+        name="cosine_restarts", max_steps=123_300, cycle_multiplier=2.0, warmup_epochs=3
+    ),
+    fsr_batch_size=128,
+    ieg=IEGSettings(pseudo_label_loss_weight=4.0, consistency_loss_weight=8.0),
+    images=ImagesConfig(size=224, eval_sets=("imagenet",)),
+)
 
 
 def folder_family(size: int) -> Family:
@@ -91,7 +165,6 @@ def folder_family(size: int) -> Family:
         batch_size=batch_size,
         schedule=ScheduleConfig(name="cosine", num_steps=1500),
         augmentation=views,
-        evaluations=10,
         source=OURS,
         fsr=FSRSettings(start_epoch=1),
         ieg=_SHORT_IEG if size > 16 else None,
@@ -103,102 +176,13 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
     {
         family.name: family
         for family in (
-            Family(
-                name="digits",
-                data="the embedded digits",
-                bases=("digits",),
-                network="preact8",
-                batch_size=100,
-                schedule=ScheduleConfig(name="cosine", num_steps=600),
-                augmentation=AugmentationConfig(
-                    pad=1, flip=False, strong="digits", strong_pad=0, cutout=3
-                ),
-                evaluations=12,
-                source=OURS,
-                fsr=FSRSettings(capacity=200, dictionary_batch_size=100, start_epoch=5),
-            ),
-            Family(
-                name="cifar_cpu",
-                data="any CIFAR, on a CPU",
-                bases=_CIFAR,
-                network="resnet11",
-                batch_size=100,
-                schedule=ScheduleConfig(name="cosine", num_steps=1500),
-                augmentation=AugmentationConfig(pad=2, flip=True),
-                evaluations=10,
-                source=OURS,
-                fsr=FSRSettings(start_epoch=1),
-                ieg=_SHORT_IEG,
-            ),
-            Family(
-                name="cifar",
-                data="CIFAR with label noise",
-                bases=_CIFAR,
-                network="wrn28-10",
-                batch_size=100,
-                schedule=_THIRTEEN_CYCLES,
-                augmentation=AugmentationConfig(pad=2, flip=True),
-                evaluations=10,
-                source="IEG, FSR, arXiv 1910.00701, 2109.03216, and the authors' released settings",
-                fsr=FSRSettings(),
-                fsr_schedule=_SEVEN_CYCLES,
-            ),
-            Family(
-                name="longtail",
-                data="long-tailed CIFAR",
-                bases=_CIFAR,
-                network="resnet32",
-                batch_size=128,
-                schedule=_STEP_200,
-                augmentation=AugmentationConfig(pad=4, flip=True),
-                evaluations=20,
-                source="FSR, arXiv 2109.03216, and the authors' released script",
-                fsr=FSRSettings(
-                    capacity=3000,
-                    dictionary_batch_size=800,
-                    start_epoch=160,
-                    mixup=False,
-                    label_smoothing=0.1,
-                    weighting="shift",
-                    pseudo_label_loss_weight=0.0,
-                ),
-            ),
-            Family(
-                name="longtail_noise",
-                data="long-tailed CIFAR with label noise",
-                bases=_CIFAR,
-                network="resnet32",
-                batch_size=128,
-                schedule=_STEP_200,
-                augmentation=AugmentationConfig(pad=4, flip=True),
-                evaluations=20,
-                source="FSR, arXiv 2109.03216, and the authors' released script",
-                fsr=FSRSettings(start_epoch=160, label_smoothing=0.1),
-            ),
+            _DIGITS,
+            _CIFAR_CPU,
+            _CIFAR,
+            _LONGTAIL,
+            _LONGTAIL_NOISE,
             folder_family(32),
-            Family(
-                name="webvision",
-                data="WebVision-mini, on 8 GPUs",
-                bases=("webvisionmini",),
-                network="resnet50",
-                batch_size=64,
-                schedule=ScheduleConfig(name="cosine_restarts", max_steps=1_000_000),
-                augmentation=AugmentationConfig(
-                    pad=0, strong="autoaugment_imagenet", strong_pad=0, cutout=112
-                ),
-                evaluations=10,
-                source="IEG, FSR, arXiv 1910.00701, 2109.03216, and the authors' released settings",
-                fsr=FSRSettings(capacity=5000, start_epoch=20, pseudo_label_loss_weight=1.0),
-                fsr_schedule=ScheduleConfig(
-                    name="cosine_restarts",
-                    max_steps=123_300,
-                    cycle_multiplier=2.0,
-                    warmup_epochs=3,
-                ),
-                fsr_batch_size=128,
-                ieg=IEGSettings(pseudo_label_loss_weight=4.0, consistency_loss_weight=8.0),
-                images=ImagesConfig(size=224, eval_sets=("imagenet",)),
-            ),
+            _WEBVISION,
         )
     }
 )
@@ -330,13 +314,7 @@ def _fsr_settings(family: Family, spec: DatasetSpec) -> FSRSettings:
     if spec.imbalance is None or spec.noise is not None or family.fsr.weighting == "shift":
         return family.fsr
     # The margin favours hard examples without MixUp, which is what imbalance without noise wants.
-    return dataclasses.replace(
-        family.fsr,
-        mixup=False,
-        label_smoothing=0.1,
-        weighting="shift",
-        pseudo_label_loss_weight=0.0,
-    )
+    return dataclasses.replace(family.fsr, **_IMBALANCE)
 
 
 def recipe_of(config: Config) -> Config:
