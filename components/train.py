@@ -9,7 +9,8 @@ def train(cell: str, data_dir: str, results: str, results_namespace: str, run: s
     """Trains one cell, or returns at once if the results root has it.
 
     A failure is recorded in the cell's folder and costs that cell alone: this task succeeds, or
-    nothing after the loop would run. `verdict` makes the run fail at the end.
+    nothing after the loop would run. `verdict` makes the run fail at the end. So is a pod that was
+    lost as often as the profile allows (`runs.give_up`).
 
     Args:
       cell: The cell's name.
@@ -21,10 +22,13 @@ def train(cell: str, data_dir: str, results: str, results_namespace: str, run: s
     Returns:
       The cell's name.
     """
+    import os
     from pathlib import Path
 
     from ieg_core import runs, worker
 
+    os.environ[runs.RUN_ID] = run
     root = Path(runs.results_root(results, results_namespace, run))
-    worker.run_step("train", cell, root, Path(data_dir))
+    if not runs.give_up(root, cell, run):
+        worker.run_step("train", cell, root, Path(data_dir))
     return cell

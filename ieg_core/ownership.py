@@ -23,6 +23,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.results import CellBusyError, cell_lock, read_json, writable, write_json_atomic
+from ieg_core.runs import RUN_ID
 
 STALE_SECONDS = 180.0
 """An attempt on another machine whose heartbeat is older counts as dead."""
@@ -78,6 +79,7 @@ def new_record() -> dict[str, Any]:
         "host": socket.gethostname(),
         "machine": _machine(),
         "pid": os.getpid(),
+        "run": os.environ.get(RUN_ID, ""),
         "started": time.time(),
     }
 

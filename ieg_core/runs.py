@@ -4,16 +4,21 @@
 <root>/[<namespace>/]runs/<label>.json   what a run was started for, for those who follow it
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.results import write_json_atomic
+from ieg_core.results import cell_folder, read_json, write_json_atomic
 
 SCHEMA = 1
 RUN = "{run}"
 """Stands for the run's own id in a namespace: scheduled runs differ in nothing else."""
+RUN_ID = "IEG_RUN"
+"""Environment variable: the run's id, which each attempt at a cell writes into its claim."""
+ATTEMPTS = "IEG_ATTEMPTS"
+"""Environment variable: how many attempts a run has at a cell; unset: any number."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
@@ -89,3 +94,51 @@ def write_run(
         raise UserError(f"run_label={label!r}: expected letters, digits, '.', '_' and '-'")
     record = {"schema": SCHEMA, "sweep": sweep, "cells": list(cells), "part": part, "parts": parts}
     write_json_atomic(root / "runs" / f"{label}.json", record)
+
+
+def give_up(root: Path, cell: str, run: str) -> bool:
+    """Records the failure of a cell whose pod this run has lost as often as it may.
+
+    A pod that is out of memory, out of time or without its node takes down all that could have
+    said so. KFP tries it again, and would in the end fail the whole loop, with the cells that are
+    still to come and the report. So the pod that finds all attempts spent trains no more.
+
+    Args:
+      root: The results root, namespace included.
+      cell: The cell.
+      run: The run's id.
+
+    Returns:
+      Whether the cell was given up.
+    """
+    allowed = int(os.environ.get(ATTEMPTS) or 0)
+    folder = cell_folder(root, cell)
+    done = any((folder / name).exists() for name in ("result.json", "training.json"))
+    lost = _lost_attempts(folder, run)
+    if not allowed or lost < allowed or done:
+        return False
+    times = "once" if lost == 1 else f"{lost} times"
+    progress = read_json(folder / "progress.json") or {}
+    failure = {
+        "phase": "training",
+        "reason": f"this run lost its pod {times}: killed for memory, out of time or without its "
+        "node; see resources, time_limit and gpu.spot in the site file",
+        "step": progress.get("step", 0),
+        "log": "",
+    }
+    write_json_atomic(folder / "failure.json", failure)
+    return True
+
+
+def _lost_attempts(folder: Path, run: str) -> int:
+    """Returns how many attempts of a run at a cell ended without a word."""
+    claims = [_read(path) for path in folder.glob("claims/*.json")]
+    return sum(claim.get("run") == run and not claim.get("ended") for claim in claims)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = read_json(path)
+    except (OSError, UserError):  # killed while it claimed the cell
+        return {}
+    return found if isinstance(found, dict) else {}

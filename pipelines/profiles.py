@@ -6,12 +6,13 @@ that are given as pipeline parameters (`checks.undeclared_input`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kfp import dsl, kubernetes
 
 from components import IMAGE
+from ieg_core.runs import ATTEMPTS
 from pipelines.site import DATA_MOUNT, RESULTS_MOUNT, Amount, Site, Toleration
 
 USER = GROUP = 1000
@@ -100,7 +101,9 @@ def cpu(site: Site, image: str = IMAGE) -> Profile:
       site: The installation.
       image: The image, where the site names none.
     """
-    return _on_cluster("cpu", site, image, _placement(site, site.resources.train))
+    place = _placement(site, site.resources.train)
+    train = replace(place, retries=site.retries + 1, env=_training_env(site))
+    return _on_cluster("cpu", site, image, train)
 
 
 def gpu(site: Site, image: str = IMAGE) -> Profile:
@@ -114,8 +117,8 @@ def gpu(site: Site, image: str = IMAGE) -> Profile:
     train = Placement(
         amount=site.resources.train,
         time_limit=site.time_limit,
-        retries=site.retries,
-        env=_env(site) | {"IEG_REQUIRE_GPU": "1"},
+        retries=site.retries + 1,
+        env=_training_env(site) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
         tolerations=pool.tolerations + (pool.spot_tolerations if pool.spot else ()),
         resource=pool.resource,
@@ -152,6 +155,11 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
 def _env(site: Site) -> dict[str, str]:
     seconds = round(site.checkpoint_minutes * 60)
     return {"HOME": "/tmp", "IEG_CHECKPOINT_SECONDS": str(seconds)}
+
+
+def _training_env(site: Site) -> dict[str, str]:
+    # One attempt more than the site allows: the one that only writes down that all were lost.
+    return _env(site) | {ATTEMPTS: str(site.retries + 1)}
 
 
 def _placement(site: Site, amount: Amount) -> Placement:

@@ -12,7 +12,7 @@ from components.prepare import prepare
 from components.report import report
 from components.train import train
 from components.verdict import verdict
-from ieg_core import sweep, worker
+from ieg_core import ownership, runs, sweep, worker
 from ieg_core.errors import UserError
 
 CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
@@ -84,6 +84,16 @@ def test_train_succeeds_even_where_its_cell_fails(tmp_path, monkeypatch, code):
     assert train.python_func(cell=CELL, data_dir="data", **root(tmp_path)) == CELL
     ((step, cell, results, _),) = calls
     assert (step, cell, results) == ("train", CELL, tmp_path)
+
+
+def test_train_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
+    folder = tmp_path / "cells" / CELL
+    monkeypatch.setenv(runs.RUN_ID, "1b-2c")
+    ownership.take(folder, 1)
+    assert train.python_func(cell=CELL, data_dir="data", **root(tmp_path)) == CELL
+    assert "lost its pod once" in json.loads((folder / "failure.json").read_text())["reason"]
 
 
 def run_evaluate(tmp_path):

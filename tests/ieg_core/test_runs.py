@@ -3,8 +3,9 @@ import json
 
 import pytest
 
-from ieg_core import runs
+from ieg_core import ownership, runs
 from ieg_core.errors import UserError
+from ieg_core.results import write_json_atomic
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,78 @@ def test_a_run_without_a_label_is_not(tmp_path):
 def test_a_label_is_a_plain_name(tmp_path, label):
     with pytest.raises(UserError, match="run_label="):
         runs.write_run(tmp_path, label, "s", ["a"], 1, 1)
+
+
+def claims(folder, *records):
+    for number, record in enumerate(records, 1):
+        write_json_atomic(folder / "claims" / f"{number:06d}.json", record)
+
+
+@pytest.fixture
+def cell(tmp_path):
+    folder = tmp_path / "cells" / "c"
+    write_json_atomic(folder / "config.json", {})
+    return folder
+
+
+LOST, ENDED = {"run": "now"}, {"run": "now", "ended": 5.0}
+BEFORE = {"run": "before"}
+
+
+@pytest.mark.parametrize(
+    ("records", "given_up"),
+    [
+        ([], False),
+        ([LOST], False),
+        ([LOST, LOST], True),
+        ([LOST, ENDED, LOST], True),
+        ([LOST, ENDED, ENDED], False),
+        ([BEFORE, BEFORE, LOST], False),
+        ([{}, LOST], False),
+    ],
+)
+def test_a_cell_is_given_up_when_this_run_has_lost_its_pod_too_often(
+    tmp_path, cell, monkeypatch, records, given_up
+):
+    monkeypatch.setenv(runs.ATTEMPTS, "2")
+    claims(cell, *records)
+    write_json_atomic(cell / "progress.json", {"step": 70})
+    assert runs.give_up(tmp_path, "c", "now") is given_up
+    assert (cell / "failure.json").exists() is given_up
+    if given_up:
+        failure = json.loads((cell / "failure.json").read_text())
+        assert failure["reason"].startswith("this run lost its pod 2 times: killed for memory")
+        assert failure["step"] == 70
+    # The run that resumes it has all its attempts.
+    assert runs.give_up(tmp_path, "c", "next") is False
+
+
+@pytest.mark.parametrize("name", ["result.json", "training.json"])
+def test_a_trained_cell_is_not_given_up(tmp_path, cell, monkeypatch, name):
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    claims(cell, LOST)
+    write_json_atomic(cell / name, {})
+    assert runs.give_up(tmp_path, "c", "now") is False
+
+
+def test_where_attempts_are_not_counted_no_cell_is_given_up(tmp_path, cell, monkeypatch):
+    monkeypatch.delenv(runs.ATTEMPTS, raising=False)
+    claims(cell, *[LOST] * 9)
+    assert runs.give_up(tmp_path, "c", "now") is False
+
+
+def test_a_claim_damaged_by_the_end_of_its_pod_is_none(tmp_path, cell, monkeypatch):
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    (cell / "claims").mkdir()
+    (cell / "claims" / "000001.json").write_text("")
+    assert runs.give_up(tmp_path, "c", "now") is False
+
+
+def test_an_attempt_that_is_killed_counts_and_one_that_ends_does_not(tmp_path, cell, monkeypatch):
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    monkeypatch.setenv(runs.RUN_ID, "now")
+    with ownership.owned(cell):
+        pass
+    assert runs.give_up(tmp_path, "c", "now") is False
+    ownership.take(cell, 2)  # and never ended
+    assert runs.give_up(tmp_path, "c", "now") is True
