@@ -23,13 +23,22 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from ieg_core import __version__, progress, recipes, settings, slots, spec, status, sweep, worker
+from ieg_core import (
+    __version__,
+    progress,
+    recipe_list,
+    recipes,
+    slots,
+    spec,
+    status,
+    sweep,
+    worker,
+)
 from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
 from ieg_core.predict import predict_files
-from ieg_core.published import PUBLISHED
 from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
 
@@ -186,7 +195,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
-    """Evaluates a trained cell, or shows the result that it has."""
+    """Evaluates a trained cell from its checkpoint, also one that has its result."""
     folder = arguments.run_dir.resolve()
     if folder.parent.name != "cells" or not (folder / "config.json").exists():
         raise UserError(
@@ -200,7 +209,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     (folder / "failure.json").unlink(missing_ok=True)
     share = slots.Slot(slots.usable_cores(), slots.find_gpus("auto"))
     root = folder.parent.parent
-    return _run_shown(root, folder.name, Path(arguments.data_dir), ("evaluate",), share)
+    return _run_shown(root, folder.name, Path(arguments.data_dir), (worker.AGAIN,), share)
 
 
 def _run_shown(
@@ -274,50 +283,23 @@ def run_predict(arguments: argparse.Namespace) -> int:
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:
-    """Lists the recipe families and the methods."""
-    families = Table("recipe", "for", "network", "batch", "length", "source", box=None)
-    for family in recipes.FAMILIES.values():
-        families.add_row(
-            family.name,
-            family.data,
-            family.network,
-            str(family.batch_size),
-            length_text(family),
-            family.source,
-        )
-    methods = Table("method", "probe", "what it is", box=None)
-    for name, facts in settings.METHODS.items():
-        methods.add_row(name, "yes" if facts.uses_probe else "no", facts.summary)
-    figures = Table("published", "method", "network", "clean", "accuracy %", "source", box=None)
-    for row in PUBLISHED:
-        clean = str(row.clean_labels)
-        figures.add_row(row.dataset, row.method, row.network, clean, row.text, row.source)
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
-    for table in (families, methods, figures):
+    """Lists the recipe families, the methods, what accuracy to expect, and the commands."""
+    del arguments
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for header, *lines in (
+        recipe_list.family_lines(),
+        recipe_list.method_lines(),
+        recipe_list.expected_lines(),
+    ):
+        table = Table(*header, box=None)
+        for line in lines:
+            table.add_row(*line)
         console.print(table)
         console.print()
     console.print("Every row of a recipe is asked for by name:")
-    for family in recipes.FAMILIES.values():
-        noise = {"longtail": "_imbal_0.02", "longtail_noise": "_imbal_0.02_0.2"}
-        dataset = family.bases[0] + noise.get(family.name, "_uniform_0.8")
-        names = ",".join(settings.METHODS)
-        console.print(
-            f"  make sweep DATASET={dataset} RECIPE={family.name} METHODS={names}", soft_wrap=True
-        )
+    for command in recipe_list.commands():
+        console.print(f"  {command}", soft_wrap=True)
     return 0
-
-
-def length_text(family: recipes.Family) -> str:
-    """Says how long a family trains, for example "600 steps, cosine"."""
-    schedule = family.schedule
-    for count, unit in (
-        (schedule.num_steps, "steps"),
-        (schedule.num_epochs, "epochs"),
-        (schedule.num_cycles, "cycles"),
-    ):
-        if count:
-            return f"{count} {unit}, {schedule.name}"
-    return schedule.name
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ checkpoints are the guarantee, and a moment's notice is not enough to write one.
 """
 
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ieg_core import ownership, parent, slots
@@ -29,7 +30,8 @@ from ieg_core.errors import DivergedError, UserError
 from ieg_core.results import CellBusyError, cell_folder, read_json, write_json_atomic
 from ieg_core.runtime import Runtime, is_gpu_required
 
-STEPS = ("train", "evaluate")
+AGAIN = "evaluate again"
+PHASES = {"train": "training", "evaluate": "evaluating", AGAIN: "evaluating"}
 BUSY_SECONDS = 1.0
 LOG_LINES = 40
 EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_SUPERSEDED = 1, 2, 3, 4
@@ -50,7 +52,7 @@ def run_step(
     evaluation leaves it alone.
 
     Args:
-      step: "train" or "evaluate".
+      step: "train", "evaluate", or `AGAIN`, which evaluates a cell that has its result.
       cell: The cell's name, as planned.
       results: The results root.
       data_dir: Where the base data sets lie.
@@ -64,7 +66,7 @@ def run_step(
     parent.die_with_parent()
     folder = cell_folder(results, cell)
     failure = folder / "failure.json"
-    if (folder / "result.json").exists():
+    if (folder / "result.json").exists() and step != AGAIN:
         return 0
     if step == "evaluate" and failure.exists():
         return EXIT_FAILED
@@ -73,7 +75,7 @@ def run_step(
     if step == "train" and (folder / "training.json").exists():
         return 0
     with contextlib.nullcontext(slot) if slot else _slot() as share:
-        _tell(folder, {"train": "starting", "evaluate": "evaluating"}[step])
+        _tell(folder, "starting" if step == "train" else PHASES[step])
         numbers = [str(share.threads), str(share.num_replicas)]
         command = [sys.executable, "-m", "ieg_core.worker", step, cell, str(results), str(data_dir)]
         environment = os.environ | parent.children_environment()
@@ -162,7 +164,7 @@ def _record_failure(folder: Path, step: str, code: int) -> None:
     write_json_atomic(
         folder / "failure.json",
         {
-            "phase": {"train": "training", "evaluate": "evaluating"}[step],
+            "phase": PHASES[step],
             "reason": reason,
             "step": progress.get("step", 0),
             "log": "\n".join(log[-LOG_LINES:]),
@@ -176,7 +178,12 @@ def main(arguments: list[str]) -> int:
     from ieg_core import sweep
 
     step, cell, results, data_dir, threads, num_replicas = arguments
-    work = sweep.train_cell if step == "train" else sweep.evaluate_cell
+    works: dict[str, Callable[..., object]] = {
+        "train": sweep.train_cell,
+        "evaluate": sweep.evaluate_cell,
+        AGAIN: functools.partial(sweep.evaluate_cell, again=True),
+    }
+    work = works[step]
     while True:
         try:
             runtime = Runtime(threads=int(threads), num_replicas=int(num_replicas))

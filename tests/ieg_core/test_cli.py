@@ -99,7 +99,7 @@ def test_the_version(capsys):
 @pytest.fixture
 def planned(tmp_path, monkeypatch):
     """Trains by a stand-in for the worker, which does what `steps` says; returns the arguments."""
-    steps = {"train": [], "evaluate": []}
+    steps = {}
 
     def run_step(step, cell, results, data_dir, *, slot, echo):
         folder = results / "cells" / cell
@@ -113,7 +113,7 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "run_step", run_step)
     steps["train"] = (0, {"training.json": {}})
     row = {"accuracy_ema_last": 0.935, "accuracy_last": 0.9, "steps_per_second": 30.0, "steps": 600}
-    steps["evaluate"] = (0, {"result.json": row})
+    steps["evaluate"] = steps[worker.AGAIN] = (0, {"result.json": row})
     arguments = ["train", "--dataset", "digits_uniform_0.4", "--out", str(tmp_path / "runs")]
     return arguments, steps
 
@@ -180,3 +180,7 @@ def test_a_cell_is_really_trained_and_evaluated(tmp_path, capsys):
     row = json.loads(result.read_text())
     assert row["steps"] == 30
     assert row["accuracy_ema_last"] > 0.2  # ten classes: 0.1 is chance
+    # Evaluating anew computes, and finds the same.
+    result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
+    assert cli.main(["evaluate", str(result.parent)]) == 0
+    assert json.loads(result.read_text()) == row
