@@ -43,6 +43,7 @@ OUTCOME_FREE = (
     "predict.py",
     "published.py",
     "progress.py",
+    "recipe_list.py",
     "recipes.py",
     "reproduction.py",
     "results.py",
