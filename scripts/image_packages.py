@@ -71,13 +71,15 @@ def install(selected: Path) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(needed(selected.read_text()))
         file.flush()
-        # Compiled now, since the file system is read-only later; uv, unnamed, removes itself.
+        # Compiled now, since the file system is read-only later.
         set_up.run(
             f"install {selected}",
             uv, "pip", "sync", "--quiet", "--python", python, "--no-cache", "--link-mode", "copy",
             "--require-hashes", "--compile-bytecode", file.name,
             env=env,
         )  # fmt: skip
+    tools = (python, "-m", "pip", "uninstall", "--quiet", "--yes", "uv", "pip")
+    set_up.run("remove the installers", *tools)
     for folder in set_up.VENV.glob("lib/python3*/site-packages/tensorflow/include"):
         set_up.run("remove headers that only a compiler reads", "rm", "-r", folder)
 

@@ -14,6 +14,7 @@ from typing import Any
 Spec = Mapping[str, Any]
 OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
 STORE = "minio"
+RUN = "5f9c0a3e-0000-4000-8000-000000000001"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _run_task(
     task = Task(
         name=name,
         component=label.removeprefix("exec-"),
-        command=tuple(json.dumps(executor_input) if word == "{{$}}" else word for word in words),
+        command=tuple(as_launcher(executor_input) if word == "{{$}}" else word for word in words),
         env={each["name"]: each["value"] for each in container.get("env", [])},
         folders=tuple(_folders(executor_input)),
         settings=platform.get("deploymentSpec", {}).get("executors", {}).get(label, {}),
@@ -129,6 +130,19 @@ def _run_task(
     written = pod(task)
     artifacts = dict(executor_input["outputs"]["artifacts"]) | dict(written.get("artifacts", {}))
     return Outputs(dict(written.get("parameterValues", {})), artifacts)
+
+
+def as_launcher(value: Any) -> str:
+    """Returns JSON as the launcher writes it: in Go, a whole number has no decimal point."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    return json.dumps(plain(value))
 
 
 def in_order(tasks: Spec) -> Iterator[str]:
@@ -158,7 +172,7 @@ def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
             left = done[source["producerTask"]]
             found.parameters[key] = left.parameters[source["outputParameterKey"]]
         else:
-            found.parameters[key] = value["runtimeValue"]["constant"]
+            found.parameters[key] = _resolved(value["runtimeValue"]["constant"])
     for key, value in inputs.get("artifacts", {}).items():
         if "componentInputArtifact" in value:
             found.artifacts[key] = outer.artifacts[value["componentInputArtifact"]]
@@ -167,6 +181,15 @@ def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
             left = done[source["producerTask"]]
             found.artifacts[key] = left.artifacts[source["outputArtifactKey"]]
     return found
+
+
+def _resolved(constant: Any) -> Any:
+    """Fills in what only a run knows."""
+    if isinstance(constant, str):
+        constant = constant.replace("{{$.pipeline_job_uuid}}", RUN)
+        if "{{$." in constant:
+            raise ValueError(f"{constant} has a placeholder that is not played here")
+    return constant
 
 
 def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str, Any]:

@@ -74,6 +74,13 @@ def test_kfp_takes_every_executor_input_as_its_own():
         assert "{{$}}" not in task.command
 
 
+def test_numbers_are_written_as_go_writes_them():
+    """The package's YAML has 1.0 for a whole number; a component's `int` must arrive as one."""
+    assert kfp_pods.as_launcher({"a": 1.0, "b": [0.0, 0.5], "c": True}) == (
+        '{"a": 1, "b": [0, 0.5], "c": true}'
+    )
+
+
 def test_an_argument_that_the_pipeline_does_not_have_is_refused():
     spec, _ = packages.package(profiles.LOCAL)
     with pytest.raises(ValueError, match="datasett"):
