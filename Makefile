@@ -10,6 +10,7 @@ RECIPE       =
 NETWORK      =
 STEPS        =
 SET          =
+LABELS       =
 DATA_DIR     = ./data
 OUT          = runs
 MAX_HOURS    = 4
@@ -55,8 +56,8 @@ help: ## list the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET DATA_DIR OUT MAX_HOURS"
-	@echo "DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
+	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET LABELS DATA_DIR OUT"
+	@echo "MAX_HOURS DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
 	@echo "RUNNER SITE PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES; see README.md."
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
@@ -65,6 +66,7 @@ sweep: $(READY) ## train and compare methods across noise ratios, here or on a c
 	  --methods=$(call quote,$(METHODS)) --seeds=$(call quote,$(SEEDS)) \
 	  --recipe=$(call quote,$(RECIPE)) --network=$(call quote,$(NETWORK)) \
 	  --steps=$(call quote,$(STEPS)) --set=$(call quote,$(SET)) \
+	  --labels=$(call quote,$(LABELS)) \
 	  --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT)) \
 	  --max-hours=$(call quote,$(MAX_HOURS)) --devices=$(call quote,$(DEVICES)) \
 	  --gpus-per-cell=$(call quote,$(GPUS_PER_CELL)) \

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every command in the documents can be given; the tutorial is gone through to its end."""
+
+import contextlib
+import glob
+import re
+import shlex
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ieg_core import cli
+from ieg_core.data import open_source
+from tests.docs.commands import ROOT, commands, pages
+
+EVERY = [(page.name, command) for page in pages() for command in commands(page)]
+
+
+def test_there_are_commands_to_test():
+    named = {page for page, _ in EVERY}
+    assert {"README.md", "tutorial.md"} <= named
+    assert len(EVERY) > 12
+
+
+@pytest.mark.parametrize(("page", "command"), EVERY)
+def test_a_command_is_one_that_there_is(page, command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        targets = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+        variables = [word.split("=")[0] for word in words[1:] if "=" in word]
+        makefile = (ROOT / "Makefile").read_text()
+        for target in targets:
+            assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
+        for variable in variables:
+            assert re.search(rf"\b{variable}\b", makefile), variable
+    elif words[0].endswith("ieg"):
+        filled = [word.strip("<>[]…") or "x" for word in words[1:]]
+        with contextlib.suppress(SystemExit):  # --help, --version; a mistake is a UserError
+            cli.build_parser().parse_args(filled)
+    elif words[1] == "-m":
+        module = words[2].replace(".", "/")
+        assert (ROOT / f"{module}.py").exists() or (ROOT / module / "__main__.py").exists(), module
+    else:
+        assert (ROOT / words[1]).exists(), words[1]
+
+
+@pytest.mark.slow
+def test_the_tutorial_from_start_to_end(tmp_path):
+    """Its very commands, on trainings cut short, in a copy of the working tree's program."""
+    for name in ("Makefile", "ieg_core", "components", "pipelines", "schedules.yaml"):
+        source = ROOT / name
+        (tmp_path / name).symlink_to(source, target_is_directory=source.is_dir())
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    digit = open_source("digits", tmp_path).test_images(np.arange(1))[0, ..., 0]
+    Image.fromarray(digit).resize((64, 64)).save(tmp_path / "some-digit.png")
+    said = {}
+    for command in commands(ROOT / "docs" / "tutorial.md"):
+        short = f"{command} STEPS=60" if command.startswith("make sweep") else command
+        words = [part for word in shlex.split(short) for part in expanded(word, tmp_path)]
+        if words[0] == "make":
+            # What is ready already is not made again in the copy.
+            words[1:1] = ["-o", ".venv/.ready"]
+        done = subprocess.run(
+            words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        said[command] = done.stdout
+    assert (tmp_path / "runs" / "latest" / "report" / "report.html").exists()
+    assert list(tmp_path.glob("runs/cells/*-ieg-*/audit/audit.html"))
+    assert (tmp_path / "cleaned.csv").exists()
+    assert re.search(r"some-digit.png: \d \d+\.\d %", said[list(said)[-1]])
+    shutil.rmtree(tmp_path / "runs")
+
+
+def expanded(word: str, folder) -> list[str]:
+    """Does what a shell does with a word that holds an asterisk."""
+    if "*" not in word:
+        return [word]
+    return sorted(glob.glob(word, root_dir=folder)) or [word]
