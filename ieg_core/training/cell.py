@@ -28,8 +28,9 @@ from ieg_core.results import (
 )
 from ieg_core.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
 from ieg_core.training import checkpoint, history
-from ieg_core.training.evaluation import Evaluation, build_predictor, measure
+from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
 from ieg_core.training.export import export_model
+from ieg_core.training.feed import LazyImages
 from ieg_core.training.loop import Moment, train
 from ieg_core.training.step import initial_state
 from ieg_core.training.tensorboard import open_scalars
@@ -150,9 +151,8 @@ def train_here(
         write_bytes_atomic(folder / "examples.safetensors", save(dict(trained.history)))
     # The state is still on the device: to evaluate it in a process of its own would cost more
     # than a short training's overhead is allowed to.
-    return _write_result(
-        claim, record, training, trained.curves, trained.evaluation, trained.evaluation_ema
-    )
+    raw, averaged = trained.evaluation, trained.evaluation_ema
+    return _write_result(claim, record, training, trained.curves, raw, averaged, trained.eval_sets)
 
 
 def evaluate_here(
@@ -179,12 +179,13 @@ def evaluate_here(
     template["history"] = history.start(METHODS[config.method], overlay)
     state, progress = checkpoint.load_checkpoint(folder, cell, template)
     predict = build_predictor(model)
-    images = source.test_images(np.arange(len(overlay.test_labels)))
+    images = LazyImages(source.test_images, len(overlay.test_labels))
     raw, averaged = (
         measure(predict(state[key], state["stats"], images), overlay.test_labels)
         for key in ("params", "ema")
     )
-    return _write_result(claim, record, training, progress.curves, raw, averaged)
+    sets = measure_sets(predict, state, source)
+    return _write_result(claim, record, training, progress.curves, raw, averaged, sets)
 
 
 def _write_result(
@@ -194,11 +195,14 @@ def _write_result(
     curves: Mapping[str, Any],
     raw: Evaluation,
     averaged: Evaluation,
+    sets: Mapping[str, Mapping[str, float]],
 ) -> Mapping[str, Any]:
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     require_current(claim)
     write_bytes_atomic(claim.folder / "matrices.safetensors", save(matrices))
     row = _row(record, training, curves, raw, averaged)
+    if sets:
+        row["eval_sets"] = sets
     require_current(claim)
     write_json_atomic(claim.folder / "result.json", row)
     return row

@@ -109,13 +109,13 @@ def stacked_draws(config: Config, overlay: Overlay, start: int, stop: int, lengt
     return {name: np.stack([drawn[name] for drawn in steps]) for name in steps[0]}
 
 
-def device_data(images: np.ndarray, overlay: Overlay) -> Mapping[str, np.ndarray]:
+def device_data(images: np.ndarray | None, overlay: Overlay) -> Mapping[str, np.ndarray]:
     """Gathers what the device holds throughout a run.
 
     The clean labels of the noisy set are left on the host: nothing on the device can train on them.
 
     Args:
-      images: All training images of the base, uint8 [N, H, W, channels].
+      images: All training images of the base, uint8 [N, H, W, channels]; None where they are fed.
       overlay: The labels.
 
     Returns:
@@ -124,4 +124,5 @@ def device_data(images: np.ndarray, overlay: Overlay) -> Mapping[str, np.ndarray
     """
     probe_labels = np.zeros_like(overlay.noisy_labels)
     probe_labels[overlay.probe_ids] = overlay.clean_labels[overlay.probe_ids]
-    return {"images": images, "labels": overlay.noisy_labels, "probe_labels": probe_labels}
+    labels = {"labels": overlay.noisy_labels, "probe_labels": probe_labels}
+    return labels if images is None else {"images": images, **labels}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation on the test set: what the network predicts, and how often that is right."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +9,13 @@ import keras
 import numpy as np
 
 from ieg_core import augment, backend
+from ieg_core.data.source import Source
+from ieg_core.training.feed import LazyImages
 
 BATCH_SIZE = 500
+BATCH_PIXELS = 500 * 64 * 64
 
-Predictor = Callable[[Sequence[Any], Sequence[Any], np.ndarray], np.ndarray]
+Predictor = Callable[[Sequence[Any], Sequence[Any], Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,26 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
     )
 
 
+def measure_sets(
+    predict: Predictor, state: Mapping[str, Any], source: Source
+) -> dict[str, dict[str, float]]:
+    """Evaluates on the further test sets of a data set.
+
+    Returns:
+      By name: "accuracy", "top5" and "balanced_accuracy", each also with "_ema" for the averaged
+      parameters.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for name, test in source.eval_sets.items():
+        images = LazyImages(test.images, len(test.labels))
+        found[name] = {}
+        for key, ending in (("params", ""), ("ema", "_ema")):
+            result = measure(predict(state[key], state["stats"], images), test.labels)
+            for figure in ("accuracy", "top5", "balanced_accuracy"):
+                found[name][figure + ending] = getattr(result, figure)
+    return found
+
+
 def build_predictor(model: keras.Model) -> Predictor:
     """Builds the compiled inference function of a network.
 
@@ -77,8 +100,9 @@ def build_predictor(model: keras.Model) -> Predictor:
       model: The network; its own values are not used.
 
     Returns:
-      (params, stats, images uint8 [M, H, W, channels]) -> logits, numpy float32 [M, C]. Params and
-      stats may live on several replicas; the first one computes.
+      (params, stats, images uint8 [M, H, W, channels]) -> logits, numpy float32 [M, C]. The images
+      are an array or anything that has a length and gives slices. Params and stats may live on
+      several replicas; the first one computes.
     """
 
     def infer(params: Sequence[Any], stats: Sequence[Any], images: Any) -> Any:
@@ -88,9 +112,12 @@ def build_predictor(model: keras.Model) -> Predictor:
 
     compiled = backend.compile_function(infer)
 
-    def predict(params: Sequence[Any], stats: Sequence[Any], images: np.ndarray) -> np.ndarray:
+    height, width = model.inputs[0].shape[1:3]
+    largest = max(1, min(BATCH_SIZE, BATCH_PIXELS // ((height or 1) * (width or 1))))
+
+    def predict(params: Sequence[Any], stats: Sequence[Any], images: Any) -> np.ndarray:
         params, stats = backend.first_replica([list(params), list(stats)])
-        size = min(BATCH_SIZE, len(images))
+        size = min(largest, len(images))
         parts = []
         for start in range(0, len(images), size):
             batch = images[start : start + size]

@@ -10,6 +10,7 @@
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,9 +30,9 @@ from ieg_core.methods import METHODS
 from ieg_core.ownership import Claim
 from ieg_core.runtime import Runtime
 from ieg_core.settings import FSRSettings
-from ieg_core.training import checkpoint, draws, history
+from ieg_core.training import checkpoint, draws, feed, history
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
-from ieg_core.training.evaluation import Evaluation, build_predictor, measure
+from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
 from ieg_core.training.step import build_network, build_step, ema_decay, initial_state
 
 
@@ -65,6 +66,7 @@ class Trained:
       history: What the method said of each example, see `training.history.means`.
       evaluation: Of the raw parameters, last step.
       evaluation_ema: Of the averaged parameters, last step.
+      eval_sets: On further test sets, see `training.evaluation.measure_sets`.
       train_seconds: Over all attempts.
       earlier_seconds: Of them, those of the attempts before this one.
       steps_per_second: Of this process; 0 if it trained nothing.
@@ -76,6 +78,7 @@ class Trained:
     history: Mapping[str, np.ndarray]
     evaluation: Evaluation
     evaluation_ema: Evaluation
+    eval_sets: Mapping[str, Mapping[str, float]]
     train_seconds: float
     earlier_seconds: float
     steps_per_second: float
@@ -154,18 +157,21 @@ def train(
     curves, sums = progress.curves, start.pop("history")
 
     network = build_network(model, config.optimizer.weight_decay)
+    length = feed.steps_per_call(config, source, runtime.steps_per_execution)
     call = backend.compile_loop(
         build_step(method, network, config, overlay.num_classes),
         method.metrics,
         method.examples,
-        runtime.steps_per_execution,
+        length,
     )
     predict = build_predictor(model)
-    test_images = source.test_images(np.arange(len(overlay.test_labels)))
+    test_images = feed.LazyImages(source.test_images, len(overlay.test_labels))
+    dictionary = start["method"].get("dictionary")
     state = backend.place(start)
-    data = backend.place(
-        draws.device_data(source.train_images(np.arange(len(overlay.noisy_labels))), overlay)
+    images = (
+        None if feed.is_fed(source) else source.train_images(np.arange(len(overlay.noisy_labels)))
     )
+    data = backend.place(draws.device_data(images, overlay))
 
     def evaluate() -> tuple[Evaluation, Evaluation]:
         raw, averaged = (
@@ -182,14 +188,23 @@ def train(
     began = saved = time.monotonic()
     steady_steps, steady_seconds = 0, 0.0
     stops = sorted({*evaluated_at, *epoch_ends})
-    calls = list(spans(progress.step, last, stops, runtime.steps_per_execution))
-    length = runtime.steps_per_execution
+    calls = list(spans(progress.step, last, stops, length))
     with ThreadPoolExecutor(1, "draws") as pool:
-        prepared = pool.submit(_inputs, config, overlay, rate, calls[0], length) if calls else None
+
+        def prepare(number: int) -> Any:
+            """Starts to draw a call's inputs; there is none after the last."""
+            if number == len(calls):
+                return None
+            draw = functools.partial(_inputs, config, overlay, source, dictionary, rate)
+            return pool.submit(draw, calls[number], length)
+
+        prepared = prepare(0)
         for number, (first, end) in enumerate(calls):
-            drawn, scalars = prepared.result()  # type: ignore[union-attr]
-            if number + 1 < len(calls):
-                prepared = pool.submit(_inputs, config, overlay, rate, calls[number + 1], length)
+            drawn, scalars = prepared.result()
+            # Fed images of the dictionary cannot be read before it is refilled.
+            waits = feed.is_fed(source) and end in epoch_ends
+            if not waits:
+                prepared = prepare(number + 1)
             called = time.monotonic()
             state, metrics, examples = call(state, data, drawn, scalars, end - first)
             if number == 1:  # the first call compiled; it counts only while it is the only one
@@ -211,14 +226,18 @@ def train(
             if end in epoch_ends and method.after_epoch:
                 changes = method.after_epoch(config, overlay, backend.fetch(state["method"]))
                 state["method"] = {**state["method"], **backend.place(changes)}
-                found |= dictionary_diagnostics(changes["dictionary"], overlay)
+                dictionary = changes["dictionary"]
+                found |= dictionary_diagnostics(dictionary, overlay)
+            if waits:
+                prepared = prepare(number + 1)
             if _is_row_due(curves["training"], end, last, stops):
                 means = {name: float(values.mean()) for name, values in metrics.items()}
                 place = {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
                 curves["training"].append(place | means | found)
             if end in evaluated_at:
                 raw, averaged = evaluate()
-                curves["evaluations"].append(_evaluation_row(end, raw, averaged))
+                sets = measure_sets(predict, state, source)
+                curves["evaluations"].append(_evaluation_row(end, raw, averaged, sets))
             if time.monotonic() - saved >= runtime.checkpoint_seconds or end == last:
                 save(end)
                 saved = time.monotonic()
@@ -226,12 +245,14 @@ def train(
             tell(Moment(end, last, steady_steps / steady_seconds, latest, curves))
     if not calls:
         raw, averaged = evaluate()
+        sets = measure_sets(predict, state, source)
     return Trained(
         state=backend.fetch(state),
         curves=curves,
         history=history.means(sums),
         evaluation=raw,
         evaluation_ema=averaged,
+        eval_sets=sets,
         train_seconds=progress.train_seconds + time.monotonic() - began,
         earlier_seconds=progress.train_seconds,
         steps_per_second=steady_steps / steady_seconds if steady_seconds else 0.0,
@@ -246,19 +267,32 @@ def _is_row_due(
     return step in stops or not rows or step - rows[-1]["step"] >= last / 1000
 
 
-def _evaluation_row(step: int, raw: Evaluation, averaged: Evaluation) -> dict[str, float]:
+def _evaluation_row(
+    step: int,
+    raw: Evaluation,
+    averaged: Evaluation,
+    sets: Mapping[str, Mapping[str, float]],
+) -> dict[str, float]:
+    further = {
+        f"{figure}_{name}": found[figure]
+        for name, found in sets.items()
+        for figure in ("accuracy", "accuracy_ema")
+    }
     return {
         "step": step,
         "accuracy": raw.accuracy,
         "accuracy_ema": averaged.accuracy,
         "loss": raw.loss,
         "loss_ema": averaged.loss,
+        **further,
     }
 
 
 def _inputs(
     config: Config,
     overlay: Overlay,
+    source: Source,
+    dictionary: np.ndarray | None,
     rate: Callable[[int], float],
     span: tuple[int, int],
     length: int,
@@ -274,7 +308,8 @@ def _inputs(
         ),
         "epoch": np.array([step // epoch_steps for step in steps], np.float32),
     }
-    return draws.stacked_draws(config, overlay, first, end, length), scalars
+    drawn = feed.stacked_draws(config, overlay, source, dictionary, span, length)
+    return drawn, scalars
 
 
 def _require_finite(metrics: Mapping[str, np.ndarray], first: int, folder: Path) -> None:

@@ -69,7 +69,8 @@ def build_batch(
 
     Args:
       data: "images" uint8 [N, H, W, channels], "labels" int32 [N] as given and "probe_labels"
-        int32 [N], clean on the probe's examples and meaningless elsewhere.
+        int32 [N], clean on the probe's examples and meaningless elsewhere. Fed images (see
+        `training.feed`) are among the draws instead.
       draws: This replica's share of `training.draws.step_draws`.
       method_state: A dictionary method's "dictionary", int32 [capacity].
       epoch: Epochs done, float32.
@@ -86,7 +87,9 @@ def build_batch(
             for name, value in draws.items()
             if name.startswith(prefix)
         }
-        images = ops.take(data["images"], ids, axis=0)
+        images = drawn.pop("images", None)
+        if images is None:
+            images = ops.take(data["images"], ids, axis=0)
         if "affine" in drawn:
             images = augment.strong_view(images, drawn, config.augmentation)
         else:
