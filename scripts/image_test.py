@@ -36,7 +36,7 @@ LARGEST = {"cpu": 3.2e9, "gpu": 9e9}
 """Bytes that a target may have at most, to notice what creeps in."""
 DATASET = "digits_uniform_0.4"
 METHOD = "l2r"
-STEPS = 1200
+STEPS = 300
 WAIT_SECONDS = 900
 EXIT_TERMINATED = 143
 
