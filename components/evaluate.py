@@ -33,13 +33,13 @@ def evaluate(
     import json
     from pathlib import Path
 
-    from ieg_core import runs, worker
+    from ieg_core import mirror, runs, worker
     from ieg_core.report import shown
 
-    root = Path(runs.results_root(results, results_namespace, run))
-    worker.run_step("evaluate", cell, root, Path(data_dir))
-    metrics.metadata.update(shown.metrics(root, cell))
-    names, counts = shown.confusion(root, cell)
+    with mirror.cell(runs.results_root(results, results_namespace, run), cell) as root:
+        worker.run_step("evaluate", cell, root, Path(data_dir))
+        metrics.metadata.update(shown.metrics(root, cell))
+        names, counts = shown.confusion(root, cell)
     if names:
         confusion.log_confusion_matrix(names, counts)
     Path(metrics.path).write_text(json.dumps(metrics.metadata))

@@ -56,28 +56,28 @@ def prepare(
     """
     from pathlib import Path
 
-    from ieg_core import parent, runs, sweep
+    from ieg_core import mirror, parent, runs, sweep
 
     parent.die_with_parent()
-    root = Path(runs.results_root(results, results_namespace, run))
-    request = sweep.SweepRequest(
-        dataset=dataset,
-        noise_ratios=tuple(noise_ratios),
-        methods=tuple(methods),
-        # The numbers of a list parameter travel as JSON numbers and arrive as floats.
-        seeds=tuple(int(seed) for seed in seeds),
-        recipe=recipe,
-        network=network,
-        steps=steps,
-        settings=tuple(settings),
-        accelerator=accelerator,
-        labels=labels,
-        data_dir=data_dir,
-        results=str(root),
-    )
-    planned = sweep.plan(request)
-    cells = runs.part_of(planned.cells, part, parts, max_cells)
-    runs.write_run(root, run_label, planned.sweep, cells, part, parts)
+    with mirror.planning(runs.results_root(results, results_namespace, run)) as root:
+        request = sweep.SweepRequest(
+            dataset=dataset,
+            noise_ratios=tuple(noise_ratios),
+            methods=tuple(methods),
+            # The numbers of a list parameter travel as JSON numbers and arrive as floats.
+            seeds=tuple(int(seed) for seed in seeds),
+            recipe=recipe,
+            network=network,
+            steps=steps,
+            settings=tuple(settings),
+            accelerator=accelerator,
+            labels=labels,
+            data_dir=data_dir,
+            results=str(root),
+        )
+        planned = sweep.plan(request)
+        cells = runs.part_of(planned.cells, part, parts, max_cells)
+        runs.write_run(root, run_label, planned.sweep, cells, part, parts)
     plan.metadata["sweep"] = planned.sweep
     lines = [*planned.notes, "", *(f"- `{cell}`" for cell in cells)]
     Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")

@@ -40,19 +40,19 @@ def report(
     import shutil
     from pathlib import Path
 
-    from ieg_core import acceptance, parent, runs
+    from ieg_core import acceptance, mirror, parent, runs
     from ieg_core.report import shown, write_report
     from ieg_core.results import set_latest
 
     parent.die_with_parent()
     sweep = plan.metadata["sweep"]
-    root = Path(runs.results_root(results, results_namespace, run))
-    folder = write_report(root, sweep)
-    set_latest(root, sweep)
-    shutil.copy(folder / "report.html", page.path)
-    said, wrong = acceptance.judge_sweep(
-        root, sweep, results=results, schedule=schedule, tolerance=tolerance, accepted=accepted
-    )
-    text = said + (folder / "results.md").read_text()
-    Path(table.path).write_text(shown.short_markdown(text))
-    return acceptance.failures_text(shown.failures(root, sweep, evaluated), wrong)
+    with mirror.sweep(runs.results_root(results, results_namespace, run), sweep) as root:
+        folder = write_report(root, sweep)
+        set_latest(root, sweep)
+        shutil.copy(folder / "report.html", page.path)
+        said, wrong = acceptance.judge_sweep(
+            root, sweep, results=results, schedule=schedule, tolerance=tolerance, accepted=accepted
+        )
+        text = said + (folder / "results.md").read_text()
+        Path(table.path).write_text(shown.short_markdown(text))
+        return acceptance.failures_text(shown.failures(root, sweep, evaluated), wrong)

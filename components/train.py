@@ -25,10 +25,10 @@ def train(cell: str, data_dir: str, results: str, results_namespace: str, run: s
     import os
     from pathlib import Path
 
-    from ieg_core import runs, worker
+    from ieg_core import mirror, runs, worker
 
     os.environ[runs.RUN_ID] = run
-    root = Path(runs.results_root(results, results_namespace, run))
-    if not runs.give_up(root, cell, run):
-        worker.run_step("train", cell, root, Path(data_dir))
+    with mirror.cell(runs.results_root(results, results_namespace, run), cell) as root:
+        if not runs.give_up(root, cell, run):
+            worker.run_step("train", cell, root, Path(data_dir))
     return cell

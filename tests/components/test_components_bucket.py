@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The components on a results root in a bucket, each with a scratch folder of its own."""
+
+import json
+
+import numpy as np
+import pytest
+from kfp import dsl
+from safetensors.numpy import save
+
+from components.evaluate import evaluate
+from components.prepare import prepare
+from components.report import report
+from components.train import train
+from ieg_core import cell_copy, mirror, results, runs, storage, worker
+from tests import gcs
+
+ROOT = f"gs://{gcs.BUCKET}/ieg"
+PLACE = f"{ROOT}/nightly/1b-2c"
+WHERE = {"results": ROOT, "results_namespace": "nightly/{run}", "run": "1b-2c"}
+REQUEST = {
+    "dataset": "digits_uniform",
+    "noise_ratios": [0.8],
+    "methods": ["supervised", "l2r"],
+    "seeds": [0.0],
+    "recipe": "",
+    "network": "",
+    "steps": 50,
+    "settings": [],
+    "accelerator": False,
+    "labels": "",
+    "data_dir": "data",
+    **WHERE,
+    "run_label": "digits-1",
+    "part": 1,
+    "parts": 1,
+    "max_cells": 100,
+}
+
+
+@pytest.fixture(autouse=True)
+def _emulator(monkeypatch):
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        monkeypatch.setattr(storage, "DEADLINE", 20.0)
+        monkeypatch.setattr(cell_copy, "WAIT_SECONDS", 0.02)
+        monkeypatch.setenv(runs.RUN_ID, "")
+        yield
+
+
+def artifact(kind, folder, name):
+    return kind(name=name, uri=str(folder / name))
+
+
+def finish(step, cell, root, data_dir):
+    """What a training leaves behind."""
+    folder = results.cell_folder(root, cell)
+    assert (folder / "config.json").exists()
+    method = "l2r" if "-l2r-" in cell else "supervised"
+    row = {"status": "finished", "reason": "", "method": method, "accuracy_ema_last": 0.9}
+    row |= {"accuracy_ema_best": 0.9, "steps_per_second": 30.0, "total_seconds": 20.0}
+    counts = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
+    results.write_bytes_atomic(folder / "matrices.safetensors", save(counts))
+    results.write_json_atomic(folder / "result.json", row)
+    return 0
+
+
+def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cells = prepare.python_func(**REQUEST, plan=plan)
+    assert len(cells) == 2
+    assert mirror.read_json(PLACE, "runs/digits-1.json")["cells"] == cells
+    monkeypatch.setattr(worker, "run_step", finish)
+    where = {"data_dir": "data", **WHERE}
+    assert train.python_func(cell=cells[0], **where) == cells[0]
+    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
+    confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
+    evaluate.python_func(cell=cells[0], **where, metrics=metrics, confusion=confusion)
+    assert metrics.metadata["accuracy_ema_last"] == 0.9
+    assert len(confusion.metadata["confusionMatrix"]["rows"]) == 10
+    page = artifact(dsl.HTML, tmp_path, "page.html")
+    table = artifact(dsl.Markdown, tmp_path, "table.md")
+    judged = {"schedule": "", "tolerance": -1.0, "accepted": ""}
+    failed = report.python_func(
+        plan=plan, evaluated=cells, **WHERE, **judged, page=page, table=table
+    )
+    assert failed == f"cells did not finish: {cells[1]}: not run"
+    name = f"sweeps/{plan.metadata['sweep']}/report/results.json"
+    rows = mirror.read_json(PLACE, name)["cells"]
+    assert sorted(row["status"] for row in rows) == ["finished", "skipped"]
+    assert mirror.latest(PLACE) == plan.metadata["sweep"]
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_cell_is_given_up_there_too(tmp_path, monkeypatch):
+    """Its first pod is lost: it leaves a claim that nobody ended, too old to be waited for."""
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cell, *_ = prepare.python_func(**REQUEST, plan=plan)
+    lost = {"run": "1b-2c", "machine": "gone", "started": 0.0, "token": "a", "pid": 1}
+    claim = f"{PLACE}/cells/{cell}/{cell_copy.claim_name(1)}"
+    storage.write(claim, json.dumps(lost).encode())
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
+    assert train.python_func(cell=cell, data_dir="data", **WHERE) == cell
+    failure = mirror.read_json(PLACE, f"cells/{cell}/failure.json")
+    assert "lost its pod once" in failure["reason"]
+    second = mirror.read_json(PLACE, f"cells/{cell}/{cell_copy.claim_name(2)}")
+    assert (second["run"], "ended" in second) == ("1b-2c", True)
