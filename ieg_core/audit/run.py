@@ -111,6 +111,27 @@ def audit_cell(
     return summary
 
 
+def audit_if_possible(folder: Path, data_dir: Path) -> tuple[dict[str, Any] | None, str]:
+    """Audits a cell for a pipeline, which goes on without it where that cannot be done.
+
+    Returns:
+      What summary.json holds and "", or None and why there is no audit.
+    """
+    try:
+        return audit_cell(folder, data_dir), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def finite_measures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Returns a summary's plain numbers, which KFP can show; none of them is NaN."""
+    return {
+        name: value
+        for name, value in summary.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
 def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     """Scores the training examples of a finished cell.
 
