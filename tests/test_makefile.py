@@ -64,6 +64,7 @@ def test_the_variables_of_sweep_have_their_defaults():
         "network": "",
         "steps": "",
         "set": "",
+        "labels": "",
         "data-dir": "./data",
         "out": "runs",
         "max-hours": "4",
