@@ -60,7 +60,8 @@ def cell(root: str, name: str) -> Iterator[Path]:
     """Opens a results root to work on one cell, alone.
 
     Waits for another pod that works on the cell. What the step writes is uploaded each minute and
-    at the end, also if it fails; what a superseded pod writes is not.
+    at the end, also if it fails; what a superseded pod writes is not. A cell that has its result is
+    not claimed: what a step adds to it goes up at the step's end.
 
     Args:
       root: The results root.
@@ -79,17 +80,19 @@ def cell(root: str, name: str) -> Iterator[Path]:
         url = storage.join(root, f"cells/{name}")
         folder = results.cell_folder(local, name)
         claim = cell_copy.take_claim(url)
-        if claim is None:  # it has its result
+        if claim is None:  # it has its result: nothing to be alone for
             _download(url, lambda: _light(storage.list_files(url)), folder)
+            _download_overlay(root, local, folder)
+            before = cell_copy.fresh_copy(url, folder, 0).sent
             yield local
+            files = {file: cell_copy.stamp(folder / file) for file in cell_copy.files_under(folder)}
+            written = [file for file in files if files[file] != before.get(file)]
+            storage.upload(url, folder, written, dict.fromkeys(written))
             return
         attempt, record, generation = claim
         try:
             _download(url, lambda: _needed(storage.list_files(url), attempt), folder)
-            overlay = (results.read_json(folder / "config.json") or {}).get("overlay")
-            if overlay:
-                prefix = f"overlays/{overlay}/"
-                _download(root, lambda: storage.list_files(root, prefix), local)
+            _download_overlay(root, local, folder)
             with cell_copy.kept_up(cell_copy.fresh_copy(url, folder, attempt)):
                 yield local
         finally:
@@ -196,6 +199,12 @@ def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Pa
                 raise
         else:
             return
+
+
+def _download_overlay(root: str, local: Path, folder: Path) -> None:
+    overlay = (results.read_json(folder / "config.json") or {}).get("overlay")
+    if overlay:
+        _download(root, lambda: storage.list_files(root, f"overlays/{overlay}/"), local)
 
 
 def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:

@@ -140,6 +140,14 @@ def test_a_cell_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch
         assert {path.name for path in folder.iterdir()} >= {"config.json", "result.json"}
         assert not (folder / "model.keras").exists()
     assert {method for method, _ in emulator.requests[requests:]} == {"GET"}
+    before = storage.list_files(URL)
+    with mirror.cell(ROOT, CELL) as root:  # but what is added to it goes up
+        assert (root / "overlays" / "digits-1" / "manifest.json").exists()
+        page = results.cell_folder(root, CELL) / "audit" / "audit.html"
+        page.parent.mkdir()
+        page.write_text("<p>")
+    after = storage.list_files(URL)
+    assert after == before | {"audit/audit.html": after["audit/audit.html"]}
 
 
 def test_the_next_attempt_goes_on_from_the_last_ones_upload(emulator):
