@@ -8,19 +8,20 @@ A run never accepts itself, not even one that reproduced a published figure: a s
 otherwise move its own yardstick. `make accept SCHEDULE=<name>` takes the newest run of a schedule.
 """
 
+import json
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ieg_core import reproduction
+from ieg_core import mirror, reproduction, storage
 from ieg_core.errors import UserError
 from ieg_core.published import PUBLISHED
 from ieg_core.report.cells import FINISHED, Row, load_sweep
-from ieg_core.results import ACCEPTED, SCHEDULED, read_json, sweep_folder, write_json_atomic
+from ieg_core.results import ACCEPTED, SCHEDULED, sweep_folder, write_json_atomic
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/report/results\.json")
 TEXT_CHARACTERS = 4000
 
 
@@ -32,7 +33,7 @@ def judge_sweep(
     Args:
       root: The results root of this run, its namespace included.
       sweep: The sweep's name.
-      results: The results root without the namespace, where accepted runs lie.
+      results: The results root without the namespace, a folder or gs://…, where accepted runs lie.
       schedule: The schedule's name; "" for none.
       tolerance: Points of per cent; negative: nothing is judged.
       accepted: Another results.json to hold the cells against; "" for the schedule's accepted run.
@@ -46,8 +47,10 @@ def judge_sweep(
     """
     if tolerance < 0:
         return "", []
-    place = accepted or (f"{results}/{ACCEPTED}/{schedule}.json" if schedule else "")
-    old = reproduction.accepted_rows(_read(place), place) if place else []
+    folder, _, name = accepted.rpartition("/")
+    if schedule and not accepted:
+        folder, name = results, f"{ACCEPTED}/{schedule}.json"
+    old = reproduction.accepted_rows(mirror.read_json(folder, name), name) if name else []
     if accepted and not old:
         raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
     verdicts = reproduction.judge(load_sweep(root, sweep).rows, PUBLISHED, tolerance, old)
@@ -69,11 +72,11 @@ def failures_text(lost: str, wrong: Sequence[str]) -> str:
     return "; ".join([*parts, *wrong])[: 2 * TEXT_CHARACTERS]
 
 
-def accept(results: Path, schedule: str, run: str = "") -> str:
+def accept(results: str, schedule: str, run: str = "") -> str:
     """Makes a scheduled run the one that the schedule's next runs are held against.
 
     Args:
-      results: The results root.
+      results: The results root, a folder or gs://bucket/prefix.
       schedule: The schedule's name.
       run: The run's id; "" for the newest that was reported.
 
@@ -85,44 +88,53 @@ def accept(results: Path, schedule: str, run: str = "") -> str:
     """
     if not NAME.fullmatch(schedule):
         raise UserError(f"SCHEDULE={schedule!r}: expected a schedule's name, such as nightly")
-    folder = results / SCHEDULED / schedule
-    reports = {
-        path.parents[3].name: path
-        for path in sorted(folder.glob("*/sweeps/*/report/results.json"), key=_written)
-    }
-    if not reports:
-        known = sorted(path.name for path in (results / SCHEDULED).glob("*") if path.is_dir())
+    reports = _reports(results)
+    runs = [report for report in reports if report[1] == schedule]
+    if not runs:
+        known = sorted({name for _, name, _, _ in reports})
         raise UserError(
-            f"no run of the schedule {schedule!r} was reported under {folder}; "
+            f"no run of the schedule {schedule!r} was reported in {results}; "
             f"schedules there: {', '.join(known) or 'none'}"
         )
-    if run and run not in reports:
-        raise UserError(f"RUN={run!r} is no reported run of {schedule}: {', '.join(reports)}")
-    chosen = run or list(reports)[-1]
-    path = reports[chosen]
-    rows: list[Row] = reproduction.accepted_rows(_read(str(path)), str(path))
+    chosen = [report for report in runs if run in ("", report[2])]
+    if not chosen:
+        there = ", ".join(name for _, _, name, _ in runs)
+        raise UserError(f"RUN={run!r} is no reported run of {schedule}: {there}")
+    _, _, found, sweep = chosen[-1]
+    namespace = f"{SCHEDULED}/{schedule}/{found}"
+    name = f"{namespace}/sweeps/{sweep}/report/results.json"
+    rows: list[Row] = reproduction.accepted_rows(mirror.read_json(results, name), name)
     lost = [row for row in rows if row["status"] != FINISHED]
     if lost or not rows:
         raise UserError(
-            f"{len(lost)} of {len(rows)} cells of {schedule}/{chosen} did not finish: "
+            f"{len(lost)} of {len(rows)} cells of {schedule}/{found} did not finish: "
             "expected a complete run; name another by RUN=…"
         )
     document = {
         "schema": 1,
         "run": {
-            "namespace": f"{SCHEDULED}/{schedule}/{chosen}",
-            "sweep": path.parents[1].name,
+            "namespace": namespace,
+            "sweep": sweep,
             "accepted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         },
         "cells": rows,
     }
-    write_json_atomic(results / ACCEPTED / f"{schedule}.json", document)
-    return f"{schedule}: accepted {chosen}, {len(rows)} cells, for the runs to come"
+    target = f"{ACCEPTED}/{schedule}.json"
+    if storage.is_url(results):
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        storage.write(storage.join(results, target), text.encode())
+    else:
+        write_json_atomic(Path(results) / target, document)
+    return f"{schedule}: accepted {found}, {len(rows)} cells, for the runs to come"
 
 
-def _written(path: Path) -> tuple[float, str]:
-    return path.stat().st_mtime, str(path)
-
-
-def _read(place: str) -> Any:
-    return read_json(Path(place))
+def _reports(results: str) -> list[tuple[float, str, str, str]]:
+    """Lists (when it was written, schedule, run, sweep) of every scheduled report, oldest first."""
+    if storage.is_url(results):
+        listed = storage.list_files(results, f"{SCHEDULED}/")
+        written = {name: stored.updated for name, stored in listed.items()}
+    else:
+        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/report/results.json")
+        written = {p.relative_to(results).as_posix(): p.stat().st_mtime for p in paths}
+    found = [(moment, REPORT.fullmatch(name)) for name, moment in written.items()]
+    return sorted((moment, match[1], match[2], match[3]) for moment, match in found if match)

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from ieg_core import __version__, results
+from ieg_core import __version__, results, storage
 from ieg_core.data import open_source
 from ieg_core.data.cifar_files import LAYOUTS
 from ieg_core.errors import UserError
@@ -79,7 +79,8 @@ def examine(check: str, place: Place) -> Finding:
 
 def checks_for(results_root: str, require_gpu: bool) -> list[str]:
     """Returns the checks that make sense for a results root and a profile."""
-    return ["image", *(["gpu"] if require_gpu else []), "data", "checkpoint"]
+    store = ["store"] if storage.is_url(results_root) else []
+    return ["image", *(["gpu"] if require_gpu else []), "data", "checkpoint", *store]
 
 
 def write_down(results_root: str, run: str, finding: Finding) -> None:
@@ -87,7 +88,10 @@ def write_down(results_root: str, run: str, finding: Finding) -> None:
     data = json.dumps(asdict(finding)).encode()
     name = f"doctor/{run}/{finding.check}.json"
     with contextlib.suppress(UserError, OSError):
-        results.write_bytes_atomic(Path(results_root) / name, data)
+        if storage.is_url(results_root):
+            storage.write(storage.join(results_root, name), data)
+        else:
+            results.write_bytes_atomic(Path(results_root) / name, data)
 
 
 def check_image(place: Place) -> str:
@@ -148,7 +152,7 @@ def check_data(place: Place) -> str:
 
 def check_checkpoint(place: Place) -> str:
     """Writes, syncs, renames, locks and reads back a file where checkpoints go, then removes it."""
-    remote = place.results.startswith("gs://")
+    remote = storage.is_url(place.results)
     root = Path(os.environ.get("TMPDIR", "/tmp") if remote else place.results)
     folder = root / "doctor" / f".probe-{secrets.token_hex(4)}"
     weights = np.arange(CHECKPOINT_BYTES // 4, dtype=np.float32)
@@ -188,12 +192,35 @@ def _check_lock(folder: Path) -> None:
         )
 
 
+def check_store(place: Place) -> str:
+    """Writes, reads back, refuses to overwrite and deletes an object in the bucket."""
+    name = f"doctor/.probe-{secrets.token_hex(4)}"
+    url = storage.join(place.results, name)
+    data = secrets.token_bytes(2**20)
+    began = time.monotonic()
+    try:
+        storage.write(url, data, 0)
+        there = storage.read(url)
+        if there is None or there[0] != data:
+            raise UserError(f"{place.results} gives back other bytes than were written")
+        with contextlib.suppress(storage.StaleWriterError):
+            storage.write(url, b"a second writer", 0)
+            raise UserError(f"{place.results} lets a second writer overwrite: it keeps no rules")
+    finally:
+        storage.delete(place.results, [name])
+    seconds = time.monotonic() - began
+    return (
+        f"1 MiB written to {place.results}, read back, kept from a second writer, {seconds:.1f} s"
+    )
+
+
 CHECKS: Mapping[str, Callable[[Place], str]] = MappingProxyType(
     {
         "image": check_image,
         "gpu": check_gpu,
         "data": check_data,
         "checkpoint": check_checkpoint,
+        "store": check_store,
     }
 )
 

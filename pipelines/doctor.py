@@ -23,9 +23,9 @@ from google.protobuf import json_format
 from kfp import dsl
 
 from components.doctor import examine
+from ieg_core import mirror, storage
 from ieg_core.doctor import Finding, checks_for
 from ieg_core.errors import UserError
-from ieg_core.results import read_json
 from pipelines import checks as traps
 from pipelines import local, profiles
 from pipelines import site as sites
@@ -147,14 +147,19 @@ def here(options: Options, say: Say) -> int:
     arguments["run"] = run
     findings = []
     with tempfile.TemporaryDirectory(prefix="ieg-doctor-", ignore_cleanup_errors=True) as scratch:
-        for check in ["image", "gpu", "data", "checkpoint"]:
+        for check in checks_for(options.out, require_gpu=True):
             output = _run_quietly(check, arguments, Path(scratch) / check)
-            found = _read(Path(options.out), run, check) or _heard(output, check)
+            found = _read(options.out, run, check) or _heard(output, check)
             findings.append(found)
             say(f"  {findings[-1].line}")
-    shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        (Path(options.out) / "doctor").rmdir()
+    if storage.is_url(options.out):
+        names = [f"doctor/{run}/{finding.check}.json" for finding in findings]
+        with contextlib.suppress(UserError):
+            storage.delete(options.out, names)
+    else:
+        shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            (Path(options.out) / "doctor").rmdir()
     return _conclude(findings, say)
 
 
@@ -277,8 +282,8 @@ def _task_name(position: int) -> str:
 
 
 def _finding(site: Site, run: str, check: str, state: str) -> Finding:
-    root = site.results_mount
-    record = _read(Path(root), run, check) if root else None
+    root = site.results if storage.is_url(site.results) else site.results_mount
+    record = _read(root, run, check) if root else None
     if record:
         return record
     unread = "the results root cannot be read from here" if not root else "it left no line"
@@ -287,9 +292,9 @@ def _finding(site: Site, run: str, check: str, state: str) -> Finding:
     return Finding(check, False, f"{(state or 'did not start').lower()} ({unread}): see its log")
 
 
-def _read(root: Path, run: str, check: str) -> Finding | None:
+def _read(root: str, run: str, check: str) -> Finding | None:
     try:
-        record = read_json(root / "doctor" / run / f"{check}.json")
+        record = mirror.read_json(root, f"doctor/{run}/{check}.json")
         return Finding(**record) if record else None
     except (OSError, UserError, TypeError):
         return None

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.command == "accept":
         from ieg_core import acceptance
 
-        print(acceptance.accept(Path(results_root(arguments)), arguments.schedule, arguments.run))
+        print(acceptance.accept(results_root(arguments), arguments.schedule, arguments.run))
         return 0
     if arguments.command == "clean-runs":
         from pipelines import housekeeping, roots

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ieg_core import results
+from ieg_core import mirror, results, storage
 from ieg_core.errors import UserError
 from pipelines.housekeeping import File, Root
 
@@ -73,10 +73,49 @@ class FolderRoot:
                     folder.rmdir()
 
 
+class BucketRoot:
+    """A results root in a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self.place = url
+        self.generations: dict[str, int] = {}
+
+    def files(self) -> list[File]:
+        """Lists every object."""
+        listed = storage.list_files(self.place)
+        self.generations = {name: stored.generation for name, stored in listed.items()}
+        return [File(name, stored.size, stored.updated) for name, stored in listed.items()]
+
+    def read(self, name: str) -> Any:
+        """Reads a JSON file; None if there is none or it is none."""
+        with contextlib.suppress(UserError):
+            return storage.read_json(storage.join(self.place, name))
+        return None
+
+    def latest(self, namespace: str) -> str:
+        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
+        return mirror.latest(storage.join(self.place, namespace) if namespace else self.place)
+
+    def remove(self, files: Sequence[File], cell: str) -> bool:
+        """Removes objects as they were listed; what was written since stays.
+
+        Returns:
+          False if somebody wrote into the cell that they belong to since.
+        """
+        if cell:
+            now = storage.list_files(self.place, f"{cell}/")
+            if any(self.generations.get(name) != stored.generation for name, stored in now.items()):
+                return False
+        storage.delete(self.place, {file.name: self.generations[file.name] for file in files})
+        return True
+
+
 def open_root(place: str) -> Root:
     """Opens a results root: a folder or gs://bucket/prefix.
 
     Raises:
       UserError: There is none.
     """
+    if storage.is_url(place):
+        return BucketRoot(place)
     return FolderRoot(Path(place))

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from ieg_core import acceptance
+from ieg_core import acceptance, storage
 from ieg_core.errors import UserError
+from tests import gcs
 from tests.ieg_core.test_reproduction import row
 
 NOTHING = {"results": "", "schedule": "", "accepted": ""}
@@ -32,7 +33,7 @@ def accepted(results):
 
 def test_the_newest_reported_run_is_accepted_with_its_rows(results):
     assert (
-        acceptance.accept(results, "nightly")
+        acceptance.accept(str(results), "nightly")
         == "nightly: accepted r9, 1 cells, for the runs to come"
     )
     found = accepted(results)
@@ -42,7 +43,7 @@ def test_the_newest_reported_run_is_accepted_with_its_rows(results):
 
 
 def test_a_run_can_be_named(results):
-    acceptance.accept(results, "nightly", "r2")
+    acceptance.accept(str(results), "nightly", "r2")
     assert accepted(results)["cells"] == [row(0.9)]
 
 
@@ -57,14 +58,14 @@ def test_a_run_can_be_named(results):
 )
 def test_what_is_not_there_is_refused(results, schedule, run, message):
     with pytest.raises(UserError, match=message):
-        acceptance.accept(results, schedule, run)
+        acceptance.accept(str(results), schedule, run)
     assert not (results / "accepted").exists()
 
 
 def test_a_run_with_a_failed_cell_is_not_accepted(results):
     reported(results, "r10", [row(0.9), row(None, 1, status="failed")], 3000)
     with pytest.raises(UserError, match="1 of 2 cells of nightly/r10 did not finish"):
-        acceptance.accept(results, "nightly")
+        acceptance.accept(str(results), "nightly")
 
 
 def test_without_a_tolerance_nothing_is_judged(tmp_path):
@@ -82,3 +83,18 @@ def test_what_fails_a_run_is_one_line():
     assert acceptance.failures_text("", []) == ""
     assert acceptance.failures_text("a: why", ["b", "c"]) == "cells did not finish: a: why; b; c"
     assert len(acceptance.failures_text("x" * 4000, ["y" * 9000])) == 8000
+
+
+def test_a_run_in_a_bucket_is_accepted_and_held_against(monkeypatch):
+    root = f"gs://{gcs.BUCKET}/team"
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        for run, accuracy in (("r2", 0.9), ("r1", 0.92)):
+            name = f"scheduled/nightly/{run}/sweeps/s/report/results.json"
+            text = json.dumps({"schema": 1, "cells": [row(accuracy)]})
+            storage.write(storage.join(root, name), text.encode())
+        assert "accepted r2" in acceptance.accept(root, "nightly", "r2")
+        found = storage.read_json(f"{root}/accepted/nightly.json")
+        assert (found["cells"], found["run"]["sweep"]) == ([row(0.9)], "s")
+        with pytest.raises(UserError, match="schedules there: nightly"):
+            acceptance.accept(root, "weekly")

@@ -7,9 +7,10 @@ import subprocess
 
 import pytest
 
-from ieg_core import doctor, results
+from ieg_core import doctor, results, storage
 from ieg_core.data import open_source
 from ieg_core.doctor import Place, checks_for, examine
+from tests import gcs
 
 
 @pytest.fixture
@@ -148,3 +149,47 @@ def test_a_finding_is_left_in_the_results_root_where_that_is_possible(place, tmp
 def test_which_checks_there_are():
     assert checks_for("/results", False) == ["image", "data", "checkpoint"]
     assert checks_for("/results", True) == ["image", "gpu", "data", "checkpoint"]
+    assert checks_for("gs://bucket/x", False) == ["image", "data", "checkpoint", "store"]
+
+
+@pytest.fixture
+def bucket(place, scratch, monkeypatch):
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        yield dataclasses.replace(place, results=f"gs://{gcs.BUCKET}/team")
+
+
+def test_an_object_goes_round_and_nothing_stays(bucket):
+    found = examine("store", bucket)
+    assert found.ok, found.text
+    assert "kept from a second writer" in found.text
+    assert storage.list_files(bucket.results) == {}
+
+
+def test_a_store_without_preconditions_is_told(bucket, monkeypatch):
+    plain = storage.write
+    monkeypatch.setattr(storage, "write", lambda url, data, generation=None: plain(url, data))
+    found = examine("store", bucket)
+    assert not found.ok
+    assert "lets a second writer overwrite" in found.text
+    assert storage.list_files(bucket.results) == {}
+
+
+def test_a_bucket_that_is_not_there_is_told(bucket):
+    found = examine("store", dataclasses.replace(bucket, results="gs://absent-bucket/team"))
+    assert not found.ok
+    assert "there is no bucket gs://absent-bucket" in found.text
+
+
+def test_with_a_bucket_checkpoints_are_tried_in_the_scratch_folder(bucket, scratch):
+    found = examine("checkpoint", bucket)
+    assert found.ok, found.text
+    assert f"scratch {scratch}" in found.text
+    assert [path for path in scratch.rglob("*") if path.is_file()] == []
+
+
+def test_a_finding_is_left_in_the_bucket(bucket):
+    found = examine("store", bucket)
+    doctor.write_down(bucket.results, "r1", found)
+    record = storage.read_json(f"{bucket.results}/doctor/r1/store.json")
+    assert record == dataclasses.asdict(found)

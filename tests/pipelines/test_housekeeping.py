@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from ieg_core import storage
 from ieg_core.errors import UserError
 from ieg_core.results import cell_lock
 from pipelines.housekeeping import clean, parse_age, plan, size_text
 from pipelines.roots import FolderRoot, open_root
+from tests import gcs
 
 DAY = 86400.0
 OLD = 40 * DAY
@@ -218,3 +220,48 @@ def test_sizes():
     assert [size_text(n) for n in (0, 1023, 1024, 1536 * 1024)] == [
         "0 B", "1023 B", "1.0 KiB", "1.5 MiB",
     ]  # fmt: skip
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A bucket's root with an old sweep, the latest one, and a scheduled schedule's two runs."""
+    root = f"gs://{gcs.BUCKET}/team"
+    local = tmp_path / "local"
+    for name in ("a", "b"):
+        cell(local, name)
+    cell(local, "c", finished=False)
+    sweep(local, "old", ["a"])
+    sweep(local, "new", ["b"])
+    write(local, "latest.json", {"sweep": "new"})
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        storage.upload(root, local, names(local), dict.fromkeys(names(local)))
+        yield root
+
+
+def clean_bucket(root, now, **options):
+    lines = []
+    clean(open_root(root), 30 * DAY, say=lines.append, now=now, **{"only_plan": False} | options)
+    return "\n".join(lines)
+
+
+def test_a_bucket_is_cleaned_by_the_same_rules(bucket, now):
+    before = set(storage.list_files(bucket))
+    assert "nothing that old" in clean_bucket(bucket, now)
+    clean_bucket(bucket, now + OLD, only_plan=True)
+    assert set(storage.list_files(bucket)) == before
+    clean_bucket(bucket, now + OLD)
+    left = set(storage.list_files(bucket))
+    assert before - left == {
+        *(f"cells/a/{name}" for name in LARGE),
+        *(name for name in before if name.startswith(("cells/c/", "sweeps/old/"))),
+    }
+
+
+def test_a_cell_of_a_bucket_that_was_written_to_meanwhile_stays(bucket, now):
+    root = open_root(bucket)
+    found = [removal for removal in plan(root, 30 * DAY, now + OLD) if removal.cell == "cells/c"]
+    storage.write(f"{bucket}/cells/c/claims/000002.json", b"{}")
+    (removal,) = found
+    assert root.remove(removal.files, removal.cell) is False
+    assert "cells/c/model.keras" in storage.list_files(bucket)

@@ -11,7 +11,7 @@ from pipelines.recurring import Existing, Wanted, plan
 from pipelines.schedules import Schedule
 from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
-from tests.pipelines.test_schedules import PLAIN
+from tests.pipelines.test_schedule_file import PLAIN
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 WRITES = ("POST", "DELETE", "PUT", "PATCH")

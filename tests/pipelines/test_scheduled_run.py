@@ -61,7 +61,7 @@ def test_a_run_is_held_against_the_one_that_a_person_accepted(tmp_path):
     assert found["reason"] == "no published figure; no run was accepted yet"
 
     # What that run left can be accepted; it then reproduces itself: mean 82.
-    assert "accepted r2, 2 cells" in acceptance.accept(results, "nightly")
+    assert "accepted r2, 2 cells" in acceptance.accept(str(results), "nightly")
     run(tmp_path, "second")
     (found,) = json.loads(verdict.read_text())["verdicts"]
     assert (found["outcome"], found["figure"]) == ("reproduced", pytest.approx(82.0))

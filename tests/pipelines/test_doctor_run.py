@@ -178,6 +178,6 @@ def test_a_finding_in_another_shape_is_not_taken(tmp_path):
     folder = tmp_path / "doctor" / "r"
     folder.mkdir(parents=True)
     (folder / "gpu.json").write_text('{"other": 1}')
-    assert doctor._read(tmp_path, "r", "gpu") is None
+    assert doctor._read(str(tmp_path), "r", "gpu") is None
     (folder / "gpu.json").write_text('{"check": "gpu", "ok": true, "text": "x"}')
-    assert doctor._read(tmp_path, "r", "gpu") == Finding("gpu", True, "x")
+    assert doctor._read(str(tmp_path), "r", "gpu") == Finding("gpu", True, "x")

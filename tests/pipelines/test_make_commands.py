@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.__main__ import main
 from tests.ieg_core.test_reproduction import row
-from tests.pipelines.test_schedules import PLAIN
+from tests.pipelines.test_schedule_file import PLAIN
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 
