@@ -72,6 +72,7 @@ class Cell:
       confusion: Counts, int64 [C, C], rows = true class, EMA parameters after the last step.
       class_names: C names; empty if unknown.
       failure: "phase", "step", "log" of a failed cell.
+      audit: Its audit's summary, if it was audited.
     """
 
     row: Row
@@ -80,6 +81,7 @@ class Cell:
     confusion: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     failure: Mapping[str, Any] = field(default_factory=dict)
+    audit: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,9 @@ def load_cell(results_root: Path, name: str) -> Cell:
     if matrix is not None and len(class_names) != len(matrix):
         class_names = tuple(str(label) for label in range(len(matrix)))
     inner = settings.get("config")
-    return Cell(row, inner if isinstance(inner, dict) else {}, curves, matrix, class_names, failure)
+    plain = inner if isinstance(inner, dict) else {}
+    audit, _ = _read(folder / "audit" / "summary.json")
+    return Cell(row, plain, curves, matrix, class_names, failure, audit)
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from ieg_core import settings
+from ieg_core.report.audits import audit_lines
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
 from ieg_core.report.charts import Chart, Style, styles
 from ieg_core.report.join import Changes
@@ -128,6 +129,7 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         changed=changes_table(changed) if changed else [],
         changed_settings=changed.settings if changed else (),
         missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
+        audits=audit_lines(sweep.cells),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
         cell_header=list(CELL_COLUMNS.values()),

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+
+from ieg_core.report.audits import audit_lines
+from ieg_core.report.cells import Cell, load_cell
+
+
+def cell(method, **audit):
+    return Cell({"dataset": "digits_uniform_0.4", "method": method}, audit=audit)
+
+
+def test_means_over_seeds_and_only_of_cells_with_an_audit():
+    known = {"examples": 100, "average_precision": 0.9, "auroc": 0.8, "precision": 1.0}
+    cells = [
+        cell("supervised", flagged=50, recall=None, **known),
+        cell("supervised", flagged=30, recall=0.5, **known),
+        cell("probe_only"),
+        cell("ieg", flagged=10, examples=40),
+    ]
+    first, second = audit_lines(cells)
+    assert (first.method, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
+    assert first.measures == ("0.900", "0.800", "100.0 %", "50.0 %")
+    assert (second.method, second.flagged) == ("ieg", "25.0 %")
+    assert second.measures == ("-", "-", "-", "-")
+
+
+def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
+    folder = tmp_path / "cells" / "one" / "audit"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"flagged": 3, "examples": 4}))
+    assert load_cell(tmp_path, "one").audit == {"flagged": 3, "examples": 4}
+    (folder / "summary.json").write_text("{")
+    assert load_cell(tmp_path, "one").audit == {}
