@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
+from ieg_core.report import write_report
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.cells import Cell, load_cell
 
@@ -31,3 +32,17 @@ def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
     assert load_cell(tmp_path, "one").audit == {"flagged": 3, "examples": 4}
     (folder / "summary.json").write_text("{")
     assert load_cell(tmp_path, "one").audit == {}
+
+
+def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
+    root = results_root()
+    assert "Label audit" not in (write_report(root, "s1") / "report.html").read_text()
+    audited = next(path for path in (root / "cells").iterdir() if "-l2r-" in path.name)
+    (audited / "audit").mkdir()
+    found = {"flagged": 3, "examples": 8, "average_precision": 0.875}
+    (audited / "audit" / "summary.json").write_text(json.dumps(found))
+    page = (write_report(root, "s1") / "report.html").read_text()
+    section = page.partition("<h2>Label audit</h2>")[2].partition("</section>")[0]
+    assert section.count('<th scope="row">') == 1
+    for text in ("l2r", "37.5\N{NO-BREAK SPACE}%", "0.875"):
+        assert text in section
