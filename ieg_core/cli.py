@@ -69,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", parents=[folders], help="write prepared data sets")
     prepare.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
     prepare.add_argument("--seed", type=int, default=0)
+    prepare.add_argument("--image-size", type=int, default=0, help="of your own images")
     prepare.add_argument("--probe-per-class", type=int, default=recipes.DEFAULT_PROBE_PER_CLASS)
     prepare.set_defaults(run=run_prepare)
 
@@ -144,7 +145,8 @@ def run_prepare(arguments: argparse.Namespace) -> int:
         overlays.mkdir(parents=True, exist_ok=True)
     data_dir = Path(arguments.data_dir)
     for wanted in specs:
-        source = open_source(wanted.base, data_dir)
+        asked = recipes.build_config(wanted, "supervised", image_size=arguments.image_size)
+        source = open_source(wanted.base, data_dir, asked.images)
         overlay = prepare_overlay(
             wanted,
             seed=arguments.seed,

@@ -38,6 +38,7 @@ OUTCOME_FREE = (
     "heartbeat.py",
     "mirror.py",
     "model_file.py",
+    "notebook.py",
     "ownership.py",
     "parent.py",
     "predict.py",
@@ -192,7 +193,8 @@ def code_version() -> str:
 def library_versions() -> Mapping[str, str]:
     """Returns the versions of the libraries that take part in the computation."""
     versions = {}
-    for name in ("numpy", "keras", "tensorflow", "jax", "safetensors", "scikit-learn"):
+    names = ("numpy", "keras", "tensorflow", "jax", "safetensors", "scikit-learn", "pillow")
+    for name in names:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions

@@ -22,6 +22,7 @@ from safetensors.numpy import load
 from ieg_core.audit import gallery
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.scores import FORMULA, Scores, estimated_transition, score_examples
+from ieg_core.config import from_dict
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.corruption import realised_matrix
 from ieg_core.data.labels import to_parquet, write_labels
@@ -160,7 +161,7 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
         raise UserError(
             f"{folder / EXAMPLES} is damaged ({error}): train the cell again"
         ) from error
-    source = open_source(record["base"], data_dir)
+    source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
     overlay = load_overlay(overlays_folder(folder.parent.parent) / record["overlay"], source)
     num_examples = len(overlay.noisy_labels)
     if any(len(values) != num_examples for values in examples.values()):

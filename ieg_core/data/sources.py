@@ -16,6 +16,7 @@ from ieg_core.data.cifar_files import (
 )
 from ieg_core.data.digits import open_digits
 from ieg_core.data.folder import open_folder
+from ieg_core.data.folder_arrays import ARRAYS, open_arrays
 from ieg_core.data.source import Source, in_memory_source
 from ieg_core.errors import UserError, unknown_name
 
@@ -40,6 +41,8 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
         case "cifar10" | "cifar100":
             return open_cifar(LAYOUTS[base], data_dir)
         case "folder":
+            if (data_dir / ARRAYS).is_file():
+                return open_arrays(base, data_dir, images or ImagesConfig())
             return open_folder(base, data_dir, images or ImagesConfig())
     raise unknown_name("data set", base, BASES)
 

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training from Python: NumPy arrays and a Keras model in, a trained one and its audit out.
+
+`fit` does what `make sweep` does with one cell: the arrays become a data directory, the cell is
+planned and trained in a process of its own, and everything that it leaves lies in its run folder,
+for `ieg audit`, `ieg predict`, `ieg report`. The same call again finds the finished run.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ieg_core import parent, results, slots, sweep, worker
+from ieg_core.audit.run import Audit, audit_cell, is_available, read_audit
+from ieg_core.data.folder_arrays import Part, write_arrays
+from ieg_core.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+Data = tuple[ArrayLike, ArrayLike]
+_BATCH_SIZE = 100
+_LOOK_BACK = 1000
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+      model: The trained network, averaged parameters: images in 0 … 255 -> logits [n, C].
+      class_names: C names, by class number.
+      accuracy: On the test set, in [0, 1]; without a test set, how often the network agrees with
+        the given labels of images that it was trained on.
+      result: The run's row, as result.json holds it.
+      run_dir: The run's folder; `ieg audit`, `ieg predict` and `ieg report` take it.
+      data_dir: The folder that the arrays were written to (DATA_DIR).
+      audit: The labels to train on by how wrong they look; None for a method that never sees them.
+    """
+
+    model: "keras.Model"
+    class_names: tuple[str, ...]
+    accuracy: float
+    result: Mapping[str, Any]
+    run_dir: Path
+    data_dir: Path
+    audit: Audit | None
+
+
+def fit(
+    images: ArrayLike,
+    labels: ArrayLike,
+    network: "str | keras.Model" = "",
+    *,
+    method: str = "ieg",
+    test: Data | None = None,
+    probe: Data | None = None,
+    class_names: Sequence[str] | None = None,
+    steps: int = 0,
+    seed: int = 0,
+    settings: Sequence[str] = (),
+    out: str | Path = "runs",
+) -> Fitted:
+    """Trains a network on images whose labels may be wrong.
+
+    Args:
+      images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1].
+      labels: [n], class numbers from 0 or names.
+      network: A Keras model with logits out, taken with its values and left as it is; a network's
+        name (`resnet11`, `package.module:function`, `mine.keras`); "" chooses by the images' size.
+        A model gets images in [−1, 1].
+      method: Name of the method; see `ieg recipes`.
+      test: Images and true labels to evaluate on; without it, up to 1,000 of the images to train
+        on with their given labels, which shows agreement and no accuracy.
+      probe: A few images with labels that are right, at least one of every class. Methods that need
+        it draw 10 a class from the images and trust their labels, if it is not given.
+      class_names: Names by class number; by default the numbers, or the labels' own names.
+      steps: Training steps; 0 for the recipe's 1,500.
+      seed: Seed of everything that is drawn.
+      settings: Overrides such as "optimizer.learning_rate=0.05".
+      out: The results root.
+
+    Returns:
+      The trained network, its accuracy and its audit.
+
+    Raises:
+      UserError: Anything wrong with arguments or arrays.
+      RuntimeError: The training failed; the message says why.
+    """
+    parts, names = _parts(images, labels, test, probe, class_names)
+    root = Path(out)
+    data_dir = write_arrays(root / "data", parts, names)
+    shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
+    planned = sweep.plan(
+        sweep.SweepRequest(
+            dataset="folder",
+            methods=(method,),
+            seeds=(seed,),
+            network=network if isinstance(network, str) else str(_saved(network, root / "data")),
+            steps=steps,
+            settings=(
+                f"images.size={max(shape[:2])}",
+                f"images.channels={shape[2]}",
+                f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
+                *settings,
+            ),
+            data_dir=str(data_dir),
+            results=str(root),
+        )
+    )
+    cell = planned.cells[0]
+    folder = results.cell_folder(root, cell)
+    if _run(cell, root, data_dir):
+        failure = results.read_json(folder / "failure.json") or {}
+        reason = failure.get("reason", f"see {folder / 'log.txt'}")
+        raise RuntimeError(f"the training failed: {reason}")
+    row = results.read_json(folder / "result.json")
+    found = None
+    if is_available(folder):
+        audit_cell(folder, data_dir)
+        found = read_audit(folder, data_dir, 0.5)
+    import keras
+
+    return Fitted(
+        model=keras.saving.load_model(folder / "model.keras", compile=False),
+        class_names=names,
+        accuracy=row["accuracy_ema_last"],
+        result=row,
+        run_dir=folder,
+        data_dir=data_dir,
+        audit=found,
+    )
+
+
+def _run(cell: str, root: Path, data_dir: Path) -> int:
+    """Runs a cell in processes that end with this one, and with an interruption of it."""
+    command = [sys.executable, "-m", "ieg_core.notebook", cell, str(root), str(data_dir)]
+    environment = {**os.environ, **parent.children_environment()}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _parts(
+    images: ArrayLike,
+    labels: ArrayLike,
+    test: Data | None,
+    probe: Data | None,
+    class_names: Sequence[str] | None,
+) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Brings all arrays into one form; the classes are those of the labels to train on."""
+    given = np.asarray(labels)
+    numbered = given.dtype.kind in "iu"
+    if class_names is not None:
+        names = tuple(map(str, class_names))
+    elif numbered:
+        names = tuple(map(str, range(int(given.max(initial=0)) + 1)))
+    else:
+        names = tuple(sorted({str(label) for label in given.ravel()}))
+    parts = {"train": (_pixels(images), _numbers(given, names))}
+    pixels, numbers = parts["train"]
+    if len(pixels) == 0 or numbers.shape != (len(pixels),):
+        raise UserError(
+            f"received {len(pixels)} images and labels of the shape {numbers.shape}: expected at "
+            "least one image and one label for each"
+        )
+    if test is None:
+        some = np.linspace(0, len(pixels) - 1, min(_LOOK_BACK, len(pixels))).astype(int)
+        parts["test"] = (pixels[some], numbers[some])
+    else:
+        parts["test"] = (_pixels(test[0]), _numbers(np.asarray(test[1]), names))
+    if probe is not None:
+        parts["probe"] = (_pixels(probe[0]), _numbers(np.asarray(probe[1]), names))
+    return parts, names
+
+
+def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
+    array = np.asarray(images)
+    if array.ndim == 3:
+        array = array[..., None]
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise UserError(
+                f"float images run from {array.min():g} to {array.max():g}: expected [0, 1], or "
+                "uint8 from 0 to 255"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    return array  # what is wrong else, `check_parts` says
+
+
+def _numbers(labels: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int32)
+    places = {name: number for number, name in enumerate(names)}
+    unknown = sorted({str(label) for label in labels.ravel()} - places.keys())
+    if unknown:
+        raise UserError(f"the label {unknown[0]!r} is no class: expected {', '.join(names)}")
+    return np.array([places[str(label)] for label in labels.ravel()], np.int32)
+
+
+def _saved(model: "keras.Model", folder: Path) -> Path:
+    """Saves a model under a name made of its architecture and values, which a run goes by."""
+    digest = hashlib.sha256(json.dumps(model.get_config(), default=repr, sort_keys=True).encode())
+    for value in model.get_weights():
+        digest.update(np.ascontiguousarray(value).data)
+    path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            model.save(Path(temporary) / path.name)
+            (Path(temporary) / path.name).replace(path)
+    return path
+
+
+def main(cell: str, root: str, data_dir: str) -> int:
+    """Runs in the process that `fit` starts."""
+    share = slots.Slot(slots.usable_cores(), slots.find_gpus("auto"))
+    for step in ("train", "evaluate"):
+        code = worker.run_step(step, cell, Path(root), Path(data_dir), slot=share, echo=False)
+        if code:
+            return abs(code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

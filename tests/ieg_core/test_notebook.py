@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import ieg_core
+from ieg_core.config import ImagesConfig
+from ieg_core.data import open_source
+from ieg_core.data.folder_arrays import ARRAYS, write_arrays
+from ieg_core.errors import UserError
+from ieg_core.notebook import _saved, fit
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
+LABELS = np.tile(np.array([0, 1, 2], np.int32), 4)
+NAMES = ("a", "b", "c")
+
+
+def test_it_is_a_name_of_the_package():
+    assert ieg_core.fit is fit
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = ieg_core.fitt
+
+
+def test_arrays_become_a_data_directory_and_come_back(tmp_path):
+    parts = {"train": (IMAGES, LABELS), "test": (IMAGES[:2], LABELS[:2])}
+    folder = write_arrays(tmp_path, parts, NAMES)
+    assert write_arrays(tmp_path, parts, NAMES) == folder
+    source = open_source("folder", folder, ImagesConfig(size=8))
+    assert source.class_names == NAMES
+    assert source.image_shape == (6, 8, 3)
+    np.testing.assert_array_equal(source.train_images([3, 1]), IMAGES[[3, 1]])
+    np.testing.assert_array_equal(source.train_labels, LABELS)
+    assert source.probe_ids is None
+    with_probe = write_arrays(tmp_path, {**parts, "probe": (IMAGES[:3], LABELS[:3])}, NAMES)
+    assert with_probe != folder
+    assert open_source("folder", with_probe, ImagesConfig(size=8)).probe_ids.tolist() == [
+        12,
+        13,
+        14,
+    ]
+    with pytest.raises(UserError, match=r"6×8 pixels, received images.size=32: say images.size=8"):
+        open_source("folder", folder)
+    (folder / ARRAYS).write_bytes((folder / ARRAYS).read_bytes()[:100])
+    with pytest.raises(UserError, match=r"arrays.safetensors is damaged"):
+        open_source("folder", folder, ImagesConfig(size=8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"images": IMAGES.astype(np.int64)}, "int64 .*expected uint8", id="dtype"),
+        pytest.param({"images": IMAGES / 1.0}, r"run from 0 to 255: expected \[0, 1\]", id="range"),
+        pytest.param({"images": IMAGES[..., :2]}, "with 1 or 3 channels", id="channels"),
+        pytest.param({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image", id="none"),
+        pytest.param({"labels": LABELS[:5]}, r"12 images and labels of the shape \(5,\)", id="few"),
+        pytest.param({"labels": LABELS * 2}, "no image of class '1'", id="gap"),
+        pytest.param({"labels": LABELS * 0}, "at least two classes", id="one class"),
+        pytest.param({"class_names": ["x", "y"]}, "labels run from 0 to 2: expected from 0 to 1",
+                     id="too few names"),
+        pytest.param({"test": (IMAGES[:2, :5], [0, 1])}, "all of one size", id="other size"),
+        pytest.param({"probe": (IMAGES[:2], [0, 1])}, "part probe has no image of class '2'",
+                     id="probe"),
+        pytest.param({"labels": [*"abc"] * 4, "test": (IMAGES[:1], ["d"])},
+                     "the label 'd' is no class: expected a, b, c", id="unknown name"),
+        pytest.param({"method": "iegg"}, "unknown method 'iegg': did you mean 'ieg'", id="method"),
+        pytest.param({"network": "resnet2"}, "unknown network", id="network"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_before_anything_is_trained(tmp_path, changes, message):
+    arguments = {"images": IMAGES, "labels": LABELS, "method": "supervised", "out": tmp_path}
+    with pytest.raises(UserError, match=message) as caught:
+        fit(**{**arguments, **changes})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cells").exists()
+
+
+# TensorFlow's variables know nothing of NumPy 2's copy keyword.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_model_is_saved_under_what_it_is(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((6, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    first = _saved(model, tmp_path)
+    content = first.read_bytes()
+    assert _saved(model, tmp_path) == first
+    assert first.read_bytes() == content  # the run's name goes by the file
+    model.layers[-1].bias.assign([1.0, 0.0, 0.0])
+    assert _saved(model, tmp_path) != first
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documents(tmp_path):
+    page = (ROOT / "docs" / "notebook.md").read_text()
+    (tmp_path / "example.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    accuracy, suspects, folder = done.stdout.splitlines()[-3:]
+    assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
+    assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
+    assert (tmp_path / folder / "audit" / "audit.html").exists()
