@@ -35,8 +35,8 @@ VARIANTS = {
 }
 # What needs more of the other replicas than the gradient's sum.
 SHARED = ("l2r", "fsr_shift", "fsr_class_weights", "ieg")
-# What lays blocks end to end, and what has a probe of another size.
-OWN_SHARES = ("fsr_shift", "ieg")
+# Which has five passes, one of them over blocks laid end to end.
+OWN_SHARES = ("ieg",)
 
 
 def build_config(name: str, synchronized: bool) -> Config:
@@ -82,8 +82,8 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
     backend.start(runtime)
     written = {}
     model = models.build("preact8", 10, (8, 8, 1), synchronized=synchronized)
-    shared = SHARED if synchronized else OWN_SHARES
-    for name in VARIANTS if num_replicas == 1 else shared:
+    several = VARIANTS if num_replicas == 1 else SHARED
+    for name in several if synchronized else OWN_SHARES:
         config = build_config(name, synchronized)
         method = UPDATES[config.method]
         overlay = synthetic_overlay(config, 10, (8, 8, 1))
@@ -101,7 +101,7 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
         state = backend.place(perturbed(initial_state(model, method, config, overlay)))
         data = backend.place(device_data(images, overlay))
         # Some steps bring a ReLU within rounding of its kink, where the derivative depends on the
-        # order of a sum: step 0, and with statistics of shares step 1.
+        # order of a sum: step 0, and for IEG with statistics of shares step 1.
         at = 1 if synchronized else 2
         drawn = stacked_draws(config, overlay, at, at + 1, 1)
         state, metrics, examples = call(state, data, drawn, scalars, 1)

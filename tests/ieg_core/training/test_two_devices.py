@@ -27,13 +27,14 @@ def test_two_devices_make_the_step_of_one(reference, backend):
         assert_close(found[name], reference[name], 1e-4)
 
 
-def test_with_statistics_of_their_own_shares_both_backends_agree(reference):
+@pytest.mark.slow
+def test_with_statistics_of_their_own_shares_both_backends_agree():
     ours = run_on("tensorflow", SCRIPT, "2", "shares")
     theirs = run_on("jax", SCRIPT, "2", "shares")
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert_close(theirs[name], ours[name], 1e-4)
-    moved = [name for name in ours if "/state/stats/" in name]
-    assert len(moved) > 50
-    apart = [np.abs(ours[name] - reference[name]).max() for name in moved]
+    whole = run_on("tensorflow", SCRIPT, "1", "shares")
+    apart = [np.abs(ours[name] - whole[name]).max() for name in ours if "/state/stats/" in name]
+    assert len(apart) > 10
     assert max(apart) > 1e-4
