@@ -13,6 +13,7 @@ from ieg_core import settings
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
 from ieg_core.report.charts import Chart, Style, styles
+from ieg_core.report.expected import NOTE, expected_table
 from ieg_core.report.join import Changes
 from ieg_core.report.matrix import Confusion, build_confusion
 from ieg_core.report.plots import DIAGNOSTIC_NOTES, diagnostic_charts, learning_charts, noise_chart
@@ -128,6 +129,8 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         families=[_family_view(name, own, cells, looks) for name, own in by_family(groups).items()],
         changed=changes_table(changed) if changed else [],
         changed_settings=changed.settings if changed else (),
+        published=expected_table(rows),
+        published_note=NOTE,
         missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
         audits=audit_lines(sweep.cells),
         diagnostic_notes=DIAGNOSTIC_NOTES,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from ieg_core.report.cells import FINISHED, Row, Sweep
+from ieg_core.report.expected import NOTE, expected_table
 from ieg_core.report.join import Changes
 from ieg_core.report.summary import (
     Group,
@@ -63,6 +64,8 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
         "every other figure is from the last step."
     )
+    if published := expected_table(rows):
+        parts += ["## Published figures", NOTE, _markdown_table(published)]
     if changed:
         parts += ["## What changed from A to B", _markdown_table(changes_table(changed))]
         settings = [list(line) for line in changed.settings]

@@ -6,6 +6,7 @@ import pytest
 
 from ieg_core.report import headline, results_table
 from ieg_core.report.cells import ROW_KEYS
+from ieg_core.report.expected import expected_table
 from ieg_core.report.summary import group_rows, statistic
 
 
@@ -200,3 +201,20 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
 def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:
     found = headline(rows)
     assert (found.sentence, found.missing) == (sentence, missing)
+
+
+def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
+    cifar = "cifar10_uniform_0.2"
+    rows = [
+        row("ieg", 0.2, 0.9, dataset=cifar, network="resnet11"),
+        row("supervised", 0.2, 0.8, dataset=cifar, network="resnet11"),
+        row("fsr", 0.2, None, dataset=cifar, network="resnet11", clean_labels_used=0),
+    ]
+    header, *lines = expected_table(rows)
+    assert [line[:6] for line in lines] == [
+        [cifar, "ieg", "90.0", "resnet11, 100", "96.2", "wrn28-10, 100"],
+        [cifar, "ieg", "90.0", "resnet11, 100", "92.0", "resnet29, 100"],
+        [cifar, "fsr", "-", "resnet11, 0", "95.1 (recalled)", "wrn28-10, 0"],
+    ]
+    assert all(len(line) == len(header) for line in lines)
+    assert expected_table([row("ieg", 0.2, 0.9)]) == []

@@ -341,3 +341,14 @@ def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root
     Page(page)
     assert page.count("<small>balanced") == 2
     assert "<small>balanced" not in report(results_root(sweep="s2"), "s2")
+
+
+def test_published_figures_are_shown_where_there_are_any(results_root: Builder) -> None:
+    root = results_root(dataset="cifar10_uniform", rates=(0.2,), methods=("supervised", "ieg"))
+    folder = write_report(root, "s1")
+    page = (folder / "report.html").read_text()
+    Page(page)
+    for text in (page, (folder / "results.md").read_text()):
+        assert "Published figures" in text
+        assert "wrn28-10, 100" in text
+    assert "Published figures" not in report(results_root(sweep="s2"), "s2")

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published figures of the same data set and method, beside ours, with what differs."""
+
+from collections.abc import Sequence
+
+from ieg_core.published import PUBLISHED
+from ieg_core.report.cells import Row
+from ieg_core.report.summary import accuracy_text, group_rows
+
+NOTE = (
+    "Protocols differ: networks, clean labels, lengths, best or last epoch. What is marked as "
+    "recalled was not read anywhere."
+)
+
+
+def expected_table(rows: Sequence[Row]) -> list[list[str]]:
+    """Lays published figures beside the results of the same data set and method, header first.
+
+    Args:
+      rows: Rows of results.json.
+
+    Returns:
+      Lines of equal length, a line a published figure, accuracies in per cent; none at all where
+      nothing was published.
+    """
+    table = []
+    for group in group_rows(rows):
+        row = group.rows[0]
+        for figure in PUBLISHED:
+            if (figure.dataset, figure.method) != (group.dataset, group.method):
+                continue
+            clean = "?" if group.clean_labels_used is None else str(group.clean_labels_used)
+            ours = [accuracy_text(group.accuracy_ema_last), f"{row['network']}, {clean}"]
+            theirs = [figure.text, f"{figure.network}, {figure.clean_labels}", figure.source]
+            table.append([group.dataset, group.label, *ours, *theirs])
+    if not table:
+        return []
+    header = ["data set", "method", "ours %", "network, clean labels"]
+    header += ["published %", "network, clean labels", "source"]
+    return [header, *table]
