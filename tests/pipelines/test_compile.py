@@ -136,6 +136,16 @@ def test_a_training_gets_what_the_site_says(tmp_path):
     assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
 
 
+def test_no_task_reads_what_is_only_shown(tmp_path):
+    """A confusion matrix of 100 classes in the inputs of a task is 110 KB in one argument."""
+    spec, *_ = documents(tmp_path, profiles.gpu(SITE))
+    read = {
+        name: set(component.get("inputDefinitions", {}).get("artifacts", {}))
+        for name, component in spec["components"].items()
+    }
+    assert {name: keys for name, keys in read.items() if keys} == {"comp-report": {"plan"}}
+
+
 @pytest.mark.parametrize("profile", [profiles.cpu(SITE), profiles.gpu(SITE)], ids=["cpu", "gpu"])
 def test_no_other_task_goes_near_a_gpu(tmp_path, profile):
     spec, platform = documents(tmp_path, profile)
