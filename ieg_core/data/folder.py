@@ -30,7 +30,14 @@ _LISTED: Final = 1000
 _TOLD: Final = 3
 
 
-def open_folder(base: str, data_dir: Path, images: ImagesConfig, *, max_classes: int = 0) -> Source:
+def open_folder(
+    base: str,
+    data_dir: Path,
+    images: ImagesConfig,
+    *,
+    max_classes: int = 0,
+    test_names: Sequence[str] = (TEST,),
+) -> Source:
     """Opens a data directory of image files.
 
     Args:
@@ -38,6 +45,7 @@ def open_folder(base: str, data_dir: Path, images: ImagesConfig, *, max_classes:
       data_dir: The directory, laid out as `data.folder_listing` says.
       images: How the files are read.
       max_classes: Only the first so many classes are taken; 0 for all.
+      test_names: What the test set may be called.
 
     Returns:
       The source. Training examples are those of "train", then those of "probe". Its digest is over
@@ -46,7 +54,7 @@ def open_folder(base: str, data_dir: Path, images: ImagesConfig, *, max_classes:
     Raises:
       UserError: See `list_files`; or more files than allowed cannot be decoded.
     """
-    listing = list_files(data_dir, images.eval_sets, max_classes)
+    listing = list_files(data_dir, images.eval_sets, max_classes, test_names)
     files = [file for part in listing.parts.values() for file in part]
     paths = list(dict.fromkeys(file.path for file in files))
     held = images.held_in_memory

@@ -10,7 +10,7 @@ where all of them are numbers.
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -49,13 +49,20 @@ class Listing:
     parts: dict[str, tuple[ImageFile, ...]]
 
 
-def list_files(root: Path, eval_sets: Iterable[str] = (), max_classes: int = 0) -> Listing:
+def list_files(
+    root: Path,
+    eval_sets: Iterable[str] = (),
+    max_classes: int = 0,
+    test_names: Sequence[str] = (TEST,),
+) -> Listing:
     """Lists a data directory.
 
     Args:
       root: The data directory.
       eval_sets: Names of further test sets, as parts.
-      max_classes: Only the first so many classes are taken; 0 for all.
+      max_classes: Only the first so many classes are taken; 0 for all. A part with other class
+        names has the same classes under them, in their order.
+      test_names: What the test set may be called.
 
     Returns:
       The listing; "probe" is there only if the directory has one.
@@ -76,9 +83,7 @@ def list_files(root: Path, eval_sets: Iterable[str] = (), max_classes: int = 0) 
             f"{root} has no training set: expected train/<class>/… or train.csv with the columns "
             "path and label"
         )
-    names = _in_order({label for _, label in train})
-    if max_classes:
-        names = names[:max_classes]
+    names = _in_order({label for _, label in train})[: max_classes or None]
     if len(names) < 2:
         raise UserError(
             f"the training set in {root} has {len(names)} class ({', '.join(names) or 'none'}): "
@@ -87,7 +92,9 @@ def list_files(root: Path, eval_sets: Iterable[str] = (), max_classes: int = 0) 
     known = {name: number for number, name in enumerate(names)}
     parts = {TRAIN: tuple(ImageFile(p, known[label]) for p, label in train if label in known)}
     for part in (TEST, PROBE, *eval_sets):
-        rows = _read_part(root, part)
+        called = test_names if part == TEST else (part,)
+        read = (_read_part(root, name) for name in called)
+        rows = next((rows for rows in read if rows is not None), None)
         if rows is None:
             if part == PROBE:
                 continue
@@ -95,9 +102,13 @@ def list_files(root: Path, eval_sets: Iterable[str] = (), max_classes: int = 0) 
                 f"{root} has no {'test set' if part == TEST else f'test set {part!r}'}: expected "
                 f"{part}/<class>/… or {part}.csv with the columns path and label"
             )
+        places = known
         if not max_classes:
             _refuse_unknown(root, part, {label for _, label in rows}, known)
-        parts[part] = tuple(ImageFile(p, known[label]) for p, label in rows if label in known)
+        elif not known.keys() & {label for _, label in rows}:
+            others = _in_order({label for _, label in rows})[:max_classes]
+            places = {name: number for number, name in enumerate(others)}
+        parts[part] = tuple(ImageFile(p, places[label]) for p, label in rows if label in places)
         if not parts[part]:
             raise UserError(f"the part {part} of {root} has no file of any class of train")
     missing = set(range(len(names))) - {file.label for file in parts.get(PROBE, parts[TRAIN])}

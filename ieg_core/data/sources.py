@@ -18,6 +18,7 @@ from ieg_core.data.digits import open_digits
 from ieg_core.data.folder import open_folder
 from ieg_core.data.folder_arrays import ARRAYS, open_arrays
 from ieg_core.data.source import Source, in_memory_source
+from ieg_core.data.webvision import open_webvision
 from ieg_core.errors import UserError, unknown_name
 
 
@@ -44,6 +45,8 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
             if (data_dir / ARRAYS).is_file():
                 return open_arrays(base, data_dir, images or ImagesConfig())
             return open_folder(base, data_dir, images or ImagesConfig())
+        case "webvisionmini":
+            return open_webvision(data_dir, images or ImagesConfig(size=224))
     raise unknown_name("data set", base, BASES)
 
 
