@@ -253,6 +253,8 @@ def table(found: Audit) -> dict[str, np.ndarray | list[Any]]:
         "score": [None if math.isnan(score) else float(score) for score in found.scores.score],
         "visits": found.scores.visits,
     }
+    if found.source.paths:
+        columns["path"] = [found.source.paths[index] for index in found.ids]
     if found.clean is not None:
         columns["clean"] = found.clean
         columns["clean_name"] = named(found.clean)

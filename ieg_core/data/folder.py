@@ -109,6 +109,7 @@ def open_folder(
             [trained[i].path for i in np.asarray(ids, np.int64)], draws
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
+        paths=[file.path for file in trained],
         notes=_notes(parts, entries, reasons),
     )
 

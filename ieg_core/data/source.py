@@ -2,7 +2,7 @@
 """A base data set, read by random access."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,6 +64,8 @@ class Source:
         [n, 4] in [0, 1)) → uint8 [n, H, W, channels], see `ieg_core.data.images.crop_box`;
         None where all images fit into memory.
       eval_sets: Further test sets, by name.
+      paths: The files of the training examples, relative to the data directory; empty where images
+        are no files.
       notes: What reading it brought to light, for the overlay's manifest: broken files, files in
         both training and test set.
     """
@@ -81,6 +83,7 @@ class Source:
     probe_ids: NDArray[np.int64] | None = None
     crops: Callable[[ArrayLike, NDArray[np.float64]], Images] | None = None
     eval_sets: Mapping[str, EvalSet] = field(default_factory=dict)
+    paths: Sequence[str] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

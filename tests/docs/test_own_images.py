@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/own-images.md, gone through from start to end."""
+
+import csv
+import shlex
+import subprocess
+
+import numpy as np
+import pytest
+
+from ieg_core.config import ImagesConfig
+from ieg_core.data import open_source
+from ieg_core.results import read_json
+from tests.docs.commands import ROOT, commands
+from tests.docs.test_commands import expanded
+
+PAGE = ROOT / "docs" / "own-images.md"
+STEPS = {"ieg": "STEPS=300", "other": "STEPS=40"}
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the working tree's program, where results do no harm."""
+    for name in ("Makefile", "ieg_core", "components", "pipelines", "schedules.yaml", "docs"):
+        source = ROOT / name
+        (tmp_path / name).symlink_to(source, target_is_directory=source.is_dir())
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return tmp_path
+
+
+def give(command, folder):
+    words = [part for word in shlex.split(command) for part in expanded(word, folder)]
+    if words[0] == "make":
+        # What is ready already is not made again in the copy.
+        words[1:1] = ["-o", ".venv/.ready"]
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=1200
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_the_example_writes_what_the_page_says(clone):
+    said = give(commands(PAGE)[0], clone)
+    assert "1797 images in my-digits, 325 of 1300 with a wrong label" in said
+    source = open_source("folder", clone / "my-digits", ImagesConfig(size=8))
+    assert source.class_names == tuple("0123456789")
+    assert (len(source.train_labels), len(source.test_labels)) == (1400, 397)
+    assert np.bincount(source.train_labels[source.probe_ids]).tolist() == [10] * 10
+    assert source.notes["num_unreadable"] == 0
+    with (clone / "my-digits" / "truth.csv").open() as file:
+        truth = {row["path"]: int(row["label"]) for row in csv.DictReader(file)}
+    given = dict(zip(source.paths, source.train_labels.tolist(), strict=True))
+    assert sum(given[path] != label for path, label in truth.items()) == 325
+
+
+@pytest.mark.slow
+def test_the_page_from_start_to_end(clone):
+    """Its very commands; the trainings are cut short, that of the audit least."""
+    for command in commands(PAGE):
+        steps = STEPS["ieg" if "supervised,fsr,ieg" in command else "other"]
+        said = give(command.replace("STEPS=600", steps), clone)
+        if command.startswith("make sweep DATASET=folder_labels"):
+            (cell,) = (clone / "runs" / "cells").glob("folder_labels-*")
+            assert read_json(cell / "result.json")["noise_rate"] is None
+    assert "accuracy" in said
+    (cell,) = (
+        folder
+        for folder in (clone / "runs" / "cells").glob("folder-ieg-*")
+        if (folder / "audit" / "audit.csv").exists()
+    )
+    with (clone / "my-digits" / "truth.csv").open() as file:
+        truth = {row["path"]: int(row["label"]) for row in csv.DictReader(file)}
+    with (cell / "audit" / "audit.csv").open() as file:
+        suspects = list(csv.DictReader(file))[:100]
+    wrong = sum(truth[row["path"]] != int(row["given"]) for row in suspects)
+    assert wrong > 90, wrong
