@@ -63,7 +63,9 @@ def rows(owner: type, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
             continue
         if field.name not in said:
             raise ValueError(f"{owner.__name__} says nothing of {field.name} in its docstring")
-        kind = "numbers" if "tuple" in str(kinds[field.name]) else kinds[field.name].__name__
+        annotation = str(kinds[field.name])
+        several = "names" if "str" in annotation else "numbers"
+        kind = several if "tuple" in annotation else kinds[field.name].__name__
         value = f"`{_text(field.default)}`"
         yield f"| `{prefix}{field.name}` | {kind} | {value} | {_cell(said[field.name])} |"
 

@@ -80,6 +80,22 @@ def last_dense(logits: keras.KerasTensor) -> keras.layers.Dense | None:
     return operation if is_head and len(operation.input.shape) == 2 else None
 
 
+def require_synchronized(model: keras.Model) -> None:
+    """Raises UserError if a BatchNorm of one's own network sees only its replica's share.
+
+    On TensorFlow; under JAX's sharding every mean is over the global batch.
+    """
+    if keras.config.backend() != "tensorflow":
+        return
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
+            raise UserError(
+                f"the network's BatchNormalization {layer.name!r} takes the moments of one "
+                "replica's share of a batch: expected synchronized=True on several GPUs; set it, "
+                "or allow that with synchronized_batch_norm=false"
+            )
+
+
 def _from_function(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> Any:
     module_name, _, function_name = name.partition(":")
     add_current_folder()

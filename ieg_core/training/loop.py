@@ -147,6 +147,8 @@ def train(
         synchronized=config.synchronized_batch_norm,
         seed=config.seed,
     )
+    if runtime.num_replicas > 1 and config.synchronized_batch_norm:
+        models.own.require_synchronized(model)
     start = initial_state(model, method, config, overlay)
     start["history"] = history.start(method, overlay)
     progress = checkpoint.Progress(

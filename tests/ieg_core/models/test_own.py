@@ -119,6 +119,12 @@ def test_a_network_that_cannot_be_trained_is_refused_in_one_line(function, messa
     assert "\n" not in str(caught.value)
 
 
+def test_on_several_replicas_batch_norm_must_see_them_all():
+    models.own.require_synchronized(built("no_dense_end"))
+    with pytest.raises(UserError, match="expected synchronized=True on several GPUs"):
+        models.own.require_synchronized(built("small"))
+
+
 def test_a_module_that_does_not_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "broken_net_of_mine.py").write_text("import nothing_of_that_name\n")
     monkeypatch.chdir(tmp_path)
