@@ -23,6 +23,8 @@ Rates = Mapping[tuple[str, str], float]
 """Training steps per second by network and method."""
 
 PLAIN = "supervised"
+PODS_PER_CELL, OTHER_PODS = 5, 8
+"""A task is two pods, a driver and an executor, and a cell two tasks and its loop's driver."""
 MAX_FILES = 400
 POD_SECONDS = 180.0
 """A GPU is held while the image is pulled, TensorFlow imported and the step compiled; assumed."""
@@ -107,7 +109,7 @@ def estimate(
     most = max(1, min(len(seconds), (at_once or len(seconds)) * len(runs)))
     hours = max(sum(seconds) / most, max(seconds)) / 3600
     gpu_hours = gpus * sum(seconds) / 3600
-    pods = sum(7 * cells + 6 for cells in runs)
+    pods = sum(PODS_PER_CELL * cells + OTHER_PODS for cells in runs)
     return Estimate(len(seconds), pods, gpu_hours, hours, most, assumed if gpus else 0)
 
 

@@ -2,6 +2,7 @@
 """Each check of what bites on clusters finds its trap in a package that has it."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -17,15 +18,15 @@ GPU = profiles.gpu(Site(), "ieg-python:0a1b2c3d4e5f")
 CPU = profiles.cpu(Site(), "ieg-python:0a1b2c3d4e5f")
 
 
+# What follows returns functions: KFP takes its time to build a pipeline; a test builds its own.
 def changed(kind, **values):
     """The gpu profile with one kind of task placed in another way."""
     placement = dataclasses.replace(GPU.placements[kind], **values)
-    placements = {**GPU.placements, kind: placement}
-    return noise_sweep.build(dataclasses.replace(GPU, placements=placements))
+    return built(placements={**GPU.placements, kind: placement})
 
 
 def built(**values):
-    return noise_sweep.build(dataclasses.replace(GPU, **values))
+    return functools.partial(noise_sweep.build, dataclasses.replace(GPU, **values))
 
 
 @component
@@ -39,7 +40,8 @@ def report():
 
 
 def pipeline(function):
-    return dsl.pipeline(name=function.__name__.replace("_", "-"))(function)
+    decorator = dsl.pipeline(name=function.__name__.replace("_", "-"))
+    return functools.partial(decorator, function)
 
 
 @pipeline
@@ -111,7 +113,7 @@ BAD = [
     ("bad", "name", "finding"), BAD, ids=[f"{name}-{finding}" for _, name, finding in BAD]
 )
 def test_a_trap_is_found_by_its_check(bad, name, finding):
-    spec = checks.compiled(bad)
+    spec = checks.compiled(bad())
     found = getattr(cluster, name)(spec)
     assert any(finding in each for each in found), found
     with pytest.raises(ValueError, match=name):
@@ -130,7 +132,7 @@ def test_the_packages_pass_every_check(profile):
 
 def test_a_retry_without_time_of_its_own_is_found_at_the_boundary():
     """Five attempts of a day, and 30 + 60 + 120 + 240 s between them."""
-    spec = checks.compiled(built())
+    spec = checks.compiled(built()())
     policy = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]["train"]["retryPolicy"]
     assert policy["backoffMaxDuration"] == "432450s"
     assert cluster.short_patience(spec) == []
@@ -140,7 +142,7 @@ def test_a_retry_without_time_of_its_own_is_found_at_the_boundary():
 
 def test_inputs_at_the_largest_plan_are_what_the_launcher_gets():
     """100 cells of 200 characters, quoted and separated by ", ", are 20,400 bytes."""
-    found = arguments.executor_inputs(checks.compiled(built()))
+    found = arguments.executor_inputs(checks.compiled(built()()))
     report_input = json.loads(found["comp-report"])["inputs"]
     assert len(json.dumps(report_input["parameterValues"]["evaluated"])) == 20_400
     assert 20_400 < len(found["comp-report"]) < 64 * 1024
@@ -151,7 +153,7 @@ def test_inputs_at_the_largest_plan_are_what_the_launcher_gets():
 
 
 def test_a_long_command_is_found():
-    spec = checks.compiled(built())
+    spec = checks.compiled(built()())
     command = spec["deploymentSpec"]["executors"]["exec-train"]["container"]["command"]
     command[-1] += "#" * 70_000
     found = arguments.large_argument(spec)

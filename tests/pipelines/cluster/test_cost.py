@@ -47,8 +47,8 @@ def test_each_gpu_of_a_training_counts():
     assert two.hours == one.hours
 
 
-@pytest.mark.parametrize(("runs", "pods"), [((1,), 13), ((100,), 706), ((100, 50), 706 + 356)])
-def test_pods_are_seven_a_cell_and_six_a_run(runs, pods):
+@pytest.mark.parametrize(("runs", "pods"), [((1,), 13), ((100,), 508), ((100, 50), 508 + 258)])
+def test_pods_are_five_a_cell_and_eight_a_run(runs, pods):
     assert estimate([cifar("supervised")] * sum(runs), runs=runs).pods == pods
 
 

@@ -130,7 +130,7 @@ def test_two_hundred_cells_are_two_runs_within_half_a_minute(kfp_stub, site_file
     assert [(each["part"], each["parts"]) for each in given] == [(1, 2), (2, 2)]
     labels = [each.pop("run_label") for each in given]
     assert labels == [f"{labels[0].removesuffix('-part1')}-part{part}" for part in (1, 2)]
-    assert "Sweep digits_uniform: 200 cells, 1412 pods" in answer.stdout  # 2·(7·100 + 6)
+    assert "Sweep digits_uniform: 200 cells, 1016 pods" in answer.stdout  # 2·(5·100 + 8)
     assert "Run 1 of 2" in answer.stdout
     assert answer.stdout.rstrip().endswith(f"WATCH={labels[0].removesuffix('-part1')}")
     assert len(kfp_stub.experiments) == 1
