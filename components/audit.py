@@ -30,21 +30,16 @@ def audit(
     Returns:
       The cell's name.
     """
-    import html
     from pathlib import Path
 
     from ieg_core import mirror, parent, runs
-    from ieg_core.audit.run import audit_if_possible, finite_measures
+    from ieg_core.audit.run import page_and_measures
     from ieg_core.results import cell_folder
 
     parent.die_with_parent()
     with mirror.cell(runs.results_root(results, results_namespace, run), cell) as root:
-        folder = cell_folder(root, cell)
-        summary, reason = audit_if_possible(folder, Path(data_dir))
-        measures.metadata.update(finite_measures(summary or {}))
-        text = f"<!DOCTYPE html><title>No audit</title><p>{html.escape(reason)}</p>"
-        if summary is not None:
-            text = (folder / "audit" / "audit.html").read_text(encoding="utf-8")
+        text, numbers = page_and_measures(cell_folder(root, cell), Path(data_dir))
+    measures.metadata.update(numbers)
     Path(page.path).write_text(text, encoding="utf-8")
     Path(measures.path).write_text("{}")
     return cell

@@ -7,6 +7,7 @@ summary.json               how many, and how good the score is where the true la
 """
 
 import csv
+import html
 import io
 import json
 import math
@@ -112,25 +113,23 @@ def audit_cell(
     return summary
 
 
-def audit_if_possible(folder: Path, data_dir: Path) -> tuple[dict[str, Any] | None, str]:
+def page_and_measures(folder: Path, data_dir: Path) -> tuple[str, dict[str, float]]:
     """Audits a cell for a pipeline, which goes on without it where that cannot be done.
 
     Returns:
-      What summary.json holds and "", or None and why there is no audit.
+      audit.html and the summary's plain numbers, none of them NaN; or a page that says why there
+      is no audit, and no numbers.
     """
     try:
-        return audit_cell(folder, data_dir), ""
+        summary = audit_cell(folder, data_dir)
     except UserError as error:
-        return None, str(error)
-
-
-def finite_measures(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Returns a summary's plain numbers, which KFP can show; none of them is NaN."""
-    return {
+        return f"<!DOCTYPE html><title>No audit</title><p>{html.escape(str(error))}</p>", {}
+    measures = {
         name: value
         for name, value in summary.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+    return (folder / "audit" / "audit.html").read_text(encoding="utf-8"), measures
 
 
 def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
