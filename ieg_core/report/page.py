@@ -29,6 +29,7 @@ from ieg_core.report.summary import (
     statistic,
 )
 from ieg_core.report.tables import by_family, changes_table
+from ieg_core.report.weights import WeightView, weight_views
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
@@ -86,6 +87,7 @@ class FamilyView:
     learning: list[Chart]
     diagnostics: dict[str, list[Chart]]
     confusions: dict[str, list[Confusion]]
+    weights: list[WeightView]
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ def _family_view(
         learning=learning_charts(groups, cells, looks),
         diagnostics=diagnostic_charts(groups, cells, looks),
         confusions={_column(datasets[dataset]): views for dataset, views in confusions.items()},
+        weights=weight_views(groups, cells),
     )
 
 

@@ -28,6 +28,7 @@ from ieg_core.results import (
 )
 from ieg_core.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
 from ieg_core.training import checkpoint, history
+from ieg_core.training.diagnostics import mean_weight_per_class
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
 from ieg_core.training.export import export_model
 from ieg_core.training.feed import LazyImages
@@ -145,6 +146,9 @@ def train_here(
         "num_replicas": runtime.num_replicas,
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
+    if "weight" in trained.history:
+        weights, visits = trained.history["weight"], trained.history["visits"]
+        training["mean_weight_per_class"] = mean_weight_per_class(weights, visits, overlay)
     require_current(claim)
     write_json_atomic(folder / "training.json", training)
     if len(trained.history) > 1:
@@ -236,5 +240,6 @@ def _row(
         }
         | {name: training[name] for name in cost}
         | {"driver": training.get("driver", "")}  # older ones do not say
+        | {"mean_weight_per_class": training.get("mean_weight_per_class")}
         | {"status": "finished", "reason": "", "run_directory": f"cells/{record['cell']}"}
     )

@@ -24,19 +24,23 @@ def step_diagnostics(
       share of weights that are 0, and for imbalance "weight_ratio_rare_to_common", mean weight of
       the rarest class over that of the commonest. Of λ: its mean on rightly and on wrongly
       labelled examples. Of pseudo-labels: how often they are right. And "clean_share", what a
-      random weight would give. What is not defined (no wrong label, no weight) is left out.
+      random weight would give. What is not defined (no wrong label, no weight) or not known (the
+      true labels of people's own data) is left out.
     """
     given, clean = overlay.noisy_labels[ids], overlay.clean_labels[ids]
     right = given == clean
     found: dict[str, float] = {}
     if "weight" in examples:
         weights = examples["weight"]
-        found["clean_share"] = float(right.mean())
         found["zero_weights"] = float((weights == 0).mean())
-        if weights.sum() > 0:
-            found["weight_on_clean"] = float(weights[right].sum() / weights.sum())
         if overlay.spec.imbalance is not None:
             found |= _rare_to_common(weights, given, overlay.num_classes)
+        if _is_known(overlay):
+            found["clean_share"] = float(right.mean())
+            if weights.sum() > 0:
+                found["weight_on_clean"] = float(weights[right].sum() / weights.sum())
+    if not _is_known(overlay):
+        return found
     if "label_coefficient" in examples:
         trust = examples["label_coefficient"]
         found |= _mean_where("label_coefficient_on_clean", trust, right)
@@ -55,19 +59,45 @@ def dictionary_diagnostics(dictionary: np.ndarray, overlay: Overlay) -> dict[str
       overlay: Given and clean labels.
 
     Returns:
-      "dictionary_purity", the share of rightly labelled places; "dictionary_repeats", the share of
-      places that repeat an example; and "dictionary_repeated_classes", how many given classes have
-      too few examples for their places.
+      "dictionary_purity", the share of rightly labelled places, where true labels are known;
+      "dictionary_repeats", the share of places that repeat an example; and
+      "dictionary_repeated_classes", how many given classes have too few examples for their places.
     """
     right = overlay.noisy_labels[dictionary] == overlay.clean_labels[dictionary]
     examples, counts = np.unique(dictionary, return_counts=True)
-    return {
-        "dictionary_purity": float(right.mean()),
+    purity = {"dictionary_purity": float(right.mean())} if _is_known(overlay) else {}
+    return purity | {
         "dictionary_repeats": float(1 - len(examples) / len(dictionary)),
         "dictionary_repeated_classes": float(
             len(np.unique(overlay.noisy_labels[examples[counts > 1]]))
         ),
     }
+
+
+def mean_weight_per_class(
+    weights: np.ndarray, visits: np.ndarray, overlay: Overlay
+) -> list[float | None]:
+    """Averages weights over the examples of each given class, in units of the mean over all.
+
+    Args:
+      weights: Mean weight of each example over its visits, float [N].
+      visits: How often each was visited, int [N]; those never visited do not count.
+      overlay: Given labels.
+
+    Returns:
+      [C]; None for a class without a visited example. Where all weights are 0, all 0.
+    """
+    seen = visits > 0
+    mean = weights[seen].mean() if seen.any() else 0.0
+    found: list[float | None] = []
+    for number in range(overlay.num_classes):
+        own = weights[seen & (overlay.noisy_labels == number)]
+        found.append(float(own.mean() / mean) if len(own) and mean else (0.0 if len(own) else None))
+    return found
+
+
+def _is_known(overlay: Overlay) -> bool:
+    return bool(overlay.manifest.get("clean_labels_known", True))
 
 
 def _rare_to_common(weights: np.ndarray, given: np.ndarray, num_classes: int) -> dict[str, float]:

@@ -6,7 +6,11 @@ import pytest
 
 from ieg_core import recipes
 from ieg_core.spec import parse
-from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
+from ieg_core.training.diagnostics import (
+    dictionary_diagnostics,
+    mean_weight_per_class,
+    step_diagnostics,
+)
 from ieg_core.training.measure import synthetic_overlay
 
 
@@ -62,3 +66,25 @@ def test_a_dictionarys_purity_and_repetitions(overlay):
         "dictionary_repeats": pytest.approx(3 / 7),
         "dictionary_repeated_classes": 2.0,
     }
+
+
+def test_without_known_labels_nothing_is_said_of_right_and_wrong(overlay):
+    mine = dataclasses.replace(overlay, manifest={"clean_labels_known": False})
+    examples = {"weight": np.ones((2, 2)), "label_coefficient": np.ones((2, 2))}
+    assert step_diagnostics(examples, IDS, mine) == {"zero_weights": 0.0}
+    assert "dictionary_purity" not in dictionary_diagnostics(np.arange(10), mine)
+
+
+def test_mean_weight_of_each_class_by_hand(overlay):
+    weights = np.zeros(len(overlay.noisy_labels))
+    visits = np.zeros(len(weights), np.int32)
+    # Labels are 0 … 9 in turn, and example 1 is labelled 7.
+    for example, weight in {0: 0.2, 10: 0.4, 1: 0.6, 2: 0.0}.items():
+        weights[example], visits[example] = weight, 1
+    found = mean_weight_per_class(weights, visits, overlay)
+    # The mean over the four is 0.3.
+    assert found[0] == pytest.approx(1.0)
+    assert found[7] == pytest.approx(2.0)
+    assert found[2] == 0.0
+    assert found[1] is None
+    assert mean_weight_per_class(0 * weights, visits, overlay)[7] == 0.0
