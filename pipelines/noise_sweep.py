@@ -128,6 +128,6 @@ def build(profile: Profile) -> Any:
         )
         place(reported, "small", profile)
         judged = verdict(failures=reported.outputs["Output"])
-        place(judged, "small", profile)
+        place(judged, "verdict", profile)
 
     return noise_sweep

@@ -74,7 +74,8 @@ class Profile:
       accelerator: Default of the pipeline's parameter of that name.
       data_dir: Default of the pipeline's parameter of that name.
       results: Default of the pipeline's parameter of that name.
-      placements: For "train", "evaluate" and "small" (all others); empty where there are no pods.
+      placements: For "train", "evaluate", "verdict" and "small" (all others); empty where there are
+        no pods.
       volumes: Volume claims and where they are mounted.
     """
 
@@ -133,7 +134,7 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
 
     Args:
       task: The task.
-      kind: "train", "evaluate" or "small".
+      kind: "train", "evaluate", "verdict" or "small".
       profile: The place.
 
     Returns:
@@ -195,7 +196,13 @@ def _on_cluster(name: str, site: Site, image: str, train: Placement) -> Profile:
         accelerator=train.count > 0,
         data_dir=site.data_dir,
         results=site.results,
-        placements={"train": train, "evaluate": evaluate, "small": small},
+        placements={
+            "train": train,
+            "evaluate": evaluate,
+            "small": small,
+            # It fails on purpose: to try again would only delay the bad news.
+            "verdict": replace(small, retries=0),
+        },
         volumes={claim: path for claim, path in mounts.items() if claim},
     )
 
