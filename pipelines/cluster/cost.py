@@ -66,7 +66,8 @@ class Estimate:
     @property
     def line(self) -> str:
         """The estimate as one line."""
-        size = f"{self.cells} cells, {self.pods} pods"
+        cells = "1 cell" if self.cells == 1 else f"{self.cells} cells"
+        size = f"{cells}, {self.pods} pods"
         if not self.gpu_hours:
             return f"{size}, no GPUs"
         if self.assumed == self.cells:

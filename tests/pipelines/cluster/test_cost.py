@@ -114,7 +114,7 @@ def test_a_budget_is_kept():
 def test_no_gpus_cost_no_gpu_hours():
     found = estimate([cifar("ieg")], gpus=0)
     assert (found.gpu_hours, found.assumed) == (0, 0)
-    assert found.line == "1 cells, 13 pods, no GPUs"
+    assert found.line == "1 cell, 13 pods, no GPUs"
     cost.accept(found, 0.001)
 
 

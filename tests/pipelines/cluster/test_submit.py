@@ -99,7 +99,7 @@ def test_a_configured_endpoint_makes_a_sweep_go_to_the_cluster(kfp_stub, site_fi
     (experiment,) = kfp_stub.experiments.values()
     assert experiment["display_name"] == "noise-sweep"
     lines = answer.stdout.splitlines()
-    assert lines[0].startswith("Sweep cifar10_asymmetric: 2 cells, 20 pods, about ")
+    assert lines[0].startswith("Sweep cifar10_asymmetric: 2 cells, 18 pods, about ")
     assert "assumed, not measured" in lines[0]
     assert f"https://ui.example.org/#/runs/details/{run['run_id']}" in answer.stdout
     assert lines[-1] == f"Follow it: make sweep WATCH={run['display_name']}"
@@ -113,7 +113,7 @@ def test_the_cpu_profile_asks_for_no_gpu(kfp_stub):
     assert run["runtime_config"]["parameters"]["accelerator"] is False
     executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
     assert not any("accelerator" in each["container"]["resources"] for each in executors)
-    assert lines[0] == "Sweep digits_uniform: 3 cells, 27 pods, no GPUs"
+    assert lines[0] == "Sweep digits_uniform: 3 cells, 23 pods, no GPUs"
 
 
 def test_two_hundred_cells_are_two_runs_within_half_a_minute(kfp_stub, site_file):
