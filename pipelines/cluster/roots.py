@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ieg_core import progress, results, runs
+from ieg_core import mirror, progress, results, runs
 from ieg_core.errors import UserError
 from ieg_core.progress import CellProgress
 from pipelines.site import Site
@@ -74,12 +74,7 @@ class Root:
     def _read(self, name: str) -> Mapping[str, Any] | None:
         """Reads a JSON file; None if there is none, or while it is replaced."""
         try:
-            if self.place.startswith("gs://"):
-                from ieg_core import mirror
-
-                found = mirror.read_json(self.place, name)
-            else:
-                found = results.read_json(Path(self.place) / name)
+            found = mirror.read_json(self.place, name)
         except (OSError, UserError):
             return None
         return found if isinstance(found, dict) else None
@@ -88,13 +83,20 @@ class Root:
         """Copies the report to this machine, if it can be read there; returns where it is."""
         if not self.sweep:
             return f"none, the run ended before it listed its cells ({self.place})"
-        report = f"{self.place.rstrip('/')}/sweeps/{self.sweep}/report"
-        if self.place.startswith("gs://"):
-            return f"{report}/report.html"
-        if not (Path(report) / "report.html").exists():
+        name = f"sweeps/{self.sweep}/report"
+        report = f"{self.place.rstrip('/')}/{name}"
+        try:
+            with results.writable(target):
+                target.mkdir(parents=True, exist_ok=True)
+            files = mirror.fetch(self.place, name, target)
+        except UserError as error:
+            return f"{report}/report.html, which cannot be read from here ({error})"
+        if not any(path.name == "report.html" for path in files):
             return f"none, the run ended before it ({report})"
         with results.writable(target):
-            shutil.copytree(report, target, dirs_exist_ok=True)
+            for path in files:
+                if path.parent != target:
+                    shutil.copy(path, target)
         return str(target / "report.html")
 
 
