@@ -19,7 +19,10 @@ from ieg_core.errors import UserError
 from ieg_core.storage import StaleWriterError, Stored
 
 TRIES = 5
-HEAVY = ("checkpoint/", "claims/", "tensorboard/", "model.keras", "log.txt", "lock")
+HEAVY = (
+    *("checkpoint/", "claims/", "tensorboard/", "model.keras", "log.txt", "lock"),
+    *("audit/audit.", "examples.safetensors"),
+)
 """What of a cell no report reads."""
 LATEST = "latest.json"
 

@@ -204,7 +204,23 @@ def main(arguments: list[str]) -> int:
             traceback.print_exc()
             return EXIT_FAILED
         else:
+            if step == "train":
+                _audit(cell_folder(Path(results), cell), Path(data_dir))
             return 0
+
+
+def _audit(folder: Path, data_dir: Path) -> None:
+    """Audits a cell that was just trained, while its process is there; it may fail for itself."""
+    from ieg_core.audit.run import audit_cell, is_available
+
+    if not is_available(folder) or (folder / "audit" / "summary.json").exists():
+        return
+    try:
+        audit_cell(folder, data_dir)
+    except UserError as error:
+        print(f"ieg: no audit: {error}")
+    except Exception:
+        traceback.print_exc()
 
 
 if __name__ == "__main__":

@@ -180,6 +180,9 @@ def test_a_cell_is_really_trained_and_evaluated(tmp_path, capsys):
     row = json.loads(result.read_text())
     assert row["steps"] == 30
     assert row["accuracy_ema_last"] > 0.2  # ten classes: 0.1 is chance
+    # Its labels were audited with it: 36 % of them are wrong, in expectation.
+    summary = json.loads((result.parent / "audit" / "summary.json").read_text())
+    assert 0.2 < summary["average_precision"] <= 1
     # Evaluating anew computes, and finds the same.
     result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
     assert cli.main(["evaluate", str(result.parent)]) == 0
