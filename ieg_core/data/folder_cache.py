@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,8 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ieg_core.data.images import Pixels, UnreadableImageError, central_square, read_pixels
+from ieg_core.errors import UserError
+from ieg_core.results import write_bytes_atomic
 from ieg_core.slots import usable_cores
 
 FOLDER: Final = ".ieg-cache"
@@ -192,16 +193,5 @@ def _read_index(path: Path) -> dict[str, Entry]:
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all; a directory that cannot be written to gets none."""
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    with contextlib.suppress(UserError, OSError):
+        write_bytes_atomic(path, content)
