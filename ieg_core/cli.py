@@ -36,6 +36,7 @@ from ieg_core import (
 )
 from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
+from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import open_given
 from ieg_core.errors import UserError
 from ieg_core.predict import predict_files
@@ -155,6 +156,8 @@ def run_prepare(arguments: argparse.Namespace) -> int:
             overlays_dir=overlays,
             given=open_given(wanted, source, data_dir, arguments.labels),
         )
+        for note in describe_notes(source.notes):
+            print(f"Note: {note}")
         print(
             f"{overlays / overlay.name}: {len(overlay.train_ids)} training examples, "
             f"{len(overlay.probe_ids)} clean ones, digest {overlay.digest[:12]}"

@@ -11,6 +11,15 @@ class UserError(ValueError):
     The command line prints it on one line and exits with code 2, without a traceback.
     """
 
+    def __str__(self) -> str:
+        """The message; what no line can show, as in a file's name, is written as Python has it."""
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Returns a text as one line that every terminal and every log can show."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Raises UserError, saying what `name` must be and what it was, unless the condition holds."""

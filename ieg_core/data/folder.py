@@ -23,7 +23,7 @@ from ieg_core.data.images import (
     read_pixels,
 )
 from ieg_core.data.source import EvalSet, Images, Labels, Source
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable
 from ieg_core.slots import usable_cores
 
 _LISTED: Final = 1000
@@ -184,12 +184,12 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
         told = "; ".join(f"{one} = {other}" for one, other in shared[:_TOLD])
         more = "; …" if len(shared) > _TOLD else ""
         lines.append(
-            f"{notes['num_in_train_and_test']} files of the test set are in the training set too "
-            f"({told}{more}): the test accuracy flatters; remove them from one"
+            f"{notes['num_in_train_and_test']} test files are in the training set too "
+            f"({told}{more}): the accuracy there flatters; remove them from one"
         )
     if "probe" in notes:
         lines.append(notes["probe"])
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
@@ -251,7 +251,9 @@ def _notes(
         trained.setdefault(entries[file.path].sha256, file.path)
     shared = [
         [trained[entries[file.path].sha256], file.path]
-        for file in parts[TEST]
+        for part, files in parts.items()
+        if part not in (TRAIN, PROBE)
+        for file in files
         if entries[file.path].sha256 in trained
     ]
     notes: dict[str, Any] = {

@@ -9,9 +9,11 @@ and renamed; where the directory cannot be written to, everything is read anew e
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,7 +90,7 @@ def index_files(
             unchanged = old and (old.size, old.changed) == (found.st_size, found.st_mtime_ns)
             if old and unchanged and (old.reason is not None or not decode):
                 return old
-            content = (root / path).read_bytes()
+            content = _read(root / path)
         except OSError as error:
             return Entry(0, 0, "", (error.strerror or "it cannot be read").lower())
         reason = _why_unreadable(content, max_megapixels) if decode else None
@@ -136,7 +138,7 @@ def decoded_images(
 
     def decode(path: str) -> Pixels | str:
         try:
-            content = (root / path).read_bytes()
+            content = _read(root / path)
             return read_pixels(
                 content,
                 size,
@@ -165,6 +167,13 @@ def decoded_images(
     metadata = {"reasons": json.dumps(found)}
     _write(cached, safetensors.numpy.save({"images": images}, metadata=metadata))
     return images, {paths[number]: reason for number, reason in found.items()}
+
+
+def _read(path: Path) -> bytes:
+    """Reads a file; a pipe, which one would wait for, is none."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    return path.read_bytes()
 
 
 def _why_unreadable(content: bytes, max_megapixels: float) -> str:

@@ -125,15 +125,16 @@ def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     for ending, read in ((".csv", _csv_rows), (".parquet", _parquet_rows)):
         table = root / f"{part}{ending}"
         if table.is_file():
+            _refuse_outside(table, Path(os.path.realpath(root)))
             return _checked_rows(root, table, read(table))
     folder = root / part
     return list(_folder_files(root, folder)) if folder.is_dir() else None
 
 
 def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
-    inside = root.resolve()
+    inside = Path(os.path.realpath(root))
     for name in sorted(_visible(folder, folders=True)):
-        files = sorted(_walk(folder / name, inside))
+        files = sorted(_walk(folder / name, inside, ()))
         if not files:
             raise UserError(
                 f"class {name!r} has no file in {folder / name}: put images there, or remove the "
@@ -143,23 +144,29 @@ def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
             yield path.relative_to(root).as_posix(), name
 
 
-def _walk(folder: Path, inside: Path) -> Iterator[Path]:
-    """Walks through a class, sub-folders included; links may not lead out of the directory."""
-    _refuse_outside(folder, inside)
+def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """Walks through a class, sub-folders included; links may lead neither out of it nor back up."""
+    target = _refuse_outside(folder, inside)
+    if any(each.is_relative_to(target) for each in above):
+        raise UserError(
+            f"{folder} leads back to {target}, in which it lies: expected folders that can be "
+            "walked through to their end; remove the link"
+        )
+    above = (*above, target)
     for name in _visible(folder, folders=False):
         path = folder / name
         if path.is_symlink():
             _refuse_outside(path, inside)
         yield path
     for name in _visible(folder, folders=True):
-        yield from _walk(folder / name, inside)
+        yield from _walk(folder / name, inside, above)
 
 
 def _visible(folder: Path, *, folders: bool) -> list[str]:
     """Returns the names in a folder that do not begin with a dot."""
     try:
         with os.scandir(folder) as entries:
-            names = [e.name for e in entries if e.is_dir() == folders and e.name[0] != "."]
+            names = [e.name for e in entries if _is_folder(e) == folders and e.name[0] != "."]
     except OSError as error:
         raise UserError(
             f"cannot read the folder {folder} ({error.strerror}): make it readable"
@@ -176,13 +183,22 @@ def _visible(folder: Path, *, folders: bool) -> list[str]:
     return names
 
 
-def _refuse_outside(path: Path, inside: Path) -> None:
-    target = path.resolve()
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself: as a file it cannot be read, which is counted and told
+
+
+def _refuse_outside(path: Path, inside: Path) -> Path:
+    """Returns what a path leads to."""
+    target = Path(os.path.realpath(path))
     if not target.is_relative_to(inside):
         raise UserError(
             f"{path} leads out of the data directory, to {target}: expected files inside it; copy "
             "them there"
         )
+    return target
 
 
 def _csv_rows(table: Path) -> list[dict[str, str]]:
@@ -205,7 +221,7 @@ def _parquet_rows(table: Path) -> list[dict[str, str]]:
     try:
         _require_columns(table, pyarrow.parquet.read_schema(table).names)
         return pyarrow.parquet.read_table(table, columns=list(COLUMNS)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"cannot read {table} ({reason}): expected a Parquet file with the columns path and "
@@ -224,7 +240,7 @@ def _require_columns(table: Path, columns: Iterable[str]) -> None:
 
 
 def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> list[tuple[str, str]]:
-    inside, listed, seen = root.resolve(), [], set()
+    inside, listed, seen = os.path.realpath(root), [], set()
     for number, row in enumerate(rows, 2):
         path, label = row["path"], row["label"]
         if path is None or label is None or not str(path).strip() or not str(label).strip():
@@ -232,7 +248,10 @@ def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> li
                 f"line {number} of {table} lacks a path or a label: expected both in every line"
             )
         path, label = str(path).strip(), str(label).strip()
-        if os.path.isabs(path) or not (root / path).resolve().is_relative_to(inside):
+        if "\0" in path:
+            raise UserError(f"line {number} of {table} has no path but {path!r}: mend the table")
+        target = Path(os.path.realpath(root / path))
+        if os.path.isabs(path) or not target.is_relative_to(inside):
             raise UserError(
                 f"line {number} of {table} leads out of the data directory: {path!r}; expected a "
                 f"path relative to {root}, of a file inside it"

@@ -139,12 +139,12 @@ def _read_parquet(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
         _check_columns(path, names)
         wanted = [name for name in (*COLUMNS, DATA_COLUMN) if name in names]
         table = file.read(columns=wanted)
-    except (pyarrow.ArrowException, OSError) as error:
+        return {name: table.column(name).to_pylist() for name in wanted}
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
         reason = (str(error).splitlines() or ["?"])[0][:100]
         raise UserError(
             f"the label file {path} is no readable Parquet file ({reason}): write it again"
         ) from error
-    return {name: table.column(name).to_pylist() for name in wanted}
 
 
 def _check_columns(path: Path, names: Sequence[str]) -> None:

@@ -134,7 +134,7 @@ def test_files_of_both_sets_are_reported(tree):
     shutil.copy(tree / "train" / "car" / "0002.png", tree / "test" / "car" / "copy.png")
     notes = open_source("folder", tree, SMALL).notes
     assert notes["in_train_and_test"] == [["train/car/0002.png", "test/car/copy.png"]]
-    assert any("1 files of the test set are in the training set too" in line
+    assert any("1 test files are in the training set too" in line
                for line in describe_notes(notes))  # fmt: skip
 
 
