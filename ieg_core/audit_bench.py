@@ -25,6 +25,7 @@ from safetensors.numpy import load, save
 from ieg_core import results, sweep, worker
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.run import THRESHOLD, read_audit
+from ieg_core.config import from_dict
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.draws import generator
 from ieg_core.data.overlay import Overlay
@@ -76,7 +77,7 @@ def out_of_sample(
       The overlay, and probabilities float32 [N, C], 0 outside its training examples.
     """
     record = read_json(cell_folder(root, cell) / "config.json")
-    source = open_source(record["base"], data_dir)
+    source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
     overlay = load_overlay(overlays_folder(root) / record["overlay"], source)
     kept = root / "audit_bench" / cell / f"{folds}-folds.safetensors"
     if kept.exists():
@@ -231,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--methods", default="ieg,fsr,supervised")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", default="runs")
@@ -260,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     methods=methods,
                     seeds=(int(seed),),
                     steps=asked.steps,
+                    settings=tuple(asked.set),
                     data_dir=asked.data_dir,
                     results=asked.out,
                 )

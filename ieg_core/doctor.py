@@ -22,7 +22,7 @@ from types import MappingProxyType
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from ieg_core import __version__, results, storage
+from ieg_core import __version__, recipes, results, spec, storage
 from ieg_core.data import open_source
 from ieg_core.data.cifar_files import LAYOUTS
 from ieg_core.errors import UserError
@@ -135,9 +135,10 @@ def check_gpu(place: Place) -> str:
 
 
 def check_data(place: Place) -> str:
-    """Opens the base data set and compares its digest with the known one."""
+    """Opens the base data set as a sweep would, and compares its digest with the known one."""
     began = time.monotonic()
-    source = open_source(place.base, Path(place.data_dir))
+    images = recipes.build_config(spec.parse(place.base), "supervised").images
+    source = open_source(place.base, Path(place.data_dir), images)
     known = KNOWN_DIGESTS.get(place.base, "")
     if known and source.digest != known:
         raise UserError(

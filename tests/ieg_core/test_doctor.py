@@ -11,6 +11,7 @@ from ieg_core import doctor, results, storage
 from ieg_core.data import open_source
 from ieg_core.doctor import Place, checks_for, examine
 from tests import gcs
+from tests.ieg_core.data.trees import write_tree
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_the_data_have_the_known_digest(place):
 
 def test_altered_data_are_told(place, monkeypatch):
     source = dataclasses.replace(open_source("digits", place.data_dir), digest="0" * 64)
-    monkeypatch.setattr(doctor, "open_source", lambda base, folder: source)
+    monkeypatch.setattr(doctor, "open_source", lambda base, folder, images: source)
     found = examine("data", place)
     assert not found.ok
     assert "has the digest 000000000000, expected" in found.text
@@ -60,6 +61,18 @@ def test_missing_data_are_told(place):
     found = examine("data", dataclasses.replace(place, base="cifar10", data_dir="absent/data"))
     assert not found.ok
     assert "no data directory" in found.text
+
+
+def test_all_that_a_sweep_would_read_is_opened(place, tmp_path):
+    counts = {"train": 2, "val": 1}
+    write_tree(tmp_path / "data" / "webvisionmini", counts, kind="jpg")
+    lacking = examine("data", dataclasses.replace(place, base="webvisionmini"))
+    assert not lacking.ok
+    assert "there is no second test set" in lacking.text
+    write_tree(tmp_path / "data" / "webvisionmini", {"imagenet": 1}, kind="jpg")
+    found = examine("data", dataclasses.replace(place, base="webvisionmini"))
+    assert found.ok
+    assert "6 training and 3 test images" in found.text
 
 
 def test_a_checkpoint_is_written_and_read_back_and_nothing_stays(place, tmp_path):
@@ -127,7 +140,7 @@ def test_the_framework_really_computes(place):
 
 
 def test_an_unexpected_error_is_a_finding_of_one_line(place, monkeypatch):
-    def broken(base, folder):
+    def broken(base, folder, images):
         raise OSError("a\nb")
 
     monkeypatch.setattr(doctor, "open_source", broken)

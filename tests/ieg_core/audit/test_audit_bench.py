@@ -3,7 +3,9 @@ import importlib.util
 
 import numpy as np
 
-from ieg_core import audit_bench
+from ieg_core import audit_bench, sweep
+from ieg_core.runtime import Runtime
+from tests.ieg_core.data.trees import write_tree
 
 
 def test_each_fold_has_its_share_of_each_label():
@@ -24,6 +26,29 @@ def test_the_table_has_means_and_deviations_over_seeds():
     # The sample deviation of 0.8 and 0.9 is 0.1/√2.
     wanted = "| digits | ieg | 0.8500 ± 0.0707 | 1.0000 ± 0.0000 | - | 0.5000 ± 0.0000 |"
     assert text.splitlines()[2:] == [wanted]
+
+
+def test_ones_own_images_are_read_as_their_run_reads_them(tmp_path, monkeypatch):
+    write_tree(tmp_path / "data", {"train": 10, "test": 2})
+    request = sweep.SweepRequest(
+        "folder_uniform_0.4",
+        methods=("supervised",),
+        settings=("images.size=8", "images.channels=1", "batch_size=5"),
+        data_dir=str(tmp_path / "data"),
+        results=str(tmp_path / "runs"),
+    )
+    (cell,) = sweep.plan(request).cells
+
+    def certain(cell, root, overlay, source, folder, held_out, runtime):
+        assert source.image_shape == (8, 8, 1)
+        assert not set(overlay.train_ids) & set(held_out)
+        return 50 * np.eye(3)[overlay.noisy_labels[held_out]]
+
+    monkeypatch.setattr(audit_bench, "_train_and_predict", certain)
+    overlay, probabilities = audit_bench.out_of_sample(
+        cell, tmp_path / "runs", tmp_path / "data", 3, Runtime(threads=1)
+    )
+    np.testing.assert_array_equal(probabilities.argmax(1), overlay.noisy_labels)
 
 
 def test_without_cleanlab_it_says_how_to_install_it(monkeypatch, capsys):
