@@ -16,12 +16,14 @@ ImageNet networks (18, 34, 50, 101, 152) belong to those networks alone: `resnet
 small network of depth 6*8 + 2.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,7 @@ _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 # The deepest published one is resnet1202; a greater depth is a typing error.
 _MAX_DEPTH = 1202
 _MAX_WIDTH = 64
+OURS = "ieg_core"
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,13 @@ def parse(name: str) -> Network:
 
 
 def source_digest(name: str) -> str:
-    """Returns a digest of what one's own network is made from: its module's source, or its file.
+    """Returns a digest of what one's own network is made from: its file, or its modules' sources.
 
-    The network itself is not built, and its module not imported (the packages above it are).
+    Those are the function's module and all that it imports, directly or not, from its own package
+    or from the folder in which that lies. Installed packages are not among them, nor what is found
+    at run time: files that a function reads, `importlib.import_module`.
+
+    The network itself is not built, and no module imported (the packages above the function's are).
 
     Args:
       name: A network's name.
@@ -116,18 +123,78 @@ def source_digest(name: str) -> str:
       SHA-256, hexadecimal; "" for a network of ours, which the code's version covers.
 
     Raises:
-      UserError: There is no such module or file.
+      UserError: There is no such module or file, or a module is no Python.
     """
     family = parse(name).family
     if family not in ("function", "file"):
         return ""
-    path = Path(name) if family == "file" else module_file(name)
+    if family == "file":
+        return hashlib.sha256(_read(name, Path(name), "a file that model.save wrote")).hexdigest()
+    digest = hashlib.sha256()
+    for module, source in sorted(_sources(name).items()):
+        digest.update(f"{module} {len(source)}\0".encode())
+        digest.update(source)
+    return digest.hexdigest()
+
+
+def _sources(name: str) -> dict[str, bytes]:
+    """Reads a function's module and what it imports from where it lies, by the modules' names."""
+    module, file = name.partition(":")[0], module_file(name)
+    depth = module.count(".") + (file.name == "__init__.py")
+    root = file.parents[depth]
+    # Neighbours of an installed package are strangers; our own code has its version.
+    is_installed = root.name in ("site-packages", "dist-packages")
+    sources: dict[str, bytes] = {}
+    waiting = [(module, file), *_files(root, module)]
+    while waiting:
+        module, file = waiting.pop()
+        if module in sources:
+            continue
+        sources[module] = _read(name, file, "a Python module")
+        if file.suffix != ".py":
+            continue
+        try:
+            tree = ast.parse(sources[module])
+        except (SyntaxError, ValueError) as error:
+            raise UserError(
+                f"the network {name!r} cannot be built: {file} is no Python ({error}); mend it"
+            ) from error
+        package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+        for imported in _imported(tree, package):
+            top = imported.partition(".")[0]
+            if top != OURS and (not is_installed or top == name.partition(":")[0].split(".")[0]):
+                waiting += _files(root, imported)
+    return sources
+
+
+def _imported(tree: ast.AST, package: str) -> Iterator[str]:
+    """Yields the full names of what a module imports; some are no modules but what is in them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            start = ".".join([*filter(None, above), *filter(None, [node.module])])
+            yield from (f"{start}.{alias.name}".lstrip(".") for alias in node.names)
+
+
+def _files(root: Path, imported: str) -> Iterator[tuple[str, Path]]:
+    """Yields the modules under a folder that importing a name runs: itself and those above it."""
+    parts = imported.split(".")
+    for length in range(1, len(parts) + 1):
+        place = root.joinpath(*parts[:length])
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                yield ".".join(parts[:length]), file
+                break
+
+
+def _read(name: str, path: Path, expected: str) -> bytes:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(
-            f"cannot read the network {name!r} ({path}: {error.strerror}): expected "
-            + ("a file that model.save wrote" if family == "file" else "a Python module")
+            f"cannot read the network {name!r} ({path}: {error.strerror}): expected {expected}"
         ) from error
 
 

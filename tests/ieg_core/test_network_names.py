@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,12 +65,87 @@ def test_the_source_of_ones_own_network_is_digested(
     source = tmp_path / "one_of_mine.py"
     source.write_text("raise RuntimeError('planning must not run this')\n")
     first = source_digest("one_of_mine:small")
-    assert first == hashlib.sha256(source.read_bytes()).hexdigest()
+    content = source.read_bytes()
+    assert first == hashlib.sha256(b"one_of_mine %d\0" % len(content) + content).hexdigest()
     source.write_text(source.read_text() + "# another\n")
     assert source_digest("one_of_mine:small") != first
     (tmp_path / "one.keras").write_bytes(b"abc")
     assert source_digest("one.keras").startswith("ba7816bf")  # the standard's own example
     assert source_digest("resnet29") == ""
+
+
+FILES = {
+    "my_lab/__init__.py": "",
+    "my_lab/nets/__init__.py": "from .sizes import WIDTH\n",
+    "my_lab/nets/sizes.py": "WIDTH = 8\n",
+    "my_lab/nets/tiny.py": "from my_lab import blocks\nfrom ..heads.dense import y\nimport re",
+    "my_lab/blocks.py": "def block():\n    import beside\n    return beside.block()\n",
+    "my_lab/heads/dense.py": "import my_lab.heads.dense\nfrom .. import constants\n",
+    "my_lab/constants.py": "RATE = 1\n",
+    "beside.py": "from ieg_core import errors\n",
+    "ieg_core/errors.py": "",
+    "my_lab/unrelated.py": "",
+    "my_lab/nets/unrelated.py": "",
+    "unrelated.py": "",
+}
+IMPORTED = {
+    "my_lab/__init__.py",
+    "my_lab/nets/__init__.py",
+    "my_lab/nets/sizes.py",
+    "my_lab/nets/tiny.py",
+    "my_lab/blocks.py",
+    "my_lab/heads/dense.py",
+    "my_lab/constants.py",
+    "beside.py",
+}
+
+
+@pytest.mark.parametrize("changed", FILES)
+def test_the_digest_covers_what_the_module_imports_from_where_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for module in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+        monkeypatch.delitem(sys.modules, module)
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    first = source_digest("my_lab.nets.tiny:build")
+    assert source_digest("my_lab.nets.tiny:build") == first
+    with (tmp_path / changed).open("a") as file:
+        file.write("\n# another\n")
+    assert (source_digest("my_lab.nets.tiny:build") != first) == (changed in IMPORTED)
+
+
+def test_of_installed_packages_the_neighbours_are_not_covered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site-packages"
+    monkeypatch.syspath_prepend(installed)
+    for name, text in {
+        "installed_lab/nets.py": "import a_neighbour\nfrom installed_lab import blocks\n",
+        "installed_lab/blocks.py": "",
+        "a_neighbour.py": "",
+    }.items():
+        (installed / name).parent.mkdir(parents=True, exist_ok=True)
+        (installed / name).write_text(text)
+    first = source_digest("installed_lab.nets:build")
+    (installed / "a_neighbour.py").write_text("# another\n")
+    assert source_digest("installed_lab.nets:build") == first
+    (installed / "installed_lab" / "blocks.py").write_text("# another\n")
+    assert source_digest("installed_lab.nets:build") != first
+
+
+def test_a_helper_that_is_no_python_is_told_while_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "net_with_helper.py").write_text("import helper_of_it\n")
+    (tmp_path / "helper_of_it.py").write_text("def build(:\n")
+    with pytest.raises(UserError, match=r"helper_of_it.py is no Python \(invalid syntax.*line 1"):
+        source_digest("net_with_helper:build")
 
 
 @pytest.mark.parametrize(
