@@ -7,19 +7,22 @@ The folder is `webvisionmini/` in the data directory, laid out like one's own im
 have the same names everywhere; where they do not, as with numbers here and synsets there, the first
 50 of either are taken for each other, both being in ImageNet's order.
 
-A TFDS build, such as its `image_label_folder`'s, is unpacked once into that folder, which random
-access needs. Looked for are webvisionmini, image_label_folder/webvisionmini and, for the second
-test set, imagenet2012, each in the data directory, its tfds/ or its tensorflow_datasets/.
+A TFDS build, such as its `image_label_folder`'s, old or new, is unpacked once into that folder,
+which random access needs. Looked for are webvisionmini, image_label_folder/webvisionmini and, for
+the second test set, imagenet2012, each in the data directory, its tfds/ or its
+tensorflow_datasets/. A plain folder may lie in the same places.
 """
 
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.config import ImagesConfig
+from ieg_core.data import tfrecord
 from ieg_core.data.folder import open_folder
 from ieg_core.data.source import Source
 from ieg_core.errors import UserError
@@ -41,6 +44,23 @@ _SPLITS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
 _ENDINGS: Final = {b"\x89PNG": "png", b"RIFF": "webp"}
 
 
+@dataclass(frozen=True)
+class Build:
+    """A TFDS build of images and labels.
+
+    Attributes:
+      place: Its folder.
+      class_names: By label.
+      splits: Their names.
+      examples: Yields label and encoded image of every example of a split.
+    """
+
+    place: Path
+    class_names: Sequence[str]
+    splits: Sequence[str]
+    examples: Callable[[str], Iterator[tuple[int, bytes]]]
+
+
 def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
     """Opens WebVision-mini.
 
@@ -55,11 +75,15 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
       UserError: It is not there, or see `open_folder`.
     """
     root = data_dir / NAME
-    if not (root / "train").is_dir():
+    places = _places(data_dir, NAME)
+    plain = next((place for place in (root, *places) if (place / "train").is_dir()), None)
+    if plain is not None:
+        root = plain
+    else:
         build = find_build(data_dir, NAME)
         if build is None:
             raise UserError(
-                f"there is no {NAME} in {data_dir}: expected {root}/train/<class>/…, "
+                f"{_what_there_is(data_dir, places)}: expected {root}/train/<class>/…, "
                 f"val/<class>/…, probe/<class>/… and {IMAGENET}/<class>/…, or a TFDS build such as "
                 f"tensorflow_datasets/image_label_folder/{NAME}/"
             )
@@ -76,44 +100,63 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
     return open_folder(NAME, root, images, max_classes=NUM_CLASSES, test_names=("test", "val"))
 
 
-def find_build(data_dir: Path, name: str) -> Any:
+def find_build(data_dir: Path, name: str) -> Build | None:
     """Returns the newest TFDS build of a data set under a data directory; None without one."""
-    for folder in _TFDS_FOLDERS:
-        for build in _BUILDS[name]:
-            found = sorted((data_dir / folder / build).glob("**/features.json"))
-            if found:
-                import tensorflow_datasets as tfds
-
-                return tfds.builder_from_directory(found[-1].parent)
+    for place in _places(data_dir, name):
+        if found := sorted(place.glob("**/features.json")):
+            return _new_build(found[-1].parent)
+        if found := sorted(place.glob(f"**/{tfrecord.LABELS}")):
+            return _old_build(found[-1].parent)
     return None
 
 
-def unpack(builder: Any, root: Path, parts: Mapping[str, Sequence[str]]) -> None:
+def _places(data_dir: Path, name: str) -> list[Path]:
+    return [data_dir / folder / build for folder in _TFDS_FOLDERS for build in _BUILDS[name]]
+
+
+def _what_there_is(data_dir: Path, places: Sequence[Path]) -> str:
+    """Says what was found instead of WebVision-mini, and what to do with it."""
+    zips = [place.with_name(f"{place.name}.zip") for place in places]
+    if packed := next((path for path in zips if path.is_file()), None):
+        return f"{packed} is packed: unpack it there"
+    if place := next((place for place in places if place.is_dir()), None):
+        return (
+            f"{place} has neither train/ nor, in a folder of its version, features.json or "
+            f"{tfrecord.LABELS}: copy them there, or build it again"
+        )
+    return f"there is no {NAME} in {data_dir}"
+
+
+def unpack(build: Build, root: Path, parts: Mapping[str, Sequence[str]]) -> None:
     """Writes the encoded images of a TFDS build as files, a folder a class, 50 classes.
 
     Args:
-      builder: The build, with the features image and label.
+      build: The build.
       root: Where the parts' folders go; each is whole or not there.
       parts: The names that a part's split may have, by part.
 
     Raises:
-      UserError: A split is not there, or the folder cannot be written to.
+      UserError: A split is not there, a class's name is none of a folder, or the folder cannot be
+        written to.
     """
-    names = builder.info.features["label"].names
+    names = build.class_names[:NUM_CLASSES]
+    if wrong := next((name for name in names if "/" in name or name.startswith(".")), None):
+        raise UserError(
+            f"the TFDS build {build.place} has a class {wrong!r}: expected a name that a folder "
+            "can have; write the folders by hand"
+        )
     for part, candidates in parts.items():
-        split = next((name for name in candidates if name in builder.info.splits), None)
+        split = next((name for name in candidates if name in build.splits), None)
         if split is None:
             raise UserError(
-                f"the TFDS build {builder.data_path} has the splits "
-                f"{', '.join(builder.info.splits)}: expected {' or '.join(candidates)}"
+                f"the TFDS build {build.place} has the splits "
+                f"{', '.join(build.splits) or '(none)'}: expected {' or '.join(candidates)}"
             )
         temporary = root / f".{part}.{uuid.uuid4().hex}"
         try:
-            for number, example in enumerate(_examples(builder, split)):
-                label = int(example["label"])
-                if label >= NUM_CLASSES:
+            for number, (label, content) in enumerate(build.examples(split)):
+                if not 0 <= label < len(names):
                     continue
-                content: bytes = example["image"]
                 folder = temporary / names[label]
                 folder.mkdir(parents=True, exist_ok=True)
                 ending = _ENDINGS.get(content[:4], "jpg")
@@ -122,18 +165,33 @@ def unpack(builder: Any, root: Path, parts: Mapping[str, Sequence[str]]) -> None
                 temporary.rename(root / part)
         except OSError as error:
             raise UserError(
-                f"cannot unpack {builder.data_path} into {root} ({error.strerror}): expected a "
+                f"cannot unpack {build.place} into {root} ({error.strerror}): expected a "
                 "folder that can be written to, with room for the images; mend that and run again"
             ) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _examples(builder: Any, split: str) -> Iterator[Mapping[str, Any]]:
+def _old_build(folder: Path) -> Build:
+    lines = (folder / tfrecord.LABELS).read_text(encoding="utf-8", errors="replace").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    files = tfrecord.splits_of(folder)
+    return Build(folder, names, list(files), lambda split: tfrecord.examples(files[split]))
+
+
+def _new_build(folder: Path) -> Build:
     import tensorflow_datasets as tfds
 
+    builder = tfds.builder_from_directory(folder)
     decoders = {"image": tfds.decode.SkipDecoding()}
-    try:
-        yield from builder.as_data_source(split, decoders=decoders)
-    except NotImplementedError:  # stored in a sequential format, TFRecord
-        yield from tfds.as_numpy(builder.as_dataset(split, decoders=decoders))
+
+    def examples(split: str) -> Iterator[tuple[int, bytes]]:
+        rows: Any
+        try:
+            rows = builder.as_data_source(split, decoders=decoders)
+        except NotImplementedError:  # stored in a sequential format, TFRecord
+            rows = tfds.as_numpy(builder.as_dataset(split, decoders=decoders))
+        for row in rows:
+            yield int(row["label"]), row["image"]
+
+    return Build(folder, builder.info.features["label"].names, list(builder.info.splits), examples)

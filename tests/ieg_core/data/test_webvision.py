@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from ieg_core import recipes
 from ieg_core.config import ImagesConfig
 from ieg_core.data import open_source
+from ieg_core.data.webvision import find_build, unpack
 from ieg_core.errors import UserError
 from ieg_core.spec import parse
 from tests.ieg_core.data.trees import write_tree
@@ -81,6 +84,107 @@ def test_a_tfds_build_is_the_same_data_as_its_folder(tmp_path, file_format):
     again = open_source("webvisionmini", data, IMAGES)
     assert again.digest == source.digest
     assert not list((data / "webvisionmini").glob(".*.*"))
+    if file_format == "tfrecord":
+        # As TFDS built it before version 4: without a word on the features but the classes' names.
+        shutil.rmtree(data / "webvisionmini")
+        for path in list(data.glob("**/features.json")):
+            path.unlink()
+        old = open_source("webvisionmini", data, IMAGES)
+        assert old.digest == source.digest
+        assert not list((data / "webvisionmini").glob(".*.*"))
+
+
+def field(number: int, content: bytes | int) -> bytes:
+    """A field of a protobuf message, by hand; numbers and lengths here are below 2^14."""
+
+    def varint(value: int) -> bytes:
+        return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
+
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def record(label: int, image: bytes, packed: bool = True) -> bytes:
+    values = {
+        "image": field(1, field(1, image)),
+        "label": field(3, field(1, bytes([label])) if packed else field(1, label)),
+        "score": field(2, field(1, struct.pack("<f", 0.5))),
+    }
+    entries = (field(1, field(1, name.encode()) + field(2, it)) for name, it in values.items())
+    content = field(1, b"".join(entries))
+    return struct.pack("<QI", len(content), 0) + content + bytes(4)
+
+
+def write_old(folder: Path, files: dict[str, bytes], names: str = "n1\nn2\n") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "label.labels.txt").write_text(names)
+    (folder / "dataset_info.json").write_text("{}")
+    for name, content in files.items():
+        (folder / f"webvisionmini-{name}").write_bytes(content)
+    return folder
+
+
+def test_an_old_build_is_read_from_all_of_its_files(tmp_path):
+    folder = tmp_path / "image_label_folder" / "webvisionmini" / "1.0.0"
+    image = b"\xff\xd8\xff" + bytes(300)
+    files = {
+        "train.tfrecord-00000-of-00002": record(1, image + b"a") + record(0, image + b"b", False),
+        "train.tfrecord-00001-of-00002": record(1, image + b"c") + record(63, image),
+        "val.tfrecord-00000-of-00001": record(0, image) + record(1, image),
+    }
+    write_old(folder, files)
+    build = find_build(tmp_path, "webvisionmini")
+    unpack(build, tmp_path / "out", {"train": ("train",), "test": ("test", "val")})
+    written = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()[-1:]
+               for path in (tmp_path / "out").rglob("*.jpg")}  # fmt: skip
+    assert written == {
+        "train/n2/00000000.jpg": b"a",
+        "train/n1/00000001.jpg": b"b",
+        "train/n2/00000002.jpg": b"c",
+        "test/n1/00000000.jpg": b"\0",
+        "test/n2/00000001.jpg": b"\0",
+    }
+
+
+WHOLE = record(0, b"image")
+ONE = "train.tfrecord-00000-of-00001"
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "message"),
+    [
+        ({ONE: WHOLE[:-5]}, "a\n", r"00000-of-00001 holds no TFRecords .*\(it is truncated\)"),
+        ({ONE: WHOLE[:7]}, "a\n", r"\(it is truncated\)"),
+        ({ONE: b"\xff" * 100}, "a\n", r"\(it is truncated\)"),
+        ({ONE: struct.pack("<QI", 9, 0) + b"\xff" * 13}, "a\n", "no TFRecords of image and label"),
+        ({ONE: struct.pack("<QI", 0, 0) + bytes(4)}, "a\n", r"\('label'\)"),
+        ({"train.tfrecord-00000-of-00002": WHOLE}, "a\n", "has 1 of the 2 files of train"),
+        ({"val.tfrecord-00000-of-00001": WHOLE}, "a\n", "has the splits val: expected train"),
+        ({}, "a\n", r"has the splits \(none\): expected train"),
+        ({ONE: WHOLE}, "../../out\n", r"has a class '../../out': expected a name"),
+    ],
+)
+def test_a_damaged_old_build_is_one_line_and_leaves_nothing(tmp_path, files, names, message):
+    write_old(tmp_path / "data" / "tfds" / "webvisionmini" / "1.0.0", files, names)
+    with pytest.raises(UserError, match=message) as caught:
+        open_source("webvisionmini", tmp_path / "data", IMAGES)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.rglob("*") if path.suffix == ".jpg"] == []
+    assert not list(tmp_path.glob("data/webvisionmini/*"))
+
+
+def test_what_lies_there_instead_is_told(tmp_path):
+    folder = tmp_path / "tensorflow_datasets" / "image_label_folder"
+    (folder / "webvisionmini" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"image_label_folder/webvisionmini has neither train/ nor"):
+        open_source("webvisionmini", tmp_path, IMAGES)
+    (tmp_path / "webvisionmini.zip").write_bytes(b"")
+    with pytest.raises(UserError, match=r"webvisionmini.zip is packed: unpack it there: expected"):
+        open_source("webvisionmini", tmp_path, IMAGES)
+    counts = {"train": 1, "val": 1, "imagenet": 1}
+    write_tree(folder / "webvisionmini", counts, SYNSETS[:3], kind="jpg", size=SIZE)
+    assert open_source("webvisionmini", tmp_path, IMAGES).class_names == SYNSETS[:3]
 
 
 def test_what_is_missing_is_said_in_one_line(tmp_path):
