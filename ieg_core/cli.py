@@ -38,7 +38,7 @@ from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import open_given
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable
 from ieg_core.predict import predict_files
 from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
@@ -109,7 +109,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     predicting = commands.add_parser("predict", help="say what is on image files")
     predicting.add_argument("model", type=Path, help="for example runs/cells/…/model.keras")
-    predicting.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    predicting.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
+    )
     predicting.add_argument("--top", type=int, default=3, help="classes to tell of each image (3)")
     predicting.set_defaults(run=run_predict)
 
@@ -277,14 +279,20 @@ def run_predict(arguments: argparse.Namespace) -> int:
     """Prints a line for each image: the likeliest classes with their probabilities."""
     if arguments.top < 1:
         raise UserError(f"--top must be at least 1, got {arguments.top}")
-    found = predict_files(arguments.model, arguments.images, arguments.top)
-    for each in found:
+    broken = read = 0
+    for each in predict_files(arguments.model, arguments.images, arguments.top):
+        name = printable(str(each.path))
         if each.problem:
-            print(f"ieg: {each.path} cannot be read: {each.problem}", file=sys.stderr)
+            broken += 1
+            print(f"ieg: {name} cannot be read: {each.problem}", file=sys.stderr)
             continue
+        read += 1
         classes = ", ".join(f"{name} {100 * share:.1f} %" for name, share in each.classes)
-        print(f"{each.path}: {classes}")
-    return worker.EXIT_FAILED if any(each.problem for each in found) else 0
+        print(f"{name}: {classes}")
+    if not broken + read:
+        told = ", ".join(map(str, arguments.images))
+        raise UserError(f"there is no file in {told}: expected JPEG, PNG or WebP files")
+    return worker.EXIT_FAILED if broken else 0
 
 
 def run_recipes(arguments: argparse.Namespace) -> int:

@@ -53,17 +53,18 @@ def read_facts(path: Path) -> ModelFacts:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            values: dict[str, Any] = json.loads(archive.read(MEMBER))
+            values: Any = json.loads(archive.read(MEMBER))
         if values.pop("schema") != SCHEMA:
             raise UserError(f"{path} was exported by another version of this program")
-        height, width, channels = values.pop("image_shape")
+        height, width, channels = map(int, values.pop("image_shape"))
         names = tuple(map(str, values.pop("class_names")))
         return ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
     except OSError as error:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    # Which exceptions a damaged archive, or another's member of that name, can cause, is not said.
+    except Exception as error:
         raise UserError(
             f"{path} is no model exported here: expected a model.keras of a run's folder, such as "
             "runs/cells/…/model.keras"

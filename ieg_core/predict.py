@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ieg predict`: the classes of image files, by an exported model."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ieg_core.data.folder_cache import read_file
 from ieg_core.data.images import (
     UnreadableImageError,
     central_square,
@@ -14,7 +17,7 @@ from ieg_core.data.images import (
     read_pixels,
 )
 from ieg_core.errors import UserError
-from ieg_core.model_file import ModelFacts, read_facts
+from ieg_core.model_file import MEMBER, ModelFacts, read_facts
 from ieg_core.runtime import Runtime, set_environment
 
 BATCH = 64
@@ -35,50 +38,92 @@ class Prediction:
     problem: str = ""
 
 
-def predict_files(model: Path, paths: Sequence[Path], top: int = 3) -> list[Prediction]:
+def predict_files(model: Path, paths: Sequence[Path], top: int = 3) -> Iterator[Prediction]:
     """Predicts the classes of image files: softmax of the logits of the averaged parameters.
+
+    No more images are held at once than a batch has.
 
     Args:
       model: An exported `.keras` file.
-      paths: JPEG, PNG or WebP files.
+      paths: JPEG, PNG or WebP files; a folder stands for all files in it.
       top: How many classes to tell of each.
 
-    Returns:
+    Yields:
       One prediction a file, in order.
 
     Raises:
-      UserError: The model cannot be read.
+      UserError: The model cannot be read, or is not one for image files.
     """
     facts = read_facts(model)
-    images, predictions = [], [Prediction(path) for path in paths]
-    for index, path in enumerate(paths):
-        try:
-            images.append((index, _read(path, facts)))
-        except (UnreadableImageError, OSError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            predictions[index] = Prediction(path, problem=reason)
-    if not images:
-        return predictions
+    if facts.image_shape[0] != facts.image_shape[1]:
+        raise UserError(
+            f"{model} takes images of {facts.image_shape[0]}×{facts.image_shape[1]} pixels: "
+            "expected one for squares, to which files are brought; load it by Keras"
+        )
+    files = [file for path in paths for file in _files(path)]
+    network = None
+    for start in range(0, len(files), BATCH):
+        part = [_read(file, facts) for file in files[start : start + BATCH]]
+        images = [image for image in part if not isinstance(image, str)]
+        if images and network is None:
+            network = _load(model, facts)
+        found = iter(_classes(network, np.stack(images), facts, top) if images else ())
+        for file, image in zip(files[start : start + BATCH], part, strict=True):
+            if isinstance(image, str):
+                yield Prediction(file, problem=image)
+            else:
+                yield Prediction(file, next(found))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yields a file, or the files of a folder and of those in it, hidden ones left out."""
+    if not path.is_dir():
+        yield path
+        return
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
+
+
+def _load(model: Path, facts: ModelFacts) -> Any:
     set_environment(Runtime(threads=1))
     import keras
 
     try:
         network = keras.models.load_model(model, compile=False)
-    except (ValueError, OSError) as error:
-        raise UserError(f"the model {model} cannot be loaded: {error}") from error
-    for start in range(0, len(images), BATCH):
-        part = images[start : start + BATCH]
-        pixels = np.stack([image for _, image in part]).astype(np.float32)
-        logits = np.asarray(network(pixels, training=False), np.float64)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        for (index, _), row in zip(part, shifted / shifted.sum(1, keepdims=True), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            found = tuple((facts.class_names[number], float(row[number])) for number in best)
-            predictions[index] = Prediction(paths[index], found)
-    return predictions
+    # Which exceptions an archive of another version can cause, Keras does not say.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"the model {model} cannot be loaded ({reason[:300]}): expected one that this version "
+            "of Keras reads; export it again"
+        ) from error
+    shapes = (None, *facts.image_shape), (None, len(facts.class_names))
+    if (tuple(network.input_shape), tuple(network.output_shape)) != shapes:
+        raise UserError(
+            f"the model {model} goes from {network.input_shape} to {network.output_shape}, but its "
+            f"{MEMBER} has {len(facts.class_names)} class names and images of "
+            f"{'×'.join(map(str, facts.image_shape))}: export it again"
+        )
+    return network
 
 
-def _read(path: Path, facts: ModelFacts) -> np.ndarray:
+def _classes(
+    network: Any, images: np.ndarray, facts: ModelFacts, top: int
+) -> Iterator[tuple[tuple[str, float], ...]]:
+    """Yields the likeliest classes of each image, uint8 [n, H, W, channels]."""
+    logits = np.asarray(network(images.astype(np.float32), training=False), np.float64)
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    for row in shifted / shifted.sum(1, keepdims=True):
+        best = np.argsort(-row, kind="stable")[:top]
+        yield tuple((facts.class_names[number], float(row[number])) for number in best)
+
+
+def _read(path: Path, facts: ModelFacts) -> np.ndarray | str:
+    """Returns an image, uint8 [H, W, channels], or why there is none."""
     height, _, channels = facts.image_shape
     box = evaluated_square if facts.preprocessing == "crop" else central_square
-    return read_pixels(path.read_bytes(), height, box, channels=channels)
+    try:
+        return read_pixels(read_file(path), height, box, channels=channels)
+    except (UnreadableImageError, OSError) as error:
+        return getattr(error, "strerror", None) or str(error)

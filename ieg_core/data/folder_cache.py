@@ -90,7 +90,7 @@ def index_files(
             unchanged = old and (old.size, old.changed) == (found.st_size, found.st_mtime_ns)
             if old and unchanged and (old.reason is not None or not decode):
                 return old
-            content = _read(root / path)
+            content = read_file(root / path)
         except OSError as error:
             return Entry(0, 0, "", (error.strerror or "it cannot be read").lower())
         reason = _why_unreadable(content, max_megapixels) if decode else None
@@ -138,7 +138,7 @@ def decoded_images(
 
     def decode(path: str) -> Pixels | str:
         try:
-            content = _read(root / path)
+            content = read_file(root / path)
             return read_pixels(
                 content,
                 size,
@@ -169,8 +169,12 @@ def decoded_images(
     return images, {paths[number]: reason for number, reason in found.items()}
 
 
-def _read(path: Path) -> bytes:
-    """Reads a file; a pipe, which one would wait for, is none."""
+def read_file(path: Path) -> bytes:
+    """Reads a file; a pipe, which one would wait for, is none.
+
+    Raises:
+      OSError: It is none, or cannot be read.
+    """
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "it is no file")
     return path.read_bytes()
