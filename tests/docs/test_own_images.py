@@ -34,7 +34,7 @@ def give(command, folder):
         # What is ready already is not made again in the copy.
         words[1:1] = ["-o", ".venv/.ready"]
     done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, check=False, timeout=1200
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=3600
     )
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout
