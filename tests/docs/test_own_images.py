@@ -67,7 +67,7 @@ def test_the_page_from_start_to_end(clone):
     (cell,) = (
         folder
         for folder in (clone / "runs" / "cells").glob("folder-ieg-*")
-        if (folder / "audit" / "audit.csv").exists()
+        if read_json(folder / "config.json")["network"] == "preact8"  # another has the own network
     )
     with (clone / "my-digits" / "truth.csv").open() as file:
         truth = {row["path"]: int(row["label"]) for row in csv.DictReader(file)}
