@@ -144,6 +144,7 @@ def train_here(
         "driver": slots.driver_version() if has_gpu else "",
         "threads": runtime.threads,
         "num_replicas": runtime.num_replicas,
+        "num_gpus": runtime.num_replicas if has_gpu else 0,
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
     if "weight" in trained.history:
@@ -240,6 +241,7 @@ def _row(
         }
         | {name: training[name] for name in cost}
         | {"driver": training.get("driver", "")}  # older ones do not say
+        | {"num_gpus": training.get("num_gpus")}
         | {"mean_weight_per_class": training.get("mean_weight_per_class")}
         | {"status": "finished", "reason": "", "run_directory": f"cells/{record['cell']}"}
     )

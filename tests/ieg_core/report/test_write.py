@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from ieg_core.errors import UserError
 from ieg_core.report import load_sweep, write_report
 from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.page import duration, settings_view
+from tests.ieg_core.report.pages import Page, cells_of, report
 
 ISSUE_KEYS = (
     "dataset",
@@ -36,47 +36,7 @@ ISSUE_KEYS = (
     "precision",
     "run_directory",
 )
-VOID = {"meta", "link", "image", "path", "use", "img", "br"}
-
 Builder = Callable[..., Path]
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and checks that what is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.ids: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def report(root: Path, sweep: str = "s1") -> str:
-    return (write_report(root, sweep) / "report.html").read_text()
-
-
-def cells_of(folder: Path) -> list[dict]:
-    document = json.loads((folder / "results.json").read_text())
-    assert document["schema"] == 1
-    return document["cells"]
 
 
 def test_every_row_has_every_key_whatever_became_of_the_cell(results_root: Builder) -> None:
