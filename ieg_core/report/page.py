@@ -36,6 +36,10 @@ from ieg_core.report.weights import WeightView, weight_views
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
+COST_BESIDE = 5
+"""Noise rates up to which a line of the results has room for the costs."""
+MOST_OPEN, SHOWN_OPEN = 9, 3
+"""With more noise rates than the first, plots of all but the highest ones are folded away."""
 CELL_COLUMNS = {
     "dataset": "data set",
     "method": "method",
@@ -152,6 +156,9 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         audits=audit_lines(sweep.cells),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
+        cost_beside=COST_BESIDE,
+        most_open=MOST_OPEN,
+        shown_open=SHOWN_OPEN,
         cell_header=list(CELL_COLUMNS.values()),
         cell_lines=[_cell_line(row) for row in rows],
         settings=settings_view(sweep.cells),

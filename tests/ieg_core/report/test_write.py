@@ -228,7 +228,29 @@ def test_two_hundred_cells_stay_below_five_megabytes(
     folder = write_report(root, "s1")
     assert len(cells_of(folder)) == 200
     assert (folder / "report.html").stat().st_size < 5_000_000
-    Page((folder / "report.html").read_text())
+    page = Page((folder / "report.html").read_text())
+    outside = ("src", "data", "action", "formaction", "poster", "srcset", "xlink:href")
+    assert not [name for _, name, _ in page.attributes if name in outside]
+    links = {value[:1] for _, name, value in page.attributes if name == "href"}
+    assert links == {"#", "d"}  # within the page, or data:
+
+
+def test_all_of_a_large_page_is_reached_by_the_tab_key_in_its_order(results_root: Builder) -> None:
+    text = report(results_root(rates=[i / 20 for i in range(1, 13)]))
+    page = Page(text)
+    assert {value for _, name, value in page.attributes if name == "tabindex"} == {"0"}
+    stops = [tag for tag in re.findall(r"<(?:a|summary|details|div|pre)\b[^>]*>", text)
+             if tag.startswith(("<a", "<summary")) or "tabindex" in tag]  # fmt: skip
+    assert stops[0] == '<a class="skip" href="#results">'
+    assert "results" in page.ids
+    scrolls = re.findall(r'<div class="scroll[^>]*>', text)
+    assert len(scrolls) >= 4
+    assert all('tabindex="0"' in tag and "aria-label=" in tag for tag in scrolls)
+    # Costs and the plots of all but the highest rates are not lost, only elsewhere.
+    assert text.count("9 lower noise rates</summary>") == 2
+    assert text.count("What it cost") == 1
+    assert len(re.findall(r'figcaption class="panel-title">[\d.]+ % noise<', text)) == 12 * 4
+    assert "What it cost" not in report(results_root(sweep="s2"), "s2")
 
 
 def test_a_single_cell_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
