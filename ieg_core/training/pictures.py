@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small pictures of a run for those who follow it: what the network sees, and what it mixes up."""
 
+import contextlib
 import io
 from collections.abc import Mapping
 
@@ -45,7 +46,7 @@ def first_views(config: Config, overlay: Overlay, source: Source) -> Mapping[str
       weak and the strong one.
     """
     facts = method_facts(config.method)
-    with keras.device("cpu:0"):
+    with _cpu():
         batch = _first_batch(config, overlay, source)
         plain = "strong_view" if facts.view == "strong" else "weak_view"
         views = {
@@ -115,6 +116,15 @@ def confusion_picture(confusion: np.ndarray) -> bytes:
     palette = np.rint(LIGHT + share * (DARK - LIGHT)).astype(np.uint8)
     picture.putpalette(palette.tobytes())
     return _encoded(picture, "PNG")
+
+
+def _cpu() -> contextlib.AbstractContextManager[None]:
+    """Places tensors on the CPU; where they are by default if JAX_PLATFORMS leaves it out."""
+    try:
+        scope: contextlib.AbstractContextManager[None] = keras.device("cpu:0")
+    except RuntimeError:
+        return contextlib.nullcontext()
+    return scope
 
 
 def _first_batch(config: Config, overlay: Overlay, source: Source) -> Batch:

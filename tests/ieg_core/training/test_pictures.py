@@ -2,6 +2,7 @@
 import io
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,11 +28,17 @@ def prepared(config, source, folder):
     )
 
 
-def test_the_first_views_are_those_of_the_first_step(tmp_path):
+def test_the_first_views_are_those_of_the_first_step(tmp_path, monkeypatch):
     config = recipes.build_config(parse("digits_uniform_0.4"), "supervised")
     source = open_source("digits", Path("data"))
     overlay = prepared(config, source, tmp_path)
     (encoded,) = first_views(config, overlay, source).values()
+
+    def no_such_device(name):
+        raise RuntimeError(name)
+
+    monkeypatch.setattr(keras, "device", no_such_device)
+    assert list(first_views(config, overlay, source).values()) == [encoded]
     sheet = np.asarray(Image.open(io.BytesIO(encoded)))
     drawn, pad = step_draws(config, overlay, 0), config.augmentation.pad
     for place in range(16):
