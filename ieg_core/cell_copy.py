@@ -24,7 +24,7 @@ from ieg_core.storage import StaleWriterError
 SYNC_SECONDS = 60.0
 WAIT_SECONDS = 5.0
 TRIES = 5
-LIVE = ("checkpoint/", "progress.json", "curves.json", "log.txt", "failure.json")
+LIVE = ("checkpoint/", "tensorboard/", "progress.json", "curves.json", "log.txt", "failure.json")
 """What of a cell goes up while it runs; the rest goes at the end, result.json last."""
 LOCAL = ("claims/", "lock")
 

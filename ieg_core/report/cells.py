@@ -43,6 +43,8 @@ ROW_KEYS = (
     "train_seconds",
     "steps_per_second",
     "total_seconds",
+    "num_gpus",
+    "gpu_hours",
     "backend",
     "precision",
     "num_parameters",
@@ -156,6 +158,7 @@ def load_cell(results_root: Path, name: str) -> Cell:
     row |= {"steps": settings.get("num_steps"), "run_directory": f"cells/{name}", "cell": name}
     if result:
         row |= _finite(result) | _dictionary(curves) | {"status": FINISHED, "reason": ""}
+        row |= _gpu_cost(row, folder / "training.json")
         failure = {}
     elif result_problem:
         row |= {"status": FAILED, "reason": result_problem}
@@ -245,6 +248,25 @@ def _dictionary(curves: Mapping[str, Any]) -> Row:
         if isinstance(record, dict) and names[0] in record:
             return {name: _finite(record.get(name)) for name in names}
     return {}
+
+
+def _gpu_cost(row: Row, training: Path) -> Row:
+    """Computes GPU-hours, GPUs times seconds over 3600, of the whole time that a cell held them.
+
+    Args:
+      row: A finished cell's row. Older ones do not say how many GPUs there were.
+      training: The cell's training.json, which has always said how many replicas there were.
+
+    Returns:
+      "num_gpus" and "gpu_hours", None where they cannot be known; 0 on a CPU.
+    """
+    gpus = row["num_gpus"]
+    if gpus is None:
+        on_cpu = str(row["device"]).lower() == "cpu"
+        gpus = 0 if on_cpu else _read(training)[0].get("num_replicas")
+    seconds = row["total_seconds"]
+    known = isinstance(gpus, int) and isinstance(seconds, int | float)
+    return {"num_gpus": gpus, "gpu_hours": gpus * seconds / 3600 if known else None}
 
 
 def _finite(value: Any) -> Any:

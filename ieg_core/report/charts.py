@@ -5,6 +5,7 @@ Written by hand instead of with matplotlib: no 1.5 s import, colours from the pa
 (so that dark mode works), and the same input gives the same bytes.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ MARKERS = ("circle", "square", "diamond", "triangle", "wedge", "cross")
 NUM_COLORS = 8
 SIDE_STEP = 7.0
 """Distance in SVG units between series set side by side, so that error bars do not overlap."""
+TICK_STEP = 28.0
+"""Least distance in SVG units between labels of the x axis."""
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,18 @@ def build_chart(
     y_span = y_range or value_range(series)
     y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top)
     middle = (len(series) - 1) / 2
+    gap = _least_gap([x_axis.at(x) for values in series for x in values.x])
+    # All series of one x keep to its half of the way to the next x.
+    side = min(SIDE_STEP, gap / (2 * len(series))) if bars else 0.0
     lines = [
-        _line(values, x_axis, y_axis, bars, SIDE_STEP * (index - middle) if bars else 0.0)
+        _line(values, x_axis, y_axis, bars, side * (index - middle))
         for index, values in enumerate(series)
     ]
-    x_ticks = [Tick(x_axis.at(x), f"{x:,g}") for x in sorted(set(x_values)) or ticks(*span, 5)]
+    exact = sorted(set(x_values))
+    fits = exact and _least_gap([x_axis.at(x) for x in exact]) >= TICK_STEP
+    x_ticks = [
+        Tick(x_axis.at(x), f"{x:,g}") for x in (exact if fits else ticks(*span, 9 if exact else 5))
+    ]
     y_ticks = [Tick(y_axis.at(y), f"{y:,g}") for y in ticks(*y_span, 6)]
     return Chart(
         title,
@@ -208,6 +218,11 @@ def thin(values: Sequence[Mapping[str, float]], most: int) -> list[Mapping[str, 
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
+def _least_gap(positions: Sequence[float]) -> float:
+    places = sorted(set(positions))
+    return min((b - a for a, b in itertools.pairwise(places)), default=math.inf)
+
+
 def _span(values: Sequence[float], air: float) -> Point:
     low, high = min(values), max(values)
     if high - low < 1e-12:
@@ -231,7 +246,7 @@ class _Axis:
 
 
 def _line(values: Values, x_axis: _Axis, y_axis: _Axis, bars: bool, offset: float) -> Line:
-    xs = [x_axis.at(x) + offset for x in values.x]
+    xs = [round(x_axis.at(x) + offset, 2) for x in values.x]
     ys = [y_axis.at(y) for y in values.y]
     ends = [
         None if d is None else (y_axis.at(y - d), y_axis.at(y + d))

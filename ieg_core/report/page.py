@@ -21,18 +21,25 @@ from ieg_core.report.summary import (
     Group,
     Statistic,
     accuracy_text,
+    eval_set_names,
+    gpu_hours_text,
     group_rows,
     headline,
     number_text,
     rate_text,
     seeds_text,
     statistic,
+    steps_text,
 )
 from ieg_core.report.tables import by_family, changes_table
 from ieg_core.report.weights import WeightView, weight_views
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
+COST_BESIDE = 5
+"""Noise rates up to which a line of the results has room for the costs."""
+MOST_OPEN, SHOWN_OPEN = 9, 3
+"""With more noise rates than the first, plots of all but the highest ones are folded away."""
 CELL_COLUMNS = {
     "dataset": "data set",
     "method": "method",
@@ -46,6 +53,7 @@ CELL_COLUMNS = {
     "balanced_accuracy_ema_last": "balanced, EMA",
     "steps_per_second": "steps/s",
     "total_seconds": "seconds",
+    "gpu_hours": "GPU-hours",
     "run_directory": "folder",
 }
 
@@ -71,8 +79,18 @@ class Line:
     style: Style
     clean_labels_used: str
     entries: tuple[Entry | None, ...]
+    steps: str
     steps_per_second: str
     seconds: str
+    gpu_hours: str
+
+
+@dataclass(frozen=True)
+class EvalSetTable:
+    """Accuracy on a further test set: for each method, an entry a noise rate; "" without one."""
+
+    name: str
+    lines: tuple[tuple[str, Style, tuple[tuple[str, str, bool], ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -83,6 +101,7 @@ class FamilyView:
     noise: str
     columns: tuple[tuple[str, str], ...]
     lines: tuple[Line, ...]
+    eval_sets: tuple[EvalSetTable, ...]
     noise_chart: Chart | None
     learning: list[Chart]
     diagnostics: dict[str, list[Chart]]
@@ -137,6 +156,9 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         audits=audit_lines(sweep.cells),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
+        cost_beside=COST_BESIDE,
+        most_open=MOST_OPEN,
+        shown_open=SHOWN_OPEN,
         cell_header=list(CELL_COLUMNS.values()),
         cell_lines=[_cell_line(row) for row in rows],
         settings=settings_view(sweep.cells),
@@ -203,8 +225,10 @@ def _family_view(
                 style=looks[label],
                 clean_labels_used="?" if clean is None else f"{clean:,}",
                 entries=tuple(_entry(own.get(dataset), groups) for dataset in datasets),
+                steps=steps_text(rows),
                 steps_per_second=number_text(statistic(row["steps_per_second"] for row in rows)),
                 seconds=number_text(statistic(row["total_seconds"] for row in rows)),
+                gpu_hours=gpu_hours_text(statistic(row.get("gpu_hours") for row in rows)),
             )
         )
     confusions: dict[str, list[Confusion]] = {}
@@ -222,6 +246,10 @@ def _family_view(
         noise=(parsed.noise or "") if parsed else "",
         columns=tuple((_column(group), _wrong(group)) for group in datasets.values()),
         lines=tuple(lines),
+        eval_sets=tuple(
+            _eval_set_table(name, groups, [(line.label, line.style) for line in lines])
+            for name in eval_set_names(groups)
+        ),
         noise_chart=noise_chart(groups, looks),
         learning=learning_charts(groups, cells, looks),
         diagnostics=diagnostic_charts(groups, cells, looks),
@@ -252,6 +280,27 @@ def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
     )  # fmt: skip
 
 
+def _eval_set_table(
+    name: str, groups: Sequence[Group], labels: Sequence[tuple[str, Style]]
+) -> EvalSetTable:
+    found = {(g.label, g.dataset): g.eval_sets[name] for g in groups if name in g.eval_sets}
+    datasets = list(dict.fromkeys(group.dataset for group in groups))
+
+    def entry(label: str, dataset: str) -> tuple[str, str, bool]:
+        accuracy = found.get((label, dataset))
+        if accuracy is None:
+            return "", "", False
+        rivals = [other.mean for (_, where), other in found.items() if where == dataset]
+        mean, _, deviation = accuracy_text(accuracy).partition(" ")
+        return mean, deviation, len(rivals) > 1 and accuracy.mean == max(rivals)
+
+    lines = [
+        (label, style, tuple(entry(label, dataset) for dataset in datasets))
+        for label, style in labels
+    ]
+    return EvalSetTable(name, tuple(lines))
+
+
 def _mean_only(value: Statistic | None) -> Statistic | None:
     return value and Statistic(value.mean, None, value.count)
 
@@ -277,6 +326,7 @@ def _summary(method: str) -> str:
 def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
     done = sum(row["status"] == FINISHED for row in rows)
     seconds = sum(row["total_seconds"] or 0.0 for row in rows)
+    hours = sum(row.get("gpu_hours") or 0.0 for row in rows)
     facts = [
         ("cells", f"{len(rows)}" if done == len(rows) else f"{done} of {len(rows)} finished"),
         ("seeds", _values(rows, "seed")),
@@ -286,6 +336,7 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         ("computed with", f"{_values(rows, 'backend')}, {_values(rows, 'precision')}"),
         ("device", _values(rows, "device")),
         ("time, all cells", duration(seconds) if seconds else ""),
+        ("GPU-hours, all cells", f"{hours:.3g}" if hours else ""),
     ]
     return [(term, value) for term, value in facts if value.strip(", ")]
 

@@ -9,7 +9,7 @@ from ieg_core.report.charts import Chart, Frame, Style, Values, build_chart, thi
 from ieg_core.report.summary import Group, accuracy_text, rate_text, statistic
 
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
-PANEL = Frame(340, 236, left=44, right=14, top=12, bottom=46)
+PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
 DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")

@@ -3,7 +3,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ieg_core import settings
@@ -32,6 +32,8 @@ class Group:
       accuracy_ema_last: The headline figure, a fraction of 1; None if no cell finished.
       balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
         a data set with a long tail; None for others.
+      gpu_hours: Of a cell, all the time that it held its GPUs; 0 on a CPU.
+      eval_sets: The last step's EMA accuracy on each further test set, by its name.
     """
 
     family: str
@@ -47,6 +49,8 @@ class Group:
     balanced_accuracy: Statistic | None
     steps_per_second: Statistic | None
     total_seconds: Statistic | None
+    gpu_hours: Statistic | None
+    eval_sets: Mapping[str, Statistic]
 
     @property
     def num_finished(self) -> int:
@@ -118,6 +122,8 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
                 ),
                 steps_per_second=statistic(row["steps_per_second"] for row in done),
                 total_seconds=statistic(row["total_seconds"] for row in done),
+                gpu_hours=statistic(row.get("gpu_hours") for row in done),
+                eval_sets=_eval_sets(done),
             )
         )
     return groups
@@ -136,8 +142,10 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     several = len({group.family for group in groups}) > 1
     tails = any(group.balanced_accuracy for group in groups)
     header = ["noise", "method", "clean labels used", "seeds"]
+    sets = eval_set_names(groups)
     header += ["accuracy, last (EMA) %", *(["balanced, last (EMA) %"] if tails else [])]
-    header += ["best on test %", "steps/s", "seconds a cell"]
+    header += [*(f"on {name}, last (EMA) %" for name in sets), "best on test %"]
+    header += ["steps", "steps/s", "seconds a cell", "GPU-hours a cell"]
     table = [["data set", *header] if several else header]
     for group in groups:
         line = [
@@ -147,9 +155,12 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
             seeds_text(group),
             accuracy_text(group.accuracy_ema_last),
             *([accuracy_text(group.balanced_accuracy)] if tails else []),
+            *(accuracy_text(group.eval_sets.get(name)) for name in sets),
             accuracy_text(group.accuracy_ema_best),
+            steps_text(group.rows),
             number_text(group.steps_per_second),
             number_text(group.total_seconds),
+            gpu_hours_text(group.gpu_hours),
         ]
         table.append([group.family, *line] if several else line)
     return table
@@ -191,6 +202,11 @@ def headline(rows: Sequence[Row]) -> Headline:
     return Headline(f"{sentence}.", (*notes, _seeds_note(here)), lost)
 
 
+def eval_set_names(groups: Iterable[Group]) -> list[str]:
+    """Lists the further test sets that any of the groups was evaluated on."""
+    return sorted({name for group in groups for name in group.eval_sets})
+
+
 def has_long_tail(row: Row) -> bool:
     """Returns whether a row's data set has classes of different sizes by design."""
     parsed = parse_dataset(row)
@@ -224,10 +240,32 @@ def number_text(value: Statistic | None) -> str:
     return f"{value.mean:.0f}" if value.mean >= 100 else f"{value.mean:.3g}"
 
 
+def gpu_hours_text(hours: Statistic | None) -> str:
+    """Formats mean GPU-hours; "-" where no GPU was in use, or their number is not known."""
+    return number_text(hours) if hours and hours.mean else "-"
+
+
+def steps_text(rows: Iterable[Row]) -> str:
+    """Formats the steps of cells, "600", or "600 to 1,200" where they differ."""
+    steps = sorted({row["steps"] for row in rows if row["steps"] is not None})
+    return " to ".join(f"{count:,}" for count in dict.fromkeys([*steps[:1], *steps[-1:]])) or "-"
+
+
 def seeds_text(group: Group) -> str:
     """Formats the number of seeds, "2 of 3" where some are missing."""
     total = len(group.rows)
     return str(total) if group.num_finished == total else f"{group.num_finished} of {total}"
+
+
+def _eval_sets(done: Sequence[Row]) -> dict[str, Statistic]:
+    measured: dict[str, list[float | None]] = {}
+    for row in done:
+        sets = row.get("eval_sets")
+        for name, figures in (sets if isinstance(sets, dict) else {}).items():
+            if isinstance(figures, dict):
+                measured.setdefault(str(name), []).append(figures.get("accuracy_ema"))
+    found = {name: statistic(values) for name, values in measured.items()}
+    return {name: value for name, value in found.items() if value}
 
 
 def _telling_dataset(done: Sequence[Group]) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from ieg_core.report.cells import FINISHED, Row, Sweep
+from ieg_core.report.cells import FINISHED, Row, Sweep, with_same_keys
 from ieg_core.report.expected import NOTE, expected_table
 from ieg_core.report.join import Changes
 from ieg_core.report.summary import (
@@ -31,6 +31,7 @@ def results_csv(rows: Sequence[Row]) -> str:
     """Writes one line a cell; lists and mappings (per-class accuracies, ...) stay in the JSON."""
     nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
     nested |= {"per_class_accuracy_ema_last", "versions"}
+    rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
     columns = [key for key in rows[0] if key not in nested] if rows else []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -62,7 +63,8 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
     parts += ["## Details", _markdown_table(results_table(rows))]
     parts.append(
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
-        "every other figure is from the last step."
+        "every other figure is from the last step. GPU-hours count every GPU for as long as a cell "
+        "held it."
     )
     if published := expected_table(rows):
         parts += ["## Published figures", NOTE, _markdown_table(published)]
@@ -99,6 +101,15 @@ def by_family(groups: Sequence[Group]) -> dict[str, list[Group]]:
     for group in groups:
         families.setdefault(group.family, []).append(group)
     return families
+
+
+def _flat_sets(row: Row) -> Row:
+    """Names each figure of a further test set as curves.json does, "accuracy_ema_imagenet"."""
+    return {
+        f"{figure}_{name}": value
+        for name, figures in (row.get("eval_sets") or {}).items()
+        for figure, value in (figures if isinstance(figures, dict) else {}).items()
+    }
 
 
 def _matrix(groups: Sequence[Group]) -> list[list[str]]:

@@ -33,8 +33,9 @@ from ieg_core.training.evaluation import Evaluation, build_predictor, measure, m
 from ieg_core.training.export import export_model
 from ieg_core.training.feed import LazyImages
 from ieg_core.training.loop import Moment, train
+from ieg_core.training.pictures import confusion_picture, first_views
 from ieg_core.training.step import initial_state
-from ieg_core.training.tensorboard import open_scalars
+from ieg_core.training.tensorboard import open_events
 
 TELL_SECONDS = 1.0
 
@@ -115,12 +116,19 @@ def train_here(
     gpu = backend.device_description() if has_gpu else ""
     show(gpu=gpu, num_steps=record["num_steps"])
     told = 0.0
-    with open_scalars(folder / "tensorboard") as append_scalars:
+    resumed = checkpoint.read_progress(folder)
+    with open_events(folder / "tensorboard", resumed.step if resumed else 0) as events:
+        if not events.pictures:
+            for tag, picture in first_views(config, overlay, source).items():
+                events.add_picture(tag, 0, picture)
 
         def tell(moment: Moment) -> None:
             nonlocal told
             watch(moment)
-            append_scalars(moment.curves)
+            events.add_curves(moment.curves)
+            if moment.confusion is not None:
+                picture = confusion_picture(moment.confusion)
+                events.add_picture("test/confusion_matrix", moment.step, picture)
             if time.monotonic() - told >= TELL_SECONDS or moment.step == moment.num_steps:
                 show(
                     phase="training",
@@ -144,6 +152,7 @@ def train_here(
         "driver": slots.driver_version() if has_gpu else "",
         "threads": runtime.threads,
         "num_replicas": runtime.num_replicas,
+        "num_gpus": runtime.num_replicas if has_gpu else 0,
         "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
     }
     if "weight" in trained.history:
@@ -240,6 +249,7 @@ def _row(
         }
         | {name: training[name] for name in cost}
         | {"driver": training.get("driver", "")}  # older ones do not say
+        | {"num_gpus": training.get("num_gpus")}
         | {"mean_weight_per_class": training.get("mean_weight_per_class")}
         | {"status": "finished", "reason": "", "run_directory": f"cells/{record['cell']}"}
     )

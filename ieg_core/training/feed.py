@@ -46,7 +46,7 @@ def steps_per_call(config: Config, source: Source, longest: int) -> int:
     """Returns how many steps one call of the device makes, at most `longest`."""
     if not is_fed(source):
         return longest
-    step_bytes = sum(_views(config).values()) * int(np.prod(source.image_shape))
+    step_bytes = sum(views(config).values()) * int(np.prod(source.image_shape))
     return max(1, min(longest, CALL_BYTES // step_bytes))
 
 
@@ -75,10 +75,10 @@ def stacked_draws(
     drawn = draws.stacked_draws(config, overlay, *steps, length)
     if source.crops is None:
         return drawn
-    for prefix, size in _views(config).items():
+    for prefix, size in views(config).items():
         images = np.zeros((length, size, *source.image_shape), np.uint8)
         for place, step in enumerate(range(*steps)):
-            ids = _ids(prefix, {name: drawn[name][place] for name in drawn}, dictionary)
+            ids = view_ids(prefix, {name: drawn[name][place] for name in drawn}, dictionary)
             images[place] = source.crops(ids, crop_draws(config.seed, prefix, step, size))
         drawn[f"{prefix}images"] = images
     return drawn
@@ -89,7 +89,7 @@ def crop_draws(seed: int, prefix: str, step: int, size: int) -> np.ndarray:
     return host.generator(seed, f"{prefix}crop", step).random((size, 4))
 
 
-def _views(config: Config) -> dict[str, int]:
+def views(config: Config) -> dict[str, int]:
     """Lists the views that a step of the method looks at, with their batch sizes."""
     facts = method_facts(config.method)
     views = {}
@@ -104,7 +104,8 @@ def _views(config: Config) -> dict[str, int]:
     return views
 
 
-def _ids(prefix: str, drawn: draws.Arrays, dictionary: np.ndarray | None) -> np.ndarray:
+def view_ids(prefix: str, drawn: draws.Arrays, dictionary: np.ndarray | None) -> np.ndarray:
+    """Returns which examples a view of `views` shows, from its step's draws."""
     if prefix != "probe_view_":
         return drawn["ids"]
     return drawn["probe_ids"] if dictionary is None else dictionary[drawn["probe_slots"]]

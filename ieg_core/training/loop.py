@@ -47,6 +47,7 @@ class Moment:
         once there is another.
       accuracy_ema: Test accuracy of the averaged parameters at the latest evaluation, if any.
       curves: Everything measured so far, as in curves.json.
+      confusion: Of the averaged parameters, int64 [C, C], if the call ended with an evaluation.
     """
 
     step: int
@@ -54,6 +55,7 @@ class Moment:
     steps_per_second: float
     accuracy_ema: float | None
     curves: Mapping[str, Sequence[Mapping[str, float]]]
+    confusion: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -236,15 +238,17 @@ def train(
                 means = {name: float(values.mean()) for name, values in metrics.items()}
                 place = {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
                 curves["training"].append(place | means | found)
+            confusion = None
             if end in evaluated_at:
                 raw, averaged = evaluate()
                 sets = measure_sets(predict, state, source)
                 curves["evaluations"].append(_evaluation_row(end, raw, averaged, sets))
+                confusion = averaged.confusion
             if time.monotonic() - saved >= runtime.checkpoint_seconds or end == last:
                 save(end)
                 saved = time.monotonic()
             latest = curves["evaluations"][-1]["accuracy_ema"] if curves["evaluations"] else None
-            tell(Moment(end, last, steady_steps / steady_seconds, latest, curves))
+            tell(Moment(end, last, steady_steps / steady_seconds, latest, curves, confusion))
     if not calls:
         raw, averaged = evaluate()
         sets = measure_sets(predict, state, source)

@@ -124,7 +124,9 @@ def test_a_cell_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch
         save(folder, 25)
         write_json_atomic(folder / "progress.json", {"step": 25})
         (folder / "model.keras").write_bytes(b"model")
-        wanted = {"checkpoint/000001.safetensors", "progress.json"}
+        (folder / "tensorboard").mkdir()
+        (folder / "tensorboard" / "events").write_bytes(b"events")
+        wanted = {"checkpoint/000001.safetensors", "progress.json", "tensorboard/events"}
         deadline = time.monotonic() + 30
         while not wanted <= set(storage.list_files(URL)):
             assert time.monotonic() < deadline

@@ -113,3 +113,18 @@ def test_seeds_are_summed_and_many_classes_are_not_numbered() -> None:
     ]
     names = tuple(f"class {i}" for i in range(100))
     assert build_confusion("l2r", [np.eye(100)], names).numbers == ()
+
+
+def test_labels_of_many_noise_rates_do_not_run_into_each_other() -> None:
+    frame = Frame(width=420, height=70, left=10, right=10, top=10, bottom=10)
+    rates = tuple(range(1, 41))
+    lines = [Values(name, LOOK, rates, (5.0,) * 40, (None,) * 40) for name in ("a", "b", "c")]
+    options = {"title": "", "x_label": "", "y_label": "", "bars": True}
+    chart = build_chart(lines, frame, x_values=rates, **options)
+    assert [tick.label for tick in chart.x_ticks] == ["0", "10", "20", "30", "40"]
+    # Methods are set side by side within half of the way to the next rate.
+    first, _, last = (line.marks for line in chart.lines)
+    gap = first[1].x - first[0].x
+    assert 0 < last[0].x - first[0].x <= gap / 2
+    few = build_chart(lines, frame, x_values=(1, 20, 40), **options)
+    assert [tick.label for tick in few.x_ticks] == ["1", "20", "40"]

@@ -7,7 +7,7 @@ import pytest
 from ieg_core.report import headline, results_table
 from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.expected import expected_table
-from ieg_core.report.summary import group_rows, statistic
+from ieg_core.report.summary import group_rows, statistic, steps_text
 
 
 def row(
@@ -83,13 +83,44 @@ def test_table_for_the_terminal() -> None:
             "seeds",
             "accuracy, last (EMA) %",
             "best on test %",
+            "steps",
             "steps/s",
             "seconds a cell",
+            "GPU-hours a cell",
         ],
-        ["80 %", "supervised", "0", "1", "60.0", "60.0", "20", "43.2"],
-        ["80 %", "l2r", "100", "2 of 3", "92.0 ± 2.8", "95.0 ± 0.0", "20", "43.2"],
-        ["80 %", "probe_only", "100", "0 of 1", "-", "-", "-", "-"],
+        ["80 %", "supervised", "0", "1", "60.0", "60.0", "600", "20", "43.2", "-"],
+        ["80 %", "l2r", "100", "2 of 3", "92.0 ± 2.8", "95.0 ± 0.0", "600", "20", "43.2", "-"],
+        ["80 %", "probe_only", "100", "0 of 1", "-", "-", "600", "-", "-", "-"],
     ]
+
+
+def test_gpu_hours_are_the_mean_of_the_cells_and_none_on_a_cpu() -> None:
+    rows = [
+        row("l2r", 0.8, 0.9, 0, gpu_hours=1.5),
+        row("l2r", 0.8, 0.9, 1, gpu_hours=2.0),
+        row("supervised", 0.8, 0.9, gpu_hours=0.0),
+    ]
+    _, gpu, cpu = results_table(rows)
+    assert (gpu[-1], cpu[-1]) == ("1.75", "-")
+
+
+def test_a_further_test_set_has_a_column_of_its_own_and_the_headline_stays() -> None:
+    rows = [
+        row("l2r", 0.8, 0.9, 0, eval_sets={"photos": {"accuracy_ema": 0.5, "accuracy": 0.1}}),
+        row("l2r", 0.8, 0.9, 1, eval_sets={"photos": {"accuracy_ema": 0.6}}),
+        row("l2r", 0.8, 0.9, 2, eval_sets=None),
+        row("supervised", 0.8, 0.95),
+    ]
+    header, l2r, supervised = results_table(rows)
+    place = header.index("on photos, last (EMA) %")
+    # mean 0.55, deviation sqrt(2 * 0.05²) = 0.0707
+    assert (l2r[place], supervised[place]) == ("55.0 ± 7.1", "-")
+    assert headline(rows).sentence.startswith("At 80 % noise plain training keeps 95.0 %")
+
+
+def test_steps_of_cells_of_different_lengths_are_a_span() -> None:
+    assert steps_text([{"steps": 1200}, {"steps": 600}, {"steps": 900}]) == "600 to 1,200"
+    assert steps_text([{"steps": None}]) == "-"
 
 
 def test_table_names_the_data_set_where_there_are_several() -> None:

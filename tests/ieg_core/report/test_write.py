@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from ieg_core.errors import UserError
 from ieg_core.report import load_sweep, write_report
 from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.page import duration, settings_view
+from tests.ieg_core.report.pages import Page, cells_of, report
 
 ISSUE_KEYS = (
     "dataset",
@@ -36,47 +36,7 @@ ISSUE_KEYS = (
     "precision",
     "run_directory",
 )
-VOID = {"meta", "link", "image", "path", "use", "img", "br"}
-
 Builder = Callable[..., Path]
-
-
-class Page(HTMLParser):
-    """Collects tags and attributes, and checks that what is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.ids: list[str] = []
-        self.open: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value or "" for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def report(root: Path, sweep: str = "s1") -> str:
-    return (write_report(root, sweep) / "report.html").read_text()
-
-
-def cells_of(folder: Path) -> list[dict]:
-    document = json.loads((folder / "results.json").read_text())
-    assert document["schema"] == 1
-    return document["cells"]
 
 
 def test_every_row_has_every_key_whatever_became_of_the_cell(results_root: Builder) -> None:
@@ -268,7 +228,29 @@ def test_two_hundred_cells_stay_below_five_megabytes(
     folder = write_report(root, "s1")
     assert len(cells_of(folder)) == 200
     assert (folder / "report.html").stat().st_size < 5_000_000
-    Page((folder / "report.html").read_text())
+    page = Page((folder / "report.html").read_text())
+    outside = ("src", "data", "action", "formaction", "poster", "srcset", "xlink:href")
+    assert not [name for _, name, _ in page.attributes if name in outside]
+    links = {value[:1] for _, name, value in page.attributes if name == "href"}
+    assert links == {"#", "d"}  # within the page, or data:
+
+
+def test_all_of_a_large_page_is_reached_by_the_tab_key_in_its_order(results_root: Builder) -> None:
+    text = report(results_root(rates=[i / 20 for i in range(1, 13)]))
+    page = Page(text)
+    assert {value for _, name, value in page.attributes if name == "tabindex"} == {"0"}
+    stops = [tag for tag in re.findall(r"<(?:a|summary|details|div|pre)\b[^>]*>", text)
+             if tag.startswith(("<a", "<summary")) or "tabindex" in tag]  # fmt: skip
+    assert stops[0] == '<a class="skip" href="#results">'
+    assert "results" in page.ids
+    scrolls = re.findall(r'<div class="scroll[^>]*>', text)
+    assert len(scrolls) >= 4
+    assert all('tabindex="0"' in tag and "aria-label=" in tag for tag in scrolls)
+    # Costs and the plots of all but the highest rates are not lost, only elsewhere.
+    assert text.count("9 lower noise rates</summary>") == 2
+    assert text.count("What it cost") == 1
+    assert len(re.findall(r'figcaption class="panel-title">[\d.]+ % noise<', text)) == 12 * 4
+    assert "What it cost" not in report(results_root(sweep="s2"), "s2")
 
 
 def test_a_single_cell_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what a report says: its page as tags, its rows as mappings."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+from ieg_core.report import write_report
+
+VOID = {"meta", "link", "image", "path", "use", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Collects tags and attributes, and checks that what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def report(root: Path, sweep: str = "s1") -> str:
+    return (write_report(root, sweep) / "report.html").read_text()
+
+
+def cells_of(folder: Path) -> list[dict]:
+    document = json.loads((folder / "results.json").read_text())
+    assert document["schema"] == 1
+    return document["cells"]
