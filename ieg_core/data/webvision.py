@@ -136,8 +136,8 @@ def unpack(build: Build, root: Path, parts: Mapping[str, Sequence[str]]) -> None
       parts: The names that a part's split may have, by part.
 
     Raises:
-      UserError: A split is not there, a class's name is none of a folder, or the folder cannot be
-        written to.
+      UserError: A split is not there or empty, a class's name is none of a folder, or the folder
+        cannot be written to.
     """
     names = build.class_names[:NUM_CLASSES]
     if wrong := next((name for name in names if "/" in name or name.startswith(".")), None):
@@ -161,6 +161,11 @@ def unpack(build: Build, root: Path, parts: Mapping[str, Sequence[str]]) -> None
                 folder.mkdir(parents=True, exist_ok=True)
                 ending = _ENDINGS.get(content[:4], "jpg")
                 (folder / f"{number:08}.{ending}").write_bytes(content)
+            if not temporary.exists():
+                raise UserError(
+                    f"the split {split} of the TFDS build {build.place} has no image of the first "
+                    f"{NUM_CLASSES} classes: get it again"
+                )
             with contextlib.suppress(FileExistsError):
                 temporary.rename(root / part)
         except OSError as error:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import shutil
-import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from ieg_core import recipes
 from ieg_core.config import ImagesConfig
@@ -94,26 +95,21 @@ def test_a_tfds_build_is_the_same_data_as_its_folder(tmp_path, file_format):
         assert not list((data / "webvisionmini").glob(".*.*"))
 
 
-def field(number: int, content: bytes | int) -> bytes:
-    """A field of a protobuf message, by hand; numbers and lengths here are below 2^14."""
-
-    def varint(value: int) -> bytes:
-        return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
-
-    if isinstance(content, int):
-        return varint(number << 3) + varint(content)
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
-def record(label: int, image: bytes, packed: bool = True) -> bytes:
+def record(label: int, image: bytes) -> bytes:
+    """One record of a TFRecord file, as TensorFlow writes it."""
     values = {
-        "image": field(1, field(1, image)),
-        "label": field(3, field(1, bytes([label])) if packed else field(1, label)),
-        "score": field(2, field(1, struct.pack("<f", 0.5))),
+        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
+        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "score": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5])),
     }
-    entries = (field(1, field(1, name.encode()) + field(2, it)) for name, it in values.items())
-    content = field(1, b"".join(entries))
-    return struct.pack("<QI", len(content), 0) + content + bytes(4)
+    return framed(tf.train.Example(features=tf.train.Features(feature=values)).SerializeToString())
+
+
+def framed(content: bytes) -> bytes:
+    with tempfile.NamedTemporaryFile() as file:
+        with tf.io.TFRecordWriter(file.name) as writer:
+            writer.write(content)
+        return Path(file.name).read_bytes()
 
 
 def write_old(folder: Path, files: dict[str, bytes], names: str = "n1\nn2\n") -> Path:
@@ -129,7 +125,7 @@ def test_an_old_build_is_read_from_all_of_its_files(tmp_path):
     folder = tmp_path / "image_label_folder" / "webvisionmini" / "1.0.0"
     image = b"\xff\xd8\xff" + bytes(300)
     files = {
-        "train.tfrecord-00000-of-00002": record(1, image + b"a") + record(0, image + b"b", False),
+        "train.tfrecord-00000-of-00002": record(1, image + b"a") + record(0, image + b"b"),
         "train.tfrecord-00001-of-00002": record(1, image + b"c") + record(63, image),
         "val.tfrecord-00000-of-00001": record(0, image) + record(1, image),
     }
@@ -154,11 +150,12 @@ ONE = "train.tfrecord-00000-of-00001"
 @pytest.mark.parametrize(
     ("files", "names", "message"),
     [
-        ({ONE: WHOLE[:-5]}, "a\n", r"00000-of-00001 holds no TFRecords .*\(it is truncated\)"),
-        ({ONE: WHOLE[:7]}, "a\n", r"\(it is truncated\)"),
-        ({ONE: b"\xff" * 100}, "a\n", r"\(it is truncated\)"),
-        ({ONE: struct.pack("<QI", 9, 0) + b"\xff" * 13}, "a\n", "no TFRecords of image and label"),
-        ({ONE: struct.pack("<QI", 0, 0) + bytes(4)}, "a\n", r"\('label'\)"),
+        ({ONE: WHOLE[:-5]}, "a\n", r"00000-of-00001 holds no TFRecords .*\(they are damaged\)"),
+        ({ONE: WHOLE[:7]}, "a\n", "the split train of .* has no image of the first 50 classes"),
+        ({ONE: b"\xff" * 100}, "a\n", r"\(they are damaged\)"),
+        ({ONE: WHOLE[:-1] + b"\xff"}, "a\n", r"\(they are damaged\)"),
+        ({ONE: framed(b"\xff" * 9)}, "a\n", r"\(they are damaged\)"),
+        ({ONE: framed(b"")}, "a\n", r"\(they have other features\)"),
         ({"train.tfrecord-00000-of-00002": WHOLE}, "a\n", "has 1 of the 2 files of train"),
         ({"val.tfrecord-00000-of-00001": WHOLE}, "a\n", "has the splits val: expected train"),
         ({}, "a\n", r"has the splits \(none\): expected train"),
