@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Third step of a sweep, for each cell: evaluate it on the test set."""
+"""Third step of a sweep, for each cell: evaluate it on the test set, and show its audit."""
 
-from kfp.dsl import ClassificationMetrics, Metrics, Output
+from kfp.dsl import HTML, ClassificationMetrics, Metrics, Output
 
 from components import component
 
@@ -15,6 +15,7 @@ def evaluate(
     run: str,
     metrics: Output[Metrics],
     confusion: Output[ClassificationMetrics],
+    audit: Output[HTML],
 ) -> str:
     """Evaluates one trained cell, or returns at once if the results root has its result.
 
@@ -24,8 +25,9 @@ def evaluate(
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
-      metrics: What it reached, for the KFP UI.
+      metrics: What it reached, and its audit's numbers as audit_<name>, for the KFP UI.
       confusion: Its confusion matrix, for the KFP UI; no task reads it.
+      audit: The labels that look wrong, for the KFP UI, or why nobody looked at them.
 
     Returns:
       The cell's name.
@@ -34,14 +36,18 @@ def evaluate(
     from pathlib import Path
 
     from ieg_core import mirror, runs, worker
+    from ieg_core.audit.shown import page_and_measures
     from ieg_core.report import shown
+    from ieg_core.results import cell_folder
 
     with mirror.cell(runs.results_root(results, results_namespace, run), cell) as root:
         worker.run_step("evaluate", cell, root, Path(data_dir))
-        metrics.metadata.update(shown.metrics(root, cell))
+        page, audited = page_and_measures(cell_folder(root, cell), Path(data_dir))
+        metrics.metadata.update(shown.metrics(root, cell) | audited)
         names, counts = shown.confusion(root, cell)
     if names:
         confusion.log_confusion_matrix(names, counts)
     Path(metrics.path).write_text(json.dumps(metrics.metadata))
+    Path(audit.path).write_text(page, encoding="utf-8")
     Path(confusion.path).write_text(json.dumps({"classes": names, "counts": counts}))
     return cell

@@ -99,8 +99,10 @@ def test_train_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatc
 def run_evaluate(tmp_path):
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
+    audit = artifact(dsl.HTML, tmp_path, "audit.html")
     arguments = {"cell": CELL, "data_dir": "data", **root(tmp_path)}
-    assert evaluate.python_func(**arguments, metrics=metrics, confusion=confusion) == CELL
+    shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
+    assert evaluate.python_func(**arguments, **shown) == CELL
     return metrics, confusion
 
 
@@ -131,6 +133,7 @@ def test_evaluate_of_a_failed_cell_shows_nothing_and_succeeds(tmp_path, monkeypa
     monkeypatch.setattr(worker, "run_step", lambda *args: 1)
     metrics, confusion = run_evaluate(tmp_path)
     assert (metrics.metadata, confusion.metadata) == ({}, {})
+    assert "<p>This cell has no audit: " in (tmp_path / "audit.html").read_text()
 
 
 @pytest.fixture
