@@ -17,7 +17,10 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     audit: Output[HTML],
 ) -> str:
-    """Evaluates one trained cell, or returns at once if the results root has its result.
+    """Evaluates one trained cell, or only shows it if the results root has its result.
+
+    Like `train` it costs no other cell: a pod that was lost as often as the profile allows is
+    recorded as the cell's failure (`attempts.give_up_evaluation`).
 
     Args:
       cell: The cell's name.
@@ -35,14 +38,20 @@ def evaluate(
     import json
     from pathlib import Path
 
-    from ieg_core import mirror, runs, worker
+    from ieg_core import attempts, mirror, runs, worker
     from ieg_core.audit.shown import page_and_measures
     from ieg_core.report import shown
     from ieg_core.results import cell_folder
 
-    with mirror.cell(runs.results_root(results, results_namespace, run), cell) as root:
-        worker.run_step("evaluate", cell, root, Path(data_dir))
-        page, audited = page_and_measures(cell_folder(root, cell), Path(data_dir))
+    place = runs.results_root(results, results_namespace, run)
+    lost = attempts.count_evaluation(place, cell, run)
+    with mirror.cell(place, cell) as root:
+        given_up = attempts.give_up_evaluation(root, cell, lost)
+        if not given_up:
+            worker.run_step("evaluate", cell, root, Path(data_dir))
+        page, audited = page_and_measures(
+            cell_folder(root, cell), Path(data_dir), may_audit=not given_up
+        )
         metrics.metadata.update(shown.metrics(root, cell) | audited)
         names, counts = shown.confusion(root, cell)
     if names:

@@ -21,7 +21,7 @@ from ieg_core.storage import StaleWriterError, Stored
 TRIES = 5
 HEAVY = (
     *("checkpoint/", "claims/", "tensorboard/", "model.keras", "log.txt", "lock"),
-    *("audit/audit.", "examples.safetensors"),
+    *("audit/audit.", "examples.safetensors", "evaluations/"),
 )
 """What of a cell no report reads."""
 LATEST = "latest.json"

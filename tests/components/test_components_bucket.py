@@ -138,3 +138,25 @@ def test_an_audit_is_made_once_and_lies_in_the_bucket(tmp_path, monkeypatch):
     )
     storage.write(f"{url}/examples.safetensors", b"not looked at")
     assert evaluate_once(tmp_path / "b", cell) == (page, metrics)
+
+
+def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cell, other = prepare.python_func(**REQUEST, plan=plan)
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+
+    def lose(*args):
+        raise SystemExit(137)
+
+    monkeypatch.setattr(worker, "run_step", lose)
+    with pytest.raises(SystemExit):
+        evaluate_once(tmp_path / "a", cell)
+    page, metrics = evaluate_once(tmp_path / "b", cell)
+    assert "given up" in page
+    assert "accuracy_ema_last" not in metrics
+    failure = mirror.read_json(PLACE, f"cells/{cell}/failure.json")
+    assert "lost the pod of its evaluation once" in failure["reason"]
+    assert mirror.read_json(PLACE, f"cells/{cell}/evaluations/1b-2c.json") == {"attempts": 2}
+    monkeypatch.setattr(worker, "run_step", finish)
+    _, metrics = evaluate_once(tmp_path / "c", other)
+    assert metrics["accuracy_ema_last"] == 0.9
