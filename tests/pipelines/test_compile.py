@@ -275,5 +275,9 @@ def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
     assert len(matrix["rows"]) == 10
     metrics = shown["metrics"]["artifacts"][0]["metadata"]
     assert metrics["accuracy_ema_last"] == row["accuracy_ema_last"]
+    assert metrics["audit_examples"] == 1438
+    (page,) = (tmp_path / "kfp").rglob("evaluate/audit")
+    (made,) = root.glob("cells/*/audit/audit.html")
+    assert page.read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
     shown = json.loads(outputs["report"].read_text())["artifacts"]
     assert {"page", "table"} <= set(shown)
