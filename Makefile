@@ -102,7 +102,8 @@ doctor: $(READY) ## prove by a small run what a sweep needs: image, GPU, data, r
 	  --data=$(call quote,$(DATA)) --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT))
 
 schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: show what would change)
-	@$(BIN)/python -m pipelines schedule --site=$(call quote,$(SITE)) --plan=$(call quote,$(PLAN))
+	@$(BIN)/python -m pipelines schedule --site=$(call quote,$(SITE)) --plan=$(call quote,$(PLAN)) \
+	  --rates=$(call quote,$(RATES))
 
 accept: $(READY) ## hold a SCHEDULE's next runs against its newest run, or against RUN
 	@$(BIN)/python -m pipelines accept --site=$(call quote,$(SITE)) \

@@ -21,7 +21,7 @@ from ieg_core.storage import StaleWriterError, Stored
 TRIES = 5
 HEAVY = (
     *("checkpoint/", "claims/", "tensorboard/", "model.keras", "log.txt", "lock"),
-    *("audit/audit.", "examples.safetensors"),
+    *("audit/audit.", "examples.safetensors", "evaluations/"),
 )
 """What of a cell no report reads."""
 LATEST = "latest.json"
@@ -84,7 +84,7 @@ def cell(root: str, name: str) -> Iterator[Path]:
         folder = results.cell_folder(local, name)
         claim = cell_copy.take_claim(url)
         if claim is None:  # it has its result: nothing to be alone for
-            _download(url, lambda: _light(storage.list_files(url)), folder)
+            _download(url, lambda: _finished(storage.list_files(url)), folder)
             _download_overlay(root, local, folder)
             before = cell_copy.fresh_copy(url, folder, 0).sent
             yield local
@@ -219,6 +219,14 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
     return {name: stored for name, stored in listed.items() if not name.startswith(HEAVY)}
 
 
+def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
+    """Picks what is shown of a finished cell: its audit too, or what one is made of."""
+    page = "audit/audit.html"
+    audited = {page, "audit/summary.json"} <= listed.keys()
+    wanted = page if audited else "examples.safetensors"
+    return _light(listed) | {name: listed[name] for name in listed.keys() & {wanted}}
+
+
 def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
     """Picks what a cell's next attempt reads.
 
@@ -228,7 +236,7 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
     earlier = [number for number in cell_copy.claim_numbers(listed) if number < attempt]
     claims = [cell_copy.claim_name(number) for number in earlier]
     logs = [name for name in listed if name == "log.txt"]
-    return _light(listed) | {name: listed[name] for name in [*saved[-1:], *claims, *logs]}
+    return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *claims, *logs]}
 
 
 def _create(root: str, local: Path, name: str) -> None:

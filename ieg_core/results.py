@@ -27,6 +27,7 @@ from ieg_core.errors import UserError
 
 OUTCOME_FREE = (
     "acceptance.py",
+    "attempts.py",
     "audit",
     "report",
     "cell_copy.py",

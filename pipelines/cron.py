@@ -5,6 +5,7 @@ KFP's controller reads five fields too, as six whose last is missing: `0 3 * * *
 0 of minute 3 of every hour. So five fields are refused here.
 """
 
+import datetime
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -22,6 +23,50 @@ FIELDS: Final[tuple[tuple[str, int, int, Mapping[str, int]], ...]] = (
     ("day of the week", 0, 6, {name: number for number, name in enumerate(DAYS)}),
 )
 EXAMPLE: Final = "'0 30 2 * * 6' (Saturdays at 02:30:00)"
+
+
+CALENDAR_YEARS: Final = range(2001, 2029)
+"""All pairs of date and day of the week, as often as they come: they repeat after 28 years."""
+
+
+def runs_a_month(cron: str) -> float:
+    """Returns how often a cron expression fires in a month, a twelfth of a year, on average.
+
+    As KFP's controller reads it: where both kinds of day are restricted, either is enough, and n/s
+    means from n to the end in steps of s.
+
+    Args:
+      cron: What `check` accepts.
+    """
+    texts = cron.split()
+    seconds, minutes, hours, days, months, weekdays = map(_values, texts, FIELDS)
+    is_either = not any(
+        part.startswith(("*", "?")) for text in (texts[3], texts[5]) for part in text.split(",")
+    )
+    dates = 0
+    day = datetime.date(CALENDAR_YEARS.start, 1, 1)
+    while day.year < CALENDAR_YEARS.stop:
+        fits = (day.day in days, day.isoweekday() % 7 in weekdays)
+        dates += day.month in months and (any(fits) if is_either else all(fits))
+        day += datetime.timedelta(days=1)
+    times = len(seconds) * len(minutes) * len(hours)
+    return dates * times / (12 * len(CALENDAR_YEARS))
+
+
+def _values(text: str, field: tuple[str, int, int, Mapping[str, int]]) -> set[int]:
+    """Returns the numbers that a field stands for."""
+    _, low, high, names = field
+    found: set[int] = set()
+    for part in text.split(","):
+        span, slash, step = part.partition("/")
+        first, dash, last = span.partition("-")
+        if first in ("*", "?"):
+            start, end = low, high
+        else:
+            start = _number(first, names)
+            end = _number(last, names) if dash else high if slash else start
+        found.update(range(start, end + 1, int(step or 1)))
+    return found
 
 
 def check(cron: str) -> None:

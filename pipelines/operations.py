@@ -26,6 +26,7 @@ def add_parsers(commands: Any) -> None:
     for parser in (accept, clean, doctor):
         parser.add_argument("--runner", default="", help="local or cluster; else as configured")
         parser.add_argument("--out", default="runs", help="the results root on this machine")
+    schedule.add_argument("--rates", default="", help="step rates, network:method=steps per second")
     schedule.add_argument("--file", type=Path, default=SCHEDULES, help="the schedules")
     accept.add_argument("--schedule", default="", help="the schedule's name")
     accept.add_argument("--run", default="", help="the run's id; else the newest")
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         only_plan = _is_plan(arguments.plan)
         site = sites.load(arguments.site or None)
-        return recurring.main(site, only_plan=only_plan, path=arguments.file)
+        return recurring.main(site, only_plan=only_plan, path=arguments.file, rates=arguments.rates)
     if arguments.command == "accept":
         from ieg_core import acceptance
 

@@ -103,7 +103,7 @@ def cpu(site: Site, image: str = IMAGE) -> Profile:
       image: The image, where the site names none.
     """
     place = _placement(site, site.resources.train)
-    train = replace(place, retries=site.retries + 1, env=_training_env(site))
+    train = replace(place, retries=site.retries + 1, env=_counted_env(site))
     return _on_cluster("cpu", site, image, train)
 
 
@@ -119,7 +119,7 @@ def gpu(site: Site, image: str = IMAGE) -> Profile:
         amount=site.resources.train,
         time_limit=site.time_limit,
         retries=site.retries + 1,
-        env=_training_env(site) | {"IEG_REQUIRE_GPU": "1"},
+        env=_counted_env(site) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
         tolerations=pool.tolerations + (pool.spot_tolerations if pool.spot else ()),
         resource=pool.resource,
@@ -158,7 +158,7 @@ def _env(site: Site) -> dict[str, str]:
     return {"HOME": "/tmp", "IEG_CHECKPOINT_SECONDS": str(seconds)}
 
 
-def _training_env(site: Site) -> dict[str, str]:
+def _counted_env(site: Site) -> dict[str, str]:
     # One attempt more than the site allows: the one that only writes down that all were lost.
     return _env(site) | {ATTEMPTS: str(site.retries + 1)}
 
@@ -175,7 +175,8 @@ def _placement(site: Site, amount: Amount) -> Placement:
 
 
 def _on_cluster(name: str, site: Site, image: str, train: Placement) -> Profile:
-    evaluate = _placement(site, site.resources.evaluate)
+    place = _placement(site, site.resources.evaluate)
+    evaluate = replace(place, retries=site.retries + 1, env=_counted_env(site))
     small = Placement(
         amount=site.resources.small,
         time_limit=min(site.time_limit, SMALL_SECONDS),

@@ -158,9 +158,17 @@ def main(
     *,
     only_plan: bool,
     path: Path = ROOT / FILE,
+    rates: str = "",
     say: Callable[[str], None] = print,
 ) -> int:
     """Runs `make schedule`: shows what is to be done, and does it unless only the plan is wanted.
+
+    Args:
+      site: The installation.
+      only_plan: Whether to show only.
+      path: schedules.yaml.
+      rates: Known step rates, as in RATES.
+      say: Prints a line.
 
     Returns:
       The exit code.
@@ -168,9 +176,11 @@ def main(
     Raises:
       UserError: A mistake in the file, or what the cluster refuses.
     """
-    from pipelines import profiles
+    from pipelines import profiles, schedule_cost
     from pipelines.cluster import client as clients
+    from pipelines.cluster import cost, submit
 
+    known = cost.read_rates(rates)
     schedules = read(path, site, max_cells=profiles.MAX_CELLS)
     wanted = compile_wanted(schedules, site)
     client = clients.connect(site)
@@ -180,6 +190,8 @@ def main(
     actions = plan(wanted, existing)
     say(f"{len(schedules)} in {path.name}, {len(existing)} of ours at {sites.endpoint(site)}; "
         f"times are in {site.time_zone}")  # fmt: skip
+    for line in schedule_cost.table(schedules, site, {**submit.measured(site), **known}):
+        say(line)
     for action in actions:
         when = f"  {action.wanted.schedule.cron}" if action.wanted else ""
         say(f"  {action.verb:<8} {action.name}{when}  ({action.why})")

@@ -166,7 +166,7 @@ class Site:
       cpu: Where all other pods go.
       resources: What each kind of task is given.
       time_limit: How long one attempt at a task may take, in seconds.
-      retries: Further attempts at a training that ended without a result.
+      retries: Further attempts at a training or evaluation that ended without a result.
       parallelism: Cells at once.
       checkpoint_minutes: Minutes between two checkpoints: the most that a lost pod costs.
       time_zone: The controller's CRON_SCHEDULE_TIMEZONE, in which schedules are read.

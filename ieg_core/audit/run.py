@@ -7,9 +7,7 @@ summary.json               how many, and how good the score is where the true la
 """
 
 import csv
-import html
 import io
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,25 +109,6 @@ def audit_cell(
     write_bytes_atomic(written / "audit.html", gallery.render(found, summary, top).encode())
     write_json_atomic(written / "summary.json", summary)
     return summary
-
-
-def page_and_measures(folder: Path, data_dir: Path) -> tuple[str, dict[str, float]]:
-    """Audits a cell for a pipeline, which goes on without it where that cannot be done.
-
-    Returns:
-      audit.html and the summary's plain numbers, none of them NaN; or a page that says why there
-      is no audit, and no numbers.
-    """
-    try:
-        summary = audit_cell(folder, data_dir)
-    except UserError as error:
-        return f"<!DOCTYPE html><title>No audit</title><p>{html.escape(str(error))}</p>", {}
-    measures = {
-        name: value
-        for name, value in summary.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    return (folder / "audit" / "audit.html").read_text(encoding="utf-8"), measures
 
 
 def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
@@ -283,12 +262,3 @@ def _to_csv(columns: Mapping[str, Any]) -> bytes:
             ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row]
         )
     return text.getvalue().encode()
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Reads a cell's audit summary; None if it has none that can be read."""
-    try:
-        found = json.loads((folder / "audit" / "summary.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

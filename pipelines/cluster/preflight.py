@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is checked before anything is created: the arguments, the GPU nodes, the retry policy.
+"""What is checked before anything is created: arguments, GPU nodes, volume claims, retry policy.
 
-Nodes, rights and the controller's configuration need access to the Kubernetes API, by a kubeconfig
-or from inside a pod. Without it the sweep goes on, and a line says what was not looked at.
+Nodes, claims, rights and the controller's configuration need access to the Kubernetes API, by a
+kubeconfig or from inside a pod. Without it the sweep goes on, and a line says what was not looked
+at.
 """
 
 import os
@@ -15,13 +16,14 @@ import yaml
 from kubernetes import client, config
 
 from ieg_core.errors import UserError, unknown_name
-from pipelines.profiles import Placement
-from pipelines.site import Site, Toleration
+from pipelines.profiles import Placement, Profile
+from pipelines.site import DATA_MOUNT, Site, Toleration
 
 KFP_NAMESPACE = "kubeflow"
 CONTROLLER = "workflow-controller-configmap"
 REQUEST_SECONDS = (2, 3)
 WARNING = "warning: "
+MANY, READ_MANY, ONE_POD = "ReadWriteMany", "ReadOnlyMany", "ReadWriteOncePod"
 KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
     "STRING": ((str,), "a text"),
     "NUMBER_INTEGER": ((int,), "a whole number"),
@@ -60,7 +62,7 @@ class Kubernetes:
     """Access to the Kubernetes API.
 
     Attributes:
-      core: Nodes, pods, events, config maps.
+      core: Nodes, pods, events, config maps, volume claims.
       custom: Argo's workflows.
       authorization: What the caller may do.
     """
@@ -90,26 +92,30 @@ def reach(site: Site) -> Kubernetes | None:
     )
 
 
-def look(site: Site, train: Placement, kubernetes: Kubernetes | None) -> list[str]:
+def look(site: Site, profile: Profile, kubernetes: Kubernetes | None) -> list[str]:
     """Looks at the cluster before a sweep.
 
     Args:
       site: The site.
-      train: Where trainings are placed.
+      profile: Where its pods are placed, how many at once, and which volume claims they mount.
       kubernetes: Access to the Kubernetes API, if there is any.
 
     Returns:
       Lines to print; those that begin with "warning: " may spoil the sweep.
 
     Raises:
-      UserError: No node can take a training, at a site whose GPU nodes are not autoscaled.
+      UserError: No node can take a training, at a site whose GPU nodes are not autoscaled; a volume
+        claim is not there, or cannot serve pods on several nodes at once and would have to.
     """
     if kubernetes is None:
-        return ["No access to the Kubernetes API: nodes, rights and retry policy not looked at"]
+        unseen = "nodes, volume claims, rights and retry policy"
+        return [f"No access to the Kubernetes API: {unseen} not looked at"]
     lines: list[str] = []
     try:
+        train = profile.placements["train"]
         if train.count:
             lines += _gpu_lines(kubernetes, train, site.gpu.autoscaled)
+        lines += _claim_lines(site, profile, kubernetes)
         if site.namespace:
             lines += _right_lines(site, kubernetes)
         lines += _retry_lines(kubernetes)
@@ -155,15 +161,22 @@ def unfit(node: Any, train: Placement) -> str:
         return "is not ready"
     if node.spec.unschedulable:
         return "is cordoned"
+    if fault := out_of_place(node, train):
+        return fault
+    if gpus(node, train.resource) < train.count:
+        return f"offers {gpus(node, train.resource)} GPUs where a training wants {train.count}"
+    return ""
+
+
+def out_of_place(node: Any, placement: Placement) -> str:
+    """Says which label or taint keeps a kind of pod from a node; "" if none does."""
     labels = node.metadata.labels or {}
-    for key, value in train.node_selector.items():
+    for key, value in placement.node_selector.items():
         if labels.get(key) != value:
             return f"has not the label {key}={value} of the node selector"
     for taint in node.spec.taints or []:
-        if taint.effect != "PreferNoSchedule" and not tolerates(train.tolerations, taint):
+        if taint.effect != "PreferNoSchedule" and not tolerates(placement.tolerations, taint):
             return f"has the taint {taint.key}={taint.value or ''}:{taint.effect}, not tolerated"
-    if gpus(node, train.resource) < train.count:
-        return f"offers {gpus(node, train.resource)} GPUs where a training wants {train.count}"
     return ""
 
 
@@ -174,6 +187,57 @@ def tolerates(tolerations: Sequence[Toleration], taint: Any) -> bool:
         and each.effect in ("", taint.effect)
         and (each.operator == "Exists" or each.value == (taint.value or ""))
         for each in tolerations
+    )
+
+
+def _claim_lines(site: Site, profile: Profile, kubernetes: Kubernetes) -> list[str]:
+    """Looks whether the volume claims are there and serve all nodes that pods may be on at once."""
+    lines, narrow = [], []
+    for name, mount in profile.volumes.items():
+        try:
+            claim = kubernetes.core.read_namespaced_persistent_volume_claim(
+                name, site.kubernetes_namespace, _request_timeout=REQUEST_SECONDS
+            )
+        except client.ApiException as error:
+            if error.status == 404:
+                raise UserError(_missing(name, mount, site)) from None
+            words = _words(error, f"read {name}")
+            lines.append(f"{WARNING}volume claim not looked at: {words}")
+            continue
+        modes = claim.spec.access_modes or []
+        if not set(modes) & ({MANY, READ_MANY} if mount == DATA_MOUNT else {MANY}):
+            narrow.append((name, mount, ", ".join(modes)))
+    if not narrow or profile.parallelism == 1:
+        return lines
+    try:
+        nodes = kubernetes.core.list_node(_request_timeout=REQUEST_SECONDS).items
+    except client.ApiException as error:
+        names = " and ".join(f"{name} ({modes})" for name, _, modes in narrow)
+        unseen = f"nodes not looked at: {_words(error, 'list nodes')}"
+        return [*lines, f"{WARNING}{names} can serve pods on one node only; {unseen}"]
+    kinds = profile.placements.values()
+    usable = sum(not all(out_of_place(node, kind) for kind in kinds) for node in nodes)
+    for name, mount, modes in narrow:
+        if usable > 1 or modes == ONE_POD:
+            raise UserError(_too_narrow(name, mount, modes, usable, profile.parallelism))
+    return lines
+
+
+def _missing(name: str, mount: str, site: Site) -> str:
+    key = "data_claim" if mount == DATA_MOUNT else "results_claim"
+    return (
+        f"there is no volume claim {name} in the namespace {site.kubernetes_namespace}: apply "
+        f"build/k8s/gpu.yaml (docs/cluster.md, step 4), or name yours by {key} in site.yaml"
+    )
+
+
+def _too_narrow(name: str, mount: str, modes: str, nodes: int, at_once: int) -> str:
+    bucket = "" if mount == DATA_MOUNT else ", results: gs://… in site.yaml"
+    where = f"over {nodes} nodes" if nodes > 1 else "in pods of their own"
+    return (
+        f"the volume claim {name} is {modes}, but {at_once} cells at once are spread {where}: "
+        f"use a storage class with {MANY} (k8s/base/volumes.yaml){bucket}, parallelism: 1, or "
+        "build/k8s/trial.yaml on a cluster of one node"
     )
 
 

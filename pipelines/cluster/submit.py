@@ -64,7 +64,7 @@ def submit(order: Order, say: Say) -> list[Run]:
     1. List its cells from names alone, compile the package, hold the arguments against its inputs.
     2. Estimate its cost; refuse what exceeds the budget.
     3. Ask for KFP's health, and for what one must be allowed to read.
-    4. With access to Kubernetes: GPU nodes, rights, retry policy.
+    4. With access to Kubernetes: GPU nodes, volume claims, rights, retry policy.
     5. Get or create the experiment; create a run for each 100 cells.
 
     Args:
@@ -97,7 +97,7 @@ def submit(order: Order, say: Say) -> list[Run]:
     cost.accept(estimated, order.max_gpu_hours)
     client = clients.connect(order.site)
     experiment = look_at_kfp(client, order.site)
-    for line in preflight.look(order.site, train, preflight.reach(order.site)):
+    for line in preflight.look(order.site, profile, preflight.reach(order.site)):
         say(line)
     for line in image_lines(profile.image):
         say(line)

@@ -12,7 +12,7 @@ from components.prepare import prepare
 from components.report import report
 from components.train import train
 from components.verdict import verdict
-from ieg_core import ownership, runs, sweep, worker
+from ieg_core import attempts, ownership, runs, sweep, worker
 from ieg_core.errors import UserError
 
 CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
@@ -99,8 +99,10 @@ def test_train_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatc
 def run_evaluate(tmp_path):
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
+    audit = artifact(dsl.HTML, tmp_path, "audit.html")
     arguments = {"cell": CELL, "data_dir": "data", **root(tmp_path)}
-    assert evaluate.python_func(**arguments, metrics=metrics, confusion=confusion) == CELL
+    shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
+    assert evaluate.python_func(**arguments, **shown) == CELL
     return metrics, confusion
 
 
@@ -131,6 +133,48 @@ def test_evaluate_of_a_failed_cell_shows_nothing_and_succeeds(tmp_path, monkeypa
     monkeypatch.setattr(worker, "run_step", lambda *args: 1)
     metrics, confusion = run_evaluate(tmp_path)
     assert (metrics.metadata, confusion.metadata) == ({}, {})
+    assert "<p>This cell has no audit: " in (tmp_path / "audit.html").read_text()
+
+
+def test_evaluate_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
+    """Two pods end without a word; the third writes that down, and the fourth, of a resumed run,
+    has all its attempts."""
+    monkeypatch.setenv(runs.ATTEMPTS, "2")
+    folder = tmp_path / "cells" / CELL
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text('{"step": 600}')
+
+    def lose(*args):
+        raise SystemExit(137)
+
+    monkeypatch.setattr(worker, "run_step", lose)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run_evaluate(tmp_path)
+        assert not (folder / "failure.json").exists()
+    run_evaluate(tmp_path)
+    failure = json.loads((folder / "failure.json").read_text())
+    assert (failure["phase"], failure["step"]) == ("evaluating", 600)
+    assert failure["reason"].startswith("this run lost the pod of its evaluation 2 times: killed")
+    assert "its evaluation was given up" in (tmp_path / "audit.html").read_text()
+    assert attempts.count_evaluation(str(tmp_path), CELL, "resumed") == 0
+
+
+def test_evaluate_of_a_finished_cell_that_was_given_up_shows_it_without_an_audit(
+    tmp_path, monkeypatch
+):
+    """It may be the audit that takes too much memory."""
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+    folder = tmp_path / "cells" / CELL
+    folder.mkdir(parents=True)
+    finish(folder, np.eye(2, dtype=np.int64))
+    (folder / "examples.safetensors").write_bytes(b"too large")
+    attempts.count_evaluation(str(tmp_path), CELL, "1b-2c")
+    metrics, confusion = run_evaluate(tmp_path)
+    assert metrics.metadata == {"accuracy_ema_last": 0.9}
+    assert confusion.metadata
+    assert "given up" in (tmp_path / "audit.html").read_text()
+    assert not (folder / "failure.json").exists()
 
 
 @pytest.fixture

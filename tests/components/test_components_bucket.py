@@ -75,9 +75,12 @@ def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
     assert train.python_func(cell=cells[0], **where) == cells[0]
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
-    evaluate.python_func(cell=cells[0], **where, metrics=metrics, confusion=confusion)
+    audit = artifact(dsl.HTML, tmp_path, "audit.html")
+    shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
+    evaluate.python_func(cell=cells[0], **where, **shown)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert len(confusion.metadata["confusionMatrix"]["rows"]) == 10
+    assert "has no audit" in (tmp_path / "audit.html").read_text()
     page = artifact(dsl.HTML, tmp_path, "page.html")
     table = artifact(dsl.Markdown, tmp_path, "table.md")
     judged = {"schedule": "", "tolerance": -1.0, "accepted": ""}
@@ -106,3 +109,54 @@ def test_a_cell_is_given_up_there_too(tmp_path, monkeypatch):
     assert "lost its pod once" in failure["reason"]
     second = mirror.read_json(PLACE, f"cells/{cell}/{cell_copy.claim_name(2)}")
     assert (second["run"], "ended" in second) == ("1b-2c", True)
+
+
+def evaluate_once(folder, cell):
+    """Evaluates a cell in a scratch folder of its own; returns its page and its metrics."""
+    kinds = {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "audit": dsl.HTML}
+    folder.mkdir()
+    shown = {name: artifact(kind, folder, f"{name}.out") for name, kind in kinds.items()}
+    evaluate.python_func(cell=cell, data_dir="data", **WHERE, **shown)
+    return (folder / "audit.out").read_text(encoding="utf-8"), shown["metrics"].metadata
+
+
+def test_an_audit_is_made_once_and_lies_in_the_bucket(tmp_path, monkeypatch):
+    """The second pod finds the page there, and downloads nothing to make one from."""
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cell, *_ = prepare.python_func(**REQUEST, plan=plan)
+    url = f"{PLACE}/cells/{cell}"
+    visits = np.ones(1438, np.int32)
+    believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
+    said = {"visits": visits, "all_visits": visits, "prediction": believed}
+    storage.write(f"{url}/examples.safetensors", save(said))
+    storage.write(f"{url}/training.json", b"{}")
+    monkeypatch.setattr(worker, "run_step", finish)
+    page, metrics = evaluate_once(tmp_path / "a", cell)
+    assert mirror.read_json(url, "audit/summary.json")["flagged"] == metrics["audit_flagged"]
+    assert {f"audit/audit.{kind}" for kind in ("html", "csv", "parquet")} < set(
+        storage.list_files(url)
+    )
+    storage.write(f"{url}/examples.safetensors", b"not looked at")
+    assert evaluate_once(tmp_path / "b", cell) == (page, metrics)
+
+
+def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
+    plan = artifact(dsl.Markdown, tmp_path, "plan.md")
+    cell, other = prepare.python_func(**REQUEST, plan=plan)
+    monkeypatch.setenv(runs.ATTEMPTS, "1")
+
+    def lose(*args):
+        raise SystemExit(137)
+
+    monkeypatch.setattr(worker, "run_step", lose)
+    with pytest.raises(SystemExit):
+        evaluate_once(tmp_path / "a", cell)
+    page, metrics = evaluate_once(tmp_path / "b", cell)
+    assert "given up" in page
+    assert "accuracy_ema_last" not in metrics
+    failure = mirror.read_json(PLACE, f"cells/{cell}/failure.json")
+    assert "lost the pod of its evaluation once" in failure["reason"]
+    assert mirror.read_json(PLACE, f"cells/{cell}/evaluations/1b-2c.json") == {"attempts": 2}
+    monkeypatch.setattr(worker, "run_step", finish)
+    _, metrics = evaluate_once(tmp_path / "c", other)
+    assert metrics["accuracy_ema_last"] == 0.9

@@ -136,6 +136,15 @@ def test_a_training_gets_what_the_site_says(tmp_path):
     assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
 
 
+def test_an_evaluation_has_one_attempt_more_to_record_that_all_were_lost(tmp_path):
+    spec, _ = documents(tmp_path, profiles.gpu(SITE))
+    env = executors(spec)["exec-evaluate"]["container"]["env"]
+    assert {each["name"]: each["value"] for each in env}["IEG_ATTEMPTS"] == "3"
+    loop = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]
+    assert loop["evaluate"]["retryPolicy"]["maxRetryCount"] == 3
+    assert "IEG_ATTEMPTS" not in str(executors(spec)["exec-report"]["container"]["env"])
+
+
 def test_no_task_reads_what_is_only_shown(tmp_path):
     """A confusion matrix of 100 classes in the inputs of a task is 110 KB in one argument."""
     spec, *_ = documents(tmp_path, profiles.gpu(SITE))
@@ -266,5 +275,9 @@ def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
     assert len(matrix["rows"]) == 10
     metrics = shown["metrics"]["artifacts"][0]["metadata"]
     assert metrics["accuracy_ema_last"] == row["accuracy_ema_last"]
+    assert metrics["audit_examples"] == 1438
+    (page,) = (tmp_path / "kfp").rglob("evaluate/audit")
+    (made,) = root.glob("cells/*/audit/audit.html")
+    assert page.read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
     shown = json.loads(outputs["report"].read_text())["artifacts"]
     assert {"page", "table"} <= set(shown)

@@ -74,6 +74,15 @@ def test_a_plan_writes_nothing(kfp_stub, folder):
     assert not kfp_stub.experiments
 
 
+def test_the_cost_of_every_schedule_is_shown_also_where_nothing_changes(kfp_stub, folder):
+    sync(kfp_stub, folder)
+    text = sync(kfp_stub, folder, only_plan=True)
+    header, line = (each.split() for each in text.splitlines()[1:3])
+    assert header[0] == "schedule"
+    assert line == ["nightly", "0.0", "30.4", "0.0", "no", "GPUs"]
+    assert "nothing to do" in text
+
+
 def test_what_changed_is_created_anew_before_the_old_one_goes(kfp_stub, folder):
     sync(kfp_stub, folder)
     old = one(kfp_stub)["recurring_run_id"]

@@ -10,7 +10,8 @@ from pyarrow import parquet
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
 from ieg_core import cli
-from ieg_core.audit.run import audit_cell, read_summary
+from ieg_core.audit.run import audit_cell
+from ieg_core.audit.shown import read_summary
 from ieg_core.data import open_source
 from ieg_core.data.labels import read_labels
 from ieg_core.errors import UserError

@@ -11,7 +11,7 @@ from pipelines import profiles
 from pipelines.cluster import preflight
 from pipelines.site import GpuPool, Site, Toleration
 from tests.pipelines.stubs.contract import Fault
-from tests.pipelines.stubs.kubernetes_api import kubernetes_api, node, write_kubeconfig
+from tests.pipelines.stubs.kubernetes_api import claim, kubernetes_api, node, write_kubeconfig
 
 INPUTS = {
     "dataset": {"parameterType": "STRING", "defaultValue": "digits"},
@@ -59,7 +59,7 @@ def cluster(no_cluster, tmp_path):
 
 def look(site=None):
     site = site or Site()
-    return preflight.look(site, profiles.gpu(site).placements["train"], preflight.reach(site))
+    return preflight.look(site, profiles.gpu(site), preflight.reach(site))
 
 
 def policy(text):
@@ -150,6 +150,8 @@ def test_a_missing_right_is_said_and_costs_nothing_more(cluster):
     cluster.rights = frozenset()
     assert look() == [
         "GPU nodes not looked at: you may not list nodes (HTTP 403)",
+        "warning: volume claim not looked at: you may not read ieg-data (HTTP 403)",
+        "warning: volume claim not looked at: you may not read ieg-results (HTTP 403)",
         "Retry policy not looked at: you may not read workflow-controller-configmap (HTTP 403)",
     ]
 
@@ -181,6 +183,7 @@ def test_the_policy_is_found_in_a_single_configuration_too():
 
 def test_rights_are_asked_for_in_a_profile_namespace(cluster):
     site = Site(namespace="team")
+    cluster.claims["team"] = cluster.claims["kubeflow"]
     assert not any("create runs" in line for line in look(site))
     cluster.reviews = frozenset()
     assert any("may not create runs in team" in line for line in look(site))
@@ -196,6 +199,110 @@ def test_a_cluster_that_does_not_answer_costs_seconds_and_a_line(cluster):
 
 def test_no_nodes_are_looked_at_for_trainings_on_cpus(cluster):
     site = Site()
-    train = profiles.cpu(site).placements["train"]
-    preflight.look(site, train, preflight.reach(site))
+    preflight.look(site, profiles.cpu(site), preflight.reach(site))
     assert cluster.seen("GET", "/nodes") == []
+
+
+ONCE, MANY, READ_MANY = "ReadWriteOnce", "ReadWriteMany", "ReadOnlyMany"
+
+
+@pytest.fixture
+def two_nodes(cluster):
+    cluster.nodes = [node("cpu", gpus=0), node("gpu", taints=[TAINT])]
+    return cluster
+
+
+def refusal(site=None):
+    with pytest.raises(UserError) as error:
+        look(site)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "results", "refused"),
+    [
+        ([MANY], [MANY], ""),
+        ([ONCE, MANY], [MANY], ""),
+        ([READ_MANY], [MANY], ""),
+        ([ONCE], [MANY], "ieg-data"),
+        ([MANY], [ONCE], "ieg-results"),
+        ([MANY], [READ_MANY], "ieg-results"),
+        (["ReadWriteOncePod"], [MANY], "ieg-data"),
+    ],
+)
+def test_a_claim_for_one_node_is_refused_on_two(two_nodes, data, results, refused):
+    two_nodes.claims["kubeflow"] = [claim("ieg-data", *data), claim("ieg-results", *results)]
+    if not refused:
+        assert not any("claim" in line for line in look())
+        return
+    message = refusal()
+    mode = (data if refused == "ieg-data" else results)[0]
+    assert message.startswith(
+        f"the volume claim {refused} is {mode}, but 4 cells at once are spread over 2 nodes: "
+        "use a storage class with ReadWriteMany"
+    )
+    assert "build/k8s/trial.yaml on a cluster of one node" in message
+    # Data sets are read from a folder, whatever the results root is.
+    assert ("results: gs://" in message) is (refused == "ieg-results")
+
+
+def once(cluster, namespace="kubeflow"):
+    cluster.claims[namespace] = [claim("ieg-data", ONCE), claim("ieg-results", ONCE)]
+
+
+def test_a_claim_for_one_node_is_enough_for_one_cell_at_once(two_nodes):
+    once(two_nodes)
+    assert not any("claim" in line for line in look(Site(parallelism=1)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        node(
+            "control", gpus=0, taints=[("node-role.kubernetes.io/control-plane", "", "NoSchedule")]
+        ),
+        node("theirs", gpus=0, labels={"team": "other"}, taints=[("team", "other", "NoExecute")]),
+    ],
+)
+def test_nodes_that_no_pod_of_ours_can_use_do_not_count(cluster, other):
+    once(cluster)
+    cluster.nodes = [node("kind", gpus=1), other]
+    assert not any("claim" in line for line in look())
+    cluster.nodes[1]["spec"]["taints"] = []
+    assert "ieg-data is ReadWriteOnce" in refusal()
+
+
+def test_a_claim_for_one_pod_is_refused_on_one_node_too(cluster):
+    cluster.nodes = [node()]
+    cluster.claims["kubeflow"][1] = claim("ieg-results", "ReadWriteOncePod")
+    assert "ieg-results is ReadWriteOncePod, but 4 cells at once" in refusal()
+
+
+def test_only_the_claims_that_are_mounted_are_looked_at(two_nodes):
+    two_nodes.claims["kubeflow"] = [claim("ieg-data")]
+    assert not any("claim" in line for line in look(Site(results="gs://bucket/ieg")))
+    assert len(two_nodes.seen("GET", "/persistentvolumeclaims/")) == 1
+    look(Site(results="gs://bucket/ieg", data_claim=""))
+    assert len(two_nodes.seen("GET", "/persistentvolumeclaims/")) == 1
+
+
+def test_a_claim_that_is_not_there_is_refused(cluster):
+    cluster.claims["team"] = [claim("ieg-data")]
+    message = refusal(Site(namespace="team", parallelism=1))
+    assert message.startswith("there is no volume claim ieg-results in the namespace team: apply")
+    assert "results_claim in site.yaml" in message
+
+
+def test_claims_that_may_not_be_read_and_nodes_that_may_not_be_counted_are_a_warning(two_nodes):
+    once(two_nodes)
+    two_nodes.rights = two_nodes.rights - {("list", "nodes")}
+    (line,) = [line for line in look() if "ieg-data" in line]
+    assert line == (
+        "warning: ieg-data (ReadWriteOnce) and ieg-results (ReadWriteOnce) can serve pods on one "
+        "node only; nodes not looked at: you may not list nodes (HTTP 403)"
+    )
+    two_nodes.rights = two_nodes.rights - {("get", "persistentvolumeclaims")}
+    lines = [line for line in look() if "claim" in line]
+    assert all(line.startswith("warning: volume claim not looked at") for line in lines)
+    assert len(lines) == 2

@@ -21,7 +21,7 @@ from pipelines.cluster.submit import Order, Run
 from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
-from tests.pipelines.stubs.kubernetes_api import kubernetes_api, node, write_kubeconfig
+from tests.pipelines.stubs.kubernetes_api import claim, kubernetes_api, node, write_kubeconfig
 
 ROOT = Path(__file__).parents[3]
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
@@ -185,6 +185,17 @@ def test_no_gpu_node(kfp_stub, site_file, tmp_path):
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
         site = site_file(endpoint=kfp_stub.url, gpu={"autoscaled": False})
         refused([*DIGITS, site], [kfp_stub, cluster], "no node offers nvidia.com/gpu now")
+
+
+def test_volumes_for_one_node_on_several(kfp_stub, site_file, tmp_path):
+    once = [claim(name, "ReadWriteOnce") for name in ("ieg-data", "ieg-results")]
+    with kubernetes_api(nodes=[node("a"), node("b")], claims={"kubeflow": once}) as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        words = "the volume claim ieg-data is ReadWriteOnce, but 4 cells at once are spread over 2"
+        refused([*DIGITS, site_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
+        cluster.claims.clear()
+        words = "there is no volume claim ieg-data in the namespace kubeflow"
+        refused([*DIGITS, site_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
 
 
 def test_an_unknown_parameter(kfp_stub, site_file):

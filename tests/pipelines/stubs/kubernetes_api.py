@@ -23,6 +23,7 @@ EVERY_RIGHT = frozenset(
     {
         ("list", "nodes"),
         ("get", "configmaps"),
+        ("get", "persistentvolumeclaims"),
         ("list", "pods"),
         ("list", "events"),
         ("list", "workflows"),
@@ -36,7 +37,8 @@ class KubernetesApi(Stub):
 
     Attributes:
       rights: What the caller may do; the rest is refused with 403.
-      nodes, configmaps, pods, events: Objects as JSON, the last three by namespace.
+      nodes, configmaps, claims, pods, events: Objects as JSON, all but nodes by namespace. The
+        claims of k8s/base are there.
       workflows: Argo's, by namespace.
       reviews: What a SelfSubjectAccessReview allows, as (verb, resource); everything by default.
     """
@@ -44,6 +46,9 @@ class KubernetesApi(Stub):
     rights: frozenset[tuple[str, str]] = EVERY_RIGHT
     nodes: list[dict[str, Any]] = field(default_factory=list)
     configmaps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    claims: dict[str, list[dict[str, Any]]] = field(
+        default_factory=lambda: {"kubeflow": [claim("ieg-data"), claim("ieg-results")]}
+    )
     pods: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     workflows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -73,6 +78,12 @@ class KubernetesApi(Stub):
                 return item
         raise RefusedError(404, f'configmaps "{name}" not found')
 
+    def _get_claim(self, request: Request, namespace: str, name: str) -> Any:
+        for item in self.claims.get(namespace, []):
+            if item["metadata"]["name"] == name:
+                return item
+        raise RefusedError(404, f'persistentvolumeclaims "{name}" not found')
+
     def _list_pods(self, request: Request, namespace: str) -> Any:
         return _listing("PodList", self.pods.get(namespace, []), request)
 
@@ -100,6 +111,10 @@ ROUTES: tuple[tuple[str, str, tuple[str, str] | None, str, Handler], ...] = (
     (
         *("GET", f"/api/v1/namespaces{NAME}/configmaps{NAME}", ("get", "configmaps")),
         *("V1ConfigMap", KubernetesApi._get_configmap),
+    ),
+    (
+        *("GET", f"/api/v1/namespaces{NAME}/persistentvolumeclaims{NAME}"),
+        *(("get", "persistentvolumeclaims"), "V1PersistentVolumeClaim", KubernetesApi._get_claim),
     ),
     (
         *("GET", f"/api/v1/namespaces{NAME}/pods", ("list", "pods")),
@@ -148,6 +163,18 @@ def node(name: str = "gpu-1", *, gpus: int = 1, ready: bool = True, **more: Any)
             "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
             "images": [{"names": ["registry.example.org/x@sha256:1"], "sizeBytes": 1}],
         },
+    }
+
+
+def claim(name: str, *modes: str) -> dict[str, Any]:
+    """Makes a volume claim that is bound, ReadWriteMany unless other modes are given."""
+    return {
+        "metadata": {"name": name},
+        "spec": {
+            "accessModes": list(modes or ("ReadWriteMany",)),
+            "resources": {"requests": {"storage": "50Gi"}},
+        },
+        "status": {"phase": "Bound"},
     }
 
 
