@@ -35,28 +35,16 @@ def evaluate(
     Returns:
       The cell's name.
     """
-    import json
     from pathlib import Path
 
-    from ieg_core import attempts, mirror, runs, worker
-    from ieg_core.audit.shown import page_and_measures
-    from ieg_core.report import shown
-    from ieg_core.results import cell_folder
+    from ieg_core import attempts, evaluate_task, mirror, runs
 
     place = runs.results_root(results, results_namespace, run)
     lost = attempts.count_evaluation(place, cell, run)
     with mirror.cell(place, cell) as root:
-        given_up = attempts.give_up_evaluation(root, cell, lost)
-        if not given_up:
-            worker.run_step("evaluate", cell, root, Path(data_dir))
-        page, audited = page_and_measures(
-            cell_folder(root, cell), Path(data_dir), may_audit=not given_up
-        )
-        metrics.metadata.update(shown.metrics(root, cell) | audited)
-        names, counts = shown.confusion(root, cell)
-    if names:
-        confusion.log_confusion_matrix(names, counts)
-    Path(metrics.path).write_text(json.dumps(metrics.metadata))
-    Path(audit.path).write_text(page, encoding="utf-8")
-    Path(confusion.path).write_text(json.dumps({"classes": names, "counts": counts}))
+        shown = evaluate_task.evaluate(root, cell, Path(data_dir), lost)
+    metrics.metadata.update(shown.metrics)
+    if shown.class_names:
+        confusion.log_confusion_matrix(shown.class_names, shown.confusion)
+    shown.write(Path(metrics.path), Path(confusion.path), Path(audit.path))
     return cell

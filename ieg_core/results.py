@@ -36,6 +36,7 @@ OUTCOME_FREE = (
     "bench.py",
     "doctor.py",
     "estimate.py",
+    "evaluate_task.py",
     "heartbeat.py",
     "mirror.py",
     "model_file.py",
