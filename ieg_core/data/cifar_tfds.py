@@ -7,18 +7,17 @@ files. Building a data set imports TensorFlow, and so does reading one stored as
 
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ieg_core.data.cifar_files import PIXEL_BYTES, CifarLayout, Records
+from ieg_core.data.tfds_examples import examples
 from ieg_core.errors import UserError
 
 HOMEPAGE: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
-_CHUNK = 1000
 _PROBE_SECONDS = 10
 
 
@@ -111,19 +110,6 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     if not seen.all():
         raise _damaged(builder, f"its {split} set has {seen.sum()} images, expected {expected}")
     return records
-
-
-def examples(builder: Any, split: str) -> Iterator[Mapping[str, Any]]:
-    """Reads every example of a split, in the order in which TFDS stores them."""
-    try:
-        source = builder.as_data_source(split)
-    except NotImplementedError:  # stored in a sequential format, TFRecord
-        import tensorflow_datasets as tfds
-
-        yield from tfds.as_numpy(builder.as_dataset(split))
-        return
-    for start in range(0, len(source), _CHUNK):
-        yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
 
 
 def _damaged(builder: Any, what: str) -> UserError:

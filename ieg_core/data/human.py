@@ -90,7 +90,7 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
         ) from error
     except NotArraysError as error:
         raise _foreign(str(path), f"{error}; nothing in it was run") from error
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (ValueError, zipfile.BadZipFile, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
         raise _foreign(str(path), f"damaged ({str(error)[:80]})") from error
@@ -101,7 +101,7 @@ def _read_tfds(
 ) -> tuple[dict[str, np.ndarray], str]:
     import tensorflow_datasets as tfds
 
-    from ieg_core.data.cifar_tfds import examples
+    from ieg_core.data.tfds_examples import examples
 
     name = f"{base}_n"
     for root in (data_dir / "tfds", data_dir):

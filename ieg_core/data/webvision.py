@@ -19,12 +19,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ieg_core.config import ImagesConfig
 from ieg_core.data import tfrecord
 from ieg_core.data.folder import open_folder
 from ieg_core.data.source import Source
+from ieg_core.data.tfds_examples import examples
 from ieg_core.errors import UserError
 
 NAME: Final = "webvisionmini"
@@ -190,13 +191,8 @@ def _new_build(folder: Path) -> Build:
     builder = tfds.builder_from_directory(folder)
     decoders = {"image": tfds.decode.SkipDecoding()}
 
-    def examples(split: str) -> Iterator[tuple[int, bytes]]:
-        rows: Any
-        try:
-            rows = builder.as_data_source(split, decoders=decoders)
-        except NotImplementedError:  # stored in a sequential format, TFRecord
-            rows = tfds.as_numpy(builder.as_dataset(split, decoders=decoders))
-        for row in rows:
+    def stored(split: str) -> Iterator[tuple[int, bytes]]:
+        for row in examples(builder, split, decoders):
             yield int(row["label"]), row["image"]
 
-    return Build(folder, builder.info.features["label"].names, list(builder.info.splits), examples)
+    return Build(folder, builder.info.features["label"].names, list(builder.info.splits), stored)
