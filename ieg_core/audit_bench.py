@@ -110,7 +110,7 @@ def _train_and_predict(
     from ieg_core.training.evaluation import build_predictor
     from ieg_core.training.loop import train
 
-    config = sweep.read_config(root, cell)
+    config = dataclasses.replace(sweep.read_config(root, cell), evaluations=1)
     with ownership.owned(folder) as claim:
         trained = train(config, overlay, source, claim, cell, runtime, lambda moment: None)
     model = models.build(config.network, overlay.num_classes, overlay.image_shape)
