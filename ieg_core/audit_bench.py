@@ -5,8 +5,9 @@
     .venv/bin/python -m ieg_core.audit_bench --datasets digits_uniform_0.4 --seeds 0,1,2
 
 cleanlab gets what it asks for: out-of-sample probabilities of every example, from the plain
-baseline in five-fold cross-validation, each fold trained as long as a whole run. All are compared
-on the same examples, those that are in no method's probe. Finished runs and folds are kept.
+baseline in five-fold cross-validation, each fold trained as long as a whole run, or as long as
+--fold-steps says, so that both sides cost the same. All are compared on the same examples, those
+that are in no method's probe. Finished runs and folds are kept.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from safetensors.numpy import load, save
 from ieg_core import results, sweep, worker
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.run import THRESHOLD, read_audit
-from ieg_core.config import from_dict
+from ieg_core.config import Config, from_dict, override
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.draws import generator
 from ieg_core.data.overlay import Overlay
@@ -61,8 +62,26 @@ def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return numbers
 
 
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """How cleanlab's networks are trained.
+
+    Attributes:
+      number: How many.
+      steps: Steps of each; 0 for those of the plain baseline's run.
+    """
+
+    number: int
+    steps: int = 0
+
+    @property
+    def label(self) -> str:
+        """Names their results."""
+        return f"{self.number}-folds" + (f"-of-{self.steps}-steps" if self.steps else "")
+
+
 def out_of_sample(
-    cell: str, root: Path, data_dir: Path, folds: int, runtime: Runtime
+    cell: str, root: Path, data_dir: Path, folds: Folds, runtime: Runtime
 ) -> tuple[Overlay, np.ndarray]:
     """Predicts each training example of a planned cell by networks that never saw it.
 
@@ -70,7 +89,7 @@ def out_of_sample(
       cell: A planned cell of the baseline.
       root: The results root; probabilities and unfinished folds lie under audit_bench/.
       data_dir: Where base data sets lie.
-      folds: How many networks to train.
+      folds: The networks to train.
       runtime: How to compute.
 
     Returns:
@@ -79,27 +98,30 @@ def out_of_sample(
     record = read_json(cell_folder(root, cell) / "config.json")
     source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
     overlay = load_overlay(overlays_folder(root) / record["overlay"], source)
-    kept = root / "audit_bench" / cell / f"{folds}-folds.safetensors"
+    kept = root / "audit_bench" / cell / f"{folds.label}.safetensors"
     if kept.exists():
         return overlay, load(kept.read_bytes())["probabilities"]
     ids = overlay.train_ids
-    numbers = fold_numbers(overlay.noisy_labels[ids], folds, overlay.seed)
+    numbers = fold_numbers(overlay.noisy_labels[ids], folds.number, overlay.seed)
+    config = dataclasses.replace(sweep.read_config(root, cell), evaluations=1)
+    if folds.steps:
+        config = override(config, [f"schedule.num_steps={folds.steps}"])
     probabilities = np.zeros((len(overlay.noisy_labels), overlay.num_classes), np.float32)
-    for fold in range(folds):
+    for fold in range(folds.number):
         held_out = ids[numbers == fold]
         part = dataclasses.replace(overlay, train_ids=ids[numbers != fold])
-        folder = kept.parent / f"fold-{fold + 1}-of-{folds}"
-        logits = _train_and_predict(cell, root, part, source, folder, held_out, runtime)
+        folder = kept.parent / f"{folds.label}-{fold + 1}"
+        logits = _train_and_predict(cell, config, part, source, folder, held_out, runtime)
         shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
         probabilities[held_out] = shifted / shifted.sum(1, keepdims=True)
-        print(f"{cell}: fold {fold + 1} of {folds} done", file=sys.stderr, flush=True)
+        print(f"{cell}: fold {fold + 1} of {folds.number} done", file=sys.stderr, flush=True)
     results.write_bytes_atomic(kept, save({"probabilities": probabilities}))
     return overlay, probabilities
 
 
 def _train_and_predict(
     cell: str,
-    root: Path,
+    config: Config,
     overlay: Overlay,
     source: Source,
     folder: Path,
@@ -110,7 +132,6 @@ def _train_and_predict(
     from ieg_core.training.evaluation import build_predictor
     from ieg_core.training.loop import train
 
-    config = dataclasses.replace(sweep.read_config(root, cell), evaluations=1)
     with ownership.owned(folder) as claim:
         trained = train(config, overlay, source, claim, cell, runtime, lambda moment: None)
     model = models.build(config.network, overlay.num_classes, overlay.image_shape)
@@ -151,7 +172,7 @@ def cleanlab_rows(
 
 
 def compare(
-    request: sweep.SweepRequest, folds: int, runtime: Runtime, with_cleanlab: bool
+    request: sweep.SweepRequest, folds: Folds, runtime: Runtime, with_cleanlab: bool
 ) -> dict[str, dict[str, float | None]]:
     """Trains what is missing and measures every audit of one data set and seed.
 
@@ -231,6 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="ieg,fsr,supervised")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--fold-steps", type=int, default=0, help="another length for the folds")
     parser.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
@@ -253,6 +275,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         backend.start(runtime)
     methods = tuple(dict.fromkeys([*asked.methods.split(","), BASELINE]))
+    folds = Folds(asked.folds, asked.fold_steps)
     found: dict[str, list[Any]] = {}
     try:
         for dataset in asked.datasets.split(","):
@@ -266,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     data_dir=asked.data_dir,
                     results=asked.out,
                 )
-                rows = compare(request, asked.folds, runtime, with_cleanlab)
+                rows = compare(request, folds, runtime, with_cleanlab)
                 found.setdefault(dataset, []).append(rows)
                 print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     except UserError as error:

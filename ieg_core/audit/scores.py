@@ -3,9 +3,9 @@
 
     s_i = ½ (1 + max_{c ≠ y_i} p̄_i(c) − p̄_i(y_i))
 
-p̄_i is the mean of a distribution over the example's visits: the pseudo-label ĝ of ieg and the
-normalised moving logits' softmax of fsr over the last epochs, the network's prediction of the other
-methods over the whole run (training.history says why). s is in [0, 1]; above ½ another class was
+p̄_i is what the averaged parameters of ieg and fsr predict for the example at the end, and the mean
+of what the network of another method predicted at each of the example's visits, over the whole run
+(training.history says why). s is in [0, 1]; above ½ another class was
 believed in more than the given one, and that is the label to suggest.
 
 docs/RESULTS.md, "Label audit", compares this score with others on known mistakes.
@@ -29,7 +29,7 @@ class Scores:
     Attributes:
       suggested: The most believed class, int32 [n]; the given one where the example was not seen.
       score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
-      visits: How often it was seen in what was averaged, int32 [n].
+      visits: How often it was seen, in the last epochs or in what was averaged, int32 [n].
       belief: What p̄ is the mean of, in words.
     """
 
@@ -43,7 +43,7 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
     """Scores the labels of examples.
 
     Args:
-      examples: What the method said of them on average (`training.history.means`), one row each.
+      examples: What the method said of them (`training.history`), one row each.
       given: Their given labels, int [n].
 
     Returns:
@@ -52,18 +52,19 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
     Raises:
       UserError: No distribution over the classes was recorded.
     """
-    if "pseudo_label" in examples:
-        believed, visits = examples["pseudo_label"], examples["visits"]
-        belief = "the method's pseudo-labels, over the last epochs"
+    if "final_prediction" in examples:
+        believed, visits = examples["final_prediction"], examples["visits"]
+        seen = np.ones(len(given), bool)
+        belief = "the averaged network's predictions, at the end"
     elif "prediction" in examples:
         believed, visits = examples["prediction"], examples["all_visits"]
+        seen = visits > 0
         belief = "the network's predictions, over the whole run"
     else:
         raise UserError(
             "this run recorded no beliefs about its examples: it was trained by an older version; "
             "train it again"
         )
-    seen = visits > 0
     margin = margin_score(believed, given)
     return Scores(
         suggested=np.where(seen, believed.argmax(1), given).astype(np.int32),

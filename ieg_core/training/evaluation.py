@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from ieg_core import augment, backend
+from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.training.feed import LazyImages
 
@@ -90,6 +91,29 @@ def measure_sets(
             result = measure(predict(state[key], state["stats"], images), test.labels)
             for figure in ("accuracy", "top5", "balanced_accuracy"):
                 found[name][figure + ending] = getattr(result, figure)
+    return found
+
+
+def final_predictions(
+    predict: Predictor, state: Mapping[str, Any], overlay: Overlay, source: Source
+) -> np.ndarray:
+    """Predicts the training examples with the averaged parameters.
+
+    Args:
+      predict: Of `build_predictor`.
+      state: With "ema" and "stats".
+      overlay: Says which examples are trained on.
+      source: Their images, which are read as test images are: not augmented.
+
+    Returns:
+      Probabilities softmax(z), float32 [N, C]; 0 for examples that are not trained on.
+    """
+    ids = overlay.train_ids
+    images = LazyImages(lambda rows: source.train_images(ids[rows]), len(ids))
+    logits = predict(state["ema"], state["stats"], images)
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    found = np.zeros((len(overlay.noisy_labels), overlay.num_classes), np.float32)
+    found[ids] = raised / raised.sum(1, keepdims=True)
     return found
 
 

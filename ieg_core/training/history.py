@@ -6,6 +6,11 @@ says something, and only late ones are those of a trained network. Losses and pr
 averaged over the whole run instead: a network that learns wrong labels by heart knows them as well
 as right ones in the end, and the mean remembers that it learnt them late. The sums are part of the
 checkpoint.
+
+A method with pseudo-labels of its own (ieg, fsr) does not learn wrong labels by heart: what it
+believes of its examples is what its averaged parameters predict at the end (`final_prediction`),
+which is better than its pseudo-labels' mean over the last epochs, above all in a short training
+(docs/RESULTS.md, "Label audit").
 """
 
 from collections.abc import Mapping
@@ -17,7 +22,9 @@ from ieg_core.methods import Method
 
 LAST_EPOCHS = 10
 WHOLE_RUN = ("given_label_loss", "prediction")
-DISTRIBUTIONS = ("pseudo_label", "prediction")
+DISTRIBUTIONS = ("prediction",)
+_NOT_KEPT = ("pseudo_label",)
+FINAL = "final_prediction"
 
 Sums = dict[str, np.ndarray]
 
@@ -34,10 +41,11 @@ def start(method: Method, overlay: Overlay) -> Sums:
       DISTRIBUTIONS; and where one of WHOLE_RUN is among them, "all_visits" int32 [N].
     """
     num_examples = len(overlay.noisy_labels)
+    kept = [name for name in method.examples if name not in _NOT_KEPT]
     sums = {"visits": np.zeros(num_examples, np.int32)}
-    if set(method.examples) & set(WHOLE_RUN):
+    if set(kept) & set(WHOLE_RUN):
         sums["all_visits"] = np.zeros(num_examples, np.int32)
-    for name in method.examples:
+    for name in kept:
         classes = [overlay.num_classes] if name in DISTRIBUTIONS else []
         sums[name] = np.zeros([num_examples, *classes], np.float32)
     return sums
@@ -63,7 +71,7 @@ def add(sums: Sums, ids: np.ndarray, values: Mapping[str, np.ndarray], first: in
         if "all_visits" in sums:
             sums["all_visits"][batch] += 1
         for name, rows in values.items():
-            if recent or name in WHOLE_RUN:
+            if name in sums and (recent or name in WHOLE_RUN):
                 sums[name][batch] += rows[step]
 
 

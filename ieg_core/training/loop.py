@@ -32,7 +32,13 @@ from ieg_core.runtime import Runtime
 from ieg_core.settings import FSRSettings
 from ieg_core.training import checkpoint, draws, feed, history
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
-from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
+from ieg_core.training.evaluation import (
+    Evaluation,
+    build_predictor,
+    final_predictions,
+    measure,
+    measure_sets,
+)
 from ieg_core.training.step import build_network, build_step, ema_decay, initial_state
 
 
@@ -65,7 +71,7 @@ class Trained:
     Attributes:
       state: The last state, numpy arrays.
       curves: As in curves.json.
-      history: What the method said of each example, see `training.history.means`.
+      history: What the method said of each example, see `training.history`.
       evaluation: Of the raw parameters, last step.
       evaluation_ema: Of the averaged parameters, last step.
       eval_sets: On further test sets, see `training.evaluation.measure_sets`.
@@ -252,10 +258,13 @@ def train(
     if not calls:
         raw, averaged = evaluate()
         sets = measure_sets(predict, state, source)
+    said = history.means(sums)
+    if "pseudo_label" in method.examples:
+        said[history.FINAL] = final_predictions(predict, state, overlay, source)
     return Trained(
         state=backend.fetch(state),
         curves=curves,
-        history=history.means(sums),
+        history=said,
         evaluation=raw,
         evaluation_ema=averaged,
         eval_sets=sets,

@@ -19,7 +19,7 @@ class MadeCell:
     folder: Path
     overlay: object
 
-    def write(self, believed, visits=None, name="pseudo_label"):
+    def write(self, believed, visits=None, name="final_prediction"):
         """Writes what the method said: a distribution over the classes for each example."""
         counts = np.ones(len(believed), np.int32) if visits is None else visits.astype(np.int32)
         known = {"visits": counts, "all_visits": counts, name: believed.astype(np.float32)}

@@ -39,14 +39,19 @@ def test_ones_own_images_are_read_as_their_run_reads_them(tmp_path, monkeypatch)
     )
     (cell,) = sweep.plan(request).cells
 
-    def certain(cell, root, overlay, source, folder, held_out, runtime):
+    def certain(cell, config, overlay, source, folder, held_out, runtime):
+        assert config.schedule.num_steps == 7
         assert source.image_shape == (8, 8, 1)
         assert not set(overlay.train_ids) & set(held_out)
         return 50 * np.eye(3)[overlay.noisy_labels[held_out]]
 
     monkeypatch.setattr(audit_bench, "_train_and_predict", certain)
     overlay, probabilities = audit_bench.out_of_sample(
-        cell, tmp_path / "runs", tmp_path / "data", 3, Runtime(threads=1)
+        cell,
+        tmp_path / "runs",
+        tmp_path / "data",
+        audit_bench.Folds(3, steps=7),
+        Runtime(threads=1),
     )
     np.testing.assert_array_equal(probabilities.argmax(1), overlay.noisy_labels)
 

@@ -78,11 +78,11 @@ def test_true_labels_are_told_only_where_they_are_known(make_cell):
 
 
 def test_an_example_that_was_never_seen_has_no_score(make_cell):
-    cell = make_cell()
+    cell = make_cell(method="supervised")
     visits = np.ones(len(cell.overlay.noisy_labels))
     unseen = cell.overlay.train_ids[:7]
     visits[unseen] = 0
-    cell.write(beliefs(cell.overlay), visits)
+    cell.write(beliefs(cell.overlay), visits, name="prediction")
     summary = audit_cell(cell.folder, DATA)
     assert summary["not_seen"] == 7
     last = rows_of(cell)[-7:]

@@ -18,13 +18,13 @@ def test_the_score_is_in_the_unit_interval_and_above_a_half_another_class_is_sug
     rng = np.random.default_rng(0)
     believed = rng.dirichlet(np.full(7, 0.2), 1000)
     given = rng.integers(0, 7, 1000)
-    found = score_examples({"visits": np.ones(1000), "pseudo_label": believed}, given)
+    found = score_examples({"visits": np.ones(1000), "final_prediction": believed}, given)
     assert found.score.min() >= 0
     assert found.score.max() <= 1
     np.testing.assert_array_equal(found.score > 0.5, found.suggested != given)
 
 
-def test_pseudo_labels_go_before_predictions_and_each_has_its_own_visits():
+def test_predictions_at_the_end_go_before_those_of_the_run_and_need_no_visit():
     said = {
         "visits": np.array([1, 0, 2, 3]),
         "all_visits": np.array([9, 9, 9, 0]),
@@ -34,12 +34,12 @@ def test_pseudo_labels_go_before_predictions_and_each_has_its_own_visits():
     assert found.visits.tolist() == [9, 9, 9, 0]
     assert found.suggested.tolist() == [0, 0, 0, 0]  # never seen: its own label
     assert np.isnan(found.score).tolist() == [False, False, False, True]
-    assert "predictions" in found.belief
-    found = score_examples(said | {"pseudo_label": BELIEVED[::-1]}, GIVEN)
+    assert "over the whole run" in found.belief
+    found = score_examples(said | {"final_prediction": BELIEVED[::-1]}, GIVEN)
     assert found.visits.tolist() == [1, 0, 2, 3]
-    assert found.suggested.tolist() == [2, 1, 0, 0]
-    assert np.isnan(found.score).tolist() == [False, True, False, False]
-    assert "pseudo-labels" in found.belief
+    assert found.suggested.tolist() == [2, 0, 0, 0]
+    assert not np.isnan(found.score).any()
+    assert "at the end" in found.belief
 
 
 def test_without_beliefs_there_is_no_score():
