@@ -18,7 +18,7 @@ from ieg_core.data.images import (
 )
 from ieg_core.errors import UserError
 from ieg_core.model_file import MEMBER, ModelFacts, read_facts
-from ieg_core.runtime import Runtime, set_environment
+from ieg_core.runtime import Runtime, held_stderr, set_environment
 
 BATCH = 64
 
@@ -87,7 +87,10 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _load(model: Path, facts: ModelFacts) -> Any:
     set_environment(Runtime(threads=1))
-    import keras
+    with held_stderr():
+        import keras
+
+        keras.ops.zeros(1)  # the first operation starts the framework
 
     try:
         network = keras.models.load_model(model, compile=False)

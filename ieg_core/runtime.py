@@ -3,7 +3,10 @@
 
 import math
 import os
-from collections.abc import Mapping, MutableMapping
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ieg_core.errors import UserError, unknown_name
@@ -68,6 +71,29 @@ def chosen_backend() -> str:
     if name not in BACKENDS:
         raise unknown_name("backend (KERAS_BACKEND)", name, BACKENDS)
     return name
+
+
+@contextmanager
+def held_stderr() -> Iterator[None]:
+    """Keeps back what this process writes to standard error, and tells it only if an error follows.
+
+    The frameworks' C++ parts log as they start, whatever the environment says.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            if failed:
+                held.seek(0)
+                sys.stderr.write(held.read().decode(errors="replace"))
 
 
 def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os.environ) -> None:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+
 import pytest
 
 from ieg_core import runtime
@@ -23,3 +25,19 @@ def test_no_number_of_seconds_is_refused(text):
 def test_a_gpu_is_required_where_the_profile_says_so(text, expected):
     assert runtime.is_gpu_required({"IEG_REQUIRE_GPU": text}) is expected
     assert not runtime.is_gpu_required({})
+
+
+def test_what_a_framework_says_as_it_starts_is_told_only_if_it_fails(capfd):
+    with runtime.held_stderr():
+        os.write(2, b"I0000 starting\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+    @runtime.held_stderr()
+    def fail():
+        os.write(2, b"no such library\n")
+        raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert capfd.readouterr().err == "no such library\n"
