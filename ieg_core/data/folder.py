@@ -181,15 +181,23 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
             f"left out ({told}{more}); all are listed in the overlay's manifest.json"
         )
     if shared := notes.get("in_train_and_test"):
-        told = "; ".join(f"{one} = {other}" for one, other in shared[:_TOLD])
-        more = "; …" if len(shared) > _TOLD else ""
         lines.append(
             f"{notes['num_in_train_and_test']} test files are in the training set too "
-            f"({told}{more}): the accuracy there flatters; remove them from one"
+            f"({_pairs(shared)}): the accuracy there flatters; remove them from one"
+        )
+    if contradictory := notes.get("under_two_labels"):
+        lines.append(
+            f"{notes['num_under_two_labels']} training files are there under another label too "
+            f"({_pairs(contradictory)}): at least one of the two is wrong"
         )
     if "probe" in notes:
         lines.append(notes["probe"])
     return [printable(line) for line in lines]
+
+
+def _pairs(pairs: Sequence[Sequence[str]]) -> str:
+    told = "; ".join(f"{one} = {other}" for one, other in pairs[:_TOLD])
+    return f"{told}; …" if len(pairs) > _TOLD else told
 
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
@@ -246,11 +254,14 @@ def _notes(
     reasons: Mapping[str, str],
 ) -> dict[str, Any]:
     """Gathers what a person should know; at most _LISTED names of a kind."""
-    trained: dict[str, str] = {}
+    trained: dict[str, ImageFile] = {}
+    contradictory = []
     for file in (*parts[TRAIN], *parts.get(PROBE, ())):
-        trained.setdefault(entries[file.path].sha256, file.path)
+        first = trained.setdefault(entries[file.path].sha256, file)
+        if first.label != file.label:
+            contradictory.append([first.path, file.path])
     shared = [
-        [trained[entries[file.path].sha256], file.path]
+        [trained[entries[file.path].sha256].path, file.path]
         for part, files in parts.items()
         if part not in (TRAIN, PROBE)
         for file in files
@@ -262,6 +273,8 @@ def _notes(
         "unreadable": [list(item) for item in sorted(reasons.items())[:_LISTED]],
         "num_in_train_and_test": len(shared),
         "in_train_and_test": shared[:_LISTED],
+        "num_under_two_labels": len(contradictory),
+        "under_two_labels": contradictory[:_LISTED],
     }
     if PROBE not in parts:
         notes["probe"] = (

@@ -138,6 +138,16 @@ def test_files_of_both_sets_are_reported(tree):
                for line in describe_notes(notes))  # fmt: skip
 
 
+def test_a_training_file_under_two_labels_is_reported(tree):
+    shutil.copy(tree / "train" / "car" / "0002.png", tree / "train" / "bee" / "copy.png")
+    shutil.copy(tree / "train" / "car" / "0003.png", tree / "train" / "car" / "copy.png")
+    notes = open_source("folder", tree, SMALL).notes
+    assert notes["num_under_two_labels"] == 1
+    assert notes["under_two_labels"] == [["train/bee/copy.png", "train/car/0002.png"]]
+    assert any("1 training files are there under another label too (train/bee/copy.png = train/car"
+               in line for line in describe_notes(notes))  # fmt: skip
+
+
 def test_the_probe_folder_is_the_probe(tmp_path):
     tree = write_tree(tmp_path / "data", {**COUNTS, "probe": 2})
     source = open_source("folder", tree, SMALL)
