@@ -259,6 +259,6 @@ def _to_csv(columns: Mapping[str, Any]) -> bytes:
     lists = [np.asarray(values).tolist() for values in columns.values()]
     for row in zip(*lists, strict=True):
         writer.writerow(
-            ["" if v is None else f"{v:.6f}" if isinstance(v, float) else v for v in row]
+            ["" if v is None else f"{v:.9f}" if isinstance(v, float) else v for v in row]
         )
     return text.getvalue().encode()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How suspect a label is, from what a method believed the example to be.
 
-    s_i = ½ (1 + max_{c ≠ y_i} p̄_i(c) − p̄_i(y_i))
+    s_i = r_i / (r_i + p̄_i(y_i)),  r_i = max_{c ≠ y_i} p̄_i(c)
 
 p̄_i is what the averaged parameters of ieg and fsr predict for the example at the end, and the mean
 of what the network of another method predicted at each of the example's visits, over the whole run
-(training.history says why). s is in [0, 1]; above ½ another class was
-believed in more than the given one, and that is the label to suggest.
+(training.history says why). s is in [0, 1]: the probability of the strongest rival, were only it
+and the given class left; above ½ the rival is the label to suggest.
 
 docs/RESULTS.md, "Label audit", compares this score with others on known mistakes.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from ieg_core.data.corruption import realised_matrix
 from ieg_core.errors import UserError
 
-FORMULA = "½ (1 + max p̄(other class) − p̄(given class))"
+FORMULA = "r / (r + p̄(given class)), r = max p̄(other class)"
 
 
 @dataclass(frozen=True)
@@ -65,22 +65,26 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
             "this run recorded no beliefs about its examples: it was trained by an older version; "
             "train it again"
         )
-    margin = margin_score(believed, given)
     return Scores(
         suggested=np.where(seen, believed.argmax(1), given).astype(np.int32),
-        score=np.where(seen, margin, np.nan),
+        score=np.where(seen, rival_share(believed, given), np.nan),
         visits=visits.astype(np.int32),
         belief=belief,
     )
 
 
-def margin_score(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns s of distributions p̄, float [n, C], and given labels, int [n]; float64 [n]."""
+def rival_share(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Returns s of distributions p̄, float [n, C], and given labels, int [n]; float64 [n].
+
+    It is ½ where both classes have a probability of 0.
+    """
     rows = np.arange(len(given))
     others = believed.astype(np.float64)
     own = others[rows, given]
     others[rows, given] = -np.inf
-    return 0.5 * (1 + others.max(1) - own)
+    rival = others.max(1)
+    both = rival + own
+    return np.divide(rival, both, where=both > 0, out=np.full(len(given), 0.5))
 
 
 def estimated_transition(suggested: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_cell):
     assert len(found.images) == 50
     image = found.images[0]
     number, given, suggested, score = re.fullmatch(
-        r"Example (\d+): given (\d), suggested (\d), score (0\.\d\d)", image["alt"]
+        r"Example (\d+): given (\d), suggested (\d), score (0\.\d\d|1\.00)", image["alt"]
     ).groups()
     assert int(given) == knowing_cell.overlay.noisy_labels[int(number)]
     assert given != suggested

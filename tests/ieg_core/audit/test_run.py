@@ -40,7 +40,7 @@ def test_the_table_has_every_training_example_the_most_suspect_first(knowing_cel
         assert row["suggested_name"] == overlay.class_names[int(row["suggested"])]
     table = parquet.read_table(cell.folder / "audit" / "audit.parquet").to_pylist()
     assert [str(row["index"]) for row in table] == [row["index"] for row in rows]
-    assert [f"{row['score']:.6f}" for row in table] == [row["score"] for row in rows]
+    assert [f"{row['score']:.9f}" for row in table] == [row["score"] for row in rows]
     assert set(table[0]) == set(rows[0])
 
 

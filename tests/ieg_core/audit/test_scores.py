@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ieg_core.audit.scores import estimated_transition, margin_score, score_examples
+from ieg_core.audit.scores import estimated_transition, rival_share, score_examples
 from ieg_core.errors import UserError
 
 BELIEVED = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
@@ -10,8 +10,9 @@ GIVEN = np.array([0, 1, 0, 0])
 
 
 def test_the_score_by_hand():
-    wanted = [0.5 * (1 + 0.2 - 0.7), 0.5 * (1 + 0.7 - 0.2), 0.5, 0.5 * (1 + 1 - 0)]
-    np.testing.assert_allclose(margin_score(BELIEVED, GIVEN), wanted)
+    wanted = [0.2 / (0.2 + 0.7), 0.7 / (0.7 + 0.2), 0.5, 1.0]
+    np.testing.assert_allclose(rival_share(BELIEVED, GIVEN), wanted)
+    assert rival_share(np.zeros((1, 3)), np.array([1])).tolist() == [0.5]
 
 
 def test_the_score_is_in_the_unit_interval_and_above_a_half_another_class_is_suggested():
