@@ -118,7 +118,7 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
         if wait_for(call, pod, START_SECONDS, pod=True) != "ready":
             raise SystemExit(f"data: no pod of {pod} got ready to take the files")
         unpack = [*call, "exec", "--stdin", pod, "--", "tar", "-C", "/data", "-xf", "-"]
-        pack = ["tar", "-C", str(folder), "-cf", "-", *names]
+        pack = ["tar", "-C", str(folder), "--dereference", "-cf", "-", *names]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
             unpacked = subprocess.run(unpack, stdin=packing.stdout, check=False)
         if packing.returncode or unpacked.returncode:

@@ -87,6 +87,17 @@ def test_the_data_sets_of_a_folder_arrive_whole(cluster, tmp_path):
     assert "copied cifar-10-batches-bin" in done.stdout
 
 
+def test_a_linked_folder_arrives_as_what_it_leads_to(cluster, tmp_path):
+    (tmp_path / "disk" / "cifar10").mkdir(parents=True)
+    (tmp_path / "disk" / "cifar10" / "info.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10").symlink_to(tmp_path / "disk" / "cifar10")
+    assert cluster(f"--from={tmp_path / 'data'}").returncode == 0
+    arrived = tmp_path / "volume" / "cifar10"
+    assert not arrived.is_symlink()
+    assert (arrived / "info.json").read_text() == "{}"
+
+
 def test_the_pod_that_takes_the_files_does_not_stay(cluster, tmp_path):
     (tmp_path / "a" / "cifar10").mkdir(parents=True)
     done = cluster(f"--from={tmp_path / 'a'}", fails=True)
