@@ -27,6 +27,8 @@ from ieg_core.data import open_source
 from ieg_core.data.cifar_files import LAYOUTS
 from ieg_core.errors import UserError
 
+ARTIFACT = "artifact"
+"""The check that takes two tasks, so that no function of `CHECKS` can make it."""
 CHECKPOINT_BYTES = 32 * 2**20
 GPU_SECONDS = 300
 DIGITS = "78e65efe8e1df24e2cde579c82788b8744bc1b8e2029d00a053d163a5309cbe1"
@@ -213,6 +215,23 @@ def check_store(place: Place) -> str:
     return (
         f"1 MiB written to {place.results}, read back, kept from a second writer, {seconds:.1f} s"
     )
+
+
+def check_artifact(path: Path, uri: str, expected: str) -> Finding:
+    """Says whether an artifact that one task left in KFP's object store reached another whole.
+
+    Args:
+      path: Where KFP put it for this task.
+      uri: Where it lies in the object store.
+      expected: What the other task wrote.
+    """
+    try:
+        found = path.read_text()
+    except OSError as error:
+        return Finding(ARTIFACT, False, f"{uri} did not come back: {error.strerror}")
+    if found != expected:
+        return Finding(ARTIFACT, False, f"{uri} came back as {found[:80]!r}, not {expected!r}")
+    return Finding(ARTIFACT, True, f"went from one task to {uri} and came back in another")
 
 
 CHECKS: Mapping[str, Callable[[Place], str]] = MappingProxyType(

@@ -2,8 +2,9 @@
 """`make doctor`: a small run that proves what a sweep will need, one line each.
 
 On a cluster each check is a task of its own, made like the sweep's tasks: the GPU's as a training,
-the others as small ones. Their lines come from the results root; where that cannot be read from
-here, the tasks' states tell, and the log in the KFP UI says the rest.
+the others as small ones. KFP's object store takes two: one leaves an artifact there, the other
+fetches it. Their lines come from the results root; where that cannot be read from here, the tasks'
+states tell, and the log in the KFP UI says the rest.
 """
 
 import contextlib
@@ -18,13 +19,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import urllib3
 import yaml
 from google.protobuf import json_format
 from kfp import dsl
 
 from components.doctor import examine
+from components.fetch_artifact import fetch_artifact
+from components.leave_artifact import leave_artifact
 from ieg_core import mirror, storage
-from ieg_core.doctor import Finding, checks_for
+from ieg_core.doctor import ARTIFACT, Finding, checks_for
 from ieg_core.errors import UserError
 from pipelines import checks as traps
 from pipelines import local, profiles
@@ -68,11 +72,11 @@ class Options:
 
 
 def build(profile: Profile, checks: Sequence[str]) -> Any:
-    """Builds the pipeline: one task a check, none after another.
+    """Builds the pipeline: one task a check, none after another, but two for the artifact.
 
     Args:
       profile: The place.
-      checks: Names of checks of `ieg_core.doctor`.
+      checks: Names of checks of `ieg_core.doctor`, `ARTIFACT` last if it is among them.
 
     Returns:
       The pipeline.
@@ -97,14 +101,19 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
           run: Name of this examination, for its lines in the results root.
         """
         for check in checks:
-            task = examine(
-                check=check,
-                base=base,
-                data_dir=data_dir,
-                results=results,
-                require_gpu=require_gpu,
-                run=run,
-            )
+            if check == ARTIFACT:
+                left = leave_artifact(run=run)
+                profiles.place(left, "small", quick)
+                task = fetch_artifact(note=left.outputs["note"], results=results, run=run)
+            else:
+                task = examine(
+                    check=check,
+                    base=base,
+                    data_dir=data_dir,
+                    results=results,
+                    require_gpu=require_gpu,
+                    run=run,
+                )
             if profile.placements:
                 task.set_display_name(check)
             profiles.place(task, "train" if check == "gpu" else "small", quick)
@@ -201,7 +210,7 @@ def on_cluster(
     from pipelines.cluster import client as clients
 
     (profile,) = [p for p in packages.all_profiles(site) if p.name == options.profile]
-    wanted = checks_for(site.results, profile.accelerator)
+    wanted = [*checks_for(site.results, profile.accelerator), ARTIFACT]
     base = options.base or profile.dataset.partition("_")[0]
     pipeline = build(profile, wanted)
     traps.require_sound(traps.compiled(pipeline), traps.ALL)
@@ -218,7 +227,7 @@ def on_cluster(
         with clients.plain_errors(site, "follow the doctor's run"):
             state, tasks = _states(client.get_run(run_id))
         for position, check in enumerate(wanted):
-            own = tasks.get(check) or tasks.get(_task_name(position), "")
+            own = tasks.get(check) or tasks.get(_task_name(check, position), "")
             if check not in found and (own in ENDED or state in ENDED):
                 found[check] = _finding(site, run, check, own)
                 say(f"  {found[check].line}")
@@ -249,7 +258,10 @@ def _why_pods_wait(site: Site, run_id: str) -> str:
     kubernetes = preflight.reach(site)
     if kubernetes is None:
         return ""
-    pods = waiting.look(kubernetes, site.kubernetes_namespace, [run_id])
+    try:
+        pods = waiting.look(kubernetes, site.kubernetes_namespace, [run_id])
+    except (urllib3.exceptions.HTTPError, OSError):
+        return ""
     return "; ".join(dict.fromkeys(pods.waiting.values()))
 
 
@@ -276,8 +288,10 @@ def _states(run: Any) -> tuple[str, dict[str, str]]:
     return str(run.state), {str(each.display_name): str(each.state) for each in details}
 
 
-def _task_name(position: int) -> str:
-    """Returns what KFP calls the n-th task of the same component."""
+def _task_name(check: str, position: int) -> str:
+    """Returns what KFP calls a check's task, the n-th of the same component."""
+    if check == ARTIFACT:
+        return "fetch-artifact"
     return "examine" if position == 0 else f"examine-{position + 1}"
 
 

@@ -6,9 +6,13 @@ FROM=folder the folders of data sets in it are copied into a waiting pod, as one
 """
 
 import argparse
+import json
 import shutil
 import subprocess
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ieg_core.errors import UserError
 from pipelines import site as sites
@@ -17,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "k8s"
 KNOWN = ("cifar-10-batches-bin", "cifar-100-binary", "cifar10", "cifar100")
 """What data sets lie in: the official binaries' folders, and TensorFlow Datasets'."""
-WAIT = "3600s"
+DOWNLOAD_SECONDS, START_SECONDS, POLL_SECONDS = 3600.0, 600.0, 2.0
 
 
 def kubectl(context: str, namespace: str) -> list[str]:
@@ -48,15 +52,47 @@ def start(call: list[str], path: Path) -> None:
     _run(f"start the job {path.stem}", [*call, "apply", "-f", str(path)])
 
 
+def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) -> str:
+    """Waits until a job has ended, or until its pod is ready.
+
+    `kubectl wait` waits for one condition, to the end of its time where the other one comes; and it
+    gives up at once on a pod that the job has not made yet.
+
+    Args:
+      call: How kubectl is called.
+      job: "job/<name>".
+      seconds: How long.
+      pod: Whether to wait for its pod.
+
+    Returns:
+      "Complete", "Failed", "ready", or "" when the time is over.
+    """
+    print(f"waiting for {job}; why it may not start: kubectl describe pod "
+          f"--selector=job-name={job.partition('/')[2]}", flush=True)  # fmt: skip
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        looked = subprocess.run(
+            [*call, "get", job, "--output=json"], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if looked.returncode:
+            raise SystemExit(f"data: could not look at {job}, see above")
+        status: Mapping[str, Any] = json.loads(looked.stdout).get("status", {})
+        for condition in status.get("conditions") or []:
+            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+                return str(condition["type"])
+        if pod and status.get("ready"):
+            return "ready"
+        time.sleep(POLL_SECONDS)
+    return ""
+
+
 def download(call: list[str], rendered: Path) -> None:
     """Lets the cluster download the data sets; prints what the job printed."""
     start(call, rendered / "fill-data.yaml")
     job = "job/ieg-fill-data"
-    waited = subprocess.run(
-        [*call, "wait", "--for=condition=complete", f"--timeout={WAIT}", job], check=False
-    )
+    ended = wait_for(call, job, DOWNLOAD_SECONDS)
     subprocess.run([*call, "logs", job, "--tail=20"], check=False)
-    if waited.returncode:
+    if ended != "Complete":
         raise SystemExit(f"data: {job} did not finish: kubectl describe {job}")
 
 
@@ -79,13 +115,10 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
     start(call, path)
     pod = "job/ieg-receive-data"
     try:
-        _run(
-            "wait for the pod that takes the files",
-            [*call, "wait", "--for=condition=ready", "--timeout=600s", "pod",
-             "--selector=job-name=ieg-receive-data"],
-        )  # fmt: skip
+        if wait_for(call, pod, START_SECONDS, pod=True) != "ready":
+            raise SystemExit(f"data: no pod of {pod} got ready to take the files")
         unpack = [*call, "exec", "--stdin", pod, "--", "tar", "-C", "/data", "-xf", "-"]
-        pack = ["tar", "-C", str(folder), "-cf", "-", *names]
+        pack = ["tar", "-C", str(folder), "--dereference", "-cf", "-", *names]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
             unpacked = subprocess.run(unpack, stdin=packing.stdout, check=False)
         if packing.returncode or unpacked.returncode:

@@ -105,8 +105,13 @@ def developers_packages() -> list[str]:
 
 
 def compiled_package(folder: Path) -> tuple[Any, Any]:
-    """Compiles as `make compile` does; returns the package for clusters without GPUs."""
-    command = [sys.executable, "-m", "pipelines", "compile", f"--output={folder}"]
+    """Compiles as `make compile` does; returns the package for clusters without GPUs.
+
+    For a site of defaults: a site file of yours may name a bucket, which no container here sees.
+    """
+    site = folder / "site.yaml"
+    site.write_text("{}\n")
+    command = [sys.executable, "-m", "pipelines", "compile", f"--site={site}", f"--output={folder}"]
     subprocess.run(command, cwd=image.ROOT, check=True, stdout=subprocess.DEVNULL)
     spec, platforms = yaml.safe_load_all((folder / "noise_sweep-cpu.yaml").read_text())
     return spec, platforms["platforms"]["kubernetes"]

@@ -47,6 +47,21 @@ def inputs(task: kfp_pods.Task) -> dict:
     return executor_input(task)["inputs"]["parameterValues"]
 
 
+def test_it_runs_the_same_whatever_the_site_file_says(tmp_path, monkeypatch):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "results: gs://bucket/team\nretries: 0\nimage: registry.example.org/a-python:1\n"
+    )
+    monkeypatch.setenv("IEG_SITE", str(mine))
+    spec, platform = image_test.compiled_package(tmp_path)
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert inputs["results"]["defaultValue"] == "/results"
+    for settings in platform["deploymentSpec"]["executors"].values():
+        assert {each["mountPath"] for each in settings["pvcMount"]} == {"/data", "/results"}
+    images = {each["container"]["image"] for each in spec["deploymentSpec"]["executors"].values()}
+    assert not any("registry.example.org" in name for name in images)
+
+
 def test_the_sweep_runs_in_order_with_a_container_a_task():
     tasks, _ = played(["a", "b"])
     found = [task.component for task in tasks]

@@ -165,6 +165,17 @@ def test_which_checks_there_are():
     assert checks_for("gs://bucket/x", False) == ["image", "data", "checkpoint", "store"]
 
 
+def test_an_artifact_comes_back_whole_or_is_told(tmp_path):
+    path, uri = tmp_path / "note", "minio://mlpipeline/note"
+    lost = doctor.check_artifact(path, uri, "r1")
+    assert not lost.ok
+    assert f"{uri} did not come back: No such file" in lost.text
+    path.write_text("another")
+    assert "came back as 'another', not 'r1'" in doctor.check_artifact(path, uri, "r1").text
+    path.write_text("r1")
+    assert doctor.check_artifact(path, uri, "r1").ok
+
+
 @pytest.fixture
 def bucket(place, scratch, monkeypatch):
     with gcs.serve() as running:

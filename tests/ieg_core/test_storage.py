@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Against gcp-storage-emulator; tests/gcs.py says what that does not enforce."""
 
+import io
 import json
 import threading
 import time
@@ -8,6 +9,8 @@ from http import HTTPStatus
 
 import numpy as np
 import pytest
+import requests
+import urllib3
 
 from ieg_core import storage
 from ieg_core.errors import UserError
@@ -196,6 +199,57 @@ def test_a_damaged_file_is_not_taken(emulator, tmp_path):
     with pytest.raises(UserError, match="damaged on its way: expected CRC32C AAAAAA=="):
         storage.download(ROOT, {"x": wrong}, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def damage(monkeypatch):
+    """Lets the next contents arrive with their last byte changed; returns how many are to be."""
+    left = [0]
+    plain = requests.Session.request
+
+    def damaging(self, method, url, **named):
+        answer = plain(self, method, url, **named)
+        if "alt=media" in url and left[0]:
+            left[0] -= 1
+            content = answer.raw.read()
+            answer.raw = urllib3.HTTPResponse(
+                io.BytesIO(content[:-1] + b"?"), answer.headers, preload_content=False
+            )
+        return answer
+
+    monkeypatch.setattr(requests.Session, "request", damaging)
+    return left
+
+
+def test_what_comes_damaged_is_asked_for_again(emulator, damage, tmp_path):
+    generation = storage.write(f"{ROOT}/x", b"right")
+    damage[0] = storage.DOWNLOADS - 1
+    assert storage.read(f"{ROOT}/x") == (b"right", generation)
+    damage[0] = storage.DOWNLOADS - 1
+    storage.download(ROOT, storage.list_files(ROOT), tmp_path)
+    assert names(tmp_path) == {"x": b"right"}
+
+
+def test_what_stays_damaged_is_one_clear_line(emulator, damage, tmp_path):
+    storage.write(f"{ROOT}/x", b"right")
+    listed = storage.list_files(ROOT)
+    damage[0] = 100
+    with pytest.raises(UserError, match="x was damaged on its way: expected CRC32C"):
+        storage.read(f"{ROOT}/x")
+    with pytest.raises(UserError, match="x was damaged on its way: expected CRC32C"):
+        storage.download(ROOT, listed, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_objects_that_stand_for_folders_are_no_files(emulator, tmp_path):
+    """Google's console makes one for a new folder, gcsfuse for each."""
+    bucket = storage._client().bucket(gcs.BUCKET)
+    for name in ("", "checkpoint/", "checkpoint/000001.safetensors"):
+        bucket.blob(f"team/runs/{name}").upload_from_string(b"")
+    listed = storage.list_files(ROOT)
+    assert list(listed) == ["checkpoint/000001.safetensors"]
+    storage.download(ROOT, listed, tmp_path)
+    assert names(tmp_path) == {"checkpoint/000001.safetensors": b""}
 
 
 def test_the_pointer_ends_at_one_of_its_writers_whole(emulator):

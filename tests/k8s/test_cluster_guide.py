@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from pipelines import site as sites
+from tests.pipelines.stubs import kubernetes_api
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
@@ -102,6 +103,31 @@ def test_jobs_and_files_that_kubectl_is_called_with_are_ours():
     assert named <= jobs
 
 
+def test_jobs_are_started_anew():
+    """What a job runs cannot be changed, and `apply` does not run one again that has ended."""
+    jobs = {
+        f"build/k8s/{Path(name).name}.yaml"
+        for name in manifests.kustomizations()
+        if name.startswith("jobs/")
+    }
+    starts = [line for line in commands() if set(line.split()) & jobs]
+    assert len(starts) == 2
+    for line in starts:
+        assert line.startswith("kubectl replace --force -f "), line
+
+
+def test_submitters_may_do_what_our_commands_ask_for_and_no_more():
+    """The stub of the Kubernetes API refuses everything else, and the commands' tests use it."""
+    given = {
+        (verb, resource)
+        for document in kustomize.render(ROOT / "k8s" / "submitters")
+        for rule in document.get("rules", [])
+        for verb in rule["verbs"]
+        for resource in rule["resources"]
+    }
+    assert given == kubernetes_api.EVERY_RIGHT
+
+
 def test_each_permission_given_is_explained():
     """Every resource that a role of ours names stands in the guide's table."""
     table = GUIDE[GUIDE.index("### What each permission is for") : GUIDE.index("## 5.")]
@@ -109,5 +135,4 @@ def test_each_permission_given_is_explained():
         for document in kustomize.render(ROOT / "k8s" / name):
             for rule in document.get("rules", []):
                 for word in rule.get("resourceNames", rule["resources"]):
-                    plain = {"persistentvolumeclaims": "claims", "resourcequotas": "quotas"}
-                    assert plain.get(word, word) in table, word
+                    assert {"persistentvolumeclaims": "claims"}.get(word, word) in table, word

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 
 KUBECTL = """#!{python}
-import os, pathlib, subprocess, sys
+import json, os, pathlib, subprocess, sys
 words = [word for word in sys.argv[1:]]
 with open({log!r}, "a") as log:
     print(*words, file=log)
@@ -22,8 +22,16 @@ if "exec" in words:
     sys.exit(subprocess.run(command).returncode)
 if "apply" in words or "delete" in words:
     assert pathlib.Path(words[words.index("-f") + 1]).exists(), words
-if "wait" in words and {fails!r}:
-    sys.exit("timed out")
+if "wait" in words:
+    sys.exit("error: no matching resources found")  # the job has not made its pod yet
+if "get" in words:
+    status = dict()
+    if open({log!r}).read().count(" get ") > 1:  # the first look comes too early
+        end = {fails!r} and "Failed" or "Complete"
+        status["conditions"] = [dict(type=name, status="True") for name in ("FailureTarget", end)]
+        if "job/ieg-receive-data" in words and not {fails!r}:
+            status = dict(ready=1)
+    print(json.dumps(dict(status=status)))
 """
 
 
@@ -79,11 +87,22 @@ def test_the_data_sets_of_a_folder_arrive_whole(cluster, tmp_path):
     assert "copied cifar-10-batches-bin" in done.stdout
 
 
+def test_a_linked_folder_arrives_as_what_it_leads_to(cluster, tmp_path):
+    (tmp_path / "disk" / "cifar10").mkdir(parents=True)
+    (tmp_path / "disk" / "cifar10" / "info.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "cifar10").symlink_to(tmp_path / "disk" / "cifar10")
+    assert cluster(f"--from={tmp_path / 'data'}").returncode == 0
+    arrived = tmp_path / "volume" / "cifar10"
+    assert not arrived.is_symlink()
+    assert (arrived / "info.json").read_text() == "{}"
+
+
 def test_the_pod_that_takes_the_files_does_not_stay(cluster, tmp_path):
     (tmp_path / "a" / "cifar10").mkdir(parents=True)
     done = cluster(f"--from={tmp_path / 'a'}", fails=True)
     assert done.returncode == 1
-    assert "could not wait for the pod" in done.stderr
+    assert "no pod of job/ieg-receive-data got ready" in done.stderr
     assert "delete" in (tmp_path / "log").read_text().splitlines()[-1]
 
 
@@ -97,11 +116,16 @@ def test_a_folder_without_data_sets_is_refused_before_anything_is_asked(cluster,
 
 def test_the_download_is_waited_for(cluster, tmp_path):
     assert cluster().returncode == 0
+    calls = (tmp_path / "log").read_text()
+    assert calls.count("get job/ieg-fill-data") == 2
+    assert calls.splitlines()[-1].endswith("logs job/ieg-fill-data --tail=20")
+
+
+def test_a_download_that_fails_is_told_as_soon_as_it_has(cluster, tmp_path):
     done = cluster(fails=True)
     assert done.returncode == 1
     assert "did not finish" in done.stderr
-    calls = (tmp_path / "log").read_text()
-    assert "job/ieg-fill-data" in calls
+    assert "logs job/ieg-fill-data" in (tmp_path / "log").read_text()
 
 
 def test_what_the_job_runs_is_a_command_of_ours():

@@ -14,7 +14,8 @@ from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
-CHECKS = ("image", "gpu", "data", "checkpoint")
+HERE = ("image", "gpu", "data", "checkpoint")
+CHECKS = (*HERE, "artifact")
 
 
 def run_here(tmp_path, **options):
@@ -27,7 +28,7 @@ def run_here(tmp_path, **options):
 def test_this_machine_is_examined_for_real(tmp_path):
     code, lines = run_here(tmp_path)
     assert code == 0, lines
-    assert [line.split()[:2] for line in lines[1:5]] == [["ok", f"{check}:"] for check in CHECKS]
+    assert [line.split()[:2] for line in lines[1:5]] == [["ok", f"{check}:"] for check in HERE]
     assert lines[-1] == "4 of 4 checks passed"
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
@@ -63,14 +64,15 @@ def tasks(*states):
 
 def test_a_sound_cluster_has_a_line_a_check_as_they_end(kfp_stub, tmp_path):
     kfp_stub.task_states = {
-        "RUNNING": tasks("SUCCEEDED", "PENDING", "SUCCEEDED", "RUNNING"),
-        "SUCCEEDED": tasks(*["SUCCEEDED"] * 4),
+        "RUNNING": tasks("SUCCEEDED", "PENDING", "SUCCEEDED", "RUNNING", "PENDING"),
+        "SUCCEEDED": tasks(*["SUCCEEDED"] * 5),
     }
     code, lines = submit(kfp_stub, tmp_path)
     assert code == 0
-    assert [line.split()[1] for line in lines[2:6]] == ["image:", "data:", "gpu:", "checkpoint:"]
-    assert all("cannot be read from here" in line for line in lines[2:6])
-    assert lines[-1] == "4 of 4 checks passed"
+    names = [line.split()[1] for line in lines[2:7]]
+    assert names == ["image:", "data:", "gpu:", "checkpoint:", "artifact:"]
+    assert all("cannot be read from here" in line for line in lines[2:7])
+    assert lines[-1] == "5 of 5 checks passed"
 
 
 def test_the_lines_come_from_the_results_root_where_it_can_be_read(kfp_stub, tmp_path, monkeypatch):
@@ -80,11 +82,11 @@ def test_the_lines_come_from_the_results_root_where_it_can_be_read(kfp_stub, tmp
     text = "sees no GPU in this pod"
     (folder / "gpu.json").write_text(json.dumps({"check": "gpu", "ok": False, "text": text}))
     kfp_stub.script = ("FAILED",)
-    kfp_stub.task_states = {"FAILED": tasks("SUCCEEDED", "FAILED", "SUCCEEDED", "SUCCEEDED")}
+    kfp_stub.task_states = {"FAILED": tasks("SUCCEEDED", "FAILED", *["SUCCEEDED"] * 3)}
     code, lines = submit(kfp_stub, tmp_path, mount=True)
     assert code == 1
     assert "  FAIL gpu: sees no GPU in this pod" in lines
-    assert lines[-1] == "3 of 4 checks passed; failed: gpu"
+    assert lines[-1] == "4 of 5 checks passed; failed: gpu"
 
 
 def test_a_task_that_never_started_fails_when_its_run_ends(kfp_stub, tmp_path):
@@ -123,6 +125,15 @@ def test_why_a_pod_waits_is_told(kfp_stub, tmp_path, monkeypatch):
     assert any("cancelled; ImagePullBackOff: no such image" in line for line in lines)
 
 
+def test_a_kubernetes_api_that_does_not_answer_does_not_end_the_examination(kfp_stub, tmp_path):
+    kfp_stub.script = ("PENDING",)
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+    code, lines = submit(kfp_stub, tmp_path, patience=0.05)  # nothing listens there any more
+    assert code == 1
+    assert any("FAIL gpu: did not end in" in line for line in lines)
+
+
 def test_the_gpus_check_is_made_like_a_training_and_the_others_small(kfp_stub, tmp_path):
     kfp_stub.script = ("FAILED",)
     submit(kfp_stub, tmp_path)
@@ -134,7 +145,8 @@ def test_the_gpus_check_is_made_like_a_training_and_the_others_small(kfp_stub, t
     assert with_gpu == {"exec-examine-2"}
     assert {each["container"]["image"] for each in executors.values()} == {IMAGE}
     graph = made["pipeline_spec"]["pipeline_spec"]["root"]["dag"]["tasks"]
-    assert [graph[name]["taskInfo"]["name"] for name in sorted(graph)] == list(CHECKS)
+    shown = [graph[name]["taskInfo"]["name"] for name in sorted(graph)]
+    assert shown == [*HERE, "artifact", "leave-artifact"]
     assert not any("retryPolicy" in task for task in graph.values())
     assert "enableCache" not in json.dumps(made["pipeline_spec"])
 
@@ -144,6 +156,25 @@ def test_the_compiled_doctor_has_none_of_kfps_traps(name):
     profile = {"cpu": profiles.cpu, "gpu": profiles.gpu}[name](Site(), IMAGE)
     spec = checks.compiled(doctor.build(profile, CHECKS))
     checks.require_sound(spec, checks.ALL)
+
+
+def test_what_one_task_leaves_another_fetches(tmp_path):
+    arguments = {"results": str(tmp_path / "runs"), "run": "r1"}
+    output = doctor._run_quietly("artifact", arguments, tmp_path / "scratch")
+    found = doctor._read(str(tmp_path / "runs"), "r1", "artifact")
+    assert found is not None, output
+    assert found.ok, found
+    assert "came back in another" in found.text
+
+
+def test_an_artifact_that_no_task_could_leave_fails_when_the_run_ends(kfp_stub, tmp_path):
+    kfp_stub.script = ("FAILED",)
+    done = [*zip(HERE, ["SUCCEEDED"] * 4, [""] * 4, strict=True), ("leave-artifact", "FAILED", "")]
+    kfp_stub.task_states = {"FAILED": done}
+    code, lines = submit(kfp_stub, tmp_path)
+    assert code == 1
+    assert any("FAIL artifact: did not start" in line for line in lines)
+    assert lines[-1] == "4 of 5 checks passed; failed: artifact"
 
 
 def test_a_refused_submission_is_one_line(kfp_stub, tmp_path):
@@ -171,7 +202,8 @@ def test_unknown_options_are_refused(wrong):
 
 def test_the_names_of_tasks_are_those_that_kfp_gives():
     graph = checks.compiled(doctor.build(profiles.LOCAL, CHECKS))["root"]["dag"]["tasks"]
-    assert sorted(graph) == sorted(doctor._task_name(i) for i in range(4))
+    names = [doctor._task_name(check, i) for i, check in enumerate(CHECKS)]
+    assert sorted(graph) == sorted([*names, "leave-artifact"])
 
 
 def test_a_finding_in_another_shape_is_not_taken(tmp_path):

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other half of a check of KFP's object store: whether what a task left there comes back."""
+
+from kfp.dsl import Artifact, Input
+
+from components import component
+
+
+@component
+def fetch_artifact(note: Input[Artifact], results: str, run: str) -> str:
+    """Reads an artifact, which KFP's launcher has fetched from its object store.
+
+    Args:
+      note: The artifact.
+      results: The results root, a folder or gs://bucket/prefix.
+      run: What must stand in it.
+
+    Returns:
+      What was found, in one line.
+
+    Raises:
+      RuntimeError: What was found is wrong.
+    """
+    from pathlib import Path
+
+    from ieg_core import doctor, parent
+
+    parent.die_with_parent()
+    finding = doctor.check_artifact(Path(note.path), note.uri, run)
+    doctor.write_down(results, run, finding)
+    print(finding.line)
+    if not finding.ok:
+        raise RuntimeError(finding.line)
+    return finding.line
