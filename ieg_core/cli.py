@@ -38,7 +38,7 @@ from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import open_given
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import UserError, printable, require
 from ieg_core.predict import predict_files
 from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
@@ -144,6 +144,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     """Writes the overlay of each data set and says what is in it."""
     overlays = overlays_folder(Path(arguments.out))
     specs = [spec.parse(text) for text in arguments.dataset]
+    require(arguments.seed >= 0, "seed", arguments.seed, "at least 0")
     with writable(overlays):
         overlays.mkdir(parents=True, exist_ok=True)
     data_dir = Path(arguments.data_dir)

@@ -259,7 +259,7 @@ def test_a_few_broken_files_and_shared_ones_are_reported(tmp_path, monkeypatch, 
     assert told[0].startswith("Note: 2 of 222 files cannot be decoded and are left out (train/bee/")
     assert "train/bee/zero.jpg: it is empty" in told[0]
     assert told[1].startswith(
-        "Note: 1 test files are in the training set too (train/car/0002.png = test/car/copy.png)"
+        "Note: 1 test file is in the training set too (train/car/0002.png = test/car/copy.png)"
     )
     assert "207 training examples, 3 clean ones" in told[-1]
 

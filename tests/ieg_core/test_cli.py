@@ -34,6 +34,7 @@ def error_line(capsys) -> str:
         pytest.param("prepare digits_uniform_1.5", "1.5", id="ratio above 1"),
         pytest.param("prepare digits_uniform_nan", "nan", id="ratio not a number"),
         pytest.param("prepare digits --seed x", "--seed", id="no whole number"),
+        pytest.param("prepare digits --seed -1", "seed must be at least 0, got -1", id="seed"),
         pytest.param("prepare digits --probe-per-class 9999", "9999", id="probe larger than class"),
         pytest.param("prepare", "required: dataset", id="nothing to prepare"),
         pytest.param("train --dataset digits_uniform_0.4 --method l2x", "'l2r'", id="method"),
