@@ -340,8 +340,9 @@ def cifar(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_missing_human_labels_are_one_line(cifar, tmp_path, capsys, door):
+def test_missing_human_labels_are_one_line(cifar, tmp_path, capsys, caplog, door):
     assert "put CIFAR-10_human.pt from" in refused(capsys, door("cifar10_human_worst"))
+    assert caplog.messages == []  # what a library logs is a line too
     assert files(tmp_path / "runs") == []
 
 
