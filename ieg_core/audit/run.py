@@ -121,8 +121,8 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     record = read_json(folder / "config.json")
     if record is None or folder.parent.name != "cells":
         raise UserError(
-            f"{folder} is no run: expected a folder such as runs/cells/…, with a config.json in it, "
-            "or a sweep's, such as runs/latest"
+            f"{folder} is no run: expected a folder such as runs/cells/…, with a config.json in "
+            "it, or a sweep's, such as runs/latest"
         )
     if not isinstance(record, dict) or not record.keys() >= RECORD:
         raise UserError(
