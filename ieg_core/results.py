@@ -52,6 +52,7 @@ OUTCOME_FREE = (
     "results.py",
     "runs.py",
     "slots.py",
+    "status.py",
     "storage.py",
     "sweep.py",
     "worker.py",

@@ -188,3 +188,15 @@ def test_a_cell_is_really_trained_and_evaluated(tmp_path, capsys):
     result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
     assert cli.main(["evaluate", str(result.parent)]) == 0
     assert json.loads(result.read_text()) == row
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path):
+    """As of `ieg predict … | head`."""
+    command = [sys.executable, "-m", "ieg_core.cli", "prepare", "digits", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == cli.EXIT_BROKEN_PIPE
+    assert list((tmp_path / "overlays").iterdir())
