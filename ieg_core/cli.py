@@ -14,6 +14,7 @@ A mistake in what was asked for is one line and exit code 2; a diverged training
 """
 
 import argparse
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -38,12 +39,13 @@ from ieg_core.audit import command as audit_command
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import open_given
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import UserError, printable, require
 from ieg_core.predict import predict_files
 from ieg_core.report import join, results_table, write_joined
 from ieg_core.results import cell_folder, overlays_folder, read_json, writable
 
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -127,23 +129,31 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: The arguments; the process's own by default.
 
     Returns:
-      The exit code: 0; 1 failed; 2 a mistake in what was asked for; 3 diverged; 130 interrupted.
+      The exit code: 0; 1 failed; 2 a mistake in what was asked for; 3 diverged; 130 interrupted;
+        141 nobody reads the output any more.
     """
     try:
         arguments = build_parser().parse_args(argv)
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return worker.EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("\nieg: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # As of `ieg predict … | head`: nobody reads on, and nothing is to be said of it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
 
 
 def run_prepare(arguments: argparse.Namespace) -> int:
     """Writes the overlay of each data set and says what is in it."""
     overlays = overlays_folder(Path(arguments.out))
     specs = [spec.parse(text) for text in arguments.dataset]
+    require(arguments.seed >= 0, "seed", arguments.seed, "at least 0")
     with writable(overlays):
         overlays.mkdir(parents=True, exist_ok=True)
     data_dir = Path(arguments.data_dir)
@@ -287,8 +297,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
             print(f"ieg: {name} cannot be read: {each.problem}", file=sys.stderr)
             continue
         read += 1
-        classes = ", ".join(f"{name} {100 * share:.1f} %" for name, share in each.classes)
-        print(f"{name}: {classes}")
+        classes = ", ".join(f"{label} {100 * share:.1f} %" for label, share in each.classes)
+        print(f"{name}: {printable(classes)}")
     if not broken + read:
         told = ", ".join(map(str, arguments.images))
         raise UserError(f"there is no file in {told}: expected JPEG, PNG or WebP files")

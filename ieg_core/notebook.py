@@ -167,6 +167,11 @@ def _parts(
     if class_names is not None:
         names = tuple(map(str, class_names))
     elif numbered:
+        if int(given.max(initial=0)) >= max(given.size, 1):
+            raise UserError(
+                f"the labels run to {given.max()}, but there are {given.size}: expected class "
+                "numbers from 0 without gaps, or names"
+            )
         names = tuple(map(str, range(int(given.max(initial=0)) + 1)))
     else:
         names = tuple(sorted({str(label) for label in given.ravel()}))
@@ -188,10 +193,16 @@ def _parts(
 
 
 def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
-    array = np.asarray(images)
+    try:
+        array = np.asarray(images)
+    except ValueError as error:
+        raise UserError(
+            f"the images are no array ({error}): expected all of one size, [n, height, width, "
+            "channels] or [n, height, width]"
+        ) from error
     if array.ndim == 3:
         array = array[..., None]
-    if array.dtype.kind == "f":
+    if array.dtype.kind == "f" and array.size:
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UserError(
                 f"float images run from {array.min():g} to {array.max():g}: expected [0, 1], or "
@@ -203,6 +214,11 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
 
 def _numbers(labels: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
     if labels.dtype.kind in "iu":
+        if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
+            raise UserError(
+                f"the labels run from {labels.min()} to {labels.max()}: expected from 0 to "
+                f"{len(names) - 1}, the number of classes less one"
+            )
         return labels.astype(np.int32)
     places = {name: number for number, name in enumerate(names)}
     unknown = sorted({str(label) for label in labels.ravel()} - places.keys())

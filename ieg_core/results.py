@@ -52,6 +52,7 @@ OUTCOME_FREE = (
     "results.py",
     "runs.py",
     "slots.py",
+    "status.py",
     "storage.py",
     "sweep.py",
     "worker.py",
@@ -91,6 +92,7 @@ def writable(path: Path) -> Iterator[None]:
         errno.EPERM: "no permission to write there",
         errno.EROFS: "the file system is read-only",
         errno.ENOTDIR: "a part of the path is a file",
+        errno.EISDIR: "a folder of that name is in the way",
         errno.EEXIST: "a file of that name is in the way",
         errno.ENOENT: "no folder can be made there",
     }
@@ -141,6 +143,23 @@ def read_json(path: Path) -> Any:
         return None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error
+
+
+def planned_cells(folder: Path) -> list[str] | None:
+    """Returns the names of the cells that a sweep's plan lists; None for a folder without a plan.
+
+    Raises:
+      UserError: The plan is damaged.
+    """
+    plan = read_json(folder / "plan.json")
+    if plan is None:
+        return None
+    names = plan.get("cells") if isinstance(plan, dict) else None
+    if not isinstance(names, list):
+        raise UserError(
+            f"{folder / 'plan.json'} is damaged (it has no list of cells): run the sweep again"
+        )
+    return [str(name) for name in names]
 
 
 def set_latest(root: Path, sweep: str) -> None:

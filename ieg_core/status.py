@@ -13,7 +13,7 @@ from ieg_core import progress
 from ieg_core.errors import UserError
 from ieg_core.ownership import STALE_SECONDS
 from ieg_core.progress import INTERRUPTED, WAITING, CellProgress
-from ieg_core.results import read_json
+from ieg_core.results import planned_cells
 
 
 def find_cells(place: Path) -> tuple[Path, list[str]]:
@@ -32,9 +32,9 @@ def find_cells(place: Path) -> tuple[Path, list[str]]:
     plans = sorted(folder.glob("sweeps/*/plan.json"), key=lambda path: path.stat().st_mtime)
     if plans:
         folder = plans[-1].parent
-    plan = read_json(folder / "plan.json") if folder.parent.name == "sweeps" else None
-    if plan:
-        return folder.parent.parent, list(plan["cells"])
+    planned = planned_cells(folder) if folder.parent.name == "sweeps" else None
+    if planned is not None:
+        return folder.parent.parent, planned
     if folder.parent.name == "cells" and (folder / "config.json").exists():
         return folder.parent.parent, [folder.name]
     raise UserError(

@@ -121,6 +121,15 @@ def class_link_outside(tree):
     (tree / "train" / "dog").symlink_to(tree.parent / "elsewhere")
 
 
+def hidden_link_outside(tree):
+    """Followed one by one the path stays inside; shortened, as it is read, it does not."""
+    (tree.parent / "secret.png").write_bytes(b"x")
+    (tree / "deep" / "down").mkdir(parents=True)
+    (tree / "link").symlink_to("deep/down")
+    (tree / "x.png").symlink_to("../secret.png")
+    table("path,label\nlink/../x.png,bee\ntrain/car/0000.png,car\n")(tree)
+
+
 def table_link_outside(tree):
     (tree.parent / "secret").write_text("a:secret\n")
     (tree / "train.csv").symlink_to(tree.parent / "secret")
@@ -179,6 +188,7 @@ REFUSED = {
     "link to itself": (link_to_itself, "(train/bee/link.png: too many levels of symbolic links)"),
     "link outside": (link_outside, "data/train/bee/link.png leads out of the data directory"),
     "class link outside": (class_link_outside, "train/dog leads out of the data directory"),
+    "hidden link outside": (hidden_link_outside, "line 2 of data/train.csv leads out of the data"),
     "table link outside": (table_link_outside, "data/train.csv leads out of the data directory"),
     "links up": (links_up, "leads back to"),
     "name not UTF-8": (name_not_utf8, r"the name b'caf\xe9.png' in data/train/bee is no UTF-8"),
@@ -189,6 +199,10 @@ REFUSED = {
     "path of no file": (table(b"path,label\na\0b.png,bee\n"), r"has no path but 'a\x00b.png'"),
     "link to itself in a table": (linked_in_table, "too many levels of symbolic links"),
     "table not UTF-8": (table(b"path,label\ncaf\xe9.png,bee\n"), "expected a CSV file in UTF-8"),
+    "Parquet no value of Python's": (
+        parquet({"path": [PATH], "label": pyarrow.array([10**15], pyarrow.timestamp("s"))}),
+        "cannot read data/train.parquet (",
+    ),
     "Parquet not UTF-8": (
         parquet({"path": not_utf8_column(), "label": ["bee", "bee"]}),
         "cannot read data/train.parquet ('utf-8' codec can't decode byte 0xe9",
@@ -219,6 +233,13 @@ def test_a_further_test_set_lies_in_the_data_directory_too(tree, tmp_path, capsy
     assert "leads out of the data directory" in refused(capsys, code)
 
 
+@pytest.mark.parametrize("part", ["train", "test", "probe"])
+def test_the_run_s_own_parts_are_no_further_test_sets(tree, tmp_path, capsys, part):
+    line = refused(capsys, train("folder", "--set", f"images.eval_sets={part}"))
+    assert f"images.eval_sets names {part!r}, which every run looks at anyway" in line
+    assert files(tmp_path / "runs") == []
+
+
 def test_one_image_a_class_is_too_few_and_said_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_tree(tmp_path / "data", {"train": 1, "test": 1})
@@ -238,7 +259,7 @@ def test_a_few_broken_files_and_shared_ones_are_reported(tmp_path, monkeypatch, 
     assert told[0].startswith("Note: 2 of 222 files cannot be decoded and are left out (train/bee/")
     assert "train/bee/zero.jpg: it is empty" in told[0]
     assert told[1].startswith(
-        "Note: 1 test files are in the training set too (train/car/0002.png = test/car/copy.png)"
+        "Note: 1 test file is in the training set too (train/car/0002.png = test/car/copy.png)"
     )
     assert "207 training examples, 3 clean ones" in told[-1]
 
@@ -267,6 +288,13 @@ LABELS = {
     "Parquet not UTF-8": (
         "labels.parquet",
         lambda path: path.write_bytes(to_parquet({"index": [0, 1], "label": not_utf8_column()})),
+        "is no readable Parquet file",
+    ),
+    "Parquet no value of Python's": (
+        "labels.parquet",
+        lambda path: path.write_bytes(
+            to_parquet({"index": [0], "label": pyarrow.array([10**15], pyarrow.timestamp("s"))})
+        ),
         "is no readable Parquet file",
     ),
     "objects": ("labels.npy", pickled, "is called '.npy': expected .csv or .parquet"),
@@ -299,9 +327,9 @@ class RunsWhenRead:
         return os.mkdir, ("was-run",)
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_nothing_in_peoples_labels_is_run(tmp_path, monkeypatch, capsys, door):
-    """CIFAR-N's file, with an order to run something in place of one of its arrays."""
+@pytest.fixture
+def cifar(tmp_path, monkeypatch):
+    """A few images in CIFAR's layout in data/."""
     monkeypatch.chdir(tmp_path)
     layout = small_layout("cifar10")
     monkeypatch.setitem(sources.LAYOUTS, "cifar10", layout)
@@ -309,6 +337,18 @@ def test_nothing_in_peoples_labels_is_run(tmp_path, monkeypatch, capsys, door):
     folder.mkdir(parents=True)
     for name, content in small_files(layout).items():
         (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_missing_human_labels_are_one_line(cifar, tmp_path, capsys, caplog, door):
+    assert "put CIFAR-10_human.pt from" in refused(capsys, door("cifar10_human_worst"))
+    assert caplog.messages == []  # what a library logs is a line too
+    assert files(tmp_path / "runs") == []
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_nothing_in_peoples_labels_is_run(cifar, tmp_path, capsys, door):
+    """CIFAR-N's file, with an order to run something in place of one of its arrays."""
     clean = open_source("cifar10", tmp_path / "data").train_labels.astype(np.int64)
     people = tmp_path / "data" / "cifar-n" / "CIFAR-10_human.pt"
     people.parent.mkdir()

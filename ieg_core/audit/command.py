@@ -2,13 +2,19 @@
 """`ieg audit RUN_DIR`: the audit of one run, or of every run of a sweep."""
 
 import argparse
+import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ieg_core import recipes, spec
 from ieg_core.audit.run import THRESHOLD, TOP, audit_cell, is_available
+from ieg_core.config import from_dict
 from ieg_core.errors import UserError
-from ieg_core.results import cell_folder, read_json
+from ieg_core.results import cell_folder, planned_cells, read_json
+
+DATA_DIR = "data"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_dir", type=Path, help="a run, runs/cells/…, or a sweep, such as runs/latest"
     )
-    parser.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
+    parser.add_argument("--data-dir", default=DATA_DIR, help="where base data sets lie (data)")
     parser.add_argument("--top", type=int, default=TOP, help=f"examples in the gallery ({TOP})")
     parser.add_argument(
         "--threshold",
@@ -52,11 +58,8 @@ def run_audit(arguments: argparse.Namespace) -> int:
         print(describe(summary))
         print(folder / "audit" / "audit.html")
     if arguments.write_labels is not None:
-        base = summary["dataset"].partition("_")[0]
-        print(
-            f"{arguments.write_labels}: cleaned labels, "
-            f"for make sweep DATASET={base}_labels LABELS={arguments.write_labels}"
-        )
+        command = next_command(folders[0], arguments.data_dir, arguments.write_labels)
+        print(f"{arguments.write_labels}: cleaned labels, for {command}")
     return 0
 
 
@@ -67,11 +70,11 @@ def find_cells(run_dir: Path) -> list[Path]:
       UserError: It is neither, or none of the sweep's runs can be audited.
     """
     folder = run_dir.resolve()
-    plan = read_json(folder / "plan.json")
-    if plan is None:
+    planned = planned_cells(folder)
+    if planned is None:
         return [folder]
     root = folder.parent.parent
-    cells = [cell_folder(root, str(name)) for name in plan.get("cells", ())]
+    cells = [cell_folder(root, name) for name in planned]
     found = [cell for cell in cells if is_available(cell)]
     if not found:
         raise UserError(
@@ -79,6 +82,32 @@ def find_cells(run_dir: Path) -> list[Path]:
             "of a method that trains on the noisy labels"
         )
     return found
+
+
+def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
+    """Returns the command that trains on cleaned labels, its data being those of the audited run.
+
+    A label file is for images read in one way: of another size they would be other data.
+
+    Args:
+      folder: The audited run's folder.
+      data_dir: Where the base data set lies.
+      labels_file: The file of cleaned labels.
+    """
+    config = from_dict(read_json(folder / "config.json")["config"])
+    wanted = spec.parse(f"{spec.parse(config.dataset).base}_{spec.LABELS}")
+    words = {"DATASET": str(wanted), "LABELS": str(labels_file)}
+    if data_dir != DATA_DIR:
+        words["DATA_DIR"] = data_dir
+    usual = recipes.build_config(wanted, config.method).images
+    if config.images and config.images != usual:
+        changed = [
+            f"images.{key}={','.join(value) if isinstance(value, tuple) else value}"
+            for key, value in asdict(config.images).items()
+            if usual is None or getattr(usual, key) != value
+        ]
+        words["SET"] = " ".join(changed)
+    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
 
 
 def describe(summary: Mapping[str, Any]) -> str:

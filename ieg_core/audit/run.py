@@ -32,6 +32,7 @@ from ieg_core.results import overlays_folder, read_json, write_bytes_atomic, wri
 from ieg_core.settings import METHODS
 
 EXAMPLES = "examples.safetensors"
+RECORD = {"base", "cell", "config", "dataset", "method", "overlay", "seed"}
 THRESHOLD = 0.5
 TOP = 200
 
@@ -120,7 +121,13 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     record = read_json(folder / "config.json")
     if record is None or folder.parent.name != "cells":
         raise UserError(
-            f"{folder} is no run: expected a folder such as runs/cells/…, with a config.json in it"
+            f"{folder} is no run: expected a folder such as runs/cells/…, with a config.json in "
+            "it, or a sweep's, such as runs/latest"
+        )
+    if not isinstance(record, dict) or not record.keys() >= RECORD:
+        raise UserError(
+            f"{folder / 'config.json'} is damaged: it lacks {', '.join(sorted(RECORD))} or some of "
+            "them; train the cell again"
         )
     method = record["method"]
     if method in METHODS and not METHODS[method].trains_on_noisy:

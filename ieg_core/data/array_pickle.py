@@ -49,7 +49,9 @@ def _content(name: str, value: Any) -> np.ndarray:
     if isinstance(value, _Array) and value.content is not None:
         return value.content
     # One of the published arrays is a list of plain numbers.
-    if isinstance(value, list) and all(type(number) is int for number in value):
+    if isinstance(value, list) and all(
+        type(number) is int and abs(number) < 1 << 63 for number in value
+    ):
         return np.array(value, np.int64)
     raise NotArraysError(f"its {name[:40]!r} is no array of integers")
 

@@ -176,23 +176,29 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
     if broken := notes.get("unreadable"):
         told = "; ".join(f"{path}: {reason}" for path, reason in broken[:_TOLD])
         more = "; …" if len(broken) > _TOLD else ""
+        count = notes["num_unreadable"]
+        listed = "all are" if count <= len(broken) else f"the first {len(broken):,} are"
         lines.append(
-            f"{notes['num_unreadable']} of {notes['num_files']} files cannot be decoded and are "
-            f"left out ({told}{more}); all are listed in the overlay's manifest.json"
+            f"{count} of {notes['num_files']} files cannot be decoded and are left out "
+            f"({told}{more}); {listed} listed in the overlay's manifest.json"
         )
     if shared := notes.get("in_train_and_test"):
         lines.append(
-            f"{notes['num_in_train_and_test']} test files are in the training set too "
+            f"{_files(notes['num_in_train_and_test'], 'test')} in the training set too "
             f"({_pairs(shared)}): the accuracy there flatters; remove them from one"
         )
     if contradictory := notes.get("under_two_labels"):
         lines.append(
-            f"{notes['num_under_two_labels']} training files are there under another label too "
+            f"{_files(notes['num_under_two_labels'], 'training')} there under another label too "
             f"({_pairs(contradictory)}): at least one of the two is wrong"
         )
     if "probe" in notes:
         lines.append(notes["probe"])
     return [printable(line) for line in lines]
+
+
+def _files(count: int, kind: str) -> str:
+    return f"{count} {kind} file is" if count == 1 else f"{count} {kind} files are"
 
 
 def _pairs(pairs: Sequence[Sequence[str]]) -> str:

@@ -91,6 +91,11 @@ def list_files(
         )
     known = {name: number for number, name in enumerate(names)}
     parts = {TRAIN: tuple(ImageFile(p, known[label]) for p, label in train if label in known)}
+    if own := sorted({TRAIN, TEST, PROBE}.intersection(eval_sets)):
+        raise UserError(
+            f"images.eval_sets names {own[0]!r}, which every run looks at anyway: expected the "
+            "names of further folders or tables beside it"
+        )
     for part in (TEST, PROBE, *eval_sets):
         called = test_names if part == TEST else (part,)
         read = (_read_part(root, name) for name in called)
@@ -221,8 +226,11 @@ def _parquet_rows(table: Path) -> list[dict[str, str]]:
     try:
         _require_columns(table, pyarrow.parquet.read_schema(table).names)
         return pyarrow.parquet.read_table(table, columns=list(COLUMNS)).to_pylist()
-    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except UserError:
+        raise
+    # Which exceptions a value that Python has no type for can cause, Arrow does not say.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"cannot read {table} ({reason}): expected a Parquet file with the columns path and "
             "label"
@@ -250,13 +258,14 @@ def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> li
         path, label = str(path).strip(), str(label).strip()
         if "\0" in path:
             raise UserError(f"line {number} of {table} has no path but {path!r}: mend the table")
+        # Before links are followed: "link/../x" is x here, and what is checked is what is read.
+        path = os.path.normpath(path)
         target = Path(os.path.realpath(root / path))
         if os.path.isabs(path) or not target.is_relative_to(inside):
             raise UserError(
                 f"line {number} of {table} leads out of the data directory: {path!r}; expected a "
                 f"path relative to {root}, of a file inside it"
             )
-        path = os.path.normpath(path)
         if path in seen:
             raise UserError(f"line {number} of {table} lists {path!r} again: list it once")
         seen.add(path)

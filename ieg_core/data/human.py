@@ -77,6 +77,11 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
     """Reads the arrays of a published file: a pickle, alone or in a zip as PyTorch stores it."""
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): expected a readable file"
+        ) from error
+    try:
         if zipfile.is_zipfile(io.BytesIO(content)):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 (member,) = [m for m in archive.infolist() if m.filename.endswith("data.pkl")]
@@ -84,15 +89,12 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
                     raise _foreign(str(path), f"it unpacks to {member.file_size} bytes")
                 content = archive.read(member)
         return read_arrays(content)
-    except OSError as error:
-        raise UserError(
-            f"cannot read {path} ({error.strerror}): expected a readable file"
-        ) from error
     except NotArraysError as error:
         raise _foreign(str(path), f"{error}; nothing in it was run") from error
-    except (ValueError, zipfile.BadZipFile, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    # Which exceptions a damaged archive can cause, zipfile does not say.
+    except Exception as error:
         raise _foreign(str(path), f"damaged ({str(error)[:80]})") from error
 
 
@@ -105,6 +107,8 @@ def _read_tfds(
 
     name = f"{base}_n"
     for root in (data_dir / "tfds", data_dir):
+        if not (root / name).is_dir():
+            continue  # TFDS would warn of it, twice
         builder = tfds.builder(name, data_dir=root, try_gcs=False)
         if builder.is_prepared():
             break

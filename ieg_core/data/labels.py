@@ -126,7 +126,7 @@ def _read_csv(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
             f"the label file {path} has {len(rows[short])} columns in row {short + 1}, expected "
             f"{len(names)} as in its header: {','.join(names)[:_MAX_CELL]}"
         )
-    return {names[place]: [row[place].strip() for row in rows] for place in wanted}
+    return {names[place]: [row[place] for row in rows] for place in wanted}
 
 
 def _read_parquet(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
@@ -140,8 +140,11 @@ def _read_parquet(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
         wanted = [name for name in (*COLUMNS, DATA_COLUMN) if name in names]
         table = file.read(columns=wanted)
         return {name: table.column(name).to_pylist() for name in wanted}
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
-        reason = (str(error).splitlines() or ["?"])[0][:100]
+    except UserError:
+        raise
+    # Which exceptions a value that Python has no type for can cause, Arrow does not say.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
         raise UserError(
             f"the label file {path} is no readable Parquet file ({reason}): write it again"
         ) from error
@@ -160,7 +163,7 @@ def _check_columns(path: Path, names: Sequence[str]) -> None:
 def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
     expected = data_tag(source)
     for tag in dict.fromkeys(tags or ()):
-        if tag != expected:
+        if str(tag).strip() != expected:
             raise UserError(
                 f"the label file {path} is for the data {str(tag)[:_MAX_CELL]}, not for "
                 f"{expected} from {source.origin}: use the file that was written for these data"
@@ -183,7 +186,8 @@ def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) ->
                 f"the label file {path} has the index {place} twice, again in row {row}: expected "
                 "one label an example"
             )
-        number = by_name.get(str(label), _whole(label))
+        # As it stands first: a folder's name, and so a class's, may end in a space.
+        number = by_name.get(str(label), by_name.get(str(label).strip(), _whole(label)))
         if number is None or not 0 <= number < len(by_name):
             unknown = unknown_name("label", str(label)[:_MAX_CELL], _some(source.class_names))
             raise UserError(
@@ -198,7 +202,7 @@ def _whole(value: Any) -> int | None:
     """Reads a whole number; None if it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    text = str(value)
+    text = str(value).strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
 
 

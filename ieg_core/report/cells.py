@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from ieg_core import settings as method_settings
 from ieg_core import spec
+from ieg_core.data.folder import describe_notes
 from ieg_core.errors import UserError
 from ieg_core.results import cell_folder, overlays_folder, read_json, sweep_folder
 
@@ -75,6 +76,7 @@ class Cell:
       class_names: C names; empty if unknown.
       failure: "phase", "step", "log" of a failed cell.
       audit: Its audit's summary, if it was audited.
+      notes: What reading its data brought to light, a line each for people.
     """
 
     row: Row
@@ -84,6 +86,7 @@ class Cell:
     class_names: tuple[str, ...] = ()
     failure: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Sweep:
     def rows(self) -> list[Row]:
         """The rows of results.json."""
         return [cell.row for cell in self.cells]
+
+    @property
+    def notes(self) -> list[str]:
+        """What reading the data brought to light, each line once."""
+        return list(dict.fromkeys(note for cell in self.cells for note in cell.notes))
 
 
 def load_sweep(results_root: Path, sweep: str) -> Sweep:
@@ -176,7 +184,7 @@ def load_cell(results_root: Path, name: str) -> Cell:
     inner = settings.get("config")
     plain = inner if isinstance(inner, dict) else {}
     audit, _ = _read(folder / "audit" / "summary.json")
-    return Cell(row, plain, curves, matrix, class_names, failure, audit)
+    return Cell(row, plain, curves, matrix, class_names, failure, audit, _notes(manifest))
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:
@@ -288,6 +296,13 @@ def _why_skipped(folder: Path, settings_problem: str) -> str:
         return "trained but not evaluated; run the command again"
     where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
     return f"interrupted ({where}); run the command again to resume"
+
+
+def _notes(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        return tuple(describe_notes(manifest.get("notes") or {}))
+    except (AttributeError, KeyError, TypeError, ValueError):  # damaged
+        return ()
 
 
 def _confusion(path: Path) -> np.ndarray | None:

@@ -95,8 +95,10 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
     """
     members: dict[tuple[str, str, str, object], list[Row]] = {}
     for row in rows:
-        method = f"{row['method']} [{row['variant']}]" if row.get("variant") else row["method"]
-        key = (str(row["dataset"]), str(method), str(row["network"]), row["steps"])
+        # A cell whose folder is gone is known by its name alone.
+        method = row["method"] or "unknown method"
+        method = f"{method} [{row['variant']}]" if row.get("variant") else method
+        key = (str(row["dataset"] or row["cell"]), method, str(row["network"]), row["steps"])
         members.setdefault(key, []).append(row)
     variants: dict[tuple[str, str], int] = {}
     for dataset, name, _, _ in members:

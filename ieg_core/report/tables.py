@@ -53,6 +53,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
     rows = sweep.rows
     found = headline(rows)
     parts = [f"# {_inline(found.sentence)}", " ".join(map(_inline, (*found.notes, found.missing)))]
+    parts += [_inline(note) for note in sweep.notes]
     for name, groups in by_family(group_rows(rows)).items():
         parts.append(f"## {_inline(name)}")
         parts.append(
@@ -76,8 +77,16 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
     missing = [row for row in rows if row["status"] != FINISHED]
     if missing:
         table = [["data set", "method", "seed", "status", "reason"]]
-        table += [[str(row[key]) for key in ("dataset", "method", "seed", "status", "reason")]
-                  for row in missing]  # fmt: skip
+        table += [
+            [
+                str(row["dataset"] or row["cell"]),
+                str(row["method"] or "unknown"),
+                "?" if row["seed"] is None else str(row["seed"]),
+                row["status"],
+                str(row["reason"]),
+            ]
+            for row in missing
+        ]
         parts += ["## Cells without a result", _markdown_table(table)]
     if sweep.command:
         fence = "`" * (3 if "```" not in sweep.command else 8)

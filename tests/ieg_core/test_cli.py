@@ -34,6 +34,7 @@ def error_line(capsys) -> str:
         pytest.param("prepare digits_uniform_1.5", "1.5", id="ratio above 1"),
         pytest.param("prepare digits_uniform_nan", "nan", id="ratio not a number"),
         pytest.param("prepare digits --seed x", "--seed", id="no whole number"),
+        pytest.param("prepare digits --seed -1", "seed must be at least 0, got -1", id="seed"),
         pytest.param("prepare digits --probe-per-class 9999", "9999", id="probe larger than class"),
         pytest.param("prepare", "required: dataset", id="nothing to prepare"),
         pytest.param("train --dataset digits_uniform_0.4 --method l2x", "'l2r'", id="method"),
@@ -187,3 +188,15 @@ def test_a_cell_is_really_trained_and_evaluated(tmp_path, capsys):
     result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
     assert cli.main(["evaluate", str(result.parent)]) == 0
     assert json.loads(result.read_text()) == row
+
+
+def test_a_reader_that_stops_reading_is_no_error(tmp_path):
+    """As of `ieg predict … | head`."""
+    command = [sys.executable, "-m", "ieg_core.cli", "prepare", "digits", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == cli.EXIT_BROKEN_PIPE
+    assert list((tmp_path / "overlays").iterdir())

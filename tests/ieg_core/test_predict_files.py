@@ -90,6 +90,15 @@ def refused(capsys, arguments):
     return told.err
 
 
+def test_an_image_is_one_line_whatever_its_class_is_called(exported, tmp_path, capsys):
+    paint(tmp_path / "0.png", 250)
+    names = ("dark", "bri\nght\x1b[2J\u202e")
+    model = exported(ModelFacts(class_names=names, image_shape=(4, 4, 1)))
+    assert cli.main(["predict", model, str(tmp_path / "0.png"), "--top", "1"]) == 0
+    line = capsys.readouterr().out
+    assert line == f"{tmp_path}/0.png: bri\\nght\\x1b[2J\\u202e 100.0 %\n"
+
+
 def test_a_folder_without_files_is_told(exported, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     line = refused(capsys, [exported(), str(tmp_path / "photos")])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
-from ieg_core import cli
+from ieg_core import cli, sweep
 from ieg_core.audit.run import audit_cell
 from ieg_core.audit.shown import read_summary
-from ieg_core.data import open_source
+from ieg_core.data import load_overlay, open_source
 from ieg_core.data.labels import read_labels
 from ieg_core.errors import UserError
-from tests.ieg_core.audit.conftest import beliefs
+from tests.ieg_core.audit.conftest import MadeCell, beliefs
+from tests.ieg_core.data.trees import write_tree
 
 DATA = Path("data")
 
@@ -151,8 +153,17 @@ def test_what_cannot_be_audited_is_one_clear_line(make_cell, tmp_path):
     cell.write(beliefs(cell.overlay))
     assert "threshold must be in [0, 1], got 1.5" in message(cell, threshold=1.5)
     assert "expected .csv or .parquet" in message(cell, labels_file=tmp_path / "x.txt")
+    (tmp_path / "folder.csv").mkdir()
+    assert "a folder of that name is in the way" in message(
+        cell, labels_file=tmp_path / "folder.csv"
+    )
+    record = (cell.folder / "config.json").read_text()
     with pytest.raises(UserError, match="is no run"):
         audit_cell(tmp_path, DATA)
+    for text in ("[]", "{}", '{"method": "ieg"}'):
+        (cell.folder / "config.json").write_text(text)
+        assert "config.json is damaged" in message(cell)
+    (cell.folder / "config.json").write_text(record)
     manifest = next((cell.folder.parent.parent / "overlays").glob("*/manifest.json"))
     shutil.rmtree(manifest.parent)
     assert "cannot read the overlay" in message(cell)
@@ -180,3 +191,42 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_cell, capsys, tm
     plan.write_text(json.dumps({"cells": ["not-run"]}))
     assert cli.main(["audit", str(plan.parent)]) == 2
     assert "none of the 1 runs" in capsys.readouterr().err
+    for text in ("[]", "{}", '{"cells": 3}'):
+        plan.write_text(text)
+        for command in ("audit", "status"):
+            assert cli.main([command, str(plan.parent)]) == 2
+            assert "plan.json is damaged (it has no list of cells)" in capsys.readouterr().err
+
+
+def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch, capsys):
+    """Read at another size one's own images are other data, for which the file is not."""
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "my photos", {"train": 20, "test": 2, "more": 1})
+    asked = sweep.SweepRequest(
+        "folder",
+        methods=("ieg",),
+        settings=("images.size=8", "images.channels=1", "images.eval_sets=more", "batch_size=10"),
+        data_dir="my photos",
+    )
+    (cell,) = sweep.plan(asked).cells
+    folder = tmp_path / "runs" / "cells" / cell
+    overlay = load_overlay(next((tmp_path / "runs" / "overlays").iterdir()))
+    MadeCell(folder, overlay).write(beliefs(overlay))
+    code = cli.main(["audit", str(folder), "--data-dir", "my photos", "--write-labels", "my c.csv"])
+    assert code == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    words = dict(word.split("=", 1) for word in shlex.split(told.partition("make sweep ")[2]))
+    assert words == {
+        "DATASET": "folder_labels",
+        "LABELS": "my c.csv",
+        "DATA_DIR": "my photos",
+        "SET": "images.size=8 images.channels=1 images.eval_sets=more",
+    }
+    following = sweep.SweepRequest(
+        words["DATASET"],
+        methods=("supervised", "ieg"),
+        labels=words["LABELS"],
+        data_dir=words["DATA_DIR"],
+        settings=(*words["SET"].split(), "batch_size=10"),
+    )
+    assert len(sweep.plan(following).cells) == 2

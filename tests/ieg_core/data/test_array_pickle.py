@@ -80,6 +80,7 @@ def build_array_with(state: bytes) -> bytes:
         pytest.param(pickle.dumps({"a": np.array([0.5])}), id="floats"),
         pytest.param(pickle.dumps({"a": "text"}), id="text"),
         pytest.param(pickle.dumps({"a": [1, "b"]}), id="mixed list"),
+        pytest.param(pickle.dumps({"a": [1 << 63]}), id="a number of no integer type"),
         pytest.param(pickle.dumps({1: ARRAYS["clean"]}), id="no names"),
         pytest.param(pickle.dumps([ARRAYS["clean"]]), id="no dictionary"),
         pytest.param(pickle.dumps(ARRAYS)[:-40], id="truncated"),

@@ -134,7 +134,7 @@ def test_files_of_both_sets_are_reported(tree):
     shutil.copy(tree / "train" / "car" / "0002.png", tree / "test" / "car" / "copy.png")
     notes = open_source("folder", tree, SMALL).notes
     assert notes["in_train_and_test"] == [["train/car/0002.png", "test/car/copy.png"]]
-    assert any("1 test files are in the training set too" in line
+    assert any("1 test file is in the training set too" in line
                for line in describe_notes(notes))  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_a_training_file_under_two_labels_is_reported(tree):
     notes = open_source("folder", tree, SMALL).notes
     assert notes["num_under_two_labels"] == 1
     assert notes["under_two_labels"] == [["train/bee/copy.png", "train/car/0002.png"]]
-    assert any("1 training files are there under another label too (train/bee/copy.png = train/car"
+    assert any("1 training file is there under another label too (train/bee/copy.png = train/car"
                in line for line in describe_notes(notes))  # fmt: skip
 
 
@@ -364,3 +364,10 @@ def test_a_single_image_of_a_class_cannot_be_shared_with_a_probe(tmp_path):
             source=source,
             overlays_dir=tmp_path / "overlays",
         )
+
+
+def test_a_list_that_was_cut_says_so():
+    notes = {"num_unreadable": 2500, "num_files": 10**6, "unreadable": [["a.png", "it is empty"]]}
+    (line,) = describe_notes(notes)
+    assert "2500 of 1000000 files cannot be decoded" in line
+    assert "the first 1 are listed in" in line

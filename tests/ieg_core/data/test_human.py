@@ -140,6 +140,21 @@ def test_a_damaged_zip_is_told(tmp_path, small_source):
         open_given(parse("cifar10_human_worst"), source, tmp_path / "data")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_compressed_zip_damaged_anywhere_is_told(tmp_path, small_source, method):
+    source = small_source("cifar10")
+    path = tmp_path / "data" / "cifar-n" / FILES["cifar10"]
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(published(source)))
+    whole = path.read_bytes()
+    for place in range(48, len(whole) - 120, 40):
+        path.write_bytes(whole[:place] + bytes(byte ^ 255 for byte in whole[place : place + 8])
+                         + whole[place + 8 :])  # fmt: skip
+        with pytest.raises(UserError, match="is not CIFAR-N's published label file"):
+            open_given(parse("cifar10_human_worst"), source, tmp_path / "data")
+
+
 def test_a_zip_without_a_pickle_and_one_that_unpacks_to_too_much(
     tmp_path, small_source, monkeypatch
 ):

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 
 from ieg_core import sweep
+from ieg_core.config import ImagesConfig
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.given import NOT_LISTED, data_tag, open_given
 from ieg_core.data.labels import read_labels, to_parquet, write_labels
 from ieg_core.data.source import Split, in_memory_source
 from ieg_core.errors import UserError
 from ieg_core.spec import parse
+from tests.ieg_core.data.trees import write_tree
 
 
 def small_source(num_examples=40, seed=0, base="cifar10"):
@@ -186,3 +188,20 @@ def test_a_sweep_over_a_label_file_is_planned_with_its_digest(tmp_path):
 def test_a_label_file_and_its_data_set_go_together(dataset, labels, message):
     with pytest.raises(UserError, match=message):
         sweep.configs(sweep.SweepRequest(dataset, methods=("supervised",), labels=labels))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_class_names_may_begin_and_end_with_spaces(tmp_path, suffix):
+    """A folder's name may; what an audit writes must be read again."""
+    tree = write_tree(tmp_path / "data", {"train": 2, "test": 1}, names=("cat", "cat ", " eel"))
+    source = open_source("folder", tree, ImagesConfig(size=8))
+    path = tmp_path / f"cleaned{suffix}"
+    write_labels(path, np.arange(6), source.train_labels, source)
+    np.testing.assert_array_equal(read_labels(path, source).labels, source.train_labels)
+
+
+def test_spaces_around_what_is_in_a_csv_do_not_matter(tmp_path, source):
+    tag = data_tag(source)
+    rows = "".join(f" {index} , {index} , {tag} \n" for index in range(10))
+    (tmp_path / "labels.csv").write_text(f"index, label , data\n{rows}")
+    assert read_labels(tmp_path / "labels.csv", source).labels[:10].tolist() == list(range(10))

@@ -113,7 +113,7 @@ def test_an_altered_archive_is_refused(tmp_path, small_cifar, write_archive, reg
 
 
 def test_without_data_and_network_the_error_says_what_to_put_where(
-    tmp_path, small_cifar, monkeypatch
+    tmp_path, small_cifar, monkeypatch, caplog
 ):
     # A port that nothing listens on: the request fails as it does without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
@@ -127,5 +127,6 @@ def test_without_data_and_network_the_error_says_what_to_put_where(
     assert str(tmp_path / "data") in str(e.value)
     assert "cifar-10-binary.tar.gz" in str(e.value)
     assert "\n" not in str(e.value)
+    assert caplog.messages == []  # nor does TFDS warn of folders that are not there
     # A mistyped folder is not left behind as an empty one.
     assert not (tmp_path / "data").exists()

@@ -2,6 +2,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,6 +138,36 @@ def test_a_damaged_matrix_or_a_missing_folder_leaves_the_rest(results_root: Buil
     page = report(root)
     assert page.count("Confusion matrix of") == 2
     assert "not run" in page
+
+
+def test_a_cell_whose_folder_is_gone_is_known_by_its_name(results_root: Builder) -> None:
+    root = results_root(rates=(0.2,), methods=("supervised", "l2r"))
+    name = "digits_uniform_0.2-l2r-seed0-0123456789ab"
+    shutil.rmtree(root / "cells" / name)
+    page = report(root)
+    markdown = (root / "sweeps/s1/report/results.md").read_text()
+    assert ">None<" not in page
+    assert "None" not in markdown
+    assert name in page
+    assert name in markdown
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_reading_the_data_brought_to_light_is_told_once(
+    results_root: Builder, damaged: bool
+) -> None:
+    root = results_root(rates=(0.2, 0.4), methods=("supervised", "l2r"))
+    notes = {
+        "num_in_train_and_test": 1,
+        "in_train_and_test": 7 if damaged else [["train/<b>/1.png", "test/<b>/2.png"]],
+    }
+    for manifest in root.glob("overlays/*/manifest.json"):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"notes": notes}))
+    page = report(root)
+    told = "1 test file is in the training set too (train/&lt;b&gt;/1.png = test/&lt;b&gt;/2.png)"
+    assert page.count(told) == (0 if damaged else 1)
+    markdown = (root / "sweeps/s1/report/results.md").read_text()
+    assert markdown.count("the accuracy there flatters") == (0 if damaged else 1)
 
 
 def test_nan_becomes_null(results_root: Builder) -> None:
