@@ -6,11 +6,15 @@ import os
 import pickle
 import shutil
 import stat
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from ieg_core import cli, worker
 from ieg_core.data import open_source, sources
@@ -19,6 +23,7 @@ from pipelines import __main__ as pipelines
 from tests.ieg_core.data.conftest import small_files, small_layout
 from tests.ieg_core.data.trees import NAMES, bomb, picture, write_tree
 
+ROOT = Path(__file__).parents[1]
 PATH = "train/bee/0000.png"
 SIZE = "images.size=8"
 
@@ -262,6 +267,25 @@ def test_a_few_broken_files_and_shared_ones_are_reported(tmp_path, monkeypatch, 
         "Note: 1 test file is in the training set too (train/car/0002.png = test/car/copy.png)"
     )
     assert "207 training examples, 3 clean ones" in told[-1]
+
+
+def test_damaged_metadata_are_no_matter_and_nothing_is_said_of_them(tree, tmp_path):
+    exif = Image.Exif()
+    exif[0x010E] = "a title"  # Pillow: "Corrupt EXIF data" and "Tag data larger than file"
+    for number, length in enumerate((30, 40)):
+        content = exif.tobytes()[:length]
+        picture(1, 0).save(tree / "train" / "bee" / f"{number}.jpg", exif=content)
+    command = ["prepare", "folder", "--probe-per-class", "1", "--image-size", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ieg_core.cli", *command],
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "35 training examples, 3 clean ones" in done.stdout
 
 
 # What is in a file of labels.

@@ -15,12 +15,17 @@ filter, which averages over all pixels it skips:
 
 import io
 import math
+import warnings
 from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+# Photographs from the web are full of damaged metadata, and Pillow warns of each; not around each
+# call, because in threads that would not hold.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
