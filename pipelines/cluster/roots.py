@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,7 +69,10 @@ class Root:
         # An attempt removes failure.json and then says that it starts: an older failure is none.
         failure = read["failure"] if not updated or updated >= since else {}
         cell = progress.from_files(name, read["result"], read["progress"], failure, since)
-        return cell, cell.is_running and time.time() - updated < HEARTBEAT_SECONDS
+        beats = cell.is_running and time.time() - updated < HEARTBEAT_SECONDS
+        if cell.is_running and not beats:  # its pod is gone
+            cell = replace(cell, state=progress.INTERRUPTED)
+        return cell, beats
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
         """Reads a JSON file; None if there is none, or while it is replaced."""

@@ -13,6 +13,7 @@ import pytest
 from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, resume, submit
+from pipelines.cluster.roots import root_of
 from pipelines.cluster.submit import Order
 from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
@@ -168,6 +169,42 @@ def test_a_terminal_shows_one_table(kfp_stub, mounted, tmp_path, monkeypatch):
     assert "300/600" in said
     assert "1 waiting: ImagePullBackOff: no such image" in said
     assert "run digits-1: RUNNING" in said
+
+
+def test_a_cell_that_lost_its_pod_says_why_its_next_one_waits(
+    kfp_stub, mounted, tmp_path, monkeypatch
+):
+    """The lost pod's heartbeat is still young: the cell would seem to train."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": time.time() - 40})
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    status = {"conditions": [condition | {"message": "no spot node"}]}
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[0], **status)]
+        stream = Terminal()
+        assert follow.follow(site, [run], stream=stream) == 0
+    said = stream.getvalue()
+    assert "1 waiting: Unschedulable: no spot node" in said
+    assert "interrupted" in said
+    assert "1:00" not in said  # it has no remaining time while nothing works on it
+
+
+def test_a_cell_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    root = root_of(site, clients.connect(site).get_run(run.run_id))
+    beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", beat | {"updated": time.time() - 310})
+    write(mounted, f"cells/{CELLS[1]}/progress.json", beat | {"updated": time.time() - 290})
+    (lost, alive), beats = root.progress(since=0.0)
+    assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
+    assert (alive.state, beats) == ("training", True)
 
 
 def container_waits(reason, message):
