@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
+from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, resume, submit
 from pipelines.cluster.roots import root_of
@@ -359,6 +360,18 @@ def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
+def test_an_earlier_run_is_followed_from_its_link_on(kfp_stub, tmp_path, capsys):
+    """Where the results root cannot be read, states and the link are all there is to see."""
+    site, run = created(kfp_stub)
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text(f"endpoint: {site.endpoint}\nimage: {IMAGE}\n")
+    argv = ["run", "noise_sweep", f"--site={site_file}", "--watch=digits-1"]
+    assert command_line.main([*argv, f"--out={tmp_path}"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"Run digits-1: {kfp_stub.url}/#/runs/details/{run.run_id}"
+    assert any("run digits-1: RUNNING" in line for line in rest)
+
+
 def test_parts_are_followed_together(kfp_stub):
     made = [created(kfp_stub, run_label=f"d-part{part}", part=part, parts=2) for part in (1, 2)]
     kfp_stub.set_state(made[1][1].run_id, "RUNNING", "RUNNING", "FAILED")
@@ -407,6 +420,40 @@ def test_resume_goes_on_with_the_parts_that_did_not_succeed(kfp_stub):
         ended(kfp_stub, run, state)
     new = resume.resume(made[0][0], "d", lambda line: None)
     assert [run.label for run in new] == ["d-part2", "d-part3"]
+
+
+def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
+    """KFP stopped answering between the parts of a sweep: part 1 runs, part 2 is not there."""
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        if line.startswith("Run 1 of 2 "):
+            kfp_stub.faults.append(Fault(503, "POST", "/runs$", "busy", times=9))
+
+    noise = tuple(i / 20 for i in range(17))
+    methods = ("supervised", "l2r", "fsr", "ieg", "mixup", "probe_only")
+    request = submit.SweepRequest("digits_uniform", noise, methods, accelerator=True)
+    site = Site(endpoint=kfp_stub.url, image=IMAGE)
+    with pytest.raises(UserError, match="1 of 2 runs were created: RESUME=digits_uniform-") as told:
+        submit.submit(Order(request, site, "gpu", 24.0, {}), say)
+    kfp_stub.faults.clear()
+    (first,) = kfp_stub.runs.values()
+    name = str(told.value).rpartition("RESUME=")[2].partition(" ")[0]
+    assert first["display_name"] == f"{name}-part1"
+
+    kfp_stub.set_state(first["run_id"], "RUNNING")
+    (new,) = resume.resume(site, name, lines.append)
+    assert new.label == f"{name}-part2"
+    second = kfp_stub.runs[new.run_id]
+    given = first["runtime_config"]["parameters"] | {"part": 2, "run_label": new.label}
+    assert second["runtime_config"]["parameters"] == given
+    assert second["display_name"] == new.label
+    for key in ("pipeline_spec", "experiment_id", "service_account"):
+        assert second[key] == first[key], key
+    kfp_stub.set_state(new.run_id, "RUNNING")
+    with pytest.raises(UserError, match="follow it by WATCH"):
+        resume.resume(site, name, lines.append)
 
 
 @pytest.mark.parametrize(
