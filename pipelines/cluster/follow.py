@@ -142,6 +142,7 @@ class _Watcher:
         progressed = [self._cells(run) for run in found]
         cells = [cell for some, _ in progressed for cell in some]
         pods = self._pods([run for run in states if states[run] not in TERMINAL])
+        problems = [root.problem for root in self.roots.values() if root]
         self.last = look = Look(
             states=states,
             errors=errors,
@@ -149,7 +150,7 @@ class _Watcher:
             cells=[_with_reason(cell, pods.waiting) for cell in cells],
             running=pods.running > 0 or any(beats for _, beats in progressed),
             waiting=pods.waiting,
-            note=pods.note,
+            note="; ".join(filter(None, dict.fromkeys([pods.note, *problems]))),
         )
         self._cancel_if_stuck(look)
         return look
