@@ -22,6 +22,8 @@ from ieg_core.errors import UserError
 from ieg_core.storage import StaleWriterError
 
 SYNC_SECONDS = 60.0
+LOOK_SECONDS = 2.0
+"""A checkpoint goes up when it is seen: until then a lost pod would cost what lies before it."""
 WAIT_SECONDS = 5.0
 TRIES = 5
 LIVE = ("checkpoint/", "tensorboard/", "progress.json", "curves.json", "log.txt", "failure.json")
@@ -96,13 +98,27 @@ def claim_name(attempt: int) -> str:
     return f"claims/{attempt:06d}.json"
 
 
+def own_checkpoint(copy: Copy) -> str:
+    """Returns the name of this attempt's checkpoint, relative to its cell."""
+    return f"checkpoint/{copy.attempt:06d}.safetensors"
+
+
 @contextlib.contextmanager
 def kept_up(copy: Copy) -> Iterator[None]:
-    """Uploads what changes each minute in a thread, and everything at the end."""
+    """Uploads what changes, in a thread: a new checkpoint at once, the rest each minute.
+
+    And everything at the end.
+    """
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(SYNC_SECONDS) and not copy.superseded:
+        path, tried = copy.folder / own_checkpoint(copy), time.monotonic()
+        seen = stamp(path)
+        while not over.wait(min(LOOK_SECONDS, SYNC_SECONDS)) and not copy.superseded:
+            now = stamp(path)
+            if now == seen and time.monotonic() - tried < SYNC_SECONDS:
+                continue
+            seen, tried = now, time.monotonic()
             try:
                 send(copy, everything=False)
             except (UserError, OSError) as error:
@@ -161,7 +177,7 @@ def send_once(copy: Copy, everything: bool) -> None:
     Raises:
       StaleWriterError: An object is another than this pod last saw.
     """
-    own = f"checkpoint/{copy.attempt:06d}.safetensors"
+    own = own_checkpoint(copy)
     stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
     changed = [
         name

@@ -61,7 +61,7 @@ def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: The compiled pipeline would go wrong.
     """
     pipeline = noise_sweep.build(profile)
-    where = checks.CLUSTER if profile.placements else checks.LOCAL
+    where = checks.CLUSTER if profile.placements else checks.PACKAGE
     checks.require_sound(checks.compiled(pipeline), checks.ALL + where)
     return (
         json_format.MessageToDict(pipeline.pipeline_spec),

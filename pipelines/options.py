@@ -95,7 +95,12 @@ DEFAULTS = {
 }
 RUNNERS = ("auto", "local", "cluster")
 PROFILES = ("gpu", "cpu")
+REPEATS = "RESUME, which repeats the run as it was submitted"
 ONLY_HERE = ("data-dir", "max-hours", "devices", "gpus-per-cell")
+OF_A_NEW_RUN = (
+    *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set", "labels"),
+    *("profile", "max-gpu-hours", "rates"),
+)
 ONLY_THERE = ("watch", "max-gpu-hours", "max-pending", "resume", "rates")
 
 
@@ -130,10 +135,12 @@ def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
     Raises:
       UserError: A text that is no value of its kind, or a variable of this machine's sweeps.
     """
-    given = [n for n in ONLY_HERE if getattr(arguments, n.replace("-", "_")) != DEFAULTS[n]]
-    if given:
+    here = [n for n in _given(arguments, ONLY_HERE) if n != "data-dir"]
+    if arguments.data_dir not in (DEFAULTS["data-dir"], site.data_dir):
+        here = ["data-dir", *here]
+    if here:
         raise UserError(
-            f"{_variables(given)}: only for a sweep on this machine, but this one goes to "
+            f"{_variables(here)}: only for a sweep on this machine, but this one goes to "
             f"{sites.endpoint(site) or 'a cluster'}: leave it out, see site.yaml, or RUNNER=local"
         )
     if not arguments.out.strip():
@@ -144,6 +151,16 @@ def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
     earlier = "" if watch in ("", "0", "1") else watch
     if earlier and arguments.resume:
         raise UserError(f"WATCH={watch!r} with RESUME: expected WATCH=1 to follow what is resumed")
+    new = _given(arguments, OF_A_NEW_RUN) if earlier or arguments.resume else []
+    if new:
+        why = f"WATCH={earlier!r}, which submits nothing" if earlier else REPEATS
+        raise UserError(f"{_variables(new)}: not with {why}: leave it out")
+    max_pending = 0.0
+    if arguments.max_pending:
+        expected = "minutes above 0, such as 30"
+        max_pending = _positive("MAX_PENDING", arguments.max_pending, expected)
+        if watch in ("", "0"):
+            raise UserError(f"MAX_PENDING={arguments.max_pending!r}: only with WATCH=1")
     return ClusterOptions(
         request=_request(
             arguments,
@@ -158,9 +175,7 @@ def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
         follow=watch == "1",
         watch=earlier,
         resume=arguments.resume.strip(),
-        max_pending=_positive("MAX_PENDING", arguments.max_pending, "minutes above 0, such as 30")
-        if arguments.max_pending
-        else 0.0,
+        max_pending=max_pending,
         out=Path(arguments.out),
     )
 
@@ -204,6 +219,11 @@ def _request(
         results=results,
         labels=arguments.labels,
     )
+
+
+def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
+    """Returns the options that are not at their default."""
+    return [n for n in names if getattr(arguments, n.replace("-", "_")) != DEFAULTS.get(n, "")]
 
 
 def _choose(variable: str, text: str, known: tuple[str, ...]) -> None:

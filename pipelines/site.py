@@ -17,12 +17,11 @@ from typing import Any
 import yaml
 
 from ieg_core.errors import UserError, require, unknown_name
+from pipelines import quantities
 
 ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
-CPU = re.compile(r"(\d+\.)?\d+m?")
-MEMORY = re.compile(r"\d+([EPTGMK]i?)?")
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -100,8 +99,7 @@ class GpuPool:
         found = re.fullmatch(pattern, self.resource)
         require(bool(found), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
         require(self.count >= 1, "count", self.count, "at least 1")
-        size = MEMORY.fullmatch(self.shared_memory)
-        require(bool(size), "shared_memory", self.shared_memory, "a size such as 2Gi")
+        quantities.size(self.shared_memory, "shared_memory")
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,12 @@ class Amount:
     memory_limit: str
 
     def __post_init__(self) -> None:
-        for name in ("cpu_request", "cpu_limit"):
-            value = getattr(self, name)
-            require(bool(CPU.fullmatch(value)), name, value, "cores such as '2' or '500m'")
-        for name in ("memory_request", "memory_limit"):
-            value = getattr(self, name)
-            require(bool(MEMORY.fullmatch(value)), name, value, "a size such as 4Gi")
+        # Kubernetes refuses the pod of a request above its limit, long after the sweep began.
+        for kind, read in (("cpu", quantities.cores), ("memory", quantities.size)):
+            asked, limit = f"{kind}_request", f"{kind}_limit"
+            fits = read(getattr(self, asked), asked) <= read(getattr(self, limit), limit)
+            expected = f"at most {limit}, {getattr(self, limit)}"
+            require(fits, asked, getattr(self, asked), expected)
 
 
 @dataclass(frozen=True)
@@ -211,6 +209,10 @@ class Site:
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
         _check_image(self.image)
         self._check_folders()
+        for each in self.cpu.tolerations:
+            gpus = each.key in ("", self.gpu.resource) or "gpu" in each.key.lower()
+            expected = "no taint of GPU nodes, which trainings alone tolerate"
+            require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
         require(self.time_limit >= 60, "time_limit", self.time_limit, "at least 60 seconds")
         require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")

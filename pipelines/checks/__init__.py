@@ -3,7 +3,8 @@
 
 Each check takes the pipeline's specification and returns what it found, one line a finding.
 `ALL` holds everywhere; `LOCAL` are those that bite under kfp.local only, `CLUSTER` those that bite
-on a cluster only.
+on a cluster only. `PACKAGE` are those of `LOCAL` that hold for a package too, whose image is the
+site's to name.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pipelines.checks import arguments, cluster, everywhere, here
 from pipelines.checks.spec import Spec, compiled
 
-__all__ = ["ALL", "CLUSTER", "LOCAL", "Check", "Spec", "compiled", "require_sound"]
+__all__ = ["ALL", "CLUSTER", "LOCAL", "PACKAGE", "Check", "Spec", "compiled", "require_sound"]
 
 Check = Callable[[Spec], list[str]]
 
@@ -34,14 +35,14 @@ ALL: tuple[Check, ...] = (
     everywhere.artifact_not_written,
     arguments.large_argument,
 )
-LOCAL: tuple[Check, ...] = (
+PACKAGE: tuple[Check, ...] = (
     here.waits_before_retry,
     here.ignored_setting,
-    here.warned_image,
     here.unknown_placeholder,
     here.one_of_artifacts,
     here.artifacts_alone,
 )
+LOCAL: tuple[Check, ...] = (*PACKAGE, here.warned_image)
 CLUSTER: tuple[Check, ...] = (
     cluster.gpu_beside_training,
     cluster.short_patience,

@@ -142,6 +142,7 @@ class _Watcher:
         progressed = [self._cells(run) for run in found]
         cells = [cell for some, _ in progressed for cell in some]
         pods = self._pods([run for run in states if states[run] not in TERMINAL])
+        problems = [root.problem for root in self.roots.values() if root]
         self.last = look = Look(
             states=states,
             errors=errors,
@@ -149,7 +150,7 @@ class _Watcher:
             cells=[_with_reason(cell, pods.waiting) for cell in cells],
             running=pods.running > 0 or any(beats for _, beats in progressed),
             waiting=pods.waiting,
-            note=pods.note,
+            note="; ".join(filter(None, dict.fromkeys([pods.note, *problems]))),
         )
         self._cancel_if_stuck(look)
         return look
@@ -178,7 +179,10 @@ class _Watcher:
         if root is None:
             return [], False
         since = run.created_at.timestamp() - SKEW_SECONDS if run.created_at else 0.0
-        return root.progress(since)
+        cells, beats = root.progress(since)
+        if str(run.state) in TERMINAL:
+            cells = [_lost(cell) for cell in cells]
+        return cells, beats
 
     def _pods(self, runs: Sequence[str]) -> waiting.Pods:
         if self.kubernetes is None or not runs:
@@ -246,8 +250,8 @@ class _Watcher:
             elapsed = time.monotonic() - self.began
             height = self.console.height - len(look.waiting) - len(self.runs) - 2
             parts.append(progress.table(look.cells, elapsed, max(8, height)))
-            waits = [cell for cell in look.cells if cell.state == progress.WAITING]
-            reasons = Counter(cell.reason for cell in waits if cell.reason)
+            idle = (progress.WAITING, progress.INTERRUPTED)
+            reasons = Counter(c.reason for c in look.cells if c.state in idle and c.reason)
             parts += [Text(f"{n} waiting: {why}", style="yellow") for why, n in reasons.items()]
         parts += [Text(text) for text in self.lines(look).values()]
         return Group(*parts)
@@ -282,4 +286,11 @@ def _tasks(run: Any) -> list[Any]:
 
 
 def _with_reason(cell: CellProgress, reasons: Mapping[str, str]) -> CellProgress:
-    return replace(cell, reason=cell.reason or reasons.get(cell.cell, ""))
+    if cell.cell not in reasons:
+        return cell
+    return replace(_lost(cell), reason=cell.reason or reasons[cell.cell])
+
+
+def _lost(cell: CellProgress) -> CellProgress:
+    """Says of a cell without a pod that it does not run, however young its heartbeat is."""
+    return replace(cell, state=progress.INTERRUPTED) if cell.is_running else cell

@@ -8,7 +8,7 @@ same image means the same code version, without which every cell would be anothe
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ieg_core.errors import UserError
@@ -75,7 +75,7 @@ def parameters(run: Any) -> dict[str, Any]:
 
 
 def resume(site: Site, name: str, say: Say) -> list[Run]:
-    """Submits a run, or all parts of a sweep, again.
+    """Submits a run, or all parts of a sweep, again; parts that were never created too.
 
     Args:
       site: The site.
@@ -90,12 +90,13 @@ def resume(site: Site, name: str, say: Say) -> list[Run]:
     """
     client = clients.connect(site)
     old = find(client, site, name)
+    absent = absent_parts(old, name)
     running = [run for run in old if run.state not in (*OVER, "SUCCEEDED")]
-    if running:
+    if running and not absent:
         link = clients.run_link(site, running[0].run_id)
         raise UserError(f"{name} is {running[0].state}: follow it by WATCH={name}; {link}")
     unfinished = [run for run in old if run.state in OVER]
-    if not unfinished:
+    if not unfinished and not absent:
         raise UserError(f"{name} has finished: nothing is left to do, its report is in the results")
     made = []
     for run in unfinished:
@@ -106,7 +107,29 @@ def resume(site: Site, name: str, say: Say) -> list[Run]:
             submit.create_run(client, site, run.experiment_id, title, again, _pipeline_of(run))
         )
         say(f"Run {label} goes on: {clients.run_link(site, made[-1].run_id)}")
+    for each in absent:
+        label, pipeline = each["run_label"], _pipeline_of(old[0])
+        made.append(submit.create_run(client, site, old[0].experiment_id, label, each, pipeline))
+        say(f"Run {label}: {clients.run_link(site, made[-1].run_id)}")
     return made
+
+
+def absent_parts(found: Sequence[Any], name: str) -> list[dict[str, Any]]:
+    """Returns the arguments of the parts of a sweep of which there is no run.
+
+    Args:
+      found: The runs that `find` returned.
+      name: What it was asked for; only the label that all parts share stands for all of them.
+    """
+    given = parameters(found[0])
+    if given.get("run_label") != f"{name}-part1":
+        return []
+    there = {int(parameters(run).get("part", 1)) for run in found}
+    return [
+        {**given, "part": part, "run_label": f"{name}-part{part}"}
+        for part in range(1, int(given.get("parts", 1)) + 1)
+        if part not in there
+    ]
 
 
 def parameters_again(given: Mapping[str, Any], run_id: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,6 +29,7 @@ class Root:
       sweep: The sweep's name, once prepare has told it.
       names: The run's cells, likewise.
       finished: Progress of the cells that are finished, which are not read again.
+      problem: Why this machine could not read the run's record when it last tried; or "".
     """
 
     place: str
@@ -36,6 +37,7 @@ class Root:
     sweep: str = ""
     names: tuple[str, ...] = ()
     finished: dict[str, CellProgress] = field(default_factory=dict)
+    problem: str = ""
 
     def progress(self, since: float) -> tuple[list[CellProgress], bool]:
         """Reads how far the run's cells are.
@@ -47,7 +49,7 @@ class Root:
           The cells, none before prepare has listed them; and whether one has a fresh heartbeat.
         """
         if not self.names:
-            record = self._read(f"runs/{self.label}.json") if self.label else None
+            record = self._record()
             if not record:
                 return [], False
             self.sweep, self.names = record["sweep"], tuple(record["cells"])
@@ -60,6 +62,18 @@ class Root:
         ]
         return cells, any(beats for _, beats in found.values())
 
+    def _record(self) -> Mapping[str, Any] | None:
+        """Reads what prepare wrote down of the run; None before it has, or if it cannot be read."""
+        if not self.label:
+            return None
+        try:
+            found = mirror.read_json(self.place, f"runs/{self.label}.json")
+        except (OSError, UserError) as error:
+            self.problem = str(error)
+            return None
+        self.problem = ""
+        return found if isinstance(found, dict) else None
+
     def _cell(self, name: str, since: float) -> tuple[CellProgress, bool]:
         read = {
             key: self._read(f"cells/{name}/{key}.json") or {}
@@ -69,7 +83,10 @@ class Root:
         # An attempt removes failure.json and then says that it starts: an older failure is none.
         failure = read["failure"] if not updated or updated >= since else {}
         cell = progress.from_files(name, read["result"], read["progress"], failure, since)
-        return cell, cell.is_running and time.time() - updated < HEARTBEAT_SECONDS
+        beats = cell.is_running and time.time() - updated < HEARTBEAT_SECONDS
+        if cell.is_running and not beats:  # its pod is gone
+            cell = replace(cell, state=progress.INTERRUPTED)
+        return cell, beats
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
         """Reads a JSON file; None if there is none, or while it is replaced."""
@@ -81,6 +98,10 @@ class Root:
 
     def fetch_report(self, target: Path) -> str:
         """Copies the report to this machine, if it can be read there; returns where it is."""
+        if not self.sweep and not self.label:
+            return f"below {self.place}/sweeps: the run has no run_label to find it by"
+        if not self.sweep and self.problem:
+            return f"below {self.place}/sweeps, which cannot be read from here ({self.problem})"
         if not self.sweep:
             return f"none, the run ended before it listed its cells ({self.place})"
         name = f"sweeps/{self.sweep}/report"

@@ -49,10 +49,13 @@ def _run(options: ClusterOptions) -> int:
 
 def _earlier(options: ClusterOptions) -> list[Run]:
     client = clients.connect(options.site)
-    return [
+    found = [
         Run(run.run_id, str(resume.parameters(run).get("run_label", "")))
         for run in resume.find(client, options.site, options.watch)
     ]
+    for run in found:
+        say(f"Run {run.label or run.run_id}: {clients.run_link(options.site, run.run_id)}")
+    return found
 
 
 def say(line: str) -> None:

@@ -75,7 +75,8 @@ def submit(order: Order, say: Say) -> list[Run]:
       The runs.
 
     Raises:
-      UserError: A check failed, and nothing was created; or KFP refused to create.
+      UserError: A check failed, and nothing was created; or KFP refused to create, and `resume`
+        creates the parts that are missing.
     """
     wanted = sweep.configs(order.request)
     profile = compiled_for(order)
@@ -103,9 +104,15 @@ def submit(order: Order, say: Say) -> list[Run]:
         say(line)
     body = {"pipeline_spec": whole(spec, platform), "description": order.request.command}
     experiment = experiment or create_experiment(client, order.site)
-    made = []
+    made: list[Run] = []
     for each in runs:
-        made.append(create_run(client, order.site, experiment, each["run_label"], each, body))
+        try:
+            made.append(create_run(client, order.site, experiment, each["run_label"], each, body))
+        except UserError as error:
+            if not made:
+                raise
+            created = f"{len(made)} of {len(runs)} runs were created"
+            raise UserError(f"{error}; {created}: RESUME={label} submits the rest") from None
         part = f" {each['part']} of {each['parts']}" if len(runs) > 1 else ""
         say(f"Run{part} {each['run_label']}: {clients.run_link(order.site, made[-1].run_id)}")
     return made

@@ -152,6 +152,27 @@ def test_a_cell_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch
     assert after == before | {"audit/audit.html": after["audit/audit.html"]}
 
 
+def test_a_new_checkpoint_goes_up_at_once(emulator, monkeypatch):
+    """A lost pod costs the time between two checkpoints, not a minute more."""
+    monkeypatch.setattr(cell_copy, "LOOK_SECONDS", 0.02)  # SYNC_SECONDS is ten minutes here
+    with mirror.cell(ROOT, CELL) as root:
+        folder = results.cell_folder(root, CELL)
+        with ownership.owned(folder) as claim:
+            for value in (1, 2):
+                save_checkpoint(claim, state(value), Progress(CELL, 25 * value, 1, 1, 0.0, {}))
+                sent = (folder / "checkpoint" / "000001.safetensors").read_bytes()
+                deadline = time.monotonic() + 30
+                while storage.read(f"{URL}/checkpoint/000001.safetensors") is None or (
+                    storage.read(f"{URL}/checkpoint/000001.safetensors")[0] != sent
+                ):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+        (folder / "log.txt").write_text("nothing new to go on from")
+        requests = len(emulator.requests)
+        time.sleep(0.2)
+        assert len(emulator.requests) == requests
+
+
 def test_the_next_attempt_goes_on_from_the_last_ones_upload(emulator):
     def fail_after_a_checkpoint() -> None:
         with mirror.cell(ROOT, CELL) as root:

@@ -93,6 +93,13 @@ def test_every_package_runs_the_sites_image(tmp_path):
         assert images == {SITE.image}
 
 
+def test_an_image_may_have_any_name(tmp_path):
+    """kfp.local's warning about names without "python" is for runs here, which use another one."""
+    site = dataclasses.replace(SITE, image="registry.example.org/team/classifier:0a1b2c3")
+    spec, *_ = documents(tmp_path, packages.all_profiles(site)[0])
+    assert {each["container"]["image"] for each in executors(spec).values()} == {site.image}
+
+
 def test_a_training_gets_what_the_site_says(tmp_path):
     spec, platform = documents(tmp_path, profiles.gpu(SITE))
     container = executors(spec)["exec-train"]["container"]

@@ -130,6 +130,12 @@ def test_files_are_found_from_the_site_files_folder(tmp_path):
     assert found.cookie_file == ""
 
 
+AMOUNT = (
+    "resources: {{train: {{cpu_request: '{}', cpu_limit: '{}', "
+    "memory_request: {}, memory_limit: {}}}}}"
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -146,13 +152,26 @@ def test_files_are_found_from_the_site_files_folder(tmp_path):
         ("gpu: {count: true}", "gpu.count: expected a whole number, got True"),
         ("gpu: {count: 0}", "gpu: count must be at least 1, got 0"),
         ("gpu: {resource: gpu}", "resource must be a resource's name such as nvidia.com/gpu"),
-        ("gpu: {shared_memory: two}", "shared_memory must be a size such as 2Gi"),
+        ("gpu: {shared_memory: two}", "gpu: shared_memory must be a size such as 4Gi"),
         ("gpu: {spot: 'yes'}", "gpu.spot: expected true or false, got 'yes'"),
         ("gpu: {tolerations: [{operator: In}]}", "operator must be 'Exists' or 'Equal'"),
         ("gpu: {tolerations: [{key: a, value: b}]}", "value must be empty with the operator"),
         ("gpu: {tolerations: [{operator: Equal}]}", "key must be a taint's key"),
         ("gpu: {tolerations: [{effect: Never}]}", "effect must be 'NoSchedule'"),
         ("resources: {train: {cpu_request: '1'}}", "resources.train: cpu_limit, memory_request"),
+        (AMOUNT.format("2", "1", "1Gi", "1Gi"), "cpu_request must be at most cpu_limit, 1, got"),
+        (AMOUNT.format("600m", "0.5", "1Gi", "1Gi"), "cpu_request must be at most cpu_limit, 0.5"),
+        (AMOUNT.format("1", "1", "1Gi", "1G"), "memory_request must be at most memory_limit, 1G"),
+        (AMOUNT.format("1", "1", "2000Mi", "1Gi"), "resources.train: memory_request must be"),
+        (AMOUNT.format("one", "1", "1Gi", "1Gi"), "cpu_request must be cores such as '2'"),
+        (AMOUNT.format("1", "1", "1Gi", "1gb"), "memory_limit must be a size such as 4Gi"),
+        ("cpu: {tolerations: [{key: nvidia.com/gpu}]}", "cpu.tolerations must be no taint of GPU"),
+        ("cpu: {tolerations: [{key: our-GPUs}]}", "cpu.tolerations must be no taint of GPU nodes"),
+        ("cpu: {tolerations: [{operator: Exists}]}", "alone tolerate, got 'every taint'"),
+        (
+            "gpu: {resource: a.org/npu}\ncpu: {tolerations: [{key: a.org/npu}]}",
+            "cpu.tolerations must be no taint",
+        ),
         ("namespace: 12", "namespace: expected a text, got 12: put it in quotes"),
         ("namespace: Team", "namespace must be a Kubernetes name"),
         ("namespace:", "namespace: expected a text, got None"),

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
+from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
-from pipelines.cluster import follow, resume, submit
-from pipelines.cluster.submit import Order
+from pipelines.cluster import follow, submit
+from pipelines.cluster.roots import root_of
 from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
-from tests.pipelines.stubs.kfp_api import KfpApi
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
 CELLS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
@@ -168,6 +168,42 @@ def test_a_terminal_shows_one_table(kfp_stub, mounted, tmp_path, monkeypatch):
     assert "300/600" in said
     assert "1 waiting: ImagePullBackOff: no such image" in said
     assert "run digits-1: RUNNING" in said
+
+
+def test_a_cell_that_lost_its_pod_says_why_its_next_one_waits(
+    kfp_stub, mounted, tmp_path, monkeypatch
+):
+    """The lost pod's heartbeat is still young: the cell would seem to train."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": time.time() - 40})
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+    status = {"conditions": [condition | {"message": "no spot node"}]}
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[0], **status)]
+        stream = Terminal()
+        assert follow.follow(site, [run], stream=stream) == 0
+    said = stream.getvalue()
+    assert "1 waiting: Unschedulable: no spot node" in said
+    assert "interrupted" in said
+    assert "1:00" not in said  # it has no remaining time while nothing works on it
+
+
+def test_a_cell_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
+    site, run = created(kfp_stub, mounted)
+    planned(mounted)
+    root = root_of(site, clients.connect(site).get_run(run.run_id))
+    beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
+    write(mounted, f"cells/{CELLS[0]}/progress.json", beat | {"updated": time.time() - 310})
+    write(mounted, f"cells/{CELLS[1]}/progress.json", beat | {"updated": time.time() - 290})
+    (lost, alive), beats = root.progress(since=0.0)
+    assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
+    assert (alive.state, beats) == ("training", True)
 
 
 def container_waits(reason, message):
@@ -322,6 +358,18 @@ def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
+def test_an_earlier_run_is_followed_from_its_link_on(kfp_stub, tmp_path, capsys):
+    """Where the results root cannot be read, states and the link are all there is to see."""
+    site, run = created(kfp_stub)
+    site_file = tmp_path / "site.yaml"
+    site_file.write_text(f"endpoint: {site.endpoint}\nimage: {IMAGE}\n")
+    argv = ["run", "noise_sweep", f"--site={site_file}", "--watch=digits-1"]
+    assert command_line.main([*argv, f"--out={tmp_path}"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == f"Run digits-1: {kfp_stub.url}/#/runs/details/{run.run_id}"
+    assert any("run digits-1: RUNNING" in line for line in rest)
+
+
 def test_parts_are_followed_together(kfp_stub):
     made = [created(kfp_stub, run_label=f"d-part{part}", part=part, parts=2) for part in (1, 2)]
     kfp_stub.set_state(made[1][1].run_id, "RUNNING", "RUNNING", "FAILED")
@@ -329,68 +377,3 @@ def test_parts_are_followed_together(kfp_stub):
     assert code == 1
     assert "SUCCEEDED: d-part1" in said
     assert "FAILED: d-part2" in said
-
-
-def ended(stub: KfpApi, run, state="FAILED"):
-    stub.set_state(run.run_id, state)
-    clients.connect(Site(endpoint=stub.url)).get_run(run.run_id)
-
-
-def test_resume_submits_the_same_pipeline_with_the_same_arguments(kfp_stub):
-    lines = []
-    request = submit.SweepRequest("digits_uniform", methods=("supervised",), accelerator=True)
-    site = Site(endpoint=kfp_stub.url, image=IMAGE)
-    (old,) = submit.submit(Order(request, site, "gpu", 24.0, {}), lines.append)
-    ended(kfp_stub, old)
-    other = Site(endpoint=kfp_stub.url, image="registry.example.org/ieg-python:new")
-    (new,) = resume.resume(other, old.label, lines.append)
-    assert new.label == old.label
-    before, after = kfp_stub.runs[old.run_id], kfp_stub.runs[new.run_id]
-    for key in ("pipeline_spec", "runtime_config", "experiment_id", "service_account"):
-        assert after[key] == before[key], key
-    assert after["display_name"].startswith(f"{old.label} resumed ")
-    ended(kfp_stub, new)
-    (third,) = resume.resume(site, old.label, lines.append)  # the newest of that label
-    assert third.label == old.label
-    (again,) = resume.resume(site, old.run_id, lines.append)
-    assert again.label == old.label
-
-
-def test_resume_keeps_the_first_runs_namespace(kfp_stub):
-    site, run = created(kfp_stub, results_namespace="weekly/{run}")
-    ended(kfp_stub, run, "CANCELED")
-    (new,) = resume.resume(site, "digits-1", lambda line: None)
-    given = kfp_stub.runs[new.run_id]["runtime_config"]["parameters"]
-    assert given["results_namespace"] == f"weekly/{run.run_id}"
-
-
-def test_resume_goes_on_with_the_parts_that_did_not_succeed(kfp_stub):
-    made = [created(kfp_stub, run_label=f"d-part{part}", part=part, parts=3) for part in (1, 2, 3)]
-    for (_, run), state in zip(made, ("SUCCEEDED", "FAILED", "CANCELED"), strict=True):
-        ended(kfp_stub, run, state)
-    new = resume.resume(made[0][0], "d", lambda line: None)
-    assert [run.label for run in new] == ["d-part2", "d-part3"]
-
-
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        ("RUNNING", "digits-1 is RUNNING: follow it by WATCH=digits-1; http"),
-        ("SUCCEEDED", "digits-1 has finished: nothing is left to do"),
-    ],
-)
-def test_resume_refuses_what_needs_none(kfp_stub, state, words):
-    site, run = created(kfp_stub)
-    ended(kfp_stub, run, state)
-    with pytest.raises(UserError, match=words):
-        resume.resume(site, "digits-1", lambda line: None)
-    assert len(kfp_stub.runs) == 1
-
-
-def test_a_run_that_is_not_there(kfp_stub):
-    site, _ = created(kfp_stub)
-    with pytest.raises(UserError, match="there is no run 'digits'"):
-        resume.resume(site, "digits", lambda line: None)
-    unknown = "00000000-0000-0000-0000-000000000000"
-    with pytest.raises(UserError, match=f"could not find the run {unknown}"):
-        resume.resume(site, unknown, lambda line: None)

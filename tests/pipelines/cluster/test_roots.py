@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a finished run, fetched from wherever the results root lies."""
 
+from http import HTTPStatus
+
 import pytest
 
 from ieg_core import storage
@@ -15,10 +17,15 @@ def kept(folder):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
+def emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        yield f"gs://{gcs.BUCKET}/team"
+        yield running
+
+
+@pytest.fixture
+def bucket(emulator):
+    return f"gs://{gcs.BUCKET}/team"
 
 
 def test_from_a_folder(tmp_path):
@@ -44,6 +51,24 @@ def test_there_is_none(bucket, tmp_path):
     told = Root(str(tmp_path), "label").fetch_report(tmp_path / "here")
     assert "ended before it listed its cells" in told
     assert not (tmp_path / "here" / "report.html").exists()
+
+
+def test_what_cannot_be_read_is_no_early_end(emulator, bucket, tmp_path):
+    """The run may have succeeded: only this machine does not see it."""
+    storage.write(f"{bucket}/runs/label.json", b'{"sweep": "s1", "cells": []}')
+    root = Root(bucket, "label")
+    emulator.failures = [HTTPStatus.FORBIDDEN]
+    assert root.progress(0.0) == ([], False)
+    assert root.problem.startswith("no permission for gs://")
+    told = root.fetch_report(tmp_path / "here")
+    assert told.startswith(f"below {bucket}/sweeps, which cannot be read from here (no permission")
+    root.progress(0.0)
+    assert (root.problem, root.sweep) == ("", "s1")
+
+
+def test_a_run_without_a_label_lists_its_cells_nowhere(tmp_path):
+    told = Root(str(tmp_path), "").fetch_report(tmp_path / "here")
+    assert told == f"below {tmp_path}/sweeps: the run has no run_label to find it by"
 
 
 def test_a_bucket_that_cannot_be_read_is_named(bucket, tmp_path):

@@ -4,6 +4,7 @@
 import os
 import re
 import resource
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -157,6 +158,7 @@ def refused(options, stubs, words, **environment):
 
 
 DIGITS = ("--methods=supervised",)
+ALL_METHODS = f"--methods={read_options.DEFAULTS['methods']}"
 
 
 def test_a_wrong_endpoint(no_cluster, site_file):
@@ -231,6 +233,15 @@ def test_over_budget(kfp_stub, site_file):
         ),
         (["--watch=a-run", "--resume=b-run"], "WATCH='a-run' with RESUME"),
         (["--out="], "OUT is empty"),
+        (["--data-dir=/elsewhere"], "DATA_DIR: only for a sweep on this machine"),
+        (["--max-pending=30"], "MAX_PENDING='30': only with WATCH"),
+        (["--max-pending=30", "--resume=b", ALL_METHODS], "MAX_PENDING='30': only with WATCH=1"),
+        (["--resume=b-run"], "METHODS: not with RESUME, which repeats the run as it was submitted"),
+        (["--watch=b-run"], "METHODS: not with WATCH='b-run', which submits nothing"),
+        (
+            ["--resume=b-run", ALL_METHODS, "--steps=5", "--profile=cpu"],
+            "STEPS, PROFILE: not with RESUME",
+        ),
     ],
 )
 def test_a_variable_that_is_none(no_cluster, site_file, options, words):
@@ -280,7 +291,21 @@ def test_the_variables_of_a_clusters_sweep(no_cluster, site_file):
     )
     assert not asked.request.accelerator
     assert read(site, "--watch=some-run").watch == "some-run"
+    assert read(site, "--watch=some-run", "--max-pending=5").max_pending == 5
+    resumed = read(site, "--resume=some-run", "--watch=1", "--max-pending=5")
+    assert (resumed.resume, resumed.follow, resumed.max_pending) == ("some-run", True, 5)
     assert read(site, "--rates=resnet11:l2r=5").rates == {("resnet11", "l2r"): 5.0}
+
+
+def test_the_command_that_a_report_names_is_taken(no_cluster, site_file):
+    """A report made on a cluster says DATA_DIR as its pods saw it."""
+    site = site_file(endpoint="http://127.0.0.1:1", data_dir="/data/vision")
+    request = read(site, *DIGITS).request
+    command = shlex.split(request.command)
+    assert "DATA_DIR=/data/vision" in command
+    given = [part.partition("=") for part in command[2:]]
+    again = [f"--{name.lower().replace('_', '-')}={value}" for name, _, value in given]
+    assert read(site, *again).request == request
 
 
 def test_what_kfp_refuses_to_create_is_one_line(kfp_stub):
