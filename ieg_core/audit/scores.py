@@ -30,7 +30,7 @@ class Scores:
       suggested: The most believed class, int32 [n]; the given one where the example was not seen.
       score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
       visits: How often it was seen, in the last epochs or in what was averaged, int32 [n].
-      belief: What p̄ is the mean of, in words.
+      belief: Where p̄ comes from, in words.
     """
 
     suggested: np.ndarray
