@@ -25,7 +25,13 @@ def write_report(results_root: Path, sweep: str) -> Path:
       UserError: There is no such sweep, its plan is damaged, or the folder cannot be written.
     """
     found = load_sweep(results_root, sweep)
-    return _write(sweep_folder(results_root, sweep) / "report", found, None)
+    while True:
+        folder = _write(sweep_folder(results_root, sweep) / "report", found, None)
+        # Another part of the sweep may have finished meanwhile, and written its report before this.
+        now = load_sweep(results_root, sweep)
+        if now.rows == found.rows:
+            return folder
+        found = now
 
 
 def write_joined(places: Sequence[Path], folder: Path) -> Path:

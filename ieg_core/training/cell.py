@@ -109,9 +109,9 @@ def train_here(
     """
     folder, cell = claim.folder, claim.folder.name
     began = time.monotonic()
-    record, config, overlay, source = open_cell(root, cell, data_dir)
     backend.start(runtime)
-    require_promised_gpu()
+    require_promised_gpu()  # before the data: to open them may take minutes
+    record, config, overlay, source = open_cell(root, cell, data_dir)
     has_gpu = backend.accelerators() > 0
     gpu = backend.device_description() if has_gpu else ""
     show(gpu=gpu, num_steps=record["num_steps"])

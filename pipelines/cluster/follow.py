@@ -208,10 +208,16 @@ class _Watcher:
             + (f": {reasons}" if reasons else ""),
             markup=False,
         )
+        failed: list[UserError] = []
         for run, state in look.states.items():
-            if state not in TERMINAL:
-                with clients.plain_errors(self.site, "cancel the run"):
-                    self.client.terminate_run(run)
+            try:
+                if state not in TERMINAL:
+                    with clients.plain_errors(self.site, "cancel the run"):
+                        self.client.terminate_run(run)
+            except UserError as error:
+                failed.append(error)  # the other runs are to be canceled all the same
+        if failed:
+            raise failed[0]
 
     def lines(self, look: Look) -> dict[str, str]:
         """Returns what there is to tell, by what it is about."""

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -142,6 +143,7 @@ def test_killed_at_twenty_random_moments_a_cell_ends_bit_identical(tmp_path):
 
 def test_a_promised_gpu_that_is_not_there_fails_the_cell_in_one_line(tmp_path):
     cell = plan(tmp_path, "supervised")
+    shutil.rmtree(tmp_path / "overlays")  # it is looked for before the data, which may take long
     began = time.monotonic()
     process = start(tmp_path, cell, IEG_REQUIRE_GPU="1", CUDA_VISIBLE_DEVICES="-1")
     output, _ = process.communicate(timeout=300)

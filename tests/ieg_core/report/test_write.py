@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.report import load_sweep, write_report
+from ieg_core.report import load_sweep, page, write_report
 from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.page import duration, settings_view
 from tests.ieg_core.report.pages import Page, cells_of, report
@@ -318,6 +318,24 @@ def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> 
 
 def test_durations() -> None:
     assert [duration(s) for s in (43.2, 485, 12000)] == ["43 s", "8 min 5 s", "3 h 20 min"]
+
+
+def test_a_cell_that_finishes_while_its_report_is_written_is_in_it(
+    results_root: Builder, monkeypatch
+) -> None:
+    root = results_root()
+    result = sorted(root.glob("cells/*/result.json"))[0]
+    hidden = result.rename(result.with_name("hidden"))
+    render = page.render
+
+    def slow(*arguments) -> str:
+        text = render(*arguments)
+        if hidden.exists():
+            hidden.rename(result)
+        return text
+
+    monkeypatch.setattr(page, "render", slow)
+    assert {row["status"] for row in cells_of(write_report(root, "s1"))} == {"finished"}
 
 
 def test_reporting_imports_no_deep_learning_framework() -> None:

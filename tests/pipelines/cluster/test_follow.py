@@ -259,46 +259,6 @@ def test_why_a_cell_waits_is_told(kfp_stub, mounted, tmp_path):
     assert not thread.is_alive()
 
 
-@pytest.mark.parametrize("seen", [True, False])
-def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
-    kfp_stub.script = ("PENDING",)
-    site, run = created(kfp_stub)
-    status = {
-        "conditions": [
-            {
-                "type": "PodScheduled",
-                "status": "False",
-                "reason": "Unschedulable",
-                "message": "full",
-            }
-        ]
-    }
-    with kubernetes_api() as cluster:
-        if seen:
-            write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-            cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
-        code, said = followed(site, run, max_pending=0.005)
-    assert code == 1
-    assert len(kfp_stub.seen("POST", ":terminate$")) == 1
-    assert "Canceled: nothing has run for MAX_PENDING=0.005 minutes" in said
-    assert ("minutes: Unschedulable: full" in said) is seen
-    assert said.index("CANCELING") < said.index("CANCELED: digits-1")
-
-
-def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
-    kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
-    site, run = created(kfp_stub)
-    with kubernetes_api() as cluster:
-        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        cluster.pods["kubeflow"] = [
-            pod(run.run_id, CELLS[0], "p1", phase="Running"),
-            pod(run.run_id, CELLS[1], "p2"),
-        ]
-        code, _ = followed(site, run, max_pending=0.003)
-    assert code == 0
-    assert kfp_stub.seen("POST", ":terminate$") == []
-
-
 def test_a_cell_with_a_heartbeat_works(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
     site, run = created(kfp_stub, mounted)

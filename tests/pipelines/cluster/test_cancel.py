@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of which nothing works are canceled."""
+
+import pytest
+
+from ieg_core.errors import UserError
+from pipelines.cluster import follow
+from tests.pipelines.cluster.test_follow import CELLS, created, followed
+from tests.pipelines.stubs.contract import Fault
+from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
+    kfp_stub.script = ("PENDING",)
+    site, run = created(kfp_stub)
+    status = {
+        "conditions": [
+            {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "full",
+            }
+        ]
+    }
+    with kubernetes_api() as cluster:
+        if seen:
+            write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+            cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
+        code, said = followed(site, run, max_pending=0.005)
+    assert code == 1
+    assert len(kfp_stub.seen("POST", ":terminate$")) == 1
+    assert "Canceled: nothing has run for MAX_PENDING=0.005 minutes" in said
+    assert ("minutes: Unschedulable: full" in said) is seen
+    assert said.index("CANCELING") < said.index("CANCELED: digits-1")
+
+
+def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):
+    kfp_stub.script = ("PENDING",)
+    site, one = created(kfp_stub)
+    _, other = created(kfp_stub, run_label="digits-2")
+    kfp_stub.faults.append(Fault(status=403, path=f"{one.run_id}:terminate$"))
+    with pytest.raises(UserError, match="cancel the run"):
+        followed(site, one, other, max_pending=0.005)
+    assert kfp_stub.seen("POST", f"{other.run_id}:terminate$")
+
+
+def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
+    kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
+    site, run = created(kfp_stub)
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.pods["kubeflow"] = [
+            pod(run.run_id, CELLS[0], "p1", phase="Running"),
+            pod(run.run_id, CELLS[1], "p2"),
+        ]
+        code, _ = followed(site, run, max_pending=0.003)
+    assert code == 0
+    assert kfp_stub.seen("POST", ":terminate$") == []
