@@ -12,8 +12,9 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ieg_core import length, network_names, results
+from ieg_core import length, mirror, network_names, results
 from ieg_core.config import Config
 from ieg_core.errors import UserError
 from ieg_core.settings import METHODS, method_facts
@@ -251,7 +252,7 @@ def measured_rates(root: Path) -> Rates:
     Returns:
       The median rate by network and method.
     """
-    found: dict[tuple[str, str], list[float]] = {}
+    rows = []
     for folder in _newest(root.glob("cells/*/training.json")):
         try:
             training, record = (
@@ -259,9 +260,33 @@ def measured_rates(root: Path) -> Rates:
             )
         except (OSError, UserError):
             continue
-        rate, device = training.get("steps_per_second"), training.get("device", "CPU")
-        if rate and device != "CPU" and record.get("method") in METHODS:
-            found.setdefault((record.get("network", ""), record["method"]), []).append(rate)
+        rows.append({**record, **training})
+    return _medians(rows)
+
+
+def reported_rates(root: str) -> Rates:
+    """Collects the step rates of trainings on GPUs that the newest report in a bucket tells.
+
+    Args:
+      root: A results root, gs://….
+
+    Returns:
+      The median rate by network and method.
+
+    Raises:
+      UserError: The bucket cannot be read.
+    """
+    newest = mirror.latest(root)
+    report = mirror.read_json(root, f"sweeps/{newest}/report/results.json") if newest else None
+    return _medians((report or {}).get("cells", ()))
+
+
+def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        rate, device = row.get("steps_per_second"), row.get("device") or "CPU"
+        if rate and device != "CPU" and row.get("method") in METHODS:
+            found.setdefault((row.get("network", ""), row["method"]), []).append(rate)
     return {key: statistics.median(values) for key, values in found.items()}
 
 

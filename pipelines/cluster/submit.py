@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Submits a sweep to KFP: everything is checked first, and nothing created if a check fails."""
 
+import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +12,7 @@ from typing import Any
 
 import kfp_server_api
 
-from ieg_core import sweep
+from ieg_core import storage, sweep
 from ieg_core.errors import UserError
 from ieg_core.sweep import SweepRequest
 from pipelines import compile as packages
@@ -24,6 +26,7 @@ from pipelines.site import Site
 Say = Callable[[str], None]
 ALWAYS_SENT = ("dataset", "noise_ratios", "methods", "seeds", "accelerator")
 OF_THE_SITE = ("data_dir", "results")
+BUCKET_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,24 @@ def whole(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Any
 
 
 def measured(site: Site) -> cost.Rates:
-    """Returns the step rates measured in the results root, where this machine sees it."""
-    return cost.measured_rates(Path(site.results_mount)) if site.results_mount else {}
+    """Returns the step rates measured in the results root, where this machine sees it.
+
+    Of a bucket it is the newest report's, if that comes within a few seconds: without credentials
+    or network the client would go on trying for minutes.
+    """
+    if site.results_mount:
+        return cost.measured_rates(Path(site.results_mount))
+    found: list[cost.Rates] = []
+
+    def read() -> None:
+        with contextlib.suppress(OSError, UserError):
+            found.append(cost.reported_rates(site.results))
+
+    if storage.is_url(site.results):
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        reader.join(BUCKET_SECONDS)
+    return found[0] if found else {}
 
 
 def look_at_kfp(client: Any, site: Site) -> str:

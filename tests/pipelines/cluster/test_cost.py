@@ -2,14 +2,18 @@
 """Pods and GPU-hours, by hand."""
 
 import json
+import time
 
 import pytest
 
+from ieg_core import mirror, storage
 from ieg_core.errors import UserError
 from ieg_core.recipes import build_config
 from ieg_core.spec import parse
 from ieg_core.sweep import SweepRequest, configs
-from pipelines.cluster import cost
+from pipelines.cluster import cost, submit
+from pipelines.site import Site
+from tests import gcs
 
 RATES = {("resnet11", "supervised"): 20.0, ("resnet11", "l2r"): 5.0}
 
@@ -170,3 +174,29 @@ def test_finished_cells_on_gpus_are_measurements(tmp_path):
     (tmp_path / "cells" / "0" / "config.json").unlink()
     assert cost.measured_rates(tmp_path) == {("wrn28-10", "l2r"): 10.0}
     assert cost.measured_rates(tmp_path / "nowhere") == {}
+
+
+def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
+    site = Site(results=f"gs://{gcs.BUCKET}/team")
+    rows = [
+        {"network": "wrn28-10", "method": "l2r", "device": device, "steps_per_second": rate}
+        for device, rate in [("H200", 8.0), ("H200", 10.0), ("CPU", 0.5), (None, None)]
+    ]
+    report = tmp_path / "sweeps" / "s1" / "report" / "results.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"schema": 1, "cells": rows}))
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        assert submit.measured(site) == {}
+        name = "sweeps/s1/report/results.json"
+        storage.upload(site.results, tmp_path, [name], {name: None})
+        storage.point(storage.join(site.results, mirror.LATEST), '{"sweep": "s1"}')
+        assert submit.measured(site) == {("wrn28-10", "l2r"): 9.0}
+
+
+def test_a_bucket_that_does_not_answer_costs_seconds(monkeypatch):
+    monkeypatch.setattr(submit, "BUCKET_SECONDS", 0.1)
+    monkeypatch.setattr(cost, "reported_rates", lambda root: time.sleep(3))
+    began = time.monotonic()
+    assert submit.measured(Site(results="gs://bucket/team")) == {}
+    assert time.monotonic() - began < 1
