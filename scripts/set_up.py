@@ -66,7 +66,8 @@ def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
 
     pip asks all its indexes and takes the best version; uv by default stops at the first index
     that knows a name. The hashes decide what may be installed, so pip's rule is safe here.
-    A local folder that does not exist is left out: pip skips it, uv would stop.
+    A local index that does not exist is left out: pip skips it, uv would stop. Plain folders of
+    wheels are not carried over: whoever has some tells uv by its own variable, which stays.
 
     Args:
       pip: pip's options, as `read_pip_configuration` returns them.
@@ -75,15 +76,11 @@ def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
     Returns:
       The whole environment for uv.
     """
-
-    def places(option: str) -> list[str]:
-        return [place for place in pip.get(option, "").split() if _exists(place)]
-
+    indexes = [place for place in pip.get("extra-index-url", "").split() if _exists(place)]
     wanted = {
         "UV_DEFAULT_INDEX": pip.get("index-url", ""),
-        "UV_INDEX": " ".join(places("extra-index-url")),
+        "UV_INDEX": " ".join(indexes),
         "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_FIND_LINKS": ",".join(places("find-links")),
         "UV_INSECURE_HOST": pip.get("trusted-host", ""),
         "UV_HTTP_TIMEOUT": pip.get("timeout", pip.get("default-timeout", "")),
         "SSL_CERT_FILE": pip.get("cert", ""),

@@ -186,8 +186,7 @@ def test_uv_looks_where_pip_looks(tmp_path):
     here.mkdir()
     pip = {
         "index-url": "https://mirror.example/simple",
-        "extra-index-url": f"https://two.example/simple\n{here.as_uri()} file:///nowhere/simple",
-        "find-links": f"{tmp_path} /nowhere/wheels",
+        "extra-index-url": f"https://two.example/simple\n{here.as_uri()} file:///missing/simple",
         "cert": "/etc/ca.pem",
         "proxy": "http://proxy.example:3128",
         "trusted-host": "mirror.example",
@@ -198,7 +197,6 @@ def test_uv_looks_where_pip_looks(tmp_path):
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "UV_INDEX": f"https://two.example/simple {here.as_uri()}",
         "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_FIND_LINKS": str(tmp_path),
         "UV_INSECURE_HOST": "mirror.example",
         "UV_HTTP_TIMEOUT": "180",
         "SSL_CERT_FILE": "/etc/ca.pem",

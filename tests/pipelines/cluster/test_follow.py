@@ -150,45 +150,44 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_one_table(kfp_stub, mounted, tmp_path, monkeypatch):
+@pytest.fixture
+def terminal(kfp_stub, mounted, tmp_path, monkeypatch):
+    """A function that follows a run in a terminal; it returns what was said.
+
+    The first cell trains, its last heartbeat so many seconds old; a pod of a cell waits.
+    """
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
     site, run = created(kfp_stub, mounted)
     planned(mounted)
     at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": time.time()})
-    status = container_waits("ImagePullBackOff", "no such image")
-    with kubernetes_api() as cluster:
-        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
-        stream = Terminal()
-        assert follow.follow(site, [run], stream=stream) == 0
-    said = stream.getvalue()
+
+    def said(cell, status, silent):
+        beat = at | {"updated": time.time() - silent}
+        write(mounted, f"cells/{CELLS[0]}/progress.json", beat)
+        with kubernetes_api() as cluster:
+            write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+            cluster.pods["kubeflow"] = [pod(run.run_id, cell, **status)]
+            stream = Terminal()
+            assert follow.follow(site, [run], stream=stream) == 0
+        return stream.getvalue()
+
+    return said
+
+
+def test_a_terminal_shows_one_table(terminal):
+    said = terminal(CELLS[1], container_waits("ImagePullBackOff", "no such image"), silent=0)
     assert "300/600" in said
     assert "1 waiting: ImagePullBackOff: no such image" in said
     assert "run digits-1: RUNNING" in said
 
 
-def test_a_cell_that_lost_its_pod_says_why_its_next_one_waits(
-    kfp_stub, mounted, tmp_path, monkeypatch
-):
+def test_a_cell_that_lost_its_pod_says_why_its_next_one_waits(terminal):
     """The lost pod's heartbeat is still young: the cell would seem to train."""
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
-    site, run = created(kfp_stub, mounted)
-    planned(mounted)
-    at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": time.time() - 40})
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     status = {"conditions": [condition | {"message": "no spot node"}]}
-    with kubernetes_api() as cluster:
-        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[0], **status)]
-        stream = Terminal()
-        assert follow.follow(site, [run], stream=stream) == 0
-    said = stream.getvalue()
+    said = terminal(CELLS[0], status, silent=40)
     assert "1 waiting: Unschedulable: no spot node" in said
     assert "interrupted" in said
     assert "1:00" not in said  # it has no remaining time while nothing works on it
