@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ieg_core import (
     __version__,
@@ -272,7 +273,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     table = results_table(joined.rows)
     grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
     for line in table[1:]:
-        grid.add_row(*line)
+        grid.add_row(*map(Text, line))  # "ieg [batch_size=50]" is no mark-up
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(grid)
     print(f"\nReport: {folder / 'report.html'}")

@@ -11,6 +11,7 @@ from ieg_core.report.summary import Group, accuracy_text, rate_text, statistic
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
 DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
+LONGEST_NAME = 12
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
 DIAGNOSTIC_NOTES = {
@@ -49,6 +50,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
         found = [g.accuracy_ema_last for g in own if g.accuracy_ema_last]
         ends_early = own[-1].noise_rate != highest
         where = f" at {rate_text(own[-1].noise_rate)}" if ends_early else ""
+        name = label if has_room_for(label) else ""
         series.append(
             Values(
                 name=label,
@@ -61,7 +63,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
                     f"{accuracy_text(g.accuracy_ema_last)} %"
                     for g in own
                 ),
-                end_label=f"{label} {100 * found[-1].mean:.1f}{where}",
+                end_label=f"{name} {100 * found[-1].mean:.1f}{where}".strip(),
             )
         )
     return build_chart(
@@ -74,6 +76,11 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
         y_range=value_range(series, ceiling=100.0),
         bars=True,
     )
+
+
+def has_room_for(label: str) -> bool:
+    """Returns whether a line's name has room at its end; else the legend alone has it."""
+    return len(label) <= LONGEST_NAME
 
 
 def learning_charts(
