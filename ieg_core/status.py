@@ -13,7 +13,7 @@ from ieg_core import progress
 from ieg_core.errors import UserError
 from ieg_core.ownership import STALE_SECONDS
 from ieg_core.progress import INTERRUPTED, WAITING, CellProgress
-from ieg_core.results import planned_cells
+from ieg_core.results import find_run, planned_cells
 
 
 def find_cells(place: Path) -> tuple[Path, list[str]]:
@@ -28,7 +28,7 @@ def find_cells(place: Path) -> tuple[Path, list[str]]:
     Raises:
       UserError: The folder is none of these.
     """
-    folder = place.resolve()
+    folder = find_run(place)
     plans = sorted(folder.glob("sweeps/*/plan.json"), key=lambda path: path.stat().st_mtime)
     if plans:
         folder = plans[-1].parent

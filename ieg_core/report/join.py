@@ -18,7 +18,7 @@ from ieg_core.report.cells import (
 )
 from ieg_core.report.protocol import tell_apart
 from ieg_core.report.summary import Group, Statistic, group_rows
-from ieg_core.results import short_digest
+from ieg_core.results import find_run, short_digest
 
 NO_CHANGE = ("seed", "cell", "run_directory")
 
@@ -73,7 +73,7 @@ def find_sweep(place: Path) -> Sweep:
     Raises:
       UserError: The folder is none of these.
     """
-    folder = place.resolve()
+    folder = find_run(place)
     if folder.name == "report":
         folder = folder.parent
     if (folder / "latest").exists():
