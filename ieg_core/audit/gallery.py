@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
 PER_PAIR = 12
-# The page stays below 5 MB whatever the images are.
+# The page stays below 5 MB whatever the images are, and however many.
 IMAGE_CHARACTERS = 4_000_000
+MARKUP_CHARACTERS = 400
 MATRIX_CLASSES = 12
 CONFUSIONS = 30
 
@@ -121,12 +122,13 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
         examples = []
         for place, image in zip(places.tolist(), images, strict=True):
             uri = thumbnail(np.asarray(image))
-            room -= len(uri)
+            name = _name(found, int(found.ids[place]))
+            room -= len(uri) + 2 * len(name.encode()) + MARKUP_CHARACTERS
             if room < 0:
                 break
             examples.append(
                 Example(
-                    name=_name(found, int(found.ids[place])),
+                    name=name,
                     score=f"{found.scores.score[place]:.2f}",
                     image=uri,
                     truth="" if found.clean is None else _truth(found, place),

@@ -299,7 +299,7 @@ def _why_skipped(folder: Path, settings_problem: str) -> str:
     if (folder / "training.json").exists():
         return "trained but not evaluated; run the command again"
     where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
-    return f"interrupted ({where}); run the command again to resume"
+    return f"not finished ({where}); unless it still runs, the command again resumes it"
 
 
 def _notes(manifest: Mapping[str, Any]) -> tuple[str, ...]:

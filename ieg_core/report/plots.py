@@ -20,6 +20,17 @@ DIAGNOSTIC_NOTES = {
     "weight on clean": "share of all example weight that lies on rightly labelled examples",
     "clean share": "share of rightly labelled examples in the batches: weight on clean if "
     "weights were drawn blindly",
+    "label coefficient on clean": "mean λ of rightly labelled examples: 1 keeps the given label, 0 "
+    "takes the pseudo-label in its place",
+    "label coefficient on noisy": "mean λ of wrongly labelled examples: 1 keeps the given label, 0 "
+    "takes the pseudo-label in its place",
+    "pseudo label accuracy": "share of the pseudo-labels whose likeliest class is the true one",
+    "relabelled loss": "cross-entropy with what λ leaves of labels and pseudo-labels",
+    "weighted loss": "sum of the examples' weights times their losses",
+    "consistency loss": "how differently the network sees two views of an image",
+    "mix probe loss": "cross-entropy of mixed clean images",
+    "mix pseudo label loss": "cross-entropy of mixed images with their pseudo-labels",
+    "pseudo label loss": "cross-entropy with the pseudo-labels",
     "zero weights": "share of examples with weight 0, which the step ignores",
     "dictionary purity": "share of the dictionary's places whose given label is right",
     "dictionary repeats": "share of the dictionary's places that repeat an example, because its "

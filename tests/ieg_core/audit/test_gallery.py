@@ -152,11 +152,12 @@ def test_a_large_picture_becomes_a_small_one():
 
 
 def test_the_page_stays_small_whatever_the_images_are(knowing_cell, monkeypatch):
-    monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 3000)
     found = run.read_audit(knowing_cell.folder, DATA, 0.5)
-    shown = Page(gallery.render(found, run.summarize(found), top=100)).images
-    assert 0 < len(shown) < 30
-    assert sum(len(image["src"]) for image in shown) <= 3000
+    bare = len(gallery.render(found, run.summarize(found), top=0))
+    monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 30_000)
+    page = gallery.render(found, run.summarize(found), top=100)
+    assert 0 < len(Page(page).images) < 60
+    assert len(page) - bare < 30_000 + 5_000  # the headings of the class pairs
 
 
 @pytest.mark.parametrize("top", [0, 1])

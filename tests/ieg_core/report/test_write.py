@@ -101,7 +101,9 @@ def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None
     progress = {"phase": "training", "step": 300, "num_steps": 600}
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
-    assert row["reason"].startswith("interrupted (training, step 300 of 600)")
+    assert row["reason"].startswith(
+        "not finished (training, step 300 of 600); unless it still runs"
+    )
     (folder / "training.json").write_text("{}")
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith("trained but not evaluated")
