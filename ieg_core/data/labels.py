@@ -194,8 +194,8 @@ def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) ->
             )
         # As it stands first: a folder's name, and so a class's, may end in a space.
         number = by_name.get(str(label), by_name.get(str(label).strip()))
-        if number is None:
-            number = by_number.get(_whole(label))
+        if number is None and (value := _whole(label)) is not None:
+            number = by_number.get(value)
         if number is None:
             unknown = unknown_name("label", str(label)[:_MAX_CELL], _some(source.class_names))
             numbers = "" if are_numbers else f", or a number from 0 to {len(by_name) - 1}"

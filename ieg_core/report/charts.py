@@ -130,7 +130,7 @@ def looks(labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Style]
       A style for each label: its method's for the first of a method, and for further ones those of
       methods that are not there.
     """
-    first = {method: label for label, method in reversed(labels.items())}
+    first = {method: label for label, method in reversed(list(labels.items()))}
     further = [label for label, method in labels.items() if first[method] != label]
     further += [label for method, label in first.items() if method not in methods]
     places = [first.get(method) or (further.pop(0) if further else method) for method in methods]
