@@ -5,7 +5,7 @@ ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one cell, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained cell
 ieg status [RUN_DIR]         how far a running sweep is
-ieg audit RUN_DIR            list the labels that look wrong
+ieg audit RUN_DIR...         list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg predict MODEL IMAGES...  say what is on image files
 ieg recipes                  list the recipes
@@ -23,6 +23,7 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ieg_core import (
     __version__,
@@ -42,7 +43,7 @@ from ieg_core.data.given import open_given
 from ieg_core.errors import UserError, printable, require
 from ieg_core.predict import predict_files
 from ieg_core.report import join, results_table, write_joined
-from ieg_core.results import cell_folder, overlays_folder, read_json, writable
+from ieg_core.results import cell_folder, find_run, overlays_folder, read_json, writable
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -110,7 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     telling.set_defaults(run=run_status)
 
     predicting = commands.add_parser("predict", help="say what is on image files")
-    predicting.add_argument("model", type=Path, help="for example runs/cells/…/model.keras")
+    predicting.add_argument(
+        "model", type=Path, help="a run, runs/cells/…, or a file such as model.keras"
+    )
     predicting.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
@@ -213,7 +216,7 @@ def run_train(arguments: argparse.Namespace) -> int:
 
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluates a trained cell from its checkpoint, also one that has its result."""
-    folder = arguments.run_dir.resolve()
+    folder = find_run(arguments.run_dir)
     if folder.parent.name != "cells" or not (folder / "config.json").exists():
         raise UserError(
             f"{arguments.run_dir} is no run: expected a folder such as runs/cells/…, "
@@ -272,7 +275,7 @@ def run_report(arguments: argparse.Namespace) -> int:
     table = results_table(joined.rows)
     grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
     for line in table[1:]:
-        grid.add_row(*line)
+        grid.add_row(*map(Text, line))  # "ieg [batch_size=50]" is no mark-up
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(grid)
     print(f"\nReport: {folder / 'report.html'}")
@@ -289,8 +292,11 @@ def run_predict(arguments: argparse.Namespace) -> int:
     """Prints a line for each image: the likeliest classes with their probabilities."""
     if arguments.top < 1:
         raise UserError(f"--top must be at least 1, got {arguments.top}")
+    model = arguments.model
+    if not model.is_file() and (run := find_run(model)).is_dir():
+        model = run / "model.keras"
     broken = read = 0
-    for each in predict_files(arguments.model, arguments.images, arguments.top):
+    for each in predict_files(model, arguments.images, arguments.top):
         name = printable(str(each.path))
         if each.problem:
             broken += 1

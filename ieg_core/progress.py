@@ -21,6 +21,8 @@ INTERRUPTED = "interrupted"
 COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
+PIPED_WIDTH = 400  # whole names for whoever reads on
+LEAST_NAME, GAP = 24, 2
 
 
 @dataclass(frozen=True)
@@ -193,9 +195,13 @@ def line(cell: CellProgress) -> str:
 
 
 def table(
-    cells: Sequence[CellProgress], elapsed: float | None, height: int, expected: float = 0.0
+    cells: Sequence[CellProgress],
+    elapsed: float | None,
+    height: int,
+    expected: float = 0.0,
+    width: int = PIPED_WIDTH,
 ) -> Group:
-    """Lays out the cells for a terminal, the summary below them.
+    """Lays out the cells for a terminal, a line each, the summary below them.
 
     Args:
       cells: All cells, in order.
@@ -203,6 +209,8 @@ def table(
       height: Lines of the terminal. Where the cells are more, those that run come first, then
         those that failed.
       expected: Seconds that all was estimated to take; 0 if that is not known.
+      width: Columns of the terminal. Where the names have too little room, the rates and what is
+        left are not shown, and of a name its end.
 
     Returns:
       What rich draws.
@@ -213,22 +221,37 @@ def table(
         cells_shown = sorted(cells, key=lambda c: (not c.is_running, c.state != FAILED))[:room]
     else:
         cells_shown = list(cells)
+    columns = {
+        "state": [cell.state for cell in cells_shown],
+        "step": [
+            f"{cell.step}/{cell.num_steps}" if cell.num_steps and cell.state in COUNTED else ""
+            for cell in cells_shown
+        ],
+        "steps/s": [
+            f"{cell.steps_per_second:.1f}" if cell.steps_per_second else "" for cell in cells_shown
+        ],
+        "left": [duration(cell.seconds_left) for cell in cells_shown],
+        "accuracy": [accuracy_text(cell.accuracy) for cell in cells_shown],
+    }
+    names = [title(cell.cell) for cell in cells_shown]
+
+    def room_for_names() -> int:
+        taken = sum(GAP + max(map(len, (name, *texts))) for name, texts in columns.items())
+        return width - taken
+
+    for name in ("steps/s", "left"):
+        if room_for_names() < min(LEAST_NAME, max(map(len, names), default=0)):
+            del columns[name]
+    room = max(1, room_for_names())
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("cell", overflow="fold")
-    grid.add_column("state")
-    for name in ("step", "steps/s", "left", "accuracy"):
-        grid.add_column(name, justify="right", no_wrap=True)
+    grid.add_column("cell", no_wrap=True)
+    for name in columns:
+        grid.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     styles = {FINISHED: "green", FAILED: "red", WAITING: "dim", INTERRUPTED: "yellow"}
-    for cell in cells_shown:
-        grid.add_row(
-            Text(title(cell.cell)),
-            Text(cell.state),
-            f"{cell.step}/{cell.num_steps}" if cell.num_steps and cell.state in COUNTED else "",
-            f"{cell.steps_per_second:.1f}" if cell.steps_per_second else "",
-            duration(cell.seconds_left),
-            accuracy_text(cell.accuracy),
-            style=styles.get(cell.state, ""),
-        )
+    for cell, name, *texts in zip(cells_shown, names, *columns.values(), strict=True):
+        # Names differ in their ends: method and seed.
+        name = name if len(name) <= room else f"…{name[len(name) - room + 1 :]}"
+        grid.add_row(*map(Text, (name, *texts)), style=styles.get(cell.state, ""))
     more = f"; {hidden} more not shown" if hidden else ""
     return Group(grid, Text(summary(cells, elapsed, expected) + more, style="bold"))
 
@@ -271,7 +294,8 @@ def watch(
         while alive:
             alive = is_alive()
             elapsed = time.time() - began
-            live.update(table(read(), elapsed, console.height, expected), refresh=True)
+            drawn = table(read(), elapsed, console.height, expected, console.width)
+            live.update(drawn, refresh=True)
             if alive:
                 time.sleep(LIVE_SECONDS)
     return read()

@@ -14,9 +14,11 @@ import contextlib
 import errno
 import fcntl
 import functools
+import glob
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -66,6 +68,24 @@ SCHEDULED, ACCEPTED = "scheduled", "accepted"
 def cell_folder(root: Path, cell: str) -> Path:
     """Returns a cell's folder."""
     return root / "cells" / cell
+
+
+def find_run(place: Path) -> Path:
+    """Returns the folder that people mean by a run's path, absolute.
+
+    A name may lack the digest at its end, as in runs/cells/digits_uniform_0.4-ieg-seed0. Of several
+    runs of that name, with other settings or by other code, the one that was planned last is meant.
+    """
+    folder = place.resolve()
+    if folder.exists():
+        return folder
+    planned = [
+        config
+        for config in folder.parent.glob(f"{glob.escape(folder.name)}-*/config.json")
+        if re.fullmatch("-[0-9a-f]{12}", config.parent.name.removeprefix(folder.name))
+    ]
+    newest = max(planned, key=lambda config: (config.stat().st_mtime_ns, config), default=None)
+    return newest.parent if newest else folder
 
 
 def overlays_folder(root: Path) -> Path:

@@ -13,7 +13,7 @@ from ieg_core import progress
 from ieg_core.errors import UserError
 from ieg_core.ownership import STALE_SECONDS
 from ieg_core.progress import INTERRUPTED, WAITING, CellProgress
-from ieg_core.results import planned_cells
+from ieg_core.results import find_run, planned_cells
 
 
 def find_cells(place: Path) -> tuple[Path, list[str]]:
@@ -28,7 +28,7 @@ def find_cells(place: Path) -> tuple[Path, list[str]]:
     Raises:
       UserError: The folder is none of these.
     """
-    folder = place.resolve()
+    folder = find_run(place)
     plans = sorted(folder.glob("sweeps/*/plan.json"), key=lambda path: path.stat().st_mtime)
     if plans:
         folder = plans[-1].parent
@@ -76,17 +76,20 @@ def show(place: Path, *, watch: bool = False) -> list[CellProgress]:
       How far the cells were at the end.
     """
     root, cells = find_cells(place)
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else progress.PIPED_WIDTH, highlight=False)
 
     def read() -> list[CellProgress]:
         return read_cells(root, cells, time.time())
 
-    if watch:
-        return progress.watch(
+    found = read()
+    watched = watch and any(cell.is_running for cell in found)
+    if watched:
+        found = progress.watch(
             root, cells, lambda: any(cell.is_running for cell in read()), read=read
         )
-    found = read()
-    console.print(progress.table(found, None, len(cells) + 4))
+    if not (watched and console.is_terminal):  # where the last table still stands
+        drawn = progress.table(found, None, len(cells) + 4, width=console.width)
+        console.print(drawn)
     for cell in found:
         if cell.reason:
             console.print(progress.line(cell), style="red", markup=False, soft_wrap=True)

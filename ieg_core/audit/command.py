@@ -12,7 +12,7 @@ from ieg_core import recipes, spec
 from ieg_core.audit.run import THRESHOLD, TOP, audit_cell, is_available
 from ieg_core.config import from_dict
 from ieg_core.errors import UserError
-from ieg_core.results import cell_folder, planned_cells, read_json
+from ieg_core.results import cell_folder, find_run, planned_cells, read_json
 
 DATA_DIR = "data"
 
@@ -20,7 +20,11 @@ DATA_DIR = "data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what `ieg audit` takes."""
     parser.add_argument(
-        "run_dir", type=Path, help="a run, runs/cells/…, or a sweep, such as runs/latest"
+        "run_dirs",
+        nargs="+",
+        type=Path,
+        metavar="RUN_DIR",
+        help="a run, runs/cells/…, or a sweep, such as runs/latest",
     )
     parser.add_argument("--data-dir", default=DATA_DIR, help="where base data sets lie (data)")
     parser.add_argument("--top", type=int, default=TOP, help=f"examples in the gallery ({TOP})")
@@ -40,12 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    """Audits a run, or each audited run of a sweep, and says what was found."""
-    folders = find_cells(arguments.run_dir)
+    """Audits runs, or each audited run of sweeps, and says what was found."""
+    places = arguments.run_dirs
+    folders = list(dict.fromkeys(folder for place in places for folder in find_cells(place)))
     if arguments.write_labels is not None and len(folders) > 1:
         raise UserError(
-            f"{arguments.run_dir} has {len(folders)} runs to audit: name one of them for "
-            f"--write-labels, such as {folders[0]}"
+            f"--write-labels writes the labels of one run, but {' '.join(map(str, places))} stands "
+            f"for {len(folders)}: name one of them, such as {folders[0]}"
         )
     for folder in folders:
         summary = audit_cell(
@@ -69,7 +74,7 @@ def find_cells(run_dir: Path) -> list[Path]:
     Raises:
       UserError: It is neither, or none of the sweep's runs can be audited.
     """
-    folder = run_dir.resolve()
+    folder = find_run(run_dir)
     planned = planned_cells(folder)
     if planned is None:
         return [folder]

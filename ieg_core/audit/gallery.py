@@ -15,23 +15,26 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from ieg_core.errors import printable
+
 if TYPE_CHECKING:
     from ieg_core.audit.run import Audit
 
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
 PER_PAIR = 12
-# The page stays below 5 MB whatever the images are.
+# The page stays below 5 MB whatever the images are, and however many.
 IMAGE_CHARACTERS = 4_000_000
+MARKUP_CHARACTERS = 400
 MATRIX_CLASSES = 12
 CONFUSIONS = 30
 
 
 @dataclass(frozen=True)
 class Example:
-    """One suspect example."""
+    """One suspect example; its name is its file's path or, where there is none, its number."""
 
-    index: int
+    name: str
     score: str
     image: str
     truth: str
@@ -106,7 +109,9 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
     flagged = np.flatnonzero(found.flagged)  # the most suspect first
     given, suggested = found.given[flagged].tolist(), found.scores.suggested[flagged].tolist()
     counts = Counter(zip(given, suggested, strict=True))
-    per_pair = max(PER_PAIR, top // max(len(counts), 1))
+    per_pair, wanted = PER_PAIR, min(top, len(flagged))
+    while sum(min(count, per_pair) for count in counts.values()) < wanted:
+        per_pair += 1
     pairs: list[Pair] = []
     shown, room = 0, IMAGE_CHARACTERS
     for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
@@ -117,12 +122,13 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
         examples = []
         for place, image in zip(places.tolist(), images, strict=True):
             uri = thumbnail(np.asarray(image))
-            room -= len(uri)
+            name = _name(found, int(found.ids[place]))
+            room -= len(uri) + 2 * len(name.encode()) + MARKUP_CHARACTERS
             if room < 0:
                 break
             examples.append(
                 Example(
-                    index=int(found.ids[place]),
+                    name=name,
                     score=f"{found.scores.score[place]:.2f}",
                     image=uri,
                     truth="" if found.clean is None else _truth(found, place),
@@ -133,6 +139,11 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
         shown += len(examples)
         pairs.append(Pair(names[pair[0]], names[pair[1]], count, examples))
     return pairs, len(counts) - len(pairs)
+
+
+def _name(found: Audit, index: int) -> str:
+    paths = found.source.paths
+    return printable(paths[index]) if paths else f"#{index}"
 
 
 def _truth(found: Audit, place: int) -> str:

@@ -27,7 +27,9 @@ _MAX_CELL: Final = 40
 def read_labels(path: Path, source: Source) -> GivenLabels:
     """Reads a label file for a base data set.
 
-    A label is a class's name or its number; where a name is itself a number, the name counts.
+    A label is a class's name or its number; where a name is itself a number, the name counts. Where
+    all names are numbers, only their values do: 7 is the class called 007, as a spreadsheet or
+    pandas has written it, and never the eighth class.
     Examples that the file does not list have no label and are not trained on.
 
     Args:
@@ -173,6 +175,10 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
 def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) -> Labels:
     num_examples = len(source.train_labels)
     by_name = {name: number for number, name in enumerate(source.class_names)}
+    values = [_whole(name) for name in source.class_names]
+    numerals = {value: number for number, value in enumerate(values) if value is not None}
+    are_numbers = len(numerals) == len(values)
+    by_number = numerals if are_numbers else {number: number for number in by_name.values()}
     labels = np.full(num_examples, NOT_LISTED, np.int32)
     for row, (index, label) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True), 1):
         place = _whole(index)
@@ -187,13 +193,13 @@ def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) ->
                 "one label an example"
             )
         # As it stands first: a folder's name, and so a class's, may end in a space.
-        number = by_name.get(str(label), by_name.get(str(label).strip(), _whole(label)))
-        if number is None or not 0 <= number < len(by_name):
+        number = by_name.get(str(label), by_name.get(str(label).strip()))
+        if number is None and (value := _whole(label)) is not None:
+            number = by_number.get(value)
+        if number is None:
             unknown = unknown_name("label", str(label)[:_MAX_CELL], _some(source.class_names))
-            raise UserError(
-                f"the label file {path}, row {row}: {unknown}, or a number from 0 to "
-                f"{len(by_name) - 1}"
-            )
+            numbers = "" if are_numbers else f", or a number from 0 to {len(by_name) - 1}"
+            raise UserError(f"the label file {path}, row {row}: {unknown}{numbers}")
         labels[place] = number
     return labels
 

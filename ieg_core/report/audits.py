@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The label audits of a sweep's cells, summed up over seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ieg_core.report.cells import Cell
-from ieg_core.report.summary import Statistic, percent, statistic
+from ieg_core.report.summary import Group, Statistic, percent, statistic
 
 MEASURES = {"average_precision": "average precision", "auroc": "AUROC"}
 
@@ -16,28 +16,34 @@ class AuditLine:
 
     Attributes:
       dataset: The data set.
-      method: The method.
+      label: The method, told apart as in the results.
       seeds: How many audits this is the mean of.
       flagged: The share of labels that look wrong, as text.
       measures: Average precision, AUROC, precision and recall as text; "-" where unknown.
     """
 
     dataset: str
-    method: str
+    label: str
     seeds: int
     flagged: str
     measures: tuple[str, ...]
 
 
-def audit_lines(cells: Sequence[Cell]) -> list[AuditLine]:
-    """Lists the audits that a sweep's cells have, in the cells' order."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in cells:
-        if cell.audit:
-            key = (str(cell.row["dataset"]), str(cell.row["method"]))
-            groups.setdefault(key, []).append(cell)
+def audit_lines(groups: Sequence[Group], cells: Mapping[str, Cell]) -> list[AuditLine]:
+    """Lists the audits that a sweep's cells have.
+
+    Args:
+      groups: All groups of the sweep.
+      cells: The sweep's cells by name.
+
+    Returns:
+      A line for each group with an audit, in the groups' order.
+    """
     lines = []
-    for (dataset, method), own in groups.items():
+    for group in groups:
+        own = [cells[row["cell"]] for row in group.rows if cells[row["cell"]].audit]
+        if not own:
+            continue
         share = statistic(
             _ratio(cell.audit.get("flagged"), cell.audit.get("examples")) for cell in own
         )
@@ -47,7 +53,8 @@ def audit_lines(cells: Sequence[Cell]) -> list[AuditLine]:
         }
         texts = [_three(found[name]) for name in MEASURES]
         texts += [_percent(found[name]) for name in ("precision", "recall")]
-        lines.append(AuditLine(dataset, method, len(own), _percent(share), tuple(texts)))
+        flagged, measures = _percent(share), tuple(texts)
+        lines.append(AuditLine(group.dataset, group.label, len(own), flagged, measures))
     return lines
 
 

@@ -15,6 +15,7 @@ from ieg_core import settings as method_settings
 from ieg_core import spec
 from ieg_core.data.folder import describe_notes
 from ieg_core.errors import UserError
+from ieg_core.report.protocol import surroundings
 from ieg_core.results import cell_folder, overlays_folder, read_json, sweep_folder
 
 ROW_KEYS = (
@@ -71,6 +72,7 @@ class Cell:
     Attributes:
       row: Its row of results.json, with every key of `ROW_KEYS`.
       settings: The resolved configuration as nested plain values; empty if unreadable.
+      surroundings: What else decides its outcome (`protocol.surroundings`).
       curves: "training" and "evaluations", lists of one mapping a record.
       confusion: Counts, int64 [C, C], rows = true class, EMA parameters after the last step.
       class_names: C names; empty if unknown.
@@ -81,6 +83,7 @@ class Cell:
 
     row: Row
     settings: Mapping[str, Any] = field(default_factory=dict)
+    surroundings: Mapping[str, str] = field(default_factory=dict)
     curves: Mapping[str, Any] = field(default_factory=dict)
     confusion: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
@@ -184,7 +187,8 @@ def load_cell(results_root: Path, name: str) -> Cell:
     inner = settings.get("config")
     plain = inner if isinstance(inner, dict) else {}
     audit, _ = _read(folder / "audit" / "summary.json")
-    return Cell(row, plain, curves, matrix, class_names, failure, audit, _notes(manifest))
+    around = surroundings(settings, manifest)
+    return Cell(row, plain, around, curves, matrix, class_names, failure, audit, _notes(manifest))
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:
@@ -295,7 +299,7 @@ def _why_skipped(folder: Path, settings_problem: str) -> str:
     if (folder / "training.json").exists():
         return "trained but not evaluated; run the command again"
     where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
-    return f"interrupted ({where}); run the command again to resume"
+    return f"not finished ({where}); unless it still runs, the command again resumes it"
 
 
 def _notes(manifest: Mapping[str, Any]) -> tuple[str, ...]:

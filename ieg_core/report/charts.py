@@ -119,6 +119,24 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
     }
 
 
+def looks(labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Style]:
+    """Gives each line of a report its look, a method the same whichever others are beside it.
+
+    Args:
+      labels: The lines, each with its method; several lines may be of one.
+      methods: All methods in their fixed order.
+
+    Returns:
+      A style for each label: its method's for the first of a method, and for further ones those of
+      methods that are not there.
+    """
+    first = {method: label for label, method in reversed(list(labels.items()))}
+    further = [label for label, method in labels.items() if first[method] != label]
+    further += [label for method, label in first.items() if method not in methods]
+    places = [first.get(method) or (further.pop(0) if further else method) for method in methods]
+    return styles([*places, *further])
+
+
 def ticks(low: float, high: float, most: int) -> list[float]:
     """Finds at most `most` round numbers (steps of 1, 2 or 5 times a power of ten) in [low, high].
 
@@ -253,7 +271,9 @@ def _line(values: Values, x_axis: _Axis, y_axis: _Axis, bars: bool, offset: floa
         for y, d in zip(values.y, values.deviation, strict=True)
     ]
     texts = values.labels or ("",) * len(xs)
-    marks = [Mark(*mark) for mark in zip(xs, ys, ends, texts, strict=True)] if bars else []
+    # A line of one point is nothing to see.
+    marked = bars or len(xs) == 1
+    marks = [Mark(*mark) for mark in zip(xs, ys, ends, texts, strict=True)] if marked else []
     end = Tick(ys[-1], values.end_label) if values.end_label else None
     band = "" if bars else _band(xs, ends)
     return Line(values.name, values.style, _path(xs, ys), band, tuple(marks), end, xs[-1])

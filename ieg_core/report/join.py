@@ -5,12 +5,20 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.report.cells import Cell, Row, Sweep, load_cell, load_sweep, sort_key, with_same_keys
+from ieg_core.report.cells import (
+    Cell,
+    Sweep,
+    family,
+    load_cell,
+    load_sweep,
+    sort_key,
+    with_same_keys,
+)
+from ieg_core.report.protocol import tell_apart
 from ieg_core.report.summary import Group, Statistic, group_rows
-from ieg_core.results import short_digest
+from ieg_core.results import find_run, short_digest
 
 NO_CHANGE = ("seed", "cell", "run_directory")
 
@@ -65,7 +73,7 @@ def find_sweep(place: Path) -> Sweep:
     Raises:
       UserError: The folder is none of these.
     """
-    folder = place.resolve()
+    folder = find_run(place)
     if folder.name == "report":
         folder = folder.parent
     if (folder / "latest").exists():
@@ -84,9 +92,8 @@ def find_sweep(place: Path) -> Sweep:
 def join(places: Sequence[Path]) -> Sweep:
     """Puts the cells of several sweeps together.
 
-    A cell that several of them have comes once. Where two sweeps have different cells for one data
-    set, method, network, length and seed, methods are told apart by the sweep's letter, A for the
-    first.
+    A cell that several of them have comes once. Cells of one data set and method that differ in
+    more than their seed are told apart by what differs (`protocol.tell_apart`).
 
     Args:
       places: What `find_sweep` takes, at least one.
@@ -107,18 +114,14 @@ def join(places: Sequence[Path]) -> Sweep:
         for cell in sweep.cells:
             owners.setdefault(cell.row["cell"], letter)
             cells.setdefault(cell.row["cell"], cell)
-    told_apart = len({_identity(cell.row) for cell in cells.values()}) < len(cells)
-    if told_apart:
-        cells = {
-            name: replace(cell, row=cell.row | {"variant": owners[name]})
-            for name, cell in cells.items()
-        }
-    rows = with_same_keys([cell.row for cell in cells.values()])
-    joined = [replace(cell, row=row) for cell, row in zip(cells.values(), rows, strict=True)]
+    families = {name: family(cell.row) for name, cell in cells.items()}
+    told = tell_apart(list(cells.values()), families, owners)
+    rows = with_same_keys([cell.row for cell in told])
+    joined = [replace(cell, row=row) for cell, row in zip(told, rows, strict=True)]
     names = [sweep.name for sweep in sweeps]
     title = ", ".join(f"{letter} = {name}" for letter, name in zip(letters, names, strict=True))
     return Sweep(
-        name=title if told_apart else ", ".join(names),
+        name=title,
         command=" ".join(["ieg", "report", *(shlex.quote(str(place)) for place in places)]),
         created=max(sweep.created for sweep in sweeps),
         cells=tuple(sorted(joined, key=lambda cell: sort_key(cell.row))),
@@ -143,7 +146,7 @@ def changes(before: Sweep, after: Sweep) -> Changes:
         Difference(dataset, label, _accuracy(old, dataset, label), _accuracy(new, dataset, label))
         for dataset, label in dict.fromkeys([*old, *new])
     ]
-    first, second = _values(before), _values(after)
+    first, second = _values(before, after), _values(after, before)
     differing = [
         (key, first.get(key, "-"), second.get(key, "-"))
         for key in sorted({*first, *second})
@@ -161,21 +164,24 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"A{index}"
 
 
-def _identity(row: Row) -> tuple[Any, ...]:
-    return tuple(row[key] for key in ("dataset", "method", "network", "steps", "seed"))
-
-
 def _accuracy(groups: dict[tuple[str, str], Group], dataset: str, label: str) -> Statistic | None:
     group = groups.get((dataset, label))
     return group.accuracy_ema_last if group else None
 
 
-def _values(sweep: Sweep) -> dict[str, str]:
-    """Returns every setting with all the values that a sweep's cells have of it."""
+def _values(sweep: Sweep, other: Sweep) -> dict[str, str]:
+    """Returns every setting with all the values that a sweep's cells have of it.
+
+    Of methods that the other sweep has not, only that they are there: their settings changed in
+    nothing. Where no method is in both, all settings are told.
+    """
+    common = {cell.row["method"] for cell in sweep.cells}
+    common &= {cell.row["method"] for cell in other.cells}
     found: dict[str, dict[str, None]] = {}
     for cell in sweep.cells:
         for key, value in _told(cell):
-            found.setdefault(key, {})[value] = None
+            if key == "method" or not common or cell.row["method"] in common:
+                found.setdefault(key, {})[value] = None
     return {key: ", ".join(sorted(values)) for key, values in found.items()}
 
 
@@ -187,6 +193,7 @@ def _told(cell: Cell) -> Iterator[tuple[str, str]]:
             yield from ((f"{prefix}.{name}", str(each)) for name, each in value.items())
         elif key not in NO_CHANGE:
             yield key, str(value)
-    yield "code that decides outcomes", str(cell.row["code_version"])
+    for key, value in cell.surroundings.items():
+        yield "code that decides outcomes" if key == "code" else key, value
     for name, version in (cell.row["versions"] or {}).items():
         yield f"version of {name}", str(version)

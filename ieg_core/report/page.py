@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,21 @@ from typing import Any
 import jinja2
 
 from ieg_core import settings
+from ieg_core.report import charts
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.cells import FINISHED, Cell, Row, Sweep, method_key, parse_dataset
-from ieg_core.report.charts import Chart, Style, styles
+from ieg_core.report.charts import Chart, Style
 from ieg_core.report.expected import NOTE, expected_table
 from ieg_core.report.join import Changes
 from ieg_core.report.matrix import Confusion, build_confusion
-from ieg_core.report.plots import DIAGNOSTIC_NOTES, diagnostic_charts, learning_charts, noise_chart
+from ieg_core.report.plots import (
+    DIAGNOSTIC_NOTES,
+    diagnostic_charts,
+    has_room_for,
+    learning_charts,
+    noise_chart,
+)
+from ieg_core.report.protocol import flat_settings
 from ieg_core.report.summary import (
     Group,
     Statistic,
@@ -111,10 +118,10 @@ class FamilyView:
 
 @dataclass(frozen=True)
 class SettingsView:
-    """Settings that all cells share, and those that depend on the method."""
+    """Settings that all cells share, and those that depend on the line of the results."""
 
     shared: tuple[tuple[str, str], ...]
-    methods: tuple[str, ...]
+    labels: tuple[str, ...]
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -132,8 +139,7 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
     groups = group_rows(rows)
     cells = {cell.row["cell"]: cell for cell in sweep.cells}
     labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
-    # A method keeps its colour whichever others are beside it.
-    looks = styles(list(dict.fromkeys([*settings.METHODS, *(label for label, _ in labels)])))
+    looks = charts.looks(dict(labels), list(settings.METHODS))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -147,13 +153,14 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         headline=headline(rows),
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
+        names_at_ends=all(has_room_for(label) for label, _ in labels),
         families=[_family_view(name, own, cells, looks) for name, own in by_family(groups).items()],
         changed=changes_table(changed) if changed else [],
         changed_settings=changed.settings if changed else (),
         published=expected_table(rows),
         published_note=NOTE,
         missing=[cell for cell in sweep.cells if cell.row["status"] != FINISHED],
-        audits=audit_lines(sweep.cells),
+        audits=audit_lines(groups, cells),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
         cost_beside=COST_BESIDE,
@@ -161,36 +168,42 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
         shown_open=SHOWN_OPEN,
         cell_header=list(CELL_COLUMNS.values()),
         cell_lines=[_cell_line(row) for row in rows],
-        settings=settings_view(sweep.cells),
+        settings=settings_view(groups, cells),
         versions=_versions(rows),
     )
 
 
-def settings_view(cells: Sequence[Cell]) -> SettingsView:
+def settings_view(groups: Sequence[Group], cells: Mapping[str, Cell]) -> SettingsView:
     """Splits the resolved configurations into what is common and what depends on the method.
 
     Args:
-      cells: The sweep's cells.
+      groups: All groups of the sweep.
+      cells: The sweep's cells by name.
 
     Returns:
-      Keys by dots; a setting with several values within a method shows all of them.
+      Keys by dots; a setting with several values within a line's cells shows all of them.
     """
-    known = [(str(cell.row["method"]), _flat(cell.settings)) for cell in cells if cell.settings]
-    methods = tuple(dict.fromkeys(method for method, _ in known))
+    known = [
+        (group.label, flat_settings(cells[row["cell"]].settings))
+        for group in groups
+        for row in group.rows
+        if cells[row["cell"]].settings
+    ]
+    labels = tuple(dict.fromkeys(label for label, _ in known))
     values: dict[str, dict[str, list[str]]] = {}
-    for method, flat in known:
+    for label, flat in known:
         for key, value in flat.items():
-            found = values.setdefault(key, {}).setdefault(method, [])
+            found = values.setdefault(key, {}).setdefault(label, [])
             if value not in found:
                 found.append(value)
     shared, varying = [], []
-    for key, by_method in values.items():
-        texts = tuple(", ".join(by_method.get(method, ["-"])) for method in methods)
+    for key, by_label in values.items():
+        texts = tuple(", ".join(by_label.get(label, ["-"])) for label in labels)
         if len(set(texts)) == 1:
             shared.append((key, texts[0]))
         else:
             varying.append((key, texts))
-    return SettingsView(tuple(shared), methods, tuple(varying))
+    return SettingsView(tuple(shared), labels, tuple(varying))
 
 
 def glue(text: str) -> str:
@@ -367,16 +380,3 @@ def _versions(rows: Sequence[Row]) -> list[tuple[str, str]]:
             if version:
                 found.setdefault(str(name), {})[str(version)] = None
     return [(name, ", ".join(versions)) for name, versions in found.items()]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            # Spelled as `--set` takes it.
-            section = "method" if key == "method_settings" else key
-            flat |= _flat(value, f"{prefix}{section}.")
-        elif prefix or key not in ("dataset", "method", "seed"):
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            flat[f"{prefix}{key}"] = text or '""'
-    return flat

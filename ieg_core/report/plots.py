@@ -11,6 +11,7 @@ from ieg_core.report.summary import Group, accuracy_text, rate_text, statistic
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
 DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
+LONGEST_NAME = 12
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
 DIAGNOSTIC_NOTES = {
@@ -19,6 +20,17 @@ DIAGNOSTIC_NOTES = {
     "weight on clean": "share of all example weight that lies on rightly labelled examples",
     "clean share": "share of rightly labelled examples in the batches: weight on clean if "
     "weights were drawn blindly",
+    "label coefficient on clean": "mean λ of rightly labelled examples: 1 keeps the given label, 0 "
+    "takes the pseudo-label in its place",
+    "label coefficient on noisy": "mean λ of wrongly labelled examples: 1 keeps the given label, 0 "
+    "takes the pseudo-label in its place",
+    "pseudo label accuracy": "share of the pseudo-labels whose likeliest class is the true one",
+    "relabelled loss": "cross-entropy with what λ leaves of labels and pseudo-labels",
+    "weighted loss": "sum of the examples' weights times their losses",
+    "consistency loss": "how differently the network sees two views of an image",
+    "mix probe loss": "cross-entropy of mixed clean images",
+    "mix pseudo label loss": "cross-entropy of mixed images with their pseudo-labels",
+    "pseudo label loss": "cross-entropy with the pseudo-labels",
     "zero weights": "share of examples with weight 0, which the step ignores",
     "dictionary purity": "share of the dictionary's places whose given label is right",
     "dictionary repeats": "share of the dictionary's places that repeat an example, because its "
@@ -49,6 +61,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
         found = [g.accuracy_ema_last for g in own if g.accuracy_ema_last]
         ends_early = own[-1].noise_rate != highest
         where = f" at {rate_text(own[-1].noise_rate)}" if ends_early else ""
+        name = label if has_room_for(label) else ""
         series.append(
             Values(
                 name=label,
@@ -61,7 +74,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
                     f"{accuracy_text(g.accuracy_ema_last)} %"
                     for g in own
                 ),
-                end_label=f"{label} {100 * found[-1].mean:.1f}{where}",
+                end_label=f"{name} {100 * found[-1].mean:.1f}{where}".strip(),
             )
         )
     return build_chart(
@@ -74,6 +87,11 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
         y_range=value_range(series, ceiling=100.0),
         bars=True,
     )
+
+
+def has_room_for(label: str) -> bool:
+    """Returns whether a line's name has room at its end; else the legend alone has it."""
+    return len(label) <= LONGEST_NAME
 
 
 def learning_charts(

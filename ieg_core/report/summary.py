@@ -27,7 +27,7 @@ class Group:
     """The cells that differ in nothing but the seed.
 
     Attributes:
-      label: The method; with network and steps where the method alone would be ambiguous.
+      label: The method; with what differs, or network and steps, where it would be ambiguous.
       rows: Their rows, finished or not.
       accuracy_ema_last: The headline figure, a fraction of 1; None if no cell finished.
       balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
@@ -91,7 +91,7 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
 
     Returns:
       One group for each data set, method, network, number of steps and, in a report over several
-      sweeps, sweep.
+      sweeps, whatever else differs ("variant", see `protocol.tell_apart`).
     """
     members: dict[tuple[str, str, str, object], list[Row]] = {}
     for row in rows:

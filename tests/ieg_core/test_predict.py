@@ -64,7 +64,8 @@ def test_keras_alone_predicts_the_same(trained, tmp_path, capsys):
     logits = np.load(tmp_path / "logits.npy")
     assert (logits.argmax(1) == labels).mean() > 0.7
 
-    assert cli.main(["predict", str(model), *map(str, paths), "--top", "2"]) == 0
+    run = model.parent.with_name(model.parent.name.rpartition("-")[0])  # by its name alone
+    assert cli.main(["predict", str(run), *map(str, paths), "--top", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(paths)
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -96,11 +96,11 @@ def test_the_summary_counts():
     assert progress.summary(cells[:1], 65, expected=60).endswith("0 running, 1:05 elapsed")
 
 
-def rendered(cells, height):
+def rendered(cells, height, width=120):
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=120, force_terminal=False)
-    console.print(progress.table(cells, 65, height))
+    console = Console(file=io.StringIO(), width=width, force_terminal=False)
+    console.print(progress.table(cells, 65, height, width=width))
     return console.file.getvalue().splitlines()
 
 
@@ -120,6 +120,26 @@ def test_a_terminal_too_low_shows_the_running_cells_first():
     assert len(lines) == 8
     assert lines[1].split()[0] == "last"
     assert lines[-1].endswith("24 more not shown")
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (79, ["state", "step", "steps/s", "left", "accuracy"]),
+        (60, ["state", "step", "left", "accuracy"]),
+        (40, ["state", "step", "accuracy"]),
+    ],
+)
+def test_in_a_narrow_terminal_a_cell_is_one_line_that_tells_it_apart(width, columns):
+    names = [f"cifar10_uniform_0.4-{name}-seed{i}" for i, name in enumerate(("ieg", "l2r"))]
+    cells = [CellProgress(f"{name}-0123456789ab", "training", 9, 99, 5.0, 0.5) for name in names]
+    lines = rendered(cells, 24, width)[:3]
+    assert max(map(len, lines)) <= width
+    assert lines[0].split() == ["cell", *columns]
+    for line, name in zip(lines[1:], names, strict=True):
+        shown = line.split()[0]
+        assert name.endswith(shown.removeprefix("…"))
+        assert shown.endswith(name[-4:])
 
 
 def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path, monkeypatch):

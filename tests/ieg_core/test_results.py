@@ -36,6 +36,21 @@ def test_a_missing_file_reads_as_none_and_a_damaged_one_is_named(tmp_path):
         results.read_json(path)
 
 
+def test_a_run_is_found_without_its_digest_and_the_newest_is_meant(tmp_path, monkeypatch):
+    cells = tmp_path / "runs" / "cells"
+    for age, name in enumerate(("d[1]-ieg-seed0-0123456789ab", "d[1]-ieg-seed0-cdef01234567")):
+        results.write_json_atomic(cells / name / "config.json", {})
+        os.utime(cells / name / "config.json", (1000 - age, 1000 - age))
+    results.write_json_atomic(cells / "d[1]-ieg-seed01-0123456789ab" / "config.json", {})
+    (cells / "d[1]-ieg-seed0-999999999999").mkdir()  # no run
+    monkeypatch.chdir(tmp_path)
+    found = results.find_run(Path("runs/cells/d[1]-ieg-seed0"))
+    assert found == cells / "d[1]-ieg-seed0-0123456789ab"
+    assert results.find_run(found.with_name("d[1]-ieg-seed0-cdef01234567")).name.endswith("567")
+    for name in ("d[1]-ieg", "d[1]-ieg-seed", "d[1]-ieg-seed0-01"):
+        assert results.find_run(cells / name) == cells / name
+
+
 @pytest.mark.parametrize(
     ("number", "reason"),
     [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "no permission")],

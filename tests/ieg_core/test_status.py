@@ -76,6 +76,25 @@ def test_nothing_runs(root, capsys):
     assert "Nothing runs now; 4 to go" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("running", [True, False])
+def test_who_watches_without_a_terminal_is_told_the_end_too(root, capsys, monkeypatch, running):
+    looks = iter([running, False])
+    seen = status.read_cells
+
+    def read_cells(place, cells, now):
+        write(place / "cells" / "d-runs-1" / "progress.json", progress(time.time(), 30))
+        if not next(looks, False):
+            write(place / "cells" / "d-runs-1" / "result.json", {"steps": 60})
+        return seen(place, cells, now)
+
+    monkeypatch.setattr(status, "read_cells", read_cells)
+    assert cli.main(["status", str(root), "--watch"]) == worker.EXIT_FAILED
+    output = capsys.readouterr().out
+    assert "2 of 5 cells finished, 0 running, 1 failed" in output
+    assert "d-bad: failed" in output
+    assert "Nothing runs now; 2 to go" in output
+
+
 def test_watching_ends_when_nothing_runs(root, capsys):
     write(root / "cells" / "d-runs-1" / "result.json", {"steps": 60, "accuracy_ema_last": 0.8})
     assert cli.main(["status", str(root), "--watch"]) == worker.EXIT_FAILED

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
+import csv
+import html
 import io
 import re
 from html.parser import HTMLParser
@@ -8,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ieg_core import sweep
 from ieg_core.audit import gallery, run
-from tests.ieg_core.audit.conftest import beliefs
+from ieg_core.data import load_overlay
+from tests.ieg_core.audit.conftest import MadeCell, beliefs
 from tests.ieg_core.audit.test_run import DATA
+from tests.ieg_core.data.trees import write_tree
 
 
 class Page(HTMLParser):
@@ -63,7 +68,7 @@ def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_cell):
     assert len(found.images) == 50
     image = found.images[0]
     number, given, suggested, score = re.fullmatch(
-        r"Example (\d+): given (\d), suggested (\d), score (0\.\d\d|1\.00)", image["alt"]
+        r"Example #(\d+): given (\d), suggested (\d), score (0\.\d\d|1\.00)", image["alt"]
     ).groups()
     assert int(given) == knowing_cell.overlay.noisy_labels[int(number)]
     assert given != suggested
@@ -72,6 +77,23 @@ def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_cell):
     source = run.open_source("digits", DATA)
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(pixels, source.train_images([int(number)])[0, :, :, 0])
+
+
+def test_what_rare_pairs_leave_free_is_filled_by_common_ones(knowing_cell):
+    overlay = knowing_cell.overlay
+    believed = np.zeros((len(overlay.noisy_labels), 10))
+    believed[np.arange(len(believed)), overlay.noisy_labels] = 1
+    # 60 labels of one pair look wrong, and one of another.
+    zeros, ones = (
+        np.intersect1d(np.flatnonzero(overlay.noisy_labels == given), overlay.train_ids)
+        for given in (0, 1)
+    )
+    believed[zeros[:60]] = np.eye(10)[3]
+    believed[ones[:1]] = np.eye(10)[4]
+    knowing_cell.write(believed)
+    run.audit_cell(knowing_cell.folder, DATA, top=61)
+    page = (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    assert len(Page(page).images) == 61
 
 
 def test_the_estimated_matrix_stands_beside_the_true_one(page):
@@ -93,6 +115,35 @@ def test_names_are_escaped(knowing_cell):
     assert "&lt;script&gt;" in text
 
 
+def test_own_images_are_called_by_their_paths(tmp_path):
+    names = ("<b>bold", "möwe", "car")
+    write_tree(tmp_path / "photos", {"train": 20, "test": 2}, names)
+    asked = sweep.SweepRequest(
+        "folder",
+        methods=("ieg",),
+        settings=("images.size=8", "batch_size=10"),
+        data_dir=str(tmp_path / "photos"),
+        results=str(tmp_path / "runs"),
+    )
+    (name,) = sweep.plan(asked).cells
+    overlay = load_overlay(next((tmp_path / "runs" / "overlays").iterdir()))
+    cell = MadeCell(tmp_path / "runs" / "cells" / name, overlay)
+    cell.write(beliefs(overlay, doubted=1))
+    run.audit_cell(cell.folder, tmp_path / "photos")
+    page = (cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    with (cell.folder / "audit" / "audit.csv").open(newline="", encoding="utf-8") as file:
+        listed = {row["path"]: row for row in csv.DictReader(file)}
+    shown = [image["alt"] for image in Page(page).images]
+    assert len(shown) > 10
+    for alt in shown:
+        path, given = re.fullmatch(
+            r"Example (train/.*\.png): given (.*), suggested .*", alt
+        ).groups()
+        assert listed[path]["given_name"] == given
+        assert f"<span>{html.escape(path)}</span>" in page
+    assert "<b>bold" not in page
+
+
 def test_a_large_picture_becomes_a_small_one():
     image = np.random.default_rng(0).integers(0, 256, (300, 150, 3), dtype=np.uint8)
     uri = gallery.thumbnail(image)
@@ -101,11 +152,12 @@ def test_a_large_picture_becomes_a_small_one():
 
 
 def test_the_page_stays_small_whatever_the_images_are(knowing_cell, monkeypatch):
-    monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 3000)
     found = run.read_audit(knowing_cell.folder, DATA, 0.5)
-    shown = Page(gallery.render(found, run.summarize(found), top=100)).images
-    assert 0 < len(shown) < 30
-    assert sum(len(image["src"]) for image in shown) <= 3000
+    bare = len(gallery.render(found, run.summarize(found), top=0))
+    monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 30_000)
+    page = gallery.render(found, run.summarize(found), top=100)
+    assert 0 < len(Page(page).images) < 60
+    assert len(page) - bare < 30_000 + 5_000  # the headings of the class pairs
 
 
 @pytest.mark.parametrize("top", [0, 1])

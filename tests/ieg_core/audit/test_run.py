@@ -187,7 +187,20 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_cell, capsys, tm
     assert cli.main(["audit", str(plan.parent)]) == 0
     assert (other.folder / "audit" / "summary.json").exists()
     assert cli.main(["audit", str(plan.parent), "--write-labels", str(path)]) == 2
-    assert "has 2 runs to audit: name one of them" in capsys.readouterr().err
+    assert "stands for 2: name one of them" in capsys.readouterr().err
+    both = [str(cell.folder), str(other.folder), str(other.folder)]
+    assert cli.main(["audit", *both]) == 0
+    assert capsys.readouterr().out.count(" labels look wrong") == 2
+    assert cli.main(["audit", *both, "--write-labels", str(path)]) == 2
+    assert "stands for 2: name one of them" in capsys.readouterr().err
+    without_digest = cell.folder.with_name(cell.folder.name.rpartition("-")[0])
+    assert cli.main(["audit", str(without_digest)]) == 0
+    assert str(cell.folder / "audit" / "audit.html") in capsys.readouterr().out
+    assert cli.main(["status", str(without_digest)]) == 0
+    assert cli.main(["report", str(without_digest), "--output", str(tmp_path / "joined")]) == 0
+    (cell.folder / "training.json").unlink()
+    assert cli.main(["evaluate", str(without_digest)]) == 2
+    assert "is not trained to the end" in capsys.readouterr().err
     plan.write_text(json.dumps({"cells": ["not-run"]}))
     assert cli.main(["audit", str(plan.parent)]) == 2
     assert "none of the 1 runs" in capsys.readouterr().err

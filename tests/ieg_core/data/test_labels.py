@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,24 @@ def test_names_and_numbers_are_labels_and_other_columns_are_ignored(tmp_path, so
     found = read_labels(path, source)
     assert found.labels[:10].tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     assert (found.labels[10:] == NOT_LISTED).all()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_classes_called_by_numbers_survive_who_reads_them_as_numbers(tmp_path, source, suffix):
+    """Of 007 a spreadsheet makes 7, which is no other class's place in the list."""
+    names = tuple(f"{number:03}" for number in range(1, 11))
+    named = replace(source, class_names=names)
+    path = tmp_path / f"labels{suffix}"
+    if suffix == ".csv":
+        path.write_text("index,label\r\n" + "".join(f"{i},{i + 1}\r\n" for i in range(10)))
+    else:
+        path.write_bytes(to_parquet({"index": range(10), "label": range(1, 11)}))
+    assert read_labels(path, named).labels[:10].tolist() == list(range(10))
+    path = tmp_path / "zero.csv"
+    path.write_text("index,label\n0,0\n")
+    with pytest.raises(UserError, match=r"row 1: unknown label '0'") as refused:
+        read_labels(path, named)
+    assert "number from 0" not in str(refused.value)
 
 
 def test_a_parquet_file_of_numbers_is_read(tmp_path, source):

@@ -3,25 +3,28 @@ import json
 
 from ieg_core.report import write_report
 from ieg_core.report.audits import audit_lines
-from ieg_core.report.cells import Cell, load_cell
+from ieg_core.report.cells import ROW_KEYS, Cell, load_cell
+from ieg_core.report.summary import group_rows
 
 
-def cell(method, **audit):
-    return Cell({"dataset": "digits_uniform_0.4", "method": method}, audit=audit)
+def cell(method, seed=0, **audit):
+    named = {"dataset": "digits_uniform_0.4", "method": method, "cell": f"{method}{seed}"}
+    return Cell(dict.fromkeys(ROW_KEYS) | named, audit=audit)
 
 
 def test_means_over_seeds_and_only_of_cells_with_an_audit():
     known = {"examples": 100, "average_precision": 0.9, "auroc": 0.8, "precision": 1.0}
     cells = [
         cell("supervised", flagged=50, recall=None, **known),
-        cell("supervised", flagged=30, recall=0.5, **known),
+        cell("supervised", 1, flagged=30, recall=0.5, **known),
         cell("probe_only"),
         cell("ieg", flagged=10, examples=40),
     ]
-    first, second = audit_lines(cells)
-    assert (first.method, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
+    groups = group_rows([each.row for each in cells])
+    first, second = audit_lines(groups, {each.row["cell"]: each for each in cells})
+    assert (first.label, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
     assert first.measures == ("0.900", "0.800", "100.0 %", "50.0 %")
-    assert (second.method, second.flagged) == ("ieg", "25.0 %")
+    assert (second.label, second.flagged) == ("ieg", "25.0 %")
     assert second.measures == ("-", "-", "-", "-")
 
 

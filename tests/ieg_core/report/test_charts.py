@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ieg_core.report.charts import Frame, Values, build_chart, styles, thin, ticks, value_range
+from ieg_core.report.charts import (
+    Frame,
+    Values,
+    build_chart,
+    looks,
+    styles,
+    thin,
+    ticks,
+    value_range,
+)
 from ieg_core.report.matrix import BLUE, build_confusion, picture, row_shares, worst_mixups
 from ieg_core.report.plots import mean_curve
 
@@ -65,8 +74,27 @@ def test_equal_values_still_have_an_axis() -> None:
 
 
 def test_looks_differ_in_colour_and_in_something_else() -> None:
-    looks = styles([f"m{i}" for i in range(12)])
-    assert len({(look.color, look.marker) for look in looks.values()}) == 12
+    found = styles([f"m{i}" for i in range(12)])
+    assert len({(look.color, look.marker) for look in found.values()}) == 12
+
+
+def test_lines_of_one_method_look_unlike_each_other_and_unlike_other_methods() -> None:
+    methods = ["supervised", "mixup", "l2r"]
+    labels = {"supervised": "supervised", "l2r [A]": "l2r", "l2r [B]": "l2r", "l2r [C]": "l2r"}
+    found = looks(labels, methods)
+    own = styles(methods)
+    # The first of a method has its look, the next that of a method that is not there.
+    assert found["supervised"] == own["supervised"]
+    assert found["l2r [A]"] == own["l2r"]
+    assert found["l2r [B]"] == own["mixup"]
+    assert len({found[label].color for label in labels}) == 4
+
+
+def test_a_line_of_one_point_is_a_marker() -> None:
+    series = [Values("l2r", LOOK, x=(50,), y=(5.0,), deviation=(1.0,))]
+    chart = build_chart(series, FRAME, title="", x_label="", y_label="", y_range=(0, 10))
+    (mark,) = chart.lines[0].marks
+    assert (mark.x, mark.y, mark.bar) == (60, 35, (40, 30))
 
 
 def test_thinning_keeps_both_ends() -> None:

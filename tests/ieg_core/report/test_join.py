@@ -2,9 +2,11 @@
 """Several sweeps in one report, and what changed between two."""
 
 import json
+import re
 
 import pytest
 
+from ieg_core import cli
 from ieg_core.errors import UserError
 from ieg_core.report import join, load_sweep, write_joined
 from ieg_core.report.summary import group_rows
@@ -64,15 +66,134 @@ def test_a_cell_that_two_sweeps_share_comes_once(results_root):
     assert {group.label for group in group_rows(joined.rows)} == {"supervised", "l2r"}
 
 
-def test_cells_of_one_protocol_are_told_apart_by_letter(two):
+def test_cells_of_other_settings_are_told_apart_by_what_differs(two):
     joined = join.join(two)
     assert joined.name == "A = s1, B = s2"
     labels = {group.label: group for group in group_rows(joined.rows)}
-    assert set(labels) == {"supervised [A]", "l2r [A]", "l2r [B]"}
+    first = "l2r [optimizer.learning_rate=0.1, code=0f1e2d3c4b5a]"
+    second = "l2r [optimizer.learning_rate=0.05, code=ffffffffffff]"
+    assert set(labels) == {"supervised", first, second}
     # Two seeds of B at 0.75 each are not averaged with A's.
-    assert labels["l2r [B]"].accuracy_ema_last.mean == pytest.approx(0.75)
-    assert labels["l2r [B]"].accuracy_ema_last.count == 2
-    assert labels["l2r [A]"].accuracy_ema_last.count == 1
+    assert labels[second].accuracy_ema_last.mean == pytest.approx(0.75)
+    assert labels[second].accuracy_ema_last.count == 2
+    assert labels[first].accuracy_ema_last.count == 1
+
+
+def edit(root, file, **changes):
+    """Changes the configurations of all cells, or the manifests of all overlays."""
+    for path in sorted(root.glob(file)):
+        record = json.loads(path.read_text())
+        record.get("config", record).update(changes)
+        path.write_text(json.dumps(record))
+
+
+def joined_labels(*roots):
+    rows = join.join([root / "sweeps" / "s1" for root in roots]).rows
+    return {(group.dataset, group.label): len(group.rows) for group in group_rows(rows)}
+
+
+@pytest.fixture
+def seed_apart(results_root_at):
+    """Two sweeps of one method, of seed 0 at two noise rates and of seed 1 at one."""
+    methods = {"methods": ("ieg",)}
+    first = results_root_at("a", rates=(0.2, 0.4), seeds=(0,), **methods)
+    return first, results_root_at("b", rates=(0.4,), seeds=(1,), **methods)
+
+
+def test_seeds_of_the_same_settings_are_averaged(seed_apart):
+    assert joined_labels(*seed_apart) == {
+        ("digits_uniform_0.2", "ieg"): 1,
+        ("digits_uniform_0.4", "ieg"): 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "before", "after"),
+    [
+        (
+            "cells/*/config.json",
+            {"method_settings": {"label_smoothing": 4}},
+            "method.label_smoothing=0",
+            "method.label_smoothing=4",
+        ),
+        (
+            "overlays/*/manifest.json",
+            {"labels_file": {"name": "b.csv", "sha256": "0123456789abcdef"}},
+            "labels=-",
+            "labels=b.csv 01234567",
+        ),
+    ],
+)
+def test_seeds_of_other_settings_are_not_averaged(seed_apart, file, changes, before, after):
+    edit(seed_apart[1], file, **changes)
+    assert joined_labels(*seed_apart) == {
+        # On one line with the same method at another noise rate, for the table's sake.
+        ("digits_uniform_0.2", f"ieg [{before}]"): 1,
+        ("digits_uniform_0.4", f"ieg [{before}]"): 1,
+        ("digits_uniform_0.4", f"ieg [{after}]"): 1,
+    }
+
+
+def test_where_much_differs_the_sweep_is_the_name(seed_apart):
+    other = {"evaluations": 3, "probe_per_class": 5, "batch_size": 50, "recipe": "other"}
+    edit(seed_apart[1], "cells/*/config.json", **other)
+    assert joined_labels(*seed_apart) == {
+        ("digits_uniform_0.2", "ieg [A]"): 1,
+        ("digits_uniform_0.4", "ieg [A]"): 1,
+        ("digits_uniform_0.4", "ieg [B]"): 1,
+    }
+
+
+def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp_path):
+    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    places = [root / "sweeps" / "s1" for root in seed_apart]
+    page = (write_joined(places, tmp_path / "joined") / "report.html").read_text()
+    plot = page.partition("<h2>Accuracy against noise")[2].partition("<figcaption>")[0]
+    assert '<div><p class="legend">' in plot
+    ends = re.findall(r'class="end-label"[^>]*>([^<]*)<', plot)
+    assert len(ends) == 2
+    assert all(re.fullmatch(r"[\d.]+", end) for end in ends)
+
+
+def test_the_terminal_shows_names_in_brackets_whole(seed_apart, tmp_path, capsys):
+    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    places = [str(root / "sweeps" / "s1") for root in seed_apart]
+    assert cli.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
+    assert "ieg [batch_size=50]" in capsys.readouterr().out
+
+
+def test_another_length_is_named_by_its_steps_alone(results_root_at):
+    first = results_root_at("a", rates=(0.4,), methods=("ieg",))
+    second = results_root_at("b", rates=(0.4,), methods=("ieg",), seeds=(1,), steps=300)
+    assert joined_labels(first, second) == {
+        ("digits_uniform_0.4", "ieg (preact8, 600 steps)"): 1,
+        ("digits_uniform_0.4", "ieg (preact8, 300 steps)"): 1,
+    }
+
+
+def test_a_cell_without_its_settings_is_averaged_with_none(seed_apart):
+    for path in seed_apart[1].glob("cells/*/config.json"):
+        path.write_text("{")
+    assert list(joined_labels(*seed_apart).values()) == [1, 1, 1]
+
+
+def test_settings_and_audits_are_shown_line_by_line(seed_apart, tmp_path):
+    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    for root in seed_apart:
+        for folder in root.glob("cells/*"):
+            (folder / "audit").mkdir()
+            (folder / "audit" / "summary.json").write_text('{"flagged": 1, "examples": 2}')
+    folder = write_joined([root / "sweeps" / "s1" for root in seed_apart], tmp_path / "joined")
+    page = (folder / "report.html").read_text()
+    settings = page.partition('aria-label="Settings by method"')[2].partition("</table>")[0]
+    assert re.findall('<th scope="col">(.*?)</th>', settings) == [
+        "setting",
+        "ieg [batch_size=100]",
+        "ieg [batch_size=50]",
+    ]
+    audits = page.partition("<h2>Label audit</h2>")[2].partition("</section>")[0]
+    assert audits.count("ieg [batch_size=100]") == 2
+    assert audits.count("ieg [batch_size=50]") == 1
 
 
 def test_changes_between_two(two):
@@ -86,6 +207,9 @@ def test_changes_between_two(two):
     assert settings["optimizer.learning_rate"] == ("0.1", "0.05")
     assert settings["code that decides outcomes"] == ("0f1e2d3c4b5a", "ffffffffffff")
     assert not any("seed" in key for key in settings)
+    # Only A has plain training; what that is set to has changed in nothing.
+    assert settings["method"] == ("l2r, supervised", "l2r")
+    assert not any("(supervised)" in key for key in settings)
 
 
 def test_the_joined_report_says_what_changed(two, tmp_path):
@@ -97,7 +221,11 @@ def test_the_joined_report_says_what_changed(two, tmp_path):
     assert "B − A" in table
     cells = json.loads((folder / "results.json").read_text())["cells"]
     assert len(cells) == 4
-    assert {cell["variant"] for cell in cells} == {"A", "B"}
+    assert {cell["variant"] for cell in cells} == {
+        None,
+        "optimizer.learning_rate=0.1, code=0f1e2d3c4b5a",
+        "optimizer.learning_rate=0.05, code=ffffffffffff",
+    }
 
 
 def test_no_results_there(tmp_path):

@@ -14,6 +14,7 @@ from ieg_core.errors import UserError
 from ieg_core.report import load_sweep, page, write_report
 from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.page import duration, settings_view
+from ieg_core.report.summary import group_rows
 from tests.ieg_core.report.pages import Page, cells_of, report
 
 ISSUE_KEYS = (
@@ -100,7 +101,9 @@ def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None
     progress = {"phase": "training", "step": 300, "num_steps": 600}
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
-    assert row["reason"].startswith("interrupted (training, step 300 of 600)")
+    assert row["reason"].startswith(
+        "not finished (training, step 300 of 600); unless it still runs"
+    )
     (folder / "training.json").write_text("{}")
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith("trained but not evaluated")
@@ -309,9 +312,10 @@ def test_an_unknown_or_damaged_sweep_is_one_clear_line(results_root: Builder) ->
 
 
 def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> None:
-    view = settings_view(load_sweep(results_root(), "s1").cells)
+    sweep = load_sweep(results_root(), "s1")
+    view = settings_view(group_rows(sweep.rows), {cell.row["cell"]: cell for cell in sweep.cells})
     assert ("optimizer.learning_rate", "0.1") in view.shared
-    assert view.methods == ("supervised", "l2r")
+    assert view.labels == ("supervised", "l2r")
     assert ("method.lookahead_lr", ("-", "0.1")) in view.varying
     assert not any(key in ("seed", "dataset", "method") for key, _ in view.shared)
 
