@@ -284,7 +284,8 @@ def _notes(
     }
     if PROBE not in parts:
         notes["probe"] = (
-            "there is no probe/: methods that need clean examples draw them from train/, whose "
-            "labels they then trust; put a few checked images of every class into probe/<class>/"
+            "there is no probe/: methods that need clean examples draw them from the training set "
+            "and trust its labels, or the label file's where one is given; put a few checked "
+            "images of every class into probe/<class>/"
         )
     return notes
