@@ -23,6 +23,7 @@ from typing import Final
 from ieg_core.config import ImagesConfig
 from ieg_core.data import tfrecord
 from ieg_core.data.folder import open_folder
+from ieg_core.data.folder_listing import TRAIN, has_part
 from ieg_core.data.folders import rename_folder, temporary_folder
 from ieg_core.data.source import Source
 from ieg_core.data.tfds_examples import (
@@ -84,7 +85,7 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
     """
     root = data_dir / NAME
     places = _places(data_dir, NAME)
-    plain = next((place for place in (root, *places) if (place / "train").is_dir()), None)
+    plain = next((place for place in (root, *places) if has_part(place, TRAIN)), None)
     if plain is not None:
         root = plain
     else:
@@ -96,7 +97,7 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
                 f"tensorflow_datasets/image_label_folder/{NAME}/"
             )
         unpack(build, root, _SPLITS[NAME])
-    if IMAGENET in images.eval_sets and not (root / IMAGENET).is_dir():
+    if IMAGENET in images.eval_sets and not has_part(root, IMAGENET):
         build = find_build(data_dir, IMAGENET)
         if build is None:
             raise UserError(

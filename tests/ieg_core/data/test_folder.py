@@ -126,8 +126,45 @@ def test_broken_files_are_left_out_and_listed(tree, images):
     (line, _) = describe_notes(source.notes)
     assert line.startswith("2 of 26 files cannot be decoded and are left out (train/bee/bomb.png:")
     # 2 of 26 is 7.69 %.
-    with pytest.raises(UserError, match=r"2 of 26 .*at most 1.00% .*max_broken_fraction=0.0769"):
+    with pytest.raises(UserError, match=r"2 of 26 .*at most 1.00% .*max_broken_fraction=0.077$"):
         open_source("folder", tree, images)
+
+
+def test_the_share_that_is_advised_is_enough(tree):
+    """1 of 27 files is 0.037037…: rounded as usual it would be refused again."""
+    (tree / "train" / "bee" / "zero.jpg").write_bytes(b"")
+    for name in ("a", "b"):
+        shutil.copy(tree / "train/bee/0001.png", tree / f"train/bee/{name}.png")
+    with pytest.raises(UserError, match="max_broken_fraction") as caught:
+        open_source("folder", tree, SMALL)
+    advised = float(str(caught.value).rpartition("=")[2])
+    images = ImagesConfig(size=8, max_broken_fraction=advised)
+    assert open_source("folder", tree, images).notes["num_unreadable"] == 1
+
+
+def test_files_beside_the_class_folders_are_reported(tree):
+    for part in ("train", "test"):
+        shutil.copy(tree / "train/bee/0001.png", tree / part / "loose.png")
+    (tree / "train" / "readme.txt").write_text("of these images")
+    (tree / "train" / ".DS_Store").write_text("hidden")
+    (tree / "notes.txt").write_text("beside the parts, where anything may lie")
+    notes = open_source("folder", tree, SMALL).notes
+    assert notes["num_files"] == 24
+    assert notes["beside_classes"] == ["train/loose.png", "train/readme.txt", "test/loose.png"]
+    assert describe_notes(notes)[0] == (
+        "3 files lie in no class folder and are left out (train/loose.png; train/readme.txt; "
+        "test/loose.png): move what is to be used into one"
+    )
+    # Where a table says what belongs to the part, the folder may hold anything.
+    (tree / "train.csv").write_text(
+        "path,label\n" + "".join(f"train/{name}/0000.png,{name}\n" for name in NAMES)
+    )
+    assert open_source("folder", tree, SMALL).notes["beside_classes"] == ["test/loose.png"]
+    (tree / "train.csv").unlink()
+    for name in NAMES:
+        shutil.rmtree(tree / "train" / name)
+    with pytest.raises(UserError, match=r"has 0 class \(none\), and 2 files outside of class fol"):
+        open_source("folder", tree, SMALL)
 
 
 def test_files_of_both_sets_are_reported(tree):

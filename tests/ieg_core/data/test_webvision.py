@@ -48,6 +48,17 @@ def test_the_plain_folder_has_its_first_50_classes(tmp_path):
     assert config.images.eval_sets == ("imagenet",)
 
 
+def test_tables_are_a_plain_folder_too(tmp_path):
+    root = tmp_path / "webvisionmini"
+    write_tree(root, {"photos": 2}, SYNSETS[:3], kind="jpg", size=SIZE)
+    for part, number in (("train", 0), ("val", 1), ("imagenet", 1)):
+        lines = [f"photos/{name}/{number:04}.jpg,{name}" for name in SYNSETS[:3]]
+        (root / f"{part}.csv").write_text("\n".join(["path,label", *lines]))
+    source = open_source("webvisionmini", tmp_path, IMAGES)
+    assert len(source.train_labels) == len(source.test_labels) == 3
+    assert source.eval_sets["imagenet"].labels.tolist() == [0, 1, 2]
+
+
 def test_numbers_and_synsets_stand_for_each_other(tmp_path):
     root = tmp_path / "webvisionmini"
     numbers = tuple(map(str, range(12)))
