@@ -130,6 +130,19 @@ def test_broken_files_are_left_out_and_listed(tree, images):
         open_source("folder", tree, images)
 
 
+@pytest.mark.parametrize("images", [SMALL, LARGE], ids=["memory", "disk"])
+def test_a_file_of_gigabytes_is_not_read_into_memory(tree, images):
+    for name, head in (("film.mp4", b"\0\0\0\x18ftypmp42"), ("film.jpg", b"\xff\xd8\xff\xe0")):
+        with (tree / "train" / "bee" / name).open("wb") as file:
+            file.write(head)
+            file.truncate(1 << 42)  # nothing of it on disk
+    allowed = ImagesConfig(size=images.size, max_broken_fraction=0.1)
+    assert open_source("folder", tree, allowed).notes["unreadable"] == [
+        ["train/bee/film.jpg", "its 4,398,046 megabytes are more than an image's"],
+        ["train/bee/film.mp4", "it is no JPEG, PNG or WebP"],
+    ]
+
+
 def test_the_share_that_is_advised_is_enough(tree):
     """1 of 27 files is 0.037037…: rounded as usual it would be refused again."""
     (tree / "train" / "bee" / "zero.jpg").write_bytes(b"")
