@@ -7,6 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from ieg_core.config import ImagesConfig
 from ieg_core.data import open_source, prepare_overlay
@@ -421,3 +422,11 @@ def test_a_list_that_was_cut_says_so():
     (line,) = describe_notes(notes)
     assert "2500 of 1000000 files cannot be decoded" in line
     assert "the first 1 are listed in" in line
+
+
+def test_arrays_whose_class_names_are_no_list_are_damaged(tmp_path):
+    arrays = {"train_labels": np.zeros(1, np.int32)}
+    path = tmp_path / "arrays.safetensors"
+    save_file(arrays, path, metadata={"class_names": "null"})
+    with pytest.raises(UserError, match=r"arrays.safetensors is damaged .*: write it again"):
+        open_source("folder", tmp_path, SMALL)
