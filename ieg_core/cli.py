@@ -37,6 +37,7 @@ from ieg_core import (
     worker,
 )
 from ieg_core.audit import command as audit_command
+from ieg_core.config import override
 from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
 from ieg_core.data.given import open_given
@@ -75,6 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     prepare.add_argument("--seed", type=int, default=0)
     prepare.add_argument("--image-size", type=int, default=0, help="of your own images")
     prepare.add_argument("--probe-per-class", type=int, default=recipes.DEFAULT_PROBE_PER_CLASS)
+    prepare.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override how images are read, such as images.eval_sets=",
+    )
     prepare.set_defaults(run=run_prepare)
 
     train = commands.add_parser("train", parents=[folders], help="train one cell and evaluate it")
@@ -157,11 +165,17 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     overlays = overlays_folder(Path(arguments.out))
     specs = [spec.parse(text) for text in arguments.dataset]
     require(arguments.seed >= 0, "seed", arguments.seed, "at least 0")
+    for setting in arguments.set:
+        reading = setting.strip().startswith("images.")
+        require(reading, "--set", setting, "a setting of images, such as images.max_megapixels=50")
     with writable(overlays):
         overlays.mkdir(parents=True, exist_ok=True)
     data_dir = Path(arguments.data_dir)
     for wanted in specs:
-        asked = recipes.build_config(wanted, "supervised", image_size=arguments.image_size)
+        asked = override(
+            recipes.build_config(wanted, "supervised", image_size=arguments.image_size),
+            arguments.set,
+        )
         source = open_source(wanted.base, data_dir, asked.images)
         overlay = prepare_overlay(
             wanted,

@@ -77,7 +77,7 @@ def new_record() -> dict[str, Any]:
     return {
         "token": secrets.token_hex(8),
         "host": socket.gethostname(),
-        "machine": _machine(),
+        "machine": machine(),
         "pid": os.getpid(),
         "run": os.environ.get(RUN_ID, ""),
         "started": time.time(),
@@ -111,7 +111,7 @@ def is_live_elsewhere(folder: Path) -> bool:
     if not record:  # created, but not written yet
         with contextlib.suppress(FileNotFoundError):
             record = {"started": path.stat().st_mtime}
-    elsewhere = record.get("machine") != _machine()
+    elsewhere = record.get("machine") != machine()
     return elsewhere and lives(attempt, record, _read(folder / "progress.json"), time.time())
 
 
@@ -179,7 +179,7 @@ def owned(folder: Path) -> Iterator[Claim]:
         except CellBusyError:
             # A file server may keep the lock of a machine that is gone.
             latest = _read(claim_path(folder, latest_attempt(folder)))
-            if latest.get("machine", _machine()) == _machine() or is_live_elsewhere(folder):
+            if latest.get("machine", machine()) == machine() or is_live_elsewhere(folder):
                 raise
         if is_live_elsewhere(folder):
             raise CellBusyError(f"{folder.name} is being trained on another machine")
@@ -199,7 +199,7 @@ def end_of(folder: Path, pid: int) -> bool:
     """
     attempt = latest_attempt(folder)
     record = _read(claim_path(folder, attempt))
-    if (record.get("machine"), record.get("pid")) == (_machine(), pid):
+    if (record.get("machine"), record.get("pid")) == (machine(), pid):
         _end(claim_path(folder, attempt), record["token"])
         return True
     return not is_live_elsewhere(folder)
@@ -212,7 +212,7 @@ def _end(path: Path, token: str) -> None:
             write_json_atomic(path, record | {"ended": time.time()})
 
 
-def _machine() -> str:
+def machine() -> str:
     """Names the running kernel: containers on one node share it, and with it the locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -96,6 +96,12 @@ def held_stderr() -> Iterator[None]:
                 sys.stderr.write(held.read().decode(errors="replace"))
 
 
+def silence(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keeps TensorFlow's C++ parts from logging, unless the environment says how much they may."""
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    environment.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
 def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os.environ) -> None:
     """Sets the variables that the frameworks read when they are imported.
 
@@ -103,8 +109,7 @@ def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os
     the progress display. Virtual CPU devices appear when a CPU run asks for several replicas.
     """
     environment["KERAS_BACKEND"] = chosen_backend()
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    environment.setdefault("GRPC_VERBOSITY", "ERROR")
+    silence(environment)
     environment["OMP_NUM_THREADS"] = str(runtime.threads)
     environment["NPROC"] = environment["PJRT_NPROC"] = str(runtime.threads)
     flags = environment.get("XLA_FLAGS", "").split()

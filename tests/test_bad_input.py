@@ -269,6 +269,20 @@ def test_a_few_broken_files_and_shared_ones_are_reported(tmp_path, monkeypatch, 
     assert "207 training examples, 3 clean ones" in told[-1]
 
 
+def test_what_a_refusal_advises_prepare_takes_too(tree, tmp_path, capsys):
+    empty_jpeg(tree)
+    advised = refused(capsys, prepare()).rpartition(" ")[2].strip()
+    assert advised.startswith("images.max_broken_fraction=")
+    assert prepare("folder", "--set", advised) == 0
+    capsys.readouterr()
+    line = refused(capsys, prepare("folder", "--set", "batch_size=5"))
+    assert "--set must be a setting of images, such as images.max_megapixels=50, got 'batch" in line
+    write_tree(tmp_path / "data" / "webvisionmini", {"train": 2, "val": 1}, kind="jpg")
+    line = refused(capsys, prepare("webvisionmini"))
+    assert "leave it out with images.eval_sets=" in line
+    assert prepare("webvisionmini", "--set", "images.eval_sets=") == 0
+
+
 def test_damaged_metadata_are_no_matter_and_nothing_is_said_of_them(tree, tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "a title"  # Pillow: "Corrupt EXIF data" and "Tag data larger than file"

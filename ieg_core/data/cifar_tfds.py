@@ -13,12 +13,14 @@ from typing import Any, Final
 import numpy as np
 
 from ieg_core.data.cifar_files import PIXEL_BYTES, CifarLayout, Records
-from ieg_core.data.tfds_examples import examples
+from ieg_core.data.folders import rename_folder, temporary_folder
+from ieg_core.data.tfds_examples import examples, find_prepared, import_tfds
 from ieg_core.errors import UserError
 
 HOMEPAGE: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 _PROBE_SECONDS = 10
+_MEND: Final = "delete that folder and run again"
 
 
 def read_tfds(data_dir: Path, layout: CifarLayout) -> tuple[Records, Records]:
@@ -37,36 +39,38 @@ def read_tfds(data_dir: Path, layout: CifarLayout) -> tuple[Records, Records]:
     Raises:
       UserError: It is not there and cannot be built, or it is damaged.
     """
-    import tensorflow_datasets as tfds
-
-    for root in (data_dir / "tfds", data_dir):
-        if not (root / layout.base).is_dir():
-            continue  # TFDS would warn of it
-        builder = tfds.builder(layout.base, data_dir=root, try_gcs=False)
-        if builder.is_prepared():
-            break
-    else:
-        builder = _build(data_dir, layout)
+    roots = (data_dir / "tfds", data_dir)
+    builder = find_prepared(layout.base, roots, _MEND) or _build(data_dir, layout)
     return _read_split(builder, "train", layout), _read_split(builder, "test", layout)
 
 
 def _build(data_dir: Path, layout: CifarLayout) -> Any:
-    import tensorflow_datasets as tfds
+    tfds = import_tfds()
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
     from tensorflow_datasets.core.download.util import DownloadError
 
     root = data_dir / "tfds"
-    # The one format that TFDS reads by random access and without TensorFlow.
-    builder = tfds.builder(layout.base, data_dir=root, file_format="array_record", try_gcs=False)
     archive = data_dir / layout.archive
     if not archive.exists():
-        (url,) = builder.url_infos
+        (url,) = tfds.builder_cls(layout.base).url_infos
         _check_reachable(url, data_dir, layout)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
-    config = tfds.download.DownloadConfig(manual_dir=data_dir, try_download_gcs=False)
     try:
-        builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+        # What a process that is killed leaves there, the next one removes; TFDS itself would not.
+        with temporary_folder(root / layout.base) as temporary:
+            # The one format that TFDS reads by random access and without TensorFlow.
+            builder = tfds.builder(
+                layout.base, data_dir=temporary, file_format="array_record", try_gcs=False
+            )
+            built = Path(builder.data_path)
+            config = tfds.download.DownloadConfig(
+                extract_dir=temporary / "extracted", manual_dir=data_dir, try_download_gcs=False
+            )
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+            folder = root / built.relative_to(temporary)
+            folder.parent.mkdir(exist_ok=True)
+            rename_folder(built, folder)
     except NonMatchingChecksumError as error:
         raise UserError(
             f"{archive if archive.exists() else 'the downloaded ' + layout.archive} is not the "
@@ -75,7 +79,7 @@ def _build(data_dir: Path, layout: CifarLayout) -> Any:
     except (OSError, DownloadError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _unavailable(data_dir, layout, reason) from error
-    return builder
+    return tfds.builder(layout.base, data_dir=root, file_format="array_record", try_gcs=False)
 
 
 def _check_reachable(url: str, data_dir: Path, layout: CifarLayout) -> None:
@@ -101,7 +105,7 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     seen = np.zeros(expected, bool)
     # As the official record has them: the coarse label, if any, before the class.
     label_keys = ("coarse_label", "label")[-layout.label_bytes :]
-    for example in examples(builder, split):
+    for example in examples(builder, split, mend=_MEND):
         index = int(example["id"].decode().removeprefix(f"{split}_"))
         if not 0 <= index < expected or seen[index]:
             raise _damaged(builder, f"its {split} set has an unexpected or repeated id {index}")
@@ -115,7 +119,4 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
 
 
 def _damaged(builder: Any, what: str) -> UserError:
-    return UserError(
-        f"the TFDS data set in {builder.data_path} is damaged, {what}: delete that folder and "
-        "run again"
-    )
+    return UserError(f"the TFDS data set in {builder.data_path} is damaged, {what}: {_MEND}")

@@ -2,6 +2,7 @@
 """One's own images: folders of files, tables of paths, or arrays, as a base data set."""
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -110,7 +111,7 @@ def open_folder(
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
         paths=[file.path for file in trained],
-        notes=_notes(parts, entries, reasons),
+        notes=_notes(parts, entries, reasons, listing.beside),
     )
 
 
@@ -192,6 +193,13 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
             f"{_files(notes['num_under_two_labels'], 'training')} there under another label too "
             f"({_pairs(contradictory)}): at least one of the two is wrong"
         )
+    if beside := notes.get("beside_classes"):
+        told = "; ".join(beside[:_TOLD]) + ("; …" if len(beside) > _TOLD else "")
+        count = notes["num_beside_classes"]
+        lines.append(
+            f"{count} {'file lies' if count == 1 else 'files lie'} in no class folder and "
+            f"{'is' if count == 1 else 'are'} left out ({told}): move what is to be used into one"
+        )
     if "probe" in notes:
         lines.append(notes["probe"])
     return [printable(line) for line in lines]
@@ -213,8 +221,13 @@ def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allow
             f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({told}"
             f"{'; …' if len(reasons) > _TOLD else ''}): expected JPEG, PNG or WebP and at most "
             f"{allowed:.2%} others; mend or remove them, or allow more with "
-            f"images.max_broken_fraction={len(reasons) / num_files:.3g}"
+            f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
         )
+
+
+def _rounded_up(share: float) -> str:
+    """Returns a share in few digits, never less than it is: whoever allows it gets through."""
+    return f"{math.ceil(share * 10_000) / 10_000:g}"
 
 
 def _refuse_empty(
@@ -258,6 +271,7 @@ def _notes(
     parts: Mapping[str, Sequence[ImageFile]],
     entries: Mapping[str, Entry],
     reasons: Mapping[str, str],
+    beside: Sequence[str],
 ) -> dict[str, Any]:
     """Gathers what a person should know; at most _LISTED names of a kind."""
     trained: dict[str, ImageFile] = {}
@@ -282,9 +296,12 @@ def _notes(
         "num_under_two_labels": len(contradictory),
         "under_two_labels": contradictory[:_LISTED],
     }
+    if beside:
+        notes |= {"num_beside_classes": len(beside), "beside_classes": list(beside[:_LISTED])}
     if PROBE not in parts:
         notes["probe"] = (
-            "there is no probe/: methods that need clean examples draw them from train/, whose "
-            "labels they then trust; put a few checked images of every class into probe/<class>/"
+            "there is no probe/: methods that need clean examples draw them from the training set "
+            "and trust its labels, or the label file's where one is given; put a few checked "
+            "images of every class into probe/<class>/"
         )
     return notes

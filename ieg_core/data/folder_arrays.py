@@ -49,7 +49,7 @@ def open_arrays(base: str, data_dir: Path, images: ImagesConfig) -> Source:
         with safetensors.safe_open(path, framework="numpy") as file:
             class_names = tuple(json.loads((file.metadata() or {})["class_names"]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}): write it again") from error
     try:
         parts = {

@@ -23,7 +23,13 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from ieg_core.data.images import Pixels, UnreadableImageError, central_square, read_pixels
+from ieg_core.data.images import (
+    Pixels,
+    UnreadableImageError,
+    central_square,
+    read_pixels,
+    reader_of,
+)
 from ieg_core.errors import UserError
 from ieg_core.results import write_bytes_atomic
 from ieg_core.slots import usable_cores
@@ -34,6 +40,8 @@ FORMAT: Final = 1
 
 _INDEX: Final = "index.json"
 _BLOCK: Final = 256
+_HEAD: Final = 16
+_LARGEST: Final = 1 << 30
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -172,12 +180,24 @@ def decoded_images(
 def read_file(path: Path) -> bytes:
     """Reads a file; a pipe, which one would wait for, is none.
 
+    Returns:
+      Its content; of what begins like no image, such as a film of many gigabytes, the first bytes.
+
     Raises:
-      OSError: It is none, or cannot be read.
+      OSError: It is none, cannot be read, or is larger than any image is.
     """
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
         raise OSError(errno.EINVAL, "it is no file")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        if reader_of(head) is None:
+            return head
+        if found.st_size > _LARGEST:
+            raise OSError(
+                errno.EFBIG, f"its {found.st_size // 10**6:,} megabytes are more than an image's"
+            )
+        return head + file.read()
 
 
 def _why_unreadable(content: bytes, max_megapixels: float) -> str:

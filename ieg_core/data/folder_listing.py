@@ -43,10 +43,12 @@ class Listing:
     Attributes:
       class_names: The names, by class number.
       parts: The files of each part, folders in the order of their names, tables in their own.
+      beside: Files that lie beside a part's class folders and so are in no class, by their paths.
     """
 
     class_names: tuple[str, ...]
     parts: dict[str, tuple[ImageFile, ...]]
+    beside: tuple[str, ...] = ()
 
 
 def list_files(
@@ -83,11 +85,13 @@ def list_files(
             f"{root} has no training set: expected train/<class>/… or train.csv with the columns "
             "path and label"
         )
+    beside = _files_beside(root, TRAIN)
     names = _in_order({label for _, label in train})[: max_classes or None]
     if len(names) < 2:
+        loose = f", and {len(beside)} files outside of class folders" if beside else ""
         raise UserError(
-            f"the training set in {root} has {len(names)} class ({', '.join(names) or 'none'}): "
-            "expected at least two, each a folder in train/ or a label in the table"
+            f"the training set in {root} has {len(names)} class ({', '.join(names) or 'none'})"
+            f"{loose}: expected at least two, each a folder in train/ or a label in the table"
         )
     known = {name: number for number, name in enumerate(names)}
     parts = {TRAIN: tuple(ImageFile(p, known[label]) for p, label in train if label in known)}
@@ -98,9 +102,9 @@ def list_files(
         )
     for part in (TEST, PROBE, *eval_sets):
         called = test_names if part == TEST else (part,)
-        read = (_read_part(root, name) for name in called)
-        rows = next((rows for rows in read if rows is not None), None)
-        if rows is None:
+        found = next((name for name in called if has_part(root, name)), None)
+        rows = None if found is None else _read_part(root, found)
+        if found is None or rows is None:
             if part == PROBE:
                 continue
             raise UserError(
@@ -116,24 +120,40 @@ def list_files(
         parts[part] = tuple(ImageFile(p, places[label]) for p, label in rows if label in places)
         if not parts[part]:
             raise UserError(f"the part {part} of {root} has no file of any class of train")
+        beside += _files_beside(root, found)
     missing = set(range(len(names))) - {file.label for file in parts.get(PROBE, parts[TRAIN])}
     if missing:
         raise UserError(
             f"the probe in {root} has no image of class {names[min(missing)]!r}: expected at least "
             "one of every class, or no probe at all"
         )
-    return Listing(names, parts)
+    return Listing(names, parts, tuple(beside))
+
+
+def has_part(root: Path, part: str) -> bool:
+    """Returns whether a data directory has a part, as a table or as a folder."""
+    return _table(root, part) is not None or (root / part).is_dir()
+
+
+def _table(root: Path, part: str) -> Path | None:
+    tables = (root / f"{part}{ending}" for ending in _READERS)
+    return next((table for table in tables if table.is_file()), None)
 
 
 def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     """Returns (path, class name) of a part's files; None if there is no such part."""
-    for ending, read in ((".csv", _csv_rows), (".parquet", _parquet_rows)):
-        table = root / f"{part}{ending}"
-        if table.is_file():
-            _refuse_outside(table, Path(os.path.realpath(root)))
-            return _checked_rows(root, table, read(table))
+    if table := _table(root, part):
+        _refuse_outside(table, Path(os.path.realpath(root)))
+        return _checked_rows(root, table, _READERS[table.suffix](table))
     folder = root / part
     return list(_folder_files(root, folder)) if folder.is_dir() else None
+
+
+def _files_beside(root: Path, part: str) -> list[str]:
+    """Returns the files in a part's folder that lie in none of its classes."""
+    if _table(root, part):
+        return []
+    return [f"{part}/{name}" for name in sorted(_visible(root / part, folders=False))]
 
 
 def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
@@ -235,6 +255,9 @@ def _parquet_rows(table: Path) -> list[dict[str, str]]:
             f"cannot read {table} ({reason}): expected a Parquet file with the columns path and "
             "label"
         ) from error
+
+
+_READERS: Final = {".csv": _csv_rows, ".parquet": _parquet_rows}
 
 
 def _require_columns(table: Path, columns: Iterable[str]) -> None:

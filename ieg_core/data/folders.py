@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders that exist whole or not at all."""
 
+import contextlib
+import fcntl
+import hashlib
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from ieg_core.ownership import STALE_SECONDS, machine
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes | memoryview]) -> None:
@@ -18,22 +24,94 @@ def write_folder(folder: Path, files: Mapping[str, bytes | memoryview]) -> None:
     Raises:
       OSError: It cannot be written; nothing is left behind.
     """
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir(parents=True)
+    with temporary_folder(folder) as temporary:
         for name, content in files.items():
             with (temporary / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
+        rename_folder(temporary, folder)
         _flush_folder(folder.parent)
+
+
+@contextlib.contextmanager
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Makes an empty folder beside one that is to be, and removes what is left of it at the end.
+
+    What processes that were killed have left of the same is removed first. This one holds the
+    kernel's lock on its folder; whether a process of another machine lives, whose locks need not
+    be seen here, the folder's last change says.
+
+    Args:
+      folder: What it is to be renamed to.
+
+    Raises:
+      OSError: It cannot be made.
+    """
+    for path in folder.parent.glob(f".{folder.name}.*"):
+        if _is_temporary(path, folder):
+            with contextlib.suppress(OSError):  # another process was faster
+                _remove_abandoned(path)
+    while True:
+        temporary = folder.with_name(f".{folder.name}.{_machine()}.{uuid.uuid4().hex}")
+        temporary.mkdir(parents=True)
+        handle = os.open(temporary, os.O_RDONLY)
+        _lock(handle, wait=True)
+        if os.path.exists(temporary):
+            break
+        os.close(handle)  # who looked for abandoned ones was faster than the lock
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(handle)
+
+
+def rename_folder(temporary: Path, folder: Path) -> None:
+    """Renames a filled folder; if a folder with files is there already, that one stays.
+
+    Raises:
+      OSError: It cannot be renamed.
+    """
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.is_dir():
+            raise
+
+
+def _machine() -> str:
+    return hashlib.sha256(machine().encode()).hexdigest()[:8]
+
+
+def _is_temporary(path: Path, folder: Path) -> bool:
+    parts = path.name.removeprefix(f".{folder.name}.").split(".")
+    return [len(part) for part in parts] == [8, 32] and path.is_dir()
+
+
+def _remove_abandoned(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        is_here = path.name.split(".")[-2] == _machine()
+        locked = _lock(handle, wait=False) if is_here else None
+        if locked is None:
+            changed = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            locked = time.time() - changed > STALE_SECONDS
+        if locked:
+            shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> bool | None:
+    """Returns whether the folder is locked now; None where the file system has no such locks."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
 
 
 def _flush_folder(folder: Path) -> None:

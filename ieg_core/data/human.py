@@ -101,18 +101,12 @@ def _read_file(path: Path) -> dict[str, np.ndarray]:
 def _read_tfds(
     base: str, key: str, path: Path, data_dir: Path
 ) -> tuple[dict[str, np.ndarray], str]:
-    import tensorflow_datasets as tfds
-
-    from ieg_core.data.tfds_examples import examples
+    from ieg_core.data.tfds_examples import examples, find_prepared
 
     name = f"{base}_n"
-    for root in (data_dir / "tfds", data_dir):
-        if not (root / name).is_dir():
-            continue  # TFDS would warn of it, twice
-        builder = tfds.builder(name, data_dir=root, try_gcs=False)
-        if builder.is_prepared():
-            break
-    else:
+    mend = f"prepare it again, or put {path.name} from {HOMEPAGE} into {path.parent}"
+    builder = find_prepared(name, (data_dir / "tfds", data_dir), mend)
+    if builder is None:
         raise UserError(
             f"there are no human labels for {base} in {data_dir}: put {path.name} from {HOMEPAGE} "
             f"into {path.parent}, or prepare the TFDS data set {name} in {data_dir / 'tfds'}"
@@ -123,7 +117,7 @@ def _read_tfds(
             row["label"],
             row[_TFDS_KEYS.get(key, key)],
         )
-        for row in examples(builder, "train")
+        for row in examples(builder, "train", mend=mend)
     )
     ids, clean, labels = np.array(rows, np.int64).T
     if not np.array_equal(ids, np.arange(len(ids))):

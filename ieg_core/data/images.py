@@ -13,10 +13,12 @@ filter, which averages over all pixels it skips:
 * large, for training: a random box, see `crop_box`.
 """
 
+import contextlib
 import io
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -47,6 +49,31 @@ class UnreadableImageError(Exception):
     """A file holds no picture that can be decoded; the message says why."""
 
 
+class Budget:
+    """So many megapixels may be decoded at a time, in however many threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._held = 0.0
+
+    @contextlib.contextmanager
+    def held(self, megapixels: float, limit: float) -> Iterator[None]:
+        """Waits until there is room for a picture, and holds it; for one alone there always is."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + megapixels <= limit)
+            self._held += megapixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                # Of differences of floats something might be left for ever.
+                self._held = max(0.0, round(self._held - megapixels, 6))
+                self._changed.notify_all()
+
+
+_DECODING: Final = Budget()
+
+
 def read_pixels(
     content: bytes,
     size: int,
@@ -62,7 +89,8 @@ def read_pixels(
       size: Side of the result in pixels.
       box: (width, height) of the upright picture -> (left, top, right, bottom) inside it.
       channels: 3 for colour, 1 for grey.
-      max_megapixels: Of a picture of more, nothing is decoded.
+      max_megapixels: Of a picture of more, nothing is decoded; nor are pictures of more than that
+        together, however many threads call: a picture takes up to 16 bytes a pixel.
 
     Returns:
       uint8 [size, size, channels].
@@ -77,7 +105,7 @@ def read_pixels(
             raise UnreadableImageError(
                 f"{image.width}×{image.height} pixels are more than {max_megapixels:g} megapixels"
             )
-        return _cut(image, size, box, channels)
+        return _cut(image, size, box, channels, max_megapixels)
     except UnreadableImageError:
         raise
     except MemoryError:
@@ -127,39 +155,57 @@ def crop_box(draw: NDArray[np.float64], width: int, height: int, min_area: float
     return float(left), float(top), float(left + w), float(top + h)
 
 
+def reader_of(content: bytes) -> Callable[[io.BytesIO], Image.Image] | None:
+    """Returns what reads a file that begins so; None for what is no JPEG, PNG or WebP."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return JpegImagePlugin.JpegImageFile
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return PngImagePlugin.PngImageFile
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    return None
+
+
 def _open(content: bytes) -> Image.Image:
     """Reads a file's header; not `Image.open`, whose limit on size is a global with a warning."""
-    file = io.BytesIO(content)
     if not content:
         raise UnreadableImageError("it is empty")
-    if content.startswith(b"\xff\xd8\xff"):
-        return JpegImagePlugin.JpegImageFile(file)
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(file)
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    raise UnreadableImageError("it is no JPEG, PNG or WebP")
+    reader = reader_of(content)
+    if reader is None:
+        raise UnreadableImageError("it is no JPEG, PNG or WebP")
+    return reader(io.BytesIO(content))
 
 
-def _cut(image: Image.Image, size: int, box: Callable[[int, int], Box], channels: int) -> Pixels:
+def _cut(
+    image: Image.Image,
+    size: int,
+    box: Callable[[int, int], Box],
+    channels: int,
+    max_megapixels: float,
+) -> Pixels:
     orientation = _orientation(image)
     width, height = image.size
     if orientation >= 5:
         width, height = height, width
     left, top, right, bottom = box(width, height)
+    decoded = width * height
     # A JPEG can be decoded at a half, a quarter or an eighth of its size, in as much less time.
     scale = size / min(right - left, bottom - top)
     if scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-    image.load()
-    image = _plain(image, channels)
-    if orientation in _TRANSPOSED:
-        image = image.transpose(_TRANSPOSED[orientation])
-    across, down = image.width / width, image.height / height
-    cut = (left * across, top * down, right * across, bottom * down)
-    if cut != (0, 0, size, size) or image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=cut)
-    return np.asarray(image, np.uint8).reshape(size, size, channels)
+        # Of a progressive one the decoder holds all of it nevertheless.
+        if not image.info.get("progressive"):
+            decoded = image.width * image.height
+    with _DECODING.held(decoded / 1e6, max_megapixels):
+        image.load()
+        image = _plain(image, channels)
+        if orientation in _TRANSPOSED:
+            image = image.transpose(_TRANSPOSED[orientation])
+        across, down = image.width / width, image.height / height
+        cut = (left * across, top * down, right * across, bottom * down)
+        if cut != (0, 0, size, size) or image.size != (size, size):
+            image = image.resize((size, size), Image.Resampling.BILINEAR, box=cut)
+        return np.asarray(image, np.uint8).reshape(size, size, channels)
 
 
 def _orientation(image: Image.Image) -> int:

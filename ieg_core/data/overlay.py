@@ -53,7 +53,8 @@ class Overlay:
       class_names: C names, by class number.
       image_shape: (height, width, channels).
       noisy_labels: The labels to train on, int32 [N], for every training example of the base.
-      clean_labels: The true labels, int32 [N]; for the probe and for monitoring only.
+      clean_labels: The true labels, int32 [N], or where nobody knows them those that are trusted;
+        for the probe and for monitoring only.
       train_ids: Indices to train on, int64, ascending: kept by the long tail, not in the probe.
       probe_ids: Indices of the clean, class-balanced probe, int64, ascending.
       test_labels: True labels of the test set, int32 [M].
@@ -191,10 +192,14 @@ def _draw(
     kept = np.arange(num_examples)
     if given is not None:
         # Who has no label is not trained on; a 0 fills the place. The data's own probe is trusted.
-        kept = np.flatnonzero(given.labels != NOT_LISTED)
+        listed = given.labels != NOT_LISTED
+        kept = np.flatnonzero(listed)
         noisy_labels = np.maximum(given.labels, 0)
         if own_probe is not None:
             noisy_labels[own_probe] = clean_labels[own_probe]
+        if not spec.clean_labels_known:
+            # What the file corrects is no truth to go by, nor to draw a probe from.
+            clean_labels = np.where(listed, noisy_labels, clean_labels)
     else:
         asked = transition_matrix(spec, num_classes)
         noisy_labels = corrupt_labels(clean_labels, asked, uniforms("noise"))
@@ -268,7 +273,8 @@ def _describe(
             "train": _class_counts(noisy[arrays["train_ids"]], num_classes).tolist(),
             "probe": _class_counts(clean[arrays["probe_ids"]], num_classes).tolist(),
         },
-        # Where the true labels are not known, "clean" ones are those that the data come with.
+        # Where the true labels are not known, "clean" ones are those of the label file, or those
+        # that the data come with.
         "clean_labels_known": known,
         "noise_rate": spec.noise_rate if known else None,
         "true_flip_rate": flips,

@@ -14,8 +14,7 @@ tensorflow_datasets/. A plain folder may lie in the same places.
 """
 
 import contextlib
-import shutil
-import uuid
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +23,16 @@ from typing import Final
 from ieg_core.config import ImagesConfig
 from ieg_core.data import tfrecord
 from ieg_core.data.folder import open_folder
+from ieg_core.data.folder_listing import TRAIN, has_part
+from ieg_core.data.folders import rename_folder, temporary_folder
 from ieg_core.data.source import Source
-from ieg_core.data.tfds_examples import examples
+from ieg_core.data.tfds_examples import (
+    INCOMPLETE,
+    damaged,
+    examples,
+    import_tfds,
+    told_as_damage,
+)
 from ieg_core.errors import UserError
 
 NAME: Final = "webvisionmini"
@@ -41,6 +48,7 @@ _SPLITS: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     NAME: {"train": ("train",), "test": ("val", "validation", "test")},
     IMAGENET: {IMAGENET: ("validation", "val")},
 }
+_MEND: Final = "get it again, or put the images into class folders"
 # By the first bytes of a file; what is none of them, reading it will say.
 _ENDINGS: Final = {b"\x89PNG": "png", b"RIFF": "webp"}
 
@@ -77,7 +85,7 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
     """
     root = data_dir / NAME
     places = _places(data_dir, NAME)
-    plain = next((place for place in (root, *places) if (place / "train").is_dir()), None)
+    plain = next((place for place in (root, *places) if has_part(place, TRAIN)), None)
     if plain is not None:
         root = plain
     else:
@@ -89,7 +97,7 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
                 f"tensorflow_datasets/image_label_folder/{NAME}/"
             )
         unpack(build, root, _SPLITS[NAME])
-    if IMAGENET in images.eval_sets and not (root / IMAGENET).is_dir():
+    if IMAGENET in images.eval_sets and not has_part(root, IMAGENET):
         build = find_build(data_dir, IMAGENET)
         if build is None:
             raise UserError(
@@ -104,11 +112,15 @@ def open_webvision(data_dir: Path, images: ImagesConfig) -> Source:
 def find_build(data_dir: Path, name: str) -> Build | None:
     """Returns the newest TFDS build of a data set under a data directory; None without one."""
     for place in _places(data_dir, name):
-        if found := sorted(place.glob("**/features.json")):
-            return _new_build(found[-1].parent)
-        if found := sorted(place.glob(f"**/{tfrecord.LABELS}")):
-            return _old_build(found[-1].parent)
+        for file, open_build in (("features.json", _new_build), (tfrecord.LABELS, _old_build)):
+            folders = [path.parent for path in place.glob(f"**/{file}")]
+            if whole := [folder for folder in folders if not folder.name.startswith(INCOMPLETE)]:
+                return open_build(max(whole, key=_version))
     return None
+
+
+def _version(folder: Path) -> tuple[list[int], str]:
+    return [int(number) for number in re.findall(r"\d+", folder.name)], folder.name
 
 
 def _places(data_dir: Path, name: str) -> list[Path]:
@@ -133,7 +145,7 @@ def unpack(build: Build, root: Path, parts: Mapping[str, Sequence[str]]) -> None
 
     Args:
       build: The build.
-      root: Where the parts' folders go; each is whole or not there.
+      root: Where the parts' folders go; each is whole or not there, and one that is there stays.
       parts: The names that a part's split may have, by part.
 
     Raises:
@@ -146,53 +158,77 @@ def unpack(build: Build, root: Path, parts: Mapping[str, Sequence[str]]) -> None
             f"the TFDS build {build.place} has a class {wrong!r}: expected a name that a folder "
             "can have; write the folders by hand"
         )
-    for part, candidates in parts.items():
-        split = next((name for name in candidates if name in build.splits), None)
-        if split is None:
-            raise UserError(
-                f"the TFDS build {build.place} has the splits "
-                f"{', '.join(build.splits) or '(none)'}: expected {' or '.join(candidates)}"
-            )
-        temporary = root / f".{part}.{uuid.uuid4().hex}"
-        try:
-            for number, (label, content) in enumerate(build.examples(split)):
-                if not 0 <= label < len(names):
-                    continue
-                folder = temporary / names[label]
-                folder.mkdir(parents=True, exist_ok=True)
-                ending = _ENDINGS.get(content[:4], "jpg")
-                (folder / f"{number:08}.{ending}").write_bytes(content)
-            if not temporary.exists():
-                raise UserError(
-                    f"the split {split} of the TFDS build {build.place} has no image of the first "
-                    f"{NUM_CLASSES} classes: get it again"
-                )
-            with contextlib.suppress(FileExistsError):
-                temporary.rename(root / part)
-        except OSError as error:
-            raise UserError(
-                f"cannot unpack {build.place} into {root} ({error.strerror}): expected a "
-                "folder that can be written to, with room for the images; mend that and run again"
-            ) from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    missing = {part: called for part, called in parts.items() if not (root / part).exists()}
+    splits = {part: _split_of(build, candidates) for part, candidates in missing.items()}
+    try:
+        with contextlib.ExitStack() as stack:
+            filled = {part: stack.enter_context(temporary_folder(root / part)) for part in splits}
+            for part, split in splits.items():
+                _write_images(build, split, names, filled[part])
+            # The first one last: a training set that is there says that the others are.
+            for part, folder in reversed(filled.items()):
+                rename_folder(folder, root / part)
+    except OSError as error:
+        raise UserError(
+            f"cannot unpack {build.place} into {root} ({error.strerror}): expected a "
+            "folder that can be written to, with room for the images; mend that and run again"
+        ) from error
+
+
+def _split_of(build: Build, candidates: Sequence[str]) -> str:
+    split = next((name for name in candidates if name in build.splits), None)
+    if split is None:
+        raise UserError(
+            f"the TFDS build {build.place} has the splits {', '.join(build.splits) or '(none)'}: "
+            f"expected {' or '.join(candidates)}"
+        )
+    return split
+
+
+def _write_images(build: Build, split: str, names: Sequence[str], root: Path) -> None:
+    written = False
+    for number, (label, content) in enumerate(build.examples(split)):
+        if not 0 <= label < len(build.class_names):
+            reason = f"it has {len(build.class_names)} class names and, in {split}, a label {label}"
+            raise damaged(build.place, reason, _MEND)
+        if label >= len(names):
+            continue
+        folder = root / names[label]
+        folder.mkdir(exist_ok=True)
+        ending = _ENDINGS.get(content[:4], "jpg")
+        (folder / f"{number:08}.{ending}").write_bytes(content)
+        written = True
+    if not written:
+        raise UserError(
+            f"the split {split} of the TFDS build {build.place} has no image of the first "
+            f"{NUM_CLASSES} classes: {_MEND}"
+        )
 
 
 def _old_build(folder: Path) -> Build:
     lines = (folder / tfrecord.LABELS).read_text(encoding="utf-8", errors="replace").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     files = tfrecord.splits_of(folder)
-    return Build(folder, names, list(files), lambda split: tfrecord.examples(files[split]))
+
+    def stored(split: str) -> Iterator[tuple[int, bytes]]:
+        return tfrecord.examples(files[split], tfrecord.num_examples(folder, split))
+
+    return Build(folder, names, list(files), stored)
 
 
 def _new_build(folder: Path) -> Build:
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder_from_directory(folder)
+    tfds = import_tfds()
+    with told_as_damage(folder, _MEND):
+        builder = tfds.builder_from_directory(folder)
+        features, splits = builder.info.features, list(builder.info.splits)
+        if not {"image", "label"} <= set(features):
+            reason = f"it has the features {', '.join(features)}, not image and label"
+            raise damaged(folder, reason, _MEND)
+        names = features["label"].names
     decoders = {"image": tfds.decode.SkipDecoding()}
 
     def stored(split: str) -> Iterator[tuple[int, bytes]]:
-        for row in examples(builder, split, decoders):
+        for row in examples(builder, split, decoders, mend=_MEND):
             yield int(row["label"]), row["image"]
 
-    return Build(folder, builder.info.features["label"].names, list(builder.info.splits), stored)
+    return Build(folder, names, splits, stored)

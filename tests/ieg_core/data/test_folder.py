@@ -7,6 +7,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from ieg_core.config import ImagesConfig
 from ieg_core.data import open_source, prepare_overlay
@@ -126,8 +127,58 @@ def test_broken_files_are_left_out_and_listed(tree, images):
     (line, _) = describe_notes(source.notes)
     assert line.startswith("2 of 26 files cannot be decoded and are left out (train/bee/bomb.png:")
     # 2 of 26 is 7.69 %.
-    with pytest.raises(UserError, match=r"2 of 26 .*at most 1.00% .*max_broken_fraction=0.0769"):
+    with pytest.raises(UserError, match=r"2 of 26 .*at most 1.00% .*max_broken_fraction=0.077$"):
         open_source("folder", tree, images)
+
+
+@pytest.mark.parametrize("images", [SMALL, LARGE], ids=["memory", "disk"])
+def test_a_file_of_gigabytes_is_not_read_into_memory(tree, images):
+    for name, head in (("film.mp4", b"\0\0\0\x18ftypmp42"), ("film.jpg", b"\xff\xd8\xff\xe0")):
+        with (tree / "train" / "bee" / name).open("wb") as file:
+            file.write(head)
+            file.truncate(1 << 42)  # nothing of it on disk
+    allowed = ImagesConfig(size=images.size, max_broken_fraction=0.1)
+    assert open_source("folder", tree, allowed).notes["unreadable"] == [
+        ["train/bee/film.jpg", "its 4,398,046 megabytes are more than an image's"],
+        ["train/bee/film.mp4", "it is no JPEG, PNG or WebP"],
+    ]
+
+
+def test_the_share_that_is_advised_is_enough(tree):
+    """1 of 27 files is 0.037037…: rounded as usual it would be refused again."""
+    (tree / "train" / "bee" / "zero.jpg").write_bytes(b"")
+    for name in ("a", "b"):
+        shutil.copy(tree / "train/bee/0001.png", tree / f"train/bee/{name}.png")
+    with pytest.raises(UserError, match="max_broken_fraction") as caught:
+        open_source("folder", tree, SMALL)
+    advised = float(str(caught.value).rpartition("=")[2])
+    images = ImagesConfig(size=8, max_broken_fraction=advised)
+    assert open_source("folder", tree, images).notes["num_unreadable"] == 1
+
+
+def test_files_beside_the_class_folders_are_reported(tree):
+    for part in ("train", "test"):
+        shutil.copy(tree / "train/bee/0001.png", tree / part / "loose.png")
+    (tree / "train" / "readme.txt").write_text("of these images")
+    (tree / "train" / ".DS_Store").write_text("hidden")
+    (tree / "notes.txt").write_text("beside the parts, where anything may lie")
+    notes = open_source("folder", tree, SMALL).notes
+    assert notes["num_files"] == 24
+    assert notes["beside_classes"] == ["train/loose.png", "train/readme.txt", "test/loose.png"]
+    assert describe_notes(notes)[0] == (
+        "3 files lie in no class folder and are left out (train/loose.png; train/readme.txt; "
+        "test/loose.png): move what is to be used into one"
+    )
+    # Where a table says what belongs to the part, the folder may hold anything.
+    (tree / "train.csv").write_text(
+        "path,label\n" + "".join(f"train/{name}/0000.png,{name}\n" for name in NAMES)
+    )
+    assert open_source("folder", tree, SMALL).notes["beside_classes"] == ["test/loose.png"]
+    (tree / "train.csv").unlink()
+    for name in NAMES:
+        shutil.rmtree(tree / "train" / name)
+    with pytest.raises(UserError, match=r"has 0 class \(none\), and 2 files outside of class fol"):
+        open_source("folder", tree, SMALL)
 
 
 def test_files_of_both_sets_are_reported(tree):
@@ -371,3 +422,11 @@ def test_a_list_that_was_cut_says_so():
     (line,) = describe_notes(notes)
     assert "2500 of 1000000 files cannot be decoded" in line
     assert "the first 1 are listed in" in line
+
+
+def test_arrays_whose_class_names_are_no_list_are_damaged(tmp_path):
+    arrays = {"train_labels": np.zeros(1, np.int32)}
+    path = tmp_path / "arrays.safetensors"
+    save_file(arrays, path, metadata={"class_names": "null"})
+    with pytest.raises(UserError, match=r"arrays.safetensors is damaged .*: write it again"):
+        open_source("folder", tmp_path, SMALL)

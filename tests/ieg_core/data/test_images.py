@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ieg_core.data import images
 from ieg_core.data.images import (
+    Budget,
     UnreadableImageError,
     central_square,
     crop_box,
@@ -210,3 +214,37 @@ def test_noise_is_never_anything_but_a_picture_or_an_error():
         assert shape == (8, 8, 3)
         decoded += 1
     assert 0 < decoded < 300
+
+
+def test_threads_together_decode_no_more_than_the_limit():
+    budget = Budget()
+    entered = [threading.Event() for _ in range(3)]
+
+    def work(number, megapixels):
+        with budget.held(megapixels, limit=90):
+            entered[number].set()
+
+    with ThreadPoolExecutor(3) as pool, budget.held(60.1, limit=90):
+        for number, megapixels in enumerate((40, 29, 200)):
+            pool.submit(work, number, megapixels)
+        assert entered[1].wait(30)
+        # The others wait for the one that is held here, and the largest for all others.
+        assert not entered[0].wait(0.2)
+        assert not entered[2].is_set()
+    assert all(event.is_set() for event in entered)
+
+
+def test_what_is_held_is_what_a_file_decodes_to(monkeypatch):
+    held = []
+
+    class Recorded(Budget):
+        def held(self, megapixels, limit):
+            held.append((round(megapixels, 3), limit))
+            return super().held(megapixels, limit)
+
+    monkeypatch.setattr(images, "_DECODING", Recorded())
+    picture = Image.new("RGB", (1600, 800))
+    for kind, options in (("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})):
+        read_pixels(encoded(picture, kind, **options), 100, central_square)
+    # A plain JPEG is decoded at an eighth of its size; the others are as large as they are.
+    assert held == [(1.28, 90), (0.02, 90), (1.28, 90)]

@@ -81,6 +81,51 @@ def test_a_parquet_file_of_numbers_is_read(tmp_path, source):
     np.testing.assert_array_equal(read_labels(path, source).labels, source.train_labels)
 
 
+def test_a_probe_of_ones_own_images_has_the_file_s_labels(tmp_path):
+    """Not the folders' that the file corrects: nobody knows those to be right."""
+    tree = write_tree(tmp_path / "data", {"train": 4, "test": 1})
+    source = open_source("folder", tree, ImagesConfig(size=8))
+    corrected = np.roll(source.train_labels, 2)
+    ids = np.arange(1, 12)
+    write_labels(tmp_path / "cleaned.csv", ids, corrected[ids], source)
+    overlay = prepare_overlay(
+        parse("folder_labels"),
+        seed=0,
+        probe_per_class=2,
+        source=source,
+        overlays_dir=tmp_path / "overlays",
+        given=read_labels(tmp_path / "cleaned.csv", source),
+    )
+    probe = overlay.probe_ids
+    assert sorted(corrected[probe]) == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_array_equal(overlay.clean_labels[probe], corrected[probe])
+    assert overlay.clean_labels.dtype == np.int32
+    assert (overlay.clean_labels != source.train_labels).any()
+    # The example without a label is nowhere.
+    assert sorted([*probe, *overlay.train_ids]) == ids.tolist()
+    facts = overlay.manifest
+    assert not facts["clean_labels_known"]
+    assert [facts[key] for key in ("noise_rate", "true_flip_rate", "realised_flip_rate")] == [
+        None
+    ] * 3
+    assert facts["class_counts"]["probe"] == [2, 2, 2]
+
+
+def test_a_probe_with_known_labels_keeps_them(tmp_path, source):
+    path = tmp_path / "labels.csv"
+    path.write_text(csv_text(source, np.roll(source.train_labels, 1)))
+    overlay = prepare_overlay(
+        parse("cifar10_labels"),
+        seed=0,
+        probe_per_class=1,
+        source=source,
+        overlays_dir=tmp_path / "overlays",
+        given=read_labels(path, source),
+    )
+    np.testing.assert_array_equal(overlay.clean_labels, source.train_labels)
+    assert overlay.manifest["realised_flip_rate"] == 1
+
+
 BAD = {
     "no label column": ("index,class\n0,cat\n", r"columns index, class: .* label is missing"),
     "empty": ("", r"columns \(none\): expected index and label, index and label are missing"),

@@ -4,6 +4,8 @@
 TFDS checks the archive's size and SHA-256 as always; the tests register those of the small one.
 """
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -101,6 +103,44 @@ def test_a_data_set_that_tfds_prepared_before_is_read_where_it_lies(
     (data_dir / layout.folder).rename(tmp_path / "aside")
     with pytest.raises(UserError, match=r"is damaged, its train set has 100 images, expected 105"):
         open_cifar(more, data_dir)
+
+
+def test_a_damaged_data_set_of_tfds_is_one_line(
+    tmp_path, small_cifar, write_archive, register, caplog
+):
+    layout, files = small_cifar("cifar10")
+    register("cifar10", write_archive(tmp_path, layout, files))
+    source = open_cifar(layout, tmp_path)
+    shutil.rmtree(tmp_path / layout.folder)
+    # Of what was unpacked on the way nothing is left.
+    assert sorted(path.name for path in (tmp_path / "tfds").iterdir()) == ["cifar10", "downloads"]
+    assert not (tmp_path / "tfds" / "downloads" / "extracted").exists()
+    (folder,) = (tmp_path / "tfds" / "cifar10").iterdir()
+    info = (folder / "dataset_info.json").read_text()
+    (train,) = folder.glob("cifar10-train.*")
+    whole = train.read_bytes()
+    for path, content, reason in (
+        (folder / "dataset_info.json", "", "Failed to load JSON"),
+        (folder / "dataset_info.json", "{}", "do not match"),
+        (folder / "dataset_info.json", info.replace('"100"', '"20"'), "files of train hold 100 ex"),
+        (folder / "dataset_info.json", info.replace("cifar10", "mnist"), "No such file"),
+        (folder / "dataset_info.json", None, "it has no dataset_info.json"),
+        (train, whole[:70_000], "Corrupted"),
+        (train, None, "No such file"),
+    ):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        line = r"cifar10.* is damaged or not whole \(.+\): delete that folder and run again"
+        with pytest.raises(UserError, match=line) as caught:
+            open_cifar(layout, tmp_path)
+        assert reason in str(caught.value)
+        assert "\n" not in str(caught.value)
+        train.write_bytes(whole)
+        (folder / "dataset_info.json").write_text(info)
+    assert_same_data(open_cifar(layout, tmp_path), source)
+    assert caplog.messages == []
 
 
 def test_an_altered_archive_is_refused(tmp_path, small_cifar, write_archive, register, monkeypatch):
