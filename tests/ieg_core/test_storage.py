@@ -96,7 +96,7 @@ def test_transfers_run_side_by_side(emulator, tmp_path, monkeypatch):
     send = storage._send
 
     def wait_for_the_others(*arguments):
-        together.wait(30)
+        together.wait(120)
         return send(*arguments)
 
     monkeypatch.setattr(storage, "_send", wait_for_the_others)
