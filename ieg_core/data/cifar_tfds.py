@@ -40,7 +40,7 @@ def read_tfds(data_dir: Path, layout: CifarLayout) -> tuple[Records, Records]:
     import tensorflow_datasets as tfds
 
     for root in (data_dir / "tfds", data_dir):
-        if not (root / layout.base).is_dir():
+        if not any((root / layout.base).glob("*/dataset_info.json")):
             continue  # TFDS would warn of it
         builder = tfds.builder(layout.base, data_dir=root, try_gcs=False)
         if builder.is_prepared():
