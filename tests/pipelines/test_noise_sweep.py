@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -336,8 +337,17 @@ def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
     assert not list((tmp_path / "runs").rglob("failure.json"))
 
 
-def test_a_killed_sweep_leaves_no_process(running, slow_tensorflow, tmp_path):
+def test_a_killed_sweep_leaves_no_process_and_a_folder_to_the_next(
+    running, slow_tensorflow, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (scratch,) = tmp_path.glob("ieg-sweep-*")
+    with run._scratch_folder():
+        assert scratch.exists()  # its sweep lives
     running.kill()
     running.communicate()
     slow_tensorflow.wait_until_ended()
     assert not list((tmp_path / "runs").rglob("failure.json"))
+    with run._scratch_folder() as next_one:
+        assert list(tmp_path.glob("ieg-sweep-*")) == [next_one]
+    assert not next_one.exists()
