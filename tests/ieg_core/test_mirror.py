@@ -373,7 +373,7 @@ def test_a_pod_killed_in_training_goes_on_from_the_bucket_bit_for_bit(emulator, 
     assert plan(tmp_path / "whole", "supervised") == cell
     url = f"{ROOT}/cells/{cell}"
     killed = start_pod(cell)
-    deadline = time.monotonic() + 1200
+    deadline = time.monotonic() + 3600
     while not storage.list_files(url, "checkpoint/"):
         assert time.monotonic() < deadline
         assert killed.poll() is None, killed.communicate()[0]
@@ -386,7 +386,7 @@ def test_a_pod_killed_in_training_goes_on_from_the_bucket_bit_for_bit(emulator, 
     put(f"cells/{cell}/claims/000001.json", claim | {"started": 0})
     put(f"cells/{cell}/progress.json", {"attempt": 1, "updated": 0})
     pod = start_pod(cell)
-    output, _ = pod.communicate(timeout=1200)
+    output, _ = pod.communicate(timeout=3600)
     assert pod.returncode == 0, output
     assert mirror.fetch(ROOT, f"cells/{cell}", results.cell_folder(tmp_path / "resumed", cell))
     finish(tmp_path / "whole", cell)

@@ -169,7 +169,7 @@ def sweep_process(*more, environment=None, **options):
         env=environment or os.environ,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=3600,
         check=False,
         **options,
     )
@@ -329,7 +329,7 @@ def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
     running, slow_tensorflow, tmp_path, number
 ):
     running.send_signal(number)
-    output, error = running.communicate(timeout=300)
+    output, error = running.communicate(timeout=3600)
     assert running.returncode == command_line.EXIT_INTERRUPTED
     assert error == "\nieg: interrupted; the same command goes on where it stopped\n"
     assert output.startswith("Sweep ")
