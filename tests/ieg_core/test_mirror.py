@@ -155,16 +155,15 @@ def test_a_cell_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch
 def test_a_new_checkpoint_goes_up_at_once(emulator, monkeypatch):
     """A lost pod costs the time between two checkpoints, not a minute more."""
     monkeypatch.setattr(cell_copy, "LOOK_SECONDS", 0.02)  # SYNC_SECONDS is ten minutes here
+    name = "checkpoint/000001.safetensors"
     with mirror.cell(ROOT, CELL) as root:
         folder = results.cell_folder(root, CELL)
         with ownership.owned(folder) as claim:
             for value in (1, 2):
                 save_checkpoint(claim, state(value), Progress(CELL, 25 * value, 1, 1, 0.0, {}))
-                sent = (folder / "checkpoint" / "000001.safetensors").read_bytes()
+                sent = (folder / name).read_bytes()
                 deadline = time.monotonic() + 120
-                while storage.read(f"{URL}/checkpoint/000001.safetensors") is None or (
-                    storage.read(f"{URL}/checkpoint/000001.safetensors")[0] != sent
-                ):
+                while (found := storage.read(f"{URL}/{name}")) is None or found[0] != sent:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
         (folder / "log.txt").write_text("nothing new to go on from")

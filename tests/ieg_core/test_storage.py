@@ -111,6 +111,28 @@ def test_a_missing_object_reads_as_none(emulator):
     storage.delete(ROOT, ["nothing"])
 
 
+def test_a_read_of_what_is_being_replaced_finds_the_new_object(emulator, monkeypatch):
+    """Told that there was none, a pod would take a cell over whose heartbeat was just written."""
+    url = f"{ROOT}/progress.json"
+    storage.write(url, b"old")
+    blob, replaced = storage._blob, []
+
+    def replaced_after_its_first_look(url):
+        made = blob(url)
+        look = made.reload
+
+        def reload(**options):
+            look(**options)
+            if not replaced:
+                replaced.append(storage.write(url, b"new"))
+
+        made.reload = reload
+        return made
+
+    monkeypatch.setattr(storage, "_blob", replaced_after_its_first_look)
+    assert storage.read(url) == (b"new", replaced[0])
+
+
 def test_a_write_replaces_only_the_generation_it_knows(emulator):
     url = f"{ROOT}/progress.json"
     first = storage.write(url, b"1", 0)
