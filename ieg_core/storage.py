@@ -111,15 +111,16 @@ def read(url: str) -> tuple[bytes, int] | None:
         with _told(url):
             try:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
-                generation, expected = int(blob.generation), blob.crc32c
+            except NotFound:
+                return None
+            generation, expected = int(blob.generation), blob.crc32c
+            try:
                 # Checked below: the library's own check would fail at the first damage.
                 data = blob.download_as_bytes(
                     checksum=None, if_generation_match=generation, retry=_retry(), timeout=TIMEOUT
                 )
-            except NotFound:
-                return None
-            except PreconditionFailed:
-                continue  # replaced in between
+            except (NotFound, PreconditionFailed):
+                continue  # replaced or deleted in between: the generation asked for is gone
         if (found := _encode(google_crc32c.Checksum(data))) == expected:
             return data, generation
         if (damaged := damaged + 1) == DOWNLOADS:

@@ -2,15 +2,17 @@
 """`python -m pipelines run`: plan, estimate, run the pipeline in a child, show how it goes."""
 
 import contextlib
+import fcntl
 import heapq
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from ieg_core.report import headline, load_sweep, results_table
 from ieg_core.results import sweep_folder, writable
 from pipelines.options import Options
 
+SCRATCH = "ieg-sweep-"
 STOP_SECONDS = 10.0
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -124,7 +127,7 @@ def _run_pipeline(
     """
     log = log_path(options.results, planned)
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(_scratch_folder()))
+        scratch = stack.enter_context(_scratch_folder())
         slots.write_slots(scratch / "slots", shares)
         (scratch / "tmp").mkdir()
         job = {"arguments": pipeline_arguments(options), "at_once": at_once}
@@ -149,9 +152,23 @@ def _run_pipeline(
         return child.wait()
 
 
-def _scratch_folder() -> Any:
-    # kfp and its tasks leave folders behind; none of them is worth keeping.
-    return tempfile.TemporaryDirectory(prefix="ieg-sweep-", ignore_cleanup_errors=True)
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Makes a folder for what kfp and its tasks leave behind, and removes those of killed sweeps.
+
+    A lock in it is held as long as this process lives.
+    """
+    for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+        with contextlib.suppress(OSError), lock.open() as file:  # in use, or another user's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(made))
+        file = stack.enter_context((folder / ".lock").open("w"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (folder / ".lock").rename(folder / "lock")  # nobody sees it before it is held
+        yield folder
 
 
 def pipeline_arguments(options: Options) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core import recipes
+from ieg_core import config, recipes
 from ieg_core.config import (
     AugmentationConfig,
     Config,
@@ -67,7 +67,17 @@ def rows(owner: type, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
         several = "names" if "str" in annotation else "numbers"
         kind = several if "tuple" in annotation else kinds[field.name].__name__
         value = f"`{_text(field.default)}`"
-        yield f"| `{prefix}{field.name}` | {kind} | {value} | {_cell(said[field.name])} |"
+        yield f"| `{prefix}{field.name}` | {kind} | {value} | {_cell(spelt(said[field.name]))} |"
+
+
+def spelt(text: str) -> str:
+    """Puts the value of a constant of `ieg_core.config` in the place of its name."""
+
+    def value(match: re.Match[str]) -> str:
+        found = getattr(config, match[0], match[0])
+        return ", ".join(f"`{each}`" for each in found) if isinstance(found, tuple) else str(found)
+
+    return re.sub(r"\b[A-Z]+(?:_[A-Z]+)*\b", value, text)
 
 
 def _text(value: Any) -> str:

@@ -27,7 +27,7 @@ def run_on(
     script: Path,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
-    timeout: float = 300.0,
+    timeout: float = 3600.0,
 ) -> dict[str, np.ndarray]:
     """Runs a script on the CPU of one backend; JAX sees two virtual devices.
 

@@ -38,7 +38,7 @@ class StandIn:
         _wait(lambda: not any(map(_is_running, self.pids())), "the end of every process")
 
 
-def _wait(condition, what: str, seconds: float = 30.0) -> None:
+def _wait(condition, what: str, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
@@ -81,6 +81,6 @@ def stand_in_tensorflow(tmp_path) -> Callable[[str], StandIn]:
 @pytest.fixture
 def slow_tensorflow(stand_in_tensorflow) -> Iterator[StandIn]:
     """Programs that import TensorFlow hang there, like a long training."""
-    stand_in = stand_in_tensorflow("time.sleep(600)")
+    stand_in = stand_in_tensorflow("time.sleep(3600)")
     yield stand_in
     stand_in.wait_until_ended()

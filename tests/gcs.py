@@ -14,7 +14,6 @@ and it keeps no noncurrent versions. References: cloud.google.com/storage/docs/r
 """
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -95,17 +94,15 @@ def _enforcing(emulator: Emulator, handler: Callable[..., None]) -> Callable[...
 @contextlib.contextmanager
 def serve() -> Iterator[Emulator]:
     """Runs an emulator with one bucket, "ieg"."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    emulator = Emulator(f"http://127.0.0.1:{port}")
+    emulator = Emulator("")
     plain = server.HANDLERS
     server.HANDLERS = tuple(
         (pattern, {method: _enforcing(emulator, handler) for method, handler in methods.items()})
         for pattern, methods in plain
     )
-    running = server.create_server("127.0.0.1", port, in_memory=True, default_bucket=BUCKET)
+    running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
     running.start()
+    emulator.host = f"http://127.0.0.1:{running._api._httpd.server_port}"
     try:
         yield emulator
     finally:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shell commands that the documents tell people to give."""
+"""The shell commands that the documents tell people to give, and how to give them."""
 
+import glob
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -33,3 +36,32 @@ def mentions(page: Path) -> list[str]:
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     found = [re.sub(r"\s+", " ", each) for each in INLINE.findall(text)]
     return [each for each in found if each.split(" ")[0] in OURS and " " in each]
+
+
+def link_program(folder: Path) -> Path:
+    """Puts the working tree's program into an empty folder, where results do no harm."""
+    for name in ("Makefile", "ieg_core", "components", "pipelines", "schedules.yaml", "docs"):
+        source = ROOT / name
+        (folder / name).symlink_to(source, target_is_directory=source.is_dir())
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    return folder
+
+
+def give(command: str, folder: Path) -> str:
+    """Gives a command in a folder, which has to succeed; returns what it printed."""
+    words = [part for word in shlex.split(command) for part in _expanded(word, folder)]
+    if words[0] == "make":
+        # What is ready already is not made again in the copy.
+        words[1:1] = ["-o", ".venv/.ready"]
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=7200
+    )
+    assert done.returncode == 0, (command, done.stdout, done.stderr)
+    return done.stdout
+
+
+def _expanded(word: str, folder: Path) -> list[str]:
+    """Does what a shell does with a word that holds an asterisk."""
+    if "*" not in word:
+        return [word]
+    return sorted(glob.glob(word, root_dir=folder)) or [word]

@@ -2,8 +2,6 @@
 """docs/own-images.md, gone through from start to end."""
 
 import csv
-import shlex
-import subprocess
 
 import numpy as np
 import pytest
@@ -11,8 +9,7 @@ import pytest
 from ieg_core.config import ImagesConfig
 from ieg_core.data import open_source
 from ieg_core.results import read_json
-from tests.docs.commands import ROOT, commands
-from tests.docs.test_commands import expanded
+from tests.docs.commands import ROOT, commands, give, link_program
 
 PAGE = ROOT / "docs" / "own-images.md"
 STEPS = {"ieg": "STEPS=300", "other": "STEPS=40"}
@@ -20,24 +17,7 @@ STEPS = {"ieg": "STEPS=300", "other": "STEPS=40"}
 
 @pytest.fixture
 def clone(tmp_path):
-    """A folder with the working tree's program, where results do no harm."""
-    for name in ("Makefile", "ieg_core", "components", "pipelines", "schedules.yaml", "docs"):
-        source = ROOT / name
-        (tmp_path / name).symlink_to(source, target_is_directory=source.is_dir())
-    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
-    return tmp_path
-
-
-def give(command, folder):
-    words = [part for word in shlex.split(command) for part in expanded(word, folder)]
-    if words[0] == "make":
-        # What is ready already is not made again in the copy.
-        words[1:1] = ["-o", ".venv/.ready"]
-    done = subprocess.run(
-        words, cwd=folder, capture_output=True, text=True, check=False, timeout=3600
-    )
-    assert done.returncode == 0, (command, done.stdout, done.stderr)
-    return done.stdout
+    return link_program(tmp_path)
 
 
 def test_the_example_writes_what_the_page_says(clone):

@@ -20,6 +20,14 @@ def test_the_page_is_up_to_date(writer):
     assert page == writer["render"](), "run .venv/bin/python scripts/write_settings.py"
 
 
+def test_a_constant_is_spelt_out(writer):
+    assert writer["spelt"]("One of SCHEDULES, MSE.").startswith(
+        "One of `cosine`, `cosine_restarts`"
+    )
+    assert writer["spelt"]("up to LARGEST_IN_MEMORY, MSE") == "up to 96, MSE"
+    assert " STRONG_POLICIES" not in writer["render"]()
+
+
 def test_a_field_without_a_word_is_refused(writer):
     @dataclasses.dataclass(frozen=True)
     class Silent:

@@ -165,7 +165,7 @@ def test_ctrl_c_is_one_line_and_stops_the_training(tmp_path, slow_tensorflow):
     )
     slow_tensorflow.wait_until_imported(1)
     os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=3600)
     assert process.returncode == cli.EXIT_INTERRUPTED
     assert error == "\nieg: interrupted; the same command goes on where it stopped\n"
     slow_tensorflow.wait_until_ended()

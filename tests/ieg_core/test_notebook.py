@@ -14,6 +14,7 @@ from ieg_core.data import open_source
 from ieg_core.data.folder_arrays import ARRAYS, write_arrays
 from ieg_core.errors import UserError
 from ieg_core.notebook import _saved, fit
+from tests.docs.commands import commands, give
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -105,8 +106,9 @@ def test_a_model_is_saved_under_what_it_is(tmp_path):
 
 @pytest.mark.slow
 def test_the_example_of_the_documents(tmp_path):
-    page = (ROOT / "docs" / "notebook.md").read_text()
-    (tmp_path / "example.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    page = ROOT / "docs" / "notebook.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(f"{example}print(fitted.data_dir)\n")
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
@@ -114,10 +116,15 @@ def test_the_example_of_the_documents(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=600,
+        timeout=7200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    accuracy, suspects, folder = done.stdout.splitlines()[-3:]
+    accuracy, suspects, folder, data_dir = done.stdout.splitlines()[-4:]
     assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
     assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
-    assert (tmp_path / folder / "audit" / "audit.html").exists()
+    gallery = tmp_path / folder / "audit" / "audit.html"
+    gallery.unlink()
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (command,) = commands(page)
+    give(command.replace("<run_dir>", folder).replace("<data_dir>", data_dir), tmp_path)
+    assert gallery.exists()

@@ -49,7 +49,7 @@ def test_attempts_are_numbered_and_say_who_they_are(tmp_path):
 
 
 def _take_one(folder: Path, barrier, taken) -> None:
-    barrier.wait(60)
+    barrier.wait(300)
     try:
         take(folder, 1)
     except CellBusyError:
@@ -66,7 +66,7 @@ def test_of_several_processes_one_gets_a_number(tmp_path):
         process.start()
     for process in processes:
         process.join()
-    assert taken.get(timeout=10) in {process.pid for process in processes}
+    assert taken.get(timeout=600) in {process.pid for process in processes}
     assert taken.empty()
 
 
@@ -121,7 +121,7 @@ def holder(tmp_path):
     ready = CONTEXT.Event()
     process = CONTEXT.Process(target=_hold, args=(tmp_path, ready))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     yield process
     process.kill()
     process.join()
@@ -185,7 +185,7 @@ def test_a_stale_writer_stops_and_its_successors_checkpoint_survives(tmp_path):
     started, outcome = CONTEXT.Event(), CONTEXT.Queue()
     stale = CONTEXT.Process(target=_write_until_stopped, args=(tmp_path, 1, started, outcome))
     stale.start()
-    assert started.wait(60)
+    assert started.wait(300)
     successor = take(tmp_path, 2)
     template = {"params": [np.full(100_000, 2, np.float32)]}
     for step in range(1, 20):
@@ -193,8 +193,8 @@ def test_a_stale_writer_stops_and_its_successors_checkpoint_survives(tmp_path):
         state, progress = load_checkpoint(tmp_path, "cell", template)
         assert progress.step == step
         assert (state["params"][0] == 2).all()
-    assert "attempt 1 stops" in outcome.get(timeout=30)
-    stale.join(30)
+    assert "attempt 1 stops" in outcome.get(timeout=3600)
+    stale.join(300)
     assert stale.exitcode == 0
     save_checkpoint(successor, template, Progress("cell", 20, 1, 1, 0.0, {}))
     assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["000002.safetensors"]
@@ -208,14 +208,14 @@ def test_a_frozen_writer_that_wakes_up_changes_nothing_that_counts(tmp_path):
         started, outcome = CONTEXT.Event(), CONTEXT.Queue()
         stale = CONTEXT.Process(target=_write_until_stopped, args=(folder, 1, started, outcome))
         stale.start()
-        assert started.wait(60)
+        assert started.wait(300)
         time.sleep(0.0007 * number)
         os.kill(stale.pid, signal.SIGSTOP)
         successor = take(folder, 2)
         save_checkpoint(successor, template, Progress("cell", 1, 1, 1, 0.0, {}))
         os.kill(stale.pid, signal.SIGCONT)
-        assert "attempt 1 stops" in outcome.get(timeout=30)
-        stale.join(30)
+        assert "attempt 1 stops" in outcome.get(timeout=3600)
+        stale.join(300)
         state, progress = load_checkpoint(folder, "cell", template)
         assert (progress.step, state["params"][0][0]) == (1, 2.0)
 
@@ -229,7 +229,7 @@ def test_progress_is_written_also_while_nothing_is_told(tmp_path, monkeypatch):
         assert first["gpu"] == ""
         tell(phase="training", step=50, num_steps=100)
         told = read_json(tmp_path / "progress.json")["updated"]
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while (later := read_json(tmp_path / "progress.json"))["updated"] <= told:
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -270,9 +270,9 @@ def test_claiming_takes_no_time(tmp_path):
     for _ in range(20):
         with owned(tmp_path):
             pass
-    began = time.process_time()
+    began = time.thread_time()
     for attempt in range(21, 121):
         take(tmp_path, attempt)
-    assert (time.process_time() - began) / 100 < 0.005
+    assert (time.thread_time() - began) / 100 < 0.005
     assert read_progress(tmp_path) is None
     assert not checkpoint_path(tmp_path, 1).exists()

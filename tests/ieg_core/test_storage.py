@@ -96,7 +96,7 @@ def test_transfers_run_side_by_side(emulator, tmp_path, monkeypatch):
     send = storage._send
 
     def wait_for_the_others(*arguments):
-        together.wait(30)
+        together.wait(120)
         return send(*arguments)
 
     monkeypatch.setattr(storage, "_send", wait_for_the_others)
@@ -109,6 +109,28 @@ def test_a_missing_object_reads_as_none(emulator):
     assert storage.read(f"{ROOT}/nothing") is None
     assert storage.pointed(f"{ROOT}/latest") == ""
     storage.delete(ROOT, ["nothing"])
+
+
+def test_a_read_of_what_is_being_replaced_finds_the_new_object(emulator, monkeypatch):
+    """Told that there was none, a pod would take a cell over whose heartbeat was just written."""
+    url = f"{ROOT}/progress.json"
+    storage.write(url, b"old")
+    blob, replaced = storage._blob, []
+
+    def replaced_after_its_first_look(url):
+        made = blob(url)
+        look = made.reload
+
+        def reload(**options):
+            look(**options)
+            if not replaced:
+                replaced.append(storage.write(url, b"new"))
+
+        made.reload = reload
+        return made
+
+    monkeypatch.setattr(storage, "_blob", replaced_after_its_first_look)
+    assert storage.read(url) == (b"new", replaced[0])
 
 
 def test_a_write_replaces_only_the_generation_it_knows(emulator):

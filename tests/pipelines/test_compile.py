@@ -54,7 +54,7 @@ def compile_in_a_process(folder, seed):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=3600,
     )
     files = [Path(line) for line in done.stdout.splitlines()]
     assert [file.name for file in files] == [

@@ -43,7 +43,7 @@ def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(tmp_path):
     assert lines[-1].endswith("checks passed; failed: data, checkpoint")
 
 
-def submit(stub, tmp_path, *, profile="gpu", patience=5.0, mount=False, **site):
+def submit(stub, tmp_path, *, profile="gpu", patience=300.0, mount=False, **site):
     place = Site(
         endpoint=stub.url,
         image=IMAGE,

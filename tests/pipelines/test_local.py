@@ -20,7 +20,7 @@ def meet(name: str, folder: str, expected: int) -> str:
     from pathlib import Path
 
     (Path(folder) / name).touch()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(list(Path(folder).iterdir())) < expected:
         if time.monotonic() > deadline:
             raise RuntimeError("the others did not come")

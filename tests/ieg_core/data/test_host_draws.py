@@ -59,12 +59,12 @@ def test_fifty_steps_take_milliseconds():
     train_ids, probe_ids = np.arange(50_000), np.arange(100)
     probe_labels = probe_ids % 10
     batch_ids(train_ids, 100, seed=0, step=0)
-    start = time.perf_counter()
+    start = time.thread_time()
     for step in range(50):
         batch_ids(train_ids, 100, seed=0, step=step)
         balanced_batch(probe_ids, probe_labels, 10, 100, seed=0, step=step, purpose="probe")
-    # Measured: 6 ms; the bound is loose because other processes share the machine.
-    assert time.perf_counter() - start < 0.1
+    # Measured: 6 ms of this thread's own; on the clock others' would count too.
+    assert time.thread_time() - start < 0.1
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(30, {10}), (31, {10, 11}), (2, {0, 1})])

@@ -170,3 +170,8 @@ def test_without_data_and_network_the_error_says_what_to_put_where(
     assert caplog.messages == []  # nor does TFDS warn of folders that are not there
     # A mistyped folder is not left behind as an empty one.
     assert not (tmp_path / "data").exists()
+    for folder in ("tfds/cifar10/3.0.2", "cifar10/3.0.2"):  # of a build that was interrupted
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    with pytest.raises(UserError, match="put the folder cifar-10-batches-bin/"):
+        open_cifar(layout, tmp_path / "data")
+    assert caplog.messages == []

@@ -36,7 +36,7 @@ def test_the_recipe_runs_on_a_small_tree(tmp_path, backend, method, network):
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (cell,) = (tmp_path / "runs" / "cells").iterdir()

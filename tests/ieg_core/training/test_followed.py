@@ -22,7 +22,7 @@ def runs(tmp_path_factory):
     counts = {"train": 20, "test": 4, "probe": 4, "photos": 3, "drawings": 5}
     write_tree(data, counts, size=(8, 8))
     results = tmp_path_factory.mktemp("results")
-    return results, run_on("tensorflow", SCRIPT, str(data), str(results), timeout=600)
+    return results, run_on("tensorflow", SCRIPT, str(data), str(results))
 
 
 def cell(results, name):

@@ -18,13 +18,15 @@ from pipelines.site import Site
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
 
+FOREVER = 300.0
+
 
 def refusal(site):
-    """Returns the line that `connect` refuses a site with, within the seconds it may take."""
+    """Returns the line that `connect` refuses a site with, long before FOREVER."""
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
         connect(site)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < FOREVER / 5  # seconds, but of a machine that may be busy
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -103,7 +105,7 @@ def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
             Fault(status=301, location="https://kfp.example.org/apis/v2beta1/healthz"),
             "has moved: write https://kfp.example.org instead",
         ),
-        (Fault(delay=6.0), "did not answer within 4 seconds"),
+        (Fault(delay=FOREVER), "did not answer within 4 seconds"),
     ],
 )
 def test_what_is_wrong_is_one_clear_line_within_seconds(kfp_stub, fault, words):
@@ -126,15 +128,20 @@ def test_a_wrong_token_names_its_file(kfp_stub, tmp_path):
     assert "No such file" in line
 
 
-def test_a_host_that_is_not_there(no_cluster):
+def test_a_host_that_is_not_there(no_cluster, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = refusal(Site(endpoint=f"http://127.0.0.1:{port}"))
     assert "nothing listens at" in line
     assert "port-forward" in line
-    assert "no such host" in refusal(Site(endpoint="https://kfp.invalid"))
     assert "no cluster is configured" in refusal(Site())
+
+    def know_no_name(*address, **options):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_name)  # a real DNS may not answer at all
+    assert "no such host" in refusal(Site(endpoint="https://kfp.invalid"))
 
 
 def test_a_server_that_trickles_is_given_up(no_cluster, monkeypatch):
@@ -220,7 +227,7 @@ def test_a_server_that_becomes_slow_is_given_up(kfp_stub, monkeypatch):
     monkeypatch.setattr(clients, "REQUEST_SECONDS", (1, 1))
     site = Site(endpoint=kfp_stub.url)
     client = connect(site)
-    kfp_stub.faults.append(Fault(delay=3.0))
+    kfp_stub.faults.append(Fault(delay=FOREVER))
     with (
         pytest.raises(UserError, match="stopped answering: could not create"),
         clients.plain_errors(site, "create the experiment"),

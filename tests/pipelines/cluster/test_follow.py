@@ -130,7 +130,7 @@ def test_cells_are_followed_from_the_results_root(kfp_stub, mounted):
     write(mounted, f"cells/{CELLS[1]}/failure.json", {"reason": "loss is NaN"})
     wait_for(stream, "digits-ieg-seed0: failed: loss is NaN")
     kfp_stub.set_state(run.run_id, "FAILED")
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
     said = stream.getvalue()
     assert "digits-l2r-seed0: finished, accuracy 90.0 %" in said
@@ -139,7 +139,7 @@ def test_cells_are_followed_from_the_results_root(kfp_stub, mounted):
 
 
 def wait_for(stream, text):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while text not in stream.getvalue():
         assert time.monotonic() < deadline, stream.getvalue()
         time.sleep(0.02)
@@ -254,7 +254,7 @@ def test_why_a_cell_waits_is_told(kfp_stub, mounted, tmp_path):
         thread.start()
         wait_for(stream, "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient")
         kfp_stub.set_state(run.run_id, "SUCCEEDED")
-        thread.join(10)
+        thread.join(120)
     assert not thread.is_alive()
 
 
@@ -293,7 +293,7 @@ def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
     wait_for(stream, "refuses the cookie in")
     cookie.write_text("session=new")
     kfp_stub.set_state(run.run_id, "SUCCEEDED")
-    thread.join(20)
+    thread.join(120)
     assert not thread.is_alive()
     assert "SUCCEEDED: a" in stream.getvalue()
 
@@ -307,13 +307,23 @@ def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch)
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
+class InterruptedOnce(io.StringIO):
+    """Somebody presses Ctrl-C when the state of a run is shown."""
+
+    def write(self, text):
+        first = "RUNNING" not in self.getvalue()
+        written = super().write(text)
+        if first and "RUNNING" in self.getvalue():
+            signal.raise_signal(signal.SIGINT)
+        return written
+
+
 def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     kfp_stub.script = ("RUNNING",)
     site, run = created(kfp_stub)
-    threading.Timer(1.0, signal.raise_signal, [signal.SIGINT]).start()
-    code, said = followed(site, run)
-    assert code == 130
-    assert "Stopped watching; on the cluster it goes on: http" in said
+    stream = InterruptedOnce()
+    assert follow.follow(site, [run], stream=stream) == 130
+    assert "Stopped watching; on the cluster it goes on: http" in stream.getvalue()
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 

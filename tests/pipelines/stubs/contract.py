@@ -9,7 +9,6 @@ client's own reader, which drops what it does not know.
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -132,7 +131,8 @@ class Fault:
       path: Only for paths that match this regular expression.
       body: What is answered.
       content_type: Its type.
-      delay: Seconds before anything is answered; with status 0 the right answer follows.
+      delay: Seconds before anything is answered, or until the stub is closed; with status 0 the
+        right answer follows.
       location: Where a 302 leads.
       times: How often, then the right answer again.
     """
@@ -161,6 +161,7 @@ class Stub:
       faults: Scripted faults; the first that fits counts.
       token: If set, 401 without `Authorization: Bearer <token>`.
       cookie: If set, 302 to a login page without that cookie.
+      closed: Set when it answers no more.
     """
 
     url: str = ""
@@ -170,6 +171,7 @@ class Stub:
     cookie: str = ""
     lock: threading.RLock = field(default_factory=threading.RLock)
     met: dict[int, int] = field(default_factory=dict)
+    closed: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, request: Request) -> Any:
         """Returns what is answered, as JSON values.
@@ -189,7 +191,7 @@ class Stub:
             self.requests.append(request)
             fault = next((f for f in self.faults if f.fits(request) and self._still(f)), None)
         if fault and fault.delay:
-            time.sleep(fault.delay)
+            self.closed.wait(fault.delay)
         if fault and fault.status:
             more = {"Location": fault.location} if fault.location else {}
             return fault.status, fault.content_type, fault.body, more
@@ -269,6 +271,7 @@ def serving(stub: Stub, wrap: Callable[[Any], Any] = lambda socket: socket) -> I
     try:
         yield stub
     finally:
+        stub.closed.set()
         server.shutdown()
         server.server_close()
         thread.join()
