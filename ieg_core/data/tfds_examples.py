@@ -49,8 +49,8 @@ def find_prepared(name: str, roots: Iterable[Path], mend: str) -> Any:
     """
     tfds = import_tfds()
     for root in roots:
-        if not (root / name).is_dir():
-            continue  # TFDS would warn of it
+        if not any((root / name).glob("*/*")):
+            continue  # TFDS would warn of it, or of the empty folder of a version
         with told_as_damage(root / name, mend):
             builder = tfds.builder(name, data_dir=root, try_gcs=False)
             place = Path(builder.data_path)
