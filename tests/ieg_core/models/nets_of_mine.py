@@ -78,6 +78,19 @@ def hidden_noise(num_classes, image_shape):
     return keras.Model(images, layers.Dense(num_classes)(x))
 
 
+def block(filters):
+    maps = keras.Input((None, None, filters))
+    x = layers.Conv2D(filters, 3, padding="same", name="conv")(maps)
+    return keras.Model(maps, layers.BatchNormalization(name="norm")(x))
+
+
+def twins(num_classes, image_shape):
+    """Two nested models whose layers have equal names, as a function that makes a block gives."""
+    images = keras.Input(image_shape)
+    x = block(image_shape[-1])(block(image_shape[-1])(images))
+    return keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(x)))
+
+
 def softmax(num_classes, image_shape):
     images = keras.Input(image_shape)
     x = layers.Dense(num_classes, activation="softmax")(layers.Flatten()(images))

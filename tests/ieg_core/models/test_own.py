@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
 
-from ieg_core import models
+from ieg_core import models, recipes
 from ieg_core.errors import UserError
-from ieg_core.training.step import build_network
+from ieg_core.methods import METHODS
+from ieg_core.spec import parse
+from ieg_core.training.step import build_network, initial_state
 from tests.backends import run_on
 from tests.ieg_core.models import nets_of_mine
 
@@ -69,6 +71,20 @@ def test_the_seed_decides_the_values_and_the_checks_leave_them_alone():
     # Two passes in training mode would have moved the statistics.
     stats = [value for value in first if value.shape == (8,)]
     assert {float(value.ravel()[0]) for value in stats} == {0.0, 1.0}
+
+
+def test_layers_of_equal_names_have_their_own_values():
+    model = built("twins")
+    paths = [variable.path for variable in model.trainable_variables]
+    assert len(set(paths)) < len(paths)
+    config = recipes.build_config(parse("digits"), "supervised")
+    state = initial_state(model, METHODS["supervised"], config, None)
+    for key, variables in (
+        ("params", model.trainable_variables),
+        ("stats", model.non_trainable_variables),
+    ):
+        for value, variable in zip(state[key], variables, strict=True):
+            np.testing.assert_array_equal(value, convert_to_numpy(variable))
 
 
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
