@@ -142,7 +142,7 @@ def train_here(
 
         trained = train(config, overlay, source, claim, cell, runtime, tell)
     require_current(claim)
-    export_model(folder / "model.keras", config, overlay, trained.state)
+    export_model(folder / "model.keras", config, overlay, source, trained.state)
     training = {
         "steps": record["num_steps"],
         "train_seconds": trained.train_seconds,

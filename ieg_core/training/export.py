@@ -12,12 +12,14 @@ import keras
 from ieg_core import models
 from ieg_core.config import Config
 from ieg_core.data.overlay import Overlay
+from ieg_core.data.source import Source
 from ieg_core.model_file import ModelFacts, write_facts
 from ieg_core.results import writable
+from ieg_core.training.feed import is_fed
 
 
 def export_model(
-    path: Path, config: Config, overlay: Overlay, state: Mapping[str, Any]
+    path: Path, config: Config, overlay: Overlay, source: Source, state: Mapping[str, Any]
 ) -> keras.Model:
     """Writes the averaged parameters with the raw BatchNorm statistics as a stock Keras model.
 
@@ -30,6 +32,7 @@ def export_model(
       path: The file to write, ending in ".keras"; replaced atomically.
       config: Names the network.
       overlay: Number of classes and image shape.
+      source: The images under it, which says how test images are cut.
       state: A training state as numpy arrays.
 
     Returns:
@@ -49,11 +52,10 @@ def export_model(
     pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
     model = keras.Model(pixels, core(scaled), name=core.name)
-    large = config.images is not None and not config.images.held_in_memory
     facts = ModelFacts(
         class_names=overlay.class_names,
         image_shape=shape,
-        preprocessing="crop" if large else "square",
+        preprocessing="crop" if is_fed(source) else "square",
         trained_on=config.dataset,
         method=config.method,
         network=config.network,
@@ -61,8 +63,12 @@ def export_model(
     with writable(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
         os.close(handle)
-        model.save(temporary)
-        write_facts(Path(temporary), facts)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        try:
+            model.save(temporary)
+            write_facts(Path(temporary), facts)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     return model
