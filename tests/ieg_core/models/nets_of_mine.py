@@ -103,6 +103,47 @@ def softmax_layer(num_classes, image_shape):
     return keras.Model(images, x)
 
 
+def nested_softmax(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    parts = [layers.Flatten(), layers.Dense(num_classes, activation="softmax")]
+    return keras.Model(images, keras.Sequential(parts)(images))
+
+
+class WrittenSoftmax(Written):
+    def call(self, images):
+        return keras.ops.softmax(super().call(images))
+
+
+def hidden_softmax(num_classes, image_shape):
+    del image_shape
+    return WrittenSoftmax(num_classes)
+
+
+def whole_numbers(num_classes, image_shape):
+    images = keras.Input(image_shape, dtype="uint8")
+    return keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(images)))
+
+
+def not_finite(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Rescaling(float("inf"))(layers.Flatten()(images))
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
+def spectral(num_classes, image_shape):
+    """Its layer replaces the kernel by the normalized one at every call in training mode."""
+    images = keras.Input(image_shape)
+    x = layers.SpectralNormalization(layers.Conv2D(4, 3), name="bounded")(images)
+    return keras.Model(images, layers.Dense(num_classes)(layers.Flatten()(x)))
+
+
+def recurrent(num_classes, image_shape):
+    """A generator of random numbers that nothing is drawn from, as its dropout's rate is 0."""
+    images = keras.Input(image_shape)
+    x = layers.LSTM(4)(layers.Reshape((image_shape[0], -1))(images))
+    return keras.Model(images, layers.Dense(num_classes)(x))
+
+
 def too_few(num_classes, image_shape):
     images = keras.Input(image_shape)
     return keras.Model(images, layers.Dense(num_classes - 1)(layers.Flatten()(images)))

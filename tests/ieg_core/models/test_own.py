@@ -31,7 +31,7 @@ def built(function: str, **settings) -> keras.Model:
 
 @pytest.mark.parametrize(
     ("function", "num_features"),
-    [("small", 8), ("sequential", 16), ("with_features", 5), ("no_dropout", 64)],
+    [("small", 8), ("sequential", 16), ("with_features", 5), ("no_dropout", 64), ("recurrent", 4)],
 )
 def test_logits_and_the_features_that_they_come_from(function, num_features):
     model = built(function)
@@ -109,7 +109,9 @@ def test_a_file_brings_its_values(tmp_path):
     with pytest.raises(UserError, match=r"takes \(None, 8, 8, 1\): expected one input of images"):
         models.build(str(path), 4, (9, 8, 1))
     path.write_bytes(b"not a model")
-    with pytest.raises(UserError, match=r"mine.keras' could not be built"):
+    with pytest.raises(
+        UserError, match=r"mine.keras' cannot be loaded \(ValueError: .*Keras's own"
+    ):
         models.build(str(path), 4, SHAPE)
 
 
@@ -120,6 +122,11 @@ def test_a_file_brings_its_values(tmp_path):
         ("hidden_noise", "gives another result at every call in training mode"),
         ("softmax", "ends in a softmax: expected logits"),
         ("softmax_layer", "ends in a softmax: expected logits"),
+        ("nested_softmax", "ends in a softmax: expected logits"),
+        ("hidden_softmax", "gives probabilities .*: expected logits"),
+        ("whole_numbers", "takes uint8, which .*: expected an input of floats"),
+        ("not_finite", "gives values that are not finite"),
+        ("spectral", "the layer 'bounded' .* that sets trainable variables as it computes"),
         ("too_few", r"gives \(None, 3\): expected logits \[B, 4\]"),
         ("other_input", r"takes \(None, 64, 64, 3\): expected .*\(None, 8, 8, 1\)"),
         ("nothing_to_train", "has nothing to train"),
@@ -141,11 +148,19 @@ def test_on_several_replicas_batch_norm_must_see_them_all():
         models.own.require_synchronized(built("small"))
 
 
-def test_a_module_that_does_not_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "broken_net_of_mine.py").write_text("import nothing_of_that_name\n")
+@pytest.mark.parametrize(
+    ("module", "code", "message"),
+    [
+        ("broken_net", "import nothing_of_that_name", "ModuleNotFoundError: No module named 'no"),
+        ("misspelt_net", "import keras\nkeras.layers.Conv3", "AttributeError: .*Conv3"),
+        ("leaving_net", "import sys\nsys.exit('usage')", "SystemExit: usage"),
+    ],
+)
+def test_a_module_that_does_not_import_is_told(tmp_path, monkeypatch, module, code, message):
+    (tmp_path / f"{module}.py").write_text(f"{code}\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"ModuleNotFoundError: No module named 'nothing_of_that"):
-        models.build("broken_net_of_mine:small", 4, SHAPE)
+    with pytest.raises(UserError, match=message):
+        models.build(f"{module}:small", 4, SHAPE)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
