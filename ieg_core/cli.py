@@ -115,6 +115,12 @@ def build_parser() -> argparse.ArgumentParser:
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     predicting.add_argument("--top", type=int, default=3, help="classes to tell of each image (3)")
+    predicting.add_argument(
+        "--network",
+        default="",
+        metavar="MODULE:FUNCTION",
+        help="import this module first, for a network with layers of your own",
+    )
     predicting.set_defaults(run=run_predict)
 
     listing = commands.add_parser("recipes", help="list the recipes")
@@ -290,7 +296,8 @@ def run_predict(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise UserError(f"--top must be at least 1, got {arguments.top}")
     broken = read = 0
-    for each in predict_files(arguments.model, arguments.images, arguments.top):
+    asked = arguments.model, arguments.images, arguments.top, arguments.network
+    for each in predict_files(*asked):
         name = printable(str(each.path))
         if each.problem:
             broken += 1

@@ -118,7 +118,8 @@ def describe(error: BaseException) -> str:
     """Says in a few words why Keras, or a function, could not make a network."""
     text = " ".join(str(error).split())
     # Keras wraps the reason in the whole configuration, layer by layer.
-    text = text.rpartition("Exception encountered: ")[2].partition(" Full object config")[0]
+    text = text.rpartition("Exception encountered: ")[2]
+    text = text.partition(" Full object config")[0].partition(" Example: ")[0]
     return f"{type(error).__name__}: {text[:300] or 'no message'}"
 
 

@@ -144,6 +144,66 @@ def recurrent(num_classes, image_shape):
     return keras.Model(images, layers.Dense(num_classes)(x))
 
 
+@keras.saving.register_keras_serializable("nets_of_mine")
+class Doubled(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def registered(num_classes, image_shape):
+    del image_shape
+    return keras.Sequential([layers.Flatten(), Doubled(), layers.Dense(num_classes)])
+
+
+class Unregistered(layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def unregistered(num_classes, image_shape):
+    del image_shape
+    return keras.Sequential([layers.Flatten(), Unregistered(), layers.Dense(num_classes)])
+
+
+@keras.saving.register_keras_serializable("nets_of_mine")
+class Forgetful(layers.Layer):
+    def __init__(self, factor=1.0, **settings):
+        super().__init__(**settings)
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+    def get_config(self):
+        return super().get_config()
+
+
+def forgetful(num_classes, image_shape):
+    """What is loaded has lost its factor."""
+    del image_shape
+    return keras.Sequential([layers.Flatten(), Forgetful(3.0), layers.Dense(num_classes)])
+
+
+def with_lambda(num_classes, image_shape):
+    del image_shape
+    double = layers.Lambda(lambda x: 2 * x)
+    return keras.Sequential([layers.Flatten(), double, layers.Dense(num_classes)])
+
+
+def no_config(num_classes, image_shape):
+    del image_shape
+    return keras.Sequential([layers.Flatten(), Holder(object()), layers.Dense(num_classes)])
+
+
+class Holder(layers.Layer):
+    def __init__(self, content):
+        super().__init__()
+        self.content = content
+
+    def call(self, x):
+        return x
+
+
 def too_few(num_classes, image_shape):
     images = keras.Input(image_shape)
     return keras.Model(images, layers.Dense(num_classes - 1)(layers.Flatten()(images)))
