@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core import parent, results, slots, sweep, worker
+from ieg_core import network_names, parent, results, slots, sweep, worker
 from ieg_core.audit.run import Audit, audit_cell, is_available, read_audit
 from ieg_core.data.array_labels import class_numbers, read_labels
 from ieg_core.data.folder_arrays import Part, write_arrays
@@ -98,6 +98,7 @@ def fit(
       UserError: Anything wrong with arguments or arrays.
       RuntimeError: The training failed; the message says why.
     """
+    _require_kinds(network, method, steps, seed, settings)
     parts, names = _parts(images, labels, test, probe, class_names)
     root = Path(out)
     data_dir = write_arrays(root / "data", parts, names)
@@ -106,9 +107,9 @@ def fit(
         sweep.SweepRequest(
             dataset="folder",
             methods=(method,),
-            seeds=(seed,),
+            seeds=(int(seed),),
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
-            steps=steps,
+            steps=int(steps),
             settings=(
                 f"images.size={max(shape[:2])}",
                 f"images.channels={shape[2]}",
@@ -121,9 +122,11 @@ def fit(
     )
     cell = planned.cells[0]
     folder = results.cell_folder(root, cell)
-    if _run(cell, root, data_dir):
+    if code := _run(cell, root, data_dir):
         failure = results.read_json(folder / "failure.json") or {}
         reason = failure.get("reason", f"see {folder / 'log.txt'}")
+        if code == worker.EXIT_USER_ERROR:
+            raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
     row = results.read_json(folder / "result.json")
     found = None
@@ -132,6 +135,10 @@ def fit(
         found = read_audit(folder, data_dir, 0.5)
     import keras
 
+    if isinstance(network, str) and network_names.parse(row["network"]).family == "function":
+        from ieg_core.models.own import import_module
+
+        import_module(network)  # which registers the layers that it may have of its own
     return Fitted(
         model=keras.saving.load_model(folder / "model.keras", compile=False),
         class_names=names,
@@ -141,6 +148,27 @@ def fit(
         data_dir=data_dir,
         audit=found,
     )
+
+
+def _require_kinds(
+    network: Any, method: object, steps: object, seed: object, settings: object
+) -> None:
+    """Refuses arguments of a kind that would otherwise be seen late, or misunderstood."""
+    is_name = isinstance(network, str)
+    if not is_name:
+        import keras
+    for name, value, fits, expected in (
+        ("network", network, is_name or isinstance(network, keras.Model),
+         "a Keras model, a network's name, or 'package.module:function'"),
+        ("method", method, isinstance(method, str), "a method's name, such as 'ieg'"),
+        ("steps", steps, isinstance(steps, int | np.integer), "a whole number"),
+        ("seed", seed, isinstance(seed, int | np.integer), "a whole number"),
+        ("settings", settings, not isinstance(settings, str),
+         "a list such as ['optimizer.learning_rate=0.05']"),
+    ):  # fmt: skip
+        if not fits:
+            received = value.__name__ if isinstance(value, type) else repr(value)[:80]
+            raise UserError(f"{name} is {received}: expected {expected}")
 
 
 def _run(cell: str, root: Path, data_dir: Path) -> int:
@@ -228,15 +256,30 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
 
 def _saved(model: "keras.Model", folder: Path) -> Path:
     """Saves a model under a name made of its architecture and values, which a run goes by."""
-    digest = hashlib.sha256(json.dumps(model.get_config(), default=repr, sort_keys=True).encode())
-    for value in model.get_weights():
-        digest.update(np.ascontiguousarray(value).data)
-    path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            model.save(Path(temporary) / path.name)
-            (Path(temporary) / path.name).replace(path)
+    from ieg_core.models.own import describe
+
+    try:
+        config = json.dumps(model.get_config(), default=repr, sort_keys=True)
+        digest = hashlib.sha256(config.encode())
+        for value in model.get_weights():
+            digest.update(np.ascontiguousarray(value).data)
+        path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                model.save(Path(temporary) / path.name)
+                (Path(temporary) / path.name).replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the network to {folder} ({error.strerror}): make room or choose another "
+            "folder"
+        ) from error
+    # Which exceptions a layer of somebody's own can cause, Keras does not say.
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be saved ({describe(error)}): expected Keras's own layers; put a "
+            "function that builds it into a module and say network='module:function'"
+        ) from error
     return path
 
 
