@@ -71,18 +71,31 @@ def build_own(
         raise _refusal(name, "has nothing to train", "trainable layers")
     _try_out(name, model, image_shape)
     head = last_dense(outputs[0])
-    if len(outputs) == 1:
-        outputs = [outputs[0], outputs[0] if head is None else head.input]
-    return keras.Model(model.inputs[0], [_as_float32(output) for output in outputs], name=NAME)
+    # What a model calls its features need not be what its last layer takes.
+    features = head[1] if head else outputs[-1]
+    tensors = [_as_float32(output) for output in (outputs[0], features)]
+    return keras.Model(model.inputs[0], tensors, name=NAME)
 
 
-def last_dense(logits: keras.KerasTensor) -> keras.layers.Dense | None:
-    """Returns the dense layer, with a bias, that the logits come out of, if it is one."""
-    operation = logits._keras_history.operation
-    while type(operation).__name__ == "Cast":
-        operation = operation.input._keras_history.operation
-    is_head = isinstance(operation, keras.layers.Dense) and operation.use_bias
-    return operation if is_head and len(operation.input.shape) == 2 else None
+def last_dense(
+    logits: keras.KerasTensor,
+) -> tuple[keras.layers.Dense, keras.KerasTensor] | None:
+    """Finds the dense layer that the logits come out of.
+
+    Args:
+      logits: A model's output.
+
+    Returns:
+      The layer and its input there, [B, F]; None unless logits = input · kernel + bias.
+    """
+    layer, node, _ = logits._keras_history
+    while type(layer).__name__ == "Cast":
+        layer, node, _ = layer.input._keras_history
+    is_dense = isinstance(layer, keras.layers.Dense) and layer.use_bias
+    if not is_dense or layer.activation is not keras.activations.linear:
+        return None
+    features = layer._inbound_nodes[node].input_tensors[0]
+    return (layer, features) if len(features.shape) == 2 else None
 
 
 def require_synchronized(model: keras.Model) -> None:
@@ -214,7 +227,7 @@ def _try_out(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -
             outputs = model(images, training=True)
         except Exception as error:
             raise _failed(name, error) from error
-        logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
+        logits = keras.tree.flatten(outputs)[0]
         return keras.ops.convert_to_numpy(keras.ops.cast(logits, "float32"))
 
     first = run()

@@ -125,6 +125,7 @@ def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
             "goes from (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
         ),
         (ModelFacts(("a", "b"), (8, 8, 1)), "2 class names and images of 8×8×1"),
+        (ModelFacts(("a", "b"), (4, 4, 1), "zoom"), "the preprocessing 'zoom': expected square or"),
         (ModelFacts(("a", "b"), (4, 6, 1)), "takes images of 4×6 pixels"),
     ],
 )

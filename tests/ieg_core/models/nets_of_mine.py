@@ -42,6 +42,31 @@ def with_features(num_classes, image_shape):
     return keras.Model(images, [layers.Dense(num_classes)(features), features])
 
 
+def other_features(num_classes, image_shape):
+    """Its second output is not what the last layer takes."""
+    images = keras.Input(image_shape)
+    embedding = layers.Dense(5)(layers.Flatten()(images))
+    logits = layers.Dense(num_classes)(layers.ReLU()(embedding))
+    return keras.Model(images, [logits, embedding])
+
+
+def named_output(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    return keras.Model(images, {"logits": layers.Dense(num_classes)(layers.Flatten()(images))})
+
+
+def last_layer_twice(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    last = layers.Dense(num_classes)
+    return keras.Model(images, last(last(layers.Dense(num_classes)(layers.Flatten()(images)))))
+
+
+def tanh_end(num_classes, image_shape):
+    images = keras.Input(image_shape)
+    x = layers.Dense(num_classes, activation="tanh")(layers.Flatten()(images))
+    return keras.Model(images, x)
+
+
 def no_dense_end(num_classes, image_shape):
     images = keras.Input(image_shape)
     maps = layers.Conv2D(num_classes, 3)(images)

@@ -31,7 +31,16 @@ def built(function: str, **settings) -> keras.Model:
 
 @pytest.mark.parametrize(
     ("function", "num_features"),
-    [("small", 8), ("sequential", 16), ("with_features", 5), ("no_dropout", 64), ("recurrent", 4)],
+    [
+        ("small", 8),
+        ("sequential", 16),
+        ("with_features", 5),
+        ("other_features", 5),
+        ("named_output", 64),
+        ("last_layer_twice", 4),
+        ("no_dropout", 64),
+        ("recurrent", 4),
+    ],
 )
 def test_logits_and_the_features_that_they_come_from(function, num_features):
     model = built(function)
@@ -45,7 +54,7 @@ def test_logits_and_the_features_that_they_come_from(function, num_features):
     np.testing.assert_allclose(convert_to_numpy(features) @ kernel + bias, logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("function", ["subclassed", "no_dense_end", "no_bias"])
+@pytest.mark.parametrize("function", ["subclassed", "no_dense_end", "no_bias", "tanh_end"])
 def test_without_a_last_dense_layer_only_methods_that_look_into_it_are_refused(function):
     model = built(function)
     assert tuple(model(IMAGES)[0].shape) == (6, 4)
