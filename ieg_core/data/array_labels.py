@@ -41,7 +41,7 @@ def read_labels(labels: ArrayLike) -> NDArray[Any]:
             f"the labels are {type(labels).__name__} of the shape {array.shape}: {_EXPECTED}"
         )
     if np.ma.is_masked(labels):
-        raise _missing(int(np.argmax(np.ma.getmaskarray(labels))), "masked")
+        raise _missing(int(np.argmax(np.ma.asarray(labels).mask)), "masked")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         place = int(np.argmin(np.isfinite(array)))
         raise _missing(place, repr(array[place].item()))
