@@ -126,6 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     predicting.add_argument("--top", type=int, default=3, help="classes to tell of each image (3)")
+    predicting.add_argument(
+        "--network",
+        default="",
+        metavar="MODULE:FUNCTION",
+        help="import this module first, for a network with layers of your own",
+    )
     predicting.set_defaults(run=run_predict)
 
     listing = commands.add_parser("recipes", help="list the recipes")
@@ -310,7 +316,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
     if not model.is_file() and (run := find_run(model)).is_dir():
         model = run / "model.keras"
     broken = read = 0
-    for each in predict_files(model, arguments.images, arguments.top):
+    for each in predict_files(model, arguments.images, arguments.top, arguments.network):
         name = printable(str(each.path))
         if each.problem:
             broken += 1

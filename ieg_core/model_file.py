@@ -13,6 +13,7 @@ from typing import Any
 from ieg_core.errors import UserError
 
 MEMBER = "ieg.json"
+PREPROCESSINGS = ("square", "crop")
 SCHEMA = 1
 
 
@@ -58,7 +59,13 @@ def read_facts(path: Path) -> ModelFacts:
             raise UserError(f"{path} was exported by another version of this program")
         height, width, channels = map(int, values.pop("image_shape"))
         names = tuple(map(str, values.pop("class_names")))
-        return ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
+        facts = ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
+        if facts.preprocessing not in PREPROCESSINGS:
+            raise UserError(
+                f"{path} asks for the preprocessing {facts.preprocessing!r}: expected "
+                f"{' or '.join(PREPROCESSINGS)}; export it again"
+            )
+        return facts
     except OSError as error:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
     except UserError:

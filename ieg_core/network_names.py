@@ -204,8 +204,11 @@ def module_file(name: str) -> Path:
     add_current_folder()
     try:
         found = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"no module {module!r} for the network {name!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # the packages above it are imported
+        raise UserError(
+            f"no module {module!r} for the network {name!r} ({type(error).__name__}: {error}): "
+            "expected packages above it that can be imported; mend them"
+        ) from error
     if found is None or not found.origin or not os.path.isfile(found.origin):
         raise UserError(
             f"no module {module!r} for the network {name!r}: expected a file such as "

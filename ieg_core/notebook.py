@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core import parent, results, slots, sweep, worker
+from ieg_core import network_names, parent, results, slots, sweep, worker
 from ieg_core.audit.run import Audit, audit_cell, is_available, read_audit
+from ieg_core.data.array_labels import class_numbers, read_labels
 from ieg_core.data.folder_arrays import Part, write_arrays
 from ieg_core.errors import UserError
 
@@ -75,7 +76,7 @@ def fit(
 
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1].
-      labels: [n], class numbers from 0 or names.
+      labels: [n], class numbers from 0 (integers) or names, none missing.
       network: A Keras model with logits out, taken with its values and left as it is; a network's
         name (`resnet11`, `package.module:function`, `mine.keras`); "" chooses by the images' size.
         A model gets images in [−1, 1].
@@ -97,6 +98,7 @@ def fit(
       UserError: Anything wrong with arguments or arrays.
       RuntimeError: The training failed; the message says why.
     """
+    _require_kinds(network, method, steps, seed, settings)
     parts, names = _parts(images, labels, test, probe, class_names)
     root = Path(out)
     data_dir = write_arrays(root / "data", parts, names)
@@ -105,9 +107,9 @@ def fit(
         sweep.SweepRequest(
             dataset="folder",
             methods=(method,),
-            seeds=(seed,),
+            seeds=(int(seed),),
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
-            steps=steps,
+            steps=int(steps),
             settings=(
                 f"images.size={max(shape[:2])}",
                 f"images.channels={shape[2]}",
@@ -120,9 +122,11 @@ def fit(
     )
     cell = planned.cells[0]
     folder = results.cell_folder(root, cell)
-    if _run(cell, root, data_dir):
+    if code := _run(cell, root, data_dir):
         failure = results.read_json(folder / "failure.json") or {}
         reason = failure.get("reason", f"see {folder / 'log.txt'}")
+        if code == worker.EXIT_USER_ERROR:
+            raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
     row = results.read_json(folder / "result.json")
     found = None
@@ -131,6 +135,10 @@ def fit(
         found = read_audit(folder, data_dir, 0.5)
     import keras
 
+    if isinstance(network, str) and network_names.parse(row["network"]).family == "function":
+        from ieg_core.models.own import import_module
+
+        import_module(network)  # which registers the layers that it may have of its own
     return Fitted(
         model=keras.saving.load_model(folder / "model.keras", compile=False),
         class_names=names,
@@ -140,6 +148,27 @@ def fit(
         data_dir=data_dir,
         audit=found,
     )
+
+
+def _require_kinds(
+    network: Any, method: object, steps: object, seed: object, settings: object
+) -> None:
+    """Refuses arguments of a kind that would otherwise be seen late, or misunderstood."""
+    is_name = isinstance(network, str)
+    if not is_name:
+        import keras
+    for name, value, fits, expected in (
+        ("network", network, is_name or isinstance(network, keras.Model),
+         "a Keras model, a network's name, or 'package.module:function'"),
+        ("method", method, isinstance(method, str), "a method's name, such as 'ieg'"),
+        ("steps", steps, isinstance(steps, int | np.integer), "a whole number"),
+        ("seed", seed, isinstance(seed, int | np.integer), "a whole number"),
+        ("settings", settings, not isinstance(settings, str),
+         "a list such as ['optimizer.learning_rate=0.05']"),
+    ):  # fmt: skip
+        if not fits:
+            received = value.__name__ if isinstance(value, type) else repr(value)[:80]
+            raise UserError(f"{name} is {received}: expected {expected}")
 
 
 def _run(cell: str, root: Path, data_dir: Path) -> int:
@@ -162,33 +191,39 @@ def _parts(
     class_names: Sequence[str] | None,
 ) -> tuple[dict[str, Part], tuple[str, ...]]:
     """Brings all arrays into one form; the classes are those of the labels to train on."""
-    given = np.asarray(labels)
-    numbered = given.dtype.kind in "iu"
+    pixels, given = _pixels(images), read_labels(labels)
+    if len(pixels) == 0 or len(given) != len(pixels):
+        raise UserError(
+            f"received {len(pixels)} images and {len(given)} labels: expected at least one image "
+            "and one label for each"
+        )
+    if isinstance(class_names, str):
+        raise UserError(f"class_names is {class_names!r}: expected a list of names")
     if class_names is not None:
         names = tuple(map(str, class_names))
-    elif numbered:
-        if int(given.max(initial=0)) >= max(given.size, 1):
+    elif given.dtype.kind in "iu":
+        if int(given.max()) >= given.size:
             raise UserError(
                 f"the labels run to {given.max()}, but there are {given.size}: expected class "
                 "numbers from 0 without gaps, or names"
             )
-        names = tuple(map(str, range(int(given.max(initial=0)) + 1)))
+        names = tuple(map(str, range(int(given.max()) + 1)))
     else:
-        names = tuple(sorted({str(label) for label in given.ravel()}))
-    parts = {"train": (_pixels(images), _numbers(given, names))}
-    pixels, numbers = parts["train"]
-    if len(pixels) == 0 or numbers.shape != (len(pixels),):
-        raise UserError(
-            f"received {len(pixels)} images and labels of the shape {numbers.shape}: expected at "
-            "least one image and one label for each"
-        )
+        names = tuple(sorted(set(given.tolist())))
+    numbers = class_numbers(given, names)
+    parts = {"train": (pixels, numbers)}
     if test is None:
         some = np.linspace(0, len(pixels) - 1, min(_LOOK_BACK, len(pixels))).astype(int)
         parts["test"] = (pixels[some], numbers[some])
-    else:
-        parts["test"] = (_pixels(test[0]), _numbers(np.asarray(test[1]), names))
-    if probe is not None:
-        parts["probe"] = (_pixels(probe[0]), _numbers(np.asarray(probe[1]), names))
+    for name, data in (("test", test), ("probe", probe)):
+        if data is None:
+            continue
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise UserError(
+                f"{name} is {type(data).__name__}: expected a pair of images and labels, "
+                f"{name}=(images, labels)"
+            )
+        parts[name] = (_pixels(data[0]), class_numbers(read_labels(data[1]), names))
     return parts, names
 
 
@@ -200,8 +235,15 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
             f"the images are no array ({error}): expected all of one size, [n, height, width, "
             "channels] or [n, height, width]"
         ) from error
+    if array.ndim not in (3, 4):
+        raise UserError(
+            f"the images have the shape {array.shape}: expected [n, height, width, channels] or "
+            "[n, height, width]"
+        )
     if array.ndim == 3:
         array = array[..., None]
+    if np.ma.is_masked(images):
+        raise UserError("some pixels are masked: expected a value for each; use images.filled(0)")
     if array.dtype.kind == "f" and array.size:
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UserError(
@@ -212,32 +254,32 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
     return array  # what is wrong else, `check_parts` says
 
 
-def _numbers(labels: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
-    if labels.dtype.kind in "iu":
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
-            raise UserError(
-                f"the labels run from {labels.min()} to {labels.max()}: expected from 0 to "
-                f"{len(names) - 1}, the number of classes less one"
-            )
-        return labels.astype(np.int32)
-    places = {name: number for number, name in enumerate(names)}
-    unknown = sorted({str(label) for label in labels.ravel()} - places.keys())
-    if unknown:
-        raise UserError(f"the label {unknown[0]!r} is no class: expected {', '.join(names)}")
-    return np.array([places[str(label)] for label in labels.ravel()], np.int32)
-
-
 def _saved(model: "keras.Model", folder: Path) -> Path:
     """Saves a model under a name made of its architecture and values, which a run goes by."""
-    digest = hashlib.sha256(json.dumps(model.get_config(), default=repr, sort_keys=True).encode())
-    for value in model.get_weights():
-        digest.update(np.ascontiguousarray(value).data)
-    path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            model.save(Path(temporary) / path.name)
-            (Path(temporary) / path.name).replace(path)
+    from ieg_core.models.own import describe
+
+    try:
+        config = json.dumps(model.get_config(), default=repr, sort_keys=True)
+        digest = hashlib.sha256(config.encode())
+        for value in model.get_weights():
+            digest.update(np.ascontiguousarray(value).data)
+        path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                model.save(Path(temporary) / path.name)
+                (Path(temporary) / path.name).replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the network to {folder} ({error.strerror}): make room or choose another "
+            "folder"
+        ) from error
+    # Which exceptions a layer of somebody's own can cause, Keras does not say.
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be saved ({describe(error)}): expected Keras's own layers; put a "
+            "function that builds it into a module and say network='module:function'"
+        ) from error
     return path
 
 

@@ -18,6 +18,7 @@ from ieg_core.data.images import (
 )
 from ieg_core.errors import UserError
 from ieg_core.model_file import MEMBER, ModelFacts, read_facts
+from ieg_core.network_names import parse
 from ieg_core.runtime import Runtime, held_stderr, set_environment
 
 BATCH = 64
@@ -38,7 +39,9 @@ class Prediction:
     problem: str = ""
 
 
-def predict_files(model: Path, paths: Sequence[Path], top: int = 3) -> Iterator[Prediction]:
+def predict_files(
+    model: Path, paths: Sequence[Path], top: int = 3, network: str = ""
+) -> Iterator[Prediction]:
     """Predicts the classes of image files: softmax of the logits of the averaged parameters.
 
     No more images are held at once than a batch has.
@@ -47,6 +50,8 @@ def predict_files(model: Path, paths: Sequence[Path], top: int = 3) -> Iterator[
       model: An exported `.keras` file.
       paths: JPEG, PNG or WebP files; a folder stands for all files in it.
       top: How many classes to tell of each.
+      network: `package.module:function`, whose module is imported for the layers that it registers.
+        Never taken from the file: whoever wrote that would choose what runs here.
 
     Yields:
       One prediction a file, in order.
@@ -55,19 +60,21 @@ def predict_files(model: Path, paths: Sequence[Path], top: int = 3) -> Iterator[
       UserError: The model cannot be read, or is not one for image files.
     """
     facts = read_facts(model)
+    if network and parse(network).family != "function":
+        raise UserError(f"--network {network} is no package.module:function")
     if facts.image_shape[0] != facts.image_shape[1]:
         raise UserError(
             f"{model} takes images of {facts.image_shape[0]}×{facts.image_shape[1]} pixels: "
             "expected one for squares, to which files are brought; load it by Keras"
         )
     files = [file for path in paths for file in _files(path)]
-    network = None
+    loaded = None
     for start in range(0, len(files), BATCH):
         part = [_read(file, facts) for file in files[start : start + BATCH]]
         images = [image for image in part if not isinstance(image, str)]
-        if images and network is None:
-            network = _load(model, facts)
-        found = iter(_classes(network, np.stack(images), facts, top) if images else ())
+        if images and loaded is None:
+            loaded = _load(model, facts, network)
+        found = iter(_classes(loaded, np.stack(images), facts, top) if images else ())
         for file, image in zip(files[start : start + BATCH], part, strict=True):
             if isinstance(image, str):
                 yield Prediction(file, problem=image)
@@ -85,30 +92,36 @@ def _files(path: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(names) if name[0] != ".")
 
 
-def _load(model: Path, facts: ModelFacts) -> Any:
+def _load(model: Path, facts: ModelFacts, network: str) -> Any:
     set_environment(Runtime(threads=1))
     with held_stderr():
         import keras
 
         keras.ops.zeros(1)  # the first operation starts the framework
+    from ieg_core.models import own
 
+    if network:
+        own.import_module(network)
     try:
-        network = keras.models.load_model(model, compile=False)
+        loaded = keras.models.load_model(model, compile=False)
     # Which exceptions an archive of another version can cause, Keras does not say.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        mend = "export it again"
+        if "Could not locate" in str(error):
+            name = facts.network if ":" in facts.network else "package.module:function"
+            mend += f"; layers of your own are found by --network {name}, which imports that module"
         raise UserError(
-            f"the model {model} cannot be loaded ({reason[:300]}): expected one that this version "
-            "of Keras reads; export it again"
+            f"the model {model} cannot be loaded ({own.describe(error)}): expected one that this "
+            f"version of Keras reads; {mend}"
         ) from error
     shapes = (None, *facts.image_shape), (None, len(facts.class_names))
-    if (tuple(network.input_shape), tuple(network.output_shape)) != shapes:
+    if (tuple(loaded.input_shape), tuple(loaded.output_shape)) != shapes:
         raise UserError(
-            f"the model {model} goes from {network.input_shape} to {network.output_shape}, but its "
+            f"the model {model} goes from {loaded.input_shape} to {loaded.output_shape}, but its "
             f"{MEMBER} has {len(facts.class_names)} class names and images of "
             f"{'×'.join(map(str, facts.image_shape))}: export it again"
         )
-    return network
+    return loaded
 
 
 def _classes(

@@ -105,9 +105,10 @@ def dense_variables(model: keras.Model) -> tuple[int, int] | None:
     Returns:
       Their positions; None for a network of one's own that does not end in a dense layer.
     """
-    head = own.last_dense(model.outputs[0])
-    if head is None:
+    last = own.last_dense(model.outputs[0])
+    if last is None:
         return None
+    head = last[0]
     found = [
         place
         for wanted in (head.kernel, head.bias)

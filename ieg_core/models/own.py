@@ -8,9 +8,9 @@ values along, pre-trained ones too, whatever the seed.
 
 import contextlib
 import importlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import keras
@@ -20,7 +20,12 @@ from ieg_core.errors import UserError
 from ieg_core.network_names import Network, add_current_folder
 
 NAME: Final = "own_network"
-_ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax")
+_ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
+_LOGITS: Final = "logits: leave the last activation out, the losses apply it"
+_STEADY: Final = (
+    "layers that compute the same at every call: remove it or set its rate to 0; the views of the "
+    "images, MixUp and weight decay regularize"
+)
 
 
 def build_own(
@@ -46,7 +51,7 @@ def build_own(
 
     Raises:
       UserError: The function or file cannot be used, or the model has other inputs or outputs, ends
-        in a softmax, or draws random numbers.
+        in a softmax, draws random numbers, or sets its trainable variables itself.
     """
     name = network.name
     load = _from_file if network.family == "file" else _from_function
@@ -64,20 +69,33 @@ def build_own(
     _refuse_probabilities(name, outputs[0])
     if not model.trainable_variables:
         raise _refusal(name, "has nothing to train", "trainable layers")
-    _refuse_randomness(name, model, image_shape)
+    _try_out(name, model, image_shape)
     head = last_dense(outputs[0])
-    if len(outputs) == 1:
-        outputs = [outputs[0], outputs[0] if head is None else head.input]
-    return keras.Model(model.inputs[0], [_as_float32(output) for output in outputs], name=NAME)
+    # What a model calls its features need not be what its last layer takes.
+    features = head[1] if head else outputs[-1]
+    tensors = [_as_float32(output) for output in (outputs[0], features)]
+    return keras.Model(model.inputs[0], tensors, name=NAME)
 
 
-def last_dense(logits: keras.KerasTensor) -> keras.layers.Dense | None:
-    """Returns the dense layer, with a bias, that the logits come out of, if it is one."""
-    operation = logits._keras_history.operation
-    while type(operation).__name__ == "Cast":
-        operation = operation.input._keras_history.operation
-    is_head = isinstance(operation, keras.layers.Dense) and operation.use_bias
-    return operation if is_head and len(operation.input.shape) == 2 else None
+def last_dense(
+    logits: keras.KerasTensor,
+) -> tuple[keras.layers.Dense, keras.KerasTensor] | None:
+    """Finds the dense layer that the logits come out of.
+
+    Args:
+      logits: A model's output.
+
+    Returns:
+      The layer and its input there, [B, F]; None unless logits = input · kernel + bias.
+    """
+    layer, node, _ = logits._keras_history
+    while type(layer).__name__ == "Cast":
+        layer, node, _ = layer.input._keras_history
+    is_dense = isinstance(layer, keras.layers.Dense) and layer.use_bias
+    if not is_dense or layer.activation is not keras.activations.linear:
+        return None
+    features = layer._inbound_nodes[node].input_tensors[0]
+    return (layer, features) if len(features.shape) == 2 else None
 
 
 def require_synchronized(model: keras.Model) -> None:
@@ -96,23 +114,42 @@ def require_synchronized(model: keras.Model) -> None:
             )
 
 
-def _from_function(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> Any:
-    module_name, _, function_name = name.partition(":")
+def import_module(name: str) -> ModuleType:
+    """Imports the module of `package.module:function`, and with it the layers that it registers.
+
+    Raises:
+      UserError: It cannot be imported.
+    """
     add_current_folder()
     try:
-        build: Callable[..., Any] = getattr(importlib.import_module(module_name), function_name)
-    except AttributeError:
-        known = [key for key, value in vars(sys.modules[module_name]).items() if callable(value)]
+        return importlib.import_module(name.partition(":")[0])
+    except (Exception, SystemExit) as error:
+        raise _failed(name, error) from error
+
+
+def describe(error: BaseException) -> str:
+    """Says in a few words why Keras, or a function, could not make a network."""
+    text = " ".join(str(error).split())
+    # Keras wraps the reason in the whole configuration, layer by layer.
+    text = text.rpartition("Exception encountered: ")[2]
+    text = text.partition(" Full object config")[0].partition(" Example: ")[0]
+    return f"{type(error).__name__}: {text[:300] or 'no message'}"
+
+
+def _from_function(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> Any:
+    module, function = import_module(name), name.partition(":")[2]
+    build: Callable[..., Any] | None = getattr(module, function, None)
+    if build is None:
+        known = [key for key, value in vars(module).items() if callable(value)]
         raise _refusal(
             name,
-            f"is not in the module {module_name}, which has {', '.join(known) or 'no function'}",
+            f"is not in the module {module.__name__}, which has "
+            f"{', '.join(known) or 'no function'}",
             "the name of a function in it",
-        ) from None
-    except Exception as error:
-        raise _failed(name, error) from error
+        )
     try:
         return build(num_classes, image_shape)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
 
 
@@ -123,7 +160,11 @@ def _from_file(name: str, num_classes: int, image_shape: tuple[int, int, int]) -
     try:
         return keras.saving.load_model(name, compile=False, safe_mode=True)
     except Exception as error:
-        raise _failed(name, error) from error
+        raise UserError(
+            f"the network {name!r} cannot be loaded ({describe(error)}): expected a file that "
+            "model.save wrote of Keras's own layers; a network with others is named as "
+            "package.module:function"
+        ) from error
 
 
 def _connected(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -> keras.Model:
@@ -147,54 +188,79 @@ def _connected(name: str, model: keras.Model, image_shape: tuple[int, int, int])
             f"takes {' and '.join(map(str, shapes))}",
             f"one input of images {(None, *image_shape)}, in [−1, 1]",
         )
+    if "float" not in model.inputs[0].dtype:
+        raise _refusal(
+            name,
+            f"takes {model.inputs[0].dtype}, which images in [−1, 1] would be cut to",
+            "an input of floats: leave its dtype out",
+        )
     return model
 
 
 def _refuse_probabilities(name: str, logits: keras.KerasTensor) -> None:
-    layer = logits._keras_history.operation
-    kind = type(layer).__name__.lower()
-    activation = getattr(getattr(layer, "activation", None), "__name__", kind)
+    activation = _last_activation(logits)
     if activation in _ACTIVATIONS:
-        raise _refusal(
-            name,
-            f"ends in a {activation}",
-            "logits: leave the last activation out, the losses apply it",
-        )
+        raise _refusal(name, f"ends in a {activation}", _LOGITS)
 
 
-def _refuse_randomness(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -> None:
-    """Refuses layers that draw: a resumed run, or one on another backend, would draw others."""
-    mend = (
-        "layers that compute the same at every call: remove it or set its rate to 0; the views of "
-        "the images, MixUp and weight decay regularize"
-    )
-    for layer in model._flatten_layers(include_self=False):
-        if getattr(layer, "_seed_generators", None) and not _has_layers(layer):
-            raise _refusal(
-                name, f"has the layer {layer.name!r} ({type(layer).__name__}) that draws", mend
-            )
-    # What draws from Keras's global seed does not show: two passes tell.
-    values = [np.array(variable) for variable in model.variables]
+def _last_activation(output: keras.KerasTensor) -> str:
+    """Names what an output comes out of, in a nested model too."""
+    layer, _, place = output._keras_history
+    if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+        return _last_activation(layer.outputs[place])
+    return getattr(getattr(layer, "activation", None), "__name__", type(layer).__name__.lower())
+
+
+def _try_out(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -> None:
+    """Refuses what only a pass in training mode shows; the model's values stay as they were.
+
+    That is layers that draw, for a resumed run, or one on another backend, would draw others;
+    layers that set what the optimizer is to move; and outputs that are no logits.
+    """
+    values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     shape = [want if have is None else have for have, want in
              zip(model.inputs[0].shape[1:], image_shape, strict=True)]  # fmt: skip
     images = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
-    try:
-        first, second = (_first(model(images, training=True)) for _ in range(2))
-    except Exception as error:
-        raise _failed(name, error) from error
+
+    def run() -> np.ndarray:
+        try:
+            outputs = model(images, training=True)
+        except Exception as error:
+            raise _failed(name, error) from error
+        logits = keras.tree.flatten(outputs)[0]
+        return keras.ops.convert_to_numpy(keras.ops.cast(logits, "float32"))
+
+    first = run()
+    moved = {
+        id(variable)
+        for variable, value in zip(model.variables, values, strict=True)
+        if not np.array_equal(keras.ops.convert_to_numpy(variable), value, equal_nan=True)
+    }
+    _restore(model, values)
+    for layer in model._flatten_layers(include_self=True):
+        kind = f"has the layer {layer.name!r} ({type(layer).__name__})"
+        if any(id(generator.state) in moved for generator in layer._seed_generators):
+            raise _refusal(name, f"{kind} that draws", _STEADY)
+        if any(id(variable) in moved for variable in layer._trainable_variables):
+            raise _refusal(
+                name,
+                f"{kind} that sets trainable variables as it computes",
+                "layers whose trainable variables the optimizer alone moves: leave it out",
+            )
+    # What draws from Keras's global seed does not show: a second pass tells.
+    second = run()
+    _restore(model, values)
+    if not np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True):
+        raise _refusal(name, "gives another result at every call in training mode", _STEADY)
+    if not np.isfinite(first).all():
+        raise _refusal(name, "gives values that are not finite before it is trained", "finite ones")
+    if (first >= 0).all() and np.allclose(first.sum(1), 1, atol=1e-2):
+        raise _refusal(name, "gives probabilities (at least 0, sum 1)", _LOGITS)
+
+
+def _restore(model: keras.Model, values: Sequence[np.ndarray]) -> None:
     for variable, value in zip(model.variables, values, strict=True):
         variable.assign(value)
-    if not np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True):
-        raise _refusal(name, "gives another result at every call in training mode", mend)
-
-
-def _has_layers(layer: keras.layers.Layer) -> bool:
-    return any(True for _ in layer._flatten_layers(include_self=False))
-
-
-def _first(outputs: Any) -> np.ndarray:
-    logits = outputs[0] if isinstance(outputs, list | tuple) else outputs
-    return keras.ops.convert_to_numpy(keras.ops.cast(logits, "float32"))
 
 
 def _as_float32(tensor: keras.KerasTensor) -> keras.KerasTensor:
@@ -211,12 +277,10 @@ def _policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _failed(name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or "no message"
+def _failed(name: str, error: BaseException) -> UserError:
     return UserError(
-        f"the network {name!r} could not be built ({type(error).__name__}: {reason[:300]}): "
-        "expected a function of (num_classes, image_shape), or a .keras file, that gives a "
-        "keras.Model"
+        f"the network {name!r} could not be built ({describe(error)}): expected a function of "
+        "(num_classes, image_shape) that gives a keras.Model"
     )
 
 

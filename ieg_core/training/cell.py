@@ -30,7 +30,7 @@ from ieg_core.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_requir
 from ieg_core.training import checkpoint, history
 from ieg_core.training.diagnostics import mean_weight_per_class
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
-from ieg_core.training.export import export_model
+from ieg_core.training.export import export_model, require_exportable
 from ieg_core.training.feed import LazyImages
 from ieg_core.training.loop import Moment, train
 from ieg_core.training.pictures import confusion_picture, first_views
@@ -103,7 +103,7 @@ def train_here(
       The cell's row of the results table, as result.json holds it.
 
     Raises:
-      UserError: See `open_cell` and `training.loop.train`.
+      UserError: See `open_cell`, `require_exportable` and `training.loop.train`.
       DivergedError: A loss term is not finite.
       SupersededError: A later attempt has taken the cell over.
     """
@@ -112,6 +112,7 @@ def train_here(
     backend.start(runtime)
     require_promised_gpu()  # before the data: to open them may take minutes
     record, config, overlay, source = open_cell(root, cell, data_dir)
+    require_exportable(config, overlay)
     has_gpu = backend.accelerators() > 0
     gpu = backend.device_description() if has_gpu else ""
     show(gpu=gpu, num_steps=record["num_steps"])
@@ -142,7 +143,7 @@ def train_here(
 
         trained = train(config, overlay, source, claim, cell, runtime, tell)
     require_current(claim)
-    export_model(folder / "model.keras", config, overlay, trained.state)
+    export_model(folder / "model.keras", config, overlay, source, trained.state)
     training = {
         "steps": record["num_steps"],
         "train_seconds": trained.train_seconds,

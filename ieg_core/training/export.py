@@ -3,21 +3,33 @@
 
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import keras
+import numpy as np
 
 from ieg_core import models
 from ieg_core.config import Config
 from ieg_core.data.overlay import Overlay
+from ieg_core.data.source import Source
+from ieg_core.errors import UserError
 from ieg_core.model_file import ModelFacts, write_facts
+from ieg_core.network_names import parse
 from ieg_core.results import writable
+from ieg_core.training.feed import is_fed
+
+_WRITABLE: Final = (
+    "layers that Keras can save and load: decorate each class of your own with "
+    "@keras.saving.register_keras_serializable(), give it a get_config with all that its __init__ "
+    "takes, and make no Lambda of a Python lambda"
+)
 
 
 def export_model(
-    path: Path, config: Config, overlay: Overlay, state: Mapping[str, Any]
+    path: Path, config: Config, overlay: Overlay, source: Source, state: Mapping[str, Any]
 ) -> keras.Model:
     """Writes the averaged parameters with the raw BatchNorm statistics as a stock Keras model.
 
@@ -30,6 +42,7 @@ def export_model(
       path: The file to write, ending in ".keras"; replaced atomically.
       config: Names the network.
       overlay: Number of classes and image shape.
+      source: The images under it, which says how test images are cut.
       state: A training state as numpy arrays.
 
     Returns:
@@ -38,22 +51,18 @@ def export_model(
     Raises:
       UserError: The file cannot be written.
     """
-    shape = overlay.image_shape
-    core = models.stock_model(config.network, overlay.num_classes, shape)
+    core = models.stock_model(config.network, overlay.num_classes, overlay.image_shape)
     for variables, values in (
         (core.trainable_variables, state["ema"]),
         (core.non_trainable_variables, state["stats"]),
     ):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    pixels = keras.Input(shape, name="pixels")
-    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
-    model = keras.Model(pixels, core(scaled), name=core.name)
-    large = config.images is not None and not config.images.held_in_memory
+    model = _from_pixels(core, overlay.image_shape)
     facts = ModelFacts(
         class_names=overlay.class_names,
-        image_shape=shape,
-        preprocessing="crop" if large else "square",
+        image_shape=overlay.image_shape,
+        preprocessing="crop" if is_fed(source) else "square",
         trained_on=config.dataset,
         method=config.method,
         network=config.network,
@@ -61,8 +70,54 @@ def export_model(
     with writable(path.parent):
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
         os.close(handle)
-        model.save(temporary)
-        write_facts(Path(temporary), facts)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        try:
+            model.save(temporary)
+            write_facts(Path(temporary), facts)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
     return model
+
+
+def require_exportable(config: Config, overlay: Overlay) -> None:
+    """Writes one's own network before it is trained, reads it, and compares the two.
+
+    What Keras cannot write or read again would else show after the last step.
+
+    Raises:
+      UserError: Keras cannot, or what it has read computes something else.
+    """
+    if parse(config.network).family not in ("function", "file"):
+        return
+    shape = overlay.image_shape
+    model = _from_pixels(models.stock_model(config.network, overlay.num_classes, shape), shape)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what raises below
+        path = Path(folder) / "model.keras"
+        try:
+            model.save(path)
+            again = keras.saving.load_model(path, compile=False)
+        except Exception as error:
+            reason = models.own.describe(error)
+            raise UserError(
+                f"the network {config.network!r} could not be exported ({reason}): expected "
+                f"{_WRITABLE}"
+            ) from error
+    wanted, got = (
+        keras.ops.convert_to_numpy(each(pixels, training=False)) for each in (model, again)
+    )
+    if not np.allclose(got, wanted, rtol=1e-3, atol=1e-4):
+        raise UserError(
+            f"the network {config.network!r} gives other logits once it was saved and loaded "
+            f"(by up to {np.abs(got - wanted).max():.2g}): expected {_WRITABLE}"
+        )
+
+
+def _from_pixels(core: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
+    """Puts the scaling of pixels in 0 … 255 to [−1, 1] before a network."""
+    pixels = keras.Input(shape, name="pixels")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
+    return keras.Model(pixels, core(scaled), name=core.name)

@@ -36,18 +36,19 @@ def initial_state(
     model: keras.Model, method: Method, config: Config, overlay: Overlay
 ) -> TrainState:
     """Returns the state of step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, the method's own."""
+    # Not by their paths: layers of equal names in two nested models have the same.
     values = {
-        variable.path: value
+        id(variable): value
         for variable, value in zip(
             model.variables, models.initial_values(model, config.seed), strict=True
         )
     }
-    params = [values[variable.path] for variable in model.trainable_variables]
+    params = [values[id(variable)] for variable in model.trainable_variables]
     return {
         "params": params,
         "momentum": [np.zeros_like(param) for param in params],
         "ema": [param.copy() for param in params],
-        "stats": [values[variable.path] for variable in model.non_trainable_variables],
+        "stats": [values[id(variable)] for variable in model.non_trainable_variables],
         "method": method.init(config, overlay),
     }
 

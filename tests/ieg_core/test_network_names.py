@@ -148,6 +148,17 @@ def test_a_helper_that_is_no_python_is_told_while_planning(
         source_digest("net_with_helper:build")
 
 
+def test_a_package_that_does_not_import_is_told_while_planning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "package_of_a_net").mkdir()
+    (tmp_path / "package_of_a_net" / "__init__.py").write_text("1 / 0\n")
+    with pytest.raises(UserError, match=r"ZeroDivisionError: division by zero.: .*mend them"):
+        source_digest("package_of_a_net.net:build")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

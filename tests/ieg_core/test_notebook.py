@@ -68,7 +68,16 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
                      "run from 4294967296 to 4294967298: expected from 0 to 2", id="wraps around"),
         pytest.param({"labels": LABELS.astype(np.int64) * 10**12}, "run to 2000000000000, but",
                      id="far too many classes"),
-        pytest.param({"labels": LABELS[:5]}, r"12 images and labels of the shape \(5,\)", id="few"),
+        pytest.param({"labels": LABELS[:5]}, r"12 images and 5 labels", id="few"),
+        pytest.param({"labels": LABELS * 1.0}, r"are float64: .*labels.astype\(int\)", id="floats"),
+        pytest.param({"labels": LABELS[:, None]}, r"\(12, 1\): .*say labels.ravel", id="column"),
+        pytest.param({"test": IMAGES}, r"test is ndarray: expected a pair .*test=\(images",
+                     id="no pair"),
+        pytest.param({"test": (IMAGES[:2], [0, np.nan])}, "label at 1 is missing", id="test label"),
+        pytest.param({"class_names": "abc"}, "class_names is 'abc': expected a list", id="string"),
+        pytest.param({"images": None}, r"images have the shape \(\)", id="no images"),
+        pytest.param({"images": np.ma.masked_array(IMAGES, IMAGES > 250)}, "pixels are masked",
+                     id="masked pixels"),
         pytest.param({"labels": LABELS * 2}, "no image of class '1'", id="gap"),
         pytest.param({"labels": LABELS * 0}, "at least two classes", id="one class"),
         pytest.param({"class_names": ["x", "y"]}, "labels run from 0 to 2: expected from 0 to 1",
@@ -79,6 +88,14 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"labels": [*"abc"] * 4, "test": (IMAGES[:1], ["d"])},
                      "the label 'd' is no class: expected a, b, c", id="unknown name"),
         pytest.param({"method": "iegg"}, "unknown method 'iegg': did you mean 'ieg'", id="method"),
+        pytest.param({"method": ["ieg"]}, r"method is \['ieg'\]: expected a method's name",
+                     id="list of methods"),
+        pytest.param({"steps": 1.5}, "steps is 1.5: expected a whole number", id="steps"),
+        pytest.param({"seed": None}, "seed is None: expected a whole number", id="seed"),
+        pytest.param({"settings": "batch_size=10"}, "settings is 'batch_size=10': expected a list",
+                     id="settings"),
+        pytest.param({"network": keras.Sequential}, "network is Sequential: expected a Keras model",
+                     id="class"),
         pytest.param({"network": "resnet2"}, "unknown network", id="network"),
     ],
 )  # fmt: skip
@@ -102,6 +119,48 @@ def test_a_model_is_saved_under_what_it_is(tmp_path):
     assert first.read_bytes() == content  # the run's name goes by the file
     model.layers[-1].bias.assign([1.0, 0.0, 0.0])
     assert _saved(model, tmp_path) != first
+
+
+class Holder(keras.layers.Layer):
+    def __init__(self, content):
+        super().__init__()
+        self.content = content
+
+    def call(self, x):
+        return x
+
+
+@keras.saving.register_keras_serializable("test_notebook")
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def model_with(layer):
+    parts = [keras.Input((6, 8, 3)), keras.layers.Flatten(), layer, keras.layers.Dense(3)]
+    return keras.Sequential(parts)
+
+
+def test_a_model_that_cannot_be_saved_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be saved .NotImplementedError: .*get_config"):
+        fit(IMAGES, LABELS, model_with(Holder(object())), method="supervised", out=tmp_path)
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_model_that_the_training_refuses_is_the_callers_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"Could not locate class 'Doubled'.*package.module:fun"):
+        fit(IMAGES, LABELS, model_with(Doubled()), method="supervised", out=tmp_path)
+    assert not list(tmp_path.glob("cells/*/checkpoint"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
+    name = "tests.ieg_core.models.nets_of_mine:registered"
+    fitted = fit(IMAGES, LABELS, name, method="supervised", steps=np.int64(2), out=tmp_path)
+    assert any(type(layer).__name__ == "Doubled" for layer in fitted.model._flatten_layers())
 
 
 @pytest.mark.slow

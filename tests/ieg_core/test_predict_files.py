@@ -2,6 +2,7 @@
 """`ieg predict` on folders and on files that are no models: nothing here is trained."""
 
 import os
+import sys
 import zipfile
 
 import keras
@@ -11,6 +12,7 @@ from PIL import Image
 
 from ieg_core import cli, predict, worker
 from ieg_core.model_file import MEMBER, ModelFacts, write_facts
+from ieg_core.models import own
 
 # Keras hands TensorFlow's tensors to NumPy in a way that NumPy is about to drop.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -123,6 +125,7 @@ def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
             "goes from (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
         ),
         (ModelFacts(("a", "b"), (8, 8, 1)), "2 class names and images of 8×8×1"),
+        (ModelFacts(("a", "b"), (4, 4, 1), "zoom"), "the preprocessing 'zoom': expected square or"),
         (ModelFacts(("a", "b"), (4, 6, 1)), "takes images of 4×6 pixels"),
     ],
 )
@@ -138,3 +141,44 @@ def test_a_model_that_keras_cannot_load_is_told(tmp_path, capsys):
         archive.writestr("config.json", "{}")
     write_facts(path, FACTS)
     assert "cannot be loaded" in refused(capsys, [str(path), str(tmp_path / "0.png")])
+
+
+THEIRS = """
+import keras
+
+@keras.saving.register_keras_serializable("theirs")
+class Inverted(keras.layers.Layer):
+    def call(self, x):
+        return 255 - x
+
+def build(num_classes, image_shape):
+    raise AssertionError("only its layers are needed")
+"""
+
+
+def test_layers_of_ones_own_come_from_a_module_that_the_reader_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "net_of_theirs.py").write_text(THEIRS)
+    layer = own.import_module("net_of_theirs:build").Inverted()
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), layer, keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    network.set_weights([np.stack([np.zeros(16), np.full(16, 1 / 16)], 1), np.array([100.0, 0.0])])
+    network.save("model.keras")
+    write_facts(
+        tmp_path / "model.keras",
+        ModelFacts(("dark", "bright"), (4, 4, 1), network="net_of_theirs:build"),
+    )
+    # As in a process of its own, which has not imported the module.
+    del sys.modules["net_of_theirs"], keras.saving.get_custom_objects()["theirs>Inverted"]
+    paint(tmp_path / "0.png", 0)
+    command = ["model.keras", "0.png", "--top", "1"]
+    line = refused(capsys, command)
+    assert "Could not locate class 'Inverted'" in line
+    assert "--network net_of_theirs:build, which imports that module" in line
+    assert "net_of_theirs" not in sys.modules
+    assert "is no package.module:function" in refused(capsys, [*command, "--network", "resnet11"])
+    assert "No module named 'nowhere'" in refused(capsys, [*command, "--network", "nowhere:build"])
+    assert cli.main(["predict", *command, "--network", "net_of_theirs:build"]) == 0
+    assert capsys.readouterr().out == "0.png: bright 100.0 %\n"

@@ -66,7 +66,7 @@ def main(out: str, methods: list[str]) -> None:
                 for index, value in enumerate(trained.state["params"] + trained.state["stats"]):
                     written[f"{method}/{name}/{index}"] = value
             path = folder / "model.keras"
-            export_model(path, config, overlay, whole.state)
+            export_model(path, config, overlay, source, whole.state)
             # Keras takes a TensorFlow that is blocked for one that is there.
             if sys.modules.get("tensorflow", keras) is None:
                 del sys.modules["tensorflow"]

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
 
-from ieg_core import models
+from ieg_core import models, recipes
 from ieg_core.errors import UserError
-from ieg_core.training.step import build_network
+from ieg_core.methods import METHODS
+from ieg_core.spec import parse
+from ieg_core.training.step import build_network, initial_state
 from tests.backends import run_on
 from tests.ieg_core.models import nets_of_mine
 
@@ -29,7 +31,16 @@ def built(function: str, **settings) -> keras.Model:
 
 @pytest.mark.parametrize(
     ("function", "num_features"),
-    [("small", 8), ("sequential", 16), ("with_features", 5), ("no_dropout", 64)],
+    [
+        ("small", 8),
+        ("sequential", 16),
+        ("with_features", 5),
+        ("other_features", 5),
+        ("named_output", 64),
+        ("last_layer_twice", 4),
+        ("no_dropout", 64),
+        ("recurrent", 4),
+    ],
 )
 def test_logits_and_the_features_that_they_come_from(function, num_features):
     model = built(function)
@@ -43,7 +54,7 @@ def test_logits_and_the_features_that_they_come_from(function, num_features):
     np.testing.assert_allclose(convert_to_numpy(features) @ kernel + bias, logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("function", ["subclassed", "no_dense_end", "no_bias"])
+@pytest.mark.parametrize("function", ["subclassed", "no_dense_end", "no_bias", "tanh_end"])
 def test_without_a_last_dense_layer_only_methods_that_look_into_it_are_refused(function):
     model = built(function)
     assert tuple(model(IMAGES)[0].shape) == (6, 4)
@@ -71,6 +82,20 @@ def test_the_seed_decides_the_values_and_the_checks_leave_them_alone():
     assert {float(value.ravel()[0]) for value in stats} == {0.0, 1.0}
 
 
+def test_layers_of_equal_names_have_their_own_values():
+    model = built("twins")
+    paths = [variable.path for variable in model.trainable_variables]
+    assert len(set(paths)) < len(paths)
+    config = recipes.build_config(parse("digits"), "supervised")
+    state = initial_state(model, METHODS["supervised"], config, None)
+    for key, variables in (
+        ("params", model.trainable_variables),
+        ("stats", model.non_trainable_variables),
+    ):
+        for value, variable in zip(state[key], variables, strict=True):
+            np.testing.assert_array_equal(value, convert_to_numpy(variable))
+
+
 def test_bfloat16_computes_in_bfloat16_and_answers_in_float32():
     model = built("small", dtype="mixed_bfloat16")
     assert {variable.dtype for variable in model.variables} == {"float32"}
@@ -93,7 +118,9 @@ def test_a_file_brings_its_values(tmp_path):
     with pytest.raises(UserError, match=r"takes \(None, 8, 8, 1\): expected one input of images"):
         models.build(str(path), 4, (9, 8, 1))
     path.write_bytes(b"not a model")
-    with pytest.raises(UserError, match=r"mine.keras' could not be built"):
+    with pytest.raises(
+        UserError, match=r"mine.keras' cannot be loaded \(ValueError: .*Keras's own"
+    ):
         models.build(str(path), 4, SHAPE)
 
 
@@ -104,6 +131,11 @@ def test_a_file_brings_its_values(tmp_path):
         ("hidden_noise", "gives another result at every call in training mode"),
         ("softmax", "ends in a softmax: expected logits"),
         ("softmax_layer", "ends in a softmax: expected logits"),
+        ("nested_softmax", "ends in a softmax: expected logits"),
+        ("hidden_softmax", "gives probabilities .*: expected logits"),
+        ("whole_numbers", "takes uint8, which .*: expected an input of floats"),
+        ("not_finite", "gives values that are not finite"),
+        ("spectral", "the layer 'bounded' .* that sets trainable variables as it computes"),
         ("too_few", r"gives \(None, 3\): expected logits \[B, 4\]"),
         ("other_input", r"takes \(None, 64, 64, 3\): expected .*\(None, 8, 8, 1\)"),
         ("nothing_to_train", "has nothing to train"),
@@ -125,11 +157,19 @@ def test_on_several_replicas_batch_norm_must_see_them_all():
         models.own.require_synchronized(built("small"))
 
 
-def test_a_module_that_does_not_import_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "broken_net_of_mine.py").write_text("import nothing_of_that_name\n")
+@pytest.mark.parametrize(
+    ("module", "code", "message"),
+    [
+        ("broken_net", "import nothing_of_that_name", "ModuleNotFoundError: No module named 'no"),
+        ("misspelt_net", "import keras\nkeras.layers.Conv3", "AttributeError: .*Conv3"),
+        ("leaving_net", "import sys\nsys.exit('usage')", "SystemExit: usage"),
+    ],
+)
+def test_a_module_that_does_not_import_is_told(tmp_path, monkeypatch, module, code, message):
+    (tmp_path / f"{module}.py").write_text(f"{code}\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"ModuleNotFoundError: No module named 'nothing_of_that"):
-        models.build("broken_net_of_mine:small", 4, SHAPE)
+    with pytest.raises(UserError, match=message):
+        models.build(f"{module}:small", 4, SHAPE)
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
