@@ -152,7 +152,7 @@ def cleanlab_rows(
 
     Returns:
       For each of its scores, measures of the ranking, with precision and recall of
-      `find_label_issues`; and for "find_label_issues" the ranking that puts its findings first.
+      `find_label_issues`; and the ranking by that score which puts those findings first.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -163,11 +163,10 @@ def cleanlab_rows(
     for name in CLEANLAB_SCORES:
         suspicion = -get_label_quality_scores(given, probabilities, method=name)
         rows[f"cleanlab, {name}"] = _measure(wrong, suspicion[compared], precision, recall)
-        if name == CLEANLAB_SCORES[0]:
-            first = suspicion + 2.0 * found  # scores are in [-1, 0]
-            rows["cleanlab, find_label_issues first"] = _measure(
-                wrong, first[compared], precision, recall
-            )
+        first = suspicion + 2.0 * found  # scores are in [-1, 0]
+        rows[f"cleanlab, find_label_issues by {name}"] = _measure(
+            wrong, first[compared], precision, recall
+        )
     return rows
 
 
