@@ -4,17 +4,14 @@
 Transfers run side by side, large files in chunks that are tried again one by one; every byte is
 checked by its CRC32C on both sides. A write may name the generation that it replaces (0: none):
 then of two writers one wins, and the other learns it by StaleWriterError.
-
-STORAGE_EMULATOR_HOST chooses an emulator instead of the cloud, as in the library.
 """
 
 import base64
 import contextlib
-import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +21,8 @@ import google_crc32c
 
 from ieg_core.errors import UserError
 from ieg_core.results import writable
+from ieg_core.storage_client import SCHEME, open_client, told
 
-SCHEME = "gs://"
 THREADS = 8
 CHUNK = 8 * 1024**2
 """Bytes of one request of an upload or of one read; larger files go up resumably."""
@@ -94,8 +91,10 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
     """
     bucket, folder = split(url)
     start = f"{folder}/" if folder else ""
-    with _told(url, missing_is_bucket=True):
-        blobs = _client().list_blobs(bucket, prefix=start + prefix, retry=_retry(), timeout=TIMEOUT)
+    with told(url, missing_is_bucket=True):
+        blobs = open_client().list_blobs(
+            bucket, prefix=start + prefix, retry=_retry(), timeout=TIMEOUT
+        )
         # Google's console and file systems over a bucket keep empty objects for folders.
         files = (blob for blob in blobs if not blob.name.endswith("/"))
         return {blob.name.removeprefix(start): _stored(blob) for blob in files}
@@ -108,7 +107,7 @@ def read(url: str) -> tuple[bytes, int] | None:
     damaged = 0
     while True:
         blob = _blob(url)
-        with _told(url):
+        with told(url):
             try:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             except NotFound:
@@ -216,7 +215,7 @@ def delete(url: str, names: Mapping[str, int | None] | Iterable[str]) -> None:
 
     def one(name: str) -> None:
         where = join(url, name)
-        with _told(where), contextlib.suppress(NotFound, PreconditionFailed):
+        with told(where), contextlib.suppress(NotFound, PreconditionFailed):
             _blob(where).delete(if_generation_match=wanted[name], retry=_retry(), timeout=TIMEOUT)
 
     side_by_side(one, wanted)
@@ -254,7 +253,7 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     if size > CHUNK:
         blob.chunk_size = CHUNK
     file.seek(0)
-    with _told(url, missing_is_bucket=True):
+    with told(url, missing_is_bucket=True):
         try:
             blob.upload_from_file(
                 file,
@@ -287,7 +286,7 @@ def _receive(url: str, stored: Stored, path: Path) -> None:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         found = ""
-        with os.fdopen(handle, "w+b") as file, _told(url):
+        with os.fdopen(handle, "w+b") as file, told(url):
             for _ in range(DOWNLOADS):
                 file.seek(0)
                 file.truncate()
@@ -341,60 +340,10 @@ def _stored(blob: Any) -> Stored:
 
 def _blob(url: str) -> Any:
     bucket, name = split(url)
-    return _client().bucket(bucket).blob(name)
+    return open_client().bucket(bucket).blob(name)
 
 
 def _retry() -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(DEADLINE)
-
-
-def _client() -> Any:
-    return _client_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))
-
-
-@functools.lru_cache(maxsize=4)
-def _client_of(emulator: str) -> Any:
-    from google.auth.credentials import AnonymousCredentials
-    from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage
-
-    if emulator:
-        return storage.Client(project="emulator", credentials=AnonymousCredentials())
-    try:
-        # Objects need no project, but without one the client looks for it and may fail.
-        return storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "none"))
-    except GoogleAuthError as error:
-        raise UserError(
-            "no credentials for Google Cloud Storage: run `gcloud auth application-default login`, "
-            "or give the pod a service account (docs/cluster.md)"
-        ) from error
-
-
-@contextlib.contextmanager
-def _told(url: str, *, missing_is_bucket: bool = False) -> Iterator[None]:
-    """Turns what the cloud refuses into one clear line."""
-    import requests
-    from google.api_core import exceptions
-    from google.auth.exceptions import GoogleAuthError
-
-    bucket = SCHEME + url.removeprefix(SCHEME).partition("/")[0]
-    try:
-        yield
-    except exceptions.PreconditionFailed:
-        raise
-    except exceptions.NotFound as error:
-        if not missing_is_bucket:
-            raise
-        raise UserError(f"there is no bucket {bucket}: make it, or name another") from error
-    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
-        raise UserError(
-            f"no permission for {url}: give this account roles/storage.objectUser on {bucket}"
-        ) from error
-    except GoogleAuthError as error:
-        raise UserError(f"cannot log in to reach {url}: {str(error).splitlines()[0]}") from error
-    except (exceptions.GoogleAPIError, requests.RequestException) as error:
-        raise UserError(
-            f"cannot reach {url} ({type(error).__name__}): check the network and try again"
-        ) from error

@@ -12,7 +12,7 @@ import pytest
 import requests
 import urllib3
 
-from ieg_core import storage
+from ieg_core import storage, storage_client
 from ieg_core.errors import UserError
 from ieg_core.storage import StaleWriterError
 from tests import gcs
@@ -265,7 +265,7 @@ def test_what_stays_damaged_is_one_clear_line(emulator, damage, tmp_path):
 
 def test_objects_that_stand_for_folders_are_no_files(emulator, tmp_path):
     """Google's console makes one for a new folder, gcsfuse for each."""
-    bucket = storage._client().bucket(gcs.BUCKET)
+    bucket = storage_client.open_client().bucket(gcs.BUCKET)
     for name in ("", "checkpoint/", "checkpoint/000001.safetensors"):
         bucket.blob(f"team/runs/{name}").upload_from_string(b"")
     listed = storage.list_files(ROOT)
