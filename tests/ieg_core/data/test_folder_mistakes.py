@@ -14,7 +14,6 @@ from ieg_core.spec import parse
 from tests.ieg_core.data.trees import NAMES, picture, write_tree
 
 SMALL = ImagesConfig(size=8)
-LARGE = ImagesConfig(size=100)
 COUNTS = {"train": 6, "test": 2}
 
 
