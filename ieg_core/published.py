@@ -5,7 +5,12 @@ Figures that were not read anywhere are marked as recalled: to be shown, never t
 Protocols differ (network, clean labels, best or last epoch), so each row says its own.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ieg_core import recipes, spec
 
 
 @dataclass(frozen=True)
@@ -82,3 +87,36 @@ PUBLISHED = (
     Published("cifar100_uniform_0.4", "fsr", "wrn28-10", 0, 74.2, None, RECALLED),
     Published("cifar100_uniform_0.8", "fsr", "wrn28-10", 0, 46.7, None, RECALLED),
 )
+
+
+def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
+    """Says why a result cannot be held against a figure of its data set, method and network.
+
+    Args:
+      row: A row of results.json.
+      figure: A published figure of the same data set, method and network.
+
+    Returns:
+      The first difference between the protocols, or "" where they are the same.
+    """
+    if row["clean_labels_used"] != figure.clean_labels:
+        return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"
+    flipped = figure.true_flip_rate
+    flipped = spec.parse(figure.dataset).true_flip_rate if flipped is None else flipped
+    # Labels that people gave have no convention: the data set's name says all.
+    if flipped is not None and not (
+        row["true_flip_rate"] is not None and math.isclose(row["true_flip_rate"], flipped)
+    ):
+        return f"another noise convention: {flipped:.1%} of the published run's labels were wrong"
+    family = recipes.FAMILIES.get(str(row["recipe"]))
+    if family is None or family.source == recipes.OURS:
+        return f"recipe {row['recipe']} is none of a paper's"
+    if row.get("recipe_steps") is None:
+        return "the cell does not say how long its recipe is"
+    if row["steps"] != row["recipe_steps"]:
+        return f"trained {row['steps']} steps, the recipe is {row['recipe_steps']} long"
+    if row.get("changed_settings"):
+        return f"other settings than the recipe's: {', '.join(row['changed_settings'])}"
+    if figure.is_recalled:
+        return "the published figure was recalled, not read: it is no gate"
+    return ""

@@ -18,9 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ieg_core import recipes, spec
 from ieg_core.errors import UserError
-from ieg_core.published import PUBLISHED, Published
+from ieg_core.published import PUBLISHED, Published, protocol_difference
 from ieg_core.report.cells import FINISHED, Row
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
 
@@ -221,38 +220,8 @@ def _published_for(group: Group, published: Sequence[Published]) -> tuple[Publis
         networks = ", ".join(sorted({p.network for p in known}))
         return known[0], f"published with {networks}, this is {row['network']}"
     # Figures that may be gated on go first.
-    figure = min(same, key=lambda p: (_why_not(row, p) != "", p.is_recalled))
-    return figure, _why_not(row, figure)
-
-
-def _why_not(row: Row, figure: Published) -> str:
-    """Says why a figure of the same data set, method and network is of another protocol, or ""."""
-    if row["clean_labels_used"] != figure.clean_labels:
-        return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"
-    flipped = _published_flip_rate(figure)
-    # Labels that people gave have no convention: the data set's name says all.
-    if flipped is not None and not (
-        row["true_flip_rate"] is not None and math.isclose(row["true_flip_rate"], flipped)
-    ):
-        return f"another noise convention: {flipped:.1%} of the published run's labels were wrong"
-    family = recipes.FAMILIES.get(str(row["recipe"]))
-    if family is None or family.source == recipes.OURS:
-        return f"recipe {row['recipe']} is none of a paper's"
-    if row.get("recipe_steps") is None:
-        return "the cell does not say how long its recipe is"
-    if row["steps"] != row["recipe_steps"]:
-        return f"trained {row['steps']} steps, the recipe is {row['recipe_steps']} long"
-    if row.get("changed_settings"):
-        return f"other settings than the recipe's: {', '.join(row['changed_settings'])}"
-    if figure.is_recalled:
-        return "the published figure was recalled, not read: it is no gate"
-    return ""
-
-
-def _published_flip_rate(figure: Published) -> float | None:
-    if figure.true_flip_rate is not None:
-        return figure.true_flip_rate
-    return spec.parse(figure.dataset).true_flip_rate
+    figure = min(same, key=lambda p: (protocol_difference(row, p) != "", p.is_recalled))
+    return figure, protocol_difference(row, figure)
 
 
 def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None, str]:

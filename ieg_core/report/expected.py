@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published figures of the same data set and method, beside ours, with what differs."""
+"""Published figures of the same data set and method, beside ours, with what differs.
+
+Where the last column says that the protocol is the same, a figure says what ours should be.
+"""
 
 from collections.abc import Sequence
 
-from ieg_core.published import PUBLISHED
+from ieg_core.published import PUBLISHED, Published, protocol_difference
 from ieg_core.report.cells import Row
 from ieg_core.report.summary import accuracy_text, group_rows
 
+SAME = "nothing: the same protocol"
 NOTE = (
-    "Protocols differ: networks, clean labels, lengths, best or last epoch. What is marked as "
+    "A figure says what ours should be only where its protocol is the same. What is marked as "
     "recalled was not read anywhere."
 )
 
@@ -32,9 +36,16 @@ def expected_table(rows: Sequence[Row]) -> list[list[str]]:
             clean = "?" if group.clean_labels_used is None else str(group.clean_labels_used)
             ours = [accuracy_text(group.accuracy_ema_last), f"{row['network']}, {clean}"]
             theirs = [figure.text, f"{figure.network}, {figure.clean_labels}", figure.source]
-            table.append([group.dataset, group.label, *ours, *theirs])
+            differs = _difference(row, figure) or SAME
+            table.append([group.dataset, group.label, *ours, *theirs, differs])
     if not table:
         return []
     header = ["data set", "method", "ours %", "network, clean labels"]
-    header += ["published %", "network, clean labels", "source"]
+    header += ["published %", "network, clean labels", "source", "what differs first"]
     return [header, *table]
+
+
+def _difference(row: Row, figure: Published) -> str:
+    if figure.network != row["network"]:
+        return f"published with {figure.network}, this is {row['network']}"
+    return protocol_difference(row, figure)

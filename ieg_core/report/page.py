@@ -28,15 +28,16 @@ from ieg_core.report.summary import (
     Group,
     Statistic,
     accuracy_text,
+    column_text,
     eval_set_names,
     gpu_hours_text,
     group_rows,
     headline,
     number_text,
-    rate_text,
     seeds_text,
     statistic,
     steps_text,
+    wrong_text,
 )
 from ieg_core.report.tables import by_family, changes_table
 from ieg_core.report.weights import WeightView, weight_views
@@ -257,7 +258,7 @@ def _family_view(
     return FamilyView(
         name=name,
         noise=(parsed.noise or "") if parsed else "",
-        columns=tuple((_column(group), _wrong(group)) for group in datasets.values()),
+        columns=tuple((column_text(group), wrong_text(group)) for group in datasets.values()),
         lines=tuple(lines),
         eval_sets=tuple(
             _eval_set_table(name, groups, [(line.label, line.style) for line in lines])
@@ -266,7 +267,7 @@ def _family_view(
         noise_chart=noise_chart(groups, looks),
         learning=learning_charts(groups, cells, looks),
         diagnostics=diagnostic_charts(groups, cells, looks),
-        confusions={_column(datasets[dataset]): views for dataset, views in confusions.items()},
+        confusions={column_text(datasets[dataset]): views for dataset, views in confusions.items()},
         weights=weight_views(groups, cells),
     )
 
@@ -321,15 +322,6 @@ def _mean_only(value: Statistic | None) -> Statistic | None:
 def _label_key(item: tuple[str, str]) -> tuple[tuple[int, str], str]:
     label, method = item
     return method_key(method), label
-
-
-def _column(group: Group) -> str:
-    return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
-
-
-def _wrong(group: Group) -> str:
-    flipped = group.true_flip_rate
-    return "" if flipped is None else f"{100 * flipped:.3g} % wrong"
 
 
 def _summary(method: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ieg_core.report.cells import FINISHED, Cell
 from ieg_core.report.charts import Chart, Frame, Style, Values, build_chart, thin, value_range
-from ieg_core.report.summary import Group, accuracy_text, rate_text, statistic
+from ieg_core.report.summary import Group, accuracy_text, column_text, rate_text, statistic
 
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
@@ -116,7 +116,7 @@ def learning_charts(
         return []
     y_range = value_range(everything, ceiling=100.0)
     return [
-        _panel_chart(series, PANEL, _panel_title(own), "test accuracy (EMA), %", y_range)
+        _panel_chart(series, PANEL, column_text(own[0]), "test accuracy (EMA), %", y_range)
         for series, own in zip(panels.values(), _by_dataset(groups).values(), strict=True)
         if series
     ]
@@ -153,7 +153,7 @@ def diagnostic_charts(
         if everything:
             title, y_range = name.replace("_", " "), value_range(everything)
             result[title] = [
-                _panel_chart(series, DIAGNOSTIC, _panel_title(own), title, y_range)
+                _panel_chart(series, DIAGNOSTIC, column_text(own[0]), title, y_range)
                 for own, series in panels
                 if series
             ]
@@ -207,11 +207,6 @@ def _panel_chart(
     series: Sequence[Values], frame: Frame, title: str, y_label: str, y_range: tuple[float, float]
 ) -> Chart:
     return build_chart(series, frame, title=title, x_label="step", y_label=y_label, y_range=y_range)
-
-
-def _panel_title(groups: Sequence[Group]) -> str:
-    rate = groups[0].noise_rate
-    return groups[0].dataset if rate is None else f"{rate_text(rate)} noise"
 
 
 def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:

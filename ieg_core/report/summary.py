@@ -151,7 +151,8 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     table = [["data set", *header] if several else header]
     for group in groups:
         line = [
-            rate_text(group.noise_rate),
+            # Labels that people gave have no rate of added noise.
+            (group.noise_rate is None and wrong_text(group)) or rate_text(group.noise_rate),
             group.label,
             "?" if group.clean_labels_used is None else str(group.clean_labels_used),
             seeds_text(group),
@@ -223,6 +224,16 @@ def percent(fraction: float) -> str:
 def rate_text(rate: float | None) -> str:
     """Formats a noise rate, for example "80 %", "12.5 %", or "unknown"."""
     return "unknown" if rate is None else f"{round(100 * rate, 4):g} %"
+
+
+def wrong_text(group: Group) -> str:
+    """Formats the share of wrong labels, for example "40.2 % wrong"; "" if it is not known."""
+    return "" if group.true_flip_rate is None else f"{100 * group.true_flip_rate:.3g} % wrong"
+
+
+def column_text(group: Group) -> str:
+    """Names a group's data set inside its family: "80 % noise", or its name without a rate."""
+    return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
 
 
 def accuracy_text(accuracy: Statistic | None) -> str:

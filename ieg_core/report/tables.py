@@ -12,9 +12,9 @@ from ieg_core.report.join import Changes
 from ieg_core.report.summary import (
     Group,
     accuracy_text,
+    column_text,
     group_rows,
     headline,
-    rate_text,
     results_table,
 )
 
@@ -126,7 +126,7 @@ def _matrix(groups: Sequence[Group]) -> list[list[str]]:
     labels = {group.label: group for group in groups}
     found = {(group.label, group.dataset): group for group in groups}
     header = ["method", "clean labels used"]
-    header += [f"{rate_text(group.noise_rate)} noise" for group in datasets.values()]
+    header += [column_text(group) for group in datasets.values()]
     table = [header]
     for label, own in labels.items():
         clean = "?" if own.clean_labels_used is None else str(own.clean_labels_used)

@@ -6,7 +6,7 @@ import pytest
 
 from ieg_core.report import headline, results_table
 from ieg_core.report.cells import ROW_KEYS
-from ieg_core.report.expected import expected_table
+from ieg_core.report.expected import SAME, expected_table
 from ieg_core.report.summary import group_rows, statistic, steps_text
 
 
@@ -248,4 +248,22 @@ def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
         [cifar, "fsr", "-", "resnet11, 0", "95.1 (recalled)", "wrn28-10, 0"],
     ]
     assert all(len(line) == len(header) for line in lines)
+    assert lines[0][-1] == "published with wrn28-10, this is resnet11"
     assert expected_table([row("ieg", 0.2, 0.9)]) == []
+
+
+def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
+    own = {"dataset": "cifar10_uniform_0.2", "network": "wrn28-10", "recipe": "cifar"}
+    own |= {"steps": 200_000, "recipe_steps": 200_000, "true_flip_rate": 0.18}
+    _, first, *_ = expected_table([row("ieg", 0.2, 0.96, **own)])
+    assert (first[4], first[-1]) == ("96.2", SAME)
+    _, first, *_ = expected_table([row("ieg", 0.2, 0.96, **own | {"steps": 1000})])
+    assert first[-1] == "trained 1000 steps, the recipe is 200000 long"
+
+
+def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:
+    human = {"dataset": "cifar10_human_worst", "true_flip_rate": 0.40208}
+    header, line = results_table([row("ieg", None, 0.5, **human)])
+    assert dict(zip(header, line, strict=True))["noise"] == "40.2 % wrong"
+    header, line = results_table([row("ieg", None, 0.5)])
+    assert dict(zip(header, line, strict=True))["noise"] == "unknown"
