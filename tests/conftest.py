@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ieg_core.data.trees import write_tree
+
 # Started in the background by a shell, the tests inherit a SIGINT that is ignored, and so would the
 # programs that they interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -84,3 +86,10 @@ def slow_tensorflow(stand_in_tensorflow) -> Iterator[StandIn]:
     stand_in = stand_in_tensorflow("time.sleep(3600)")
     yield stand_in
     stand_in.wait_until_ended()
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """Images in data/, which is where all commands look by themselves; 42 files."""
+    monkeypatch.chdir(tmp_path)
+    return write_tree(tmp_path / "data", {"train": 12, "test": 2})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ieg_core.data.cifar_files import LAYOUTS
+from tests.ieg_core.data.trees import COUNTS, write_tree
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}
 LABEL_FILES = {
@@ -80,3 +81,9 @@ def write_archive():
         return data_dir / layout.archive
 
     return write
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A few images of each class, in the folders' layout."""
+    return write_tree(tmp_path / "data", COUNTS)

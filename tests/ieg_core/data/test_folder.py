@@ -13,16 +13,10 @@ from ieg_core.data import open_source, prepare_overlay
 from ieg_core.data.folder import describe_notes
 from ieg_core.errors import UserError
 from ieg_core.spec import parse
-from tests.ieg_core.data.trees import NAMES, bomb, picture, write_tree
+from tests.ieg_core.data.trees import COUNTS, NAMES, bomb, picture, write_tree
 
 SMALL = ImagesConfig(size=8)
 LARGE = ImagesConfig(size=100)
-COUNTS = {"train": 6, "test": 2}
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return write_tree(tmp_path / "data", COUNTS)
 
 
 def test_folders_become_a_source(tree):

@@ -6,9 +6,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 from PIL import Image
 
 NAMES = ("apple", "bee", "car")
+COUNTS = {"train": 6, "test": 2}
+"""Images of each class in each part."""
 
 
 def picture(class_number: int, seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
@@ -49,3 +52,9 @@ def bomb() -> bytes:
         for kind, data in chunks
     )
     return b"\x89PNG\r\n\x1a\n" + body
+
+
+def not_utf8_column() -> pyarrow.StringArray:
+    """Two texts, of which the first is no UTF-8."""
+    offsets = pyarrow.array([0, 8, 9], pyarrow.int32()).buffers()[1]
+    return pyarrow.StringArray.from_buffers(2, offsets, pyarrow.py_buffer(b"caf\xe9.pngx"))
