@@ -28,7 +28,7 @@ from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.run import THRESHOLD, read_audit
 from ieg_core.config import Config, from_dict, override
 from ieg_core.data import load_overlay, open_source
-from ieg_core.data.draws import generator
+from ieg_core.data.draws import fold_numbers
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
 from ieg_core.errors import UserError
@@ -42,24 +42,6 @@ DATASETS = ("digits_uniform_0.2", "digits_uniform_0.4", "digits_asymmetric_0.2",
 BASELINE = "supervised"
 CLEANLAB_SCORES = ("normalized_margin", "self_confidence", "confidence_weighted_entropy")
 MEASURES = ("average_precision", "auroc", "precision", "recall")
-
-
-def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals examples out to folds so that each has its share of each given label.
-
-    Args:
-      labels: Given labels, int [n].
-      folds: How many folds.
-      seed: The seed.
-
-    Returns:
-      Each example's fold, int64 [n].
-    """
-    order = generator(seed, "audit folds").permutation(len(labels))
-    by_label = order[np.argsort(labels[order], kind="stable")]
-    numbers = np.empty(len(labels), np.int64)
-    numbers[by_label] = np.arange(len(labels)) % folds
-    return numbers
 
 
 @dataclasses.dataclass(frozen=True)

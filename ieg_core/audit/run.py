@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from safetensors.numpy import load
 
 from ieg_core.audit import gallery
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
-from ieg_core.audit.scores import FORMULA, Scores, estimated_transition, score_examples
+from ieg_core.audit.scores import Scores, estimated_transition, score_examples
 from ieg_core.config import from_dict
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.corruption import realised_matrix
@@ -164,8 +164,11 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
         source=source,
         ids=ids[order],
         given=given[order],
-        scores=Scores(
-            scores.suggested[order], scores.score[order], scores.visits[order], scores.belief
+        scores=replace(
+            scores,
+            suggested=scores.suggested[order],
+            score=scores.score[order],
+            visits=scores.visits[order],
         ),
         clean=None if clean is None else clean[order],
         threshold=threshold,
@@ -194,7 +197,7 @@ def summarize(found: Audit) -> dict[str, Any]:
         "method": found.record["method"],
         "seed": found.record["seed"],
         "class_names": list(found.overlay.class_names),
-        "formula": FORMULA,
+        "formula": scores.formula,
         "belief": scores.belief,
         "threshold": found.threshold,
         "examples": len(given),

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """How suspect a label is, from what a method believed the example to be.
 
+For ieg and fsr, the probability that the label is wrong:
+
+    s_i = 1 − q_i(y_i)
+
+q_i is the distribution over the classes given the image and its label y_i
+(`training.label_posterior`). For other methods, the probability of the strongest rival, were only
+it and the given class left:
+
     s_i = r_i / (r_i + p̄_i(y_i)),  r_i = max_{c ≠ y_i} p̄_i(c)
 
-p̄_i is what the averaged parameters of ieg and fsr predict for the example at the end, and the mean
-of what the network of another method predicted at each of the example's visits, over the whole run
-(training.history says why). s is in [0, 1]: the probability of the strongest rival, were only it
-and the given class left; above ½ the rival is the label to suggest.
+p̄_i is the mean of what the network predicted at each of the example's visits, over the whole run
+(training.history says why). s is in [0, 1]; up to ½ the given class is the most believed one.
 
-docs/RESULTS.md, "Label audit", compares this score with others on known mistakes.
+docs/RESULTS.md, "Label audit", compares these scores with others on known mistakes.
 """
 
 from collections.abc import Mapping
@@ -19,7 +25,8 @@ import numpy as np
 from ieg_core.data.corruption import realised_matrix
 from ieg_core.errors import UserError
 
-FORMULA = "r / (r + p̄(given class)), r = max p̄(other class)"
+OF_POSTERIOR = "1 − q(given class)"
+OF_PREDICTION = "p̄(rival) / (p̄(rival) + p̄(given class)), the rival being the likeliest other class"
 
 
 @dataclass(frozen=True)
@@ -30,12 +37,14 @@ class Scores:
       suggested: The most believed class, int32 [n]; the given one where the example was not seen.
       score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
       visits: How often it was seen, in the last epochs or in what was averaged, int32 [n].
-      belief: Where p̄ comes from, in words.
+      formula: How it is computed.
+      belief: What the distribution in the formula is, in words.
     """
 
     suggested: np.ndarray
     score: np.ndarray
     visits: np.ndarray
+    formula: str
     belief: str
 
 
@@ -52,14 +61,22 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
     Raises:
       UserError: No distribution over the classes was recorded.
     """
-    if "final_prediction" in examples:
+    if "label_posterior" in examples:
+        believed, visits = examples["label_posterior"], examples["visits"]
+        seen = np.ones(len(given), bool)
+        score = 1 - believed[np.arange(len(given)), given].astype(np.float64)
+        formula = OF_POSTERIOR
+        belief = "q: the classes' distribution given the image's features and its label"
+    elif "final_prediction" in examples:
         believed, visits = examples["final_prediction"], examples["visits"]
         seen = np.ones(len(given), bool)
-        belief = "the averaged network's predictions, at the end"
+        score, formula = rival_share(believed, given), OF_PREDICTION
+        belief = "p̄: the averaged network's predictions, at the end"
     elif "prediction" in examples:
         believed, visits = examples["prediction"], examples["all_visits"]
         seen = visits > 0
-        belief = "the network's predictions, over the whole run"
+        score, formula = rival_share(believed, given), OF_PREDICTION
+        belief = "p̄: the network's predictions, averaged over the whole run"
     else:
         raise UserError(
             "this run recorded no beliefs about its examples: it was trained by an older version; "
@@ -67,16 +84,18 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
         )
     return Scores(
         suggested=np.where(seen, believed.argmax(1), given).astype(np.int32),
-        score=np.where(seen, rival_share(believed, given), np.nan),
+        score=np.where(seen, score, np.nan),
         visits=visits.astype(np.int32),
+        formula=formula,
         belief=belief,
     )
 
 
 def rival_share(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns s of distributions p̄, float [n, C], and given labels, int [n]; float64 [n].
+    """Returns the rival's share in distributions p̄, float [n, C]; given labels, int [n].
 
-    It is ½ where both classes have a probability of 0.
+    Returns:
+      float64 [n]; ½ where both classes have a probability of 0.
     """
     rows = np.arange(len(given))
     others = believed.astype(np.float64)

@@ -132,6 +132,24 @@ def crop_flip(
     }
 
 
+def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Deals examples out to folds so that each has its share of each given label.
+
+    Args:
+      labels: Given labels, int [n].
+      folds: How many folds.
+      seed: The seed.
+
+    Returns:
+      Each example's fold, int64 [n].
+    """
+    order = generator(seed, "audit folds").permutation(len(labels))
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    numbers = np.empty(len(labels), np.int64)
+    numbers[by_label] = np.arange(len(labels)) % folds
+    return numbers
+
+
 @functools.lru_cache(maxsize=4)
 def _epoch_order(num_examples: int, seed: int, epoch: int) -> Ids:
     order = generator(seed, "epoch order", epoch).permutation(num_examples)

@@ -11,6 +11,7 @@ import numpy as np
 from ieg_core import augment, backend
 from ieg_core.data.overlay import Overlay
 from ieg_core.data.source import Source
+from ieg_core.training import history, label_posterior
 from ieg_core.training.feed import LazyImages
 
 BATCH_SIZE = 500
@@ -94,27 +95,40 @@ def measure_sets(
     return found
 
 
-def final_predictions(
-    predict: Predictor, state: Mapping[str, Any], overlay: Overlay, source: Source
-) -> np.ndarray:
-    """Predicts the training examples with the averaged parameters.
+def final_beliefs(
+    model: keras.Model, state: Mapping[str, Any], overlay: Overlay, source: Source
+) -> dict[str, np.ndarray]:
+    """Says which classes the training examples are thought to be of at the end of a training.
 
     Args:
-      predict: Of `build_predictor`.
+      model: The network; its own values are not used.
       state: With "ema" and "stats".
-      overlay: Says which examples are trained on.
+      overlay: Says which examples are trained on, and their given labels.
       source: Their images, which are read as test images are: not augmented.
 
     Returns:
-      Probabilities softmax(z), float32 [N, C]; 0 for examples that are not trained on.
+      "final_prediction": what the averaged parameters predict, softmax(z); and, unless the
+      features are too many to keep, "label_posterior", see `training.label_posterior`. Both
+      float32 [N, C]; 0 for examples that are not trained on.
     """
     ids = overlay.train_ids
     images = LazyImages(lambda rows: source.train_images(ids[rows]), len(ids))
-    logits = predict(state["ema"], state["stats"], images)
+    keeps_features = len(ids) * model.outputs[1].shape[1] <= label_posterior.MOST_FEATURES
+    infer = _build_inference(model, 2 if keeps_features else 1)
+    outputs = infer(state["ema"], state["stats"], images)
+    logits = outputs[0]
     raised = np.exp(logits - logits.max(1, keepdims=True))
-    found = np.zeros((len(overlay.noisy_labels), overlay.num_classes), np.float32)
-    found[ids] = raised / raised.sum(1, keepdims=True)
-    return found
+    predicted = raised / raised.sum(1, keepdims=True)
+    found = {history.FINAL: predicted}
+    if keeps_features:
+        found[history.POSTERIOR] = label_posterior.label_posterior(
+            outputs[1], overlay.noisy_labels[ids], predicted, overlay.seed
+        )
+    everyone = (len(overlay.noisy_labels), overlay.num_classes)
+    spread = {name: np.zeros(everyone, np.float32) for name in found}
+    for name, rows in found.items():
+        spread[name][ids] = rows
+    return spread
 
 
 def build_predictor(model: keras.Model) -> Predictor:
@@ -128,21 +142,27 @@ def build_predictor(model: keras.Model) -> Predictor:
       are an array or anything that has a length and gives slices. Params and stats may live on
       several replicas; the first one computes.
     """
+    infer = _build_inference(model, 1)
+    return lambda params, stats, images: infer(params, stats, images)[0]
+
+
+def _build_inference(model: keras.Model, num_outputs: int) -> Callable[..., list[np.ndarray]]:
+    """As `build_predictor`, for the first outputs of logits and features, float32 [M, …] each."""
 
     def infer(params: Sequence[Any], stats: Sequence[Any], images: Any) -> Any:
         scaled = augment.to_unit_range(images)
-        (logits, _), _ = model.stateless_call(params, stats, scaled, training=False)
-        return logits
+        outputs, _ = model.stateless_call(params, stats, scaled, training=False)
+        return list(outputs[:num_outputs])
 
     compiled = backend.compile_function(infer)
 
     height, width = model.inputs[0].shape[1:3]
     largest = max(1, min(BATCH_SIZE, BATCH_PIXELS // ((height or 1) * (width or 1))))
 
-    def predict(params: Sequence[Any], stats: Sequence[Any], images: Any) -> np.ndarray:
+    def run(params: Sequence[Any], stats: Sequence[Any], images: Any) -> list[np.ndarray]:
         params, stats = backend.first_replica([list(params), list(stats)])
         size = min(largest, len(images))
-        parts = []
+        parts: list[list[np.ndarray]] = [[] for _ in range(num_outputs)]
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             missing = size - len(batch)
@@ -150,7 +170,8 @@ def build_predictor(model: keras.Model) -> Predictor:
             padded = (
                 np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
             )
-            parts.append(np.asarray(compiled(params, stats, padded))[: len(batch)])
-        return np.concatenate(parts)
+            for part, output in zip(parts, compiled(params, stats, padded), strict=True):
+                part.append(np.asarray(output)[: len(batch)])
+        return [np.concatenate(part) for part in parts]
 
-    return predict
+    return run

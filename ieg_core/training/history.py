@@ -8,9 +8,10 @@ as right ones in the end, and the mean remembers that it learnt them late. The s
 checkpoint.
 
 A method with pseudo-labels of its own (ieg, fsr) does not learn wrong labels by heart: what it
-believes of its examples is what its averaged parameters predict at the end (`final_prediction`),
-which is better than its pseudo-labels' mean over the last epochs, above all in a short training
-(docs/RESULTS.md, "Label audit").
+believes of its examples is what its averaged network says at the end, which is better than its
+pseudo-labels' mean over the last epochs, above all in a short training (docs/RESULTS.md, "Label
+audit"): its predictions, and the distribution over the classes that its features, its predictions
+and the given label speak for together (`training.label_posterior`).
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ WHOLE_RUN = ("given_label_loss", "prediction")
 DISTRIBUTIONS = ("prediction",)
 _NOT_KEPT = ("pseudo_label",)
 FINAL = "final_prediction"
+POSTERIOR = "label_posterior"
 
 Sums = dict[str, np.ndarray]
 

@@ -35,7 +35,7 @@ from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnosti
 from ieg_core.training.evaluation import (
     Evaluation,
     build_predictor,
-    final_predictions,
+    final_beliefs,
     measure,
     measure_sets,
 )
@@ -260,7 +260,7 @@ def train(
         sets = measure_sets(predict, state, source)
     said = history.means(sums)
     if "pseudo_label" in method.examples:
-        said[history.FINAL] = final_predictions(predict, state, overlay, source)
+        said |= final_beliefs(model, state, overlay, source)
     return Trained(
         state=backend.fetch(state),
         curves=curves,

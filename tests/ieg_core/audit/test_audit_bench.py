@@ -8,16 +8,6 @@ from ieg_core.runtime import Runtime
 from tests.ieg_core.data.trees import write_tree
 
 
-def test_each_fold_has_its_share_of_each_label():
-    labels = np.repeat([0, 1, 2], [50, 11, 3])
-    folds = audit_bench.fold_numbers(labels, 5, seed=0)
-    counts = np.array([np.bincount(folds[labels == c], minlength=5) for c in range(3)])
-    assert (counts.max(1) - counts.min(1) <= 1).all()
-    assert counts[0].tolist() == [10] * 5
-    np.testing.assert_array_equal(folds, audit_bench.fold_numbers(labels, 5, seed=0))
-    assert (folds != audit_bench.fold_numbers(labels, 5, seed=1)).any()
-
-
 def test_the_table_has_means_and_deviations_over_seeds():
     def row(value):
         return {"average_precision": value, "auroc": 1.0, "precision": None, "recall": 0.5}

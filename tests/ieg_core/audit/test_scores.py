@@ -19,10 +19,17 @@ def test_the_score_is_in_the_unit_interval_and_above_a_half_another_class_is_sug
     rng = np.random.default_rng(0)
     believed = rng.dirichlet(np.full(7, 0.2), 1000)
     given = rng.integers(0, 7, 1000)
-    found = score_examples({"visits": np.ones(1000), "final_prediction": believed}, given)
+    said = {"visits": np.ones(1000), "final_prediction": believed}
+    found = score_examples(said, given)
     assert found.score.min() >= 0
     assert found.score.max() <= 1
     np.testing.assert_array_equal(found.score > 0.5, found.suggested != given)
+    found = score_examples({"visits": np.ones(1000), "label_posterior": believed}, given)
+    assert found.score.min() >= 0
+    assert found.score.max() <= 1
+    # Up to a half the given class is the likeliest; above, it may be so of many.
+    assert (found.suggested == given)[found.score < 0.5].all()
+    assert (found.score >= 0.5)[found.suggested != given].all()
 
 
 def test_predictions_at_the_end_go_before_those_of_the_run_and_need_no_visit():
@@ -41,6 +48,11 @@ def test_predictions_at_the_end_go_before_those_of_the_run_and_need_no_visit():
     assert found.suggested.tolist() == [2, 0, 0, 0]
     assert not np.isnan(found.score).any()
     assert "at the end" in found.belief
+    # Of the image and its label together: the probability that the label is wrong.
+    found = score_examples(said | {"label_posterior": BELIEVED, "final_prediction": 0}, GIVEN)
+    assert found.visits.tolist() == [1, 0, 2, 3]
+    np.testing.assert_allclose(found.score, [0.3, 0.8, 0.5, 1.0])
+    assert found.formula.startswith("1 − q")
 
 
 def test_without_beliefs_there_is_no_score():

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from ieg_core.data.draws import balanced_batch, batch_ids, crop_flip, generator
+from ieg_core.data.draws import balanced_batch, batch_ids, crop_flip, fold_numbers, generator
 from ieg_core.errors import UserError
 
 
@@ -139,3 +139,13 @@ def test_without_flips_the_crops_are_the_same():
     assert not plain["flip"].any()
     np.testing.assert_array_equal(plain["offset_y"], flipped["offset_y"])
     np.testing.assert_array_equal(plain["offset_x"], flipped["offset_x"])
+
+
+def test_each_fold_has_its_share_of_each_label():
+    labels = np.repeat([0, 1, 2], [50, 11, 3])
+    folds = fold_numbers(labels, 5, seed=0)
+    counts = np.array([np.bincount(folds[labels == c], minlength=5) for c in range(3)])
+    assert (counts.max(1) - counts.min(1) <= 1).all()
+    assert counts[0].tolist() == [10] * 5
+    np.testing.assert_array_equal(folds, fold_numbers(labels, 5, seed=0))
+    assert (folds != fold_numbers(labels, 5, seed=1)).any()
