@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ieg_core import augment, backend
 from ieg_core.data.overlay import Overlay
@@ -96,7 +97,11 @@ def measure_sets(
 
 
 def final_beliefs(
-    model: keras.Model, state: Mapping[str, Any], overlay: Overlay, source: Source
+    model: keras.Model,
+    state: Mapping[str, Any],
+    overlay: Overlay,
+    source: Source,
+    threads: int = 1,
 ) -> dict[str, np.ndarray]:
     """Says which classes the training examples are thought to be of at the end of a training.
 
@@ -105,25 +110,29 @@ def final_beliefs(
       state: With "ema" and "stats".
       overlay: Says which examples are trained on, and their given labels.
       source: Their images, which are read as test images are: not augmented.
+      threads: Of the linear algebra; another number gives other last bits.
 
     Returns:
-      "final_prediction": what the averaged parameters predict, softmax(z); and, unless the
-      features are too many to keep, "label_posterior", see `training.label_posterior`. Both
-      float32 [N, C]; 0 for examples that are not trained on.
+      "final_prediction": what the averaged parameters predict, softmax(z); and, unless that takes
+      too much memory, "label_posterior", see `training.label_posterior`. Both float32 [N, C]; 0 for
+      examples that are not trained on.
     """
     ids = overlay.train_ids
     images = LazyImages(lambda rows: source.train_images(ids[rows]), len(ids))
-    keeps_features = len(ids) * model.outputs[1].shape[1] <= label_posterior.MOST_FEATURES
-    infer = _build_inference(model, 2 if keeps_features else 1)
+    num_features = model.outputs[1].shape[1]
+    is_affordable = label_posterior.is_affordable(len(ids), num_features, overlay.num_classes)
+    infer = _build_inference(model, 2 if is_affordable else 1)
     outputs = infer(state["ema"], state["stats"], images)
     logits = outputs[0]
     raised = np.exp(logits - logits.max(1, keepdims=True))
     predicted = raised / raised.sum(1, keepdims=True)
     found = {history.FINAL: predicted}
-    if keeps_features:
-        found[history.POSTERIOR] = label_posterior.label_posterior(
-            outputs[1], overlay.noisy_labels[ids], predicted, overlay.seed
-        )
+    if is_affordable:
+        # numpy was imported, and has taken every processor, before the cell's share was known.
+        with threadpool_limits(limits=threads, user_api="blas"):
+            found[history.POSTERIOR] = label_posterior.label_posterior(
+                outputs[1], overlay.noisy_labels[ids], predicted, overlay.seed
+            )
     everyone = (len(overlay.noisy_labels), overlay.num_classes)
     spread = {name: np.zeros(everyone, np.float32) for name in found}
     for name, rows in found.items():

@@ -27,12 +27,20 @@ from ieg_core.data.draws import fold_numbers
 FOLDS = 5
 ROUNDS = 2
 PRIOR_PRECISION = 10.0
-MOST_FEATURES = 2**28
-"""Numbers in all examples' features, 1 GiB of float32, beyond which no posterior is made."""
+MOST_NUMBERS = 2**28
 _FIT_STEPS = 100
 _EM_STEPS = 30
 _LEAST_DEVIATION = 1e-6
 _TINY = 1e-12
+
+
+def is_affordable(examples: int, features: int, classes: int) -> bool:
+    """Returns whether a posterior can be made in about 2 GiB of memory: n (D + 4 C) ≤ 2²⁸.
+
+    Twice the features of all examples are held in float32, and four times their distributions over
+    the classes in float64.
+    """
+    return examples * (features + 4 * classes) <= MOST_NUMBERS
 
 
 def label_posterior(

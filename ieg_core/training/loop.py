@@ -260,7 +260,7 @@ def train(
         sets = measure_sets(predict, state, source)
     said = history.means(sums)
     if "pseudo_label" in method.examples:
-        said |= final_beliefs(model, state, overlay, source)
+        said |= final_beliefs(model, state, overlay, source, runtime.threads)
     return Trained(
         state=backend.fetch(state),
         curves=curves,

@@ -68,9 +68,11 @@ def test_the_examples_trained_on_are_judged_by_the_averaged_parameters(
     np.testing.assert_allclose(found["label_posterior"][ids], wanted, atol=2e-3)
 
 
-def test_features_too_many_to_keep_are_not_asked(overlay_and_source, model_and_state, monkeypatch):
+def test_where_memory_is_short_there_are_predictions_alone(
+    overlay_and_source, model_and_state, monkeypatch
+):
     overlay, source = overlay_and_source
-    monkeypatch.setattr(label_posterior, "MOST_FEATURES", 523 * 128 - 1)
+    monkeypatch.setattr(label_posterior, "MOST_NUMBERS", 523 * (128 + 4 * 10) - 1)
     found = final_beliefs(*model_and_state, overlay, source)
     assert found.keys() == {"final_prediction"}
 
