@@ -2,19 +2,19 @@
 """Which class an example is of, given its image and the label it came with.
 
 A network that trained on an example says too much of what that example's label told it, and one
-whose training was short says too little of what it has learnt. So its last layer is fitted anew,
-with noise in the model, on the features φ of the averaged network, and always without the example
-it is asked about:
+whose training was short says too little of what it has learnt. So its last layer is corrected, with
+noise in the model, on the features φ of the averaged network, and always without the example it is
+asked about:
 
-    h(x) = softmax(Wφ(x) + b),   T[c, k] = P(given label k | true class c)
+    h(x) = softmax(log p(x) + Wφ(x) + b),   T[c, k] = P(given label k | true class c)
     W, b minimise  −Σ_i log Σ_c h_c(x_i) T[c, y_i]  +  λ/2 ‖W‖²     over the other folds
     T    maximises  Σ_i log Σ_c h_c(x_i) T[c, y_i]                  by EM, h held fixed
     q_i(c) ∝ h_c(x_i) T[c, y_i]                                      the posterior
 
-The loss is the forward correction of Patrini et al. (CVPR 2017), equation 7. T is first found from
-the network's own predictions in h's place, which know right labels from wrong ones by the method
-that trained it, and then once more from h. λ is the precision of a normal prior on the weights of
-standardised features, so that the fit is the freer the more examples there are.
+p is what the averaged network predicts. The loss is the forward correction of Patrini et al. (CVPR
+2017), equation 7. T is first found with p in h's place, which knows right labels from wrong ones by
+the method that trained it, and then once more from h. λ is the precision of a normal prior on the
+corrections, features being standardised: the more examples there are, the less it binds.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ from ieg_core.data.draws import fold_numbers
 
 FOLDS = 5
 ROUNDS = 2
-PRIOR_PRECISION = 10.0
+PRIOR_PRECISION = 40.0
 MOST_NUMBERS = 2**28
 _FIT_STEPS = 100
 _EM_STEPS = 30
@@ -51,20 +51,23 @@ def label_posterior(
     Args:
       features: φ, float32 [n, D]; standardised in place.
       given: Given labels y, int [n].
-      own: The network's own predictions, float [n, C], rows summing to 1.
+      own: p, the network's own predictions, float32 [n, C], rows summing to 1.
       seed: Of the folds.
 
     Returns:
-      q, float32 [n, C]; with `own` in h's place where there are fewer examples than folds.
+      q, float32 [n, C]; with p in h's place where there are fewer examples than folds.
     """
     predicted, transition = own, estimate_transition(own, given)
     if len(given) >= FOLDS:
         features -= features.mean(0)
         features /= features.std(0) + _LEAST_DEVIATION
+        logits = np.log(own + _TINY, dtype=np.float32)
         folds = fold_numbers(given, FOLDS, seed)
         layers = np.zeros((FOLDS, features.shape[1] + 1, own.shape[1]))
         for _ in range(ROUNDS):
-            predicted, layers = predict_out_of_fold(features, given, transition, folds, layers)
+            predicted, layers = predict_out_of_fold(
+                features, logits, given, transition, folds, layers
+            )
             transition = estimate_transition(predicted, given)
     return posterior(predicted, given, transition).astype(np.float32)
 
@@ -99,15 +102,17 @@ def posterior(predicted: np.ndarray, given: np.ndarray, transition: np.ndarray) 
 
 def predict_out_of_fold(
     features: np.ndarray,
+    logits: np.ndarray,
     given: np.ndarray,
     transition: np.ndarray,
     folds: np.ndarray,
     layers: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicts each example by a last layer that was fitted to the other folds.
+    """Predicts each example by a correction that was fitted to the other folds.
 
     Args:
       features: φ, float32 [n, D], standardised.
+      logits: log p, float32 [n, C].
       given: Given labels y, int [n].
       transition: T, [C, C].
       folds: Each example's fold, int [n].
@@ -120,19 +125,25 @@ def predict_out_of_fold(
     fitted = np.zeros(layers.shape)
     for fold, start in enumerate(layers):
         own, others = folds == fold, folds != fold
-        fitted[fold] = _fit(start, features[others], given[others], transition)
-        predicted[own] = _predict(fitted[fold], features[own])
+        seen = (features[others], logits[others], given[others], transition)
+        fitted[fold] = _fit(start, *seen)
+        predicted[own] = _predict(fitted[fold], features[own], logits[own])
     return predicted, fitted
 
 
 def negative_log_likelihood(
-    layer: np.ndarray, features: np.ndarray, given: np.ndarray, transition: np.ndarray
+    layer: np.ndarray,
+    features: np.ndarray,
+    logits: np.ndarray,
+    given: np.ndarray,
+    transition: np.ndarray,
 ) -> tuple[float, np.ndarray]:
     """Returns what W and b minimise, over the number of examples, and its gradient.
 
     Args:
       layer: W and, in the last row, b; float [D + 1, C].
       features: φ, float [n, D]; what is as large as they are is computed in their precision.
+      logits: log p, float [n, C].
       given: Given labels y, int [n].
       transition: T, [C, C].
 
@@ -140,7 +151,7 @@ def negative_log_likelihood(
       The mean loss, and float64 [D + 1, C]. By a logit z_c, the loss of an example has the
       derivative h_c − q(c).
     """
-    predicted = _predict(layer, features)
+    predicted = _predict(layer, features, logits)
     joint = predicted * transition.T[given].astype(features.dtype) + _TINY
     likelihood = joint.sum(1, keepdims=True)
     errors = predicted - joint / likelihood
@@ -150,13 +161,9 @@ def negative_log_likelihood(
     return float(loss) / len(given), gradient / len(given)
 
 
-def _fit(
-    start: np.ndarray, features: np.ndarray, given: np.ndarray, transition: np.ndarray
-) -> np.ndarray:
+def _fit(start: np.ndarray, *seen: np.ndarray) -> np.ndarray:
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = negative_log_likelihood(
-            flat.reshape(start.shape), features, given, transition
-        )
+        value, gradient = negative_log_likelihood(flat.reshape(start.shape), *seen)
         return value, gradient.ravel()
 
     options = {"maxiter": _FIT_STEPS}
@@ -164,8 +171,8 @@ def _fit(
     return np.reshape(found.x, start.shape)
 
 
-def _predict(layer: np.ndarray, features: np.ndarray) -> np.ndarray:
+def _predict(layer: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
     own = layer.astype(features.dtype)
-    logits = features @ own[:-1] + own[-1]
-    raised = np.exp(logits - logits.max(1, keepdims=True))
+    corrected = features @ own[:-1] + own[-1] + logits
+    raised = np.exp(corrected - corrected.max(1, keepdims=True))
     return raised / raised.sum(1, keepdims=True)

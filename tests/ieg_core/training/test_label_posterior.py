@@ -51,9 +51,9 @@ def test_the_gradient_against_finite_differences_in_float64():
     rng = np.random.default_rng(0)
     features, given = rng.normal(size=(40, 5)), rng.integers(0, 4, 40)
     transition = rng.dirichlet(np.ones(4), 4)
-    layer = rng.normal(size=(6, 4))
-    loss, gradient = negative_log_likelihood(layer, features, given, transition)
-    logits = features @ layer[:-1] + layer[-1]
+    layer, own = rng.normal(size=(6, 4)), rng.normal(size=(40, 4))
+    loss, gradient = negative_log_likelihood(layer, features, own, given, transition)
+    logits = features @ layer[:-1] + layer[-1] + own
     h = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wanted = -np.log((h * transition.T[given]).sum(1)).sum()
     wanted += PRIOR_PRECISION / 2 * (layer[:-1] ** 2).sum()
@@ -62,7 +62,7 @@ def test_the_gradient_against_finite_differences_in_float64():
         step = np.zeros_like(layer)
         step[place] = 1e-6
         ends = [
-            negative_log_likelihood(layer + sign * step, features, given, transition)[0]
+            negative_log_likelihood(layer + sign * step, features, own, given, transition)[0]
             for sign in (1, -1)
         ]
         assert gradient[place] == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-5, abs=1e-8)
@@ -75,7 +75,8 @@ def test_no_example_is_predicted_by_what_was_fitted_to_it():
     given = rng.integers(0, 2, 200)
     start = np.zeros((5, 401, 2))
     folds = np.arange(200) % 5
-    held_out, layers = predict_out_of_fold(features, given, np.eye(2), folds, start)
+    even = np.zeros((200, 2), np.float32)
+    held_out, layers = predict_out_of_fold(features, even, given, np.eye(2), folds, start)
     assert 0.35 < (held_out.argmax(1) == given).mean() < 0.65
     assert not start.any()
     fitted_to = folds != 0
