@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load, save
+from scipy.special import softmax
 
 from ieg_core import results, sweep, worker
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
@@ -94,8 +95,7 @@ def out_of_sample(
         part = dataclasses.replace(overlay, train_ids=ids[numbers != fold])
         folder = kept.parent / f"{folds.label}-{fold + 1}"
         logits = _train_and_predict(cell, config, part, source, folder, held_out, runtime)
-        shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-        probabilities[held_out] = shifted / shifted.sum(1, keepdims=True)
+        probabilities[held_out] = softmax(logits.astype(np.float64), axis=1)
         print(f"{cell}: fold {fold + 1} of {folds.number} done", file=sys.stderr, flush=True)
     results.write_bytes_atomic(kept, save({"probabilities": probabilities}))
     return overlay, probabilities

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from ieg_core.data.folder_cache import read_file
 from ieg_core.data.images import (
@@ -129,8 +130,7 @@ def _classes(
 ) -> Iterator[tuple[tuple[str, float], ...]]:
     """Yields the likeliest classes of each image, uint8 [n, H, W, channels]."""
     logits = np.asarray(network(images.astype(np.float32), training=False), np.float64)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    for row in shifted / shifted.sum(1, keepdims=True):
+    for row in softmax(logits, axis=1):
         best = np.argsort(-row, kind="stable")[:top]
         yield tuple((facts.class_names[number], float(row[number])) for number in best)
 

@@ -90,15 +90,17 @@ PUBLISHED = (
 
 
 def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
-    """Says why a result cannot be held against a figure of its data set, method and network.
+    """Says why a result cannot be held against a figure of its data set and method.
 
     Args:
       row: A row of results.json.
-      figure: A published figure of the same data set, method and network.
+      figure: A published figure of the same data set and method.
 
     Returns:
       The first difference between the protocols, or "" where they are the same.
     """
+    if row["network"] != figure.network:
+        return f"published with {figure.network}, this is {row['network']}"
     if row["clean_labels_used"] != figure.clean_labels:
         return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"
     flipped = figure.true_flip_rate

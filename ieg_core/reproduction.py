@@ -215,13 +215,14 @@ def _published_for(group: Group, published: Sequence[Published]) -> tuple[Publis
     known = [p for p in published if (p.dataset, p.method) == (group.dataset, group.method)]
     if not known:
         return None, "no published figure"
-    same = [p for p in known if p.network == row["network"]]
-    if not same:
-        networks = ", ".join(sorted({p.network for p in known}))
-        return known[0], f"published with {networks}, this is {row['network']}"
-    # Figures that may be gated on go first.
-    figure = min(same, key=lambda p: (protocol_difference(row, p) != "", p.is_recalled))
-    return figure, protocol_difference(row, figure)
+    # Figures that may be gated on go first, then those of the same network.
+    differences = [protocol_difference(row, figure) for figure in known]
+    order = [
+        (difference != "", figure.network != row["network"], figure.is_recalled)
+        for figure, difference in zip(known, differences, strict=True)
+    ]
+    best = order.index(min(order))
+    return known[best], differences[best]
 
 
 def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None, str]:

@@ -6,7 +6,7 @@ Where the last column says that the protocol is the same, a figure says what our
 
 from collections.abc import Sequence
 
-from ieg_core.published import PUBLISHED, Published, protocol_difference
+from ieg_core.published import PUBLISHED, protocol_difference
 from ieg_core.report.cells import Row
 from ieg_core.report.summary import accuracy_text, group_rows
 
@@ -36,16 +36,10 @@ def expected_table(rows: Sequence[Row]) -> list[list[str]]:
             clean = "?" if group.clean_labels_used is None else str(group.clean_labels_used)
             ours = [accuracy_text(group.accuracy_ema_last), f"{row['network']}, {clean}"]
             theirs = [figure.text, f"{figure.network}, {figure.clean_labels}", figure.source]
-            differs = _difference(row, figure) or SAME
+            differs = protocol_difference(row, figure) or SAME
             table.append([group.dataset, group.label, *ours, *theirs, differs])
     if not table:
         return []
     header = ["data set", "method", "ours %", "network, clean labels"]
     header += ["published %", "network, clean labels", "source", "what differs first"]
     return [header, *table]
-
-
-def _difference(row: Row, figure: Published) -> str:
-    if figure.network != row["network"]:
-        return f"published with {figure.network}, this is {row['network']}"
-    return protocol_difference(row, figure)

@@ -151,8 +151,7 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     table = [["data set", *header] if several else header]
     for group in groups:
         line = [
-            # Labels that people gave have no rate of added noise.
-            (group.noise_rate is None and wrong_text(group)) or rate_text(group.noise_rate),
+            _noise_text(group),
             group.label,
             "?" if group.clean_labels_used is None else str(group.clean_labels_used),
             seeds_text(group),
@@ -234,6 +233,13 @@ def wrong_text(group: Group) -> str:
 def column_text(group: Group) -> str:
     """Names a group's data set inside its family: "80 % noise", or its name without a rate."""
     return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
+
+
+def _noise_text(group: Group) -> str:
+    """Formats the rate of added noise, or the share of wrong labels where people made them."""
+    if group.noise_rate is None and group.true_flip_rate is not None:
+        return wrong_text(group)
+    return rate_text(group.noise_rate)
 
 
 def accuracy_text(accuracy: Statistic | None) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from ieg_core import augment, backend
@@ -123,9 +124,7 @@ def final_beliefs(
     is_affordable = label_posterior.is_affordable(len(ids), num_features, overlay.num_classes)
     infer = _build_inference(model, 2 if is_affordable else 1)
     outputs = infer(state["ema"], state["stats"], images)
-    logits = outputs[0]
-    raised = np.exp(logits - logits.max(1, keepdims=True))
-    predicted = raised / raised.sum(1, keepdims=True)
+    predicted = softmax(outputs[0], axis=1)
     found = {history.FINAL: predicted}
     if is_affordable:
         # numpy was imported, and has taken every processor, before the cell's share was known.

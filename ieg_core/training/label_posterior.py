@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.special import softmax
 
 from ieg_core.data.draws import fold_numbers
 
@@ -173,6 +174,4 @@ def _fit(start: np.ndarray, *seen: np.ndarray) -> np.ndarray:
 
 def _predict(layer: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
     own = layer.astype(features.dtype)
-    corrected = features @ own[:-1] + own[-1] + logits
-    raised = np.exp(corrected - corrected.max(1, keepdims=True))
-    return raised / raised.sum(1, keepdims=True)
+    return softmax(features @ own[:-1] + own[-1] + logits, axis=1)
