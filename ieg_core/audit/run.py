@@ -20,7 +20,7 @@ from safetensors.numpy import load
 
 from ieg_core.audit import gallery
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
-from ieg_core.audit.scores import Scores, estimated_transition, score_examples
+from ieg_core.audit.scores import Scores, score_examples
 from ieg_core.config import from_dict
 from ieg_core.data import load_overlay, open_source
 from ieg_core.data.corruption import realised_matrix
@@ -188,9 +188,7 @@ def _clean_known(overlay: Overlay) -> bool:
 def summarize(found: Audit) -> dict[str, Any]:
     """Makes summary.json: counts, matrices, and measures where true labels are known."""
     scores, given, clean = found.scores, found.given, found.clean
-    classes = found.overlay.num_classes
     seen = ~np.isnan(scores.score)
-    estimated = estimated_transition(scores.suggested[seen], given[seen], classes)
     summary: dict[str, Any] = {
         "cell": found.record["cell"],
         "dataset": found.record["dataset"],
@@ -203,14 +201,14 @@ def summarize(found: Audit) -> dict[str, Any]:
         "examples": len(given),
         "not_seen": int((~seen).sum()),
         "flagged": int(found.flagged.sum()),
-        "transition_estimated": estimated.tolist(),
+        "transition_estimated": scores.transition.tolist(),
         "clean_labels_known": clean is not None,
     }
     if clean is None:
         return summary
     wrong = given != clean
     precision, recall = precision_recall(wrong[seen], found.flagged[seen])
-    true_matrix = realised_matrix(clean, given, classes)
+    true_matrix = realised_matrix(clean, given, found.overlay.num_classes)
     right_suggestions = scores.suggested[wrong & seen] == clean[wrong & seen]
     return summary | {
         "wrong": int(wrong.sum()),
@@ -221,7 +219,7 @@ def summarize(found: Audit) -> dict[str, Any]:
         # Of the wrongly labelled, whose suggested label is the true one.
         "suggested_right": float(right_suggestions.mean()) if len(right_suggestions) else None,
         "transition_true": true_matrix.tolist(),
-        "transition_error": float(np.abs(estimated - true_matrix).mean()),
+        "transition_error": float(np.abs(scores.transition - true_matrix).mean()),
     }
 
 

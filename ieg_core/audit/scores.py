@@ -14,6 +14,9 @@ it and the given class left:
 p̄_i is the mean of what the network predicted at each of the example's visits, over the whole run
 (training.history says why). s is in [0, 1]; up to ½ the given class is the most believed one.
 
+How classes were mistaken, T̂[true, observed], is counted with the likeliest class of each example
+for its true one; from q, each example counts for every class with its probability.
+
 docs/RESULTS.md, "Label audit", compares these scores with others on known mistakes.
 """
 
@@ -37,6 +40,7 @@ class Scores:
       suggested: The most believed class, int32 [n]; the given one where the example was not seen.
       score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
       visits: How often it was seen, in the last epochs or in what was averaged, int32 [n].
+      transition: T̂[true, observed], float64 [C, C], each row summing to 1 (0 for an empty class).
       formula: How it is computed.
       belief: What the distribution in the formula is, in words.
     """
@@ -44,6 +48,7 @@ class Scores:
     suggested: np.ndarray
     score: np.ndarray
     visits: np.ndarray
+    transition: np.ndarray
     formula: str
     belief: str
 
@@ -82,10 +87,16 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
             "this run recorded no beliefs about its examples: it was trained by an older version; "
             "train it again"
         )
+    suggested = np.where(seen, believed.argmax(1), given).astype(np.int32)
+    if "label_posterior" in examples:
+        transition = expected_transition(believed, given)
+    else:
+        transition = realised_matrix(suggested[seen], given[seen], believed.shape[1])
     return Scores(
-        suggested=np.where(seen, believed.argmax(1), given).astype(np.int32),
+        suggested=suggested,
         score=np.where(seen, score, np.nan),
         visits=visits.astype(np.int32),
+        transition=transition,
         formula=formula,
         belief=belief,
     )
@@ -106,6 +117,13 @@ def rival_share(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
     return np.divide(rival, both, where=both > 0, out=np.full(len(given), 0.5))
 
 
-def estimated_transition(suggested: np.ndarray, given: np.ndarray, num_classes: int) -> np.ndarray:
-    """T̂[true, observed] with the suggested labels for the true ones, each row summing to 1."""
-    return realised_matrix(suggested, given, num_classes)
+def expected_transition(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """T̂[c, k] = Σ_{i: y_i = k} q_i(c) / Σ_i q_i(c), for q, float [n, C], and labels y, int [n].
+
+    Returns:
+      float64 [C, C], each row summing to 1; a row of zeros for a class that is believed nowhere.
+    """
+    counts = np.zeros((believed.shape[1],) * 2)
+    np.add.at(counts.T, given, believed)
+    sums = counts.sum(1, keepdims=True)
+    return np.divide(counts, sums, where=sums > 0, out=counts)

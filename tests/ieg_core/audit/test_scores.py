@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ieg_core.audit.scores import estimated_transition, rival_share, score_examples
+from ieg_core.audit.scores import expected_transition, rival_share, score_examples
 from ieg_core.errors import UserError
 
 BELIEVED = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
@@ -60,6 +60,17 @@ def test_without_beliefs_there_is_no_score():
         score_examples({"visits": np.ones(4), "weight": np.ones(4)}, GIVEN)
 
 
-def test_the_transition_is_from_suggested_to_given_by_hand():
-    found = estimated_transition(np.array([0, 0, 0, 1]), np.array([0, 1, 0, 1]), 3)
-    np.testing.assert_allclose(found, [[2 / 3, 1 / 3, 0], [0, 1, 0], [0, 0, 0]])
+def test_the_transition_by_hand():
+    # With the likeliest class for the true one, over what was seen: classes 0, 0, 0 and 2.
+    said = {"visits": np.ones(4), "final_prediction": BELIEVED}
+    found = score_examples(said, GIVEN).transition
+    np.testing.assert_allclose(found, [[2 / 3, 1 / 3, 0], [0, 0, 0], [1, 0, 0]])
+    said = {"all_visits": np.array([1, 0, 1, 1]), "visits": np.ones(4), "prediction": BELIEVED}
+    found = score_examples(said, GIVEN).transition
+    np.testing.assert_allclose(found, [[1, 0, 0], [0, 0, 0], [1, 0, 0]])
+    # From q, with every class: 1.2 + 0.7 of the first, 0.7 + 0.2 and 1.1 + 0.1 of the others.
+    wanted = [[1.2 / 1.9, 0.7 / 1.9, 0], [0.7 / 0.9, 0.2 / 0.9, 0], [1.1 / 1.2, 0.1 / 1.2, 0]]
+    found = score_examples({"visits": np.ones(4), "label_posterior": BELIEVED}, GIVEN).transition
+    np.testing.assert_allclose(found, wanted)
+    never = expected_transition(np.array([[1.0, 0.0]], np.float32), np.array([1]))
+    np.testing.assert_array_equal(never, [[0, 1], [0, 0]])
