@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ieg_core import network_names, parent, results, slots, sweep, worker
 from ieg_core.audit.run import Audit, audit_cell, is_available, read_audit
+from ieg_core.config import LARGEST_IN_MEMORY
 from ieg_core.data.array_labels import class_numbers, read_labels
 from ieg_core.data.folder_arrays import Part, write_arrays
 from ieg_core.errors import UserError
@@ -110,12 +111,7 @@ def fit(
             seeds=(int(seed),),
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
             steps=int(steps),
-            settings=(
-                f"images.size={max(shape[:2])}",
-                f"images.channels={shape[2]}",
-                f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
-                *settings,
-            ),
+            settings=(*_settings_for(shape, count), *settings),
             data_dir=str(data_dir),
             results=str(root),
         )
@@ -252,6 +248,20 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
             )
         array = np.rint(array * 255).astype(np.uint8)
     return array  # what is wrong else, `check_parts` says
+
+
+def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
+    """Returns the settings that fit so many images of a shape (height, width, channels)."""
+    size = max(shape[:2])
+    chosen = [
+        f"images.size={size}",
+        f"images.channels={shape[2]}",
+        f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
+    ]
+    if size > LARGEST_IN_MEMORY:
+        # Large files are cropped at random as they are read; arrays, as smaller images, by padding.
+        chosen += [f"augmentation.pad={size // 16}", f"augmentation.strong_pad={size // 8}"]
+    return chosen
 
 
 def _saved(model: "keras.Model", folder: Path) -> Path:

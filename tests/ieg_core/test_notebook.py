@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import ieg_core
-from ieg_core.config import ImagesConfig
+from ieg_core.config import ImagesConfig, override
 from ieg_core.data import open_source
 from ieg_core.data.folder_arrays import ARRAYS, write_arrays
 from ieg_core.errors import UserError
-from ieg_core.notebook import _saved, fit
+from ieg_core.notebook import _saved, _settings_for, fit
+from ieg_core.recipes import build_config
+from ieg_core.spec import parse
 from tests.docs.commands import commands, give
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,15 @@ def test_a_model_that_cannot_be_saved_is_told(tmp_path):
     with pytest.raises(UserError, match=r"cannot be saved .NotImplementedError: .*get_config"):
         fit(IMAGES, LABELS, model_with(Holder(object())), method="supervised", out=tmp_path)
     assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize("size", [8, 32, 96, 97, 224])
+def test_arrays_of_any_size_are_cropped_at_random(size):
+    chosen = _settings_for((size, size // 2, 1), 30)
+    config = override(build_config(parse("folder"), "ieg", image_size=size), chosen)
+    assert (config.images.size, config.images.channels, config.batch_size) == (size, 1, 15)
+    assert config.augmentation.pad == max(1, size // 16)
+    assert config.augmentation.strong_pad == (0 if size == 8 else size // 8)
 
 
 @pytest.mark.slow
