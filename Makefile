@@ -47,7 +47,7 @@ BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(ca
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-all lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup sweep compile bench test test-docs test-all lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -119,6 +119,9 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not cluster"
+
+test-docs: $(READY) ## give every command of the README and of docs/, in their order
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/ieg_core/test_notebook.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
