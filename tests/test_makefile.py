@@ -129,7 +129,9 @@ def test_set_up_runs_again_when_what_it_installs_changed(checkout, name):
     assert make("setup", folder=checkout).stdout == "set up\n"
 
 
-@pytest.mark.parametrize("target", ["sweep", "test", "test-docs", "test-all", "lint", "bench", "compile"])
+@pytest.mark.parametrize(
+    "target", ["sweep", "test", "test-docs", "test-all", "lint", "bench", "compile"]
+)
 def test_every_target_that_needs_it_is_set_up_first(checkout, target):
     assert make("-n", target, folder=checkout).stdout.startswith("python3 scripts/set_up.py\n")
 
