@@ -26,6 +26,7 @@ from ieg_core.config import LARGEST_IN_MEMORY
 from ieg_core.data.array_labels import class_numbers, read_labels
 from ieg_core.data.folder_arrays import Part, write_arrays
 from ieg_core.errors import UserError
+from ieg_core.recipes import paddings
 
 if TYPE_CHECKING:
     import keras
@@ -260,7 +261,8 @@ def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
     ]
     if size > LARGEST_IN_MEMORY:
         # Large files are cropped at random as they are read; arrays, as smaller images, by padding.
-        chosen += [f"augmentation.pad={size // 16}", f"augmentation.strong_pad={size // 8}"]
+        pad, strong_pad = paddings(size)
+        chosen += [f"augmentation.pad={pad}", f"augmentation.strong_pad={strong_pad}"]
     return chosen
 
 

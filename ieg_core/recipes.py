@@ -144,6 +144,11 @@ _WEBVISION = Family(
 )
 
 
+def paddings(size: int) -> tuple[int, int]:
+    """Returns `pad` and `strong_pad`, in pixels, for images in memory with sides of `size`."""
+    return size // 16, size // 8
+
+
 def folder_family(size: int) -> Family:
     """Returns the family for one's own images: network and views go by the images' size."""
     images = ImagesConfig(size=size)
@@ -157,7 +162,8 @@ def folder_family(size: int) -> Family:
         views = AugmentationConfig(pad=1, strong="digits", strong_pad=0, cutout=size * 3 // 8)
     else:
         network, batch_size = "resnet11", 100
-        views = AugmentationConfig(pad=size // 16, strong_pad=size // 8, cutout=size // 2)
+        pad, strong_pad = paddings(size)
+        views = AugmentationConfig(pad=pad, strong_pad=strong_pad, cutout=size // 2)
     return Family(
         name="folder",
         data="one's own images",

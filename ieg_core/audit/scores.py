@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ieg_core.data.corruption import realised_matrix
+from ieg_core.data.corruption import expected_matrix, realised_matrix
 from ieg_core.errors import UserError
 
 OF_POSTERIOR = "1 − q(given class)"
@@ -89,7 +89,7 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
         )
     suggested = np.where(seen, believed.argmax(1), given).astype(np.int32)
     if "label_posterior" in examples:
-        transition = expected_transition(believed, given)
+        transition = expected_matrix(believed, given)
     else:
         transition = realised_matrix(suggested[seen], given[seen], believed.shape[1])
     return Scores(
@@ -115,15 +115,3 @@ def rival_share(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
     rival = others.max(1)
     both = rival + own
     return np.divide(rival, both, where=both > 0, out=np.full(len(given), 0.5))
-
-
-def expected_transition(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """T̂[c, k] = Σ_{i: y_i = k} q_i(c) / Σ_i q_i(c), for q, float [n, C], and labels y, int [n].
-
-    Returns:
-      float64 [C, C], each row summing to 1; a row of zeros for a class that is believed nowhere.
-    """
-    counts = np.zeros((believed.shape[1],) * 2)
-    np.add.at(counts.T, given, believed)
-    sums = counts.sum(1, keepdims=True)
-    return np.divide(counts, sums, where=sums > 0, out=counts)

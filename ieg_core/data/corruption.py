@@ -86,6 +86,27 @@ def realised_matrix(clean_labels: Labels, noisy_labels: Labels, num_classes: int
     return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 
 
+def expected_matrix(beliefs: Matrix, noisy_labels: Labels, prior: float = 0.0) -> Matrix:
+    """T[c, k] = (a/C + Σ_{i: y_i = k} q_i(c)) / (a + Σ_i q_i(c)).
+
+    The realised matrix where clean labels are not known, but believed.
+
+    Args:
+      beliefs: q, a distribution over the classes for each example, float [n, C].
+      noisy_labels: y, int [n].
+      prior: a, so many examples' worth of the uniform distribution in each row.
+
+    Returns:
+      float64 [C, C], each row summing to 1; without a prior a row of zeros for a class that is
+      believed nowhere.
+    """
+    num_classes = beliefs.shape[1]
+    counts = np.full((num_classes, num_classes), prior / num_classes)
+    np.add.at(counts.T, noisy_labels, beliefs)
+    sums = counts.sum(axis=1, keepdims=True)
+    return np.divide(counts, sums, where=sums > 0, out=np.zeros_like(counts))
+
+
 def long_tail_counts(class_counts: Counts, imbalance: float) -> Counts:
     """The long tail's class sizes, n_c = ⌊n_max·rho^(c/(C-1))⌋, never more than there are.
 

@@ -23,6 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from ieg_core.data.corruption import expected_matrix
 from ieg_core.data.draws import fold_numbers
 
 FOLDS = 5
@@ -89,9 +90,7 @@ def estimate_transition(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
     classes = predicted.shape[1]
     transition = 0.8 * np.eye(classes) + 0.2 / classes
     for _ in range(_EM_STEPS):
-        counts = np.full((classes, classes), 1 / classes)
-        np.add.at(counts.T, given, posterior(predicted, given, transition))
-        transition = counts / counts.sum(1, keepdims=True)
+        transition = expected_matrix(posterior(predicted, given, transition), given, prior=1.0)
     return transition
 
 

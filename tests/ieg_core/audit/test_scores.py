@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from ieg_core.audit.scores import expected_transition, rival_share, score_examples
+from ieg_core.audit.scores import rival_share, score_examples
 from ieg_core.errors import UserError
 
 BELIEVED = np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
@@ -72,5 +72,3 @@ def test_the_transition_by_hand():
     wanted = [[1.2 / 1.9, 0.7 / 1.9, 0], [0.7 / 0.9, 0.2 / 0.9, 0], [1.1 / 1.2, 0.1 / 1.2, 0]]
     found = score_examples({"visits": np.ones(4), "label_posterior": BELIEVED}, GIVEN).transition
     np.testing.assert_allclose(found, wanted)
-    never = expected_transition(np.array([[1.0, 0.0]], np.float32), np.array([1]))
-    np.testing.assert_array_equal(never, [[0, 1], [0, 0]])

@@ -5,6 +5,7 @@ import pytest
 from ieg_core.data.corruption import (
     asymmetric_transition,
     corrupt_labels,
+    expected_matrix,
     long_tail_counts,
     realised_matrix,
     select_per_class,
@@ -112,6 +113,21 @@ def test_realised_matrix_by_hand():
     np.testing.assert_allclose(
         realised_matrix(clean, noisy, 3), [[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 0]]
     )
+    # Beliefs that are certain are labels.
+    np.testing.assert_array_equal(
+        expected_matrix(np.eye(3)[clean], noisy), realised_matrix(clean, noisy, 3)
+    )
+
+
+def test_expected_matrix_by_hand():
+    believed = np.array([[0.75, 0.25, 0], [0.5, 0.5, 0], [1, 0, 0]], np.float32)
+    noisy = np.array([0, 1, 1])
+    wanted = [[0.75 / 2.25, 1.5 / 2.25, 0], [0.25 / 0.75, 0.5 / 0.75, 0], [0, 0, 0]]
+    np.testing.assert_allclose(expected_matrix(believed, noisy), wanted)
+    first = np.array([0.75 + 1, 1.5 + 1, 1]) / (2.25 + 3)
+    second = np.array([0.25 + 1, 0.5 + 1, 1]) / (0.75 + 3)
+    wanted = [first, second, np.full(3, 1 / 3)]
+    np.testing.assert_allclose(expected_matrix(believed, noisy, prior=3.0), wanted)
 
 
 def test_long_tail_of_cifar10_is_the_literature_s():
