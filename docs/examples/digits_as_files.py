@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes scikit-learn's digits like a collection of your own: a folder per class, wrong labels in it.
+"""Writes scikit-learn's digits like your own images: a folder per class, some labels wrong.
 
 python docs/examples/digits_as_files.py FOLDER
 
