@@ -5,7 +5,7 @@ from components import component
 
 
 @component
-def verdict(failures: str) -> str:
+def check_results(failures: str) -> str:
     """Fails if a trial did not finish or a result was not reproduced.
 
     Args:

@@ -35,7 +35,7 @@ def report(
 
     Returns:
       Which trials of this run did not finish and why, and what was not reproduced; "" if all is
-      well. It is `verdict` that fails then: what a failed task has written KFP does not keep.
+      well. It is `check_results` that fails then: what a failed task has written KFP does not keep.
     """
     import shutil
     from pathlib import Path

@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "compile":
             from pipelines.compile import main as compile_packages
 
-            return compile_packages(arguments.cluster_file, arguments.output)
+            return compile_packages(arguments.cluster, arguments.output)
         if arguments.command != "child":
             from pipelines import commands
 

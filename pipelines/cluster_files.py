@@ -132,7 +132,7 @@ class TaskResources:
     """What each kind of task is given.
 
     Attributes:
-      small: prepare, report and verdict.
+      small: prepare, report and check_results.
       train: A training.
       evaluate: An evaluation, on CPUs; there is one only where a training was cut short.
     """

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         from pipelines.scheduling import recurring
 
         only_plan = _is_plan(arguments.plan)
-        cluster_file = cluster_files.load(arguments.cluster_file or None)
+        cluster_file = cluster_files.load(arguments.cluster or None)
         return recurring.main(
             cluster_file, only_plan=only_plan, path=arguments.file, rates=arguments.rates
         )
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         out=arguments.out,
     )
-    return doctor.main(cluster_files.load(arguments.cluster_file or None), options)
+    return doctor.main(cluster_files.load(arguments.cluster or None), options)
 
 
 def results_root(arguments: argparse.Namespace) -> str:
@@ -86,7 +86,7 @@ def results_root(arguments: argparse.Namespace) -> str:
     runner = arguments.runner or "auto"
     if runner not in RUNNERS:
         raise UserError(f"RUNNER={runner!r}: expected local, cluster or auto")
-    cluster_file = cluster_files.load(arguments.cluster_file or None)
+    cluster_file = cluster_files.load(arguments.cluster or None)
     if runner == "local" or (
         runner == "auto" and not cluster_files.endpoint_configured(cluster_file)
     ):

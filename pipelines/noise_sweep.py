@@ -5,7 +5,7 @@ from typing import Any
 
 from kfp import dsl
 
-from components.check_results import verdict
+from components.check_results import check_results
 from components.evaluate import evaluate
 from components.prepare import prepare
 from components.report import report
@@ -59,7 +59,7 @@ def build(profile: Profile) -> Any:
            a. train
            b. evaluate
         3. report: one table, one page, from the results root; what was reproduced
-        4. verdict: fail if a trial failed, or a reproduction did
+        4. check_results: fail if a trial failed, or a reproduction did
 
         Between the steps travel the trials' names; everything else lies in the results root. Only
         pipeline parameters and the loop's item enter the loop (see `pipelines.checks`).
@@ -129,7 +129,7 @@ def build(profile: Profile) -> Any:
             accepted=accepted,
         )
         place(reported, "small", profile)
-        judged = verdict(failures=reported.outputs["Output"])
-        place(judged, "verdict", profile)
+        checked = check_results(failures=reported.outputs["Output"])
+        place(checked, "check_results", profile)
 
     return noise_sweep

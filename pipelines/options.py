@@ -126,7 +126,7 @@ def choose_cluster(arguments: argparse.Namespace) -> ClusterFile | None:
     """
     _choose("RUNNER", arguments.runner, RUNNERS)
     cluster_file = (
-        cluster_files.load(arguments.cluster_file or None)
+        cluster_files.load(arguments.cluster or None)
         if arguments.runner != "local"
         else ClusterFile()
     )

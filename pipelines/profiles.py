@@ -74,7 +74,7 @@ class Profile:
       accelerator: Default of the pipeline's parameter of that name.
       data_dir: Default of the pipeline's parameter of that name.
       results: Default of the pipeline's parameter of that name.
-      pod_templates: For "train", "evaluate", "verdict" and "small" (all others); empty where there
+      pod_templates: For "train", "evaluate", "check_results" and "small" (all others); empty where there
         are no pods.
       volumes: Volume claims and where they are mounted.
     """
@@ -134,7 +134,7 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
 
     Args:
       task: The task.
-      kind: "train", "evaluate", "verdict" or "small".
+      kind: "train", "evaluate", "check_results" or "small".
       profile: The place.
 
     Returns:
@@ -202,7 +202,7 @@ def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemp
             "evaluate": evaluate,
             "small": small,
             # It fails on purpose: to try again would only delay the bad news.
-            "verdict": replace(small, retries=0),
+            "check_results": replace(small, retries=0),
         },
         volumes={claim: path for claim, path in mounts.items() if claim},
     )

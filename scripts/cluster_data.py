@@ -139,7 +139,7 @@ def main() -> None:
     options.add_argument("--rendered", type=Path, default=RENDERED, help="the rendered jobs")
     arguments = options.parse_args()
     try:
-        cluster_file = cluster_files.load(arguments.cluster_file or None)
+        cluster_file = cluster_files.load(arguments.cluster or None)
     except UserError as error:
         raise SystemExit(f"data: error: {error}") from None
     if arguments.folder:

@@ -28,7 +28,7 @@ UNCOUNTED = (
     "audit",
     "cli",
     "errors.py",
-    "fit.py",
+    "fitting.py",
     "host",
     "recipes",
     "report",
@@ -40,9 +40,15 @@ UNCOUNTED = (
 
 
 @functools.cache
-def code_version() -> str:
-    """Returns a digest of the source files that decide a trial's outcome, and of the libraries."""
-    package = Path(__file__).parents[1]
+def code_version(package: Path = Path(__file__).parents[1]) -> str:
+    """Returns a digest of the source files in `COUNTED`, and of the libraries' versions.
+
+    Args:
+      package: The folder of ieg_core.
+
+    Returns:
+      Twelve hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for room in COUNTED:
         folder = package / room

@@ -185,9 +185,9 @@ def check_checkpoint(place: Place) -> str:
 def _check_lock(folder: Path) -> None:
     """Refuses a file system on which two processes could hold a trial's lock."""
     code = (
-        "import sys, pathlib; from ieg_core import results\n"
-        "try:\n with results.trial_lock(pathlib.Path(sys.argv[1])): print('taken')\n"
-        "except results.TrialBusyError: print('busy')"
+        "import sys, pathlib; from ieg_core.store import leases\n"
+        "try:\n with leases.trial_lock(pathlib.Path(sys.argv[1])): print('taken')\n"
+        "except leases.TrialBusyError: print('busy')"
     )
     with leases.trial_lock(folder):
         answer = subprocess.run(

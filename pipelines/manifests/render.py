@@ -103,7 +103,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=ROOT / "build" / "k8s")
     arguments = options.parse_args()
     try:
-        cluster_file = cluster_files.load(arguments.cluster_file or None)
+        cluster_file = cluster_files.load(arguments.cluster or None)
         image = cluster_file.image or image_of_revision()
     except UserError as error:
         raise SystemExit(f"manifests: error: {error}") from None

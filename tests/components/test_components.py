@@ -7,7 +7,7 @@ import pytest
 from kfp import dsl
 from safetensors.numpy import save
 
-from components.check_results import verdict
+from components.check_results import check_results
 from components.evaluate import evaluate
 from components.prepare import prepare
 from components.report import report
@@ -283,10 +283,10 @@ def test_a_scheduled_run_is_judged_against_the_accepted_one(
     if failed:
         assert f"{accuracy * 100:.2f} (last accepted run)" in failed
         with pytest.raises(RuntimeError, match="not reproduced"):
-            verdict.python_func(failures=failed)
+            check_results.python_func(failures=failed)
 
 
 def test_the_verdict_fails_where_something_was_wrong():
-    assert verdict.python_func(failures="") == "every trial finished"
+    assert check_results.python_func(failures="") == "every trial finished"
     with pytest.raises(RuntimeError, match="trials did not finish: a: why"):
-        verdict.python_func(failures="trials did not finish: a: why")
+        check_results.python_func(failures="trials did not finish: a: why")

@@ -11,7 +11,7 @@ from kfp import dsl
 from safetensors.numpy import save
 
 from components.evaluate import evaluate
-from ieg_core.audit import findings
+from ieg_core.audit import write
 from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
@@ -70,7 +70,7 @@ def test_an_audit_that_is_there_is_shown_and_not_made_again(tmp_path, monkeypatc
     (folder / "audit" / "audit.html").write_text("<p>made with the training")
     summary = '{"flagged": 3, "auroc": NaN, "clean_labels_known": true, "method": "supervised"}'
     (folder / "audit" / "summary.json").write_text(summary)
-    monkeypatch.setattr(findings, "audit_trial", lambda *args: pytest.fail("made again"))
+    monkeypatch.setattr(write, "audit_trial", lambda *args: pytest.fail("made again"))
     page, metrics = run_component(tmp_path, trial)
     assert page == "<p>made with the training"
     assert audited(metrics) == {"audit_flagged": 3}
@@ -103,7 +103,7 @@ def test_an_audit_that_fails_costs_itself_alone(tmp_path, monkeypatch, capsys):
     def fail(*args):
         raise MemoryError("<no room>")
 
-    monkeypatch.setattr(findings, "audit_trial", fail)
+    monkeypatch.setattr(write, "audit_trial", fail)
     page, metrics = run_component(tmp_path, trial)
     assert "no audit: MemoryError: &lt;no room&gt;" in page
     assert metrics["accuracy_ema_last"] == RESULT["accuracy_ema_last"]

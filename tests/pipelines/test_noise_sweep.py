@@ -74,7 +74,7 @@ def test_the_steps_run_in_their_order():
         "prepare": set(),
         "for-loop-1": {"prepare"},
         "report": {"prepare", "for-loop-1"},
-        "verdict": {"report"},
+        "check_results": {"report"},
     }
     loop = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
     assert {name: task.get("dependentTasks") for name, task in loop.items()} == {
@@ -225,7 +225,7 @@ def test_a_failed_trial_costs_itself_and_fails_the_run_after_the_report(
     assert f"{results}/trials/{trial_of(planned, 'l2r')}/log.txt" in line
     assert ": failed: " in done.stdout  # while it ran
     log = (results / "latest" / "log.txt").read_text()
-    assert "Inner task failed: 'verdict'" in log
+    assert "Inner task failed: 'check-results'" in log
 
 
 def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):

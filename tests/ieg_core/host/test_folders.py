@@ -9,7 +9,7 @@ from ieg_core.host.folders import temporary_folder, write_folder
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ieg_core.data.folders import temporary_folder
+from ieg_core.host.folders import temporary_folder
 
 with temporary_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("of it")

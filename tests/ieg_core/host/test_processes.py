@@ -15,7 +15,7 @@ CHILD = (
 )
 PARENT = f"""
 import os, subprocess, sys, time
-from ieg_core.parent import children_environment
+from ieg_core.host.processes import children_environment
 child = subprocess.Popen(
     [sys.executable, "-c", {CHILD!r}], env=os.environ | children_environment()
 )

@@ -173,7 +173,7 @@ def test_a_module_that_does_not_import_is_told(tmp_path, monkeypatch, module, co
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_it_trains_resumes_to_the_same_bits_and_exports(backend):
-    runs = run_on(backend, Path(__file__).parent / "own_runs.py", "fsr", "ieg")
+    runs = run_on(backend, Path(__file__).parent / "user_network_runs.py", "fsr", "ieg")
     for method in ("fsr", "ieg"):
         whole = {name: value for name, value in runs.items() if f"{method}/whole" in name}
         assert len(whole) == 9

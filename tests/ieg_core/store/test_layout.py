@@ -104,21 +104,6 @@ def test_a_trial_is_named_by_all_that_decides_its_outcome():
     )
 
 
-def test_code_version_ignores_reports_and_sees_training(monkeypatch, tmp_path):
-    package = tmp_path / "ieg_core"
-    for name in ("report/page.py", "training/loop.py", "cli.py"):
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text("1")
-    monkeypatch.setattr(layout, "__file__", str(package / "results.py"))
-    version = lambda: fingerprint.code_version.__wrapped__()  # noqa: E731
-    first = version()
-    for name in ("report/page.py", "cli.py"):
-        (package / name).write_text("2")
-    assert version() == first
-    (package / "training/loop.py").write_text("2")
-    assert version() != first
-
-
 def test_latest_points_at_the_newest_sweep(tmp_path):
     for sweep in ("a", "b"):
         (tmp_path / "sweeps" / sweep).mkdir(parents=True)

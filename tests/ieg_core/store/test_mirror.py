@@ -251,7 +251,7 @@ def test_two_live_writers_the_stale_one_stops_and_its_successors_checkpoint_surv
 ):
     """The first pod is thought dead; both save and upload in turn, at every point of the other."""
     monkeypatch.setattr(
-        leases, "lives", lambda attempt, record, progress, now: False
+        leases, "is_alive", lambda attempt, record, progress, now: False
     )  # its heartbeat did not get through
     with contextlib.ExitStack() as pods:
         stale_root = pods.enter_context(mirror.trial(ROOT, TRIAL))
@@ -349,7 +349,8 @@ def test_a_sweeps_small_files_come_and_its_report_goes(emulator, tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from ieg_core import trial_copy, mirror, slots, worker
+from ieg_core.store import mirror, trial_copy
+from ieg_core.sweep import slots, worker
 trial_copy.SYNC_SECONDS = 0.05
 root, trial = sys.argv[1:]
 with mirror.trial(root, trial) as local:
@@ -362,7 +363,7 @@ def start_pod(trial: str) -> subprocess.Popen[str]:
     settings = {"IEG_CHECKPOINT_SECONDS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, ROOT, trial],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env=os.environ | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

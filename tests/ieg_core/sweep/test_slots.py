@@ -110,7 +110,7 @@ def test_the_machine_has_cores_and_memory():
 HOLD = """
 import sys, time
 from pathlib import Path
-from ieg_core.slots import acquire
+from ieg_core.sweep.slots import acquire
 with acquire(Path(sys.argv[1])) as slot:
     print(slot.gpus[0], flush=True)
     time.sleep(60)

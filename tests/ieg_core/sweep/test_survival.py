@@ -22,7 +22,7 @@ from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import checkpoint
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SETTINGS = ("evaluations=3", "batch_size=50")
 STEPS = 400
 
@@ -37,7 +37,7 @@ def plan(root: Path, method: str = "l2r") -> str:
 def start(root: Path, trial: str, **environment: str) -> subprocess.Popen[str]:
     """Starts what a pod runs for the trial, in a process group of its own."""
     program = (
-        "from pathlib import Path; from ieg_core import slots, worker; import sys;"
+        "from pathlib import Path; from ieg_core.sweep import slots, worker; import sys;"
         f"sys.exit(worker.run_step('train', {trial!r}, Path({str(root)!r}), Path('data'),"
         " slot=slots.Slot(1)) % 256)"
     )

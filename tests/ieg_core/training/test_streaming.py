@@ -16,7 +16,7 @@ from ieg_core.training import step_draws, streaming
 from tests.backends import run_on
 from tests.ieg_core.data.trees import NAMES, write_tree
 
-SCRIPT = Path(__file__).parent / "fed_runs.py"
+SCRIPT = Path(__file__).parent / "streamed_runs.py"
 
 
 @pytest.fixture(scope="module")

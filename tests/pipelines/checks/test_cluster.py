@@ -147,7 +147,7 @@ def test_inputs_at_the_largest_plan_are_what_the_launcher_gets():
     assert len(json.dumps(report_input["parameterValues"]["evaluated"])) == 20_400
     assert 20_400 < len(found["comp-report"]) < 64 * 1024
     assert report_input["artifacts"]["plan"]["artifacts"][0]["uri"].startswith("gs://")
-    # The failures that verdict is told are cut at what the size is computed with.
+    # The failures that check_results receives are cut at what the size is computed with.
     longest = acceptance.failures_text("x" * 10_000, ["y" * 10_000])
     assert arguments.LONGEST_TEXT["failures"] >= len(longest)
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.manifests import kustomize, policies, render
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OVERLAYS = render.kustomizations()
 
 

@@ -15,7 +15,7 @@ from pipelines import profiles
 from pipelines.cluster_files import ClusterFile
 from pipelines.manifests import kustomize, render
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = render.kustomizations()
 IMAGE = "registry.example:5000/team/ieg-python:1a2b3c4d"
 
@@ -214,7 +214,7 @@ def test_make_manifests_writes_one_file_each_and_refuses_a_floating_image(tmp_pa
     def run(image: str) -> subprocess.CompletedProcess[str]:
         cluster_file = tmp_path / "cluster.yaml"
         cluster_file.write_text(f"namespace: team-vision\nimage: {image}\nparallelism: 2\n")
-        command = [sys.executable, "scripts/render.py", f"--cluster={cluster_file}"]
+        command = [sys.executable, "-m", "pipelines.manifests.render", f"--cluster={cluster_file}"]
         return subprocess.run(
             [*command, f"--output={tmp_path / 'out'}"],
             cwd=ROOT,

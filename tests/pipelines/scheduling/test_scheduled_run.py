@@ -72,7 +72,7 @@ def test_a_run_is_held_against_the_one_that_a_person_accepted(tmp_path):
 
     # The next run is one point and a bit worse, mean 80.9: the run fails after its report.
     finished_trials(results, "scheduled/nightly/r3", (0.80, 0.818))
-    with pytest.raises(RuntimeError, match="verdict"):
+    with pytest.raises(RuntimeError, match="check-results"):
         run(tmp_path, "third", results_namespace="scheduled/nightly/r3")
     path = results / "scheduled/nightly/r3" / "sweeps" / name / "report"
     (found,) = json.loads((path / "verdict.json").read_text())["verdicts"]

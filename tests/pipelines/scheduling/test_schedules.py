@@ -10,7 +10,7 @@ from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS
 from pipelines.scheduling import cron, schedules
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PLAIN = """
 schedules:
   - name: nightly

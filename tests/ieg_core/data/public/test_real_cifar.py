@@ -16,7 +16,7 @@ from ieg_core.data.public.cifar import LAYOUTS
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
 
-UNPACK = Path(__file__).parents[4] / "shared" / "data" / "unpack_cifar.py"
+UNPACK = Path(__file__).parents[5] / "shared" / "data" / "unpack_cifar.py"
 
 pytestmark = [
     pytest.mark.slow,

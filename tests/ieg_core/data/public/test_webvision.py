@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:label\(\) is deprecated:Depreca
 
 IMAGES = ImagesConfig(size=100, eval_sets=("imagenet",))
 SYNSETS = tuple(f"n{number:08}" for number in range(60))
-ROOT = Path(__file__).parents[3]
-BUILDS = Path(__file__).parent / "tfds_builds.py"
+ROOT = Path(__file__).parents[4]
+BUILDS = ROOT / "tests" / "ieg_core" / "data" / "tfds_builds.py"
 SIZE = (120, 104)
 
 
