@@ -109,8 +109,11 @@ def navigation(pages: Iterable[str]) -> list[Any]:
 
     top = sorted(by_folder.pop("", []), key=rank)
     api = by_folder.pop("api", [])
-    folders = [{name.capitalize(): sorted(by_folder[name])} for name in sorted(by_folder)]
-    return [*top, *folders, {"API": sorted(api)}]
+    folders = {
+        name: sorted(pages, key=lambda page: (not page.endswith("/index.md"), page))
+        for name, pages in sorted(by_folder.items())
+    }
+    return [*top, *({name.capitalize(): folders[name]} for name in folders), {"API": sorted(api)}]
 
 
 def _generated(config: MkDocsConfig) -> Iterator[File]:
