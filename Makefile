@@ -15,9 +15,9 @@ DATA_DIR     = ./data
 OUT          = runs
 MAX_HOURS    = 4
 DEVICES      = auto
-GPUS_PER_CELL = 1
+GPUS_PER_TRIAL = 1
 RUNNER       = auto
-SITE         =
+CLUSTER      =
 PROFILE      = gpu
 WATCH        =
 MAX_GPU_HOURS =
@@ -57,8 +57,8 @@ help: ## list the targets
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET LABELS DATA_DIR OUT"
-	@echo "MAX_HOURS DEVICES GPUS_PER_CELL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
-	@echo "RUNNER SITE PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES; see README.md."
+	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
+	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES; see README.md."
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep \
@@ -69,49 +69,49 @@ sweep: $(READY) ## train and compare methods across noise ratios, here or on a c
 	  --labels=$(call quote,$(LABELS)) \
 	  --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT)) \
 	  --max-hours=$(call quote,$(MAX_HOURS)) --devices=$(call quote,$(DEVICES)) \
-	  --gpus-per-cell=$(call quote,$(GPUS_PER_CELL)) \
-	  --runner=$(call quote,$(RUNNER)) --site=$(call quote,$(SITE)) \
+	  --gpus-per-trial=$(call quote,$(GPUS_PER_TRIAL)) \
+	  --runner=$(call quote,$(RUNNER)) --cluster=$(call quote,$(CLUSTER)) \
 	  --profile=$(call quote,$(PROFILE)) --watch=$(call quote,$(WATCH)) \
 	  --max-gpu-hours=$(call quote,$(MAX_GPU_HOURS)) \
 	  --max-pending=$(call quote,$(MAX_PENDING)) \
 	  --resume=$(call quote,$(RESUME)) --rates=$(call quote,$(RATES))
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
-	@$(BIN)/python -m ieg_core.bench
+	@$(BIN)/python -m scripts.bench
 
 setup: $(READY) ## set .venv up; does nothing when nothing changed
 
 ##@ On a cluster
 
 image: ## build the image with docker, podman or buildah; the git revision is its tag
-	@$(PYTHON) scripts/image.py --target=$(call quote,$(TARGET)) $(BUILD)
+	@$(PYTHON) -m scripts.image --target=$(call quote,$(TARGET)) $(BUILD)
 
-image-test: $(READY) ## build the cpu image, run a cell in it as KFP would, kill it, go on (10 minutes)
-	@$(BIN)/python scripts/image_test.py --target=cpu $(BUILD) --run-flags=$(call quote,$(RUN_FLAGS))
+image-test: $(READY) ## build the cpu image, run a trial in it as KFP would, kill it, go on (10 minutes)
+	@$(BIN)/python -m scripts.image_test --target=cpu $(BUILD) --run-flags=$(call quote,$(RUN_FLAGS))
 
-manifests: $(READY) ## render k8s/ for the site's namespace and image to build/k8s/, and check it
-	@PYTHONPATH=. $(BIN)/python scripts/manifests.py --site=$(call quote,$(SITE))
+manifests: $(READY) ## render k8s/ for the cluster's namespace and image to build/k8s/, and check it
+	@$(BIN)/python -m pipelines.manifests.render --cluster=$(call quote,$(CLUSTER))
 
 data: manifests ## fill the cluster's data volume: it downloads CIFAR, or copies it FROM=folder
-	@PYTHONPATH=. $(BIN)/python scripts/cluster_data.py --site=$(call quote,$(SITE)) \
+	@$(BIN)/python -m scripts.cluster_data --cluster=$(call quote,$(CLUSTER)) \
 	  --from=$(call quote,$(FROM))
 
 doctor: $(READY) ## prove by a small run what a sweep needs: image, GPU, data, results root
-	@$(BIN)/python -m pipelines doctor --site=$(call quote,$(SITE)) \
+	@$(BIN)/python -m pipelines doctor --cluster=$(call quote,$(CLUSTER)) \
 	  --runner=$(call quote,$(RUNNER)) --profile=$(call quote,$(PROFILE)) \
 	  --data=$(call quote,$(DATA)) --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT))
 
 schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: show what would change)
-	@$(BIN)/python -m pipelines schedule --site=$(call quote,$(SITE)) --plan=$(call quote,$(PLAN)) \
+	@$(BIN)/python -m pipelines schedule --cluster=$(call quote,$(CLUSTER)) --plan=$(call quote,$(PLAN)) \
 	  --rates=$(call quote,$(RATES))
 
 accept: $(READY) ## hold a SCHEDULE's next runs against its newest run, or against RUN
-	@$(BIN)/python -m pipelines accept --site=$(call quote,$(SITE)) \
+	@$(BIN)/python -m pipelines accept --cluster=$(call quote,$(CLUSTER)) \
 	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
 	  --schedule=$(call quote,$(SCHEDULE)) --run=$(call quote,$(RUN))
 
 clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (PLAN=1: list them)
-	@$(BIN)/python -m pipelines clean-runs --site=$(call quote,$(SITE)) \
+	@$(BIN)/python -m pipelines clean-runs --cluster=$(call quote,$(CLUSTER)) \
 	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
 	  --older=$(call quote,$(OLDER)) --plan=$(call quote,$(PLAN))
 
@@ -122,7 +122,7 @@ test: $(READY) ## run the tests, under 10 minutes on 2 cores
 
 test-docs: $(READY) ## run every documented command; build, install and try the package and the site
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/test_package.py \
-	  tests/ieg_core/test_notebook.py
+	  tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -141,7 +141,7 @@ format: $(READY) ## put the code in format, mend what can be mended
 	@$(BIN)/ruff check --quiet --fix .
 
 compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to be uploaded in the KFP UI
-	@$(BIN)/python -m pipelines compile --site=$(call quote,$(SITE)) --output=build
+	@$(BIN)/python -m pipelines compile --cluster=$(call quote,$(CLUSTER)) --output=build
 
 lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: the newest)
 	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)

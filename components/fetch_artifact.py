@@ -23,11 +23,12 @@ def fetch_artifact(note: Input[Artifact], results: str, run: str) -> str:
     """
     from pathlib import Path
 
-    from ieg_core import doctor, parent
+    from ieg_core.host import processes
+    from ieg_core.tasks import examine
 
-    parent.die_with_parent()
-    finding = doctor.check_artifact(Path(note.path), note.uri, run)
-    doctor.write_down(results, run, finding)
+    processes.die_with_parent()
+    finding = examine.check_artifact(Path(note.path), note.uri, run)
+    examine.write_down(results, run, finding)
     print(finding.line)
     if not finding.ok:
         raise RuntimeError(finding.line)

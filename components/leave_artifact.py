@@ -16,7 +16,7 @@ def leave_artifact(run: str, note: Output[Artifact]) -> None:
     """
     from pathlib import Path
 
-    from ieg_core import parent
+    from ieg_core.host import processes
 
-    parent.die_with_parent()
+    processes.die_with_parent()
     Path(note.path).write_text(run)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""First step of a sweep: check the request, write the data, list the cells."""
+"""First step of a sweep: check the request, write the data, list the trials."""
 
 from kfp.dsl import Markdown, Output
 
@@ -25,10 +25,10 @@ def prepare(
     run_label: str,
     part: int,
     parts: int,
-    max_cells: int,
+    max_trials: int,
     plan: Output[Markdown],
 ) -> list[str]:
-    """Checks a sweep's request, writes each distinct overlay once, and lists the run's cells.
+    """Checks a sweep's request, writes each distinct label set once, and lists the run's trials.
 
     Args:
       dataset: Data-set spec.
@@ -39,28 +39,31 @@ def prepare(
       network: Network; empty for the recipe's.
       steps: Training steps; 0 for the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05".
-      accelerator: Whether the cells will have GPUs; decides the default recipe.
+      accelerator: Whether the trials will have GPUs; decides the default recipe.
       labels: File of the given labels, for a data set that takes one; empty: none.
       data_dir: Where the base data sets lie.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
       run_label: Name under which the run is written down; empty: it is not.
-      part: Which part of the sweep's cells this run trains, from 1.
+      part: Which part of the sweep's trials this run trains, from 1.
       parts: How many runs share the sweep.
-      max_cells: Most cells that one run may have.
-      plan: The cells, to read in the KFP UI; its metadata name the sweep.
+      max_trials: Most trials that one run may have.
+      plan: The trials, to read in the KFP UI; its metadata name the sweep.
 
     Returns:
-      The cells' names: one unnamed list, for kfp.local can loop over no other.
+      The trials' names: one unnamed list, for kfp.local can loop over no other.
     """
     from pathlib import Path
 
-    from ieg_core import mirror, parent, runs, sweep
+    from ieg_core.host import processes
+    from ieg_core.store import mirror, runs
+    from ieg_core.sweep import plan as sweep
+    from ieg_core.sweep.request import SweepRequest
 
-    parent.die_with_parent()
+    processes.die_with_parent()
     with mirror.planning(runs.results_root(results, results_namespace, run)) as root:
-        request = sweep.SweepRequest(
+        request = SweepRequest(
             dataset=dataset,
             noise_ratios=tuple(noise_ratios),
             methods=tuple(methods),
@@ -76,9 +79,9 @@ def prepare(
             results=str(root),
         )
         planned = sweep.plan(request)
-        cells = runs.part_of(planned.cells, part, parts, max_cells)
-        runs.write_run(root, run_label, planned.sweep, cells, part, parts)
+        trials = runs.part_of(planned.trials, part, parts, max_trials)
+        runs.write_run(root, run_label, planned.sweep, trials, part, parts)
     plan.metadata["sweep"] = planned.sweep
-    lines = [*planned.notes, "", *(f"- `{cell}`" for cell in cells)]
+    lines = [*planned.notes, "", *(f"- `{trial}`" for trial in trials)]
     Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
-    return cells
+    return trials

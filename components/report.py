@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fourth step of a sweep: put all cells into one report, and judge a reproduction."""
+"""Fourth step of a sweep: put all trials into one report, and judge a reproduction."""
 
 from kfp.dsl import HTML, Input, Markdown, Output
 
@@ -23,7 +23,7 @@ def report(
 
     Args:
       plan: The plan that `prepare` wrote; its metadata name the sweep.
-      evaluated: The cells of this run; the report is about all of the sweep's.
+      evaluated: The trials of this run; the report is about all of the sweep's.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
@@ -34,17 +34,20 @@ def report(
       table: The verdicts and results.md, for the KFP UI.
 
     Returns:
-      Which cells of this run did not finish and why, and what was not reproduced; "" if all is
+      Which trials of this run did not finish and why, and what was not reproduced; "" if all is
       well. It is `verdict` that fails then: what a failed task has written KFP does not keep.
     """
     import shutil
     from pathlib import Path
 
-    from ieg_core import acceptance, mirror, parent, runs
-    from ieg_core.report import shown, write_report
-    from ieg_core.results import set_latest
+    from ieg_core.host import processes
+    from ieg_core.report import acceptance
+    from ieg_core.report.write import write_report
+    from ieg_core.store import mirror, runs
+    from ieg_core.store.layout import set_latest
+    from ieg_core.tasks import kfp_ui
 
-    parent.die_with_parent()
+    processes.die_with_parent()
     sweep = plan.metadata["sweep"]
     with mirror.sweep(runs.results_root(results, results_namespace, run), sweep) as root:
         folder = write_report(root, sweep)
@@ -54,5 +57,5 @@ def report(
             root, sweep, results=results, schedule=schedule, tolerance=tolerance, accepted=accepted
         )
         text = said + (folder / "results.md").read_text()
-        Path(table.path).write_text(shown.short_markdown(text))
-        return acceptance.failures_text(shown.failures(root, sweep, evaluated), wrong)
+        Path(table.path).write_text(kfp_ui.short_markdown(text))
+        return acceptance.failures_text(kfp_ui.failures(root, sweep, evaluated), wrong)

@@ -11,5 +11,5 @@ def __getattr__(name: str) -> Any:
     if name == "fit":
         import importlib
 
-        return importlib.import_module("ieg_core.notebook").fit
+        return importlib.import_module("ieg_core.fitting").fit
     raise AttributeError(f"module 'ieg_core' has no attribute {name!r}")

@@ -14,19 +14,21 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
-    from ieg_core.cli import Parser
-    from pipelines import operations, options
+    from ieg_core.cli.main import Parser
+    from pipelines import commands, options
 
     parser = Parser(prog="python -m pipelines", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a pipeline, on this machine or a cluster")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    run = subparsers.add_parser("run", help="run a pipeline, on this machine or a cluster")
     run.add_argument("pipeline", choices=["noise_sweep"])
     options.add_arguments(run)
-    compiling = commands.add_parser("compile", help="write and check the pipeline packages")
-    compiling.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
+    compiling = subparsers.add_parser("compile", help="write and check the pipeline packages")
+    compiling.add_argument(
+        "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
+    )
     compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
-    operations.add_parsers(commands)
-    child = commands.add_parser("child")  # what `run` starts; not for people
+    commands.add_parsers(subparsers)
+    child = subparsers.add_parser("child")  # what `run` starts; not for people
     child.add_argument("scratch", type=Path)
     return parser
 
@@ -43,15 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "compile":
             from pipelines.compile import main as compile_packages
 
-            return compile_packages(arguments.site, arguments.output)
+            return compile_packages(arguments.cluster_file, arguments.output)
         if arguments.command != "child":
-            from pipelines import operations
+            from pipelines import commands
 
-            return operations.run(arguments)
-        from pipelines import run
+            return commands.run(arguments)
+        from pipelines.local import sweep
 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        run.run_child(arguments.scratch)
+        sweep.run_child(arguments.scratch)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -64,13 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from pipelines import options
 
-    site = options.cluster_site(arguments)
-    if site is None:
-        from pipelines import run
+    cluster_file = options.choose_cluster(arguments)
+    if cluster_file is None:
+        from pipelines.local import sweep
 
-        return run.run_sweep(options.read(arguments))
-    asked = options.read_cluster(arguments, site)
-    from pipelines.cluster.run import run_sweep
+        return sweep.run_sweep(options.read(arguments))
+    asked = options.read_cluster(arguments, cluster_file)
+    from pipelines.cluster.sweep import run_sweep
 
     return run_sweep(asked)
 

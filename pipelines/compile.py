@@ -11,25 +11,24 @@ from google.protobuf import json_format
 
 from components import IMAGE
 from ieg_core.errors import UserError
-from pipelines import checks, noise_sweep, profiles
-from pipelines import site as sites
+from pipelines import checks, cluster_files, noise_sweep, profiles
+from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import Profile
-from pipelines.site import Site
-from scripts import image as source
+from pipelines.revision import revision
 
 
-def main(site: str, output: Path) -> int:
+def main(cluster_file: str, output: Path) -> int:
     """Runs `python -m pipelines compile`; returns the exit code."""
-    for path in write_packages(all_profiles(sites.load(site or None)), output):
+    for path in write_packages(all_profiles(cluster_files.load(cluster_file or None)), output):
         print(path)
     return 0
 
 
-def all_profiles(site: Site) -> list[Profile]:
-    """Returns every profile at a site, with the image that the packages name."""
-    image = site.image or image_of_revision()
+def all_profiles(cluster_file: ClusterFile) -> list[Profile]:
+    """Returns every profile on a cluster, with the image that the packages name."""
+    image = cluster_file.image or image_of_revision()
     local = replace(profiles.LOCAL, image=image)
-    return [local, profiles.cpu(site, image), profiles.gpu(site, image)]
+    return [local, profiles.cpu(cluster_file, image), profiles.gpu(cluster_file, image)]
 
 
 def image_of_revision() -> str:
@@ -39,13 +38,13 @@ def image_of_revision() -> str:
       UserError: There is no checkout to take a revision from.
     """
     try:
-        revision = source.revision(dirty=True)
+        tag = revision(dirty=True)
     except (OSError, SystemExit):
         raise UserError(
             "this folder is no git checkout, so that no revision can tag the image: "
-            "expected `image` in the site file"
+            "expected `image` in the cluster file"
         ) from None
-    return f"{IMAGE.partition(':')[0]}:{revision}"
+    return f"{IMAGE.partition(':')[0]}:{tag}"
 
 
 def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -61,7 +60,7 @@ def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: The compiled pipeline would go wrong.
     """
     pipeline = noise_sweep.build(profile)
-    where = checks.CLUSTER if profile.placements else checks.PACKAGE
+    where = checks.CLUSTER if profile.pod_templates else checks.PACKAGE
     checks.require_sound(checks.compiled(pipeline), checks.ALL + where)
     return (
         json_format.MessageToDict(pipeline.pipeline_spec),

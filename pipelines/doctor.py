@@ -24,17 +24,17 @@ import yaml
 from google.protobuf import json_format
 from kfp import dsl
 
-from components.doctor import examine
+from components.examine import examine
 from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
-from ieg_core import mirror, storage
-from ieg_core.doctor import ARTIFACT, Finding, checks_for
 from ieg_core.errors import UserError
+from ieg_core.store import gcs, mirror
+from ieg_core.tasks.examine import ARTIFACT, Finding, checks_for
 from pipelines import checks as traps
-from pipelines import local, profiles
-from pipelines import site as sites
+from pipelines import cluster_files, profiles
+from pipelines.cluster_files import ClusterFile
+from pipelines.local import runner as local
 from pipelines.profiles import Profile
-from pipelines.site import Site
 
 SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 TIME_LIMIT = 900
@@ -76,7 +76,7 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
 
     Args:
       profile: The place.
-      checks: Names of checks of `ieg_core.doctor`, `ARTIFACT` last if it is among them.
+      checks: Names of checks of `ieg_core.tasks.examine`, `ARTIFACT` last if it is among them.
 
     Returns:
       The pipeline.
@@ -114,7 +114,7 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
                     require_gpu=require_gpu,
                     run=run,
                 )
-            if profile.placements:
+            if profile.pod_templates:
                 task.set_display_name(check)
             profiles.place(task, "train" if check == "gpu" else "small", quick)
 
@@ -124,12 +124,12 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
 def _without_retries(profile: Profile) -> Profile:
     quick = {
         kind: replace(each, retries=0, time_limit=min(each.time_limit, TIME_LIMIT))
-        for kind, each in profile.placements.items()
+        for kind, each in profile.pod_templates.items()
     }
-    return replace(profile, placements=quick)
+    return replace(profile, pod_templates=quick)
 
 
-def main(site: Site, options: Options, say: Say = print) -> int:
+def main(cluster_file: ClusterFile, options: Options, say: Say = print) -> int:
     """Runs `make doctor`.
 
     Without an endpoint it examines this machine, unless RUNNER says otherwise.
@@ -140,10 +140,10 @@ def main(site: Site, options: Options, say: Say = print) -> int:
     Raises:
       UserError: The cluster cannot be reached, or refuses the run.
     """
-    configured = sites.endpoint_configured(site)
+    configured = cluster_files.endpoint_configured(cluster_file)
     if options.runner == "cluster" or (options.runner == "auto" and configured):
-        return on_cluster(site, options, say)
-    why = "" if options.runner == "local" else "; for a cluster set endpoint in site.yaml"
+        return on_cluster(cluster_file, options, say)
+    why = "" if options.runner == "local" else "; for a cluster set endpoint in cluster.yaml"
     say(f"Examining this machine, results in {options.out}{why}")
     return here(options, say)
 
@@ -161,10 +161,10 @@ def here(options: Options, say: Say) -> int:
             found = _read(options.out, run, check) or _heard(output, check)
             findings.append(found)
             say(f"  {findings[-1].line}")
-    if storage.is_url(options.out):
+    if gcs.is_url(options.out):
         names = [f"doctor/{run}/{finding.check}.json" for finding in findings]
         with contextlib.suppress(UserError):
-            storage.delete(options.out, names)
+            gcs.delete(options.out, names)
     else:
         shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -198,7 +198,7 @@ def _heard(output: str, check: str) -> Finding:
 
 
 def on_cluster(
-    site: Site,
+    cluster_file: ClusterFile,
     options: Options,
     say: Say,
     *,
@@ -209,39 +209,42 @@ def on_cluster(
     from pipelines import compile as packages
     from pipelines.cluster import client as clients
 
-    (profile,) = [p for p in packages.all_profiles(site) if p.name == options.profile]
-    wanted = [*checks_for(site.results, profile.accelerator), ARTIFACT]
+    (profile,) = [p for p in packages.all_profiles(cluster_file) if p.name == options.profile]
+    wanted = [*checks_for(cluster_file.results, profile.accelerator), ARTIFACT]
     base = options.base or profile.dataset.partition("_")[0]
     pipeline = build(profile, wanted)
     traps.require_sound(traps.compiled(pipeline), traps.ALL)
-    client = clients.connect(site)
+    client = clients.connect(cluster_file)
     run = _name()
-    with clients.plain_errors(site, "submit the doctor's run"):
-        run_id = _submit(client, site, pipeline, {"base": base, "run": run}, run)
-    say(f"Examining {sites.endpoint(site)}, profile {profile.name}, image {profile.image}")
-    say(f"  {clients.run_link(site, run_id)}")
+    with clients.plain_errors(cluster_file, "submit the doctor's run"):
+        run_id = _submit(client, cluster_file, pipeline, {"base": base, "run": run}, run)
+    say(
+        f"Examining {cluster_files.endpoint(cluster_file)}, profile {profile.name}, image "
+        f"{profile.image}"
+    )
+    say(f"  {clients.run_link(cluster_file, run_id)}")
     found: dict[str, Finding] = {}
     began = looked = time.monotonic()
     waits = ""
     while True:
-        with clients.plain_errors(site, "follow the doctor's run"):
+        with clients.plain_errors(cluster_file, "follow the doctor's run"):
             state, tasks = _states(client.get_run(run_id))
         for position, check in enumerate(wanted):
             own = tasks.get(check) or tasks.get(_task_name(check, position), "")
             if check not in found and (own in ENDED or state in ENDED):
-                found[check] = _finding(site, run, check, own)
+                found[check] = _finding(cluster_file, run, check, own)
                 say(f"  {found[check].line}")
         if len(found) == len(wanted):
             return _conclude([found[check] for check in wanted], say)
         now = time.monotonic()
         if now - looked > min(LOOK_SECONDS, patience / 2):
-            looked, before, waits = now, waits, _why_pods_wait(site, run_id)
+            looked, before, waits = now, waits, _why_pods_wait(cluster_file, run_id)
             if waits and waits != before:
                 say(f"  waiting: {waits}")
         if now - began > patience:
             break
         time.sleep(poll_seconds)
-    with clients.plain_errors(site, "cancel the doctor's run"):
+    with clients.plain_errors(cluster_file, "cancel the doctor's run"):
         client.terminate_run(run_id)
     for check in (check for check in wanted if check not in found):
         why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
@@ -251,21 +254,23 @@ def on_cluster(
     return _conclude([found[check] for check in wanted], say)
 
 
-def _why_pods_wait(site: Site, run_id: str) -> str:
+def _why_pods_wait(cluster_file: ClusterFile, run_id: str) -> str:
     """Says why pods of the run wait, where this machine may look at them."""
     from pipelines.cluster import preflight, waiting
 
-    kubernetes = preflight.reach(site)
+    kubernetes = preflight.reach(cluster_file)
     if kubernetes is None:
         return ""
     try:
-        pods = waiting.look(kubernetes, site.kubernetes_namespace, [run_id])
+        pods = waiting.look(kubernetes, cluster_file.kubernetes_namespace, [run_id])
     except (urllib3.exceptions.HTTPError, OSError):
         return ""
     return "; ".join(dict.fromkeys(pods.waiting.values()))
 
 
-def _submit(client: Any, site: Site, pipeline: Any, arguments: Mapping[str, Any], name: str) -> str:
+def _submit(
+    client: Any, cluster_file: ClusterFile, pipeline: Any, arguments: Mapping[str, Any], name: str
+) -> str:
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
     platform = json_format.MessageToDict(pipeline.platform_spec)
     with tempfile.TemporaryDirectory(prefix="ieg-doctor-") as folder:
@@ -275,9 +280,9 @@ def _submit(client: Any, site: Site, pipeline: Any, arguments: Mapping[str, Any]
             str(path),
             arguments=dict(arguments),
             run_name=name,
-            experiment_name=site.experiment,
-            namespace=site.namespace or None,
-            service_account=site.service_account or None,
+            experiment_name=cluster_file.experiment,
+            namespace=cluster_file.namespace or None,
+            service_account=cluster_file.service_account or None,
         )
     return str(made.run_id)
 
@@ -295,8 +300,8 @@ def _task_name(check: str, position: int) -> str:
     return "examine" if position == 0 else f"examine-{position + 1}"
 
 
-def _finding(site: Site, run: str, check: str, state: str) -> Finding:
-    root = site.results if storage.is_url(site.results) else site.results_mount
+def _finding(cluster_file: ClusterFile, run: str, check: str, state: str) -> Finding:
+    root = cluster_file.results if gcs.is_url(cluster_file.results) else cluster_file.results_mount
     record = _read(root, run, check) if root else None
     if record:
         return record

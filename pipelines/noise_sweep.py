@@ -5,12 +5,12 @@ from typing import Any
 
 from kfp import dsl
 
+from components.check_results import verdict
 from components.evaluate import evaluate
 from components.prepare import prepare
 from components.report import report
 from components.train import train
-from components.verdict import verdict
-from ieg_core.settings import DEFAULT_METHODS
+from ieg_core.experiment.methods import DEFAULT_METHODS
 from pipelines.profiles import Profile, place
 
 NAME = "noise-sweep"
@@ -54,14 +54,14 @@ def build(profile: Profile) -> Any:
     ) -> None:
         """Trains and compares methods across noise ratios.
 
-        1. prepare: check the request, write each distinct overlay once, list the cells
-        2. for each cell, as many at once as the place allows:
+        1. prepare: check the request, write each distinct label set once, list the trials
+        2. for each trial, as many at once as the place allows:
            a. train
            b. evaluate
         3. report: one table, one page, from the results root; what was reproduced
-        4. verdict: fail if a cell failed, or a reproduction did
+        4. verdict: fail if a trial failed, or a reproduction did
 
-        Between the steps travel the cells' names; everything else lies in the results root. Only
+        Between the steps travel the trials' names; everything else lies in the results root. Only
         pipeline parameters and the loop's item enter the loop (see `pipelines.checks`).
 
         Args:
@@ -109,14 +109,16 @@ def build(profile: Profile) -> Any:
             run_label=run_label,
             part=part,
             parts=parts,
-            max_cells=profile.max_cells,
+            max_trials=profile.max_trials,
         )
         place(prepared, "small", profile)
-        cells = prepared.outputs["Output"]
-        with dsl.ParallelFor(cells, name="cells", parallelism=profile.parallelism or None) as cell:
-            trained = train(cell=cell, data_dir=data_dir, **root)
+        trials = prepared.outputs["Output"]
+        with dsl.ParallelFor(
+            trials, name="trials", parallelism=profile.parallelism or None
+        ) as trial:
+            trained = train(trial=trial, data_dir=data_dir, **root)
             place(trained, "train", profile)
-            evaluated = evaluate(cell=trained.output, data_dir=data_dir, **root)
+            evaluated = evaluate(trial=trained.output, data_dir=data_dir, **root)
             place(evaluated, "evaluate", profile)
         reported = report(
             plan=prepared.outputs["plan"],

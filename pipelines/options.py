@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ieg_core import slots
 from ieg_core.errors import UserError
-from ieg_core.settings import DEFAULT_METHODS
-from ieg_core.sweep import SweepRequest
-from pipelines import site as sites
+from ieg_core.experiment.methods import DEFAULT_METHODS
+from ieg_core.host import machine
+from ieg_core.sweep import slots
+from ieg_core.sweep.request import SweepRequest
+from pipelines import cluster_files
 from pipelines.cluster import cost
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
 
@@ -26,13 +27,13 @@ class Options:
     Attributes:
       request: What to train.
       gpus: The GPUs to use; empty for the CPU.
-      gpus_per_cell: How many of them a cell gets.
+      gpus_per_trial: How many of them a trial gets.
       max_hours: Longest estimate that is accepted.
     """
 
     request: SweepRequest
     gpus: tuple[str, ...]
-    gpus_per_cell: int
+    gpus_per_trial: int
     max_hours: float
 
     @property
@@ -46,8 +47,8 @@ class ClusterOptions:
     """What `make sweep` was asked for where a cluster runs it.
 
     Attributes:
-      request: What to train; where data and results lie is the site's matter.
-      site: The site.
+      request: What to train; where data and results lie is the cluster's matter.
+      cluster_file: The cluster file.
       profile: "gpu" or "cpu".
       max_gpu_hours: Largest estimate that is submitted.
       rates: Step rates that the user knows.
@@ -59,7 +60,7 @@ class ClusterOptions:
     """
 
     request: SweepRequest
-    site: Site
+    cluster_file: ClusterFile
     profile: str
     max_gpu_hours: float
     rates: cost.Rates
@@ -75,8 +76,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name in (
         *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set"),
         "labels",
-        *("data-dir", "out", "max-hours", "devices", "gpus-per-cell"),
-        *("runner", "site", "profile", "watch", "max-gpu-hours", "max-pending", "resume", "rates"),
+        *("data-dir", "out", "max-hours", "devices", "gpus-per-trial"),
+        *(
+            "runner",
+            "cluster",
+            "profile",
+            "watch",
+            "max-gpu-hours",
+            "max-pending",
+            "resume",
+            "rates",
+        ),
     ):
         parser.add_argument(f"--{name}", default=DEFAULTS.get(name, ""), metavar="TEXT")
 
@@ -89,14 +99,14 @@ DEFAULTS = {
     "out": "runs",
     "max-hours": "4",
     "devices": "auto",
-    "gpus-per-cell": "1",
+    "gpus-per-trial": "1",
     "runner": "auto",
     "profile": "gpu",
 }
 RUNNERS = ("auto", "local", "cluster")
 PROFILES = ("gpu", "cpu")
 REPEATS = "RESUME, which repeats the run as it was submitted"
-ONLY_HERE = ("data-dir", "max-hours", "devices", "gpus-per-cell")
+ONLY_HERE = ("data-dir", "max-hours", "devices", "gpus-per-trial")
 OF_A_NEW_RUN = (
     *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set", "labels"),
     *("profile", "max-gpu-hours", "rates"),
@@ -104,49 +114,54 @@ OF_A_NEW_RUN = (
 ONLY_THERE = ("watch", "max-gpu-hours", "max-pending", "resume", "rates")
 
 
-def cluster_site(arguments: argparse.Namespace) -> Site | None:
+def choose_cluster(arguments: argparse.Namespace) -> ClusterFile | None:
     """Decides where the sweep runs.
 
     Returns:
-      The site of the cluster that runs it, or None for this machine.
+      The cluster of the cluster that runs it, or None for this machine.
 
     Raises:
-      UserError: RUNNER is none, the site file is wrong, or a variable of a cluster's sweep was
+      UserError: RUNNER is none, the cluster file is wrong, or a variable of a cluster's sweep was
         given for one on this machine.
     """
     _choose("RUNNER", arguments.runner, RUNNERS)
-    site = sites.load(arguments.site or None) if arguments.runner != "local" else Site()
-    configured = sites.endpoint_configured(site)
+    cluster_file = (
+        cluster_files.load(arguments.cluster_file or None)
+        if arguments.runner != "local"
+        else ClusterFile()
+    )
+    configured = cluster_files.endpoint_configured(cluster_file)
     if arguments.runner == "cluster" or (arguments.runner == "auto" and configured):
-        return site
+        return cluster_file
     given = [name for name in ONLY_THERE if getattr(arguments, name.replace("-", "_"))]
     if given:
         reason = "RUNNER=local" if arguments.runner == "local" else "no endpoint is configured"
         raise UserError(
             f"{_variables(given)}: only for a sweep on a cluster, but {reason}: set endpoint in "
-            "site.yaml or KF_PIPELINES_ENDPOINT"
+            "cluster.yaml or KF_PIPELINES_ENDPOINT"
         )
     return None
 
 
-def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
+def read_cluster(arguments: argparse.Namespace, cluster_file: ClusterFile) -> ClusterOptions:
     """Turns the texts into values, for a sweep on a cluster.
 
     Raises:
       UserError: A text that is no value of its kind, or a variable of this machine's sweeps.
     """
     here = [n for n in _given(arguments, ONLY_HERE) if n != "data-dir"]
-    if arguments.data_dir not in (DEFAULTS["data-dir"], site.data_dir):
+    if arguments.data_dir not in (DEFAULTS["data-dir"], cluster_file.data_dir):
         here = ["data-dir", *here]
     if here:
         raise UserError(
             f"{_variables(here)}: only for a sweep on this machine, but this one goes to "
-            f"{sites.endpoint(site) or 'a cluster'}: leave it out, see site.yaml, or RUNNER=local"
+            f"{cluster_files.endpoint(cluster_file) or 'a cluster'}: leave it out, see "
+            "cluster.yaml, or RUNNER=local"
         )
     if not arguments.out.strip():
         raise UserError("OUT is empty: expected a folder")
     _choose("PROFILE", arguments.profile, PROFILES)
-    hours = arguments.max_gpu_hours or str(site.max_gpu_hours)
+    hours = arguments.max_gpu_hours or str(cluster_file.max_gpu_hours)
     watch = arguments.watch.strip()
     earlier = "" if watch in ("", "0", "1") else watch
     if earlier and arguments.resume:
@@ -165,10 +180,10 @@ def read_cluster(arguments: argparse.Namespace, site: Site) -> ClusterOptions:
         request=_request(
             arguments,
             accelerator=arguments.profile == "gpu",
-            data_dir=site.data_dir,
-            results=site.results,
+            data_dir=cluster_file.data_dir,
+            results=cluster_file.results,
         ),
-        site=site,
+        cluster_file=cluster_file,
         profile=arguments.profile,
         max_gpu_hours=_positive("MAX_GPU_HOURS", hours, "GPU-hours above 0, such as 24"),
         rates=cost.read_rates(arguments.rates),
@@ -186,7 +201,7 @@ def read(arguments: argparse.Namespace) -> Options:
     Raises:
       UserError: A text that is no value of its kind.
     """
-    gpus = slots.find_gpus(arguments.devices)
+    gpus = machine.find_gpus(arguments.devices)
     max_hours = _positive("MAX_HOURS", arguments.max_hours, "hours above 0, such as 4")
     for variable, text in (("DATA_DIR", arguments.data_dir), ("OUT", arguments.out)):
         if not text.strip():
@@ -194,7 +209,7 @@ def read(arguments: argparse.Namespace) -> Options:
     request = _request(
         arguments, accelerator=bool(gpus), data_dir=arguments.data_dir, results=arguments.out
     )
-    count = _number("GPUS_PER_CELL", arguments.gpus_per_cell, int, "a whole number of GPUs")
+    count = _number("GPUS_PER_TRIAL", arguments.gpus_per_trial, int, "a whole number of GPUs")
     slots.plan_slots(1, gpus, count, cores=1, memory=0)
     return Options(request, gpus, count, max_hours)
 

@@ -12,20 +12,20 @@ from pathlib import Path
 from kfp import dsl, kubernetes
 
 from components import IMAGE
-from ieg_core.runs import ATTEMPTS
-from pipelines.site import DATA_MOUNT, RESULTS_MOUNT, Amount, Site, Toleration
+from ieg_core.store.runs import ATTEMPTS
+from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
 
 USER = GROUP = 1000
 POD_LABEL = ("app.kubernetes.io/part-of", "ieg")
 """On the pods of our tasks, and on no driver's: k8s/base's network policy holds for it."""
 BACKOFF_SECONDS, BACKOFF_FACTOR = 30, 2
 SMALL_SECONDS, SMALL_RETRIES = 2 * 3600, 2
-MAX_CELLS = 100
-"""Cells a run on a cluster: more bring the workflow near the size that Kubernetes stores."""
+MAX_TRIALS = 100
+"""Trials a run on a cluster: more bring the workflow near the size that Kubernetes stores."""
 
 
 @dataclass(frozen=True)
-class Placement:
+class PodTemplate:
     """How the pods of one kind of task are made.
 
     Attributes:
@@ -40,7 +40,7 @@ class Placement:
       shared_memory: Size of a /dev/shm in memory; empty: the container's own 64 MiB.
     """
 
-    amount: Amount
+    resources: Resources
     time_limit: int
     retries: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
@@ -68,65 +68,65 @@ class Profile:
     Attributes:
       name: The profile's name.
       image: The image of every task; ignored by kfp.local.
-      parallelism: Cells at once, a constant of the compiled pipeline; 0 leaves it to the place.
-      max_cells: Most cells that one run may have.
+      parallelism: Trials at once, a constant of the compiled pipeline; 0 leaves it to the place.
+      max_trials: Most trials that one run may have.
       dataset: Default of the pipeline's parameter of that name.
       accelerator: Default of the pipeline's parameter of that name.
       data_dir: Default of the pipeline's parameter of that name.
       results: Default of the pipeline's parameter of that name.
-      placements: For "train", "evaluate", "verdict" and "small" (all others); empty where there are
-        no pods.
+      pod_templates: For "train", "evaluate", "verdict" and "small" (all others); empty where there
+        are no pods.
       volumes: Volume claims and where they are mounted.
     """
 
     name: str
     image: str = IMAGE
     parallelism: int = 0
-    max_cells: int = 1000
+    max_trials: int = 1000
     dataset: str = "digits_uniform"
     accelerator: bool = False
     data_dir: str = "data"
     results: str = "runs"
-    placements: Mapping[str, Placement] = field(default_factory=dict)
+    pod_templates: Mapping[str, PodTemplate] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
 
 
 LOCAL = Profile(name="local")
-"""This machine. How many cells run at once is decided by its slots (`pipelines.local`)."""
+"""This machine. How many trials run at once is decided by its slots (`pipelines.local.runner`)."""
 
 
-def cpu(site: Site, image: str = IMAGE) -> Profile:
+def cpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     """Returns the profile of a cluster whose trainings use CPUs.
 
     Args:
-      site: The installation.
-      image: The image, where the site names none.
+      cluster_file: The installation.
+      image: The image, where the cluster names none.
     """
-    place = _placement(site, site.resources.train)
-    train = replace(place, retries=site.retries + 1, env=_counted_env(site))
-    return _on_cluster("cpu", site, image, train)
+    place = _pod_template(cluster_file, cluster_file.resources.train)
+    train = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
+    return _on_cluster("cpu", cluster_file, image, train)
 
 
-def gpu(site: Site, image: str = IMAGE) -> Profile:
+def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     """Returns the profile of a cluster whose trainings use GPUs.
 
     Args:
-      site: The installation.
-      image: The image, where the site names none.
+      cluster_file: The installation.
+      image: The image, where the cluster names none.
     """
-    pool = site.gpu
-    train = Placement(
-        amount=site.resources.train,
-        time_limit=site.time_limit,
-        retries=site.retries + 1,
-        env=_counted_env(site) | {"IEG_REQUIRE_GPU": "1"},
+    pool = cluster_file.gpu
+    train = PodTemplate(
+        resources=cluster_file.resources.train,
+        time_limit=cluster_file.time_limit,
+        retries=cluster_file.retries + 1,
+        env=_counted_env(cluster_file) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
         tolerations=pool.tolerations + (pool.spot_tolerations if pool.spot else ()),
         resource=pool.resource,
         count=pool.count,
         shared_memory=pool.shared_memory,
     )
-    return _on_cluster("gpu", site, image, train)
+    return _on_cluster("gpu", cluster_file, image, train)
 
 
 def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTask:
@@ -144,60 +144,60 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
     # submission does not reach the tasks of a loop.
     task.set_caching_options(False)
     task.set_container_image(profile.image)
-    placement = profile.placements.get(kind)
-    if placement:
-        _set_resources(task, placement)
-        _set_pod(task, placement)
+    pod_template = profile.pod_templates.get(kind)
+    if pod_template:
+        _set_resources(task, pod_template)
+        _set_pod(task, pod_template)
         for claim, path in profile.volumes.items():
             kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
     return task
 
 
-def _env(site: Site) -> dict[str, str]:
-    seconds = round(site.checkpoint_minutes * 60)
+def _env(cluster_file: ClusterFile) -> dict[str, str]:
+    seconds = round(cluster_file.checkpoint_minutes * 60)
     return {"HOME": "/tmp", "IEG_CHECKPOINT_SECONDS": str(seconds)}
 
 
-def _counted_env(site: Site) -> dict[str, str]:
-    # One attempt more than the site allows: the one that only writes down that all were lost.
-    return _env(site) | {ATTEMPTS: str(site.retries + 1)}
+def _counted_env(cluster_file: ClusterFile) -> dict[str, str]:
+    # One attempt more than the cluster allows: the one that only writes down that all were lost.
+    return _env(cluster_file) | {ATTEMPTS: str(cluster_file.retries + 1)}
 
 
-def _placement(site: Site, amount: Amount) -> Placement:
-    return Placement(
-        amount=amount,
-        time_limit=site.time_limit,
-        retries=site.retries,
-        env=_env(site),
-        node_selector=site.cpu.node_selector,
-        tolerations=site.cpu.tolerations,
+def _pod_template(cluster_file: ClusterFile, resources: Resources) -> PodTemplate:
+    return PodTemplate(
+        resources=resources,
+        time_limit=cluster_file.time_limit,
+        retries=cluster_file.retries,
+        env=_env(cluster_file),
+        node_selector=cluster_file.cpu.node_selector,
+        tolerations=cluster_file.cpu.tolerations,
     )
 
 
-def _on_cluster(name: str, site: Site, image: str, train: Placement) -> Profile:
-    place = _placement(site, site.resources.evaluate)
-    evaluate = replace(place, retries=site.retries + 1, env=_counted_env(site))
-    small = Placement(
-        amount=site.resources.small,
-        time_limit=min(site.time_limit, SMALL_SECONDS),
-        retries=min(site.retries, SMALL_RETRIES),
-        env=_env(site),
-        node_selector=site.cpu.node_selector,
-        tolerations=site.cpu.tolerations,
+def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemplate) -> Profile:
+    place = _pod_template(cluster_file, cluster_file.resources.evaluate)
+    evaluate = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
+    small = PodTemplate(
+        resources=cluster_file.resources.small,
+        time_limit=min(cluster_file.time_limit, SMALL_SECONDS),
+        retries=min(cluster_file.retries, SMALL_RETRIES),
+        env=_env(cluster_file),
+        node_selector=cluster_file.cpu.node_selector,
+        tolerations=cluster_file.cpu.tolerations,
     )
-    mounts = {site.data_claim: DATA_MOUNT}
-    if Path(site.results).is_relative_to(RESULTS_MOUNT):
-        mounts[site.results_claim] = RESULTS_MOUNT
+    mounts = {cluster_file.data_claim: DATA_MOUNT}
+    if Path(cluster_file.results).is_relative_to(RESULTS_MOUNT):
+        mounts[cluster_file.results_claim] = RESULTS_MOUNT
     return Profile(
         name=name,
-        image=site.image or image,
-        parallelism=site.parallelism,
-        max_cells=MAX_CELLS,
+        image=cluster_file.image or image,
+        parallelism=cluster_file.parallelism,
+        max_trials=MAX_TRIALS,
         dataset="cifar10_uniform" if train.count else "digits_uniform",
         accelerator=train.count > 0,
-        data_dir=site.data_dir,
-        results=site.results,
-        placements={
+        data_dir=cluster_file.data_dir,
+        results=cluster_file.results,
+        pod_templates={
             "train": train,
             "evaluate": evaluate,
             "small": small,
@@ -208,42 +208,42 @@ def _on_cluster(name: str, site: Site, image: str, train: Placement) -> Profile:
     )
 
 
-def _set_resources(task: dsl.PipelineTask, placement: Placement) -> None:
-    amount = placement.amount
-    task.set_cpu_request(amount.cpu_request).set_cpu_limit(amount.cpu_limit)
-    task.set_memory_request(amount.memory_request).set_memory_limit(amount.memory_limit)
-    if placement.count:
-        task.set_accelerator_type(placement.resource).set_accelerator_limit(placement.count)
-    if placement.retries:
+def _set_resources(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
+    resources = pod_template.resources
+    task.set_cpu_request(resources.cpu_request).set_cpu_limit(resources.cpu_limit)
+    task.set_memory_request(resources.memory_request).set_memory_limit(resources.memory_limit)
+    if pod_template.count:
+        task.set_accelerator_type(pod_template.resource).set_accelerator_limit(pod_template.count)
+    if pod_template.retries:
         task.set_retry(
-            placement.retries,
+            pod_template.retries,
             backoff_duration=f"{BACKOFF_SECONDS}s",
             backoff_factor=BACKOFF_FACTOR,
-            backoff_max_duration=f"{placement.patience}s",
+            backoff_max_duration=f"{pod_template.patience}s",
         )
-    for name, value in placement.env.items():
+    for name, value in pod_template.env.items():
         task.set_env_variable(name, value)
 
 
-def _set_pod(task: dsl.PipelineTask, placement: Placement) -> None:
+def _set_pod(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
     kubernetes.set_security_context(
         task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True
     )
     kubernetes.add_pod_label(task, *POD_LABEL)
-    kubernetes.set_timeout(task, placement.time_limit)
+    kubernetes.set_timeout(task, pod_template.time_limit)
     # KFP mounts /.cache and the like, not /tmp, which Python, the launcher and HOME need.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp", size_limit="20Gi")
-    if placement.shared_memory:
+    if pod_template.shared_memory:
         kubernetes.empty_dir_mount(
             task,
             volume_name="dshm",
             mount_path="/dev/shm",
             medium="Memory",
-            size_limit=placement.shared_memory,
+            size_limit=pod_template.shared_memory,
         )
-    for key, value in placement.node_selector.items():
+    for key, value in pod_template.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
-    for each in placement.tolerations:
+    for each in pod_template.tolerations:
         kubernetes.add_toleration(
             task,
             key=each.key or None,

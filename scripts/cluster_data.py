@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
-from pipelines import site as sites
+from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "k8s"
@@ -133,16 +133,18 @@ def main() -> None:
     """Fills the volume as the command line says."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--from", dest="folder", default="", help="folder of this machine")
-    options.add_argument("--site", default="", help="site file; else IEG_SITE, else site.yaml")
+    options.add_argument(
+        "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
+    )
     options.add_argument("--rendered", type=Path, default=RENDERED, help="the rendered jobs")
     arguments = options.parse_args()
     try:
-        site = sites.load(arguments.site or None)
+        cluster_file = cluster_files.load(arguments.cluster_file or None)
     except UserError as error:
         raise SystemExit(f"data: error: {error}") from None
     if arguments.folder:
         data_sets(Path(arguments.folder))
-    call = kubectl(site.kube_context, site.kubernetes_namespace)
+    call = kubectl(cluster_file.kube_context, cluster_file.kubernetes_namespace)
     if arguments.folder:
         copy(call, arguments.rendered, Path(arguments.folder))
     else:

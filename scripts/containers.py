@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import kfp_pods
+from scripts import kfp_pods
 
 SECURITY = (
     "--read-only", "--network=none", "--cap-drop=all", "--security-opt=no-new-privileges",
@@ -140,7 +140,7 @@ class Pods:
         written: dict[str, Any] = json.loads(output.read_text())
         return written
 
-    def cell(self) -> Path:
-        """Returns the folder of the run's one cell."""
-        (config,) = self.folder.glob("claims/*/**/cells/*/config.json")
+    def trial(self) -> Path:
+        """Returns the folder of the run's one trial."""
+        (config,) = self.folder.glob("claims/*/**/trials/*/config.json")
         return config.parent

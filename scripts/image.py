@@ -15,17 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.revision import revision
+
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = "docker/Dockerfile"
 TARGETS = ("cpu", "gpu")
 ENGINES = ("docker", "podman", "buildah")
 RUNNERS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
 """buildah builds only; podman shares its images."""
-SOURCES = (
-    ".dockerignore", "docker", "ieg_core", "requirements.lock", "requirements-gpu.lock",
-    "scripts/image_packages.py", "scripts/set_up.py",
-)  # fmt: skip
-"""What the image is made of."""
 
 
 @dataclass(frozen=True)
@@ -77,33 +74,6 @@ def find_runner(engine: str) -> str:
 
 def _succeeds(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def revision(dirty: bool, root: Path = ROOT) -> str:
-    """Returns the source's revision, twelve digits.
-
-    Args:
-      dirty: Whether a tree with changes is marked instead of refused.
-      root: The checkout.
-
-    Raises:
-      SystemExit: No checkout, or one with changes to what goes into the image.
-    """
-    git = ("git", "-C", str(root))
-    answer = subprocess.run(
-        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
-        raise SystemExit("image: the tag is the git revision, but this is no git checkout")
-    changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    if changed and not dirty:
-        raise SystemExit(
-            f"image: {len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
-            ": commit them, or mark the image with DIRTY=1"
-        )
-    return answer.stdout.strip() + ("-dirty" if changed else "")
 
 
 def check_name(name: str) -> str:
@@ -177,7 +147,7 @@ def main() -> None:
     image = build(parser(__doc__).parse_args())
     print(f"\n{image.name}")
     print(f"Push it where the cluster's nodes find it:  {RUNNERS[image.engine]} push {image.name}")
-    print(f"and name it in site.yaml:                   image: {image.name}")
+    print(f"and name it in cluster.yaml:                   image: {image.name}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-import set_up
+from scripts import set_up
 
 PROJECT = "ieg-core (pyproject.toml)"
 UNUSED = ("docker", "kfp-kubernetes", "kfp-server-api", "kubernetes", "libclang")

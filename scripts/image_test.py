@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the cpu image and runs a sweep of one cell in it as KFP would, then kills and resumes it.
+"""Builds the cpu image and runs a sweep of one trial in it as KFP would, then kills and resumes it.
 
 1. user, labels, size, `ieg --version`, no tools of a developer's, nothing writable but /tmp
 2. the compiled pipeline, a container a task: not root, read-only root, no network, 4 GB of memory
@@ -25,10 +25,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import image
-import kfp_pods
 import yaml
-from containers import USER, Box, Pods, fail
+
+from scripts import image, kfp_pods
+from scripts.containers import USER, Box, Pods, fail
 
 OUT = image.ROOT / "build" / "image-test"
 MEMORY_LIMIT = 4e9
@@ -107,19 +107,27 @@ def developers_packages() -> list[str]:
 def compiled_package(folder: Path) -> tuple[Any, Any]:
     """Compiles as `make compile` does; returns the package for clusters without GPUs.
 
-    For a site of defaults: a site file of yours may name a bucket, which no container here sees.
+    For a cluster of defaults: a cluster file of yours may name a bucket, which no container here
+    sees.
     """
-    site = folder / "site.yaml"
-    site.write_text("{}\n")
-    command = [sys.executable, "-m", "pipelines", "compile", f"--site={site}", f"--output={folder}"]
+    cluster_file = folder / "cluster.yaml"
+    cluster_file.write_text("{}\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        "compile",
+        f"--cluster={cluster_file}",
+        f"--output={folder}",
+    ]
     subprocess.run(command, cwd=image.ROOT, check=True, stdout=subprocess.DEVNULL)
     spec, platforms = yaml.safe_load_all((folder / "noise_sweep-cpu.yaml").read_text())
     return spec, platforms["platforms"]["kubernetes"]
 
 
-def newest_checkpoint(cell: Path) -> Path | None:
-    """Returns the checkpoint of a cell's newest attempt."""
-    return max((cell / "checkpoint").glob("[!.]*.safetensors"), default=None)
+def newest_checkpoint(trial: Path) -> Path | None:
+    """Returns the checkpoint of a trial's newest attempt."""
+    return max((trial / "checkpoint").glob("[!.]*.safetensors"), default=None)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -136,10 +144,10 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return noted, digests
 
 
-def read_progress(cell: Path) -> dict[str, Any]:
-    """Reads how far a cell is; empty where it does not say."""
+def read_progress(trial: Path) -> dict[str, Any]:
+    """Reads how far a trial is; empty where it does not say."""
     with contextlib.suppress(FileNotFoundError):
-        told: dict[str, Any] = json.loads((cell / "progress.json").read_text())
+        told: dict[str, Any] = json.loads((trial / "progress.json").read_text())
         return told
     return {}
 
@@ -192,7 +200,7 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
     """Starts a training and takes its container away half way; returns the checkpoint's step."""
     name = f"ieg-killed-{uuid.uuid4().hex[:8]}"
     scratch, command = pods.command(task, name)
-    cell = pods.cell()
+    trial = pods.trial()
     with (
         stopped_at_the_end(pods.box.runner, name),
         (scratch / "log.txt").open("w") as log,
@@ -200,16 +208,16 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
     ):
 
         def half_way() -> bool:
-            path = newest_checkpoint(cell)
-            return path is not None and read_progress(cell).get("step", 0) > STEPS // 2
+            path = newest_checkpoint(trial)
+            return path is not None and read_progress(trial).get("step", 0) > STEPS // 2
 
         wait_for("it was half way with a checkpoint", half_way, process)
         kill = [pods.box.runner, "kill", "--signal=TERM", name]
         subprocess.run(kill, capture_output=True, check=True)
         code = process.wait()
     require(code == EXIT_TERMINATED, f"killed in mid-training: exit code {code}")
-    require(not (cell / "result.json").exists(), "it left no result")
-    path = newest_checkpoint(cell)
+    require(not (trial / "result.json").exists(), "it left no result")
+    path = newest_checkpoint(trial)
     if path is None:
         fail("it left no checkpoint")
     step = int(json.loads(read_tensors(path)[0]["ieg"])["step"])
@@ -218,12 +226,12 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
 
 
 def compare(first: Path, second: Path) -> None:
-    """Requires two trained cells' checkpoints to be equal, tensor by tensor."""
+    """Requires two trained trials' checkpoints to be equal, tensor by tensor."""
     found = []
-    for cell in (first, second):
-        path = newest_checkpoint(cell)
+    for trial in (first, second):
+        path = newest_checkpoint(trial)
         if path is None:
-            fail(f"{cell} has no checkpoint")
+            fail(f"{trial} has no checkpoint")
         noted, digests = read_tensors(path)
         found.append((json.loads(noted["ieg"])["step"], digests))
     different = [
@@ -257,13 +265,13 @@ def main() -> None:
     OUT.mkdir(parents=True)
     spec, platform = compiled_package(OUT)
     wanted = {"dataset": DATASET, "methods": [METHOD], "steps": STEPS}
-    print("A sweep of one cell, as KFP runs it", flush=True)
+    print("A sweep of one trial, as KFP runs it", flush=True)
     whole = Pods(box, OUT / "undisturbed")
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
-    result = json.loads((whole.cell() / "result.json").read_text())
-    print(f"  {whole.cell().name}: accuracy {result['accuracy_ema_last']:.1%}")
-    record = json.loads((whole.cell() / "config.json").read_text())
+    result = json.loads((whole.trial() / "result.json").read_text())
+    print(f"  {whole.trial().name}: accuracy {result['accuracy_ema_last']:.1%}")
+    record = json.loads((whole.trial() / "config.json").read_text())
     require(record["git_revision"] == built.revision, "its record names the image's revision")
     (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
@@ -271,11 +279,11 @@ def main() -> None:
     print("The training again, its pod taken away", flush=True)
     broken = Pods(box, OUT / "disturbed")
     task = first_training(spec, platform, wanted, broken)
-    require(broken.cell().name == whole.cell().name, "the same cell")
+    require(broken.trial().name == whole.trial().name, "the same trial")
     kill_in_training(broken, task)
     broken(task)
-    require((broken.cell() / "result.json").exists(), "a second container went on to its result")
-    compare(whole.cell(), broken.cell())
+    require((broken.trial() / "result.json").exists(), "a second container went on to its result")
+    compare(whole.trial(), broken.trial())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core import config, recipes
-from ieg_core.config import (
+from ieg_core.experiment import config
+from ieg_core.experiment.config import (
     AugmentationConfig,
     Config,
     ImagesConfig,
@@ -23,7 +23,8 @@ from ieg_core.config import (
     ScheduleConfig,
     to_dict,
 )
-from ieg_core.settings import METHODS
+from ieg_core.experiment.methods import METHODS
+from ieg_core.recipes import build
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 SECTIONS = {
@@ -71,7 +72,7 @@ def rows(owner: type, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def spelt(text: str) -> str:
-    """Puts the value of a constant of `ieg_core.config` in the place of its name."""
+    """Puts the value of a constant of `ieg_core.experiment.config` in the place of its name."""
 
     def value(match: re.Match[str]) -> str:
         found = getattr(config, match[0], match[0])
@@ -100,7 +101,7 @@ def families() -> str:
     """Lists what each recipe family sets otherwise than the defaults above."""
     lines = ["| recipe | for | network | batch | schedule | augmentation | fsr | ieg |"]
     lines.append("|---|---|---|---|---|---|---|---|")
-    for family in recipes.FAMILIES.values():
+    for family in build.FAMILIES.values():
         cells = [
             f"`{family.name}`",
             family.data,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The three ways in which people start a run, and what a refused one may say."""
 
-from ieg_core import cli, worker
+from ieg_core.cli import main
+from ieg_core.sweep import worker
 from pipelines import __main__ as pipelines
 
 SIZE = "images.size=8"
@@ -9,12 +10,12 @@ SIZE = "images.size=8"
 
 def prepare(dataset="folder", *more):
     size = ("--image-size", "8") if dataset.startswith("folder") else ()
-    return cli.main(["prepare", dataset, "--probe-per-class", "1", *size, *more])
+    return main.main(["prepare", dataset, "--probe-per-class", "1", *size, *more])
 
 
 def train(dataset="folder", *more):
     sizes = ("--set", SIZE, "--set", "batch_size=10") if dataset.startswith("folder") else ()
-    return cli.main(["train", "--dataset", dataset, "--method", "supervised", *sizes, *more])
+    return main.main(["train", "--dataset", dataset, "--method", "supervised", *sizes, *more])
 
 
 def sweep(dataset="folder", *more):

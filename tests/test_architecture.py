@@ -58,7 +58,7 @@ def test_planning_and_reports_import_no_deep_learning_framework():
     )
     code = "import sys\n"
     code += "".join(f"import ieg_core.{name}\n" for name in light.split())
-    code += "import pipelines.run, pipelines.options\n"
+    code += "import pipelines.local.sweep, pipelines.options\n"
     code += "heavy = {'tensorflow', 'keras', 'jax', 'kfp', 'sklearn', 'matplotlib'}\n"
     code += "print(sorted(heavy & set(sys.modules)))"
     done = run(code)

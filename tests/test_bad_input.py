@@ -235,7 +235,7 @@ def test_damaged_metadata_are_no_matter_and_nothing_is_said_of_them(tree, tmp_pa
         picture(1, 0).save(tree / "train" / "bee" / f"{number}.jpg", exif=content)
     command = ["prepare", "folder", "--probe-per-class", "1", "--image-size", "8"]
     done = subprocess.run(
-        [sys.executable, "-m", "ieg_core.cli", *command],
+        [sys.executable, "-m", "ieg_core.cli.main", *command],
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         cwd=tmp_path,
         capture_output=True,

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow
 import pytest
 
-from ieg_core.data import open_source, sources
-from ieg_core.data.labels import to_parquet, write_labels
+from ieg_core.data import open
+from ieg_core.data.labels.label_file import to_parquet, write_labels
+from ieg_core.data.open import open_source
 from tests.doors import DOORS, files, prepare, refused
 from tests.ieg_core.data.conftest import small_files, small_layout
 from tests.ieg_core.data.trees import not_utf8_column
@@ -82,7 +83,7 @@ def cifar(tmp_path, monkeypatch):
     """A few images in CIFAR's layout in data/."""
     monkeypatch.chdir(tmp_path)
     layout = small_layout("cifar10")
-    monkeypatch.setitem(sources.LAYOUTS, "cifar10", layout)
+    monkeypatch.setitem(open.LAYOUTS, "cifar10", layout)
     folder = tmp_path / "data" / layout.folder
     folder.mkdir(parents=True)
     for name, content in small_files(layout).items():

@@ -69,9 +69,9 @@ def test_the_variables_of_sweep_have_their_defaults():
         "out": "runs",
         "max-hours": "4",
         "devices": "auto",
-        "gpus-per-cell": "1",
+        "gpus-per-trial": "1",
         "runner": "auto",
-        "site": "",
+        "cluster": "",
         "profile": "gpu",
         "watch": "",
         "max-gpu-hours": "",
@@ -137,7 +137,7 @@ def test_every_target_that_needs_it_is_set_up_first(checkout, target):
 
 
 def test_clean_keeps_results_and_environment(checkout):
-    kept = ["runs/cells/a/result.json", ".venv/bin/python", "data/x", ".venv/lib/__pycache__/y"]
+    kept = ["runs/trials/a/result.json", ".venv/bin/python", "data/x", ".venv/lib/__pycache__/y"]
     lost = ["build/x.yaml", ".mypy_cache/x", "ieg_core/__pycache__/x.pyc", "ieg_core.egg-info/x"]
     for name in kept + lost:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)

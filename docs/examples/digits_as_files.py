@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes scikit-learn's digits as one's own images would lie: a folder a class, wrong labels in it.
+"""Writes scikit-learn's digits like your own images: a folder per class, some labels wrong.
 
 python docs/examples/digits_as_files.py FOLDER
 
-FOLDER/train has 1,300 images of which every fourth lies in another digit's folder, FOLDER/probe ten
-images a class that somebody has checked, FOLDER/test 397. Some are JPEG, some grey, some RGB, and
-their sizes differ. FOLDER/truth.csv says which digit each training image is; nothing reads it but
-the page that this example belongs to.
+FOLDER/train has 1,300 images, every fourth of them in the folder of another digit. FOLDER/probe has
+ten checked images per class, FOLDER/test 397 images. Some are JPEG, some grey, some RGB, and their
+sizes differ. FOLDER/truth.csv holds the true digit of each training image; only the page that this
+example belongs to reads it.
 """
 
 import sys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network of one's own, for NETWORK=docs.examples.small_network:build."""
+"""A custom network for NETWORK=docs.examples.small_network:build."""
 
 import keras
 

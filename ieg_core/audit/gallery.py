@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """audit.html: the most suspect examples to look at, one file, nothing loaded from elsewhere."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 import numpy as np
 from PIL import Image
 
+from ieg_core.audit.findings import Audit
 from ieg_core.errors import printable
-
-if TYPE_CHECKING:
-    from ieg_core.audit.run import Audit
 
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
@@ -79,8 +75,8 @@ def render(found: Audit, summary: Mapping[str, Any], top: int) -> str:
         lstrip_blocks=True,
     )
     pairs, other_pairs = _pairs(found, top)
-    small = found.overlay.num_classes <= MATRIX_CLASSES
-    height, width, _ = found.overlay.image_shape
+    small = found.label_set.num_classes <= MATRIX_CLASSES
+    height, width, _ = found.label_set.image_shape
     return environment.get_template(TEMPLATE).render(
         summary=summary,
         share=_percent(summary["flagged"] / max(summary["examples"], 1)),
@@ -105,7 +101,7 @@ def thumbnail(image: np.ndarray) -> str:
 
 def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
     """Chooses examples pair by pair, the commonest pair first, as many as may be shown."""
-    names = found.overlay.class_names
+    names = found.label_set.class_names
     flagged = np.flatnonzero(found.flagged)  # the most suspect first
     given, suggested = found.given[flagged].tolist(), found.scores.suggested[flagged].tolist()
     counts = Counter(zip(given, suggested, strict=True))
@@ -154,7 +150,7 @@ def _truth(found: Audit, place: int) -> str:
         return "confirmed"
     if clean == found.given[place]:
         return "label is right"
-    return f"is {found.overlay.class_names[clean]}"
+    return f"is {found.label_set.class_names[clean]}"
 
 
 def _measures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -180,7 +176,7 @@ def _percent(value: float | None) -> str:
 
 
 def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
-    """Lays out matrices as (title, rows of (class, cells of (text, depth of colour, diagonal)))."""
+    """Lays out matrices as (title, rows of (class, cells of (text, depth of color, diagonal)))."""
     names = summary["class_names"]
     titles = {"transition_estimated": "estimated", "transition_true": "true"}
     return [

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-from ieg_core.data.operations import GREY
+from ieg_core.draws.operations import GREY
 
 Tensor = Any
 

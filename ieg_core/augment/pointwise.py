@@ -15,7 +15,7 @@ from typing import Any
 from keras import ops
 
 from ieg_core.augment import tables
-from ieg_core.data.operations import Operation
+from ieg_core.draws.operations import Operation
 
 Tensor = Any
 _MEASURED = frozenset({Operation.AUTO_CONTRAST, Operation.EQUALIZE})

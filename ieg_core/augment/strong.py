@@ -6,8 +6,8 @@ from typing import Any
 
 from ieg_core.augment.geometric import warp
 from ieg_core.augment.pointwise import apply
-from ieg_core.config import AugmentationConfig
-from ieg_core.data.policies import possible_operations
+from ieg_core.draws.policies import possible_operations
+from ieg_core.experiment.config import AugmentationConfig
 
 Tensor = Any
 
@@ -21,7 +21,7 @@ def strong_view(images: Tensor, draws: Mapping[str, Tensor], config: Augmentatio
 
     Args:
       images: The raw images, uint8 [B, H, W, ch], ch 1 or 3.
-      draws: Their rows of what `ieg_core.data.strong_draws.strong_view_draws` returns.
+      draws: Their rows of what `ieg_core.draws.views.strong_view_draws` returns.
       config: The policy that they were drawn by.
 
     Returns:

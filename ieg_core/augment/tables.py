@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.data.operations import (
+from ieg_core.draws.operations import (
     MAX_LEVEL,
     NUM_FINE_LEVELS,
     Operation,

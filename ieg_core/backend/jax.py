@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ieg_core.errors import UserError
-from ieg_core.runtime import Runtime
+from ieg_core.host.runtime import Runtime
 
 Tree = Any
 _mesh: Mesh | None = None
@@ -28,7 +28,7 @@ def device_description() -> str:
 
 
 def start(runtime: Runtime) -> None:
-    """Fixes the devices; threads and determinism are in the environment (ieg_core.runtime).
+    """Fixes the devices; threads and determinism are in the environment (ieg_core.host.runtime).
 
     Raises:
       UserError: More replicas than devices were asked for.
@@ -40,7 +40,7 @@ def start(runtime: Runtime) -> None:
     if len(devices) < runtime.num_replicas:
         raise UserError(
             f"{runtime.num_replicas} replicas need as many devices, this process sees "
-            f"{len(devices)}: lower GPUS_PER_CELL"
+            f"{len(devices)}: lower GPUS_PER_TRIAL"
         )
     _mesh = Mesh(np.asarray(devices[: runtime.num_replicas]), ("replica",))
 

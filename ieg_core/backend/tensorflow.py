@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ieg_core.errors import UserError
-from ieg_core.runtime import Runtime
+from ieg_core.host.runtime import Runtime
 
 Tree = Any
 _strategy: tf.distribute.Strategy | None = None
@@ -44,7 +44,7 @@ def start(runtime: Runtime) -> None:
     if gpus and gpus < runtime.num_replicas:
         raise UserError(
             f"{runtime.num_replicas} replicas need as many GPUs, this process sees {gpus}: "
-            f"lower GPUS_PER_CELL"
+            f"lower GPUS_PER_TRIAL"
         )
     if not gpus:
         cpu = tf.config.list_physical_devices("CPU")[0]

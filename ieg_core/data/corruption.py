@@ -11,10 +11,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.classes import BASES
-from ieg_core.data.source import Labels
+from ieg_core.data.base import Labels
 from ieg_core.errors import UserError
-from ieg_core.spec import DatasetSpec
+from ieg_core.experiment.base_datasets import BASES
+from ieg_core.experiment.dataset_spec import DatasetSpec
 
 Matrix = NDArray[np.float64]
 Uniforms = NDArray[np.float64]

@@ -24,14 +24,14 @@ import numpy as np
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.config import Config
-from ieg_core.data.draws import generator
-from ieg_core.data.overlay import Overlay
-from ieg_core.losses import normalize_logits, smooth_labels, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
-from ieg_core.mixing import mix_batch
-from ieg_core.reweighting import clip_weights, shift_weights
-from ieg_core.settings import FSRSettings
+from ieg_core.data.label_set import LabelSet
+from ieg_core.draws.generator import generator
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import FSRSettings
+from ieg_core.methods.losses import normalize_logits, smooth_labels, softmax_cross_entropy
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.mixup import mix_batch
+from ieg_core.methods.reweighting import clip_weights, shift_weights
 
 
 def _settings(config: Config) -> FSRSettings:
@@ -206,7 +206,7 @@ def _next_state(
     }
 
 
-def init(config: Config, overlay: Overlay) -> dict[str, Any]:
+def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     """Returns FSR's state of step 0; its dictionary is a random class-balanced draw.
 
     Returns:
@@ -214,30 +214,34 @@ def init(config: Config, overlay: Overlay) -> dict[str, Any]:
       [C], and "dictionary" int32 [capacity], class after class.
     """
     settings = _settings(config)
-    settings.check_classes(overlay.num_classes)
-    num_examples = len(overlay.noisy_labels)
+    settings.check_classes(label_set.num_classes)
+    num_examples = len(label_set.noisy_labels)
     order = generator(config.seed, "first dictionary").random(num_examples)
     first = best_of_each_class(
-        order, np.ones(num_examples, bool), overlay, settings.capacity, np.zeros(0, np.int32)
+        order, np.ones(num_examples, bool), label_set, settings.capacity, np.zeros(0, np.int32)
     )
     return {
         "scores": np.zeros(num_examples, np.float32),
         "scored": np.zeros(num_examples, np.float32),
-        "moving_logits": np.zeros((num_examples, overlay.num_classes), np.float32),
-        "class_weights": np.full(overlay.num_classes, 1 / config.batch_size, np.float32),
+        "moving_logits": np.zeros((num_examples, label_set.num_classes), np.float32),
+        "class_weights": np.full(label_set.num_classes, 1 / config.batch_size, np.float32),
         "dictionary": first,
     }
 
 
 def best_of_each_class(
-    scores: np.ndarray, eligible: np.ndarray, overlay: Overlay, capacity: int, present: np.ndarray
+    scores: np.ndarray,
+    eligible: np.ndarray,
+    label_set: LabelSet,
+    capacity: int,
+    present: np.ndarray,
 ) -> np.ndarray:
     """Picks the examples of lowest score of each given class.
 
     Args:
       scores: r, float [N].
       eligible: Who may be picked, bool [N]; only training examples ever are.
-      overlay: Given labels and training examples.
+      label_set: Given labels and training examples.
       capacity: Examples in all; capacity / C a class.
       present: The dictionary so far, [capacity]; a class without an eligible example keeps its own.
 
@@ -245,11 +249,11 @@ def best_of_each_class(
       Indices, int32 [capacity], class after class; a class with fewer eligible examples than places
       is repeated from its best on.
     """
-    places = capacity // overlay.num_classes
-    pool = overlay.train_ids[eligible[overlay.train_ids]]
+    places = capacity // label_set.num_classes
+    pool = label_set.train_ids[eligible[label_set.train_ids]]
     chosen = []
-    for number in range(overlay.num_classes):
-        members = pool[overlay.noisy_labels[pool] == number]
+    for number in range(label_set.num_classes):
+        members = pool[label_set.noisy_labels[pool] == number]
         if len(members):
             best = members[np.argsort(scores[members], kind="stable")][:places]
             chosen.append(np.resize(best, places))
@@ -258,12 +262,12 @@ def best_of_each_class(
     return np.concatenate(chosen).astype(np.int32)
 
 
-def after_epoch(config: Config, overlay: Overlay, state: dict[str, Any]) -> dict[str, Any]:
+def after_epoch(config: Config, label_set: LabelSet, state: dict[str, Any]) -> dict[str, Any]:
     """Refills the dictionary with the examples of lowest score; unscored ones cannot enter."""
     dictionary = best_of_each_class(
         state["scores"],
         state["scored"] > 0,
-        overlay,
+        label_set,
         _settings(config).capacity,
         state["dictionary"],
     )

@@ -23,12 +23,12 @@ from typing import NamedTuple
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.config import Config
-from ieg_core.losses import kl_divergence, normalize_logits, sharpen, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
-from ieg_core.mixing import mix_blocks
-from ieg_core.reweighting import clip_weights, label_meta_gradient, weight_meta_gradient
-from ieg_core.settings import IEGSettings
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import IEGSettings
+from ieg_core.methods.losses import kl_divergence, normalize_logits, sharpen, softmax_cross_entropy
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.mixup import mix_blocks
+from ieg_core.methods.reweighting import clip_weights, label_meta_gradient, weight_meta_gradient
 
 
 class Supervision(NamedTuple):

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.config import Config
-from ieg_core.losses import softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
-from ieg_core.reweighting import clip_weights, weight_meta_gradient
-from ieg_core.settings import L2RSettings
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import L2RSettings
+from ieg_core.methods.losses import softmax_cross_entropy
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.config import Config
-from ieg_core.losses import smooth_labels, softmax_cross_entropy
-from ieg_core.methods.protocol import Batch, Method, Network, State, Tensor, Update
-from ieg_core.mixing import mix_batch
-from ieg_core.settings import SupervisedSettings
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import SupervisedSettings
+from ieg_core.methods.losses import smooth_labels, softmax_cross_entropy
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.mixup import mix_batch
 
 
 def _step(

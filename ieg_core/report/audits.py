@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The label audits of a sweep's cells, summed up over seeds."""
+"""The label audits of a sweep's trials, summed up over seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ieg_core.report.cells import Cell
 from ieg_core.report.summary import Group, Statistic, percent, statistic
+from ieg_core.report.trials import Trial
 
 MEASURES = {"average_precision": "average precision", "auroc": "AUROC"}
 
@@ -29,26 +29,26 @@ class AuditLine:
     measures: tuple[str, ...]
 
 
-def audit_lines(groups: Sequence[Group], cells: Mapping[str, Cell]) -> list[AuditLine]:
-    """Lists the audits that a sweep's cells have.
+def audit_lines(groups: Sequence[Group], trials: Mapping[str, Trial]) -> list[AuditLine]:
+    """Lists the audits that a sweep's trials have.
 
     Args:
       groups: All groups of the sweep.
-      cells: The sweep's cells by name.
+      trials: The sweep's trials by name.
 
     Returns:
       A line for each group with an audit, in the groups' order.
     """
     lines = []
     for group in groups:
-        own = [cells[row["cell"]] for row in group.rows if cells[row["cell"]].audit]
+        own = [trials[row["trial"]] for row in group.rows if trials[row["trial"]].audit]
         if not own:
             continue
         share = statistic(
-            _ratio(cell.audit.get("flagged"), cell.audit.get("examples")) for cell in own
+            _ratio(trial.audit.get("flagged"), trial.audit.get("examples")) for trial in own
         )
         found = {
-            name: statistic(_number(cell.audit.get(name)) for cell in own)
+            name: statistic(_number(trial.audit.get(name)) for trial in own)
             for name in (*MEASURES, "precision", "recall")
         }
         texts = [_three(found[name]) for name in MEASURES]

@@ -6,9 +6,9 @@ Where the last column says that the protocol is the same, a figure says what our
 
 from collections.abc import Sequence
 
-from ieg_core.published import PUBLISHED, protocol_difference
-from ieg_core.report.cells import Row
+from ieg_core.recipes.published import PUBLISHED, protocol_difference
 from ieg_core.report.summary import accuracy_text, group_rows
+from ieg_core.report.trials import Row
 
 SAME = "nothing: the same protocol"
 NOTE = (

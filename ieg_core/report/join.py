@@ -2,25 +2,30 @@
 """Joins several sweeps into one report, and says what changed between two of them."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.report.cells import (
-    Cell,
+from ieg_core.report.provenance import flat_settings
+from ieg_core.report.summary import Group, Statistic, group_rows
+from ieg_core.report.trials import (
     Sweep,
+    Trial,
     family,
-    load_cell,
     load_sweep,
+    load_trial,
     sort_key,
     with_same_keys,
 )
-from ieg_core.report.protocol import tell_apart
-from ieg_core.report.summary import Group, Statistic, group_rows
-from ieg_core.results import find_run, short_digest
+from ieg_core.store.fingerprint import short_digest
+from ieg_core.store.layout import find_run
 
-NO_CHANGE = ("seed", "cell", "run_directory")
+MOST_NAMED = 3
+"""Differences up to which they themselves are a row's name; the sweep's letter is it beyond."""
+# Rows are told apart by their numbers of steps, however these were asked for.
+LENGTHS = ("schedule.num_steps", "schedule.num_epochs")
+NO_CHANGE = ("seed", "trial", "run_directory")
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,10 @@ def find_sweep(place: Path) -> Sweep:
 
     Args:
       place: The folder of a sweep, of its report, of a results root (its latest sweep) or of a
-        cell.
+        trial.
 
     Returns:
-      The sweep; a single cell is a sweep of its own.
+      The sweep; a single trial is a sweep of its own.
 
     Raises:
       UserError: The folder is none of these.
@@ -80,26 +85,26 @@ def find_sweep(place: Path) -> Sweep:
         folder = (folder / "latest").resolve()
     if folder.parent.name == "sweeps" and (folder / "plan.json").exists():
         return load_sweep(folder.parent.parent, folder.name)
-    if folder.parent.name == "cells" and (folder / "config.json").exists():
-        cell = load_cell(folder.parent.parent, folder.name)
-        return Sweep(folder.name, "", "", (cell,))
+    if folder.parent.name == "trials" and (folder / "config.json").exists():
+        trial = load_trial(folder.parent.parent, folder.name)
+        return Sweep(folder.name, "", "", (trial,))
     raise UserError(
         f"{place} holds no results: expected a sweep's folder (runs/latest, runs/sweeps/…), a "
-        "results root (runs) or a cell's folder (runs/cells/…)"
+        "results root (runs) or a trial's folder (runs/trials/…)"
     )
 
 
 def join(places: Sequence[Path]) -> Sweep:
-    """Puts the cells of several sweeps together.
+    """Puts the trials of several sweeps together.
 
-    A cell that several of them have comes once. Cells of one data set and method that differ in
-    more than their seed are told apart by what differs (`protocol.tell_apart`).
+    A trial that several of them have comes once. Trials of one data set and method that differ in
+    more than their seed are told apart by what differs (`tell_apart`).
 
     Args:
       places: What `find_sweep` takes, at least one.
 
     Returns:
-      One sweep of all the cells.
+      One sweep of all the trials.
 
     Raises:
       UserError: See `find_sweep`.
@@ -109,23 +114,63 @@ def join(places: Sequence[Path]) -> Sweep:
         return sweeps[0]
     letters = [_letter(index) for index in range(len(sweeps))]
     owners: dict[str, str] = {}
-    cells: dict[str, Cell] = {}
+    trials: dict[str, Trial] = {}
     for letter, sweep in zip(letters, sweeps, strict=True):
-        for cell in sweep.cells:
-            owners.setdefault(cell.row["cell"], letter)
-            cells.setdefault(cell.row["cell"], cell)
-    families = {name: family(cell.row) for name, cell in cells.items()}
-    told = tell_apart(list(cells.values()), families, owners)
-    rows = with_same_keys([cell.row for cell in told])
-    joined = [replace(cell, row=row) for cell, row in zip(told, rows, strict=True)]
+        for trial in sweep.trials:
+            owners.setdefault(trial.row["trial"], letter)
+            trials.setdefault(trial.row["trial"], trial)
+    families = {name: family(trial.row) for name, trial in trials.items()}
+    told = tell_apart(list(trials.values()), families, owners)
+    rows = with_same_keys([trial.row for trial in told])
+    joined = [replace(trial, row=row) for trial, row in zip(told, rows, strict=True)]
     names = [sweep.name for sweep in sweeps]
     title = ", ".join(f"{letter} = {name}" for letter, name in zip(letters, names, strict=True))
     return Sweep(
         name=title,
         command=" ".join(["ieg", "report", *(shlex.quote(str(place)) for place in places)]),
         created=max(sweep.created for sweep in sweeps),
-        cells=tuple(sorted(joined, key=lambda cell: sort_key(cell.row))),
+        trials=tuple(sorted(joined, key=lambda trial: sort_key(trial.row))),
     )
+
+
+def tell_apart(
+    trials: Sequence[Trial], family: Mapping[str, str], letters: Mapping[str, str]
+) -> list[Trial]:
+    """Names in each row what its trial has different from others of its data set and method.
+
+    Network and number of steps are columns of a row, and named by `summary.group_rows`.
+
+    Args:
+      trials: Trials of several sweeps.
+      family: The data-set family of each trial, by the trial's name.
+      letters: The sweep of each trial, by the trial's name.
+
+    Returns:
+      The trials in their order, with "variant" in the rows of those that differ: "key=value, …", or
+      the letter of the first sweep that has it where too much differs.
+    """
+    own = {trial.row["trial"]: flat_settings(trial.settings) | dict(trial.surroundings)
+           for trial in trials}  # fmt: skip
+    together: dict[tuple[object, ...], list[str]] = {}
+    for trial in trials:
+        key = tuple(trial.row[name] for name in ("dataset", "method", "network", "steps"))
+        together.setdefault(key, []).append(trial.row["trial"])
+    differing: dict[tuple[str, object], dict[str, None]] = {}
+    for (_, method, *_), names in together.items():
+        keys = dict.fromkeys(key for name in names for key in own[name] if key not in LENGTHS)
+        varied = differing.setdefault((family[names[0]], method), {})
+        varied |= {key: None for key in keys if len({own[name].get(key) for name in names}) > 1}
+    first: dict[tuple[object, ...], str] = {}
+    told = []
+    for trial in trials:
+        name, method = trial.row["trial"], trial.row["method"]
+        keys = differing[family[name], method]
+        values = {key: own[name].get(key, "-") for key in keys}
+        letter = first.setdefault((family[name], method, *values.items()), letters[name])
+        text = ", ".join(f"{key}={value}" for key, value in values.items())
+        variant = text if len(keys) <= MOST_NAMED else letter
+        told.append(replace(trial, row=trial.row | {"variant": variant}) if variant else trial)
+    return told
 
 
 def changes(before: Sweep, after: Sweep) -> Changes:
@@ -170,30 +215,30 @@ def _accuracy(groups: dict[tuple[str, str], Group], dataset: str, label: str) ->
 
 
 def _values(sweep: Sweep, other: Sweep) -> dict[str, str]:
-    """Returns every setting with all the values that a sweep's cells have of it.
+    """Returns every setting with all the values that a sweep's trials have of it.
 
     Of methods that the other sweep has not, only that they are there: their settings changed in
     nothing. Where no method is in both, all settings are told.
     """
-    common = {cell.row["method"] for cell in sweep.cells}
-    common &= {cell.row["method"] for cell in other.cells}
+    common = {trial.row["method"] for trial in sweep.trials}
+    common &= {trial.row["method"] for trial in other.trials}
     found: dict[str, dict[str, None]] = {}
-    for cell in sweep.cells:
-        for key, value in _told(cell):
-            if key == "method" or not common or cell.row["method"] in common:
+    for trial in sweep.trials:
+        for key, value in _told(trial):
+            if key == "method" or not common or trial.row["method"] in common:
                 found.setdefault(key, {})[value] = None
     return {key: ", ".join(sorted(values)) for key, values in found.items()}
 
 
-def _told(cell: Cell) -> Iterator[tuple[str, str]]:
-    method = cell.row["method"]
-    for key, value in cell.settings.items():
+def _told(trial: Trial) -> Iterator[tuple[str, str]]:
+    method = trial.row["method"]
+    for key, value in trial.settings.items():
         if isinstance(value, dict):
             prefix = f"method ({method})" if key == "method_settings" else key
             yield from ((f"{prefix}.{name}", str(each)) for name, each in value.items())
         elif key not in NO_CHANGE:
             yield key, str(value)
-    for key, value in cell.surroundings.items():
+    for key, value in trial.surroundings.items():
         yield "code that decides outcomes" if key == "code" else key, value
-    for name, version in (cell.row["versions"] or {}).items():
+    for name, version in (trial.row["versions"] or {}).items():
         yield f"version of {name}", str(version)

@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ieg_core import settings
-from ieg_core.report.cells import FINISHED, Row, family, parse_dataset
+from ieg_core.experiment import methods as settings
+from ieg_core.report.trials import FINISHED, Row, family, parse_dataset
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 BASELINE = "supervised"
@@ -24,15 +24,15 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Group:
-    """The cells that differ in nothing but the seed.
+    """The trials that differ in nothing but the seed.
 
     Attributes:
       label: The method; with what differs, or network and steps, where it would be ambiguous.
       rows: Their rows, finished or not.
-      accuracy_ema_last: The headline figure, a fraction of 1; None if no cell finished.
+      accuracy_ema_last: The headline figure, a fraction of 1; None if no trial finished.
       balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
         a data set with a long tail; None for others.
-      gpu_hours: Of a cell, all the time that it held its GPUs; 0 on a CPU.
+      gpu_hours: Of a trial, all the time that it held its GPUs; 0 on a CPU.
       eval_sets: The last step's EMA accuracy on each further test set, by its name.
     """
 
@@ -54,7 +54,7 @@ class Group:
 
     @property
     def num_finished(self) -> int:
-        """How many of the cells finished."""
+        """How many of the trials finished."""
         return sum(row["status"] == FINISHED for row in self.rows)
 
 
@@ -95,10 +95,10 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
     """
     members: dict[tuple[str, str, str, object], list[Row]] = {}
     for row in rows:
-        # A cell whose folder is gone is known by its name alone.
+        # A trial whose folder is gone is known by its name alone.
         method = row["method"] or "unknown method"
         method = f"{method} [{row['variant']}]" if row.get("variant") else method
-        key = (str(row["dataset"] or row["cell"]), method, str(row["network"]), row["steps"])
+        key = (str(row["dataset"] or row["trial"]), method, str(row["network"]), row["steps"])
         members.setdefault(key, []).append(row)
     variants: dict[tuple[str, str], int] = {}
     for dataset, name, _, _ in members:
@@ -147,7 +147,7 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     sets = eval_set_names(groups)
     header += ["accuracy, last (EMA) %", *(["balanced, last (EMA) %"] if tails else [])]
     header += [*(f"on {name}, last (EMA) %" for name in sets), "best on test %"]
-    header += ["steps", "steps/s", "seconds a cell", "GPU-hours a cell"]
+    header += ["steps", "steps/s", "seconds a trial", "GPU-hours a trial"]
     table = [["data set", *header] if several else header]
     for group in groups:
         line = [
@@ -175,15 +175,15 @@ def headline(rows: Sequence[Row]) -> Headline:
       rows: Rows of results.json.
 
     Returns:
-      The sentence, notes on the ablation and the seeds, and how many cells have no result.
+      The sentence, notes on the ablation and the seeds, and how many trials have no result.
     """
     groups = group_rows(rows)
     missing = sum(row["status"] != FINISHED for row in rows)
     verb = "has" if missing == 1 else "have"
-    lost = f"{missing} of {len(rows)} cells {verb} no result." if missing else ""
+    lost = f"{missing} of {len(rows)} trials {verb} no result." if missing else ""
     done = [group for group in groups if group.accuracy_ema_last is not None]
     if not done:
-        return Headline("No cell has finished.", missing=lost)
+        return Headline("No trial has finished.", missing=lost)
     dataset = _telling_dataset(done)
     here = [group for group in done if group.dataset == dataset]
     trained = [group for group in here if _trains_on_noisy(group.method)] or here
@@ -265,7 +265,7 @@ def gpu_hours_text(hours: Statistic | None) -> str:
 
 
 def steps_text(rows: Iterable[Row]) -> str:
-    """Formats the steps of cells, "600", or "600 to 1,200" where they differ."""
+    """Formats the steps of trials, "600", or "600 to 1,200" where they differ."""
     steps = sorted({row["steps"] for row in rows if row["steps"] is not None})
     return " to ".join(f"{count:,}" for count in dict.fromkeys([*steps[:1], *steps[-1:]])) or "-"
 

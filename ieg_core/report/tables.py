@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 
-from ieg_core.report.cells import FINISHED, Row, Sweep, with_same_keys
 from ieg_core.report.expected import NOTE, expected_table
 from ieg_core.report.join import Changes
 from ieg_core.report.summary import (
@@ -17,18 +16,19 @@ from ieg_core.report.summary import (
     headline,
     results_table,
 )
+from ieg_core.report.trials import FINISHED, Row, Sweep, with_same_keys
 
 SCHEMA = 1
 
 
 def results_json(rows: Sequence[Row]) -> str:
-    """Writes {"schema": 1, "cells": [...]} as strict JSON, without NaN."""
-    document = {"schema": SCHEMA, "cells": list(rows)}
+    """Writes {"schema": 1, "trials": [...]} as strict JSON, without NaN."""
+    document = {"schema": SCHEMA, "trials": list(rows)}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results_csv(rows: Sequence[Row]) -> str:
-    """Writes one line a cell; lists and mappings (per-class accuracies, ...) stay in the JSON."""
+    """Writes one line a trial; lists and mappings (per-class accuracies, ...) stay in the JSON."""
     nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
     nested |= {"per_class_accuracy_ema_last", "versions"}
     rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
@@ -64,7 +64,8 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
     parts += ["## Details", _markdown_table(results_table(rows))]
     parts.append(
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
-        "every other figure is from the last step. GPU-hours count every GPU for as long as a cell "
+        "every other figure is from the last step. GPU-hours count every GPU for as long as a "
+        "trial "
         "held it."
     )
     if published := expected_table(rows):
@@ -79,7 +80,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
         table = [["data set", "method", "seed", "status", "reason"]]
         table += [
             [
-                str(row["dataset"] or row["cell"]),
+                str(row["dataset"] or row["trial"]),
                 str(row["method"] or "unknown"),
                 "?" if row["seed"] is None else str(row["seed"]),
                 row["status"],
@@ -87,7 +88,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
             ]
             for row in missing
         ]
-        parts += ["## Cells without a result", _markdown_table(table)]
+        parts += ["## Trials without a result", _markdown_table(table)]
     if sweep.command:
         fence = "`" * (3 if "```" not in sweep.command else 8)
         parts += ["## Run it again", f"{fence}sh\n{sweep.command}\n{fence}"]

@@ -4,9 +4,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieg_core.report import join, page, tables
-from ieg_core.report.cells import Sweep, load_sweep
-from ieg_core.results import sweep_folder, write_bytes_atomic
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.report import join, tables
+from ieg_core.report.html import page
+from ieg_core.report.trials import Sweep, load_sweep
+from ieg_core.store.layout import sweep_folder
 
 
 def write_report(results_root: Path, sweep: str) -> Path:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training and evaluation of one cell: the step, the loop, checkpoints, export."""
+"""Training and evaluation of one trial: the step, the loop, checkpoints, export."""

@@ -2,7 +2,7 @@
 """Checkpoints: one safetensors file with the whole state, and what the host knows in its header.
 
 The file is written under a temporary name, flushed and renamed, so that a kill at any moment leaves
-the old checkpoint or the new one. Each attempt at a cell writes a file of its own number, and the
+the old checkpoint or the new one. Each attempt at a trial writes a file of its own number, and the
 highest number counts, so that an attempt thought dead cannot write over its successor's. Nothing
 in a checkpoint is executed when it is read.
 """
@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ieg_core.errors import UserError
-from ieg_core.ownership import Claim, numbers, require_current
-from ieg_core.results import write_bytes_atomic
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store.leases import Lease, numbers, require_current
 
 Tree = Any
 FORMAT = 1
@@ -32,15 +32,15 @@ class Progress:
     """What the host carries from checkpoint to checkpoint.
 
     Attributes:
-      cell: The cell that the state belongs to.
+      trial: The trial that the state belongs to.
       step: Steps done.
-      threads: CPU threads of the run (ieg_core.runtime).
+      threads: CPU threads of the run (ieg_core.host.runtime).
       num_replicas: Replicas of the run.
       train_seconds: Time spent in training so far, over all attempts.
       curves: What curves.json holds so far.
     """
 
-    cell: str
+    trial: str
     step: int
     threads: int
     num_replicas: int
@@ -54,18 +54,18 @@ def checkpoint_path(folder: Path, attempt: int) -> Path:
 
 
 def saved_attempts(folder: Path) -> list[int]:
-    """Returns the attempts that a cell has checkpoints of, the latest first."""
+    """Returns the attempts that a trial has checkpoints of, the latest first."""
     try:
         return numbers(os.listdir(folder / "checkpoint"), ".safetensors")
     except FileNotFoundError:
         return []
 
 
-def save_checkpoint(claim: Claim, state: Mapping[str, Tree], progress: Progress) -> None:
+def save_checkpoint(lease: Lease, state: Mapping[str, Tree], progress: Progress) -> None:
     """Writes an attempt's checkpoint, then deletes those of earlier attempts.
 
     Args:
-      claim: The attempt, which says where.
+      lease: The attempt, which says where.
       state: Lists and dictionaries of numpy arrays.
       progress: Goes into the file's header.
 
@@ -75,12 +75,12 @@ def save_checkpoint(claim: Claim, state: Mapping[str, Tree], progress: Progress)
     """
     header = json.dumps({"format": FORMAT, **asdict(progress)}, allow_nan=False)
     data = save(_flatten(state), {"ieg": header})
-    require_current(claim)
-    write_bytes_atomic(checkpoint_path(claim.folder, claim.attempt), data)
-    for attempt in saved_attempts(claim.folder):
-        if attempt < claim.attempt:
+    require_current(lease)
+    write_bytes_atomic(checkpoint_path(lease.folder, lease.attempt), data)
+    for attempt in saved_attempts(lease.folder):
+        if attempt < lease.attempt:
             with contextlib.suppress(OSError):
-                checkpoint_path(claim.folder, attempt).unlink()
+                checkpoint_path(lease.folder, attempt).unlink()
 
 
 def read_progress(folder: Path) -> Progress | None:
@@ -94,17 +94,17 @@ def read_progress(folder: Path) -> Progress | None:
 
 
 def describe_latest(folder: Path) -> str:
-    """Says which checkpoint a cell would go on from: "step 75, <path>", or "none"."""
+    """Says which checkpoint a trial would go on from: "step 75, <path>", or "none"."""
     found = _latest(folder)
     return f"step {found[1].step}, {found[0]}" if found else "none"
 
 
-def load_checkpoint(folder: Path, cell: str, template: Mapping[str, Tree]) -> tuple[Any, Progress]:
+def load_checkpoint(folder: Path, trial: str, template: Mapping[str, Tree]) -> tuple[Any, Progress]:
     """Reads the latest checkpoint that can be read into the shape of a template.
 
     Args:
-      folder: The cell's folder.
-      cell: The cell that it must belong to.
+      folder: The trial's folder.
+      trial: The trial that it must belong to.
       template: A state of the same structure, as `training.step.initial_state` makes it.
 
     Returns:
@@ -116,9 +116,9 @@ def load_checkpoint(folder: Path, cell: str, template: Mapping[str, Tree]) -> tu
     expected = _flatten(template)
     while found := _latest(folder):
         path, progress = found
-        if progress.cell != cell:
+        if progress.trial != trial:
             raise UserError(
-                f"{path} belongs to {progress.cell}, not to {cell}: it was made with another "
+                f"{path} belongs to {progress.trial}, not to {trial}: it was made with another "
                 "configuration; choose another folder or delete it to start anew"
             )
         try:
@@ -165,7 +165,7 @@ def _parse(text: str) -> Progress:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} cannot be read ({reason}): delete it to start this cell anew")
+    return UserError(f"{path} cannot be read ({reason}): delete it to start this trial anew")
 
 
 def _flatten(tree: Tree, prefix: str = "") -> dict[str, np.ndarray]:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ieg_core.data.overlay import Overlay
+from ieg_core.data.label_set import LabelSet
 
 
 def step_diagnostics(
-    examples: Mapping[str, np.ndarray], ids: np.ndarray, overlay: Overlay
+    examples: Mapping[str, np.ndarray], ids: np.ndarray, label_set: LabelSet
 ) -> dict[str, float]:
     """Sums up what a method said of the examples of several steps.
 
@@ -17,7 +17,7 @@ def step_diagnostics(
       examples: Per-example values by name, [K, B, …]: "weight" w, "label_coefficient" λ,
         "pseudo_label" [K, B, C].
       ids: Indices of the examples, int [K, B].
-      overlay: Given and clean labels.
+      label_set: Given and clean labels.
 
     Returns:
       Of w: "weight_on_clean", the share of Σw on rightly labelled examples, "zero_weights", the
@@ -27,19 +27,19 @@ def step_diagnostics(
       random weight would give. What is not defined (no wrong label, no weight) or not known (the
       true labels of people's own data) is left out.
     """
-    given, clean = overlay.noisy_labels[ids], overlay.clean_labels[ids]
+    given, clean = label_set.noisy_labels[ids], label_set.clean_labels[ids]
     right = given == clean
     found: dict[str, float] = {}
     if "weight" in examples:
         weights = examples["weight"]
         found["zero_weights"] = float((weights == 0).mean())
-        if overlay.spec.imbalance is not None:
-            found |= _rare_to_common(weights, given, overlay.num_classes)
-        if _is_known(overlay):
+        if label_set.spec.imbalance is not None:
+            found |= _rare_to_common(weights, given, label_set.num_classes)
+        if _is_known(label_set):
             found["clean_share"] = float(right.mean())
             if weights.sum() > 0:
                 found["weight_on_clean"] = float(weights[right].sum() / weights.sum())
-    if not _is_known(overlay):
+    if not _is_known(label_set):
         return found
     if "label_coefficient" in examples:
         trust = examples["label_coefficient"]
@@ -51,38 +51,38 @@ def step_diagnostics(
     return found
 
 
-def dictionary_diagnostics(dictionary: np.ndarray, overlay: Overlay) -> dict[str, float]:
+def dictionary_diagnostics(dictionary: np.ndarray, label_set: LabelSet) -> dict[str, float]:
     """Says how clean the dictionary is and what of it is repetition.
 
     Args:
       dictionary: Indices, int [capacity].
-      overlay: Given and clean labels.
+      label_set: Given and clean labels.
 
     Returns:
       "dictionary_purity", the share of rightly labelled places, where true labels are known;
       "dictionary_repeats", the share of places that repeat an example; and
       "dictionary_repeated_classes", how many given classes have too few examples for their places.
     """
-    right = overlay.noisy_labels[dictionary] == overlay.clean_labels[dictionary]
+    right = label_set.noisy_labels[dictionary] == label_set.clean_labels[dictionary]
     examples, counts = np.unique(dictionary, return_counts=True)
-    purity = {"dictionary_purity": float(right.mean())} if _is_known(overlay) else {}
+    purity = {"dictionary_purity": float(right.mean())} if _is_known(label_set) else {}
     return purity | {
         "dictionary_repeats": float(1 - len(examples) / len(dictionary)),
         "dictionary_repeated_classes": float(
-            len(np.unique(overlay.noisy_labels[examples[counts > 1]]))
+            len(np.unique(label_set.noisy_labels[examples[counts > 1]]))
         ),
     }
 
 
 def mean_weight_per_class(
-    weights: np.ndarray, visits: np.ndarray, overlay: Overlay
+    weights: np.ndarray, visits: np.ndarray, label_set: LabelSet
 ) -> list[float | None]:
     """Averages weights over the examples of each given class, in units of the mean over all.
 
     Args:
       weights: Mean weight of each example over its visits, float [N].
       visits: How often each was visited, int [N]; those never visited do not count.
-      overlay: Given labels.
+      label_set: Given labels.
 
     Returns:
       [C]; None for a class without a visited example. Where all weights are 0, all 0.
@@ -90,14 +90,14 @@ def mean_weight_per_class(
     seen = visits > 0
     mean = weights[seen].mean() if seen.any() else 0.0
     found: list[float | None] = []
-    for number in range(overlay.num_classes):
-        own = weights[seen & (overlay.noisy_labels == number)]
+    for number in range(label_set.num_classes):
+        own = weights[seen & (label_set.noisy_labels == number)]
         found.append(float(own.mean() / mean) if len(own) and mean else (0.0 if len(own) else None))
     return found
 
 
-def _is_known(overlay: Overlay) -> bool:
-    return bool(overlay.manifest.get("clean_labels_known", True))
+def _is_known(label_set: LabelSet) -> bool:
+    return bool(label_set.manifest.get("clean_labels_known", True))
 
 
 def _rare_to_common(weights: np.ndarray, given: np.ndarray, num_classes: int) -> dict[str, float]:

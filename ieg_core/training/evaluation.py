@@ -11,10 +11,11 @@ from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from ieg_core import augment, backend
-from ieg_core.data.overlay import Overlay
-from ieg_core.data.source import Source
-from ieg_core.training import history, label_posterior
-from ieg_core.training.feed import LazyImages
+from ieg_core.audit import posterior
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet
+from ieg_core.training import history
+from ieg_core.training.streaming import LazyImages
 
 BATCH_SIZE = 500
 BATCH_PIXELS = 500 * 64 * 64
@@ -100,7 +101,7 @@ def measure_sets(
 def final_beliefs(
     model: keras.Model,
     state: Mapping[str, Any],
-    overlay: Overlay,
+    label_set: LabelSet,
     source: Source,
     threads: int = 1,
 ) -> dict[str, np.ndarray]:
@@ -109,7 +110,7 @@ def final_beliefs(
     Args:
       model: The network; its own values are not used.
       state: With "ema" and "stats".
-      overlay: Says which examples are trained on, and their given labels.
+      label_set: Says which examples are trained on, and their given labels.
       source: Their images, which are read as test images are: not augmented.
       threads: Of the linear algebra; another number gives other last bits.
 
@@ -118,21 +119,21 @@ def final_beliefs(
       too much memory, "label_posterior", see `training.label_posterior`. Both float32 [N, C]; 0 for
       examples that are not trained on.
     """
-    ids = overlay.train_ids
+    ids = label_set.train_ids
     images = LazyImages(lambda rows: source.train_images(ids[rows]), len(ids))
     num_features = model.outputs[1].shape[1]
-    is_affordable = label_posterior.is_affordable(len(ids), num_features, overlay.num_classes)
+    is_affordable = posterior.is_affordable(len(ids), num_features, label_set.num_classes)
     infer = _build_inference(model, 2 if is_affordable else 1)
     outputs = infer(state["ema"], state["stats"], images)
     predicted = softmax(outputs[0], axis=1)
     found = {history.FINAL: predicted}
     if is_affordable:
-        # numpy was imported, and has taken every processor, before the cell's share was known.
+        # numpy was imported, and has taken every processor, before the trial's share was known.
         with threadpool_limits(limits=threads, user_api="blas"):
-            found[history.POSTERIOR] = label_posterior.label_posterior(
-                outputs[1], overlay.noisy_labels[ids], predicted, overlay.seed
+            found[history.POSTERIOR] = posterior.label_posterior(
+                outputs[1], label_set.noisy_labels[ids], predicted, label_set.seed
             )
-    everyone = (len(overlay.noisy_labels), overlay.num_classes)
+    everyone = (len(label_set.noisy_labels), label_set.num_classes)
     spread = {name: np.zeros(everyone, np.float32) for name in found}
     for name, rows in found.items():
         spread[name][ids] = rows

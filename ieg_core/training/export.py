@@ -11,15 +11,15 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from ieg_core import models
-from ieg_core.config import Config
-from ieg_core.data.overlay import Overlay
-from ieg_core.data.source import Source
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
-from ieg_core.model_file import ModelFacts, write_facts
-from ieg_core.network_names import parse
-from ieg_core.results import writable
-from ieg_core.training.feed import is_fed
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.networks import parse
+from ieg_core.host.files import writable
+from ieg_core.models import user_network, zoo
+from ieg_core.store.model_file import ModelFacts, write_facts
+from ieg_core.training.streaming import streams_from_disk
 
 _WRITABLE: Final = (
     "layers that Keras can save and load: decorate each class of your own with "
@@ -29,11 +29,11 @@ _WRITABLE: Final = (
 
 
 def export_model(
-    path: Path, config: Config, overlay: Overlay, source: Source, state: Mapping[str, Any]
+    path: Path, config: Config, label_set: LabelSet, source: Source, state: Mapping[str, Any]
 ) -> keras.Model:
     """Writes the averaged parameters with the raw BatchNorm statistics as a stock Keras model.
 
-    Class names and preprocessing go with it, inside the same file (ieg_core.model_file).
+    Class names and preprocessing go with it, inside the same file (ieg_core.store.model_file).
 
     The model takes images in 0 … 255, [B, H, W, channels], and returns logits [B, C]; the scaling
     to [−1, 1] is its first layer.
@@ -41,7 +41,7 @@ def export_model(
     Args:
       path: The file to write, ending in ".keras"; replaced atomically.
       config: Names the network.
-      overlay: Number of classes and image shape.
+      label_set: Number of classes and image shape.
       source: The images under it, which says how test images are cut.
       state: A training state as numpy arrays.
 
@@ -51,18 +51,18 @@ def export_model(
     Raises:
       UserError: The file cannot be written.
     """
-    core = models.stock_model(config.network, overlay.num_classes, overlay.image_shape)
+    core = zoo.stock_model(config.network, label_set.num_classes, label_set.image_shape)
     for variables, values in (
         (core.trainable_variables, state["ema"]),
         (core.non_trainable_variables, state["stats"]),
     ):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
-    model = _from_pixels(core, overlay.image_shape)
+    model = _from_pixels(core, label_set.image_shape)
     facts = ModelFacts(
-        class_names=overlay.class_names,
-        image_shape=overlay.image_shape,
-        preprocessing="crop" if is_fed(source) else "square",
+        class_names=label_set.class_names,
+        image_shape=label_set.image_shape,
+        preprocessing="crop" if streams_from_disk(source) else "square",
         trained_on=config.dataset,
         method=config.method,
         network=config.network,
@@ -81,7 +81,7 @@ def export_model(
     return model
 
 
-def require_exportable(config: Config, overlay: Overlay) -> None:
+def require_exportable(config: Config, label_set: LabelSet) -> None:
     """Writes one's own network before it is trained, reads it, and compares the two.
 
     What Keras cannot write or read again would else show after the last step.
@@ -91,8 +91,8 @@ def require_exportable(config: Config, overlay: Overlay) -> None:
     """
     if parse(config.network).family not in ("function", "file"):
         return
-    shape = overlay.image_shape
-    model = _from_pixels(models.stock_model(config.network, overlay.num_classes, shape), shape)
+    shape = label_set.image_shape
+    model = _from_pixels(zoo.stock_model(config.network, label_set.num_classes, shape), shape)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what raises below
@@ -101,7 +101,7 @@ def require_exportable(config: Config, overlay: Overlay) -> None:
             model.save(path)
             again = keras.saving.load_model(path, compile=False)
         except Exception as error:
-            reason = models.own.describe(error)
+            reason = user_network.describe(error)
             raise UserError(
                 f"the network {config.network!r} could not be exported ({reason}): expected "
                 f"{_WRITABLE}"

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ieg_core.data.overlay import Overlay
-from ieg_core.methods import Method
+from ieg_core.data.label_set import LabelSet
+from ieg_core.methods.method import Method
 
 LAST_EPOCHS = 10
 WHOLE_RUN = ("given_label_loss", "prediction")
@@ -31,24 +31,24 @@ POSTERIOR = "label_posterior"
 Sums = dict[str, np.ndarray]
 
 
-def start(method: Method, overlay: Overlay) -> Sums:
+def start(method: Method, label_set: LabelSet) -> Sums:
     """Returns empty sums.
 
     Args:
       method: Names what it says of each example.
-      overlay: N and C.
+      label_set: N and C.
 
     Returns:
       "visits" int32 [N], those of the last epochs; for each name float32 [N], or [N, C] for the
       DISTRIBUTIONS; and where one of WHOLE_RUN is among them, "all_visits" int32 [N].
     """
-    num_examples = len(overlay.noisy_labels)
+    num_examples = len(label_set.noisy_labels)
     kept = [name for name in method.examples if name not in _NOT_KEPT]
     sums = {"visits": np.zeros(num_examples, np.int32)}
     if set(kept) & set(WHOLE_RUN):
         sums["all_visits"] = np.zeros(num_examples, np.int32)
     for name in kept:
-        classes = [overlay.num_classes] if name in DISTRIBUTIONS else []
+        classes = [label_set.num_classes] if name in DISTRIBUTIONS else []
         sums[name] = np.zeros([num_examples, *classes], np.float32)
     return sums
 

@@ -20,17 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from ieg_core import backend, models, schedules
-from ieg_core.config import Config
-from ieg_core.data.overlay import Overlay
-from ieg_core.data.source import Source
+from ieg_core import backend
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import DivergedError, UserError
-from ieg_core.length import evaluation_steps, num_steps, steps_per_epoch
-from ieg_core.methods import METHODS
-from ieg_core.ownership import Claim
-from ieg_core.runtime import Runtime
-from ieg_core.settings import FSRSettings
-from ieg_core.training import checkpoint, draws, feed, history
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.methods import FSRSettings
+from ieg_core.host.runtime import Runtime
+from ieg_core.methods.registry import METHODS
+from ieg_core.models import user_network, zoo
+from ieg_core.store.leases import Lease
+from ieg_core.training import checkpoint, history, learning_rate, step_draws, streaming
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
 from ieg_core.training.evaluation import (
     Evaluation,
@@ -43,7 +44,7 @@ from ieg_core.training.step import build_network, build_step, ema_decay, initial
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepReport:
     """What the loop tells after each call.
 
     Attributes:
@@ -103,23 +104,23 @@ def spans(start: int, last: int, stops: Sequence[int], length: int) -> Iterator[
 
 def train(
     config: Config,
-    overlay: Overlay,
+    label_set: LabelSet,
     source: Source,
-    claim: Claim,
-    cell: str,
+    lease: Lease,
+    trial: str,
     runtime: Runtime,
-    tell: Callable[[Moment], None],
+    on_step: Callable[[StepReport], None],
 ) -> Trained:
-    """Trains one cell to the end, from its checkpoint if it has one.
+    """Trains one trial to the end, from its checkpoint if it has one.
 
     Args:
       config: What to train.
-      overlay: The prepared data set.
+      label_set: The prepared data set.
       source: The images under it.
-      claim: The attempt, for checkpoints; it says the cell's folder.
-      cell: The cell's name, stored in them.
+      lease: The attempt, for checkpoints; it says the trial's folder.
+      trial: The trial's name, stored in them.
       runtime: Threads, replicas, steps a call, time between checkpoints.
-      tell: Called after each call.
+      on_step: Called after each call.
 
     Returns:
       The last state and what was measured.
@@ -128,9 +129,9 @@ def train(
       UserError: The batch does not fit the replicas, the folder cannot be written, a damaged or
         foreign checkpoint.
       DivergedError: A loss term is not finite.
-      SupersededError: A later attempt has taken the cell over.
+      SupersededError: A later attempt has taken the trial over.
     """
-    folder = claim.folder
+    folder = lease.folder
     sizes = {"batch_size": config.batch_size}
     if isinstance(config.method_settings, FSRSettings):
         sizes["method.dictionary_batch_size"] = config.method_settings.dictionary_batch_size
@@ -141,51 +142,53 @@ def train(
                 f"choose a {name} that their number divides"
             )
     method = METHODS[config.method]
-    epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
+    epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
     last = num_steps(config, epoch_steps)
     evaluated_at = evaluation_steps(config, epoch_steps, last)
     epoch_ends = range(epoch_steps, last + 1, epoch_steps) if method.after_epoch else range(0)
-    rate = schedules.build(config.schedule, config.optimizer.learning_rate, epoch_steps, last)
+    rate = learning_rate.build(config.schedule, config.optimizer.learning_rate, epoch_steps, last)
 
-    model = models.build(
+    model = zoo.build(
         config.network,
-        overlay.num_classes,
-        overlay.image_shape,
+        label_set.num_classes,
+        label_set.image_shape,
         dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
         synchronized=config.synchronized_batch_norm,
         seed=config.seed,
     )
     if runtime.num_replicas > 1 and config.synchronized_batch_norm:
-        models.own.require_synchronized(model)
-    start = initial_state(model, method, config, overlay)
-    start["history"] = history.start(method, overlay)
+        user_network.require_synchronized(model)
+    start = initial_state(model, method, config, label_set)
+    start["history"] = history.start(method, label_set)
     progress = checkpoint.Progress(
-        cell, 0, runtime.threads, runtime.num_replicas, 0.0, {"training": [], "evaluations": []}
+        trial, 0, runtime.threads, runtime.num_replicas, 0.0, {"training": [], "evaluations": []}
     )
     if checkpoint.read_progress(folder) is not None:
-        start, progress = checkpoint.load_checkpoint(folder, cell, start)
+        start, progress = checkpoint.load_checkpoint(folder, trial, start)
     curves, sums = progress.curves, start.pop("history")
 
     network = build_network(model, config.optimizer.weight_decay)
-    length = feed.steps_per_call(config, source, runtime.steps_per_execution)
+    length = streaming.steps_per_call(config, source, runtime.steps_per_execution)
     call = backend.compile_loop(
-        build_step(method, network, config, overlay.num_classes),
+        build_step(method, network, config, label_set.num_classes),
         method.metrics,
         method.examples,
         length,
     )
     predict = build_predictor(model)
-    test_images = feed.LazyImages(source.test_images, len(overlay.test_labels))
+    test_images = streaming.LazyImages(source.test_images, len(label_set.test_labels))
     dictionary = start["method"].get("dictionary")
     state = backend.place(start)
     images = (
-        None if feed.is_fed(source) else source.train_images(np.arange(len(overlay.noisy_labels)))
+        None
+        if streaming.streams_from_disk(source)
+        else source.train_images(np.arange(len(label_set.noisy_labels)))
     )
-    data = backend.place(draws.device_data(images, overlay))
+    data = backend.place(step_draws.device_data(images, label_set))
 
     def evaluate() -> tuple[Evaluation, Evaluation]:
         raw, averaged = (
-            measure(predict(state[key], state["stats"], test_images), overlay.test_labels)
+            measure(predict(state[key], state["stats"], test_images), label_set.test_labels)
             for key in ("params", "ema")
         )
         return raw, averaged
@@ -193,7 +196,7 @@ def train(
     def save(step: int) -> None:
         seconds = progress.train_seconds + time.monotonic() - began
         done = dataclasses.replace(progress, step=step, train_seconds=seconds, curves=curves)
-        checkpoint.save_checkpoint(claim, {**backend.fetch(state), "history": sums}, done)
+        checkpoint.save_checkpoint(lease, {**backend.fetch(state), "history": sums}, done)
 
     began = saved = time.monotonic()
     steady_steps, steady_seconds = 0, 0.0
@@ -205,14 +208,14 @@ def train(
             """Starts to draw a call's inputs; there is none after the last."""
             if number == len(calls):
                 return None
-            draw = functools.partial(_inputs, config, overlay, source, dictionary, rate)
+            draw = functools.partial(_inputs, config, label_set, source, dictionary, rate)
             return pool.submit(draw, calls[number], length)
 
         prepared = prepare(0)
         for number, (first, end) in enumerate(calls):
             drawn, scalars = prepared.result()
             # Fed images of the dictionary cannot be read before it is refilled.
-            waits = feed.is_fed(source) and end in epoch_ends
+            waits = streaming.streams_from_disk(source) and end in epoch_ends
             if not waits:
                 prepared = prepare(number + 1)
             called = time.monotonic()
@@ -232,12 +235,12 @@ def train(
                 ids = drawn["ids"][: end - first]
                 counted = max(0, history.first_step(last, epoch_steps) - first)
                 history.add(sums, ids, examples, first=counted)
-                found = step_diagnostics(examples, ids, overlay)
+                found = step_diagnostics(examples, ids, label_set)
             if end in epoch_ends and method.after_epoch:
-                changes = method.after_epoch(config, overlay, backend.fetch(state["method"]))
+                changes = method.after_epoch(config, label_set, backend.fetch(state["method"]))
                 state["method"] = {**state["method"], **backend.place(changes)}
                 dictionary = changes["dictionary"]
-                found |= dictionary_diagnostics(dictionary, overlay)
+                found |= dictionary_diagnostics(dictionary, label_set)
             if waits:
                 prepared = prepare(number + 1)
             if _is_row_due(curves["training"], end, last, stops):
@@ -254,13 +257,13 @@ def train(
                 save(end)
                 saved = time.monotonic()
             latest = curves["evaluations"][-1]["accuracy_ema"] if curves["evaluations"] else None
-            tell(Moment(end, last, steady_steps / steady_seconds, latest, curves, confusion))
+            on_step(StepReport(end, last, steady_steps / steady_seconds, latest, curves, confusion))
     if not calls:
         raw, averaged = evaluate()
         sets = measure_sets(predict, state, source)
     said = history.means(sums)
     if "pseudo_label" in method.examples:
-        said |= final_beliefs(model, state, overlay, source, runtime.threads)
+        said |= final_beliefs(model, state, label_set, source, runtime.threads)
     return Trained(
         state=backend.fetch(state),
         curves=curves,
@@ -305,7 +308,7 @@ def _evaluation_row(
 
 def _inputs(
     config: Config,
-    overlay: Overlay,
+    label_set: LabelSet,
     source: Source,
     dictionary: np.ndarray | None,
     rate: Callable[[int], float],
@@ -314,7 +317,7 @@ def _inputs(
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
     """Draws a call's random numbers and scalars, each with the step on axis 0."""
     first, end = span
-    epoch_steps = steps_per_epoch(config, len(overlay.train_ids))
+    epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
     steps = [*range(first, end), *[end - 1] * (length - (end - first))]
     scalars = {
         "learning_rate": np.array([rate(step) for step in steps], np.float32),
@@ -323,7 +326,7 @@ def _inputs(
         ),
         "epoch": np.array([step // epoch_steps for step in steps], np.float32),
     }
-    drawn = feed.stacked_draws(config, overlay, source, dictionary, span, length)
+    drawn = streaming.stacked_draws(config, label_set, source, dictionary, span, length)
     return drawn, scalars
 
 

@@ -15,26 +15,26 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ieg_core import parent
-from ieg_core.config import Config, from_dict
-from ieg_core.data.overlay import Overlay
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.settings import SupervisedSettings
-from ieg_core.spec import parse
+from ieg_core.data.label_set import LabelSet
+from ieg_core.experiment.config import Config, from_dict
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.methods import SupervisedSettings
+from ieg_core.host import processes
+from ieg_core.host.runtime import Runtime, set_environment
 
 MIN_SECONDS = 2.0
 MIN_STEPS = 2
 
 
-def synthetic_overlay(
+def synthetic_label_set(
     config: Config, num_classes: int, image_shape: tuple[int, int, int]
-) -> Overlay:
-    """Makes an overlay of ten batches, the first one the probe, with labels 0 … C − 1 in turn."""
+) -> LabelSet:
+    """Makes a label set of ten batches, the first one the probe, with labels 0 … C − 1 in turn."""
     num_examples = max(10 * config.batch_size, 20 * num_classes)
     labels = np.arange(num_examples, dtype=np.int32) % num_classes
     ids = np.arange(num_examples)
     probe_size = num_examples // 10 if config.probe_per_class else 0
-    return Overlay(
+    return LabelSet(
         name="synthetic",
         spec=parse(config.dataset),
         seed=0,
@@ -70,22 +70,23 @@ def synthetic_call(
     Returns:
       A function that runs so many steps, at most `length`.
     """
-    from ieg_core import backend, models
-    from ieg_core.methods import METHODS
-    from ieg_core.training.draws import device_data, stacked_draws
+    from ieg_core import backend
+    from ieg_core.methods.registry import METHODS
+    from ieg_core.models import zoo
     from ieg_core.training.step import build_network, build_step, initial_state
+    from ieg_core.training.step_draws import device_data, stacked_draws
 
-    overlay = synthetic_overlay(config, num_classes, image_shape)
-    size = (len(overlay.noisy_labels), *image_shape)
+    label_set = synthetic_label_set(config, num_classes, image_shape)
+    size = (len(label_set.noisy_labels), *image_shape)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    draws = stacked_draws(config, overlay, 0, length, length)
+    draws = stacked_draws(config, label_set, 0, length, length)
     scalars = {
         "learning_rate": np.full(length, 1e-3, np.float32),
         "ema_decay": np.full(length, 0.9, np.float32),
         "epoch": np.full(length, 1e6, np.float32),
     }
     method = METHODS[config.method]
-    model = models.build(
+    model = zoo.build(
         config.network,
         num_classes,
         image_shape,
@@ -95,8 +96,8 @@ def synthetic_call(
     network = build_network(model, config.optimizer.weight_decay)
     step = build_step(method, network, config, num_classes)
     call = backend.compile_loop(step, method.metrics, method.examples, length)
-    state = [backend.place(initial_state(model, method, config, overlay))]
-    placed = backend.place(device_data(images, overlay))
+    state = [backend.place(initial_state(model, method, config, label_set))]
+    placed = backend.place(device_data(images, label_set))
 
     def run(steps: int) -> None:
         state[0] = call(state[0], placed, draws, scalars, steps)[0]
@@ -117,7 +118,7 @@ def steps_per_second(call: Callable[[int], None], length: int) -> float:
 
 def main(text: str) -> None:
     """Measures what the command line asks for and prints it."""
-    parent.die_with_parent()
+    processes.die_with_parent()
     asked: Mapping = json.loads(text)
     set_environment(Runtime(threads=asked["threads"]))
     from ieg_core import backend

@@ -10,12 +10,13 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from ieg_core.config import Config
-from ieg_core.data.overlay import Overlay
-from ieg_core.data.source import Source
-from ieg_core.methods import METHODS, Batch
-from ieg_core.settings import method_facts
-from ieg_core.training import draws, feed
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import method_spec
+from ieg_core.methods.method import Batch
+from ieg_core.methods.registry import METHODS
+from ieg_core.training import step_draws, streaming
 from ieg_core.training.step import build_batch
 
 MOST_BYTES = 64 * 1024
@@ -29,7 +30,7 @@ LIGHT, DARK = np.array([247, 251, 255.0]), np.array([8, 48, 107.0])
 LEVELS = 64
 
 
-def first_views(config: Config, overlay: Overlay, source: Source) -> Mapping[str, bytes]:
+def first_views(config: Config, label_set: LabelSet, source: Source) -> Mapping[str, bytes]:
     """Draws training images as the network sees them in step 0, after augmentation.
 
     Computed anew on the CPU from the step's own draws, which are a pure function of the seed: the
@@ -37,7 +38,7 @@ def first_views(config: Config, overlay: Overlay, source: Source) -> Mapping[str
 
     Args:
       config: The run's configuration.
-      overlay: Which examples there are.
+      label_set: Which examples there are.
       source: Their images.
 
     Returns:
@@ -45,10 +46,10 @@ def first_views(config: Config, overlay: Overlay, source: Source) -> Mapping[str
       "train/probe_view" that the method looks at; the same place shows the same example in the
       weak and the strong one.
     """
-    facts = method_facts(config.method)
+    spec = method_spec(config.method)
     with _cpu():
-        batch = _first_batch(config, overlay, source)
-        plain = "strong_view" if facts.view == "strong" else "weak_view"
+        batch = _first_batch(config, label_set, source)
+        plain = "strong_view" if spec.view == "strong" else "weak_view"
         views = {
             f"train/{plain}": batch.images,
             "train/strong_view": batch.images if plain == "strong_view" else batch.strong_images,
@@ -127,20 +128,20 @@ def _cpu() -> contextlib.AbstractContextManager[None]:
     return scope
 
 
-def _first_batch(config: Config, overlay: Overlay, source: Source) -> Batch:
+def _first_batch(config: Config, label_set: LabelSet, source: Source) -> Batch:
     """Makes the first rows of step 0's batch; what is fed is read for these rows alone."""
-    state = METHODS[config.method].init(config, overlay)
-    whole = draws.step_draws(config, overlay, 0)
+    state = METHODS[config.method].init(config, label_set)
+    whole = step_draws.step_draws(config, label_set, 0)
     drawn = {name: values[:MOST_IMAGES] for name, values in whole.items()}
-    for prefix, size in feed.views(config).items():
-        ids = feed.view_ids(prefix, drawn, state.get("dictionary"))
+    for prefix, size in streaming.views(config).items():
+        ids = streaming.view_ids(prefix, drawn, state.get("dictionary"))
         if source.crops is None:
             drawn[f"{prefix}images"] = source.train_images(ids)
         else:
-            places = feed.crop_draws(config.seed, prefix, 0, size)[:MOST_IMAGES]
+            places = streaming.crop_draws(config.seed, prefix, 0, size)[:MOST_IMAGES]
             drawn[f"{prefix}images"] = source.crops(ids, places)
-    labels = draws.device_data(None, overlay)
-    return build_batch(labels, drawn, state, np.float32(0), config, overlay.num_classes)
+    labels = step_draws.device_data(None, label_set)
+    return build_batch(labels, drawn, state, np.float32(0), config, label_set.num_classes)
 
 
 def _encoded(picture: Image.Image, kind: str, **options: int) -> bytes:

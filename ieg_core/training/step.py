@@ -11,11 +11,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from ieg_core import augment, backend, models
-from ieg_core.config import Config
-from ieg_core.data.overlay import Overlay
-from ieg_core.methods import Batch, Forward, Method, Mixing, Network, State
-from ieg_core.settings import FSRSettings, method_facts
+from ieg_core import augment, backend
+from ieg_core.data.label_set import LabelSet
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import FSRSettings, method_spec
+from ieg_core.methods.method import Batch, Forward, Method, Network, State
+from ieg_core.methods.mixup import Mixing
+from ieg_core.models import zoo
 
 Tensor = Any
 TrainState = dict[str, Any]
@@ -29,18 +31,18 @@ def build_network(model: keras.Model, weight_decay: float) -> Network:
         return Forward(logits, features, stats)
 
     decayed = [variable.path.endswith("kernel") for variable in model.trainable_variables]
-    return Network(forward, decayed, weight_decay, dense=models.dense_variables(model))
+    return Network(forward, decayed, weight_decay, dense=zoo.dense_variables(model))
 
 
 def initial_state(
-    model: keras.Model, method: Method, config: Config, overlay: Overlay
+    model: keras.Model, method: Method, config: Config, label_set: LabelSet
 ) -> TrainState:
     """Returns the state of step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, the method's own."""
     # Not by their paths: layers of equal names in two nested models have the same.
     values = {
         id(variable): value
         for variable, value in zip(
-            model.variables, models.initial_values(model, config.seed), strict=True
+            model.variables, zoo.initial_values(model, config.seed), strict=True
         )
     }
     params = [values[id(variable)] for variable in model.trainable_variables]
@@ -49,7 +51,7 @@ def initial_state(
         "momentum": [np.zeros_like(param) for param in params],
         "ema": [param.copy() for param in params],
         "stats": [values[id(variable)] for variable in model.non_trainable_variables],
-        "method": method.init(config, overlay),
+        "method": method.init(config, label_set),
     }
 
 
@@ -71,7 +73,7 @@ def build_batch(
     Args:
       data: "images" uint8 [N, H, W, channels], "labels" int32 [N] as given and "probe_labels"
         int32 [N], clean on the probe's examples and meaningless elsewhere. Fed images (see
-        `training.feed`) are among the draws instead.
+        `training.streaming`) are among the draws instead.
       draws: This replica's share of `training.draws.step_draws`.
       method_state: A dictionary method's "dictionary", int32 [capacity].
       epoch: Epochs done, float32.
@@ -112,7 +114,7 @@ def build_batch(
         mixing = Mixing(
             draws["mix_partners"], draws["mix_coefficients"], draws.get("mix_probe_choice")
         )
-    both = method_facts(config.method).view == "both"
+    both = method_spec(config.method).view == "both"
     return Batch(
         ids=ids,
         images=None if ids is None else view(ids, "view_"),

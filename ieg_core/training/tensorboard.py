@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's curves and pictures for TensorBoard: `tensorboard --logdir runs/cells`.
+"""A run's curves and pictures for TensorBoard: `tensorboard --logdir runs/trials`.
 
 The event file is written through TensorBoard's own record writer, without TensorFlow. A run starts
 it anew: the scalars come from its checkpoint's curves, the pictures from the old file up to the
@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from ieg_core.results import writable
+from ieg_core.host.files import writable
 
 Curves = Mapping[str, Sequence[Mapping[str, float]]]
 

@@ -4,13 +4,13 @@
 Each check takes the pipeline's specification and returns what it found, one line a finding.
 `ALL` holds everywhere; `LOCAL` are those that bite under kfp.local only, `CLUSTER` those that bite
 on a cluster only. `PACKAGE` are those of `LOCAL` that hold for a package too, whose image is the
-site's to name.
+cluster's to name.
 """
 
 from collections.abc import Callable, Sequence
 
-from pipelines.checks import arguments, cluster, everywhere, here
-from pipelines.checks.spec import Spec, compiled
+from pipelines.checks import arguments, cluster, everywhere, local
+from pipelines.checks.compiled import Spec, compiled
 
 __all__ = ["ALL", "CLUSTER", "LOCAL", "PACKAGE", "Check", "Spec", "compiled", "require_sound"]
 
@@ -36,13 +36,13 @@ ALL: tuple[Check, ...] = (
     arguments.large_argument,
 )
 PACKAGE: tuple[Check, ...] = (
-    here.waits_before_retry,
-    here.ignored_setting,
-    here.unknown_placeholder,
-    here.one_of_artifacts,
-    here.artifacts_alone,
+    local.waits_before_retry,
+    local.ignored_setting,
+    local.unknown_placeholder,
+    local.one_of_artifacts,
+    local.artifacts_alone,
 )
-LOCAL: tuple[Check, ...] = (*PACKAGE, here.warned_image)
+LOCAL: tuple[Check, ...] = (*PACKAGE, local.warned_image)
 CLUSTER: tuple[Check, ...] = (
     cluster.gpu_beside_training,
     cluster.short_patience,

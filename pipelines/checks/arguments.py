@@ -11,19 +11,19 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from pipelines.checks.spec import Spec, executors, parameters, tasks
+from pipelines.checks.compiled import Spec, executors, parameters, tasks
 
 MOST_BYTES = 64 * 1024
-MOST_CELLS = 100
+MOST_TRIALS = 100
 LONGEST_TEXT = {"failures": 8000}
-"""Longer texts than any other, by the name of the input (`ieg_core.acceptance`)."""
-TEXT, ENTRY, CELL, URI = "x" * 512, "e" * 64, "c" * 200, "gs://bucket/" + "u" * 500
+"""Longer texts than any other, by the name of the input (`ieg_core.report.acceptance`)."""
+TEXT, ENTRY, TRIAL, URI = "x" * 512, "e" * 64, "c" * 200, "gs://bucket/" + "u" * 500
 
 
 def large_argument(spec: Spec) -> list[str]:
     """Finds arguments that a large plan would push past half of what Linux takes."""
     sizes = {
-        f"the inputs of {name} at {MOST_CELLS} cells": len(text)
+        f"the inputs of {name} at {MOST_TRIALS} trials": len(text)
         for name, text in executor_inputs(spec).items()
     }
     for name, executor in executors(spec):
@@ -42,9 +42,9 @@ def large_argument(spec: Spec) -> list[str]:
 
 
 def executor_inputs(spec: Spec) -> dict[str, str]:
-    """Returns the `--executor_input` of each component, as long as a plan of 100 cells makes it.
+    """Returns the `--executor_input` of each component, as long as a plan of 100 trials makes it.
 
-    Texts are 512 characters, cells' names 200, entries of lists that people give 64, URIs 512.
+    Texts are 512 characters, trials' names 200, entries of lists that people give 64, URIs 512.
     """
     found = {}
     for _, _, task in tasks(spec):
@@ -57,14 +57,14 @@ def executor_inputs(spec: Spec) -> dict[str, str]:
         outputs = component.get("outputDefinitions", {})
         message = pipeline_spec_pb2.ExecutorInput()
         values = {
-            key: _value(key, each.get("parameterType", ""), CELL if key in made else ENTRY)
+            key: _value(key, each.get("parameterType", ""), TRIAL if key in made else ENTRY)
             for key, each in inputs.get("parameters", {}).items()
         }
         content = {
             "inputs": {
                 "parameterValues": values,
                 "artifacts": {
-                    key: _artifacts(key, each, MOST_CELLS if each.get("isArtifactList") else 1)
+                    key: _artifacts(key, each, MOST_TRIALS if each.get("isArtifactList") else 1)
                     for key, each in inputs.get("artifacts", {}).items()
                 },
             },
@@ -88,7 +88,7 @@ def executor_inputs(spec: Spec) -> dict[str, str]:
 def _value(key: str, kind: str, entry: str) -> Any:
     match kind:
         case "LIST":
-            return [entry] * MOST_CELLS
+            return [entry] * MOST_TRIALS
         case "STRUCT":
             return {entry: TEXT}
         case "BOOLEAN":
@@ -104,6 +104,6 @@ def _artifacts(key: str, definition: Spec, count: int) -> Spec:
         "name": ENTRY,
         "type": definition.get("artifactType", {}),
         "uri": f"{URI}/{key}",
-        "metadata": {"sweep": CELL, "store_session_info": TEXT},
+        "metadata": {"sweep": TRIAL, "store_session_info": TEXT},
     }
     return {"artifacts": [artifact] * count}

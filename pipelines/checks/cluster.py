@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 from components import IMAGE
-from pipelines.checks.arguments import MOST_CELLS
-from pipelines.checks.spec import Spec, executors, tasks
+from pipelines.checks.arguments import MOST_TRIALS
+from pipelines.checks.compiled import Spec, executors, tasks
 
 TRAINING = "exec-train"
 
@@ -130,7 +130,7 @@ def image_of_no_revision(spec: Spec) -> list[str]:
 
 
 def large_plan(spec: Spec) -> list[str]:
-    """Finds loops over a list without a bound: Kubernetes stores a workflow of 100 cells, not more.
+    """Finds loops over a list without a bound: Kubernetes stores a workflow of 100 trials.
 
     `prepare` is told the bound and refuses a longer plan.
     """
@@ -143,10 +143,10 @@ def large_plan(spec: Spec) -> list[str]:
             continue
         graph = spec["root"] if owner == "root" else spec["components"][owner]
         maker = graph["dag"]["tasks"].get(producer, {})
-        bound = maker.get("inputs", {}).get("parameters", {}).get("max_cells", {})
+        bound = maker.get("inputs", {}).get("parameters", {}).get("max_trials", {})
         most = bound.get("runtimeValue", {}).get("constant")
-        if most is None or most > MOST_CELLS:
-            findings.append(f"{name} loops over any number of cells: bound it by {MOST_CELLS}")
+        if most is None or most > MOST_TRIALS:
+            findings.append(f"{name} loops over any number of trials: bound it by {MOST_TRIALS}")
     return findings
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from kfp import dsl
 
-from pipelines.checks.spec import (
+from pipelines.checks.compiled import (
     Spec,
     below_loops,
     command,

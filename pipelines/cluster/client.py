@@ -3,7 +3,7 @@
 
 `kfp.Client` tries for half a minute, prints tracebacks, waits without limit for a slow server,
 follows redirects into login pages and reads ~/.config/kfp/context.json. Here the health is asked
-first, each request has its limit, and the site file alone decides.
+first, each request has its limit, and the cluster file alone decides.
 """
 
 import contextlib
@@ -23,8 +23,8 @@ import urllib3
 from kfp.client.token_credentials_base import TokenCredentialsBase
 
 from ieg_core.errors import UserError
-from pipelines import site as sites
-from pipelines.site import Site
+from pipelines import cluster_files
+from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
 HEALTH = "/apis/v2beta1/healthz"
@@ -34,11 +34,11 @@ REQUEST_SECONDS = (5, 30)
 FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
 
 
-def connect(site: Site) -> Any:
-    """Connects to the site's KFP.
+def connect(cluster_file: ClusterFile) -> Any:
+    """Connects to the cluster's KFP.
 
     KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT win over the
-    site file. Token and cookie are read from their files again: the token for each request, the
+    cluster file. Token and cookie are read from their files again: the token for each request, the
     cookie at each `connect`.
 
     Returns:
@@ -48,36 +48,40 @@ def connect(site: Site) -> Any:
       UserError: Wrong address, no answer within seconds, credentials refused, a login page, no
         KFP, or a namespace that does not fit the installation.
     """
-    address = sites.endpoint(site).rstrip("/")
+    address = cluster_files.endpoint(cluster_file).rstrip("/")
     if not address:
         raise UserError(
-            "no cluster is configured: set endpoint in site.yaml or KF_PIPELINES_ENDPOINT, or "
+            "no cluster is configured: set endpoint in cluster.yaml or KF_PIPELINES_ENDPOINT, or "
             "run here with RUNNER=local"
         )
     if not address.startswith(("http://", "https://")):
         raise UserError(f"endpoint {address!r}: expected http://… or https://…")
-    token = token_file(site)
-    cookie = _read_secret(site.cookie_file, "cookie_file") if site.cookie_file else ""
-    multi_user = _within(DEADLINE_SECONDS, address, lambda: _health(address, site, token, cookie))
-    if multi_user and not site.namespace:
+    token = token_file(cluster_file)
+    cookie = (
+        _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
+    )
+    multi_user = _within(
+        DEADLINE_SECONDS, address, lambda: _health(address, cluster_file, token, cookie)
+    )
+    if multi_user and not cluster_file.namespace:
         raise UserError(
-            f"{address} is a multi-user KFP: name your profile's namespace in site.yaml"
+            f"{address} is a multi-user KFP: name your profile's namespace in cluster.yaml"
         )
-    if site.namespace and not multi_user:
+    if cluster_file.namespace and not multi_user:
         raise UserError(
             f"{address} is a single-user KFP, which takes no namespace, got "
-            f"{site.namespace!r}: leave namespace out of the site file"
+            f"{cluster_file.namespace!r}: leave namespace out of the cluster file"
         )
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         client = _Client(
             host=address,
-            ui_host=ui_address(site),
+            ui_host=ui_address(cluster_file),
             credentials=FileToken(token) if token else None,
             cookies=cookie or None,
-            ssl_ca_cert=site.ca_file or None,
+            ssl_ca_cert=cluster_file.ca_file or None,
         )
-    client._context_setting["namespace"] = site.namespace
+    client._context_setting["namespace"] = cluster_file.namespace
     _limit_requests(client)
     return client
 
@@ -106,50 +110,50 @@ class FileToken(TokenCredentialsBase):
         config.api_key["authorization"] = _read_secret(self.path, "token_file")
 
 
-def token_file(site: Site) -> str:
+def token_file(cluster_file: ClusterFile) -> str:
     """Returns the path of the file with the bearer token; "" if there is none."""
-    return os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "") or site.token_file
+    return os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "") or cluster_file.token_file
 
 
-def ui_address(site: Site) -> str:
+def ui_address(cluster_file: ClusterFile) -> str:
     """Returns the address of the KFP UI."""
-    found = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "") or site.ui_endpoint
-    return (found or sites.endpoint(site)).rstrip("/")
+    found = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "") or cluster_file.ui_endpoint
+    return (found or cluster_files.endpoint(cluster_file)).rstrip("/")
 
 
-def run_link(site: Site, run_id: str) -> str:
+def run_link(cluster_file: ClusterFile, run_id: str) -> str:
     """Returns a run's page in the KFP UI."""
-    return f"{ui_address(site)}/#/runs/details/{run_id}"
+    return f"{ui_address(cluster_file)}/#/runs/details/{run_id}"
 
 
 @contextlib.contextmanager
-def plain_errors(site: Site, doing: str) -> Iterator[None]:
+def plain_errors(cluster_file: ClusterFile, doing: str) -> Iterator[None]:
     """Turns what the API refuses into one clear line, and keeps what KFP's client prints.
 
     Args:
-      site: The site.
+      cluster_file: The cluster file.
       doing: What was tried, such as "create the run".
 
     Raises:
       UserError: The API refused, or did not answer.
     """
-    address = sites.endpoint(site)
+    address = cluster_files.endpoint(cluster_file)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     except kfp_server_api.ApiException as error:
-        raise _refused(error, site, doing) from error
+        raise _refused(error, cluster_file, doing) from error
     except urllib3.exceptions.HTTPError as error:
         words = _reason(error)
         raise UserError(f"{address} stopped answering: could not {doing}: {words}") from error
 
 
-def _refused(error: Any, site: Site, doing: str) -> UserError:
-    address, words = sites.endpoint(site), _message(error.body) or str(error.reason)
+def _refused(error: Any, cluster_file: ClusterFile, doing: str) -> UserError:
+    address, words = cluster_files.endpoint(cluster_file), _message(error.body) or str(error.reason)
     if error.status in (301, 302, 303, 307, 308, 401):
-        return _not_logged_in(address, site, f"could not {doing}")
+        return _not_logged_in(address, cluster_file, f"could not {doing}")
     if error.status == 403:
-        where = f" in the namespace {site.namespace}" if site.namespace else ""
+        where = f" in the namespace {cluster_file.namespace}" if cluster_file.namespace else ""
         return UserError(
             f"{address} does not allow you to {doing}{where}: {words}; ask for the right to edit "
             "pipelines there (role kubeflow-pipelines-edit)"
@@ -167,19 +171,21 @@ def _message(body: Any) -> str:
     return " ".join(text.split())[:300].rstrip(".")
 
 
-def _not_logged_in(address: str, site: Site, what: str) -> UserError:
-    if token_file(site):
+def _not_logged_in(address: str, cluster_file: ClusterFile, what: str) -> UserError:
+    if token_file(cluster_file):
         return UserError(
-            f"{address} refuses the token in {token_file(site)}: {what}; it may have expired: "
+            f"{address} refuses the token in {token_file(cluster_file)}: {what}; it may have "
+            "expired: "
             "write a new one into that file"
         )
-    if site.cookie_file:
+    if cluster_file.cookie_file:
         return UserError(
-            f"{address} refuses the cookie in {site.cookie_file}: {what}; log in again with a "
+            f"{address} refuses the cookie in {cluster_file.cookie_file}: {what}; log in again "
+            "with a "
             "browser and write the new cookie into that file"
         )
     return UserError(
-        f"{address} wants a login: {what}; name a token_file or a cookie_file in site.yaml"
+        f"{address} wants a login: {what}; name a token_file or a cookie_file in cluster.yaml"
     )
 
 
@@ -194,17 +200,17 @@ def _read_secret(path: str, key: str) -> str:
     return text
 
 
-def _health(address: str, site: Site, token: str, cookie: str) -> bool:
+def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> bool:
     """Asks for the health; returns whether this is a multi-user installation."""
     headers = {"Accept": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
     if cookie:
         headers["Cookie"] = cookie
-    if site.ca_file and not Path(site.ca_file).is_file():
-        raise UserError(f"ca_file {site.ca_file!r} does not exist")
+    if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
+        raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
     try:
-        with urllib3.PoolManager(ca_certs=site.ca_file or certifi.where()) as pool:
+        with urllib3.PoolManager(ca_certs=cluster_file.ca_file or certifi.where()) as pool:
             answer = pool.request(
                 *("GET", address + HEALTH),
                 headers=headers,
@@ -212,11 +218,11 @@ def _health(address: str, site: Site, token: str, cookie: str) -> bool:
                 timeout=urllib3.Timeout(connect=HEALTH_SECONDS, read=HEALTH_SECONDS),
             )
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _no_answer(address, site, error) from error
-    return _read_health(address, site, answer)
+        raise _no_answer(address, cluster_file, error) from error
+    return _read_health(address, cluster_file, answer)
 
 
-def _read_health(address: str, site: Site, answer: Any) -> bool:
+def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
     text = answer.data.decode(errors="replace")
     status, location = answer.status, answer.headers.get("Location", "")
     if status in (301, 302, 303, 307, 308):
@@ -224,13 +230,15 @@ def _read_health(address: str, site: Site, answer: Any) -> bool:
             raise UserError(
                 f"endpoint {address} has moved: write {location.removesuffix(HEALTH)} instead"
             )
-        raise _not_logged_in(address, site, f"it leads to the login page {location.split('?')[0]}")
+        raise _not_logged_in(
+            address, cluster_file, f"it leads to the login page {location.split('?')[0]}"
+        )
     if status == 401:
-        raise _not_logged_in(address, site, f"HTTP 401 {_message(text)}")
+        raise _not_logged_in(address, cluster_file, f"HTTP 401 {_message(text)}")
     if status == 403:
         raise UserError(
             f"{address} does not let you in: HTTP 403 {_message(text)}; check that token_file or "
-            "cookie_file in site.yaml is yours and that you may use KFP there"
+            "cookie_file in cluster.yaml is yours and that you may use KFP there"
         )
     if status == 404:
         raise UserError(
@@ -244,21 +252,25 @@ def _read_health(address: str, site: Site, answer: Any) -> bool:
         return bool(content.get("multi_user", content.get("multiUser", False)))
     except (ValueError, AttributeError):
         if "<html" in text.lower():
-            raise _not_logged_in(address, site, "it answers with a web page") from None
+            raise _not_logged_in(address, cluster_file, "it answers with a web page") from None
         raise UserError(
             f"{address} is no KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
         ) from None
 
 
-def _no_answer(address: str, site: Site, error: Exception) -> UserError:
+def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> UserError:
     text = str(error)
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
         return UserError(f"nothing listens at {address}; is a port-forward missing? {FORWARD}")
     if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
-        given = f"ca_file {site.ca_file} did not sign it" if site.ca_file else "name its ca_file"
-        return UserError(f"{address}: the certificate is not trusted: {given} (site.yaml)")
+        given = (
+            f"ca_file {cluster_file.ca_file} did not sign it"
+            if cluster_file.ca_file
+            else "name its ca_file"
+        )
+        return UserError(f"{address}: the certificate is not trusted: {given} (cluster.yaml)")
     if isinstance(error, urllib3.exceptions.SSLError):
         return UserError(f"{address} does not speak TLS: write http:// if it really is plain")
     if isinstance(error, urllib3.exceptions.TimeoutError):

@@ -2,7 +2,7 @@
 """What a sweep costs on GPUs: its pods and its GPU-hours, from the best step rates there are.
 
 Of each training, in this order: the rate that RATES gives for network and method; the one measured
-by finished cells in the results root; RATES' or the root's rate of a plain step of that network
+by finished trials in the results root; RATES' or the root's rate of a plain step of that network
 times the method's relative cost; the assumed one. What is assumed is said to be.
 """
 
@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ieg_core import length, mirror, network_names, results
-from ieg_core.config import Config
 from ieg_core.errors import UserError
-from ieg_core.settings import METHODS, method_facts
-from ieg_core.spec import DatasetSpec
+from ieg_core.experiment import length, networks
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.dataset_spec import DatasetSpec
+from ieg_core.experiment.methods import METHODS, method_spec
+from ieg_core.host import files
+from ieg_core.store import mirror
 
 Rates = Mapping[tuple[str, str], float]
 """Training steps per second by network and method."""
 
 PLAIN = "supervised"
-PODS_PER_CELL, OTHER_PODS = 5, 8
-"""A task is two pods, a driver and an executor, and a cell two tasks and its loop's driver."""
+PODS_PER_TRIAL, OTHER_PODS = 5, 8
+"""A task is two pods, a driver and an executor, and a trial two tasks and its loop's driver."""
 MAX_FILES = 400
 POD_SECONDS = 180.0
 """A GPU is held while the image is pulled, TensorFlow imported and the step compiled; assumed."""
@@ -49,15 +51,15 @@ class Estimate:
     """What a sweep is expected to cost.
 
     Attributes:
-      cells: Number of cells.
+      trials: Number of trials.
       pods: Number of pods, drivers included.
       gpu_hours: All GPUs' hours together; 0 without GPUs.
-      hours: How long it takes with that many cells at once, once they run.
-      at_once: Cells at once.
-      assumed: Number of cells whose rate is assumed.
+      hours: How long it takes with that many trials at once, once they run.
+      at_once: Trials at once.
+      assumed: Number of trials whose rate is assumed.
     """
 
-    cells: int
+    trials: int
     pods: int
     gpu_hours: float
     hours: float
@@ -67,19 +69,19 @@ class Estimate:
     @property
     def line(self) -> str:
         """The estimate as one line."""
-        cells = "1 cell" if self.cells == 1 else f"{self.cells} cells"
-        size = f"{cells}, {self.pods} pods"
+        trials = "1 trial" if self.trials == 1 else f"{self.trials} trials"
+        size = f"{trials}, {self.pods} pods"
         if not self.gpu_hours:
             return f"{size}, no GPUs"
-        if self.assumed == self.cells:
+        if self.assumed == self.trials:
             source = "step rates assumed, not measured: give better ones by RATES"
         elif self.assumed:
-            source = f"step rates measured, of {self.assumed} cells assumed"
+            source = f"step rates measured, of {self.assumed} trials assumed"
         else:
             source = "step rates measured"
         return (
             f"{size}, about {self.gpu_hours:.1f} GPU-hours in {self.hours:.1f} hours with "
-            f"{self.at_once} cells at once ({source})"
+            f"{self.at_once} trials at once ({source})"
         )
 
 
@@ -94,14 +96,14 @@ def estimate(
     """Estimates what a sweep costs.
 
     Args:
-      wanted: Data set and configuration of each cell.
-      runs: Number of cells in each run.
+      wanted: Data set and configuration of each trial.
+      runs: Number of trials in each run.
       gpus: GPUs a training gets; 0 for none.
-      at_once: Cells at once in a run; 0 for all.
+      at_once: Trials at once in a run; 0 for all.
       rates: Known step rates.
 
     Returns:
-      The estimate. Cells that are finished already count as if they were not.
+      The estimate. Trials that are finished already count as if they were not.
     """
     seconds, assumed = [], 0
     for spec, config in wanted:
@@ -111,7 +113,7 @@ def estimate(
     most = max(1, min(len(seconds), (at_once or len(seconds)) * len(runs)))
     hours = max(sum(seconds) / most, max(seconds)) / 3600
     gpu_hours = gpus * sum(seconds) / 3600
-    pods = sum(PODS_PER_CELL * cells + OTHER_PODS for cells in runs)
+    pods = sum(PODS_PER_TRIAL * trials + OTHER_PODS for trials in runs)
     return Estimate(len(seconds), pods, gpu_hours, hours, most, assumed if gpus else 0)
 
 
@@ -130,7 +132,7 @@ def accept(estimated: Estimate, max_gpu_hours: float) -> None:
 
 
 def plain_steps(spec: DatasetSpec, config: Config) -> float:
-    """Returns a cell's training and evaluations, in steps of its method.
+    """Returns a trial's training and evaluations, in steps of its method.
 
     An evaluation is two forward passes over the test set, a plain step three passes over a batch.
     """
@@ -138,7 +140,7 @@ def plain_steps(spec: DatasetSpec, config: Config) -> float:
     steps = length.num_steps(config, epoch)
     images = 2 * len(length.evaluation_steps(config, epoch, steps))
     images *= TEST_EXAMPLES.get(spec.base, USUAL_TESTS)
-    cost = method_facts(config.method).relative_cost
+    cost = method_spec(config.method).relative_cost
     return steps + images / (3 * config.batch_size) / cost
 
 
@@ -160,7 +162,7 @@ def step_rate(config: Config, gpus: int, rates: Rates) -> tuple[float, bool]:
     network, method = config.network, config.method
     if (network, method) in rates:
         return rates[network, method], False
-    cost = method_facts(method).relative_cost
+    cost = method_spec(method).relative_cost
     if (network, PLAIN) in rates:
         return rates[network, PLAIN] / cost, False
     seconds = 6 * macs(network) * config.batch_size / (ASSUMED_FLOPS * gpus)
@@ -173,7 +175,7 @@ def macs(network: str) -> float:
     Counted on the built networks at 32×32 (8×8 for preact8, 224×224 for ImageNet's); linear in the
     blocks and square in the width. One's own network counts as resnet50.
     """
-    found = network_names.parse(network)
+    found = networks.parse(network)
     if found.family == "bottleneck":
         return 2.7e6 + 31.8e6 * found.blocks_per_stage
     if found.family == "basic":
@@ -189,8 +191,8 @@ def read_rates(text: str) -> Rates:
     """Reads RATES: `wrn28-10:supervised=9.5,wrn28-10:ieg=1.4`, or a JSON file of the same shape.
 
     Args:
-      text: The rates, in training steps per second as the site places a training, or the path of a
-        file such as {"wrn28-10": {"supervised": 9.5}}.
+      text: The rates, in training steps per second as the cluster places a training, or the path of
+        a file such as {"wrn28-10": {"supervised": 9.5}}.
 
     Raises:
       UserError: It is neither.
@@ -212,7 +214,7 @@ def read_rates(text: str) -> Rates:
 
 
 def _from_file(path: Path) -> Rates:
-    content = results.read_json(path)
+    content = files.read_json(path)
     if content is None:
         raise UserError(f"RATES={str(path)!r}: there is no such file")
     rates = {}
@@ -229,8 +231,8 @@ def _from_file(path: Path) -> Rates:
 
 
 def _check_names(network: str, method: str) -> None:
-    network_names.validate(network)
-    method_facts(method)
+    networks.validate(network)
+    method_spec(method)
 
 
 def _rate(what: str, text: str) -> float:
@@ -244,7 +246,7 @@ def _rate(what: str, text: str) -> float:
 
 
 def measured_rates(root: Path) -> Rates:
-    """Collects the step rates of the newest cells that were trained on GPUs.
+    """Collects the step rates of the newest trials that were trained on GPUs.
 
     Args:
       root: A results root in a folder; without one there are none.
@@ -253,10 +255,10 @@ def measured_rates(root: Path) -> Rates:
       The median rate by network and method.
     """
     rows = []
-    for folder in _newest(root.glob("cells/*/training.json")):
+    for folder in _newest(root.glob("trials/*/training.json")):
         try:
             training, record = (
-                results.read_json(folder / name) or {} for name in ("training.json", "config.json")
+                files.read_json(folder / name) or {} for name in ("training.json", "config.json")
             )
         except (OSError, UserError):
             continue
@@ -278,7 +280,7 @@ def reported_rates(root: str) -> Rates:
     """
     newest = mirror.latest(root)
     report = mirror.read_json(root, f"sweeps/{newest}/report/results.json") if newest else None
-    return _medians((report or {}).get("cells", ()))
+    return _medians((report or {}).get("trials", ()))
 
 
 def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:

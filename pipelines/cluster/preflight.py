@@ -16,8 +16,8 @@ import yaml
 from kubernetes import client, config
 
 from ieg_core.errors import UserError, unknown_name
-from pipelines.profiles import Placement, Profile
-from pipelines.site import DATA_MOUNT, Site, Toleration
+from pipelines.cluster_files import DATA_MOUNT, ClusterFile, Toleration
+from pipelines.profiles import PodTemplate, Profile
 
 KFP_NAMESPACE = "kubeflow"
 CONTROLLER = "workflow-controller-configmap"
@@ -72,12 +72,12 @@ class Kubernetes:
     authorization: Any
 
 
-def reach(site: Site) -> Kubernetes | None:
+def reach(cluster_file: ClusterFile) -> Kubernetes | None:
     """Returns access to the Kubernetes API, or None where there is neither kubeconfig nor pod."""
     try:
         # The client itself reads KUBECONFIG only once, when it is imported.
         settings = config.new_client_from_config(
-            os.environ.get("KUBECONFIG"), context=site.kube_context or None
+            os.environ.get("KUBECONFIG"), context=cluster_file.kube_context or None
         ).configuration
     except (config.ConfigException, OSError):
         settings = client.Configuration()
@@ -92,11 +92,11 @@ def reach(site: Site) -> Kubernetes | None:
     )
 
 
-def look(site: Site, profile: Profile, kubernetes: Kubernetes | None) -> list[str]:
+def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | None) -> list[str]:
     """Looks at the cluster before a sweep.
 
     Args:
-      site: The site.
+      cluster_file: The cluster file.
       profile: Where its pods are placed, how many at once, and which volume claims they mount.
       kubernetes: Access to the Kubernetes API, if there is any.
 
@@ -104,20 +104,20 @@ def look(site: Site, profile: Profile, kubernetes: Kubernetes | None) -> list[st
       Lines to print; those that begin with "warning: " may spoil the sweep.
 
     Raises:
-      UserError: No node can take a training, at a site whose GPU nodes are not autoscaled; a volume
-        claim is not there, or cannot serve pods on several nodes at once and would have to.
+      UserError: No node can take a training, on a cluster whose GPU nodes are not autoscaled; a
+        volume claim is not there, or cannot serve pods on several nodes at once and would have to.
     """
     if kubernetes is None:
         unseen = "nodes, volume claims, rights and retry policy"
         return [f"No access to the Kubernetes API: {unseen} not looked at"]
     lines: list[str] = []
     try:
-        train = profile.placements["train"]
+        train = profile.pod_templates["train"]
         if train.count:
-            lines += _gpu_lines(kubernetes, train, site.gpu.autoscaled)
-        lines += _claim_lines(site, profile, kubernetes)
-        if site.namespace:
-            lines += _right_lines(site, kubernetes)
+            lines += _gpu_lines(kubernetes, train, cluster_file.gpu.autoscaled)
+        lines += _claim_lines(cluster_file, profile, kubernetes)
+        if cluster_file.namespace:
+            lines += _right_lines(cluster_file, kubernetes)
         lines += _retry_lines(kubernetes)
     except urllib3.exceptions.HTTPError as error:
         words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
@@ -125,7 +125,7 @@ def look(site: Site, profile: Profile, kubernetes: Kubernetes | None) -> list[st
     return lines
 
 
-def _gpu_lines(kubernetes: Kubernetes, train: Placement, autoscaled: bool) -> list[str]:
+def _gpu_lines(kubernetes: Kubernetes, train: PodTemplate, autoscaled: bool) -> list[str]:
     try:
         nodes = kubernetes.core.list_node(_request_timeout=REQUEST_SECONDS).items
     except client.ApiException as error:
@@ -142,9 +142,10 @@ def _gpu_lines(kubernetes: Kubernetes, train: Placement, autoscaled: bool) -> li
     else:
         words = f"no node offers {train.resource} now"
     if autoscaled:
-        return [f"{WARNING}{words}; fine if the pool grows from zero, else the cells will wait"]
+        return [f"{WARNING}{words}; fine if the pool grows from zero, else the trials will wait"]
     raise UserError(
-        f"{words}: add or mend GPU nodes, set gpu.node_selector and gpu.tolerations in site.yaml "
+        f"{words}: add or mend GPU nodes, set gpu.node_selector and gpu.tolerations in "
+        "cluster.yaml "
         "to fit them, gpu.autoscaled: true if they come on demand, or use PROFILE=cpu"
     )
 
@@ -154,7 +155,7 @@ def gpus(node: Any, resource: str) -> int:
     return int((node.status.allocatable or {}).get(resource, 0))
 
 
-def unfit(node: Any, train: Placement) -> str:
+def unfit(node: Any, train: PodTemplate) -> str:
     """Says why a node cannot take a training; "" if it can."""
     conditions = node.status.conditions or []
     if not any(each.type == "Ready" and each.status == "True" for each in conditions):
@@ -168,14 +169,14 @@ def unfit(node: Any, train: Placement) -> str:
     return ""
 
 
-def out_of_place(node: Any, placement: Placement) -> str:
+def out_of_place(node: Any, pod_template: PodTemplate) -> str:
     """Says which label or taint keeps a kind of pod from a node; "" if none does."""
     labels = node.metadata.labels or {}
-    for key, value in placement.node_selector.items():
+    for key, value in pod_template.node_selector.items():
         if labels.get(key) != value:
             return f"has not the label {key}={value} of the node selector"
     for taint in node.spec.taints or []:
-        if taint.effect != "PreferNoSchedule" and not tolerates(placement.tolerations, taint):
+        if taint.effect != "PreferNoSchedule" and not tolerates(pod_template.tolerations, taint):
             return f"has the taint {taint.key}={taint.value or ''}:{taint.effect}, not tolerated"
     return ""
 
@@ -190,17 +191,17 @@ def tolerates(tolerations: Sequence[Toleration], taint: Any) -> bool:
     )
 
 
-def _claim_lines(site: Site, profile: Profile, kubernetes: Kubernetes) -> list[str]:
+def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes) -> list[str]:
     """Looks whether the volume claims are there and serve all nodes that pods may be on at once."""
     lines, narrow = [], []
     for name, mount in profile.volumes.items():
         try:
             claim = kubernetes.core.read_namespaced_persistent_volume_claim(
-                name, site.kubernetes_namespace, _request_timeout=REQUEST_SECONDS
+                name, cluster_file.kubernetes_namespace, _request_timeout=REQUEST_SECONDS
             )
         except client.ApiException as error:
             if error.status == 404:
-                raise UserError(_missing(name, mount, site)) from None
+                raise UserError(_missing(name, mount, cluster_file)) from None
             words = _words(error, f"read {name}")
             lines.append(f"{WARNING}volume claim not looked at: {words}")
             continue
@@ -215,7 +216,7 @@ def _claim_lines(site: Site, profile: Profile, kubernetes: Kubernetes) -> list[s
         names = " and ".join(f"{name} ({modes})" for name, _, modes in narrow)
         unseen = f"nodes not looked at: {_words(error, 'list nodes')}"
         return [*lines, f"{WARNING}{names} can serve pods on one node only; {unseen}"]
-    kinds = profile.placements.values()
+    kinds = profile.pod_templates.values()
     usable = sum(not all(out_of_place(node, kind) for kind in kinds) for node in nodes)
     for name, mount, modes in narrow:
         if usable > 1 or modes == ONE_POD:
@@ -223,28 +224,32 @@ def _claim_lines(site: Site, profile: Profile, kubernetes: Kubernetes) -> list[s
     return lines
 
 
-def _missing(name: str, mount: str, site: Site) -> str:
+def _missing(name: str, mount: str, cluster_file: ClusterFile) -> str:
     key = "data_claim" if mount == DATA_MOUNT else "results_claim"
     return (
-        f"there is no volume claim {name} in the namespace {site.kubernetes_namespace}: apply "
-        f"build/k8s/gpu.yaml (docs/cluster.md, step 4), or name yours by {key} in site.yaml"
+        f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace}: "
+        "apply "
+        f"build/k8s/gpu.yaml (docs/cluster.md, step 4), or name yours by {key} in cluster.yaml"
     )
 
 
 def _too_narrow(name: str, mount: str, modes: str, nodes: int, at_once: int) -> str:
-    bucket = "" if mount == DATA_MOUNT else ", results: gs://… in site.yaml"
+    bucket = "" if mount == DATA_MOUNT else ", results: gs://… in cluster.yaml"
     where = f"over {nodes} nodes" if nodes > 1 else "in pods of their own"
     return (
-        f"the volume claim {name} is {modes}, but {at_once} cells at once are spread {where}: "
+        f"the volume claim {name} is {modes}, but {at_once} trials at once are spread {where}: "
         f"use a storage class with {MANY} (k8s/base/volumes.yaml){bucket}, parallelism: 1, or "
-        "build/k8s/trial.yaml on a cluster of one node"
+        "build/k8s/single-node.yaml on a cluster of one node"
     )
 
 
-def _right_lines(site: Site, kubernetes: Kubernetes) -> list[str]:
+def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]:
     """Asks whether this Kubernetes user may create runs: KFP asks the same for its own users."""
     attributes = client.V1ResourceAttributes(
-        group="pipelines.kubeflow.org", resource="runs", verb="create", namespace=site.namespace
+        group="pipelines.kubeflow.org",
+        resource="runs",
+        verb="create",
+        namespace=cluster_file.namespace,
     )
     review = client.V1SelfSubjectAccessReview(
         spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
@@ -257,7 +262,7 @@ def _right_lines(site: Site, kubernetes: Kubernetes) -> list[str]:
         return [f"Rights not looked at: {_words(error, 'review your access')}"]
     if answer.status.allowed:
         return []
-    where = site.namespace
+    where = cluster_file.namespace
     words = f"your Kubernetes user may not create runs in {where}; KFP will refuse the same user"
     return [WARNING + words]
 

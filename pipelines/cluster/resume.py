@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goes on with a run's unfinished cells: the same pipeline, image and arguments, once more.
+"""Goes on with a run's unfinished trials: the same pipeline, image and arguments, once more.
 
-The results root remembers what is finished; an unfinished cell goes on from its checkpoint. The
-same image means the same code version, without which every cell would be another one.
+The results root remembers what is finished; an unfinished trial goes on from its checkpoint. The
+same image means the same code version, without which every trial would be another one.
 """
 
 import json
@@ -15,18 +15,18 @@ from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Run, Say
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 
 OVER = ("FAILED", "CANCELED", "SKIPPED")
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def find(client: Any, site: Site, name: str) -> list[Any]:
+def find(client: Any, cluster_file: ClusterFile, name: str) -> list[Any]:
     """Finds the runs that a name stands for.
 
     Args:
       client: KFP's client.
-      site: The site.
+      cluster_file: The cluster file.
       name: A run's id, a run's label, or the label that the parts of a sweep share.
 
     Returns:
@@ -36,30 +36,33 @@ def find(client: Any, site: Site, name: str) -> list[Any]:
       UserError: There is no such run.
     """
     if ID.fullmatch(name):
-        with clients.plain_errors(site, f"find the run {name}"):
+        with clients.plain_errors(cluster_file, f"find the run {name}"):
             return [client.get_run(name)]
-    found = _newest(client, site, name)
+    found = _newest(client, cluster_file, name)
     if found is None:
-        first = _newest(client, site, f"{name}-part1")
+        first = _newest(client, cluster_file, f"{name}-part1")
         if first is None:
             raise UserError(
-                f"there is no run {name!r} at {clients.ui_address(site)}: give a run's id, or its "
+                f"there is no run {name!r} at {clients.ui_address(cluster_file)}: give a run's "
+                "id, or its "
                 "label as `make sweep` printed it"
             )
         parts = int(parameters(first).get("parts", 1))
-        others = [_newest(client, site, f"{name}-part{part}") for part in range(2, parts + 1)]
+        others = [
+            _newest(client, cluster_file, f"{name}-part{part}") for part in range(2, parts + 1)
+        ]
         return [first, *(run for run in others if run is not None)]
     return [found]
 
 
-def _newest(client: Any, site: Site, label: str) -> Any | None:
+def _newest(client: Any, cluster_file: ClusterFile, label: str) -> Any | None:
     """Returns the newest run of a label; later ones are named `<label> resumed <time>`."""
     wanted = {"operation": "IS_SUBSTRING", "key": "display_name", "stringValue": label}
-    with clients.plain_errors(site, f"find the run {label}"):
+    with clients.plain_errors(cluster_file, f"find the run {label}"):
         answer = client.list_runs(
             page_size=100,
             sort_by="created_at desc",
-            namespace=site.namespace or None,
+            namespace=cluster_file.namespace or None,
             filter=json.dumps({"predicates": [wanted]}),
         )
     for run in answer.runs or []:
@@ -74,11 +77,11 @@ def parameters(run: Any) -> dict[str, Any]:
     return dict(config.parameters or {}) if config else {}
 
 
-def resume(site: Site, name: str, say: Say) -> list[Run]:
+def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
     """Submits a run, or all parts of a sweep, again; parts that were never created too.
 
     Args:
-      site: The site.
+      cluster_file: The cluster file.
       name: See `find`.
       say: Prints a line.
 
@@ -88,12 +91,12 @@ def resume(site: Site, name: str, say: Say) -> list[Run]:
     Raises:
       UserError: No such run, or nothing left of it to do, or it still runs.
     """
-    client = clients.connect(site)
-    old = find(client, site, name)
+    client = clients.connect(cluster_file)
+    old = find(client, cluster_file, name)
     absent = absent_parts(old, name)
     running = [run for run in old if run.state not in (*OVER, "SUCCEEDED")]
     if running and not absent:
-        link = clients.run_link(site, running[0].run_id)
+        link = clients.run_link(cluster_file, running[0].run_id)
         raise UserError(f"{name} is {running[0].state}: follow it by WATCH={name}; {link}")
     unfinished = [run for run in old if run.state in OVER]
     if not unfinished and not absent:
@@ -104,13 +107,17 @@ def resume(site: Site, name: str, say: Say) -> list[Run]:
         label = again.get("run_label") or run.display_name
         title = f"{label} resumed {time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
         made.append(
-            submit.create_run(client, site, run.experiment_id, title, again, _pipeline_of(run))
+            submit.create_run(
+                client, cluster_file, run.experiment_id, title, again, _pipeline_of(run)
+            )
         )
-        say(f"Run {label} goes on: {clients.run_link(site, made[-1].run_id)}")
+        say(f"Run {label} goes on: {clients.run_link(cluster_file, made[-1].run_id)}")
     for each in absent:
         label, pipeline = each["run_label"], _pipeline_of(old[0])
-        made.append(submit.create_run(client, site, old[0].experiment_id, label, each, pipeline))
-        say(f"Run {label}: {clients.run_link(site, made[-1].run_id)}")
+        made.append(
+            submit.create_run(client, cluster_file, old[0].experiment_id, label, each, pipeline)
+        )
+        say(f"Run {label}: {clients.run_link(cluster_file, made[-1].run_id)}")
     return made
 
 

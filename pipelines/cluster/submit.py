@@ -12,16 +12,17 @@ from typing import Any
 
 import kfp_server_api
 
-from ieg_core import storage, sweep
 from ieg_core.errors import UserError
-from ieg_core.sweep import SweepRequest
+from ieg_core.store import gcs
+from ieg_core.sweep import plan
+from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
 from pipelines import profiles
 from pipelines.cluster import client as clients
 from pipelines.cluster import cost, preflight
 from pipelines.cluster.preflight import WARNING
-from pipelines.profiles import MAX_CELLS, Profile
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
+from pipelines.profiles import MAX_TRIALS, Profile
 
 Say = Callable[[str], None]
 ALWAYS_SENT = ("dataset", "noise_ratios", "methods", "seeds", "accelerator")
@@ -47,15 +48,15 @@ class Order:
     """What is to be submitted.
 
     Attributes:
-      request: The sweep; its data_dir and results are the site's.
-      site: The site.
+      request: The sweep; its data_dir and results are the cluster's.
+      cluster_file: The cluster file.
       profile: "gpu" or "cpu".
       max_gpu_hours: Largest estimate that is accepted.
       rates: Step rates given by the user.
     """
 
     request: SweepRequest
-    site: Site
+    cluster_file: ClusterFile
     profile: str
     max_gpu_hours: float
     rates: cost.Rates
@@ -64,11 +65,11 @@ class Order:
 def submit(order: Order, say: Say) -> list[Run]:
     """Submits a sweep.
 
-    1. List its cells from names alone, compile the package, hold the arguments against its inputs.
+    1. List its trials from names alone, compile the package, hold the arguments against its inputs.
     2. Estimate its cost; refuse what exceeds the budget.
     3. Ask for KFP's health, and for what one must be allowed to read.
     4. With access to Kubernetes: GPU nodes, volume claims, rights, retry policy.
-    5. Get or create the experiment; create a run for each 100 cells.
+    5. Get or create the experiment; create a run for each 100 trials.
 
     Args:
       order: What is to be submitted.
@@ -81,10 +82,10 @@ def submit(order: Order, say: Say) -> list[Run]:
       UserError: A check failed, and nothing was created; or KFP refused to create, and `resume`
         creates the parts that are missing.
     """
-    wanted = sweep.configs(order.request)
+    wanted = plan.configs(order.request)
     profile = compiled_for(order)
     spec, platform = packages.package(profile)
-    sizes = split(len(wanted), profile.max_cells)
+    sizes = split(len(wanted), profile.max_trials)
     label = new_label(order.request.dataset)
     runs = [
         {**arguments(order.request), "run_label": name, "part": part, "parts": len(sizes)}
@@ -92,39 +93,44 @@ def submit(order: Order, say: Say) -> list[Run]:
     ]
     for each in runs:
         preflight.check_arguments(spec, each)
-    train = profile.placements["train"]
-    known = {**measured(order.site), **order.rates}
+    train = profile.pod_templates["train"]
+    known = {**measured(order.cluster_file), **order.rates}
     estimated = cost.estimate(
         wanted, runs=sizes, gpus=train.count, at_once=profile.parallelism, rates=known
     )
     say(f"Sweep {order.request.dataset}: {estimated.line}")
     cost.accept(estimated, order.max_gpu_hours)
-    client = clients.connect(order.site)
-    experiment = look_at_kfp(client, order.site)
-    for line in preflight.look(order.site, profile, preflight.reach(order.site)):
+    client = clients.connect(order.cluster_file)
+    experiment = look_at_kfp(client, order.cluster_file)
+    for line in preflight.look(order.cluster_file, profile, preflight.reach(order.cluster_file)):
         say(line)
     for line in image_lines(profile.image):
         say(line)
     body = {"pipeline_spec": whole(spec, platform), "description": order.request.command}
-    experiment = experiment or create_experiment(client, order.site)
+    experiment = experiment or create_experiment(client, order.cluster_file)
     made: list[Run] = []
     for each in runs:
         try:
-            made.append(create_run(client, order.site, experiment, each["run_label"], each, body))
+            made.append(
+                create_run(client, order.cluster_file, experiment, each["run_label"], each, body)
+            )
         except UserError as error:
             if not made:
                 raise
             created = f"{len(made)} of {len(runs)} runs were created"
             raise UserError(f"{error}; {created}: RESUME={label} submits the rest") from None
         part = f" {each['part']} of {each['parts']}" if len(runs) > 1 else ""
-        say(f"Run{part} {each['run_label']}: {clients.run_link(order.site, made[-1].run_id)}")
+        say(
+            f"Run{part} {each['run_label']}: "
+            f"{clients.run_link(order.cluster_file, made[-1].run_id)}"
+        )
     return made
 
 
 def compiled_for(order: Order) -> Profile:
     """Returns the profile whose package is submitted."""
-    image = order.site.image or packages.image_of_revision()
-    return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.site, image)
+    image = order.cluster_file.image or packages.image_of_revision()
+    return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.cluster_file, image)
 
 
 def image_lines(image: str) -> list[str]:
@@ -133,7 +139,7 @@ def image_lines(image: str) -> list[str]:
     if "/" not in image:
         lines.append(
             f"{WARNING}{image} names no registry: only nodes that hold it already can start it; "
-            "push it and set image in site.yaml"
+            "push it and set image in cluster.yaml"
         )
     if image.endswith("-dirty"):
         lines.append(
@@ -146,7 +152,7 @@ def image_lines(image: str) -> list[str]:
 def arguments(request: SweepRequest) -> dict[str, Any]:
     """Returns the pipeline's arguments for a request: what the pipeline's own defaults do not say.
 
-    Where data and results lie is the site's matter, compiled into the package.
+    Where data and results lie is the cluster's matter, compiled into the package.
     """
     sent = {}
     for each in fields(request):
@@ -156,13 +162,13 @@ def arguments(request: SweepRequest) -> dict[str, Any]:
     return sent
 
 
-def split(cells: int, most: int = MAX_CELLS) -> list[int]:
-    """Returns how many cells each run has: as few runs as possible, as equal as possible.
+def split(trials: int, most: int = MAX_TRIALS) -> list[int]:
+    """Returns how many trials each run has: as few runs as possible, as equal as possible.
 
-    Run p of P does every P-th cell from the p-th.
+    Run p of P does every P-th trial from the p-th.
     """
-    parts = -(-cells // most)
-    return [len(range(part, cells, parts)) for part in range(parts)]
+    parts = -(-trials // most)
+    return [len(range(part, trials, parts)) for part in range(parts)]
 
 
 def new_label(dataset: str) -> str:
@@ -180,60 +186,61 @@ def whole(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Any
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else dict(spec)
 
 
-def measured(site: Site) -> cost.Rates:
+def measured(cluster_file: ClusterFile) -> cost.Rates:
     """Returns the step rates measured in the results root, where this machine sees it.
 
     Of a bucket it is the newest report's, if that comes within a few seconds: without credentials
     or network the client would go on trying for minutes.
     """
-    if site.results_mount:
-        return cost.measured_rates(Path(site.results_mount))
+    if cluster_file.results_mount:
+        return cost.measured_rates(Path(cluster_file.results_mount))
     found: list[cost.Rates] = []
 
     def read() -> None:
         with contextlib.suppress(OSError, UserError):
-            found.append(cost.reported_rates(site.results))
+            found.append(cost.reported_rates(cluster_file.results))
 
-    if storage.is_url(site.results):
+    if gcs.is_url(cluster_file.results):
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         reader.join(BUCKET_SECONDS)
     return found[0] if found else {}
 
 
-def look_at_kfp(client: Any, site: Site) -> str:
+def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
     """Reads what a submission needs to read, and so finds missing rights before creating anything.
 
     Returns:
-      The id of the site's experiment; "" if there is none yet.
+      The id of the cluster's experiment; "" if there is none yet.
 
     Raises:
       UserError: KFP refuses.
     """
-    with clients.plain_errors(site, "list runs"):
-        client.list_runs(page_size=1, namespace=site.namespace or None)
-    with clients.plain_errors(site, "list experiments"):
+    with clients.plain_errors(cluster_file, "list runs"):
+        client.list_runs(page_size=1, namespace=cluster_file.namespace or None)
+    with clients.plain_errors(cluster_file, "list experiments"):
         try:
-            found = client.get_experiment(experiment_name=site.experiment)
+            found = client.get_experiment(experiment_name=cluster_file.experiment)
         except ValueError as error:
             if "No experiment is found" in str(error):
                 return ""
             raise UserError(
-                f"there are several experiments {site.experiment!r}: archive all but one in the "
-                "KFP UI, or name another experiment in site.yaml"
+                f"there are several experiments {cluster_file.experiment!r}: archive all but "
+                "one in the "
+                "KFP UI, or name another experiment in cluster.yaml"
             ) from None
     return str(found.experiment_id)
 
 
-def create_experiment(client: Any, site: Site) -> str:
-    """Creates the site's experiment; returns its id."""
-    with clients.plain_errors(site, f"create the experiment {site.experiment!r}"):
-        return str(client.create_experiment(site.experiment).experiment_id)
+def create_experiment(client: Any, cluster_file: ClusterFile) -> str:
+    """Creates the cluster's experiment; returns its id."""
+    with clients.plain_errors(cluster_file, f"create the experiment {cluster_file.experiment!r}"):
+        return str(client.create_experiment(cluster_file.experiment).experiment_id)
 
 
 def create_run(
     client: Any,
-    site: Site,
+    cluster_file: ClusterFile,
     experiment: str,
     name: str,
     parameters: Mapping[str, Any],
@@ -243,7 +250,7 @@ def create_run(
 
     Args:
       client: KFP's client.
-      site: The site.
+      cluster_file: The cluster file.
       experiment: The experiment's id.
       name: The run's name in the KFP UI.
       parameters: The pipeline's arguments.
@@ -253,9 +260,13 @@ def create_run(
       UserError: KFP refuses.
     """
     config = {"parameters": dict(parameters)}
-    given = {"service_account": site.service_account or None, "runtime_config": config, **body}
+    given = {
+        "service_account": cluster_file.service_account or None,
+        "runtime_config": config,
+        **body,
+    }
     run = kfp_server_api.V2beta1Run(display_name=name, experiment_id=experiment, **given)
-    with clients.plain_errors(site, f"create the run {name}"):
+    with clients.plain_errors(cluster_file, f"create the run {name}"):
         made = client.runs.run_service_create_run(run=run)
     return Run(str(made.run_id), str(parameters.get("run_label", "")))
 

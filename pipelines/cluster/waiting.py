@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a cell waits: what its pod, the pod's events and Argo's workflow say."""
+"""Why a trial waits: what its pod, the pod's events and Argo's workflow say."""
 
 import base64
 import gzip
@@ -15,7 +15,7 @@ from pipelines.cluster.preflight import REQUEST_SECONDS, Kubernetes
 
 RUN_LABEL = "pipeline/runid"
 ARGO = ("argoproj.io", "v1alpha1")
-CELL = re.compile(r'\\*"cell\\*":\s*\\*"([^"\\]+)')
+TRIAL = re.compile(r'\\*"trial\\*":\s*\\*"([^"\\]+)')
 STARTING = ("ContainerCreating", "PodInitializing")
 TOLD_REASONS = 200
 
@@ -26,7 +26,7 @@ class Pods:
 
     Attributes:
       running: Number of pods that run.
-      waiting: Why each cell, or each pod that belongs to none, waits.
+      waiting: Why each trial, or each pod that belongs to none, waits.
       note: What could not be looked at; "" if all could.
     """
 
@@ -54,12 +54,12 @@ def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
         try:
             pods = kubernetes.core.list_namespaced_pod(namespace, **named).items
         except client.ApiException as error:
-            return Pods(note=f"why cells wait cannot be seen: {_refusal(error, 'list pods')}")
+            return Pods(note=f"why trials wait cannot be seen: {_refusal(error, 'list pods')}")
         running += sum(pod.status.phase == "Running" for pod in pods)
         pending = [pod for pod in pods if pod.status.phase == "Pending"]
         events = _warnings(kubernetes, namespace, notes) if pending else {}
         for pod in pending:
-            waiting[cell_of(pod)] = pod_reason(pod, events.get(pod.metadata.name, ""))
+            waiting[trial_of(pod)] = pod_reason(pod, events.get(pod.metadata.name, ""))
         present = {pod.metadata.name for pod in pods}
         waiting |= _podless(kubernetes, namespace, named, present, notes)
     return Pods(running, waiting, "; ".join(dict.fromkeys(notes)))
@@ -85,10 +85,10 @@ def pod_reason(pod: Any, event: str) -> str:
     return "its node pulls the image or mounts the volumes"
 
 
-def cell_of(pod: Any) -> str:
-    """Returns the cell that a pod works on; the pod's own name if it is none's."""
+def trial_of(pod: Any) -> str:
+    """Returns the trial that a pod works on; the pod's own name if it is none's."""
     for container in pod.spec.containers or []:
-        if found := CELL.search(" ".join(container.args or [])):
+        if found := TRIAL.search(" ".join(container.args or [])):
             return found[1]
     return str(pod.metadata.name)
 
@@ -129,8 +129,8 @@ def _podless(
             message = node.get("message") or ""
             refused = "quota" in message or "forbidden" in message
             if node.get("phase") == "Pending" and refused:
-                cell = CELL.search(json.dumps(node.get("inputs") or {}))
-                name = cell[1] if cell else node.get("displayName") or node.get("name", "")
+                trial = TRIAL.search(json.dumps(node.get("inputs") or {}))
+                name = trial[1] if trial else node.get("displayName") or node.get("name", "")
                 if node.get("id") not in present:
                     waiting[name] = _short(message)
     return waiting

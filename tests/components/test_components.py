@@ -7,15 +7,18 @@ import pytest
 from kfp import dsl
 from safetensors.numpy import save
 
+from components.check_results import verdict
 from components.evaluate import evaluate
 from components.prepare import prepare
 from components.report import report
 from components.train import train
-from components.verdict import verdict
-from ieg_core import attempts, ownership, runs, sweep, worker
 from ieg_core.errors import UserError
+from ieg_core.store import leases, lost_pods, runs
+from ieg_core.sweep import plan as sweep
+from ieg_core.sweep import worker
+from ieg_core.sweep.request import SweepRequest
 
-CELL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
+TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
 
 def artifact(kind, folder, name):
@@ -39,7 +42,7 @@ def request(results, **changes):
         "run_label": "",
         "part": 1,
         "parts": 1,
-        "max_cells": 100,
+        "max_trials": 100,
     }
     return values | changes
 
@@ -48,10 +51,10 @@ def root(results):
     return {"results": str(results), "results_namespace": "", "run": "1b-2c"}
 
 
-def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
+def test_prepare_writes_the_data_and_lists_the_trials(tmp_path):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    cells = prepare.python_func(**request(tmp_path / "runs"), plan=plan)
-    assert [cell.rpartition("-")[0] for cell in cells] == [
+    trials = prepare.python_func(**request(tmp_path / "runs"), plan=plan)
+    assert [trial.rpartition("-")[0] for trial in trials] == [
         f"digits_uniform_{noise}-{method}-seed{seed}"
         for method in ("l2r", "supervised")  # the longest first
         for noise in ("0.4", "0.8")
@@ -60,39 +63,39 @@ def test_prepare_writes_the_data_and_lists_the_cells(tmp_path):
     assert (tmp_path / "runs" / "sweeps" / plan.metadata["sweep"] / "plan.json").exists()
     assert plan.metadata.keys() == {"sweep"}
     text = (tmp_path / "plan.md").read_text()
-    assert [line.strip("- `") for line in text.splitlines()] == cells
+    assert [line.strip("- `") for line in text.splitlines()] == trials
     # Two noise ratios, two seeds, with and without a probe.
-    assert len(list((tmp_path / "runs" / "overlays").iterdir())) == 2 * 2 * 2
+    assert len(list((tmp_path / "runs" / "label_sets").iterdir())) == 2 * 2 * 2
 
 
 def test_prepare_agrees_with_the_plan_made_before(tmp_path):
     values = request(tmp_path / "runs")
-    fields = {field.name for field in dataclasses.fields(sweep.SweepRequest)}
+    fields = {field.name for field in dataclasses.fields(SweepRequest)}
     typed = {
         key: tuple(v) if isinstance(v, list) else v for key, v in values.items() if key in fields
     }
-    planned = sweep.plan(sweep.SweepRequest(**typed | {"seeds": (0, 1)}))
+    planned = sweep.plan(SweepRequest(**typed | {"seeds": (0, 1)}))
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    assert prepare.python_func(**values, plan=plan) == list(planned.cells)
+    assert prepare.python_func(**values, plan=plan) == list(planned.trials)
     assert plan.metadata["sweep"] == planned.sweep
 
 
 @pytest.mark.parametrize("code", [0, 1, -9])
-def test_train_succeeds_even_where_its_cell_fails(tmp_path, monkeypatch, code):
+def test_train_succeeds_even_where_its_trial_fails(tmp_path, monkeypatch, code):
     calls = []
     monkeypatch.setattr(worker, "run_step", lambda *args: calls.append(args) or code)
-    assert train.python_func(cell=CELL, data_dir="data", **root(tmp_path)) == CELL
-    ((step, cell, results, _),) = calls
-    assert (step, cell, results) == ("train", CELL, tmp_path)
+    assert train.python_func(trial=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
+    ((step, trial, results, _),) = calls
+    assert (step, trial, results) == ("train", TRIAL, tmp_path)
 
 
-def test_train_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
+def test_train_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
-    folder = tmp_path / "cells" / CELL
+    folder = tmp_path / "trials" / TRIAL
     monkeypatch.setenv(runs.RUN_ID, "1b-2c")
-    ownership.take(folder, 1)
-    assert train.python_func(cell=CELL, data_dir="data", **root(tmp_path)) == CELL
+    leases.take(folder, 1)
+    assert train.python_func(trial=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
     assert "lost its pod once" in json.loads((folder / "failure.json").read_text())["reason"]
 
 
@@ -100,9 +103,9 @@ def run_evaluate(tmp_path):
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
     audit = artifact(dsl.HTML, tmp_path, "audit.html")
-    arguments = {"cell": CELL, "data_dir": "data", **root(tmp_path)}
+    arguments = {"trial": TRIAL, "data_dir": "data", **root(tmp_path)}
     shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
-    assert evaluate.python_func(**arguments, **shown) == CELL
+    assert evaluate.python_func(**arguments, **shown) == TRIAL
     return metrics, confusion
 
 
@@ -114,7 +117,7 @@ def finish(folder, counts):
 
 @pytest.mark.parametrize("num_classes", [2, 100])
 def test_evaluate_shows_finite_numbers_and_the_confusion_matrix(tmp_path, monkeypatch, num_classes):
-    folder = tmp_path / "cells" / CELL
+    folder = tmp_path / "trials" / TRIAL
     folder.mkdir(parents=True)
     counts = np.arange(num_classes**2).reshape(num_classes, num_classes)
     monkeypatch.setattr(worker, "run_step", lambda *args: finish(folder, counts))
@@ -129,18 +132,18 @@ def test_evaluate_shows_finite_numbers_and_the_confusion_matrix(tmp_path, monkey
     assert len(json.dumps(confusion.metadata, allow_nan=False)) < 200_000
 
 
-def test_evaluate_of_a_failed_cell_shows_nothing_and_succeeds(tmp_path, monkeypatch):
+def test_evaluate_of_a_failed_trial_shows_nothing_and_succeeds(tmp_path, monkeypatch):
     monkeypatch.setattr(worker, "run_step", lambda *args: 1)
     metrics, confusion = run_evaluate(tmp_path)
     assert (metrics.metadata, confusion.metadata) == ({}, {})
-    assert "<p>This cell has no audit: " in (tmp_path / "audit.html").read_text()
+    assert "<p>This trial has no audit: " in (tmp_path / "audit.html").read_text()
 
 
-def test_evaluate_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
+def test_evaluate_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
     """Two pods end without a word; the third writes that down, and the fourth, of a resumed run,
     has all its attempts."""
     monkeypatch.setenv(runs.ATTEMPTS, "2")
-    folder = tmp_path / "cells" / CELL
+    folder = tmp_path / "trials" / TRIAL
     folder.mkdir(parents=True)
     (folder / "progress.json").write_text('{"step": 600}')
 
@@ -157,19 +160,19 @@ def test_evaluate_gives_a_cell_up_whose_pod_was_lost_too_often(tmp_path, monkeyp
     assert (failure["phase"], failure["step"]) == ("evaluating", 600)
     assert failure["reason"].startswith("this run lost the pod of its evaluation 2 times: killed")
     assert "its evaluation was given up" in (tmp_path / "audit.html").read_text()
-    assert attempts.count_evaluation(str(tmp_path), CELL, "resumed") == 0
+    assert lost_pods.count_evaluation(str(tmp_path), TRIAL, "resumed") == 0
 
 
-def test_evaluate_of_a_finished_cell_that_was_given_up_shows_it_without_an_audit(
+def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audit(
     tmp_path, monkeypatch
 ):
     """It may be the audit that takes too much memory."""
     monkeypatch.setenv(runs.ATTEMPTS, "1")
-    folder = tmp_path / "cells" / CELL
+    folder = tmp_path / "trials" / TRIAL
     folder.mkdir(parents=True)
     finish(folder, np.eye(2, dtype=np.int64))
     (folder / "examples.safetensors").write_bytes(b"too large")
-    attempts.count_evaluation(str(tmp_path), CELL, "1b-2c")
+    lost_pods.count_evaluation(str(tmp_path), TRIAL, "1b-2c")
     metrics, confusion = run_evaluate(tmp_path)
     assert metrics.metadata == {"accuracy_ema_last": 0.9}
     assert confusion.metadata
@@ -179,92 +182,96 @@ def test_evaluate_of_a_finished_cell_that_was_given_up_shows_it_without_an_audit
 
 @pytest.fixture
 def finished_sweep(tmp_path):
-    """A planned sweep of two cells, the first finished; returns the plan artifact."""
+    """A planned sweep of two trials, the first finished; returns the plan artifact."""
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     values = request(tmp_path, noise_ratios=[0.8], seeds=[0.0])
-    cells = prepare.python_func(**values, plan=plan)
+    trials = prepare.python_func(**values, plan=plan)
     row = {"status": "finished", "reason": "", "accuracy_ema_last": 0.9, "accuracy_ema_best": 0.9}
     row |= {"method": "supervised", "steps_per_second": 30.0, "total_seconds": 20.0}
-    (tmp_path / "cells" / cells[0] / "result.json").write_text(json.dumps(row))
-    return plan, cells, row
+    (tmp_path / "trials" / trials[0] / "result.json").write_text(json.dumps(row))
+    return plan, trials, row
 
 
-def run_report(tmp_path, plan, cells, **judged):
+def run_report(tmp_path, plan, trials, **judged):
     judged = {"schedule": "", "tolerance": -1.0, "accepted": ""} | judged
     page = artifact(dsl.HTML, tmp_path, "page.html")
     table = artifact(dsl.Markdown, tmp_path, "table.md")
     return report.python_func(
-        plan=plan, evaluated=cells, **root(tmp_path), **judged, page=page, table=table
+        plan=plan, evaluated=trials, **root(tmp_path), **judged, page=page, table=table
     )
 
 
-def test_report_names_the_cells_that_did_not_finish(tmp_path, finished_sweep):
-    plan, cells, _ = finished_sweep
-    (tmp_path / "cells" / cells[1] / "failure.json").write_text('{"reason": "out of memory"}')
-    assert run_report(tmp_path, plan, cells) == f"cells did not finish: {cells[1]}: out of memory"
+def test_report_names_the_trials_that_did_not_finish(tmp_path, finished_sweep):
+    plan, trials, _ = finished_sweep
+    (tmp_path / "trials" / trials[1] / "failure.json").write_text('{"reason": "out of memory"}')
+    assert (
+        run_report(tmp_path, plan, trials) == f"trials did not finish: {trials[1]}: out of memory"
+    )
     folder = tmp_path / "latest" / "report"
     assert (tmp_path / "page.html").read_text() == (folder / "report.html").read_text()
     assert (tmp_path / "table.md").read_text() == (folder / "results.md").read_text()
-    rows = json.loads((folder / "results.json").read_text())["cells"]
+    rows = json.loads((folder / "results.json").read_text())["trials"]
     assert sorted(row["status"] for row in rows) == ["failed", "finished"]
 
 
 def test_report_of_a_whole_sweep_names_none(tmp_path, finished_sweep):
-    plan, cells, row = finished_sweep
-    (tmp_path / "cells" / cells[1] / "result.json").write_text(json.dumps(row | {"method": "l2r"}))
-    assert run_report(tmp_path, plan, cells) == ""
+    plan, trials, row = finished_sweep
+    (tmp_path / "trials" / trials[1] / "result.json").write_text(
+        json.dumps(row | {"method": "l2r"})
+    )
+    assert run_report(tmp_path, plan, trials) == ""
 
 
-def test_report_names_the_cells_of_its_own_run_alone(tmp_path, finished_sweep):
-    plan, cells, _ = finished_sweep
-    assert run_report(tmp_path, plan, cells[:1]) == ""
-    assert run_report(tmp_path, plan, cells[1:]) == f"cells did not finish: {cells[1]}: not run"
+def test_report_names_the_trials_of_its_own_run_alone(tmp_path, finished_sweep):
+    plan, trials, _ = finished_sweep
+    assert run_report(tmp_path, plan, trials[:1]) == ""
+    assert run_report(tmp_path, plan, trials[1:]) == f"trials did not finish: {trials[1]}: not run"
 
 
-def test_prepare_lists_the_cells_of_its_part_and_writes_the_run_down(tmp_path):
+def test_prepare_lists_the_trials_of_its_part_and_writes_the_run_down(tmp_path):
     values = request(tmp_path, results_namespace="weekly/{run}", run_label="digits-1", parts=3)
     listed = []
     for part in (1, 2, 3):
         plan = artifact(dsl.Markdown, tmp_path, "plan.md")
         listed.append(prepare.python_func(**values | {"part": part}, plan=plan))
-    assert [len(cells) for cells in listed] == [3, 3, 2]
+    assert [len(trials) for trials in listed] == [3, 3, 2]
     place = tmp_path / "weekly" / "1b-2c"
     whole = json.loads((place / "sweeps" / plan.metadata["sweep"] / "plan.json").read_text())
-    assert sorted(whole["cells"]) == sorted(cell for cells in listed for cell in cells)
+    assert sorted(whole["trials"]) == sorted(trial for trials in listed for trial in trials)
     record = json.loads((place / "runs" / "digits-1.json").read_text())
-    assert (record["sweep"], record["cells"], record["part"]) == (whole["sweep"], listed[2], 3)
+    assert (record["sweep"], record["trials"], record["part"]) == (whole["sweep"], listed[2], 3)
 
 
-def test_prepare_refuses_more_cells_than_a_run_can_have(tmp_path):
+def test_prepare_refuses_more_trials_than_a_run_can_have(tmp_path):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     with pytest.raises(
-        UserError, match="8 cells in one run, at most 3 are possible: start parts=3"
+        UserError, match="8 trials in one run, at most 3 are possible: start parts=3"
     ):
-        prepare.python_func(**request(tmp_path, max_cells=3), plan=plan)
+        prepare.python_func(**request(tmp_path, max_trials=3), plan=plan)
 
 
-def accepted_run(tmp_path, cells, accuracy):
-    """Writes an accepted run of the first cell's settings that reached another accuracy."""
-    config = json.loads((tmp_path / "cells" / cells[0] / "config.json").read_text())
+def accepted_run(tmp_path, trials, accuracy):
+    """Writes an accepted run of the first trial's settings that reached another accuracy."""
+    config = json.loads((tmp_path / "trials" / trials[0] / "config.json").read_text())
     keys = ("dataset", "method", "network", "recipe", "clean_labels_used", "true_flip_rate")
     row = {key: config[key] for key in (*keys, "changed_settings", "noise_rate")}
     row |= {"steps": config["num_steps"], "status": "finished", "accuracy_ema_last": accuracy}
     row |= {"steps_per_second": 1.0, "total_seconds": 1.0, "accuracy_ema_best": accuracy}
     path = tmp_path / "accepted" / "nightly.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"cells": [row]}))
+    path.write_text(json.dumps({"trials": [row]}))
 
 
 @pytest.mark.parametrize(("accuracy", "verdicts"), [(0.91, "reproduced"), (0.97, "not reproduced")])
 def test_a_scheduled_run_is_judged_against_the_accepted_one(
     tmp_path, finished_sweep, accuracy, verdicts
 ):
-    plan, cells, row = finished_sweep
-    config = json.loads((tmp_path / "cells" / cells[0] / "config.json").read_text())
+    plan, trials, row = finished_sweep
+    config = json.loads((tmp_path / "trials" / trials[0] / "config.json").read_text())
     row |= {key: config[key] for key in ("method", "dataset")}
-    (tmp_path / "cells" / cells[0] / "result.json").write_text(json.dumps(row))
-    accepted_run(tmp_path, cells, accuracy)
-    failed = run_report(tmp_path, plan, cells[:1], schedule="nightly", tolerance=2.0)
+    (tmp_path / "trials" / trials[0] / "result.json").write_text(json.dumps(row))
+    accepted_run(tmp_path, trials, accuracy)
+    failed = run_report(tmp_path, plan, trials[:1], schedule="nightly", tolerance=2.0)
     # 90.0 against 91.0 and 97.0, two points of tolerance.
     assert bool(failed) == (verdicts == "not reproduced")
     document = json.loads((tmp_path / "latest" / "report" / "verdict.json").read_text())
@@ -280,6 +287,6 @@ def test_a_scheduled_run_is_judged_against_the_accepted_one(
 
 
 def test_the_verdict_fails_where_something_was_wrong():
-    assert verdict.python_func(failures="") == "every cell finished"
-    with pytest.raises(RuntimeError, match="cells did not finish: a: why"):
-        verdict.python_func(failures="cells did not finish: a: why")
+    assert verdict.python_func(failures="") == "every trial finished"
+    with pytest.raises(RuntimeError, match="trials did not finish: a: why"):
+        verdict.python_func(failures="trials did not finish: a: why")

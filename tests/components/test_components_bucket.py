@@ -12,7 +12,10 @@ from components.evaluate import evaluate
 from components.prepare import prepare
 from components.report import report
 from components.train import train
-from ieg_core import cell_copy, mirror, results, runs, storage, worker
+from ieg_core.host import files
+from ieg_core.store import gcs as storage
+from ieg_core.store import layout, mirror, runs, trial_copy
+from ieg_core.sweep import worker
 from tests import gcs
 
 ROOT = f"gs://{gcs.BUCKET}/ieg"
@@ -34,7 +37,7 @@ REQUEST = {
     "run_label": "digits-1",
     "part": 1,
     "parts": 1,
-    "max_cells": 100,
+    "max_trials": 100,
 }
 
 
@@ -43,7 +46,7 @@ def _emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
         monkeypatch.setattr(storage, "DEADLINE", 20.0)
-        monkeypatch.setattr(cell_copy, "WAIT_SECONDS", 0.02)
+        monkeypatch.setattr(trial_copy, "WAIT_SECONDS", 0.02)
         monkeypatch.setenv(runs.RUN_ID, "")
         yield
 
@@ -52,32 +55,32 @@ def artifact(kind, folder, name):
     return kind(name=name, uri=str(folder / name))
 
 
-def finish(step, cell, root, data_dir):
+def finish(step, trial, root, data_dir):
     """What a training leaves behind."""
-    folder = results.cell_folder(root, cell)
+    folder = layout.trial_folder(root, trial)
     assert (folder / "config.json").exists()
-    method = "l2r" if "-l2r-" in cell else "supervised"
+    method = "l2r" if "-l2r-" in trial else "supervised"
     row = {"status": "finished", "reason": "", "method": method, "accuracy_ema_last": 0.9}
     row |= {"accuracy_ema_best": 0.9, "steps_per_second": 30.0, "total_seconds": 20.0}
     counts = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
-    results.write_bytes_atomic(folder / "matrices.safetensors", save(counts))
-    results.write_json_atomic(folder / "result.json", row)
+    files.write_bytes_atomic(folder / "matrices.safetensors", save(counts))
+    files.write_json_atomic(folder / "result.json", row)
     return 0
 
 
 def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    cells = prepare.python_func(**REQUEST, plan=plan)
-    assert len(cells) == 2
-    assert mirror.read_json(PLACE, "runs/digits-1.json")["cells"] == cells
+    trials = prepare.python_func(**REQUEST, plan=plan)
+    assert len(trials) == 2
+    assert mirror.read_json(PLACE, "runs/digits-1.json")["trials"] == trials
     monkeypatch.setattr(worker, "run_step", finish)
     where = {"data_dir": "data", **WHERE}
-    assert train.python_func(cell=cells[0], **where) == cells[0]
+    assert train.python_func(trial=trials[0], **where) == trials[0]
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
     audit = artifact(dsl.HTML, tmp_path, "audit.html")
     shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
-    evaluate.python_func(cell=cells[0], **where, **shown)
+    evaluate.python_func(trial=trials[0], **where, **shown)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert len(confusion.metadata["confusionMatrix"]["rows"]) == 10
     assert "has no audit" in (tmp_path / "audit.html").read_text()
@@ -85,64 +88,64 @@ def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
     table = artifact(dsl.Markdown, tmp_path, "table.md")
     judged = {"schedule": "", "tolerance": -1.0, "accepted": ""}
     failed = report.python_func(
-        plan=plan, evaluated=cells, **WHERE, **judged, page=page, table=table
+        plan=plan, evaluated=trials, **WHERE, **judged, page=page, table=table
     )
-    assert failed == f"cells did not finish: {cells[1]}: not run"
+    assert failed == f"trials did not finish: {trials[1]}: not run"
     name = f"sweeps/{plan.metadata['sweep']}/report/results.json"
-    rows = mirror.read_json(PLACE, name)["cells"]
+    rows = mirror.read_json(PLACE, name)["trials"]
     assert sorted(row["status"] for row in rows) == ["finished", "skipped"]
     assert mirror.latest(PLACE) == plan.metadata["sweep"]
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
 
 
-def test_a_cell_is_given_up_there_too(tmp_path, monkeypatch):
-    """Its first pod is lost: it leaves a claim that nobody ended, too old to be waited for."""
+def test_a_trial_is_given_up_there_too(tmp_path, monkeypatch):
+    """Its first pod is lost: it leaves a lease that nobody ended, too old to be waited for."""
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    cell, *_ = prepare.python_func(**REQUEST, plan=plan)
+    trial, *_ = prepare.python_func(**REQUEST, plan=plan)
     lost = {"run": "1b-2c", "machine": "gone", "started": 0.0, "token": "a", "pid": 1}
-    claim = f"{PLACE}/cells/{cell}/{cell_copy.claim_name(1)}"
-    storage.write(claim, json.dumps(lost).encode())
+    lease = f"{PLACE}/trials/{trial}/{trial_copy.lease_name(1)}"
+    storage.write(lease, json.dumps(lost).encode())
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
-    assert train.python_func(cell=cell, data_dir="data", **WHERE) == cell
-    failure = mirror.read_json(PLACE, f"cells/{cell}/failure.json")
+    assert train.python_func(trial=trial, data_dir="data", **WHERE) == trial
+    failure = mirror.read_json(PLACE, f"trials/{trial}/failure.json")
     assert "lost its pod once" in failure["reason"]
-    second = mirror.read_json(PLACE, f"cells/{cell}/{cell_copy.claim_name(2)}")
+    second = mirror.read_json(PLACE, f"trials/{trial}/{trial_copy.lease_name(2)}")
     assert (second["run"], "ended" in second) == ("1b-2c", True)
 
 
-def evaluate_once(folder, cell):
-    """Evaluates a cell in a scratch folder of its own; returns its page and its metrics."""
+def evaluate_once(folder, trial):
+    """Evaluates a trial in a scratch folder of its own; returns its page and its metrics."""
     kinds = {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "audit": dsl.HTML}
     folder.mkdir()
     shown = {name: artifact(kind, folder, f"{name}.out") for name, kind in kinds.items()}
-    evaluate.python_func(cell=cell, data_dir="data", **WHERE, **shown)
+    evaluate.python_func(trial=trial, data_dir="data", **WHERE, **shown)
     return (folder / "audit.out").read_text(encoding="utf-8"), shown["metrics"].metadata
 
 
 def test_an_audit_is_made_once_and_lies_in_the_bucket(tmp_path, monkeypatch):
     """The second pod finds the page there, and downloads nothing to make one from."""
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    cell, *_ = prepare.python_func(**REQUEST, plan=plan)
-    url = f"{PLACE}/cells/{cell}"
+    trial, *_ = prepare.python_func(**REQUEST, plan=plan)
+    url = f"{PLACE}/trials/{trial}"
     visits = np.ones(1438, np.int32)
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
     storage.write(f"{url}/examples.safetensors", save(said))
     storage.write(f"{url}/training.json", b"{}")
     monkeypatch.setattr(worker, "run_step", finish)
-    page, metrics = evaluate_once(tmp_path / "a", cell)
+    page, metrics = evaluate_once(tmp_path / "a", trial)
     assert mirror.read_json(url, "audit/summary.json")["flagged"] == metrics["audit_flagged"]
     assert {f"audit/audit.{kind}" for kind in ("html", "csv", "parquet")} < set(
         storage.list_files(url)
     )
     storage.write(f"{url}/examples.safetensors", b"not looked at")
-    assert evaluate_once(tmp_path / "b", cell) == (page, metrics)
+    assert evaluate_once(tmp_path / "b", trial) == (page, metrics)
 
 
 def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    cell, other = prepare.python_func(**REQUEST, plan=plan)
+    trial, other = prepare.python_func(**REQUEST, plan=plan)
     monkeypatch.setenv(runs.ATTEMPTS, "1")
 
     def lose(*args):
@@ -150,13 +153,13 @@ def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
 
     monkeypatch.setattr(worker, "run_step", lose)
     with pytest.raises(SystemExit):
-        evaluate_once(tmp_path / "a", cell)
-    page, metrics = evaluate_once(tmp_path / "b", cell)
+        evaluate_once(tmp_path / "a", trial)
+    page, metrics = evaluate_once(tmp_path / "b", trial)
     assert "given up" in page
     assert "accuracy_ema_last" not in metrics
-    failure = mirror.read_json(PLACE, f"cells/{cell}/failure.json")
+    failure = mirror.read_json(PLACE, f"trials/{trial}/failure.json")
     assert "lost the pod of its evaluation once" in failure["reason"]
-    assert mirror.read_json(PLACE, f"cells/{cell}/evaluations/1b-2c.json") == {"attempts": 2}
+    assert mirror.read_json(PLACE, f"trials/{trial}/evaluations/1b-2c.json") == {"attempts": 2}
     monkeypatch.setattr(worker, "run_step", finish)
     _, metrics = evaluate_once(tmp_path / "c", other)
     assert metrics["accuracy_ema_last"] == 0.9

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `evaluate` shows of a cell's audit in the KFP UI."""
+"""What `evaluate` shows of a trial's audit in the KFP UI."""
 
 import json
 import math
@@ -11,9 +11,11 @@ from kfp import dsl
 from safetensors.numpy import save
 
 from components.evaluate import evaluate
-from ieg_core import sweep, worker
-from ieg_core.audit import run as audits
-from ieg_core.results import cell_folder
+from ieg_core.audit import findings
+from ieg_core.store.layout import trial_folder
+from ieg_core.sweep import plan as sweep
+from ieg_core.sweep import worker
+from ieg_core.sweep.request import SweepRequest
 
 RESULT = {"status": "finished", "accuracy_ema_last": 0.9}
 
@@ -23,11 +25,11 @@ def _evaluated(monkeypatch):
     monkeypatch.setattr(worker, "run_step", lambda *args: 0)
 
 
-def run_component(tmp_path, cell):
+def run_component(tmp_path, trial):
     kinds = {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "audit": dsl.HTML}
     shown = {name: kind(name=name, uri=str(tmp_path / name)) for name, kind in kinds.items()}
     where = {"results": str(tmp_path / "runs"), "results_namespace": "", "run": "run"}
-    assert evaluate.python_func(cell=cell, data_dir="data", **where, **shown) == cell
+    assert evaluate.python_func(trial=trial, data_dir="data", **where, **shown) == trial
     return Path(shown["audit"].path).read_text(encoding="utf-8"), shown["metrics"].metadata
 
 
@@ -36,26 +38,24 @@ def audited(metrics):
 
 
 def plan(tmp_path, method="supervised"):
-    request = sweep.SweepRequest(
-        "digits_uniform_0.4", methods=(method,), results=str(tmp_path / "runs")
-    )
-    (cell,) = sweep.plan(request).cells
-    return cell, cell_folder(tmp_path / "runs", cell)
+    request = SweepRequest("digits_uniform_0.4", methods=(method,), results=str(tmp_path / "runs"))
+    (trial,) = sweep.plan(request).trials
+    return trial, trial_folder(tmp_path / "runs", trial)
 
 
 def trained(tmp_path):
-    cell, folder = plan(tmp_path)
+    trial, folder = plan(tmp_path)
     visits = np.ones(1438, np.int32)
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
     (folder / "examples.safetensors").write_bytes(save(said))
     (folder / "result.json").write_text(json.dumps(RESULT))
-    return cell, folder
+    return trial, folder
 
 
-def test_a_trained_cell_gets_its_page_and_its_numbers(tmp_path):
-    cell, folder = trained(tmp_path)
-    page, metrics = run_component(tmp_path, cell)
+def test_a_trained_trial_gets_its_page_and_its_numbers(tmp_path):
+    trial, folder = trained(tmp_path)
+    page, metrics = run_component(tmp_path, trial)
     assert page == (folder / "audit" / "audit.html").read_text(encoding="utf-8")
     summary = json.loads((folder / "audit" / "summary.json").read_text())
     assert metrics["audit_average_precision"] == summary["average_precision"]
@@ -65,23 +65,23 @@ def test_a_trained_cell_gets_its_page_and_its_numbers(tmp_path):
 
 
 def test_an_audit_that_is_there_is_shown_and_not_made_again(tmp_path, monkeypatch):
-    cell, folder = trained(tmp_path)
+    trial, folder = trained(tmp_path)
     (folder / "audit").mkdir()
     (folder / "audit" / "audit.html").write_text("<p>made with the training")
     summary = '{"flagged": 3, "auroc": NaN, "clean_labels_known": true, "method": "supervised"}'
     (folder / "audit" / "summary.json").write_text(summary)
-    monkeypatch.setattr(audits, "audit_cell", lambda *args: pytest.fail("made again"))
-    page, metrics = run_component(tmp_path, cell)
+    monkeypatch.setattr(findings, "audit_trial", lambda *args: pytest.fail("made again"))
+    page, metrics = run_component(tmp_path, trial)
     assert page == "<p>made with the training"
     assert audited(metrics) == {"audit_flagged": 3}
 
 
 def test_a_damaged_summary_is_made_anew(tmp_path):
-    cell, folder = trained(tmp_path)
+    trial, folder = trained(tmp_path)
     (folder / "audit").mkdir()
     (folder / "audit" / "audit.html").write_text("old")
     (folder / "audit" / "summary.json").write_text("{")
-    page, metrics = run_component(tmp_path, cell)
+    page, metrics = run_component(tmp_path, trial)
     assert page != "old"
     assert metrics["audit_examples"] == 1438
 
@@ -89,22 +89,22 @@ def test_a_damaged_summary_is_made_anew(tmp_path):
 @pytest.mark.parametrize(
     ("method", "reason"), [("probe_only", "is not available"), ("ieg", "its training is not done")]
 )
-def test_a_cell_that_cannot_be_audited_says_why_and_stops_nothing(tmp_path, method, reason):
-    cell, _ = plan(tmp_path, method)
-    page, metrics = run_component(tmp_path, cell)
+def test_a_trial_that_cannot_be_audited_says_why_and_stops_nothing(tmp_path, method, reason):
+    trial, _ = plan(tmp_path, method)
+    page, metrics = run_component(tmp_path, trial)
     assert page.count("<p>") == 1
     assert reason in page
     assert metrics == {}
 
 
 def test_an_audit_that_fails_costs_itself_alone(tmp_path, monkeypatch, capsys):
-    cell, _ = trained(tmp_path)
+    trial, _ = trained(tmp_path)
 
     def fail(*args):
         raise MemoryError("<no room>")
 
-    monkeypatch.setattr(audits, "audit_cell", fail)
-    page, metrics = run_component(tmp_path, cell)
+    monkeypatch.setattr(findings, "audit_trial", fail)
+    page, metrics = run_component(tmp_path, trial)
     assert "no audit: MemoryError: &lt;no room&gt;" in page
     assert metrics["accuracy_ema_last"] == RESULT["accuracy_ema_last"]
     assert audited(metrics) == {}

@@ -7,7 +7,9 @@ import shlex
 
 import pytest
 
-from ieg_core import cli, sweep
+from ieg_core.cli import main
+from ieg_core.sweep import plan
+from ieg_core.sweep.request import SweepRequest
 from tests.docs.commands import ROOT, commands, mentions, pages
 
 EVERY = [(page.name, command) for page in pages() for command in commands(page)]
@@ -51,7 +53,7 @@ def check_make(words):
     if targets == ["sweep"]:
         usual = dict(re.findall(r"^([A-Z_]+) *= *(.*)$", makefile, re.MULTILINE))
         asked = usual | values
-        request = sweep.SweepRequest(
+        request = SweepRequest(
             dataset=asked["DATASET"],
             noise_ratios=tuple(map(float, filter(None, asked["NOISE"].split(",")))),
             methods=tuple(asked["METHODS"].split(",")),
@@ -62,7 +64,7 @@ def check_make(words):
             settings=tuple(asked["SET"].split()),
             labels=asked["LABELS"],
         )
-        assert sweep.configs(request)
+        assert plan.configs(request)
 
 
 def check_python(words):
@@ -80,7 +82,7 @@ def test_a_command_in_running_text_is_one_that_there_is(page, command):
     if words[0] == "make":
         check_make(words[1:])
     elif words[0].endswith("ieg"):
-        assert f"ieg {words[1]} " in cli.__doc__ or f"ieg {words[1]}\n" in cli.__doc__
+        assert f"ieg {words[1]} " in main.__doc__ or f"ieg {words[1]}\n" in main.__doc__
     else:
         check_python(words[1:])
 
@@ -93,6 +95,6 @@ def test_a_command_is_one_that_there_is(page, command):
     elif words[0].endswith("ieg"):
         filled = [word.strip("<>[]…") or "x" for word in words[1:]]
         with contextlib.suppress(SystemExit):  # --help, --version; a mistake is a UserError
-            cli.build_parser().parse_args(filled)
+            main.build_parser().parse_args(filled)
     else:
         check_python(words[1:])

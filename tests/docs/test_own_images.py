@@ -6,9 +6,9 @@ import csv
 import numpy as np
 import pytest
 
-from ieg_core.config import ImagesConfig
-from ieg_core.data import open_source
-from ieg_core.results import read_json
+from ieg_core.data.open import open_source
+from ieg_core.experiment.config import ImagesConfig
+from ieg_core.host.files import read_json
 from tests.docs.commands import ROOT, commands, give, link_program
 
 PAGE = ROOT / "docs" / "own-images.md"
@@ -37,12 +37,12 @@ def test_the_example_writes_what_the_page_says(clone):
 
 def run_of(clone, network):
     """Returns the folder of the one ieg run on the page's own labels with this network."""
-    (cell,) = (
+    (trial,) = (
         folder
-        for folder in (clone / "runs" / "cells").glob("folder-ieg-*")
+        for folder in (clone / "runs" / "trials").glob("folder-ieg-*")
         if read_json(folder / "config.json")["network"] == network
     )
-    return cell
+    return trial
 
 
 @pytest.mark.slow
@@ -57,13 +57,13 @@ def test_the_page_from_start_to_end(clone):
             command = command.replace("image.png", "my-digits/test/3")
         said = give(command, clone)
         if command.startswith("make sweep DATASET=folder_labels"):
-            (cell,) = (clone / "runs" / "cells").glob("folder_labels-*")
-            assert read_json(cell / "result.json")["noise_rate"] is None
+            (trial,) = (clone / "runs" / "trials").glob("folder_labels-*")
+            assert read_json(trial / "result.json")["noise_rate"] is None
     assert said.count("my-digits/test/3/") == len(list((clone / "my-digits/test/3").iterdir()))
-    cell = run_of(clone, "preact8")
+    trial = run_of(clone, "preact8")
     with (clone / "my-digits" / "truth.csv").open() as file:
         truth = {row["path"]: int(row["label"]) for row in csv.DictReader(file)}
-    with (cell / "audit" / "audit.csv").open() as file:
+    with (trial / "audit" / "audit.csv").open() as file:
         suspects = list(csv.DictReader(file))[:100]
     wrong = sum(truth[row["path"]] != int(row["given"]) for row in suspects)
     assert wrong > 90, wrong

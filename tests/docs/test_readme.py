@@ -21,9 +21,9 @@ def filled(command, folder):
     """Puts something that there is into the command's blanks."""
     for text, other in SHORT.items():
         command = command.replace(text, other)
-    cells = sorted(path.name for path in folder.glob("runs/cells/*"))
+    trials = sorted(path.name for path in folder.glob("runs/trials/*"))
     sweeps = sorted(path.name for path in folder.glob("runs/sweeps/*"))
-    for blank, names in (("<cell>", cells), ("<one>", sweeps), ("<another>", sweeps[1:])):
+    for blank, names in (("<trial>", trials), ("<one>", sweeps), ("<another>", sweeps[1:])):
         command = command.replace(blank, names[0]) if blank in command else command
     return command
 
@@ -49,6 +49,6 @@ def test_the_readme_from_start_to_end(tmp_path):
     assert "Report: runs/latest/report/report.html" in last["sweep"]
     assert "Test accuracy" in last["train"]
     assert "Test accuracy" in last["evaluate"]
-    assert "1 of 1 cells finished" in last["status"]  # of the newest plan
+    assert "1 of 1 trials finished" in last["status"]  # of the newest plan
     assert "image.png: " in last["predict"]
     assert "recipe" in last["recipes"]

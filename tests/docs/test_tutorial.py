@@ -17,7 +17,7 @@ def test_the_tutorial_from_start_to_end(tmp_path):
         short = f"{command} STEPS=60" if command.startswith("make sweep") else command
         said[command] = give(short, tmp_path)
     assert (tmp_path / "runs" / "latest" / "report" / "report.html").exists()
-    assert list(tmp_path.glob("runs/cells/*-ieg-*/audit/audit.html"))
+    assert list(tmp_path.glob("runs/trials/*-ieg-*/audit/audit.html"))
     assert (tmp_path / "cleaned.csv").exists()
     sevens = len(list((tmp_path / "my-digits" / "test" / "7").iterdir()))
     line = r"my-digits/test/7/\d{4}\.(png|jpg): \d \d+\.\d %\n"

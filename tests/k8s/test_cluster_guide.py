@@ -5,12 +5,11 @@ import re
 import shlex
 from pathlib import Path
 
-import kustomize
-import manifests
 import pytest
 import yaml
 
-from pipelines import site as sites
+from pipelines import cluster_files
+from pipelines.manifests import kustomize, render
 from tests.pipelines.stubs import kubernetes_api
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +53,7 @@ def test_every_variable_named_alone_is_there():
 
 
 def test_every_file_named_is_there_or_rendered():
-    rendered = {f"build/k8s/{Path(name).name}.yaml" for name in manifests.kustomizations()}
+    rendered = {f"build/k8s/{Path(name).name}.yaml" for name in render.kustomizations()}
     compiled = {"build/noise_sweep-gpu.yaml"}
     named = set(re.findall(r"(?<![\w/.])((?:k8s|docs|build)/[\w./-]+\w)", GUIDE))
     assert len(named) > 8
@@ -62,13 +61,13 @@ def test_every_file_named_is_there_or_rendered():
         assert (ROOT / name).exists(), name
 
 
-def test_the_site_file_shown_is_one(tmp_path):
+def test_the_cluster_file_shown_is_one(tmp_path):
     (block,) = re.findall(r"^```yaml\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
-    path = tmp_path / "site.yaml"
+    path = tmp_path / "cluster.yaml"
     path.write_text(block)
-    site = sites.load(path)
-    assert site.image.endswith(":3f2a9c1d5e6b")
-    assert site.gpu.node_selector
+    cluster_file = cluster_files.load(path)
+    assert cluster_file.image.endswith(":3f2a9c1d5e6b")
+    assert cluster_file.gpu.node_selector
 
 
 def keys_of(value: object) -> set[str]:
@@ -86,15 +85,15 @@ def keys_of(value: object) -> set[str]:
         "resources.train.memory_limit",
     ],
 )
-def test_every_key_of_the_site_file_named_is_one(key):
+def test_every_key_of_the_cluster_file_named_is_one(key):
     assert f"`{key}" in GUIDE or f"\n{key}" in GUIDE
-    assert key in keys_of(yaml.safe_load((ROOT / "docs/site.example.yaml").read_text()))
+    assert key in keys_of(yaml.safe_load((ROOT / "docs/cluster.example.yaml").read_text()))
 
 
 def test_jobs_and_files_that_kubectl_is_called_with_are_ours():
     jobs = {
         f"job/{document['metadata']['name']}"
-        for name in manifests.kustomizations()
+        for name in render.kustomizations()
         for document in kustomize.render(ROOT / "k8s" / name)
         if document["kind"] == "Job"
     }
@@ -107,7 +106,7 @@ def test_jobs_are_started_anew():
     """What a job runs cannot be changed, and `apply` does not run one again that has ended."""
     jobs = {
         f"build/k8s/{Path(name).name}.yaml"
-        for name in manifests.kustomizations()
+        for name in render.kustomizations()
         if name.startswith("jobs/")
     }
     starts = [line for line in commands() if set(line.split()) & jobs]

@@ -36,7 +36,7 @@ def no_cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("KUBECONFIG", str(home / "kubeconfig"))
     for name in ("ENDPOINT", "UI_ENDPOINT", "SA_TOKEN_PATH"):
         monkeypatch.delenv(f"KF_PIPELINES_{name}", raising=False)
-    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "IEG_SITE"):
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT", "IEG_CLUSTER"):
         monkeypatch.delenv(name, raising=False)
 
 

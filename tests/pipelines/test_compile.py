@@ -16,18 +16,19 @@ from kfp import components
 
 from components import IMAGE
 from ieg_core.errors import UserError
-from ieg_core.report import load_sweep
-from ieg_core.settings import DEFAULT_METHODS
+from ieg_core.experiment.methods import DEFAULT_METHODS
+from ieg_core.report.trials import load_sweep
 from pipelines import __main__ as command_line
-from pipelines import checks, local, noise_sweep, profiles
+from pipelines import checks, noise_sweep, profiles
 from pipelines import compile as packages
-from pipelines.site import Amount, GpuPool, Pool, Site, Toleration
+from pipelines.cluster_files import ClusterFile, GpuNodePool, NodePool, Resources, Toleration
+from pipelines.local import runner
 from scripts import image
 
 ROOT = Path(__file__).parents[2]
-SITE = Site(
+CLUSTER = ClusterFile(
     image="registry.example.org/ieg-python:0a1b2c3",
-    gpu=GpuPool(
+    gpu=GpuNodePool(
         resource="amd.com/gpu",
         count=2,
         node_selector={"pool": "gpus"},
@@ -35,7 +36,9 @@ SITE = Site(
         shared_memory="4Gi",
         spot=True,
     ),
-    cpu=Pool(node_selector={"pool": "cheap"}, tolerations=(Toleration("team", "Equal", "vision"),)),
+    cpu=NodePool(
+        node_selector={"pool": "cheap"}, tolerations=(Toleration("team", "Equal", "vision"),)
+    ),
     parallelism=7,
     retries=2,
     time_limit=7200,
@@ -44,9 +47,9 @@ SITE = Site(
 
 
 def compile_in_a_process(folder, seed):
-    site = folder.parent / "site.yaml"
-    site.write_text(f"image: {SITE.image}\n")
-    environment = os.environ | {"PYTHONHASHSEED": str(seed), "IEG_SITE": str(site)}
+    cluster_file = folder.parent / "cluster.yaml"
+    cluster_file.write_text(f"image: {CLUSTER.image}\n")
+    environment = os.environ | {"PYTHONHASHSEED": str(seed), "IEG_CLUSTER": str(cluster_file)}
     done = subprocess.run(
         [sys.executable, "-m", "pipelines", "compile", "--output", str(folder)],
         cwd=ROOT,
@@ -85,29 +88,31 @@ def pods(platform):
     return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
-def test_every_package_runs_the_sites_image(tmp_path):
-    for profile in packages.all_profiles(SITE):
+def test_every_package_runs_the_clusters_image(tmp_path):
+    for profile in packages.all_profiles(CLUSTER):
         spec, *platform = documents(tmp_path, profile)
         assert len(platform) == (0 if profile.name == "local" else 1)
         images = {each["container"]["image"] for each in executors(spec).values()}
-        assert images == {SITE.image}
+        assert images == {CLUSTER.image}
 
 
 def test_an_image_may_have_any_name(tmp_path):
     """kfp.local's warning about names without "python" is for runs here, which use another one."""
-    site = dataclasses.replace(SITE, image="registry.example.org/team/classifier:0a1b2c3")
-    spec, *_ = documents(tmp_path, packages.all_profiles(site)[0])
-    assert {each["container"]["image"] for each in executors(spec).values()} == {site.image}
+    cluster_file = dataclasses.replace(
+        CLUSTER, image="registry.example.org/team/classifier:0a1b2c3"
+    )
+    spec, *_ = documents(tmp_path, packages.all_profiles(cluster_file)[0])
+    assert {each["container"]["image"] for each in executors(spec).values()} == {cluster_file.image}
 
 
-def test_a_training_gets_what_the_site_says(tmp_path):
-    spec, platform = documents(tmp_path, profiles.gpu(SITE))
+def test_a_training_gets_what_the_cluster_says(tmp_path):
+    spec, platform = documents(tmp_path, profiles.gpu(CLUSTER))
     container = executors(spec)["exec-train"]["container"]
     given = container["resources"]
     assert given["accelerator"]["resourceType"] == "amd.com/gpu"
     assert given["accelerator"]["resourceCount"] == "2"
-    wanted = SITE.resources.train
-    assert wanted == Amount(
+    wanted = CLUSTER.resources.train
+    assert wanted == Resources(
         given["resourceCpuRequest"],
         given["resourceCpuLimit"],
         given["resourceMemoryRequest"],
@@ -144,7 +149,7 @@ def test_a_training_gets_what_the_site_says(tmp_path):
 
 
 def test_an_evaluation_has_one_attempt_more_to_record_that_all_were_lost(tmp_path):
-    spec, _ = documents(tmp_path, profiles.gpu(SITE))
+    spec, _ = documents(tmp_path, profiles.gpu(CLUSTER))
     env = executors(spec)["exec-evaluate"]["container"]["env"]
     assert {each["name"]: each["value"] for each in env}["IEG_ATTEMPTS"] == "3"
     loop = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]
@@ -154,7 +159,7 @@ def test_an_evaluation_has_one_attempt_more_to_record_that_all_were_lost(tmp_pat
 
 def test_no_task_reads_what_is_only_shown(tmp_path):
     """A confusion matrix of 100 classes in the inputs of a task is 110 KB in one argument."""
-    spec, *_ = documents(tmp_path, profiles.gpu(SITE))
+    spec, *_ = documents(tmp_path, profiles.gpu(CLUSTER))
     read = {
         name: set(component.get("inputDefinitions", {}).get("artifacts", {}))
         for name, component in spec["components"].items()
@@ -162,7 +167,9 @@ def test_no_task_reads_what_is_only_shown(tmp_path):
     assert {name: keys for name, keys in read.items() if keys} == {"comp-report": {"plan"}}
 
 
-@pytest.mark.parametrize("profile", [profiles.cpu(SITE), profiles.gpu(SITE)], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(
+    "profile", [profiles.cpu(CLUSTER), profiles.gpu(CLUSTER)], ids=["cpu", "gpu"]
+)
 def test_no_other_task_goes_near_a_gpu(tmp_path, profile):
     spec, platform = documents(tmp_path, profile)
     for name, executor in executors(spec).items():
@@ -176,8 +183,10 @@ def test_no_other_task_goes_near_a_gpu(tmp_path, profile):
 
 
 def test_results_in_a_bucket_need_no_volume(tmp_path):
-    site = dataclasses.replace(SITE, results="gs://bucket/ieg", results_claim="", data_claim="")
-    spec, platform = documents(tmp_path, profiles.cpu(site))
+    cluster_file = dataclasses.replace(
+        CLUSTER, results="gs://bucket/ieg", results_claim="", data_claim=""
+    )
+    spec, platform = documents(tmp_path, profiles.cpu(cluster_file))
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     assert inputs["results"]["defaultValue"] == "gs://bucket/ieg"
     assert all("pvcMount" not in pod for pod in pods(platform).values())
@@ -187,13 +196,13 @@ def test_results_in_a_bucket_need_no_volume(tmp_path):
     ("profile", "expected"),
     [
         (profiles.LOCAL, ("digits_uniform", False, "data", "runs")),
-        (profiles.cpu(SITE), ("digits_uniform", False, "/data", "/results")),
-        (profiles.gpu(SITE), ("cifar10_uniform", True, "/data", "/results")),
+        (profiles.cpu(CLUSTER), ("digits_uniform", False, "/data", "/results")),
+        (profiles.gpu(CLUSTER), ("cifar10_uniform", True, "/data", "/results")),
     ],
     ids=["local", "cpu", "gpu"],
 )
 def test_the_defaults_in_the_ui_fit_the_place(tmp_path, profile, expected):
-    spec, *_ = documents(tmp_path, dataclasses.replace(profile, image=SITE.image))
+    spec, *_ = documents(tmp_path, dataclasses.replace(profile, image=CLUSTER.image))
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     names = ("dataset", "accelerator", "data_dir", "results")
     assert tuple(inputs[name]["defaultValue"] for name in names) == expected
@@ -205,7 +214,7 @@ def test_the_image_is_the_one_that_make_image_builds():
     assert packages.image_of_revision() == f"ieg-python:{image.revision(dirty=True)}"
 
 
-def test_without_a_checkout_the_site_names_the_image(monkeypatch, capsys, tmp_path):
+def test_without_a_checkout_the_cluster_names_the_image(monkeypatch, capsys, tmp_path):
     def no_checkout(dirty):
         raise SystemExit("no checkout")
 
@@ -214,13 +223,19 @@ def test_without_a_checkout_the_site_names_the_image(monkeypatch, capsys, tmp_pa
     assert "no git checkout" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(packages, "source", image)
-    with pytest.raises(UserError, match="expected `image` in the site file"):
+    with pytest.raises(UserError, match="expected `image` in the cluster file"):
         packages.image_of_revision()
 
 
-def test_a_site_that_is_wrong_writes_nothing(tmp_path, capsys):
-    (tmp_path / "site.yaml").write_text("image: ieg-python:latest\n")
-    argv = ["compile", "--site", str(tmp_path / "site.yaml"), "--output", str(tmp_path / "build")]
+def test_a_cluster_that_is_wrong_writes_nothing(tmp_path, capsys):
+    (tmp_path / "cluster.yaml").write_text("image: ieg-python:latest\n")
+    argv = [
+        "compile",
+        "--cluster",
+        str(tmp_path / "cluster.yaml"),
+        "--output",
+        str(tmp_path / "build"),
+    ]
     assert command_line.main(argv) == 2
     error = capsys.readouterr().err
     assert "image must be an image with a tag other than latest" in error
@@ -229,7 +244,7 @@ def test_a_site_that_is_wrong_writes_nothing(tmp_path, capsys):
 
 
 def test_an_unsound_pipeline_is_not_written(tmp_path):
-    broken = dataclasses.replace(profiles.cpu(SITE), image=IMAGE)
+    broken = dataclasses.replace(profiles.cpu(CLUSTER), image=IMAGE)
     with pytest.raises(ValueError, match="image_of_no_revision"):
         packages.write_packages([profiles.LOCAL, broken], tmp_path / "build")
     assert not (tmp_path / "build").exists()
@@ -237,7 +252,7 @@ def test_an_unsound_pipeline_is_not_written(tmp_path):
 
 def test_the_package_is_what_was_checked(tmp_path):
     """What is written to YAML and read again is the specification, platform part included."""
-    profile = profiles.gpu(SITE)
+    profile = profiles.gpu(CLUSTER)
     spec, platform = documents(tmp_path, profile)
     assert {**spec, "platforms": platform["platforms"]} == checks.compiled(
         noise_sweep.build(profile)
@@ -261,10 +276,10 @@ def arguments(results):
 @pytest.mark.filterwarnings("ignore:.*have no effect in the current local runner")
 def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
     """The YAML that is uploaded, its platform part ignored: train, evaluate, report, verdict."""
-    (path,) = packages.write_packages([profiles.cpu(SITE)], tmp_path)
+    (path,) = packages.write_packages([profiles.cpu(CLUSTER)], tmp_path)
     pipeline = components.load_component_from_file(str(path))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    local.run(
+    runner.run(
         pipeline,
         arguments(tmp_path / "runs"),
         scratch=tmp_path / "kfp",
@@ -284,7 +299,7 @@ def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
     assert metrics["accuracy_ema_last"] == row["accuracy_ema_last"]
     assert metrics["audit_examples"] == 1438
     (page,) = (tmp_path / "kfp").rglob("evaluate/audit")
-    (made,) = root.glob("cells/*/audit/audit.html")
+    (made,) = root.glob("trials/*/audit/audit.html")
     assert page.read_text(encoding="utf-8") == made.read_text(encoding="utf-8")
     shown = json.loads(outputs["report"].read_text())["artifacts"]
     assert {"page", "table"} <= set(shown)

@@ -8,18 +8,18 @@ import time
 import pytest
 
 from pipelines.__main__ import main
-from tests.ieg_core.test_reproduction import row
-from tests.pipelines.test_schedule_file import PLAIN
+from tests.ieg_core.report.test_reproduction import row
+from tests.pipelines.scheduling.test_schedules import PLAIN
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 
 
 @pytest.fixture
-def site(tmp_path):
+def cluster_file(tmp_path):
     def write(**values):
-        path = tmp_path / "site.yaml"
+        path = tmp_path / "cluster.yaml"
         path.write_text("".join(f"{key}: {value}\n" for key, value in values.items()))
-        return f"--site={path}"
+        return f"--cluster={path}"
 
     return write
 
@@ -32,9 +32,11 @@ def refused(capsys, *arguments):
     return line
 
 
-def test_schedule_by_the_command_line_twice_changes_nothing(kfp_stub, tmp_path, site, capsys):
+def test_schedule_by_the_command_line_twice_changes_nothing(
+    kfp_stub, tmp_path, cluster_file, capsys
+):
     (tmp_path / "schedules.yaml").write_text(PLAIN)
-    here = site(endpoint=kfp_stub.url, image=IMAGE)
+    here = cluster_file(endpoint=kfp_stub.url, image=IMAGE)
     command = ["schedule", here, f"--file={tmp_path / 'schedules.yaml'}"]
     assert main([*command, "--plan=1"]) == 0
     assert not kfp_stub.recurring
@@ -47,26 +49,30 @@ def test_schedule_by_the_command_line_twice_changes_nothing(kfp_stub, tmp_path, 
 
 
 @pytest.mark.parametrize("text", ["yes", "2", "plan"])
-def test_a_plan_that_is_neither_wanted_nor_not_is_refused(no_cluster, site, capsys, text):
-    assert "expected 1" in refused(capsys, "schedule", site(), f"--plan={text}")
-    assert "expected 1" in refused(capsys, "clean-runs", site(), "--older=30d", f"--plan={text}")
+def test_a_plan_that_is_neither_wanted_nor_not_is_refused(no_cluster, cluster_file, capsys, text):
+    assert "expected 1" in refused(capsys, "schedule", cluster_file(), f"--plan={text}")
+    assert "expected 1" in refused(
+        capsys, "clean-runs", cluster_file(), "--older=30d", f"--plan={text}"
+    )
 
 
-def test_schedule_without_a_cluster_says_what_to_configure(no_cluster, site, capsys, tmp_path):
+def test_schedule_without_a_cluster_says_what_to_configure(
+    no_cluster, cluster_file, capsys, tmp_path
+):
     (tmp_path / "s.yaml").write_text(PLAIN)
-    here = site(image=IMAGE)
+    here = cluster_file(image=IMAGE)
     assert "no cluster is configured" in refused(
         capsys, "schedule", here, f"--file={tmp_path / 's.yaml'}"
     )
 
 
-def test_clean_runs_lists_and_removes(no_cluster, site, tmp_path, capsys):
-    old = tmp_path / "runs" / "cells" / "a" / "model.keras"
+def test_clean_runs_lists_and_removes(no_cluster, cluster_file, tmp_path, capsys):
+    old = tmp_path / "runs" / "trials" / "a" / "model.keras"
     old.parent.mkdir(parents=True)
     old.write_text("x" * 2048)
     moment = time.time() - 40 * 86400
     os.utime(old, (moment, moment))
-    command = ["clean-runs", site(), f"--out={tmp_path / 'runs'}", "--older=30d"]
+    command = ["clean-runs", cluster_file(), f"--out={tmp_path / 'runs'}", "--older=30d"]
     assert main([*command, "--plan=1"]) == 0
     assert "would remove" in capsys.readouterr().out
     assert old.exists()
@@ -85,38 +91,38 @@ def test_clean_runs_lists_and_removes(no_cluster, site, tmp_path, capsys):
         (["--older=30d", "--elder=1"], "unrecognized arguments"),
     ],
 )
-def test_clean_runs_refuses_in_one_line(no_cluster, site, capsys, arguments, message):
-    assert message in refused(capsys, "clean-runs", site(), *arguments)
+def test_clean_runs_refuses_in_one_line(no_cluster, cluster_file, capsys, arguments, message):
+    assert message in refused(capsys, "clean-runs", cluster_file(), *arguments)
 
 
 def test_the_clusters_results_root_is_meant_where_one_is_configured(
-    no_cluster, site, tmp_path, capsys
+    no_cluster, cluster_file, tmp_path, capsys
 ):
     (tmp_path / "mounted").mkdir()
     address = "http://127.0.0.1:9"
-    mounted = site(endpoint=address, results_mount=tmp_path / "mounted")
+    mounted = cluster_file(endpoint=address, results_mount=tmp_path / "mounted")
     assert main(["clean-runs", mounted, "--older=30d"]) == 0
     assert f"Results root {tmp_path / 'mounted'}" in capsys.readouterr().out
-    nowhere = site(endpoint=address)
+    nowhere = cluster_file(endpoint=address)
     assert "is nowhere on this machine" in refused(capsys, "clean-runs", nowhere, "--older=30d")
     assert "no results root absent" in refused(
         capsys, "clean-runs", nowhere, "--older=30d", "--runner=local", "--out=absent"
     )
 
 
-def test_accept_writes_the_rows_of_a_run(no_cluster, site, tmp_path, capsys):
+def test_accept_writes_the_rows_of_a_run(no_cluster, cluster_file, tmp_path, capsys):
     path = tmp_path / "scheduled/nightly/r1/sweeps/s/report/results.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"cells": [row(0.9)]}))
-    command = ["accept", site(), f"--out={tmp_path}", "--schedule=nightly"]
+    path.write_text(json.dumps({"trials": [row(0.9)]}))
+    command = ["accept", cluster_file(), f"--out={tmp_path}", "--schedule=nightly"]
     assert main(command) == 0
     assert "nightly: accepted r1" in capsys.readouterr().out
-    assert json.loads((tmp_path / "accepted/nightly.json").read_text())["cells"] == [row(0.9)]
+    assert json.loads((tmp_path / "accepted/nightly.json").read_text())["trials"] == [row(0.9)]
     assert "RUN='r2' is no reported run" in refused(capsys, *command, "--run=r2")
 
 
-def test_doctor_refuses_what_it_does_not_know(no_cluster, site, capsys):
-    assert "PROFILE='tpu'" in refused(capsys, "doctor", site(), "--profile=tpu")
+def test_doctor_refuses_what_it_does_not_know(no_cluster, cluster_file, capsys):
+    assert "PROFILE='tpu'" in refused(capsys, "doctor", cluster_file(), "--profile=tpu")
     assert "no cluster is configured" in refused(
-        capsys, "doctor", site(image=IMAGE), "--runner=cluster"
+        capsys, "doctor", cluster_file(image=IMAGE), "--runner=cluster"
     )

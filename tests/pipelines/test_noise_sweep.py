@@ -12,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ieg_core import estimate, slots, sweep
-from ieg_core.results import cell_folder, read_json, write_json_atomic
+from ieg_core.host import machine
+from ieg_core.host.files import read_json, write_json_atomic
+from ieg_core.store.layout import trial_folder
+from ieg_core.sweep import estimate, plan, slots
+from ieg_core.sweep.request import SweepRequest
 from pipelines import __main__ as command_line
-from pipelines import checks, noise_sweep, profiles, run
+from pipelines import checks, noise_sweep, profiles
+from pipelines.local import sweep
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pipelines", "run", "noise_sweep", "--devices=cpu"]
@@ -58,7 +62,7 @@ def test_every_parameter_says_in_the_kfp_ui_what_it_is():
 
 
 def test_the_request_is_among_the_parameters():
-    fields = {field.name for field in dataclasses.fields(sweep.SweepRequest)}
+    fields = {field.name for field in dataclasses.fields(SweepRequest)}
     assert fields < set(spec()["root"]["inputDefinitions"]["parameters"])
 
 
@@ -79,7 +83,7 @@ def test_the_steps_run_in_their_order():
     }
 
 
-def test_only_names_travel_between_the_tasks_of_a_cell():
+def test_only_names_travel_between_the_tasks_of_a_trial():
     components = spec()["components"]
     for name in ("comp-train", "comp-evaluate"):
         assert "artifacts" not in components[name]["inputDefinitions"]
@@ -120,15 +124,15 @@ def test_a_profile_decides_image_parallelism_and_folders():
     ],
 )
 def test_the_estimate_fills_the_slots_in_order(seconds, at_once, expected):
-    assert run.side_by_side(seconds, at_once) == expected
+    assert sweep.side_by_side(seconds, at_once) == expected
 
 
-# --- the whole pipeline in real processes; cells are finished or broken before it starts ---
+# --- the whole pipeline in real processes; trials are finished or broken before it starts ---
 
 
 def request(results, **changes):
     values = {"noise_ratios": (0.8,), "methods": ("supervised", "l2r"), "steps": 50}
-    return sweep.SweepRequest("digits_uniform", **values | changes, results=str(results))
+    return SweepRequest("digits_uniform", **values | changes, results=str(results))
 
 
 def arguments(results, **changes):
@@ -136,28 +140,28 @@ def arguments(results, **changes):
     return [f"--{name}={value}" for name, value in values.items()] + [f"--out={results}"]
 
 
-def cell_of(planned, method):
-    (cell,) = (cell for cell in planned.cells if f"-{method}-" in cell)
-    return cell
+def trial_of(planned, method):
+    (trial,) = (trial for trial in planned.trials if f"-{method}-" in trial)
+    return trial
 
 
-def finish(results, cell, accuracy=0.9):
-    """Writes what a finished cell leaves behind."""
-    record = read_json(cell_folder(results, cell) / "config.json")
-    row = {key: record[key] for key in ("cell", "dataset", "method", "seed", "network")}
+def finish(results, trial, accuracy=0.9):
+    """Writes what a finished trial leaves behind."""
+    record = read_json(trial_folder(results, trial) / "config.json")
+    row = {key: record[key] for key in ("trial", "dataset", "method", "seed", "network")}
     row |= {"noise_rate": 0.8, "true_flip_rate": 0.72, "clean_labels_used": 0, "steps": 50}
     row |= {"accuracy_ema_last": accuracy, "accuracy_ema_best": accuracy, "total_seconds": 12.0}
     row |= {"accuracy_last": accuracy, "accuracy_best": accuracy, "steps_per_second": 40.0}
-    row |= {"status": "finished", "reason": "", "run_directory": f"cells/{cell}"}
-    write_json_atomic(cell_folder(results, cell) / "result.json", row)
+    row |= {"status": "finished", "reason": "", "run_directory": f"trials/{trial}"}
+    write_json_atomic(trial_folder(results, trial) / "result.json", row)
 
 
-def know_the_rate(results, cell, steps_per_second=1000.0):
+def know_the_rate(results, trial, steps_per_second=1000.0):
     """Spares the estimate its measurement, whatever this machine's number of cores."""
-    record = read_json(cell_folder(results, cell) / "config.json")
+    record = read_json(trial_folder(results, trial) / "config.json")
     rates = {
         estimate._key(record, slots.Slot(threads)): steps_per_second
-        for threads in range(1, slots.usable_cores() + 1)
+        for threads in range(1, machine.usable_cores() + 1)
     }
     write_json_atomic(results / "measured.json", rates)
 
@@ -176,15 +180,15 @@ def sweep_process(*more, environment=None, **options):
 
 
 def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, slow_tensorflow):
-    planned = sweep.plan(request(tmp_path / "runs", seeds=(0, 1)))
-    for cell in planned.cells:
-        finish(tmp_path / "runs", cell)
+    planned = plan.plan(request(tmp_path / "runs", seeds=(0, 1)))
+    for trial in planned.trials:
+        finish(tmp_path / "runs", trial)
     done = sweep_process(
         *arguments(tmp_path / "runs", seeds="0,1"), environment=slow_tensorflow.environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert slow_tensorflow.pids() == []
-    assert f"Sweep {planned.sweep}: 4 cells, 4 of them finished already" in done.stdout
+    assert f"Sweep {planned.sweep}: 4 trials, 4 of them finished already" in done.stdout
     assert "90.0" in done.stdout
     report = tmp_path / "runs" / "latest" / "report"
     assert f"Report: {tmp_path}/runs/latest/report/report.html" in done.stdout
@@ -201,24 +205,24 @@ def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, s
         pytest.param("print('bye'); os._exit(7)", "exit code 7: bye", id="a silent end"),
     ],
 )
-def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
+def test_a_failed_trial_costs_itself_and_fails_the_run_after_the_report(
     tmp_path, stand_in_tensorflow, code, reason
 ):
     results = tmp_path / "runs"
-    planned = sweep.plan(request(results))
-    finish(results, cell_of(planned, "supervised"))
-    know_the_rate(results, cell_of(planned, "l2r"))
+    planned = plan.plan(request(results))
+    finish(results, trial_of(planned, "supervised"))
+    know_the_rate(results, trial_of(planned, "l2r"))
     environment = stand_in_tensorflow(code).environment
     done = sweep_process(*arguments(results), environment=environment)
     assert done.returncode == 1, done.stdout + done.stderr
-    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["cells"]
+    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["trials"]
     assert {row["method"]: row["status"] for row in rows} == {
         "supervised": "finished",
         "l2r": "failed",
     }
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"failed: {cell_of(planned, 'l2r')}: {reason}")
-    assert f"{results}/cells/{cell_of(planned, 'l2r')}/log.txt" in line
+    assert line.startswith(f"failed: {trial_of(planned, 'l2r')}: {reason}")
+    assert f"{results}/trials/{trial_of(planned, 'l2r')}/log.txt" in line
     assert ": failed: " in done.stdout  # while it ran
     log = (results / "latest" / "log.txt").read_text()
     assert "Inner task failed: 'verdict'" in log
@@ -226,9 +230,9 @@ def test_a_failed_cell_costs_itself_and_fails_the_run_after_the_report(
 
 def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
     results = tmp_path / "runs"
-    planned = sweep.plan(request(results))
-    for cell in planned.cells:
-        finish(results, cell)
+    planned = plan.plan(request(results))
+    for trial in planned.trials:
+        finish(results, trial)
     (results / "sweeps" / planned.sweep / "report").write_text("in the way of the report")
     done = sweep_process(*arguments(results))
     assert done.returncode == 1
@@ -240,12 +244,12 @@ def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
     assert "cannot write results under" in log.read_text()
 
 
-def test_cells_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):
-    """Each cell waits until both have come; then both fail, having seen their threads."""
+def test_trials_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):
+    """Each trial waits until both have come; then both fail, having seen their threads."""
     results = tmp_path / "runs"
-    planned = sweep.plan(request(results))
-    know_the_rate(results, planned.cells[0])
-    know_the_rate(results, planned.cells[1])
+    planned = plan.plan(request(results))
+    know_the_rate(results, planned.trials[0])
+    know_the_rate(results, planned.trials[1])
     stand_in = stand_in_tensorflow(
         f"""deadline = time.monotonic() + 300
 while len(open({str(tmp_path / "imports")!r}).readlines()) < 2:
@@ -255,9 +259,11 @@ while len(open({str(tmp_path / "imports")!r}).readlines()) < 2:
 raise RuntimeError(f"met with {{os.environ['OMP_NUM_THREADS']}} threads")"""
     )
     sweep_process(*arguments(results), environment=stand_in.environment)
-    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["cells"]
-    threads = max(1, slots.usable_cores() // 2)
-    expected = f"RuntimeError: met with {threads} threads" if slots.usable_cores() > 1 else "alone"
+    rows = json.loads((results / "latest" / "report" / "results.json").read_text())["trials"]
+    threads = max(1, machine.usable_cores() // 2)
+    expected = (
+        f"RuntimeError: met with {threads} threads" if machine.usable_cores() > 1 else "alone"
+    )
     assert {row["reason"] for row in rows} == {expected}
 
 
@@ -278,7 +284,7 @@ raise RuntimeError(f"met with {{os.environ['OMP_NUM_THREADS']}} threads")"""
 def test_a_mistake_is_one_line_before_anything_starts(
     tmp_path, monkeypatch, capsys, argument, message
 ):
-    monkeypatch.setattr(run, "_run_pipeline", lambda *args: pytest.fail("it started"))
+    monkeypatch.setattr(sweep, "_run_pipeline", lambda *args: pytest.fail("it started"))
     argv = [*COMMAND[3:], *arguments(tmp_path / "runs"), argument]
     assert command_line.main(argv) == command_line.EXIT_USER_ERROR
     output = capsys.readouterr()
@@ -291,10 +297,10 @@ def test_a_mistake_is_one_line_before_anything_starts(
 
 def test_a_sweep_that_takes_too_long_is_refused_with_its_estimate(tmp_path, monkeypatch, capsys):
     """36,000 steps at 1 step/s are 10 hours, those of l2r three times that."""
-    monkeypatch.setattr(run, "_run_pipeline", lambda *args: pytest.fail("it started"))
+    monkeypatch.setattr(sweep, "_run_pipeline", lambda *args: pytest.fail("it started"))
     results = tmp_path / "runs"
-    planned = sweep.plan(request(results, steps=36_000))
-    know_the_rate(results, cell_of(planned, "supervised"), steps_per_second=1.0)
+    planned = plan.plan(request(results, steps=36_000))
+    know_the_rate(results, trial_of(planned, "supervised"), steps_per_second=1.0)
     argv = [*COMMAND[3:], *arguments(results, steps=36_000)]
     assert command_line.main(argv) == command_line.EXIT_USER_ERROR
     output = capsys.readouterr()
@@ -305,11 +311,11 @@ def test_a_sweep_that_takes_too_long_is_refused_with_its_estimate(tmp_path, monk
 
 @pytest.fixture
 def running(tmp_path, slow_tensorflow):
-    """A sweep of two cells in the middle of its training."""
+    """A sweep of two trials in the middle of its training."""
     results = tmp_path / "runs"
-    planned = sweep.plan(request(results))
-    for cell in planned.cells:
-        know_the_rate(results, cell)
+    planned = plan.plan(request(results))
+    for trial in planned.trials:
+        know_the_rate(results, trial)
     process = subprocess.Popen(
         [*COMMAND, *arguments(results)],
         cwd=ROOT,
@@ -318,7 +324,7 @@ def running(tmp_path, slow_tensorflow):
         stderr=subprocess.PIPE,
         text=True,
     )
-    slow_tensorflow.wait_until_imported(min(2, slots.usable_cores()))
+    slow_tensorflow.wait_until_imported(min(2, machine.usable_cores()))
     yield process
     process.kill()
     process.communicate()
@@ -342,12 +348,12 @@ def test_a_killed_sweep_leaves_no_process_and_a_folder_to_the_next(
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (scratch,) = tmp_path.glob("ieg-sweep-*")
-    with run._scratch_folder():
+    with sweep._scratch_folder():
         assert scratch.exists()  # its sweep lives
     running.kill()
     running.communicate()
     slow_tensorflow.wait_until_ended()
     assert not list((tmp_path / "runs").rglob("failure.json"))
-    with run._scratch_folder() as next_one:
+    with sweep._scratch_folder() as next_one:
         assert list(tmp_path.glob("ieg-sweep-*")) == [next_one]
     assert not next_one.exists()

@@ -4,7 +4,7 @@ import argparse
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.sweep import SweepRequest
+from ieg_core.sweep.request import SweepRequest
 from pipelines import options
 
 
@@ -24,7 +24,7 @@ def test_the_defaults_are_those_of_make_sweep():
         data_dir="./data",
         results="runs",
     )
-    assert (found.gpus, found.gpus_per_cell, found.max_hours) == ((), 1, 4.0)
+    assert (found.gpus, found.gpus_per_trial, found.max_hours) == ((), 1, 4.0)
 
 
 def test_each_variable_becomes_a_value():
@@ -73,9 +73,9 @@ def test_each_variable_becomes_a_value():
         ("--max-hours=long", "MAX_HOURS='long': expected hours above 0"),
         ("--max-hours=0", "MAX_HOURS='0': expected hours above 0"),
         ("--max-hours=nan", "MAX_HOURS='nan': expected hours above 0"),
-        ("--gpus-per-cell=2", "GPUS_PER_CELL=2, but no GPU is in use"),
-        ("--gpus-per-cell=0", "GPUS_PER_CELL must be at least 1"),
-        ("--gpus-per-cell=all", "GPUS_PER_CELL='all': expected a whole number"),
+        ("--gpus-per-trial=2", "GPUS_PER_TRIAL=2, but no GPU is in use"),
+        ("--gpus-per-trial=0", "GPUS_PER_TRIAL must be at least 1"),
+        ("--gpus-per-trial=all", "GPUS_PER_TRIAL='all': expected a whole number"),
         ("--devices=7,8", "DEVICES='7,8': this machine has no GPU"),
         ("--out=", "OUT is empty"),
         ("--data-dir= ", "DATA_DIR is empty"),

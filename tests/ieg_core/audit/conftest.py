@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells as training leaves them, with beliefs made up by the test."""
+"""Trials as training leaves them, with beliefs made up by the test."""
 
 import json
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from ieg_core import sweep
-from ieg_core.data import load_overlay
-from ieg_core.results import cell_folder, overlays_folder
+from ieg_core.data.label_set import load_label_set
+from ieg_core.store.layout import label_sets_folder, trial_folder
+from ieg_core.sweep import plan
+from ieg_core.sweep.request import SweepRequest
 
 
 @dataclass(frozen=True)
-class MadeCell:
+class MadeTrial:
     folder: Path
-    overlay: object
+    label_set: object
 
     def write(self, believed, visits=None, name="final_prediction"):
         """Writes what the method said: a distribution over the classes for each example."""
@@ -28,36 +29,34 @@ class MadeCell:
 
 
 @pytest.fixture
-def make_cell(tmp_path):
-    """A function that plans a cell of digits and returns it, not trained."""
+def make_trial(tmp_path):
+    """A function that plans a trial of digits and returns it, not trained."""
 
     def make(dataset="digits_uniform_0.4", method="ieg", labels="", root="runs"):
-        planned = sweep.plan(
-            sweep.SweepRequest(
-                dataset, methods=(method,), labels=labels, results=str(tmp_path / root)
-            )
+        planned = plan.plan(
+            SweepRequest(dataset, methods=(method,), labels=labels, results=str(tmp_path / root))
         )
-        folder = cell_folder(tmp_path / root, planned.cells[0])
+        folder = trial_folder(tmp_path / root, planned.trials[0])
         record = json.loads((folder / "config.json").read_text())
-        overlay = load_overlay(overlays_folder(tmp_path / root) / record["overlay"])
-        return MadeCell(folder, overlay)
+        label_set = load_label_set(label_sets_folder(tmp_path / root) / record["label_set"])
+        return MadeTrial(folder, label_set)
 
     return make
 
 
 @pytest.fixture
-def knowing_cell(make_cell):
-    """A cell whose method believes in the true labels of all but a tenth of the examples."""
-    cell = make_cell()
-    cell.write(beliefs(cell.overlay))
-    return cell
+def knowing_trial(make_trial):
+    """A trial whose method believes in the true labels of all but a tenth of the examples."""
+    trial = make_trial()
+    trial.write(beliefs(trial.label_set))
+    return trial
 
 
-def beliefs(overlay, doubted=0.1, seed=0):
+def beliefs(label_set, doubted=0.1, seed=0):
     rng = np.random.default_rng(seed)
-    examples = len(overlay.clean_labels)
-    believed = rng.dirichlet(np.full(overlay.num_classes, 0.3), examples)
+    examples = len(label_set.clean_labels)
+    believed = rng.dirichlet(np.full(label_set.num_classes, 0.3), examples)
     sure = rng.random(examples) >= doubted
     believed[sure] *= 0.3
-    believed[sure, overlay.clean_labels[sure]] += 0.7
+    believed[sure, label_set.clean_labels[sure]] += 0.7
     return believed

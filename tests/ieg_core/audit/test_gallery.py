@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ieg_core import sweep
-from ieg_core.audit import gallery, run
-from ieg_core.data import load_overlay
-from tests.ieg_core.audit.conftest import MadeCell, beliefs
-from tests.ieg_core.audit.test_run import DATA
+from ieg_core.audit import findings, gallery, write
+from ieg_core.data.label_set import load_label_set
+from ieg_core.sweep import plan
+from ieg_core.sweep.request import SweepRequest
+from tests.ieg_core.audit.conftest import MadeTrial, beliefs
+from tests.ieg_core.audit.test_findings import DATA
 from tests.ieg_core.data.trees import write_tree
 
 
@@ -48,9 +49,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page(knowing_cell):
-    run.audit_cell(knowing_cell.folder, DATA, top=50)
-    return (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+def page(knowing_trial):
+    write.audit_trial(knowing_trial.folder, DATA, top=50)
+    return (knowing_trial.folder / "audit" / "audit.html").read_text(encoding="utf-8")
 
 
 def test_the_page_is_whole_and_loads_nothing(page):
@@ -63,36 +64,36 @@ def test_the_page_is_whole_and_loads_nothing(page):
     assert len(page.encode()) < 5_000_000
 
 
-def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_cell):
+def test_each_example_is_shown_with_what_is_said_of_it(page, knowing_trial):
     found = Page(page)
     assert len(found.images) == 50
     image = found.images[0]
     number, given, suggested, score = re.fullmatch(
         r"Example #(\d+): given (\d), suggested (\d), score (0\.\d\d|1\.00)", image["alt"]
     ).groups()
-    assert int(given) == knowing_cell.overlay.noisy_labels[int(number)]
+    assert int(given) == knowing_trial.label_set.noisy_labels[int(number)]
     assert given != suggested
     assert 0.5 <= float(score) <= 1
     content = base64.b64decode(image["src"].removeprefix("data:image/png;base64,"))
-    source = run.open_source("digits", DATA)
+    source = findings.open_source("digits", DATA)
     pixels = np.asarray(Image.open(io.BytesIO(content)))
     np.testing.assert_array_equal(pixels, source.train_images([int(number)])[0, :, :, 0])
 
 
-def test_what_rare_pairs_leave_free_is_filled_by_common_ones(knowing_cell):
-    overlay = knowing_cell.overlay
-    believed = np.zeros((len(overlay.noisy_labels), 10))
-    believed[np.arange(len(believed)), overlay.noisy_labels] = 1
+def test_what_rare_pairs_leave_free_is_filled_by_common_ones(knowing_trial):
+    label_set = knowing_trial.label_set
+    believed = np.zeros((len(label_set.noisy_labels), 10))
+    believed[np.arange(len(believed)), label_set.noisy_labels] = 1
     # 60 labels of one pair look wrong, and one of another.
     zeros, ones = (
-        np.intersect1d(np.flatnonzero(overlay.noisy_labels == given), overlay.train_ids)
+        np.intersect1d(np.flatnonzero(label_set.noisy_labels == given), label_set.train_ids)
         for given in (0, 1)
     )
     believed[zeros[:60]] = np.eye(10)[3]
     believed[ones[:1]] = np.eye(10)[4]
-    knowing_cell.write(believed)
-    run.audit_cell(knowing_cell.folder, DATA, top=61)
-    page = (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    knowing_trial.write(believed)
+    write.audit_trial(knowing_trial.folder, DATA, top=61)
+    page = (knowing_trial.folder / "audit" / "audit.html").read_text(encoding="utf-8")
     assert len(Page(page).images) == 61
 
 
@@ -102,13 +103,13 @@ def test_the_estimated_matrix_stands_beside_the_true_one(page):
     assert "<caption>true</caption>" in page
 
 
-def test_names_are_escaped(knowing_cell):
-    found = run.read_audit(knowing_cell.folder, DATA, 0.5)
+def test_names_are_escaped(knowing_trial):
+    found = findings.read_audit(knowing_trial.folder, DATA, 0.5)
     names = (
-        '<script>alert("0")</script>', *found.overlay.class_names[1:9], "<img src=x onerror=f()>"
+        '<script>alert("0")</script>', *found.label_set.class_names[1:9], "<img src=x onerror=f()>"
     )  # fmt: skip
-    object.__setattr__(found.overlay, "class_names", names)
-    text = gallery.render(found, run.summarize(found), top=100)
+    object.__setattr__(found.label_set, "class_names", names)
+    text = gallery.render(found, findings.summarize(found), top=100)
     Page(text)  # fails at a script
     assert "<script" not in text
     assert "<img src=x" not in text
@@ -118,20 +119,20 @@ def test_names_are_escaped(knowing_cell):
 def test_own_images_are_called_by_their_paths(tmp_path):
     names = ("<b>bold", "möwe", "car")
     write_tree(tmp_path / "photos", {"train": 20, "test": 2}, names)
-    asked = sweep.SweepRequest(
+    asked = SweepRequest(
         "folder",
         methods=("ieg",),
         settings=("images.size=8", "batch_size=10"),
         data_dir=str(tmp_path / "photos"),
         results=str(tmp_path / "runs"),
     )
-    (name,) = sweep.plan(asked).cells
-    overlay = load_overlay(next((tmp_path / "runs" / "overlays").iterdir()))
-    cell = MadeCell(tmp_path / "runs" / "cells" / name, overlay)
-    cell.write(beliefs(overlay, doubted=1))
-    run.audit_cell(cell.folder, tmp_path / "photos")
-    page = (cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
-    with (cell.folder / "audit" / "audit.csv").open(newline="", encoding="utf-8") as file:
+    (name,) = plan.plan(asked).trials
+    label_set = load_label_set(next((tmp_path / "runs" / "label_sets").iterdir()))
+    trial = MadeTrial(tmp_path / "runs" / "trials" / name, label_set)
+    trial.write(beliefs(label_set, doubted=1))
+    write.audit_trial(trial.folder, tmp_path / "photos")
+    page = (trial.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    with (trial.folder / "audit" / "audit.csv").open(newline="", encoding="utf-8") as file:
         listed = {row["path"]: row for row in csv.DictReader(file)}
     shown = [image["alt"] for image in Page(page).images]
     assert len(shown) > 10
@@ -151,28 +152,28 @@ def test_a_large_picture_becomes_a_small_one():
     assert picture.size == (36, 72)
 
 
-def test_the_page_stays_small_whatever_the_images_are(knowing_cell, monkeypatch):
-    found = run.read_audit(knowing_cell.folder, DATA, 0.5)
-    bare = len(gallery.render(found, run.summarize(found), top=0))
+def test_the_page_stays_small_whatever_the_images_are(knowing_trial, monkeypatch):
+    found = findings.read_audit(knowing_trial.folder, DATA, 0.5)
+    bare = len(gallery.render(found, findings.summarize(found), top=0))
     monkeypatch.setattr(gallery, "IMAGE_CHARACTERS", 30_000)
-    page = gallery.render(found, run.summarize(found), top=100)
+    page = gallery.render(found, findings.summarize(found), top=100)
     assert 0 < len(Page(page).images) < 60
     assert len(page) - bare < 30_000 + 5_000  # the headings of the class pairs
 
 
 @pytest.mark.parametrize("top", [0, 1])
-def test_few_or_no_examples_are_a_page_too(knowing_cell, top):
-    run.audit_cell(knowing_cell.folder, DATA, top=top)
-    page = (knowing_cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+def test_few_or_no_examples_are_a_page_too(knowing_trial, top):
+    write.audit_trial(knowing_trial.folder, DATA, top=top)
+    page = (knowing_trial.folder / "audit" / "audit.html").read_text(encoding="utf-8")
     assert len(Page(page).images) == top
 
 
-def test_many_classes_are_listed_by_their_confusions(make_cell, monkeypatch):
-    cell = make_cell("digits_asymmetric_0.4")
-    cell.write(beliefs(cell.overlay, doubted=0))
+def test_many_classes_are_listed_by_their_confusions(make_trial, monkeypatch):
+    trial = make_trial("digits_asymmetric_0.4")
+    trial.write(beliefs(trial.label_set, doubted=0))
     monkeypatch.setattr(gallery, "MATRIX_CLASSES", 5)
-    run.audit_cell(cell.folder, DATA)
-    page = (cell.folder / "audit" / "audit.html").read_text(encoding="utf-8")
+    write.audit_trial(trial.folder, DATA)
+    page = (trial.folder / "audit" / "audit.html").read_text(encoding="utf-8")
     assert "<caption>" not in page
     body = page.partition('<table class="list">')[2]
     lines = re.findall(r"<tr><th scope=\"row\">(\d)</th><td>(\d)</td>", body)

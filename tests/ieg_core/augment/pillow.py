@@ -4,7 +4,7 @@
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ieg_core.data.operations import Operation
+from ieg_core.draws.operations import Operation
 
 _ENHANCERS = {
     Operation.COLOR: ImageEnhance.Color,

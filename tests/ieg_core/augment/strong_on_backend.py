@@ -10,10 +10,10 @@ import numpy as np
 from keras import ops
 
 from ieg_core import augment, backend
-from ieg_core.config import STRONG_POLICIES, AugmentationConfig
-from ieg_core.data.draws import generator
-from ieg_core.data.strong_draws import strong_view_draws
-from ieg_core.runtime import Runtime
+from ieg_core.draws.generator import generator
+from ieg_core.draws.views import strong_view_draws
+from ieg_core.experiment.config import STRONG_POLICIES, AugmentationConfig
+from ieg_core.host.runtime import Runtime
 from tests.ieg_core.augment import pictures
 
 backend.start(Runtime())

@@ -13,8 +13,9 @@ from keras import ops
 from PIL import Image, ImageOps
 
 from ieg_core.augment import geometric, pointwise
-from ieg_core.data import open_source, operations
-from ieg_core.data.operations import Operation
+from ieg_core.data.open import open_source
+from ieg_core.draws import operations
+from ieg_core.draws.operations import Operation
 from tests.ieg_core.augment import pictures, pillow
 
 GEOMETRIC = (

@@ -9,11 +9,11 @@ import pytest
 from keras import ops
 
 from ieg_core.augment import crop_and_flip, strong_view
-from ieg_core.config import STRONG_POLICIES, AugmentationConfig
-from ieg_core.data import operations
-from ieg_core.data.draws import generator
-from ieg_core.data.operations import Operation
-from ieg_core.data.strong_draws import strong_view_draws
+from ieg_core.draws import operations
+from ieg_core.draws.generator import generator
+from ieg_core.draws.operations import Operation
+from ieg_core.draws.views import strong_view_draws
+from ieg_core.experiment.config import STRONG_POLICIES, AugmentationConfig
 from tests.backends import BACKENDS, run_on
 from tests.ieg_core.augment import pictures, pillow
 

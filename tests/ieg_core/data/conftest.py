@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from ieg_core.data.cifar_files import LAYOUTS
+from ieg_core.data.public.cifar import LAYOUTS
 from tests.ieg_core.data.trees import COUNTS, write_tree
 
 NUM_CLASSES = {"cifar10": 10, "cifar100": 100}

@@ -12,9 +12,9 @@ from ieg_core.data.corruption import (
     transition_matrix,
     uniform_transition,
 )
-from ieg_core.data.draws import generator
+from ieg_core.draws.generator import generator
 from ieg_core.errors import UserError
-from ieg_core.spec import parse
+from ieg_core.experiment.dataset_spec import parse
 
 
 def test_uniform_transition_by_hand():

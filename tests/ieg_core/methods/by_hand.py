@@ -7,10 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from keras import ops
 
-from ieg_core import recipes
-from ieg_core.config import Config, override
-from ieg_core.methods import METHODS, Batch, Forward, Mixing, Network, State, Update
-from ieg_core.spec import parse
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
+from ieg_core.methods.method import Batch, Forward, Network, State, Update
+from ieg_core.methods.mixup import Mixing
+from ieg_core.methods.registry import METHODS
+from ieg_core.recipes import build
 
 Rows = list[list[float]]
 ALPHA, MU, DECAY = 0.1, 0.9, 0.01
@@ -126,7 +129,7 @@ def one_step(
         features = ops.reshape(images, (-1, 2))
         return Forward(features @ params[0] + params[1], features, stats)
 
-    config: Config = override(recipes.build_config(parse("digits_uniform_0.4"), method), settings)
+    config: Config = override(build.build_config(parse("digits_uniform_0.4"), method), settings)
     state = State(
         [tensor(KERNEL), tensor(BIAS)],
         [tensor(KERNEL_MOMENTUM), tensor(BIAS_MOMENTUM)],

@@ -12,11 +12,11 @@ import sys
 
 import numpy as np
 
-from ieg_core import recipes
-from ieg_core.config import override
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.settings import IEGSettings
-from ieg_core.spec import parse
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.methods import IEGSettings
+from ieg_core.experiment.overrides import override
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.recipes import build
 
 BATCH, CLASSES, LOOKAHEAD_LR, DECAY = 8, 4, 0.1, 5e-4
 STEP = 1e-6  # small enough to cross hardly any kink of the ReLUs
@@ -26,9 +26,11 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     from keras import ops
 
     from ieg_core import backend
-    from ieg_core.losses import softmax_cross_entropy
-    from ieg_core.methods import METHODS, State, ieg
-    from ieg_core.reweighting import clip_weights
+    from ieg_core.methods import ieg
+    from ieg_core.methods.losses import softmax_cross_entropy
+    from ieg_core.methods.method import State
+    from ieg_core.methods.registry import METHODS
+    from ieg_core.methods.reweighting import clip_weights
 
     momentum = [ops.convert_to_tensor(0.01 * rng.standard_normal(p.shape)) for p in params]
     state = State(params, momentum, stats, {})
@@ -81,7 +83,7 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
         "dictionary": ops.arange(BATCH),
     }
     config = override(
-        recipes.build_config(parse("digits_uniform_0.4"), "fsr"),
+        build.build_config(parse("digits_uniform_0.4"), "fsr"),
         ["method.mixup=false", "method.start_epoch=0"],
     )
     kernel_at, bias_at = network.dense
@@ -118,10 +120,12 @@ def main(out: str) -> None:
     from keras import ops
 
     keras.backend.set_floatx("float64")
-    from ieg_core import backend, models
-    from ieg_core.losses import softmax_cross_entropy
-    from ieg_core.methods import METHODS, Batch, State
-    from ieg_core.reweighting import clip_weights, weight_meta_gradient
+    from ieg_core import backend
+    from ieg_core.methods.losses import softmax_cross_entropy
+    from ieg_core.methods.method import Batch, State
+    from ieg_core.methods.registry import METHODS
+    from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
+    from ieg_core.models import zoo
     from ieg_core.training.step import build_network
 
     rng = np.random.default_rng(0)
@@ -132,11 +136,9 @@ def main(out: str) -> None:
     def one_hot() -> object:
         return ops.convert_to_tensor(np.eye(CLASSES)[rng.integers(0, CLASSES, BATCH)])
 
-    model = models.build("preact8", CLASSES, (8, 8, 1), dtype="float64")
+    model = zoo.build("preact8", CLASSES, (8, 8, 1), dtype="float64")
     network = build_network(model, DECAY)
-    values = dict(
-        zip([v.path for v in model.variables], models.initial_values(model, 0), strict=True)
-    )
+    values = dict(zip([v.path for v in model.variables], zoo.initial_values(model, 0), strict=True))
     params = [ops.convert_to_tensor(values[v.path]) for v in model.trainable_variables]
     stats = [ops.convert_to_tensor(values[v.path]) for v in model.non_trainable_variables]
     batch = Batch(
@@ -192,7 +194,7 @@ def main(out: str) -> None:
         at_batch.outputs, batch.labels, at_batch.forward(direction), LOOKAHEAD_LR
     )
 
-    config = recipes.build_config(parse("digits_uniform_0.4"), "l2r")
+    config = build.build_config(parse("digits_uniform_0.4"), "l2r")
     update = METHODS["l2r"].update(network, config, State(params, params, stats, {}), batch)
     weights = clip_weights(meta)
 

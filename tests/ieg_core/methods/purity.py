@@ -15,13 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ieg_core import recipes
-from ieg_core.data import open_source, prepare_overlay
-from ieg_core.length import num_steps, steps_per_epoch
-from ieg_core.ownership import owned
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.settings import FSRSettings
-from ieg_core.spec import parse
+from ieg_core.data.label_set import prepare_label_set
+from ieg_core.data.open import open_source
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.length import num_steps, steps_per_epoch
+from ieg_core.experiment.methods import FSRSettings
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.recipes import build
+from ieg_core.store.leases import owned
 
 NOISY = "digits_uniform_0.6"
 EXAMPLES = {"cifar10": 50_000, "webvisionmini": 65_944, "digits": 1_438, "folder": 50_000}
@@ -30,8 +31,8 @@ RUNTIME = Runtime(threads=1, steps_per_execution=50, checkpoint_seconds=1e9)
 
 def settings_on_digits(family: str, epochs: float) -> FSRSettings:
     """Returns a family's FSR settings for a run of some epochs on digits."""
-    base = recipes.FAMILIES[family].bases[0]
-    own = recipes.build_config(parse(base), "fsr", recipe=family)
+    base = build.FAMILIES[family].bases[0]
+    own = build.build_config(parse(base), "fsr", recipe=family)
     epoch_steps = steps_per_epoch(own, EXAMPLES[base])
     settings = own.method_settings
     assert isinstance(settings, FSRSettings)
@@ -55,27 +56,29 @@ def main(out: str, steps: int, families: list[str]) -> None:
     backend.start(RUNTIME)
     spec = parse(NOISY)
     source = open_source("digits", Path("data"))
-    base = recipes.build_config(spec, "fsr", num_steps=steps)
+    base = build.build_config(spec, "fsr", num_steps=steps)
     base = dataclasses.replace(base, evaluations=1)
     written: dict[str, float] = {}
     found: dict[FSRSettings, float] = {}
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        overlay = prepare_overlay(
-            spec, seed=0, probe_per_class=0, source=source, overlays_dir=folder / "overlays"
+        label_set = prepare_label_set(
+            spec, seed=0, probe_per_class=0, source=source, label_sets_dir=folder / "label_sets"
         )
-        right = overlay.noisy_labels == overlay.clean_labels
-        written["random"] = float(right[overlay.train_ids].mean())
+        right = label_set.noisy_labels == label_set.clean_labels
+        written["random"] = float(right[label_set.train_ids].mean())
         for family in families:
             settings = settings_on_digits(family, steps / steps_per_epoch(base, len(right)))
             config = dataclasses.replace(base, method_settings=settings)
             if settings not in found:
-                with owned(folder / family) as claim:
-                    trained = train(config, overlay, source, claim, "cell", RUNTIME, _say_nothing)
+                with owned(folder / family) as lease:
+                    trained = train(
+                        config, label_set, source, lease, "trial", RUNTIME, _say_nothing
+                    )
                 dictionary = trained.state["method"]["dictionary"]
-                first = init(config, overlay)["dictionary"]
-                written["first"] = dictionary_diagnostics(first, overlay)["dictionary_purity"]
-                found[settings] = dictionary_diagnostics(dictionary, overlay)["dictionary_purity"]
+                first = init(config, label_set)["dictionary"]
+                written["first"] = dictionary_diagnostics(first, label_set)["dictionary_purity"]
+                found[settings] = dictionary_diagnostics(dictionary, label_set)["dictionary_purity"]
             written[family] = found[settings]
     np.savez(out, **{name: np.array(value) for name, value in written.items()})
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from ieg_core.methods import Mixing, Network, Update
+from ieg_core.methods.method import Network, Update
+from ieg_core.methods.mixup import Mixing
 from tests.ieg_core.methods.by_hand import (
     ALPHA,
     BIAS,

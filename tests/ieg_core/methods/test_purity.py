@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from ieg_core import recipes
+from ieg_core.recipes import build
 from tests.backends import run_on
 
 SCRIPT = Path(__file__).parent / "purity.py"
-FAMILIES = [name for name, family in recipes.FAMILIES.items() if family.fsr.weighting == "clip"]
+FAMILIES = [name for name, family in build.FAMILIES.items() if family.fsr.weighting == "clip"]
 STEPS = 84  # six epochs
 
 
 def test_the_recipes_for_noise_mix():
-    assert len(FAMILIES) == len(recipes.FAMILIES) - 1
-    assert all(recipes.FAMILIES[name].fsr.mixup for name in FAMILIES)
+    assert len(FAMILIES) == len(build.FAMILIES) - 1
+    assert all(build.FAMILIES[name].fsr.mixup for name in FAMILIES)
 
 
 def test_the_digits_recipe_finds_rightly_labelled_examples():

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from ieg_core import augment, backend, models
-from ieg_core.losses import softmax_cross_entropy
-from ieg_core.reweighting import clip_weights, weight_meta_gradient
+from ieg_core import augment, backend
+from ieg_core.methods.losses import softmax_cross_entropy
+from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
+from ieg_core.models import zoo
 
 # One of each way to build a block; a Wide ResNet's is preact8's.
 NETWORKS = {"resnet11": (8, 8, 3), "resnet8": (8, 8, 3), "preact8": (8, 8, 1)}
@@ -35,7 +36,7 @@ def split(model: keras.Model) -> tuple[list[np.ndarray], list[np.ndarray]]:
         v.path: value + (0.1 * rng.standard_normal(value.shape).astype(np.float32))
         if v.name in ("gamma", "beta", "bias")
         else value
-        for v, value in zip(model.variables, models.initial_values(model, 0), strict=True)
+        for v, value in zip(model.variables, zoo.initial_values(model, 0), strict=True)
     }
     return (
         [values[v.path] for v in model.trainable_variables],
@@ -144,7 +145,7 @@ def main() -> None:
         )
     arrays: dict[str, np.ndarray] = {}
     for name, shape in NETWORKS.items():
-        model = models.build(name, 10, shape)
+        model = zoo.build(name, 10, shape)
         images, labels = inputs(shape)
         params, stats = split(model)
         rng = np.random.default_rng(2)

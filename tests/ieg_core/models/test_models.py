@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy
 
-from ieg_core import models
 from ieg_core.errors import UserError
+from ieg_core.models import zoo
 
 # TensorFlow's variables know nothing of NumPy 2's copy keyword.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -20,8 +20,8 @@ LARGE = (224, 224, 3)
 
 
 def _filled(name: str, shape: tuple[int, int, int], seed: int = 0, **settings: str) -> keras.Model:
-    model = models.build(name, 10, shape, **settings)
-    for variable, value in zip(model.variables, models.initial_values(model, seed), strict=True):
+    model = zoo.build(name, 10, shape, **settings)
+    for variable, value in zip(model.variables, zoo.initial_values(model, seed), strict=True):
         variable.assign(value)
     return model
 
@@ -45,12 +45,12 @@ def _images(shape: tuple[int, int, int], num: int = 6) -> np.ndarray:
 def test_published_sizes(
     name: str, shape: tuple[int, int, int], num_classes: int, num_parameters: int
 ) -> None:
-    model = models.build(name, num_classes, shape)
+    model = zoo.build(name, num_classes, shape)
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == num_parameters
 
 
 def test_size_of_preact8_by_hand() -> None:
-    model = models.build("preact8", 10, DIGITS)
+    model = zoo.build("preact8", 10, DIGITS)
     stem = 9 * 1 * 32
     stage1 = 2 * 9 * 32 * 32 + 2 * (32 + 32)
     stage2 = 9 * 32 * 64 + 9 * 64 * 64 + 32 * 64 + 2 * (32 + 64)
@@ -103,7 +103,7 @@ def test_logits_and_features(
 
 
 def test_moving_statistics_by_hand() -> None:
-    layer = models.BatchNormalization()
+    layer = zoo.BatchNormalization()
     x = np.array([1.0, 3.0, 5.0, 7.0], np.float32).reshape(2, 2, 1, 1)
     y = layer(x, training=True)
     # Mean 4, biased variance (9 + 1 + 1 + 9) / 4 = 5.
@@ -117,7 +117,7 @@ def test_moving_statistics_by_hand() -> None:
 
 
 def test_statistics_keep_float32_under_a_bfloat16_policy() -> None:
-    layer = models.BatchNormalization(dtype="mixed_bfloat16")
+    layer = zoo.BatchNormalization(dtype="mixed_bfloat16")
     rng = np.random.default_rng(0)
     x = keras.ops.cast(rng.normal(3.0, 2.0, (8, 8, 8, 2)), "bfloat16")
     y = layer(x, training=True)
@@ -142,8 +142,8 @@ def test_a_prediction_does_not_depend_on_the_batch_in_inference() -> None:
 
 
 def test_initial_values_depend_on_seed_and_variable_alone() -> None:
-    model = models.build("wrn16-2", 10, CIFAR)
-    first, again, other = (models.initial_values(model, seed) for seed in (0, 0, 1))
+    model = zoo.build("wrn16-2", 10, CIFAR)
+    first, again, other = (zoo.initial_values(model, seed) for seed in (0, 0, 1))
     kernels = [i for i, v in enumerate(model.variables) if v.name == "kernel"]
     for i, variable in enumerate(model.variables):
         assert first[i].shape == tuple(variable.shape)
@@ -155,9 +155,9 @@ def test_initial_values_depend_on_seed_and_variable_alone() -> None:
     assert wide.shape == (3, 3, 128, 128)
     assert wide.var() == pytest.approx(2 / (9 * 128), rel=0.02)
     assert first[kernels[-1]].var() == pytest.approx(2 / 138, rel=0.2)
-    narrow = models.build("resnet8", 10, CIFAR)
+    narrow = zoo.build("resnet8", 10, CIFAR)
     values = dict(
-        zip((v.path for v in narrow.variables), models.initial_values(narrow, 0), strict=True)
+        zip((v.path for v in narrow.variables), zoo.initial_values(narrow, 0), strict=True)
     )
     # 3x3 convolution 32 -> 64: variance 2/(9·32) by fan-in.
     assert values["stage3_block1_conv1/kernel"].var() == pytest.approx(2 / (9 * 32), rel=0.03)
@@ -173,7 +173,7 @@ def test_the_exported_model_is_the_trained_one_without_this_package(
     rng = np.random.default_rng(1)
     for variable in model.non_trainable_variables:
         variable.assign(rng.uniform(0.5, 1.5, variable.shape))
-    stock = models.stock_model(name, 10, shape)
+    stock = zoo.stock_model(name, 10, shape)
     assert [v.path for v in stock.variables] == [v.path for v in model.variables]
     stock.set_weights(model.get_weights())
     stock.save(tmp_path / "model.keras")
@@ -201,4 +201,4 @@ def test_the_exported_model_is_the_trained_one_without_this_package(
 )
 def test_bad_requests(arguments: tuple, settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        models.build(*arguments, **settings)
+        zoo.build(*arguments, **settings)

@@ -39,17 +39,17 @@ def build_results_root(
     sweep: str = "s1",
     steps: int = 600,
 ) -> Path:
-    """Writes a results root; `failed` and `skipped` name cells as (method, rate, seed)."""
-    cells = []
+    """Writes a results root; `failed` and `skipped` name trials as (method, rate, seed)."""
+    trials = []
     for seed in seeds:
         for method in methods:
             for rate in rates:
                 name = f"{dataset}_{rate:g}-{method}-seed{seed}-0123456789ab"
-                cells.append(name)
-                write_cell(
+                trials.append(name)
+                write_trial(
                     root, name, f"{dataset}_{rate:g}", method, rate, seed, class_names, steps
                 )
-                folder = root / "cells" / name
+                folder = root / "trials" / name
                 if (method, rate, seed) in failed:
                     (folder / "result.json").unlink()
                     reason = "the loss is not finite (nan) at step 37; try a lower learning rate"
@@ -68,14 +68,14 @@ def build_results_root(
             "sweep": sweep,
             "command": command,
             "request": {"dataset": dataset, "methods": list(methods)},
-            "cells": cells,
+            "trials": trials,
             "created": "2025-01-02T03:04:05+00:00",
         },
     )
     return root
 
 
-def write_cell(
+def write_trial(
     root: Path,
     name: str,
     dataset: str,
@@ -85,16 +85,16 @@ def write_cell(
     class_names: Sequence[str],
     steps: int,
 ) -> None:
-    """Writes one finished cell and its overlay's manifest."""
+    """Writes one finished trial and its label set's manifest."""
     rng = np.random.default_rng([seed, int(100 * rate), len(method)])
     clean, cost, power = FINAL[method]
     final = clean - cost * rate ** max(power, 0.1) + 0.006 * rng.standard_normal()
     num_classes = len(class_names)
-    overlay = f"{dataset}-seed{seed}-probe10-01234567"
-    write(root / "overlays" / overlay / "manifest.json", {"class_names": list(class_names)})
+    label_set = f"{dataset}-seed{seed}-probe10-01234567"
+    write(root / "label_sets" / label_set / "manifest.json", {"class_names": list(class_names)})
     probe = 0 if method in ("supervised", "fsr") else 10 * num_classes
     settings = {
-        "cell": name, "overlay": overlay, "dataset": dataset, "method": method, "seed": seed,
+        "trial": name, "label_set": label_set, "dataset": dataset, "method": method, "seed": seed,
         "network": "preact8", "num_steps": steps, "noise_rate": rate,
         "true_flip_rate": rate * (num_classes - 1) / num_classes, "clean_labels_used": probe,
         "backend": "tensorflow", "precision": "float32", "code_version": "0f1e2d3c4b5a",
@@ -108,7 +108,7 @@ def write_cell(
             "method_settings": {"lookahead_lr": 0.1} if method == "l2r" else {"label_smoothing": 0},
         },
     }  # fmt: skip
-    folder = root / "cells" / name
+    folder = root / "trials" / name
     write(folder / "config.json", settings)
     at = [steps * i // 12 for i in range(1, 13)]
     rise = [final * (1 - 0.85 * (np.exp(-5 * step / steps) - np.exp(-5))) for step in at]
@@ -137,7 +137,7 @@ def write_cell(
         {"confusion_ema_last": counts, "confusion_last": counts}, folder / "matrices.safetensors"
     )
     result = {key: settings[key] for key in (
-        "cell", "dataset", "method", "seed", "network", "noise_rate", "true_flip_rate",
+        "trial", "dataset", "method", "seed", "network", "noise_rate", "true_flip_rate",
         "clean_labels_used", "backend", "precision", "code_version", "versions")}  # fmt: skip
     result |= {
         "steps": steps, "accuracy_ema_last": final, "accuracy_ema_best": float(max(peak)),
@@ -146,7 +146,7 @@ def write_cell(
         "balanced_accuracy_ema_last": final, "per_class_accuracy_ema_last": per_class.tolist(),
         "status": "finished", "reason": "", "train_seconds": 31.5, "steps_per_second": steps / 31.5,
         "total_seconds": 43.2, "num_parameters": 1234567, "device": "cpu", "threads": 1,
-        "run_directory": f"cells/{name}",
+        "run_directory": f"trials/{name}",
     }  # fmt: skip
     write(folder / "result.json", result)
 

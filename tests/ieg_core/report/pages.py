@@ -5,7 +5,7 @@ import json
 from html.parser import HTMLParser
 from pathlib import Path
 
-from ieg_core.report import write_report
+from ieg_core.report.write import write_report
 
 VOID = {"meta", "link", "image", "path", "use", "img", "br"}
 
@@ -42,7 +42,7 @@ def report(root: Path, sweep: str = "s1") -> str:
     return (write_report(root, sweep) / "report.html").read_text()
 
 
-def cells_of(folder: Path) -> list[dict]:
+def trials_of(folder: Path) -> list[dict]:
     document = json.loads((folder / "results.json").read_text())
     assert document["schema"] == 1
-    return document["cells"]
+    return document["trials"]

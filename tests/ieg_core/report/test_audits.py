@@ -1,27 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 
-from ieg_core.report import write_report
 from ieg_core.report.audits import audit_lines
-from ieg_core.report.cells import ROW_KEYS, Cell, load_cell
 from ieg_core.report.summary import group_rows
+from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
+from ieg_core.report.write import write_report
 
 
-def cell(method, seed=0, **audit):
-    named = {"dataset": "digits_uniform_0.4", "method": method, "cell": f"{method}{seed}"}
-    return Cell(dict.fromkeys(ROW_KEYS) | named, audit=audit)
+def trial(method, seed=0, **audit):
+    named = {"dataset": "digits_uniform_0.4", "method": method, "trial": f"{method}{seed}"}
+    return Trial(dict.fromkeys(ROW_KEYS) | named, audit=audit)
 
 
-def test_means_over_seeds_and_only_of_cells_with_an_audit():
+def test_means_over_seeds_and_only_of_trials_with_an_audit():
     known = {"examples": 100, "average_precision": 0.9, "auroc": 0.8, "precision": 1.0}
-    cells = [
-        cell("supervised", flagged=50, recall=None, **known),
-        cell("supervised", 1, flagged=30, recall=0.5, **known),
-        cell("probe_only"),
-        cell("ieg", flagged=10, examples=40),
+    trials = [
+        trial("supervised", flagged=50, recall=None, **known),
+        trial("supervised", 1, flagged=30, recall=0.5, **known),
+        trial("probe_only"),
+        trial("ieg", flagged=10, examples=40),
     ]
-    groups = group_rows([each.row for each in cells])
-    first, second = audit_lines(groups, {each.row["cell"]: each for each in cells})
+    groups = group_rows([each.row for each in trials])
+    first, second = audit_lines(groups, {each.row["trial"]: each for each in trials})
     assert (first.label, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
     assert first.measures == ("0.900", "0.800", "100.0 %", "50.0 %")
     assert (second.label, second.flagged) == ("ieg", "25.0 %")
@@ -29,18 +29,18 @@ def test_means_over_seeds_and_only_of_cells_with_an_audit():
 
 
 def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
-    folder = tmp_path / "cells" / "one" / "audit"
+    folder = tmp_path / "trials" / "one" / "audit"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps({"flagged": 3, "examples": 4}))
-    assert load_cell(tmp_path, "one").audit == {"flagged": 3, "examples": 4}
+    assert load_trial(tmp_path, "one").audit == {"flagged": 3, "examples": 4}
     (folder / "summary.json").write_text("{")
-    assert load_cell(tmp_path, "one").audit == {}
+    assert load_trial(tmp_path, "one").audit == {}
 
 
 def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
     root = results_root()
     assert "Label audit" not in (write_report(root, "s1") / "report.html").read_text()
-    audited = next(path for path in (root / "cells").iterdir() if "-l2r-" in path.name)
+    audited = next(path for path in (root / "trials").iterdir() if "-l2r-" in path.name)
     (audited / "audit").mkdir()
     found = {"flagged": 3, "examples": 8, "average_precision": 0.875}
     (audited / "audit" / "summary.json").write_text(json.dumps(found))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cell cost, and further test sets, from result.json to the page."""
+"""What a trial cost, and further test sets, from result.json to the page."""
 
 import csv
 import json
@@ -7,41 +7,41 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ieg_core.report import write_report
-from tests.ieg_core.report.pages import Page, cells_of, report
+from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import Page, report, trials_of
 
 Builder = Callable[..., Path]
 
 
-def edit_result(cell: Path, **changes: object) -> None:
-    path = cell / "result.json"
+def edit_result(trial: Path, **changes: object) -> None:
+    path = trial / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_gpu_hours_by_hand(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), methods=("supervised", "l2r", "fsr"))
-    cells = {path.name.split("-")[1]: path for path in (root / "cells").iterdir()}
+    trials = {path.name.split("-")[1]: path for path in (root / "trials").iterdir()}
     # 2 GPUs for 5,400 s are 3 GPU-hours; 4 for 900 s, written down before result.json said so, 1.
-    edit_result(cells["l2r"], num_gpus=2, device="NVIDIA H200", total_seconds=5400.0)
-    edit_result(cells["fsr"], device="NVIDIA H200", total_seconds=900.0)
-    (cells["fsr"] / "training.json").write_text(json.dumps({"num_replicas": 4}))
+    edit_result(trials["l2r"], num_gpus=2, device="NVIDIA H200", total_seconds=5400.0)
+    edit_result(trials["fsr"], device="NVIDIA H200", total_seconds=900.0)
+    (trials["fsr"] / "training.json").write_text(json.dumps({"num_replicas": 4}))
     folder = write_report(root, "s1")
-    found = {row["method"]: (row["num_gpus"], row["gpu_hours"]) for row in cells_of(folder)}
+    found = {row["method"]: (row["num_gpus"], row["gpu_hours"]) for row in trials_of(folder)}
     assert found == {"supervised": (0, 0.0), "l2r": (2, 3.0), "fsr": (4, 1.0)}
     page = (folder / "report.html").read_text()
     costs = re.findall(r'<td class="n">600</td>(?:<td class="n">([^<]+)</td>){3}', page)
     assert costs == ["-", "3", "1"]
-    assert "<dt>GPU-hours, all cells</dt><dd>4</dd>" in page
-    (cells["fsr"] / "training.json").unlink()
-    unknown = {row["method"]: row["gpu_hours"] for row in cells_of(write_report(root, "s1"))}
+    assert "<dt>GPU-hours, all trials</dt><dd>4</dd>" in page
+    (trials["fsr"] / "training.json").unlink()
+    unknown = {row["method"]: row["gpu_hours"] for row in trials_of(write_report(root, "s1"))}
     assert unknown == {"supervised": 0.0, "l2r": 3.0, "fsr": None}
 
 
 def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> None:
     root = results_root(rates=(0.8,))
     before = re.search("<h1>.*</h1>", report(root))
-    cells = {path.name.split("-")[1]: path for path in (root / "cells").iterdir()}
-    edit_result(cells["l2r"], eval_sets={"photos": {"accuracy_ema": 0.625, "accuracy": 0.5}})
+    trials = {path.name.split("-")[1]: path for path in (root / "trials").iterdir()}
+    edit_result(trials["l2r"], eval_sets={"photos": {"accuracy_ema": 0.625, "accuracy": 0.5}})
     folder = write_report(root, "s1")
     page = (folder / "report.html").read_text()
     Page(page)
@@ -56,7 +56,7 @@ def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> N
         "supervised": "",
         "l2r": "0.625",
     }
-    (cells["l2r"] / "result.json").write_text(
-        (cells["l2r"] / "result.json").read_text().replace('{"accuracy_ema"', '{"accuracy_ema_"')
+    (trials["l2r"] / "result.json").write_text(
+        (trials["l2r"] / "result.json").read_text().replace('{"accuracy_ema"', '{"accuracy_ema_"')
     )
     assert "further test set" not in report(root)

@@ -6,16 +6,18 @@ import re
 
 import pytest
 
-from ieg_core import cli
+from ieg_core.cli import main
 from ieg_core.errors import UserError
-from ieg_core.report import join, load_sweep, write_joined
+from ieg_core.report import join
 from ieg_core.report.summary import group_rows
+from ieg_core.report.trials import load_sweep
+from ieg_core.report.write import write_joined
 
 
 def change(root, sweep, **values):
-    """Rewrites every cell of a sweep with other values in result.json and its configuration."""
-    for name in json.loads((root / "sweeps" / sweep / "plan.json").read_text())["cells"]:
-        folder = root / "cells" / name
+    """Rewrites every trial of a sweep with other values in result.json and its configuration."""
+    for name in json.loads((root / "sweeps" / sweep / "plan.json").read_text())["trials"]:
+        folder = root / "trials" / name
         for file in ("result.json", "config.json"):
             record = json.loads((folder / file).read_text())
             record |= {key: value for key, value in values.items() if key in record}
@@ -30,11 +32,11 @@ def two(results_root_at):
     second = results_root_at("b", rates=(0.4,), methods=("l2r",), seeds=(0, 1), sweep="s2")
     change(second, "s2", accuracy_ema_last=0.75, code_version="ffffffffffff")
     # Another configuration, so another name, as the digest in it would have it.
-    for folder in (second / "cells").iterdir():
+    for folder in (second / "trials").iterdir():
         folder.rename(folder.with_name(folder.name.replace("0123456789ab", "ba9876543210")))
     plan = second / "sweeps" / "s2" / "plan.json"
     plan.write_text(plan.read_text().replace("0123456789ab", "ba9876543210"))
-    for path in (second / "cells").glob("*/*.json"):
+    for path in (second / "trials").glob("*/*.json"):
         path.write_text(path.read_text().replace("0123456789ab", "ba9876543210"))
     return first / "sweeps" / "s1", second / "sweeps" / "s2"
 
@@ -49,24 +51,24 @@ def test_one_place_is_its_own_sweep(results_root):
     assert join.join([root / "latest" / "report"]).rows == sweep.rows
 
 
-def test_a_cell_is_a_sweep_of_its_own(results_root):
+def test_a_trial_is_a_sweep_of_its_own(results_root):
     root = results_root()
-    cell = next(iter(load_sweep(root, "s1").cells)).row["cell"]
-    assert [c.row["cell"] for c in join.join([root / "cells" / cell]).cells] == [cell]
+    trial = next(iter(load_sweep(root, "s1").trials)).row["trial"]
+    assert [c.row["trial"] for c in join.join([root / "trials" / trial]).trials] == [trial]
 
 
-def test_a_cell_that_two_sweeps_share_comes_once(results_root):
+def test_a_trial_that_two_sweeps_share_comes_once(results_root):
     root = results_root(rates=(0.4,))
     plan = json.loads((root / "sweeps" / "s1" / "plan.json").read_text())
     other = root / "sweeps" / "s2"
     other.mkdir()
-    (other / "plan.json").write_text(json.dumps(plan | {"cells": plan["cells"][:1]}))
+    (other / "plan.json").write_text(json.dumps(plan | {"trials": plan["trials"][:1]}))
     joined = join.join([root / "sweeps" / "s1", other])
-    assert [cell.row["cell"] for cell in joined.cells] == plan["cells"]
+    assert [trial.row["trial"] for trial in joined.trials] == plan["trials"]
     assert {group.label for group in group_rows(joined.rows)} == {"supervised", "l2r"}
 
 
-def test_cells_of_other_settings_are_told_apart_by_what_differs(two):
+def test_trials_of_other_settings_are_told_apart_by_what_differs(two):
     joined = join.join(two)
     assert joined.name == "A = s1, B = s2"
     labels = {group.label: group for group in group_rows(joined.rows)}
@@ -80,7 +82,7 @@ def test_cells_of_other_settings_are_told_apart_by_what_differs(two):
 
 
 def edit(root, file, **changes):
-    """Changes the configurations of all cells, or the manifests of all overlays."""
+    """Changes the configurations of all trials, or the manifests of all label sets."""
     for path in sorted(root.glob(file)):
         record = json.loads(path.read_text())
         record.get("config", record).update(changes)
@@ -111,13 +113,13 @@ def test_seeds_of_the_same_settings_are_averaged(seed_apart):
     ("file", "changes", "before", "after"),
     [
         (
-            "cells/*/config.json",
+            "trials/*/config.json",
             {"method_settings": {"label_smoothing": 4}},
             "method.label_smoothing=0",
             "method.label_smoothing=4",
         ),
         (
-            "overlays/*/manifest.json",
+            "label_sets/*/manifest.json",
             {"labels_file": {"name": "b.csv", "sha256": "0123456789abcdef"}},
             "labels=-",
             "labels=b.csv 01234567",
@@ -136,7 +138,7 @@ def test_seeds_of_other_settings_are_not_averaged(seed_apart, file, changes, bef
 
 def test_where_much_differs_the_sweep_is_the_name(seed_apart):
     other = {"evaluations": 3, "probe_per_class": 5, "batch_size": 50, "recipe": "other"}
-    edit(seed_apart[1], "cells/*/config.json", **other)
+    edit(seed_apart[1], "trials/*/config.json", **other)
     assert joined_labels(*seed_apart) == {
         ("digits_uniform_0.2", "ieg [A]"): 1,
         ("digits_uniform_0.4", "ieg [A]"): 1,
@@ -145,7 +147,7 @@ def test_where_much_differs_the_sweep_is_the_name(seed_apart):
 
 
 def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp_path):
-    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     places = [root / "sweeps" / "s1" for root in seed_apart]
     page = (write_joined(places, tmp_path / "joined") / "report.html").read_text()
     plot = page.partition("<h2>Accuracy against noise")[2].partition("<figcaption>")[0]
@@ -156,9 +158,9 @@ def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp
 
 
 def test_the_terminal_shows_names_in_brackets_whole(seed_apart, tmp_path, capsys):
-    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     places = [str(root / "sweeps" / "s1") for root in seed_apart]
-    assert cli.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
     assert "ieg [batch_size=50]" in capsys.readouterr().out
 
 
@@ -171,16 +173,16 @@ def test_another_length_is_named_by_its_steps_alone(results_root_at):
     }
 
 
-def test_a_cell_without_its_settings_is_averaged_with_none(seed_apart):
-    for path in seed_apart[1].glob("cells/*/config.json"):
+def test_a_trial_without_its_settings_is_averaged_with_none(seed_apart):
+    for path in seed_apart[1].glob("trials/*/config.json"):
         path.write_text("{")
     assert list(joined_labels(*seed_apart).values()) == [1, 1, 1]
 
 
 def test_settings_and_audits_are_shown_line_by_line(seed_apart, tmp_path):
-    edit(seed_apart[1], "cells/*/config.json", batch_size=50)
+    edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     for root in seed_apart:
-        for folder in root.glob("cells/*"):
+        for folder in root.glob("trials/*"):
             (folder / "audit").mkdir()
             (folder / "audit" / "summary.json").write_text('{"flagged": 1, "examples": 2}')
     folder = write_joined([root / "sweeps" / "s1" for root in seed_apart], tmp_path / "joined")
@@ -219,9 +221,9 @@ def test_the_joined_report_says_what_changed(two, tmp_path):
     assert "optimizer.learning_rate" in page
     table = (folder / "results.md").read_text()
     assert "B − A" in table
-    cells = json.loads((folder / "results.json").read_text())["cells"]
-    assert len(cells) == 4
-    assert {cell["variant"] for cell in cells} == {
+    trials = json.loads((folder / "results.json").read_text())["trials"]
+    assert len(trials) == 4
+    assert {trial["variant"] for trial in trials} == {
         None,
         "optimizer.learning_rate=0.1, code=0f1e2d3c4b5a",
         "optimizer.learning_rate=0.05, code=ffffffffffff",

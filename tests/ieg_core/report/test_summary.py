@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from ieg_core.report import headline, results_table
-from ieg_core.report.cells import ROW_KEYS
 from ieg_core.report.expected import SAME, expected_table
-from ieg_core.report.summary import group_rows, statistic, steps_text
+from ieg_core.report.summary import group_rows, headline, results_table, statistic, steps_text
+from ieg_core.report.trials import ROW_KEYS
 
 
 def row(
@@ -27,7 +26,7 @@ def row(
         "status": "failed" if accuracy is None else "finished",
         "steps_per_second": 20.0,
         "total_seconds": 43.25,
-        "cell": f"{method}{rate}{seed}",
+        "trial": f"{method}{rate}{seed}",
     }
     return dict.fromkeys(ROW_KEYS) | own | more
 
@@ -85,8 +84,8 @@ def test_table_for_the_terminal() -> None:
             "best on test %",
             "steps",
             "steps/s",
-            "seconds a cell",
-            "GPU-hours a cell",
+            "seconds a trial",
+            "GPU-hours a trial",
         ],
         ["80 %", "supervised", "0", "1", "60.0", "60.0", "600", "20", "43.2", "-"],
         ["80 %", "l2r", "100", "2 of 3", "92.0 ± 2.8", "95.0 ± 0.0", "600", "20", "43.2", "-"],
@@ -94,7 +93,7 @@ def test_table_for_the_terminal() -> None:
     ]
 
 
-def test_gpu_hours_are_the_mean_of_the_cells_and_none_on_a_cpu() -> None:
+def test_gpu_hours_are_the_mean_of_the_trials_and_none_on_a_cpu() -> None:
     rows = [
         row("l2r", 0.8, 0.9, 0, gpu_hours=1.5),
         row("l2r", 0.8, 0.9, 1, gpu_hours=2.0),
@@ -118,7 +117,7 @@ def test_a_further_test_set_has_a_column_of_its_own_and_the_headline_stays() -> 
     assert headline(rows).sentence.startswith("At 80 % noise plain training keeps 95.0 %")
 
 
-def test_steps_of_cells_of_different_lengths_are_a_span() -> None:
+def test_steps_of_trials_of_different_lengths_are_a_span() -> None:
     assert steps_text([{"steps": 1200}, {"steps": 600}, {"steps": 900}]) == "600 to 1,200"
     assert steps_text([{"steps": None}]) == "-"
 
@@ -216,17 +215,17 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
             [row("l2r", None, 0.9)], "On digits l2r reaches 90.0 %.", "", id="unknown-noise"
         ),
         pytest.param(
-            [row("l2r", 0.8, None)], "No cell has finished.", "1 of 1 cells has no result.",
+            [row("l2r", 0.8, None)], "No trial has finished.", "1 of 1 trials has no result.",
             id="none",
         ),
         pytest.param(
             [row("supervised", 0.4, 0.7), row("l2r", 0.4, 0.8), row("supervised", 0.8, 0.6),
              row("l2r", 0.8, None)],
             "At 40 % noise l2r keeps 80.0 %, plain training 70.0 %.",
-            "1 of 4 cells has no result.",
+            "1 of 4 trials has no result.",
             id="compares-where-both-finished",
         ),
-        pytest.param([], "No cell has finished.", "", id="empty"),
+        pytest.param([], "No trial has finished.", "", id="empty"),
     ],
 )  # fmt: skip
 def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.report import load_sweep, page, write_report
-from ieg_core.report.cells import ROW_KEYS
-from ieg_core.report.page import duration, settings_view
+from ieg_core.report.html import page
+from ieg_core.report.html.page import duration, settings_view
 from ieg_core.report.summary import group_rows
-from tests.ieg_core.report.pages import Page, cells_of, report
+from ieg_core.report.trials import ROW_KEYS, load_sweep
+from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import Page, report, trials_of
 
 ISSUE_KEYS = (
     "dataset",
@@ -41,9 +42,9 @@ ISSUE_KEYS = (
 Builder = Callable[..., Path]
 
 
-def test_every_row_has_every_key_whatever_became_of_the_cell(results_root: Builder) -> None:
+def test_every_row_has_every_key_whatever_became_of_the_trial(results_root: Builder) -> None:
     root = results_root(failed=[("l2r", 0.4, 0)], skipped=[("l2r", 0.8, 0)])
-    rows = cells_of(write_report(root, "s1"))
+    rows = trials_of(write_report(root, "s1"))
     assert set(ISSUE_KEYS) <= set(ROW_KEYS)
     assert all(list(row) == list(ROW_KEYS) for row in rows)
     by_status = {row["status"]: row for row in rows}
@@ -55,7 +56,7 @@ def test_every_row_has_every_key_whatever_became_of_the_cell(results_root: Build
         assert row["clean_labels_used"] == 100
         assert row["steps"] == 600
         assert row["accuracy_ema_last"] is None
-        assert row["run_directory"] == f"cells/{row['cell']}"
+        assert row["run_directory"] == f"trials/{row['trial']}"
     assert 0 < finished["accuracy_ema_last"] <= 1
     assert finished["reason"] == ""
 
@@ -64,13 +65,13 @@ def test_rows_are_sorted_by_content(results_root: Builder) -> None:
     root = results_root(
         rates=(0.8, 0.2), methods=("ieg", "l2r", "probe_only", "supervised"), seeds=(1, 0)
     )
-    rows = cells_of(write_report(root, "s1"))
+    rows = trials_of(write_report(root, "s1"))
     keys = [(row["noise_rate"], row["method"], row["seed"]) for row in rows]
     order = ("supervised", "probe_only", "l2r", "ieg")
     assert keys == [(r, m, s) for r in (0.2, 0.8) for m in order for s in (0, 1)]
 
 
-def test_csv_has_a_line_a_cell(results_root: Builder) -> None:
+def test_csv_has_a_line_a_trial(results_root: Builder) -> None:
     folder = write_report(results_root(failed=[("l2r", 0.4, 0)]), "s1")
     lines = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(lines) == 6
@@ -83,9 +84,9 @@ def test_csv_has_a_line_a_cell(results_root: Builder) -> None:
 def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), seeds=(0, 1), failed=[("l2r", 0.8, 1)])
     for seed, accuracy in ((0, 0.6), (1, 0.7)):
-        path = root / f"cells/digits_uniform_0.8-supervised-seed{seed}-0123456789ab/result.json"
+        path = root / f"trials/digits_uniform_0.8-supervised-seed{seed}-0123456789ab/result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_ema_last": accuracy}))
-    failure = root / "cells/digits_uniform_0.8-l2r-seed1-0123456789ab/failure.json"
+    failure = root / "trials/digits_uniform_0.8-l2r-seed1-0123456789ab/failure.json"
     failure.write_text(json.dumps({"reason": "a | b\n<i>c</i>"}))
     text = (write_report(root, "s1") / "results.md").read_text()
     # mean 0.65, deviation sqrt(2 * 0.05²) = 0.0707
@@ -95,9 +96,9 @@ def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
     assert "make sweep DATASET=digits_uniform" in text
 
 
-def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None:
+def test_an_interrupted_trial_says_how_far_it_came(results_root: Builder) -> None:
     root = results_root(skipped=[("l2r", 0.8, 0)])
-    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    folder = root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab"
     progress = {"phase": "training", "step": 300, "num_steps": 600}
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
@@ -111,7 +112,7 @@ def test_an_interrupted_cell_says_how_far_it_came(results_root: Builder) -> None
 
 def test_a_later_result_outweighs_an_earlier_failure(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), methods=("l2r",))
-    (folder,) = (root / "cells").iterdir()
+    (folder,) = (root / "trials").iterdir()
     (folder / "failure.json").write_text(json.dumps({"reason": "killed"}))
     (row,) = load_sweep(root, "s1").rows
     assert (row["status"], row["reason"]) == ("finished", "")
@@ -119,12 +120,12 @@ def test_a_later_result_outweighs_an_earlier_failure(results_root: Builder) -> N
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "curves.json", "failure.json"])
 @pytest.mark.parametrize("content", ['{"cut', "[1]", "\x00"], ids=["cut", "list", "nul"])
-def test_a_damaged_file_costs_its_own_cell_alone(
+def test_a_damaged_file_costs_its_own_trial_alone(
     results_root: Builder, name: str, content: str
 ) -> None:
     root = results_root(rates=(0.2, 0.8), methods=("l2r",))
-    (root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab" / name).write_text(content)
-    rows = cells_of(write_report(root, "s1"))
+    (root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab" / name).write_text(content)
+    rows = trials_of(write_report(root, "s1"))
     assert len(rows) == 2
     assert rows[0]["status"] == "finished"
     if name == "result.json":
@@ -134,19 +135,19 @@ def test_a_damaged_file_costs_its_own_cell_alone(
 
 def test_a_damaged_matrix_or_a_missing_folder_leaves_the_rest(results_root: Builder) -> None:
     root = results_root(rates=(0.2, 0.8), methods=("supervised", "l2r"))
-    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    folder = root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab"
     (folder / "matrices.safetensors").write_bytes(b"no tensors")
-    for path in (root / "cells/digits_uniform_0.2-l2r-seed0-0123456789ab").iterdir():
+    for path in (root / "trials/digits_uniform_0.2-l2r-seed0-0123456789ab").iterdir():
         path.unlink()
     page = report(root)
     assert page.count("Confusion matrix of") == 2
     assert "not run" in page
 
 
-def test_a_cell_whose_folder_is_gone_is_known_by_its_name(results_root: Builder) -> None:
+def test_a_trial_whose_folder_is_gone_is_known_by_its_name(results_root: Builder) -> None:
     root = results_root(rates=(0.2,), methods=("supervised", "l2r"))
     name = "digits_uniform_0.2-l2r-seed0-0123456789ab"
-    shutil.rmtree(root / "cells" / name)
+    shutil.rmtree(root / "trials" / name)
     page = report(root)
     markdown = (root / "sweeps/s1/report/results.md").read_text()
     assert ">None<" not in page
@@ -164,7 +165,7 @@ def test_what_reading_the_data_brought_to_light_is_told_once(
         "num_in_train_and_test": 1,
         "in_train_and_test": 7 if damaged else [["train/<b>/1.png", "test/<b>/2.png"]],
     }
-    for manifest in root.glob("overlays/*/manifest.json"):
+    for manifest in root.glob("label_sets/*/manifest.json"):
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"notes": notes}))
     page = report(root)
     told = "1 test file is in the training set too (train/&lt;b&gt;/1.png = test/&lt;b&gt;/2.png)"
@@ -175,7 +176,7 @@ def test_what_reading_the_data_brought_to_light_is_told_once(
 
 def test_nan_becomes_null(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), methods=("l2r",))
-    (folder,) = (root / "cells").iterdir()
+    (folder,) = (root / "trials").iterdir()
     text = (folder / "result.json").read_text()
     (folder / "result.json").write_text(
         re.sub(r'"accuracy_last": [\d.]+', '"accuracy_last": NaN', text)
@@ -183,7 +184,7 @@ def test_nan_becomes_null(results_root: Builder) -> None:
     curves = json.loads((folder / "curves.json").read_text())
     curves["training"][3]["loss"] = float("nan")
     (folder / "curves.json").write_text(json.dumps(curves))
-    (row,) = cells_of(write_report(root, "s1"))
+    (row,) = trials_of(write_report(root, "s1"))
     assert row["accuracy_last"] is None
     assert not re.search(r"\bnan\b", report(root))
 
@@ -213,7 +214,7 @@ def test_the_page_has_all_parts_and_both_themes(results_root: Builder) -> None:
         "Learning curves",
         "Confusion matrices",
         "Inside the training",
-        "Cells without a result",
+        "Trials without a result",
         "Settings",
         "Versions",
         "Run it again",
@@ -232,13 +233,13 @@ def test_everything_is_escaped(results_root: Builder) -> None:
     )
     plan = root / "sweeps/s1/plan.json"
     plan.write_text(json.dumps(json.loads(plan.read_text()) | {"command": f"make {evil}"}))
-    for folder in (root / "cells").iterdir():
+    for folder in (root / "trials").iterdir():
         config = json.loads((folder / "config.json").read_text())
         config |= {"versions": {evil: evil}, "network": evil}
         config["config"][evil] = evil
         (folder / "config.json").write_text(json.dumps(config))
     failure = {"reason": evil, "log": evil, "phase": evil, "step": evil}
-    folder = root / "cells/digits_uniform_0.8-l2r-seed0-0123456789ab"
+    folder = root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab"
     (folder / "failure.json").write_text(json.dumps(failure))
     page = report(root)
     Page(page)
@@ -253,14 +254,14 @@ def test_everything_is_escaped(results_root: Builder) -> None:
         pytest.param(100, {"rates": [i / 100 for i in range(1, 41)], "seeds": [0]}, id="100"),
     ],
 )
-def test_two_hundred_cells_stay_below_five_megabytes(
+def test_two_hundred_trials_stay_below_five_megabytes(
     results_root: Builder, classes: int, options: dict
 ) -> None:
     methods = ("supervised", "probe_only", "l2r", "fsr", "ieg")
     names = [f"class {i}" for i in range(classes)]
     root = results_root(methods=methods, class_names=names, **options)
     folder = write_report(root, "s1")
-    assert len(cells_of(folder)) == 200
+    assert len(trials_of(folder)) == 200
     assert (folder / "report.html").stat().st_size < 5_000_000
     page = Page((folder / "report.html").read_text())
     outside = ("src", "data", "action", "formaction", "poster", "srcset", "xlink:href")
@@ -287,12 +288,12 @@ def test_all_of_a_large_page_is_reached_by_the_tab_key_in_its_order(results_root
     assert "What it cost" not in report(results_root(sweep="s2"), "s2")
 
 
-def test_a_single_cell_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
+def test_a_single_trial_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
     page = report(results_root(rates=(0.8,), methods=("l2r",)))
     assert "Accuracy against noise" not in page
     assert "At 80\N{NO-BREAK SPACE}% noise l2r keeps" in page
     page = report(results_root(rates=(), sweep="empty"), "empty")
-    assert "No cell has finished." in page
+    assert "No trial has finished." in page
 
 
 def test_the_same_results_give_the_same_bytes(results_root: Builder) -> None:
@@ -313,7 +314,9 @@ def test_an_unknown_or_damaged_sweep_is_one_clear_line(results_root: Builder) ->
 
 def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> None:
     sweep = load_sweep(results_root(), "s1")
-    view = settings_view(group_rows(sweep.rows), {cell.row["cell"]: cell for cell in sweep.cells})
+    view = settings_view(
+        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
+    )
     assert ("optimizer.learning_rate", "0.1") in view.shared
     assert view.labels == ("supervised", "l2r")
     assert ("method.lookahead_lr", ("-", "0.1")) in view.varying
@@ -324,11 +327,11 @@ def test_durations() -> None:
     assert [duration(s) for s in (43.2, 485, 12000)] == ["43 s", "8 min 5 s", "3 h 20 min"]
 
 
-def test_a_cell_that_finishes_while_its_report_is_written_is_in_it(
+def test_a_trial_that_finishes_while_its_report_is_written_is_in_it(
     results_root: Builder, monkeypatch
 ) -> None:
     root = results_root()
-    result = sorted(root.glob("cells/*/result.json"))[0]
+    result = sorted(root.glob("trials/*/result.json"))[0]
     hidden = result.rename(result.with_name("hidden"))
     render = page.render
 
@@ -339,7 +342,7 @@ def test_a_cell_that_finishes_while_its_report_is_written_is_in_it(
         return text
 
     monkeypatch.setattr(page, "render", slow)
-    assert {row["status"] for row in cells_of(write_report(root, "s1"))} == {"finished"}
+    assert {row["status"] for row in trials_of(write_report(root, "s1"))} == {"finished"}
 
 
 def test_reporting_imports_no_deep_learning_framework() -> None:
@@ -361,14 +364,14 @@ def test_a_line_that_ends_early_says_where(results_root: Builder) -> None:
 
 def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root: Builder) -> None:
     root = results_root(dataset="digits_imbal_0.05", rates=(0.2,), methods=("supervised", "fsr"))
-    (cell,) = (root / "cells").glob("*-fsr-*")
-    curves = json.loads((cell / "curves.json").read_text())
+    (trial,) = (root / "trials").glob("*-fsr-*")
+    curves = json.loads((trial / "curves.json").read_text())
     for step, share in ((100, 0.5), (200, 0.25)):
         record = {"step": step, "dictionary_repeats": share, "dictionary_repeated_classes": 4.0}
         curves["training"].append(record)
-    (cell / "curves.json").write_text(json.dumps(curves))
+    (trial / "curves.json").write_text(json.dumps(curves))
     folder = write_report(root, "s1")
-    found = {row["method"]: row["dictionary_repeats"] for row in cells_of(folder)}
+    found = {row["method"]: row["dictionary_repeats"] for row in trials_of(folder)}
     assert found == {"supervised": None, "fsr": 0.25}
     said = "25.0 % of the dictionary's places (fsr) repeat an example: 4 of the classes"
     assert said in (folder / "results.md").read_text()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by the tests in a process of its own: one cell, with what is written for those who follow it.
+"""Run by the tests in a process of its own: one trial, with what is written for those who follow
+it.
 
 python followed_runs.py OUT.npz DATA_DIR RESULTS
 
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ieg_core.ownership import owned
-from ieg_core.results import cell_folder
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.sweep import SweepRequest, plan
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.store.layout import trial_folder
+from ieg_core.store.leases import owned
+from ieg_core.sweep.plan import plan
+from ieg_core.sweep.request import SweepRequest
 
 RUNTIME = Runtime(threads=1, steps_per_execution=25, checkpoint_seconds=0.0)
 STEPS, INTERRUPTED_AT = 150, 75
@@ -31,15 +33,15 @@ class InterruptedRunError(Exception):
     pass
 
 
-def stop_halfway(moment):
-    if moment.step == INTERRUPTED_AT:
+def stop_halfway(report):
+    if report.step == INTERRUPTED_AT:
         raise InterruptedRunError
 
 
 def main(out: str, data_dir: str, results: str) -> None:
     set_environment(RUNTIME)
-    from ieg_core.training.cell import open_cell, train_here
     from ieg_core.training.loop import train
+    from ieg_core.training.trial import open_trial, train_here
 
     states = {}
 
@@ -56,25 +58,25 @@ def main(out: str, data_dir: str, results: str) -> None:
             data_dir=data_dir,
             results=str(root),
         )
-        (cell,) = plan(request).cells
-        return root, cell
+        (trial,) = plan(request).trials
+        return root, trial
 
-    def follow(name: str, watch) -> None:
-        root, cell = planned(name)
-        with owned(cell_folder(root, cell)) as claim:
-            train_here(root, claim, Path(data_dir), RUNTIME, watch, lambda **told: None)
+    def follow(name: str, on_step) -> None:
+        root, trial = planned(name)
+        with owned(trial_folder(root, trial)) as lease:
+            train_here(root, lease, Path(data_dir), RUNTIME, on_step, lambda **changes: None)
 
-    follow("whole", lambda moment: None)
+    follow("whole", lambda report: None)
     try:
         follow("cut", stop_halfway)
     except InterruptedRunError:
-        follow("cut", lambda moment: None)
-    root, cell = planned("bare")
-    _, config, overlay, source = open_cell(root, cell, Path(data_dir))
-    with owned(cell_folder(root, cell)) as claim:
-        train(config, overlay, source, claim, cell, RUNTIME, lambda moment: None)
+        follow("cut", lambda report: None)
+    root, trial = planned("bare")
+    _, config, label_set, source = open_trial(root, trial, Path(data_dir))
+    with owned(trial_folder(root, trial)) as lease:
+        train(config, label_set, source, lease, trial, RUNTIME, lambda report: None)
     for name in ("whole", "cut", "bare"):
-        (file,) = (Path(results) / name / "cells").glob("*/checkpoint/*.safetensors")
+        (file,) = (Path(results) / name / "trials").glob("*/checkpoint/*.safetensors")
         states[name] = np.frombuffer(file.read_bytes(), np.uint8)
     np.savez(out, **states)
 

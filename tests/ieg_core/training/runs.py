@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ieg_core import recipes
-from ieg_core.config import override
-from ieg_core.data import open_source, prepare_overlay
-from ieg_core.ownership import owned
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.spec import parse
+from ieg_core.data.label_set import prepare_label_set
+from ieg_core.data.open import open_source
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.recipes import build
+from ieg_core.store.leases import owned
 
 RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
 STEPS, INTERRUPTED_AT = 60, 14
@@ -41,24 +42,24 @@ def main(out: str, methods: list[str]) -> None:
         folder = Path(text)
         for method in methods:
             config = override(
-                recipes.build_config(spec, method, num_steps=STEPS),
+                build.build_config(spec, method, num_steps=STEPS),
                 ["evaluations=1", "batch_size=50", *EXTRA.get(method, [])],
             )
-            overlay = prepare_overlay(
+            label_set = prepare_label_set(
                 spec,
                 seed=0,
                 probe_per_class=config.probe_per_class,
                 source=source,
-                overlays_dir=folder / "overlays",
+                label_sets_dir=folder / "label_sets",
             )
 
-            def stop_at(moment):
-                if moment.step == INTERRUPTED_AT:
+            def stop_at(report):
+                if report.step == INTERRUPTED_AT:
                     raise InterruptedRunError
 
-            def run(name, tell=lambda moment: None, overlay=overlay, config=config):
-                with owned(folder / name) as claim:
-                    return train(config, overlay, source, claim, "cell", RUNTIME, tell)
+            def run(name, on_step=lambda report: None, label_set=label_set, config=config):
+                with owned(folder / name) as lease:
+                    return train(config, label_set, source, lease, "trial", RUNTIME, on_step)
 
             def keep(name, trained, method=method):
                 for part in ("params", "momentum", "ema", "stats"):
@@ -72,7 +73,7 @@ def main(out: str, methods: list[str]) -> None:
                 written[f"{method}/{name}/steps"] = np.array(steps)
 
             if method == "fsr":
-                written["fsr/first-dictionary"] = init(config, overlay)["dictionary"]
+                written["fsr/first-dictionary"] = init(config, label_set)["dictionary"]
             keep("whole", run(f"{method}-whole"))
             try:
                 run(f"{method}-cut", stop_at)
@@ -80,11 +81,11 @@ def main(out: str, methods: list[str]) -> None:
                 keep("resumed", run(f"{method}-cut"))
             keep("finished-again", run(f"{method}-cut"))
 
-            noisy_set = np.setdiff1d(np.arange(len(overlay.clean_labels)), overlay.probe_ids)
-            permuted = overlay.clean_labels.copy()
+            noisy_set = np.setdiff1d(np.arange(len(label_set.clean_labels)), label_set.probe_ids)
+            permuted = label_set.clean_labels.copy()
             permuted[noisy_set] = np.random.default_rng(0).permutation(permuted[noisy_set])
-            other = dataclasses.replace(overlay, clean_labels=permuted)
-            keep("permuted", run(f"{method}-permuted", overlay=other))
+            other = dataclasses.replace(label_set, clean_labels=permuted)
+            keep("permuted", run(f"{method}-permuted", label_set=other))
     np.savez(out, **written)
 
 

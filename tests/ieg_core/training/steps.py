@@ -13,11 +13,12 @@ import sys
 
 import numpy as np
 
-from ieg_core import recipes
-from ieg_core.config import Config, override
-from ieg_core.runtime import Runtime, set_environment
-from ieg_core.settings import METHODS
-from ieg_core.spec import parse
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.methods import METHODS
+from ieg_core.experiment.overrides import override
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.recipes import build
 
 BATCH_SIZE = 40
 EXTRA = {"fsr": ["method.capacity=80", "method.dictionary_batch_size=40", "method.start_epoch=0"]}
@@ -41,7 +42,7 @@ OWN_SHARES = ("ieg",)
 
 def build_config(name: str, synchronized: bool) -> Config:
     method, settings = VARIANTS[name]
-    config = recipes.build_config(parse("digits_uniform_0.4"), method)
+    config = build.build_config(parse("digits_uniform_0.4"), method)
     settings = [*EXTRA.get(method, []), *settings, f"synchronized_batch_norm={synchronized}"]
     return override(config, [f"batch_size={BATCH_SIZE}", *settings])
 
@@ -73,22 +74,23 @@ def flatten(prefix: str, tree) -> dict[str, np.ndarray]:
 def main(out: str, num_replicas: int, synchronized: bool) -> None:
     runtime = Runtime(threads=1, num_replicas=num_replicas)
     set_environment(runtime)
-    from ieg_core import backend, models
-    from ieg_core.methods import METHODS as UPDATES
-    from ieg_core.training.draws import device_data, stacked_draws
-    from ieg_core.training.measure import synthetic_overlay
+    from ieg_core import backend
+    from ieg_core.methods.registry import METHODS as UPDATES
+    from ieg_core.models import zoo
+    from ieg_core.training.measure import synthetic_label_set
     from ieg_core.training.step import build_network, build_step, initial_state
+    from ieg_core.training.step_draws import device_data, stacked_draws
 
     backend.start(runtime)
     written = {}
-    model = models.build("preact8", 10, (8, 8, 1), synchronized=synchronized)
+    model = zoo.build("preact8", 10, (8, 8, 1), synchronized=synchronized)
     several = VARIANTS if num_replicas == 1 else SHARED
     for name in several if synchronized else OWN_SHARES:
         config = build_config(name, synchronized)
         method = UPDATES[config.method]
-        overlay = synthetic_overlay(config, 10, (8, 8, 1))
+        label_set = synthetic_label_set(config, 10, (8, 8, 1))
         images = np.random.default_rng(0).integers(
-            0, 256, (len(overlay.noisy_labels), 8, 8, 1), dtype=np.uint8
+            0, 256, (len(label_set.noisy_labels), 8, 8, 1), dtype=np.uint8
         )
         network = build_network(model, config.optimizer.weight_decay)
         step = build_step(method, network, config, 10)
@@ -98,12 +100,12 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
             "ema_decay": np.full(1, 0.5, np.float32),
             "epoch": np.full(1, 3, np.float32),
         }
-        state = backend.place(perturbed(initial_state(model, method, config, overlay)))
-        data = backend.place(device_data(images, overlay))
+        state = backend.place(perturbed(initial_state(model, method, config, label_set)))
+        data = backend.place(device_data(images, label_set))
         # Some steps bring a ReLU within rounding of its kink, where the derivative depends on the
         # order of a sum: step 0, and for IEG with statistics of shares step 1.
         at = 1 if synchronized else 2
-        drawn = stacked_draws(config, overlay, at, at + 1, 1)
+        drawn = stacked_draws(config, label_set, at, at + 1, 1)
         state, metrics, examples = call(state, data, drawn, scalars, 1)
         found = {"state": backend.fetch(state), "metrics": metrics, "examples": examples}
         written |= flatten(name, found)

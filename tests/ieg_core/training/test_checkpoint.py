@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.ownership import Claim, SupersededError, take
+from ieg_core.store.leases import Lease, SupersededError, take
 from ieg_core.training.checkpoint import (
     Progress,
     checkpoint_path,
@@ -17,7 +17,7 @@ from ieg_core.training.checkpoint import (
 )
 
 PROGRESS = Progress(
-    cell="cell-a",
+    trial="trial-a",
     step=75,
     threads=2,
     num_replicas=1,
@@ -36,7 +36,7 @@ def state() -> dict:
 
 
 @pytest.fixture
-def claim(tmp_path) -> Claim:
+def lease(tmp_path) -> Lease:
     return take(tmp_path, 1)
 
 
@@ -44,9 +44,9 @@ def at(step: int) -> Progress:
     return dataclasses.replace(PROGRESS, step=step)
 
 
-def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, claim, state):
-    save_checkpoint(claim, state, PROGRESS)
-    loaded, progress = load_checkpoint(tmp_path, "cell-a", state)
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path, lease, state):
+    save_checkpoint(lease, state, PROGRESS)
+    loaded, progress = load_checkpoint(tmp_path, "trial-a", state)
     assert progress == PROGRESS
     assert loaded.keys() == state.keys()
     for one, other in zip(loaded["params"], state["params"], strict=True):
@@ -59,48 +59,48 @@ def test_no_checkpoint_has_no_progress(tmp_path, state):
     assert read_progress(tmp_path) is None
     assert describe_latest(tmp_path) == "none"
     with pytest.raises(UserError, match="has no checkpoint"):
-        load_checkpoint(tmp_path, "cell-a", state)
+        load_checkpoint(tmp_path, "trial-a", state)
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, claim, state):
-    save_checkpoint(claim, state, dataclasses.replace(PROGRESS, cell="cell-b"))
-    with pytest.raises(UserError, match="belongs to cell-b, not to cell-a"):
-        load_checkpoint(tmp_path, "cell-a", state)
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, lease, state):
+    save_checkpoint(lease, state, dataclasses.replace(PROGRESS, trial="trial-b"))
+    with pytest.raises(UserError, match="belongs to trial-b, not to trial-a"):
+        load_checkpoint(tmp_path, "trial-a", state)
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path, claim, state):
-    save_checkpoint(claim, state, PROGRESS)
+def test_a_truncated_checkpoint_is_named(tmp_path, lease, state):
+    save_checkpoint(lease, state, PROGRESS)
     path = checkpoint_path(tmp_path, 1)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="delete it to start this cell anew"):
-        load_checkpoint(tmp_path, "cell-a", state)
+    with pytest.raises(UserError, match="delete it to start this trial anew"):
+        load_checkpoint(tmp_path, "trial-a", state)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", bytes(100)])
-def test_a_damaged_checkpoint_gives_way_to_an_earlier_attempts(tmp_path, claim, state, content):
-    save_checkpoint(claim, state, PROGRESS)
+def test_a_damaged_checkpoint_gives_way_to_an_earlier_attempts(tmp_path, lease, state, content):
+    save_checkpoint(lease, state, PROGRESS)
     checkpoint_path(tmp_path, 2).write_bytes(content)
-    assert load_checkpoint(tmp_path, "cell-a", state)[1] == PROGRESS
+    assert load_checkpoint(tmp_path, "trial-a", state)[1] == PROGRESS
     assert describe_latest(tmp_path) == f"step 75, {checkpoint_path(tmp_path, 1)}"
 
 
-def test_another_format_is_named(tmp_path, claim, state, monkeypatch):
+def test_another_format_is_named(tmp_path, lease, state, monkeypatch):
     monkeypatch.setattr("ieg_core.training.checkpoint.FORMAT", 0)
-    save_checkpoint(claim, state, PROGRESS)
+    save_checkpoint(lease, state, PROGRESS)
     monkeypatch.undo()
     with pytest.raises(UserError, match="expected format 1"):
         read_progress(tmp_path)
 
 
-def test_another_networks_tensors_are_refused(tmp_path, claim, state):
-    save_checkpoint(claim, state, PROGRESS)
+def test_another_networks_tensors_are_refused(tmp_path, lease, state):
+    save_checkpoint(lease, state, PROGRESS)
     template = state | {"params": state["params"][:1]}
     with pytest.raises(UserError, match="not this network's"):
-        load_checkpoint(tmp_path, "cell-a", template)
+        load_checkpoint(tmp_path, "trial-a", template)
 
 
-def test_the_first_save_of_an_attempt_deletes_the_earlier_ones(tmp_path, claim, state):
-    save_checkpoint(claim, state, at(25))
+def test_the_first_save_of_an_attempt_deletes_the_earlier_ones(tmp_path, lease, state):
+    save_checkpoint(lease, state, at(25))
     successor = take(tmp_path, 2)
     assert read_progress(tmp_path) == at(25)
     save_checkpoint(successor, state, at(50))
@@ -108,15 +108,15 @@ def test_the_first_save_of_an_attempt_deletes_the_earlier_ones(tmp_path, claim, 
     assert read_progress(tmp_path) == at(50)
 
 
-def test_a_stale_attempt_can_write_nothing_that_counts(tmp_path, claim, state):
+def test_a_stale_attempt_can_write_nothing_that_counts(tmp_path, lease, state):
     successor = take(tmp_path, 2)
     with pytest.raises(SupersededError, match="attempt 1 stops, for attempt 2"):
-        save_checkpoint(claim, state, at(1000))
+        save_checkpoint(lease, state, at(1000))
     assert saved_attempts(tmp_path) == []
     save_checkpoint(successor, state, at(50))
-    # Its last look at the claims was before the successor's claim, its write comes after.
+    # Its last look at the leases was before the successor's lease, its write comes after.
     checkpoint_path(tmp_path, 1).write_bytes(checkpoint_path(tmp_path, 2).read_bytes())
     assert saved_attempts(tmp_path) == [2, 1]
-    assert load_checkpoint(tmp_path, "cell-a", state)[1] == at(50)
+    assert load_checkpoint(tmp_path, "trial-a", state)[1] == at(50)
     save_checkpoint(successor, state, at(75))
     assert saved_attempts(tmp_path) == [2]

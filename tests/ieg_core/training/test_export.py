@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ieg_core import models, recipes
-from ieg_core.config import override
-from ieg_core.data import open_source, prepare_overlay
-from ieg_core.data.folder_arrays import write_arrays
+from ieg_core.cli.predict import predict_files
+from ieg_core.data.image_folder.arrays import write_arrays
+from ieg_core.data.label_set import prepare_label_set
+from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.methods import METHODS
-from ieg_core.predict import predict_files
-from ieg_core.spec import parse
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
+from ieg_core.methods.registry import METHODS
+from ieg_core.models import zoo
+from ieg_core.recipes import build
 from ieg_core.training.evaluation import build_predictor
 from ieg_core.training.export import export_model, require_exportable
 from ieg_core.training.step import initial_state
@@ -29,17 +31,17 @@ def exported(folder, data_dir, size, channels):
     """Exports an untrained network; returns the file and what evaluation says of test images."""
     spec = parse("folder")
     config = override(
-        recipes.build_config(spec, "supervised", network=NETWORK, image_size=size),
+        build.build_config(spec, "supervised", network=NETWORK, image_size=size),
         [f"images.size={size}", f"images.channels={channels}"],
     )
     source = open_source("folder", data_dir, config.images)
-    overlay = prepare_overlay(
-        spec, seed=0, probe_per_class=0, source=source, overlays_dir=folder / "overlays"
+    label_set = prepare_label_set(
+        spec, seed=0, probe_per_class=0, source=source, label_sets_dir=folder / "label_sets"
     )
-    model = models.build(NETWORK, overlay.num_classes, overlay.image_shape)
-    state = initial_state(model, METHODS["supervised"], config, overlay)
+    model = zoo.build(NETWORK, label_set.num_classes, label_set.image_shape)
+    state = initial_state(model, METHODS["supervised"], config, label_set)
     path = folder / "model.keras"
-    export_model(path, config, overlay, source, state)
+    export_model(path, config, label_set, source, state)
     images = source.test_images(np.arange(len(source.test_labels)))
     return path, images, build_predictor(model)(state["ema"], state["stats"], images)
 
@@ -90,12 +92,12 @@ def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     spec = parse("digits")
     source = open_source("digits", folder)
-    return prepare_overlay(spec, seed=0, probe_per_class=0, source=source, overlays_dir=folder)
+    return prepare_label_set(spec, seed=0, probe_per_class=0, source=source, label_sets_dir=folder)
 
 
 @pytest.mark.parametrize("function", ["small", "registered", "twins"])
 def test_what_keras_can_write_may_be_trained(digits, function):
-    config = recipes.build_config(parse("digits"), "supervised", network=f"{NETS}:{function}")
+    config = build.build_config(parse("digits"), "supervised", network=f"{NETS}:{function}")
     require_exportable(config, digits)
 
 
@@ -109,7 +111,7 @@ def test_what_keras_can_write_may_be_trained(digits, function):
     ],
 )
 def test_what_keras_cannot_write_and_read_is_told_before_training(digits, function, message):
-    config = recipes.build_config(parse("digits"), "supervised", network=f"{NETS}:{function}")
+    config = build.build_config(parse("digits"), "supervised", network=f"{NETS}:{function}")
     with pytest.raises(UserError, match=message) as caught:
         require_exportable(config, digits)
     assert "register_keras_serializable(), give it a get_config" in str(caught.value)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from ieg_core.report import headline, load_sweep, results_table, write_report
-from ieg_core.results import read_json
+from ieg_core.host.files import read_json
+from ieg_core.report.summary import headline, results_table
+from ieg_core.report.trials import load_sweep
+from ieg_core.report.write import write_report
 from tests.backends import run_on
 from tests.ieg_core.data.trees import write_tree
 from tests.ieg_core.training.events import read_pictures, read_scalars
@@ -25,8 +27,8 @@ def runs(tmp_path_factory):
     return results, run_on("tensorflow", SCRIPT, str(data), str(results))
 
 
-def cell(results, name):
-    (folder,) = (results / name / "cells").iterdir()
+def trial(results, name):
+    (folder,) = (results / name / "trials").iterdir()
     return folder
 
 
@@ -41,7 +43,7 @@ def test_pictures_and_interruptions_change_no_bit_of_the_checkpoint(runs, other)
 
 @pytest.mark.parametrize("name", ["whole", "cut"])
 def test_a_run_shows_what_it_sees_once_and_what_it_mixes_up_at_each_evaluation(runs, name):
-    pictures = read_pictures(cell(runs[0], name) / "tensorboard")
+    pictures = read_pictures(trial(runs[0], name) / "tensorboard")
     assert {tag: [step for step, *_ in shown] for tag, shown in pictures.items()} == {
         "train/weak_view": [0],
         "test/confusion_matrix": [50, 100, 150],
@@ -51,7 +53,7 @@ def test_a_run_shows_what_it_sees_once_and_what_it_mixes_up_at_each_evaluation(r
 
 
 def test_a_resumed_run_shows_what_an_undisturbed_one_shows(runs):
-    folders = [cell(runs[0], name) / "tensorboard" for name in ("whole", "cut")]
+    folders = [trial(runs[0], name) / "tensorboard" for name in ("whole", "cut")]
     whole, resumed = (read_pictures(folder, content=True) for folder in folders)
     assert whole == resumed
     scalars = read_scalars(folders[1])
@@ -61,7 +63,7 @@ def test_a_resumed_run_shows_what_an_undisturbed_one_shows(runs):
 
 def test_each_further_test_set_is_in_the_report_and_the_headline_is_of_the_first(runs):
     root = runs[0] / "whole"
-    row = read_json(cell(runs[0], "whole") / "result.json")
+    row = read_json(trial(runs[0], "whole") / "result.json")
     assert set(row["eval_sets"]) == {"photos", "drawings"}
     (sweep,) = (path.name for path in (root / "sweeps").iterdir())
     header, line = results_table(load_sweep(root, sweep).rows)

@@ -5,7 +5,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from pipelines.cluster import follow
-from tests.pipelines.cluster.test_follow import CELLS, created, followed
+from tests.pipelines.cluster.test_follow import TRIALS, created, followed
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
@@ -18,7 +18,7 @@ def fast(monkeypatch):
 @pytest.mark.parametrize("seen", [True, False])
 def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
     kfp_stub.script = ("PENDING",)
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     status = {
         "conditions": [
             {
@@ -32,8 +32,8 @@ def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
     with kubernetes_api() as cluster:
         if seen:
             write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-            cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
-        code, said = followed(site, run, max_pending=0.005)
+            cluster.pods["kubeflow"] = [pod(run.run_id, TRIALS[1], **status)]
+        code, said = followed(cluster_file, run, max_pending=0.005)
     assert code == 1
     assert len(kfp_stub.seen("POST", ":terminate$")) == 1
     assert "Canceled: nothing has run for MAX_PENDING=0.005 minutes" in said
@@ -43,23 +43,23 @@ def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
 
 def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):
     kfp_stub.script = ("PENDING",)
-    site, one = created(kfp_stub)
+    cluster_file, one = created(kfp_stub)
     _, other = created(kfp_stub, run_label="digits-2")
     kfp_stub.faults.append(Fault(status=403, path=f"{one.run_id}:terminate$"))
     with pytest.raises(UserError, match="cancel the run"):
-        followed(site, one, other, max_pending=0.005)
+        followed(cluster_file, one, other, max_pending=0.005)
     assert kfp_stub.seen("POST", f"{other.run_id}:terminate$")
 
 
 def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
     kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
         cluster.pods["kubeflow"] = [
-            pod(run.run_id, CELLS[0], "p1", phase="Running"),
-            pod(run.run_id, CELLS[1], "p2"),
+            pod(run.run_id, TRIALS[0], "p1", phase="Running"),
+            pod(run.run_id, TRIALS[1], "p2"),
         ]
-        code, _ = followed(site, run, max_pending=0.003)
+        code, _ = followed(cluster_file, run, max_pending=0.003)
     assert code == 0
     assert kfp_stub.seen("POST", ":terminate$") == []

@@ -14,31 +14,31 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster.client import connect
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
 
 FOREVER = 300.0
 
 
-def refusal(site):
-    """Returns the line that `connect` refuses a site with, long before FOREVER."""
+def refusal(cluster_file):
+    """Returns the line that `connect` refuses a cluster with, long before FOREVER."""
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
-        connect(site)
+        connect(cluster_file)
     assert time.monotonic() - began < FOREVER / 5  # seconds, but of a machine that may be busy
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_connects_to_a_single_user_installation(kfp_stub):
-    client = connect(Site(endpoint=kfp_stub.url))
+    client = connect(ClusterFile(endpoint=kfp_stub.url))
     assert client.create_experiment("e").display_name == "e"
     assert client.list_runs().total_size == 0
 
 
-def test_works_in_the_sites_namespace(multi_user_stub):
-    client = connect(Site(endpoint=multi_user_stub.url, namespace="team"))
+def test_works_in_the_clusters_namespace(multi_user_stub):
+    client = connect(ClusterFile(endpoint=multi_user_stub.url, namespace="team"))
     assert client.create_experiment("e").namespace == "team"
     assert client.get_experiment(experiment_name="e").display_name == "e"
 
@@ -46,28 +46,30 @@ def test_works_in_the_sites_namespace(multi_user_stub):
 @pytest.mark.parametrize("namespace", ["", "team"])
 def test_a_namespace_that_does_not_fit_the_installation(namespace, no_cluster):
     with kfp_api(multi_user=not namespace) as stub:
-        line = refusal(Site(endpoint=stub.url, namespace=namespace))
+        line = refusal(ClusterFile(endpoint=stub.url, namespace=namespace))
     assert ("takes no namespace" if namespace else "your profile's namespace") in line
     assert stub.seen("POST") == []
 
 
-def test_the_environment_wins_over_the_site_file(kfp_stub, monkeypatch, tmp_path):
+def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_path):
     token = tmp_path / "token"
     token.write_text("right\n")
     kfp_stub.token = "right"
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_stub.url + "/")
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(token))
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", "https://ui.example.org/")
-    site = Site(endpoint="http://127.0.0.1:1", token_file="/nowhere", ui_endpoint="https://x.org")
-    assert connect(site).list_runs().total_size == 0
-    assert clients.run_link(site, "7") == "https://ui.example.org/#/runs/details/7"
+    cluster_file = ClusterFile(
+        endpoint="http://127.0.0.1:1", token_file="/nowhere", ui_endpoint="https://x.org"
+    )
+    assert connect(cluster_file).list_runs().total_size == 0
+    assert clients.run_link(cluster_file, "7") == "https://ui.example.org/#/runs/details/7"
 
 
 def test_a_token_is_read_again_for_each_request(kfp_stub, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")
     kfp_stub.token = "first"
-    client = connect(Site(endpoint=kfp_stub.url, token_file=str(token)))
+    client = connect(ClusterFile(endpoint=kfp_stub.url, token_file=str(token)))
     client.list_runs()
     kfp_stub.token = "second"  # as after an hour
     token.write_text("second")
@@ -78,14 +80,14 @@ def test_a_cookie_is_sent(kfp_stub, tmp_path):
     cookie = tmp_path / "cookie"
     cookie.write_text("authservice_session=abc\n")
     kfp_stub.cookie = "authservice_session=abc"
-    site = Site(endpoint=kfp_stub.url, cookie_file=str(cookie))
-    assert connect(site).list_runs().total_size == 0
+    cluster_file = ClusterFile(endpoint=kfp_stub.url, cookie_file=str(cookie))
+    assert connect(cluster_file).list_runs().total_size == 0
     cookie.write_text("authservice_session=old")
-    assert f"refuses the cookie in {cookie}" in refusal(site)
+    assert f"refuses the cookie in {cookie}" in refusal(cluster_file)
 
 
 def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
-    connect(Site(endpoint=kfp_stub.url))
+    connect(ClusterFile(endpoint=kfp_stub.url))
     assert list((tmp_path / "home").iterdir()) == []
 
 
@@ -110,7 +112,7 @@ def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
 )
 def test_what_is_wrong_is_one_clear_line_within_seconds(kfp_stub, fault, words):
     kfp_stub.faults.append(fault)
-    assert words in refusal(Site(endpoint=kfp_stub.url))
+    assert words in refusal(ClusterFile(endpoint=kfp_stub.url))
     assert kfp_stub.seen("POST") == []
 
 
@@ -119,12 +121,12 @@ def test_a_wrong_token_names_its_file(kfp_stub, tmp_path):
     token = tmp_path / "token"
     token.write_text("wrong")
     assert f"refuses the token in {token}" in refusal(
-        Site(endpoint=kfp_stub.url, token_file=str(token))
+        ClusterFile(endpoint=kfp_stub.url, token_file=str(token))
     )
     token.write_text("")
-    line = refusal(Site(endpoint=kfp_stub.url, token_file=str(token)))
+    line = refusal(ClusterFile(endpoint=kfp_stub.url, token_file=str(token)))
     assert "expected one line, got 0" in line
-    line = refusal(Site(endpoint=kfp_stub.url, token_file=str(tmp_path / "none")))
+    line = refusal(ClusterFile(endpoint=kfp_stub.url, token_file=str(tmp_path / "none")))
     assert "No such file" in line
 
 
@@ -132,28 +134,28 @@ def test_a_host_that_is_not_there(no_cluster, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    line = refusal(Site(endpoint=f"http://127.0.0.1:{port}"))
+    line = refusal(ClusterFile(endpoint=f"http://127.0.0.1:{port}"))
     assert "nothing listens at" in line
     assert "port-forward" in line
-    assert "no cluster is configured" in refusal(Site())
+    assert "no cluster is configured" in refusal(ClusterFile())
 
     def know_no_name(*address, **options):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", know_no_name)  # a real DNS may not answer at all
-    assert "no such host" in refusal(Site(endpoint="https://kfp.invalid"))
+    assert "no such host" in refusal(ClusterFile(endpoint="https://kfp.invalid"))
 
 
 def test_a_server_that_trickles_is_given_up(no_cluster, monkeypatch):
     monkeypatch.setattr(clients, "DEADLINE_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        line = refusal(Site(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        line = refusal(ClusterFile(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}"))
     assert "did not answer within 0.5 seconds" in line
 
 
 def test_an_endpoint_from_the_environment_needs_a_scheme(no_cluster, monkeypatch):
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "localhost:8888")
-    assert "expected http://… or https://…" in refusal(Site())
+    assert "expected http://… or https://…" in refusal(ClusterFile())
 
 
 @pytest.fixture
@@ -189,20 +191,20 @@ def certificate(tmp_path):
     return public, context
 
 
-def test_tls_is_checked_against_the_sites_own_authority(certificate, no_cluster):
+def test_tls_is_checked_against_the_clusters_own_authority(certificate, no_cluster):
     public, context = certificate
     with kfp_api(wrap=lambda plain: context.wrap_socket(plain, server_side=True)) as stub:
         address = stub.url.replace("127.0.0.1", "localhost")
-        client = connect(Site(endpoint=address, ca_file=str(public)))
+        client = connect(ClusterFile(endpoint=address, ca_file=str(public)))
         assert client.list_runs().total_size == 0
-        assert "not trusted: name its ca_file" in refusal(Site(endpoint=address))
-        line = refusal(Site(endpoint=address, ca_file=str(public.with_name("none"))))
+        assert "not trusted: name its ca_file" in refusal(ClusterFile(endpoint=address))
+        line = refusal(ClusterFile(endpoint=address, ca_file=str(public.with_name("none"))))
         assert "does not exist" in line
 
 
 def test_plain_http_where_tls_was_asked_for(kfp_stub):
     address = kfp_stub.url.replace("http://", "https://")
-    assert "does not speak TLS" in refusal(Site(endpoint=address))
+    assert "does not speak TLS" in refusal(ClusterFile(endpoint=address))
 
 
 @pytest.mark.parametrize(
@@ -215,22 +217,22 @@ def test_plain_http_where_tls_was_asked_for(kfp_stub):
     ],
 )
 def test_a_later_refusal_is_one_clear_line_too(kfp_stub, fault, words):
-    site = Site(endpoint=kfp_stub.url)
-    client = connect(site)
+    cluster_file = ClusterFile(endpoint=kfp_stub.url)
+    client = connect(cluster_file)
     kfp_stub.faults.append(fault)
-    with pytest.raises(UserError) as caught, clients.plain_errors(site, "list the runs"):
+    with pytest.raises(UserError) as caught, clients.plain_errors(cluster_file, "list the runs"):
         client.list_runs()
     assert words in str(caught.value)
 
 
 def test_a_server_that_becomes_slow_is_given_up(kfp_stub, monkeypatch):
     monkeypatch.setattr(clients, "REQUEST_SECONDS", (1, 1))
-    site = Site(endpoint=kfp_stub.url)
-    client = connect(site)
+    cluster_file = ClusterFile(endpoint=kfp_stub.url)
+    client = connect(cluster_file)
     kfp_stub.faults.append(Fault(delay=FOREVER))
     with (
         pytest.raises(UserError, match="stopped answering: could not create"),
-        clients.plain_errors(site, "create the experiment"),
+        clients.plain_errors(cluster_file, "create the experiment"),
     ):
         client.create_experiment("e")
     assert kfp_stub.experiments == {}

@@ -6,13 +6,15 @@ import threading
 
 import pytest
 
-from ieg_core import mirror, storage
 from ieg_core.errors import UserError
-from ieg_core.recipes import build_config
-from ieg_core.spec import parse
-from ieg_core.sweep import SweepRequest, configs
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.recipes.build import build_config
+from ieg_core.store import gcs as storage
+from ieg_core.store import mirror
+from ieg_core.sweep.plan import configs
+from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import cost, submit
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 from tests import gcs
 
 RATES = {("resnet11", "supervised"): 20.0, ("resnet11", "l2r"): 5.0}
@@ -52,11 +54,11 @@ def test_each_gpu_of_a_training_counts():
 
 
 @pytest.mark.parametrize(("runs", "pods"), [((1,), 13), ((100,), 508), ((100, 50), 508 + 258)])
-def test_pods_are_five_a_cell_and_eight_a_run(runs, pods):
+def test_pods_are_five_a_trial_and_eight_a_run(runs, pods):
     assert estimate([cifar("supervised")] * sum(runs), runs=runs).pods == pods
 
 
-def test_cells_run_side_by_side_in_each_run():
+def test_trials_run_side_by_side_in_each_run():
     wanted = [cifar("supervised")] * 8
     alone = estimate(wanted[:1], rates=RATES).hours
     assert estimate(wanted, (8,), at_once=4, rates=RATES).hours == pytest.approx(2 * alone)
@@ -64,7 +66,7 @@ def test_cells_run_side_by_side_in_each_run():
     assert estimate(wanted, (8,), at_once=0, rates=RATES).hours == pytest.approx(alone)
 
 
-def test_a_long_cell_is_waited_for():
+def test_a_long_trial_is_waited_for():
     wanted = [cifar("supervised"), cifar("supervised", steps=120_000)]
     assert estimate(wanted, (2,), at_once=2, rates=RATES).hours == pytest.approx(
         estimate(wanted[1:], rates=RATES).hours
@@ -74,7 +76,7 @@ def test_a_long_cell_is_waited_for():
 def test_what_is_assumed_is_said_to_be():
     assert "step rates assumed, not measured" in estimate([cifar("l2r")]).line
     both = estimate([cifar("l2r"), cifar("ieg")], rates={("resnet11", "l2r"): 5.0})
-    assert "step rates measured, of 1 cells assumed" in both.line
+    assert "step rates measured, of 1 trials assumed" in both.line
     assert estimate([cifar("l2r")], rates=RATES).line.endswith("(step rates measured)")
 
 
@@ -118,7 +120,7 @@ def test_a_budget_is_kept():
 def test_no_gpus_cost_no_gpu_hours():
     found = estimate([cifar("ieg")], gpus=0)
     assert (found.gpu_hours, found.assumed) == (0, 0)
-    assert found.line == "1 cell, 13 pods, no GPUs"
+    assert found.line == "1 trial, 13 pods, no GPUs"
     cost.accept(found, 0.001)
 
 
@@ -163,40 +165,40 @@ def test_a_file_of_rates_that_is_none(tmp_path, content):
         cost.read_rates(str(path))
 
 
-def test_finished_cells_on_gpus_are_measurements(tmp_path):
+def test_finished_trials_on_gpus_are_measurements(tmp_path):
     for number, (device, rate) in enumerate([("H200", 8.0), ("H200", 10.0), ("CPU", 0.5)]):
-        folder = tmp_path / "cells" / str(number)
+        folder = tmp_path / "trials" / str(number)
         folder.mkdir(parents=True)
         (folder / "training.json").write_text(
             json.dumps({"steps_per_second": rate, "device": device})
         )
         (folder / "config.json").write_text(json.dumps({"network": "wrn28-10", "method": "l2r"}))
-    (tmp_path / "cells" / "0" / "config.json").unlink()
+    (tmp_path / "trials" / "0" / "config.json").unlink()
     assert cost.measured_rates(tmp_path) == {("wrn28-10", "l2r"): 10.0}
     assert cost.measured_rates(tmp_path / "nowhere") == {}
 
 
 def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
-    site = Site(results=f"gs://{gcs.BUCKET}/team")
+    cluster_file = ClusterFile(results=f"gs://{gcs.BUCKET}/team")
     rows = [
         {"network": "wrn28-10", "method": "l2r", "device": device, "steps_per_second": rate}
         for device, rate in [("H200", 8.0), ("H200", 10.0), ("CPU", 0.5), (None, None)]
     ]
     report = tmp_path / "sweeps" / "s1" / "report" / "results.json"
     report.parent.mkdir(parents=True)
-    report.write_text(json.dumps({"schema": 1, "cells": rows}))
+    report.write_text(json.dumps({"schema": 1, "trials": rows}))
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        assert submit.measured(site) == {}
+        assert submit.measured(cluster_file) == {}
         name = "sweeps/s1/report/results.json"
-        storage.upload(site.results, tmp_path, [name], {name: None})
-        storage.point(storage.join(site.results, mirror.LATEST), '{"sweep": "s1"}')
-        assert submit.measured(site) == {("wrn28-10", "l2r"): 9.0}
+        storage.upload(cluster_file.results, tmp_path, [name], {name: None})
+        storage.point(storage.join(cluster_file.results, mirror.LATEST), '{"sweep": "s1"}')
+        assert submit.measured(cluster_file) == {("wrn28-10", "l2r"): 9.0}
 
 
 def test_a_bucket_that_does_not_answer_costs_seconds(monkeypatch):
     monkeypatch.setattr(submit, "BUCKET_SECONDS", 0.1)
     answered = threading.Event()
     monkeypatch.setattr(cost, "reported_rates", lambda root: answered.wait(300))
-    assert submit.measured(Site(results="gs://bucket/team")) == {}
+    assert submit.measured(ClusterFile(results="gs://bucket/team")) == {}
     answered.set()

@@ -14,12 +14,12 @@ from ieg_core.errors import UserError
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, submit
-from pipelines.cluster.roots import root_of
-from pipelines.site import Site
+from pipelines.cluster.run_root import root_of
+from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
-CELLS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
+TRIALS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 
 
@@ -43,12 +43,14 @@ def write(root: Path, name: str, content):
 
 
 def created(stub, root=None, **parameters):
-    """Creates a run; returns the site and the run."""
-    site = Site(endpoint=stub.url, image=IMAGE, results_mount=str(root or ""))
-    client = clients.connect(site)
+    """Creates a run; returns the cluster and the run."""
+    cluster_file = ClusterFile(endpoint=stub.url, image=IMAGE, results_mount=str(root or ""))
+    client = clients.connect(cluster_file)
     body = {"pipeline_spec": SPEC}
     given = {"run_label": "digits-1"} | parameters
-    return site, submit.create_run(client, site, "", given["run_label"], given, body)
+    return cluster_file, submit.create_run(
+        client, cluster_file, "", given["run_label"], given, body
+    )
 
 
 SPEC = {
@@ -72,26 +74,26 @@ SPEC = {
 
 
 def planned(root, label="digits-1"):
-    write(root, f"runs/{label}.json", {"schema": 1, "sweep": "digits-0a", "cells": list(CELLS)})
+    write(root, f"runs/{label}.json", {"schema": 1, "sweep": "digits-0a", "trials": list(TRIALS)})
 
 
 def result():
     return {"steps": 600, "steps_per_second": 5.0, "accuracy_ema_last": 0.9}
 
 
-def followed(site, *runs, **settings):
+def followed(cluster_file, *runs, **settings):
     stream = io.StringIO()
-    code = follow.follow(site, runs, stream=stream, **settings)
+    code = follow.follow(cluster_file, runs, stream=stream, **settings)
     return code, stream.getvalue()
 
 
 def test_a_run_that_succeeds_brings_its_report(kfp_stub, mounted, tmp_path):
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
-    for cell in CELLS:
-        write(mounted, f"cells/{cell}/result.json", result())
+    for trial in TRIALS:
+        write(mounted, f"trials/{trial}/result.json", result())
     write(mounted, "sweeps/digits-0a/report/report.html", "<html>")
-    code, said = followed(site, run, out=tmp_path / "out")
+    code, said = followed(cluster_file, run, out=tmp_path / "out")
     assert code == 0
     report = tmp_path / "out" / "cluster" / "digits-1" / "report.html"
     assert report.read_text() == "<html>"
@@ -105,36 +107,38 @@ def test_a_run_that_succeeds_brings_its_report(kfp_stub, mounted, tmp_path):
 @pytest.mark.parametrize("end", ["FAILED", "CANCELED", "SKIPPED"])
 def test_every_other_end_is_an_end(kfp_stub, end):
     kfp_stub.script = ("PENDING", "PAUSED", "RUNNING", end)
-    site, run = created(kfp_stub)
-    code, said = followed(site, run)
+    cluster_file, run = created(kfp_stub)
+    code, said = followed(cluster_file, run)
     assert code == 1
     assert f"{end}: digits-1" in said
     assert "PAUSED" in said
-    assert ("task verdict failed: cells did not finish" in said) is (end == "FAILED")
+    assert ("task verdict failed: trials did not finish" in said) is (end == "FAILED")
     assert "Report: in the KFP UI" in said
 
 
-def test_cells_are_followed_from_the_results_root(kfp_stub, mounted):
+def test_trials_are_followed_from_the_results_root(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",)
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     stream = io.StringIO()
-    thread = threading.Thread(target=follow.follow, args=(site, [run]), kwargs={"stream": stream})
+    thread = threading.Thread(
+        target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
+    )
     thread.start()
     planned(mounted)
     now = time.time()
     at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"cells/{CELLS[0]}/progress.json", at | {"updated": now, "accuracy_ema": 0.5})
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", at | {"updated": now, "accuracy_ema": 0.5})
     wait_for(stream, "digits-l2r-seed0: training step 300/600, 5.0 steps/s, 1:00 left, accuracy 50")
-    write(mounted, f"cells/{CELLS[0]}/result.json", result())
-    write(mounted, f"cells/{CELLS[1]}/progress.json", {"phase": "starting", "updated": now})
-    write(mounted, f"cells/{CELLS[1]}/failure.json", {"reason": "loss is NaN"})
+    write(mounted, f"trials/{TRIALS[0]}/result.json", result())
+    write(mounted, f"trials/{TRIALS[1]}/progress.json", {"phase": "starting", "updated": now})
+    write(mounted, f"trials/{TRIALS[1]}/failure.json", {"reason": "loss is NaN"})
     wait_for(stream, "digits-ieg-seed0: failed: loss is NaN")
     kfp_stub.set_state(run.run_id, "FAILED")
     thread.join(120)
     assert not thread.is_alive()
     said = stream.getvalue()
     assert "digits-l2r-seed0: finished, accuracy 90.0 %" in said
-    assert f"failed: {CELLS[1]}: loss is NaN" in said
+    assert f"failed: {TRIALS[1]}: loss is NaN" in said
     assert said.count("digits-l2r-seed0: training") == 1
 
 
@@ -154,52 +158,52 @@ class Terminal(io.StringIO):
 def terminal(kfp_stub, mounted, tmp_path, monkeypatch):
     """A function that follows a run in a terminal; it returns what was said.
 
-    The first cell trains, its last heartbeat so many seconds old; a pod of a cell waits.
+    The first trial trains, its last heartbeat so many seconds old; a pod of a trial waits.
     """
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     kfp_stub.script = ("RUNNING", "RUNNING", "SUCCEEDED")
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
     at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
 
-    def said(cell, status, silent):
+    def said(trial, status, silent):
         beat = at | {"updated": time.time() - silent}
-        write(mounted, f"cells/{CELLS[0]}/progress.json", beat)
+        write(mounted, f"trials/{TRIALS[0]}/progress.json", beat)
         with kubernetes_api() as cluster:
             write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-            cluster.pods["kubeflow"] = [pod(run.run_id, cell, **status)]
+            cluster.pods["kubeflow"] = [pod(run.run_id, trial, **status)]
             stream = Terminal()
-            assert follow.follow(site, [run], stream=stream) == 0
+            assert follow.follow(cluster_file, [run], stream=stream) == 0
         return stream.getvalue()
 
     return said
 
 
 def test_a_terminal_shows_one_table(terminal):
-    said = terminal(CELLS[1], container_waits("ImagePullBackOff", "no such image"), silent=0)
+    said = terminal(TRIALS[1], container_waits("ImagePullBackOff", "no such image"), silent=0)
     assert "300/600" in said
     assert "1 waiting: ImagePullBackOff: no such image" in said
     assert "run digits-1: RUNNING" in said
 
 
-def test_a_cell_that_lost_its_pod_says_why_its_next_one_waits(terminal):
-    """The lost pod's heartbeat is still young: the cell would seem to train."""
+def test_a_trial_that_lost_its_pod_says_why_its_next_one_waits(terminal):
+    """The lost pod's heartbeat is still young: the trial would seem to train."""
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     status = {"conditions": [condition | {"message": "no spot node"}]}
-    said = terminal(CELLS[0], status, silent=40)
+    said = terminal(TRIALS[0], status, silent=40)
     assert "1 waiting: Unschedulable: no spot node" in said
     assert "interrupted" in said
     assert "1:00" not in said  # it has no remaining time while nothing works on it
 
 
-def test_a_cell_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
-    site, run = created(kfp_stub, mounted)
+def test_a_trial_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
-    root = root_of(site, clients.connect(site).get_run(run.run_id))
+    root = root_of(cluster_file, clients.connect(cluster_file).get_run(run.run_id))
     beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"cells/{CELLS[0]}/progress.json", beat | {"updated": time.time() - 310})
-    write(mounted, f"cells/{CELLS[1]}/progress.json", beat | {"updated": time.time() - 290})
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": time.time() - 310})
+    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": time.time() - 290})
     (lost, alive), beats = root.progress(since=0.0)
     assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
     assert (alive.state, beats) == ("training", True)
@@ -212,44 +216,46 @@ def container_waits(reason, message):
 
 
 def test_a_failure_of_an_earlier_run_is_none(kfp_stub, mounted):
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
-    write(mounted, f"cells/{CELLS[0]}/progress.json", {"phase": "training", "updated": 5.0})
-    write(mounted, f"cells/{CELLS[0]}/failure.json", {"reason": "last week"})
-    _, said = followed(site, run)
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", {"phase": "training", "updated": 5.0})
+    write(mounted, f"trials/{TRIALS[0]}/failure.json", {"reason": "last week"})
+    _, said = followed(cluster_file, run)
     assert "last week" not in said
 
 
 def test_results_of_a_scheduled_run_lie_in_its_own_namespace(kfp_stub, mounted):
-    site, run = created(kfp_stub, mounted, results="/results/x", results_namespace="weekly/{run}")
+    cluster_file, run = created(
+        kfp_stub, mounted, results="/results/x", results_namespace="weekly/{run}"
+    )
     own = mounted / "x" / "weekly" / run.run_id
     planned(own)
-    write(own, f"cells/{CELLS[0]}/result.json", result())
-    _, said = followed(site, run)
+    write(own, f"trials/{TRIALS[0]}/result.json", result())
+    _, said = followed(cluster_file, run)
     assert "digits-l2r-seed0: finished" in said
 
 
 def test_without_the_results_root_the_tasks_are_counted(kfp_stub):
     tasks = [("train", "RUNNING", "p1"), ("train-2", "PENDING", ""), ("prepare", "SUCCEEDED", "p")]
     kfp_stub.task_states = {"RUNNING": tasks}
-    site, run = created(kfp_stub)
-    code, said = followed(site, run)
+    cluster_file, run = created(kfp_stub)
+    code, said = followed(cluster_file, run)
     assert code == 0
     assert "tasks: 1 pending, 1 running, 1 succeeded" in said
 
 
-def test_why_a_cell_waits_is_told(kfp_stub, mounted, tmp_path):
+def test_why_a_trial_waits_is_told(kfp_stub, mounted, tmp_path):
     kfp_stub.script = ("RUNNING",)
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     status = {"conditions": [condition | {"message": "0/2 nodes: Insufficient nvidia.com/gpu"}]}
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        cluster.pods["kubeflow"] = [pod(run.run_id, CELLS[1], **status)]
+        cluster.pods["kubeflow"] = [pod(run.run_id, TRIALS[1], **status)]
         stream = io.StringIO()
         thread = threading.Thread(
-            target=follow.follow, args=(site, [run]), kwargs={"stream": stream}
+            target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
         )
         thread.start()
         wait_for(stream, "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient")
@@ -258,20 +264,20 @@ def test_why_a_cell_waits_is_told(kfp_stub, mounted, tmp_path):
     assert not thread.is_alive()
 
 
-def test_a_cell_with_a_heartbeat_works(kfp_stub, mounted):
+def test_a_trial_with_a_heartbeat_works(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
-    site, run = created(kfp_stub, mounted)
+    cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
     beat = {"phase": "training", "updated": time.time()}
-    write(mounted, f"cells/{CELLS[0]}/progress.json", beat)
-    code, _ = followed(site, run, max_pending=0.003)
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat)
+    code, _ = followed(cluster_file, run, max_pending=0.003)
     assert code == 0
 
 
 def test_a_short_silence_of_kfp_is_waited_for(kfp_stub):
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/", body="busy", times=2))
-    code, said = followed(site, run)
+    code, said = followed(cluster_file, run)
     assert code == 0
     assert "could not read the run: busy (HTTP 503); trying again" in said
 
@@ -280,13 +286,17 @@ def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
     cookie = tmp_path / "cookie"
     cookie.write_text("session=old")
     kfp_stub.cookie = "session=old"
-    site = Site(endpoint=kfp_stub.url, image=IMAGE, cookie_file=str(cookie))
+    cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE, cookie_file=str(cookie))
     body = {"pipeline_spec": SPEC}
-    run = submit.create_run(clients.connect(site), site, "", "a", {"run_label": "a"}, body)
+    run = submit.create_run(
+        clients.connect(cluster_file), cluster_file, "", "a", {"run_label": "a"}, body
+    )
     kfp_stub.script = ("RUNNING",)
     kfp_stub.set_state(run.run_id, "RUNNING")
     stream = io.StringIO()
-    thread = threading.Thread(target=follow.follow, args=(site, [run]), kwargs={"stream": stream})
+    thread = threading.Thread(
+        target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
+    )
     thread.start()
     wait_for(stream, "run a: RUNNING")
     kfp_stub.cookie = "session=new"
@@ -300,10 +310,10 @@ def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
 
 def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch):
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 0.2)
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/"))
     with pytest.raises(UserError, match="stopped watching, the run goes on: http"):
-        followed(site, run)
+        followed(cluster_file, run)
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
@@ -320,19 +330,19 @@ class InterruptedOnce(io.StringIO):
 
 def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     kfp_stub.script = ("RUNNING",)
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     stream = InterruptedOnce()
-    assert follow.follow(site, [run], stream=stream) == 130
+    assert follow.follow(cluster_file, [run], stream=stream) == 130
     assert "Stopped watching; on the cluster it goes on: http" in stream.getvalue()
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
 def test_an_earlier_run_is_followed_from_its_link_on(kfp_stub, tmp_path, capsys):
     """Where the results root cannot be read, states and the link are all there is to see."""
-    site, run = created(kfp_stub)
-    site_file = tmp_path / "site.yaml"
-    site_file.write_text(f"endpoint: {site.endpoint}\nimage: {IMAGE}\n")
-    argv = ["run", "noise_sweep", f"--site={site_file}", "--watch=digits-1"]
+    cluster_file, run = created(kfp_stub)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(f"endpoint: {cluster_file.endpoint}\nimage: {IMAGE}\n")
+    argv = ["run", "noise_sweep", f"--cluster={path}", "--watch=digits-1"]
     assert command_line.main([*argv, f"--out={tmp_path}"]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"Run digits-1: {kfp_stub.url}/#/runs/details/{run.run_id}"

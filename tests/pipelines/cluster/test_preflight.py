@@ -9,7 +9,7 @@ import pytest
 from ieg_core.errors import UserError
 from pipelines import profiles
 from pipelines.cluster import preflight
-from pipelines.site import GpuPool, Site, Toleration
+from pipelines.cluster_files import ClusterFile, GpuNodePool, Toleration
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import claim, kubernetes_api, node, write_kubeconfig
 
@@ -57,9 +57,9 @@ def cluster(no_cluster, tmp_path):
         yield stub
 
 
-def look(site=None):
-    site = site or Site()
-    return preflight.look(site, profiles.gpu(site), preflight.reach(site))
+def look(cluster_file=None):
+    cluster_file = cluster_file or ClusterFile()
+    return preflight.look(cluster_file, profiles.gpu(cluster_file), preflight.reach(cluster_file))
 
 
 def policy(text):
@@ -75,8 +75,8 @@ def test_without_access_the_sweep_goes_on(no_cluster):
 
 
 def test_a_context_that_is_not_there_is_no_access(cluster):
-    assert preflight.reach(Site(kube_context="stub")) is not None
-    assert preflight.reach(Site(kube_context="elsewhere")) is None
+    assert preflight.reach(ClusterFile(kube_context="stub")) is not None
+    assert preflight.reach(ClusterFile(kube_context="elsewhere")) is None
 
 
 def test_nodes_that_are_ready_are_counted(cluster):
@@ -110,7 +110,7 @@ def test_no_node_for_a_training_is_a_warning_where_nodes_come_on_demand(cluster,
     assert line.startswith("warning: ")
     assert words in line
     with pytest.raises(UserError, match=words.replace("=", ".")):
-        look(Site(gpu=GpuPool(autoscaled=False)))
+        look(ClusterFile(gpu=GpuNodePool(autoscaled=False)))
 
 
 def test_a_soft_taint_keeps_no_training_away(cluster):
@@ -120,9 +120,9 @@ def test_a_soft_taint_keeps_no_training_away(cluster):
 
 def test_selector_and_number_of_gpus_count(cluster):
     cluster.nodes = [node(gpus=1, labels={"pool": "a"})]
-    fits = Site(gpu=GpuPool(node_selector={"pool": "a"}))
+    fits = ClusterFile(gpu=GpuNodePool(node_selector={"pool": "a"}))
     assert "1 ready" in look(fits)[0]
-    other = Site(gpu=GpuPool(node_selector={"pool": "b"}))
+    other = ClusterFile(gpu=GpuNodePool(node_selector={"pool": "b"}))
     assert "has not the label pool=b" in look(other)[0]
     two = replace(fits, gpu=replace(fits.gpu, count=2))
     assert "offers 1 GPUs where a training wants 2" in look(two)[0]
@@ -142,7 +142,7 @@ def test_selector_and_number_of_gpus_count(cluster):
 )
 def test_tolerations_follow_kubernetes_rules(cluster, toleration, tolerated):
     cluster.nodes = [node(taints=[("team", "a", "NoSchedule")])]
-    found = look(Site(gpu=GpuPool(tolerations=(toleration,))))[0]
+    found = look(ClusterFile(gpu=GpuNodePool(tolerations=(toleration,))))[0]
     assert found.startswith("GPU nodes: 1") is tolerated
 
 
@@ -182,11 +182,11 @@ def test_the_policy_is_found_in_a_single_configuration_too():
 
 
 def test_rights_are_asked_for_in_a_profile_namespace(cluster):
-    site = Site(namespace="team")
+    cluster_file = ClusterFile(namespace="team")
     cluster.claims["team"] = cluster.claims["kubeflow"]
-    assert not any("create runs" in line for line in look(site))
+    assert not any("create runs" in line for line in look(cluster_file))
     cluster.reviews = frozenset()
-    assert any("may not create runs in team" in line for line in look(site))
+    assert any("may not create runs in team" in line for line in look(cluster_file))
 
 
 def test_a_cluster_that_does_not_answer_costs_seconds_and_a_line(cluster):
@@ -198,8 +198,8 @@ def test_a_cluster_that_does_not_answer_costs_seconds_and_a_line(cluster):
 
 
 def test_no_nodes_are_looked_at_for_trainings_on_cpus(cluster):
-    site = Site()
-    preflight.look(site, profiles.cpu(site), preflight.reach(site))
+    cluster_file = ClusterFile()
+    preflight.look(cluster_file, profiles.cpu(cluster_file), preflight.reach(cluster_file))
     assert cluster.seen("GET", "/nodes") == []
 
 
@@ -212,9 +212,9 @@ def two_nodes(cluster):
     return cluster
 
 
-def refusal(site=None):
+def refusal(cluster_file=None):
     with pytest.raises(UserError) as error:
-        look(site)
+        look(cluster_file)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -239,10 +239,10 @@ def test_a_claim_for_one_node_is_refused_on_two(two_nodes, data, results, refuse
     message = refusal()
     mode = (data if refused == "ieg-data" else results)[0]
     assert message.startswith(
-        f"the volume claim {refused} is {mode}, but 4 cells at once are spread over 2 nodes: "
+        f"the volume claim {refused} is {mode}, but 4 trials at once are spread over 2 nodes: "
         "use a storage class with ReadWriteMany"
     )
-    assert "build/k8s/trial.yaml on a cluster of one node" in message
+    assert "build/k8s/single-node.yaml on a cluster of one node" in message
     # Data sets are read from a folder, whatever the results root is.
     assert ("results: gs://" in message) is (refused == "ieg-results")
 
@@ -251,9 +251,9 @@ def once(cluster, namespace="kubeflow"):
     cluster.claims[namespace] = [claim("ieg-data", ONCE), claim("ieg-results", ONCE)]
 
 
-def test_a_claim_for_one_node_is_enough_for_one_cell_at_once(two_nodes):
+def test_a_claim_for_one_node_is_enough_for_one_trial_at_once(two_nodes):
     once(two_nodes)
-    assert not any("claim" in line for line in look(Site(parallelism=1)))
+    assert not any("claim" in line for line in look(ClusterFile(parallelism=1)))
 
 
 @pytest.mark.parametrize(
@@ -276,22 +276,22 @@ def test_nodes_that_no_pod_of_ours_can_use_do_not_count(cluster, other):
 def test_a_claim_for_one_pod_is_refused_on_one_node_too(cluster):
     cluster.nodes = [node()]
     cluster.claims["kubeflow"][1] = claim("ieg-results", "ReadWriteOncePod")
-    assert "ieg-results is ReadWriteOncePod, but 4 cells at once" in refusal()
+    assert "ieg-results is ReadWriteOncePod, but 4 trials at once" in refusal()
 
 
 def test_only_the_claims_that_are_mounted_are_looked_at(two_nodes):
     two_nodes.claims["kubeflow"] = [claim("ieg-data")]
-    assert not any("claim" in line for line in look(Site(results="gs://bucket/ieg")))
+    assert not any("claim" in line for line in look(ClusterFile(results="gs://bucket/ieg")))
     assert len(two_nodes.seen("GET", "/persistentvolumeclaims/")) == 1
-    look(Site(results="gs://bucket/ieg", data_claim=""))
+    look(ClusterFile(results="gs://bucket/ieg", data_claim=""))
     assert len(two_nodes.seen("GET", "/persistentvolumeclaims/")) == 1
 
 
 def test_a_claim_that_is_not_there_is_refused(cluster):
     cluster.claims["team"] = [claim("ieg-data")]
-    message = refusal(Site(namespace="team", parallelism=1))
+    message = refusal(ClusterFile(namespace="team", parallelism=1))
     assert message.startswith("there is no volume claim ieg-results in the namespace team: apply")
-    assert "results_claim in site.yaml" in message
+    assert "results_claim in cluster.yaml" in message
 
 
 def test_claims_that_may_not_be_read_and_nodes_that_may_not_be_counted_are_a_warning(two_nodes):

@@ -7,7 +7,7 @@ from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster import resume, submit
 from pipelines.cluster.submit import Order
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 from tests.pipelines.cluster.test_follow import IMAGE, created
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import KfpApi
@@ -15,16 +15,16 @@ from tests.pipelines.stubs.kfp_api import KfpApi
 
 def ended(stub: KfpApi, run, state="FAILED"):
     stub.set_state(run.run_id, state)
-    clients.connect(Site(endpoint=stub.url)).get_run(run.run_id)
+    clients.connect(ClusterFile(endpoint=stub.url)).get_run(run.run_id)
 
 
 def test_resume_submits_the_same_pipeline_with_the_same_arguments(kfp_stub):
     lines = []
     request = submit.SweepRequest("digits_uniform", methods=("supervised",), accelerator=True)
-    site = Site(endpoint=kfp_stub.url, image=IMAGE)
-    (old,) = submit.submit(Order(request, site, "gpu", 24.0, {}), lines.append)
+    cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE)
+    (old,) = submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), lines.append)
     ended(kfp_stub, old)
-    other = Site(endpoint=kfp_stub.url, image="registry.example.org/ieg-python:new")
+    other = ClusterFile(endpoint=kfp_stub.url, image="registry.example.org/ieg-python:new")
     (new,) = resume.resume(other, old.label, lines.append)
     assert new.label == old.label
     before, after = kfp_stub.runs[old.run_id], kfp_stub.runs[new.run_id]
@@ -32,16 +32,16 @@ def test_resume_submits_the_same_pipeline_with_the_same_arguments(kfp_stub):
         assert after[key] == before[key], key
     assert after["display_name"].startswith(f"{old.label} resumed ")
     ended(kfp_stub, new)
-    (third,) = resume.resume(site, old.label, lines.append)  # the newest of that label
+    (third,) = resume.resume(cluster_file, old.label, lines.append)  # the newest of that label
     assert third.label == old.label
-    (again,) = resume.resume(site, old.run_id, lines.append)
+    (again,) = resume.resume(cluster_file, old.run_id, lines.append)
     assert again.label == old.label
 
 
 def test_resume_keeps_the_first_runs_namespace(kfp_stub):
-    site, run = created(kfp_stub, results_namespace="weekly/{run}")
+    cluster_file, run = created(kfp_stub, results_namespace="weekly/{run}")
     ended(kfp_stub, run, "CANCELED")
-    (new,) = resume.resume(site, "digits-1", lambda line: None)
+    (new,) = resume.resume(cluster_file, "digits-1", lambda line: None)
     given = kfp_stub.runs[new.run_id]["runtime_config"]["parameters"]
     assert given["results_namespace"] == f"weekly/{run.run_id}"
 
@@ -66,16 +66,16 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
     noise = tuple(i / 20 for i in range(17))
     methods = ("supervised", "l2r", "fsr", "ieg", "mixup", "probe_only")
     request = submit.SweepRequest("digits_uniform", noise, methods, accelerator=True)
-    site = Site(endpoint=kfp_stub.url, image=IMAGE)
+    cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE)
     with pytest.raises(UserError, match="1 of 2 runs were created: RESUME=digits_uniform-") as told:
-        submit.submit(Order(request, site, "gpu", 24.0, {}), say)
+        submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), say)
     kfp_stub.faults.clear()
     (first,) = kfp_stub.runs.values()
     name = str(told.value).rpartition("RESUME=")[2].partition(" ")[0]
     assert first["display_name"] == f"{name}-part1"
 
     kfp_stub.set_state(first["run_id"], "RUNNING")
-    (new,) = resume.resume(site, name, lines.append)
+    (new,) = resume.resume(cluster_file, name, lines.append)
     assert new.label == f"{name}-part2"
     second = kfp_stub.runs[new.run_id]
     given = first["runtime_config"]["parameters"] | {"part": 2, "run_label": new.label}
@@ -85,7 +85,7 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
         assert second[key] == first[key], key
     kfp_stub.set_state(new.run_id, "RUNNING")
     with pytest.raises(UserError, match="follow it by WATCH"):
-        resume.resume(site, name, lines.append)
+        resume.resume(cluster_file, name, lines.append)
 
 
 @pytest.mark.parametrize(
@@ -96,17 +96,17 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
     ],
 )
 def test_resume_refuses_what_needs_none(kfp_stub, state, words):
-    site, run = created(kfp_stub)
+    cluster_file, run = created(kfp_stub)
     ended(kfp_stub, run, state)
     with pytest.raises(UserError, match=words):
-        resume.resume(site, "digits-1", lambda line: None)
+        resume.resume(cluster_file, "digits-1", lambda line: None)
     assert len(kfp_stub.runs) == 1
 
 
 def test_a_run_that_is_not_there(kfp_stub):
-    site, _ = created(kfp_stub)
+    cluster_file, _ = created(kfp_stub)
     with pytest.raises(UserError, match="there is no run 'digits'"):
-        resume.resume(site, "digits", lambda line: None)
+        resume.resume(cluster_file, "digits", lambda line: None)
     unknown = "00000000-0000-0000-0000-000000000000"
     with pytest.raises(UserError, match=f"could not find the run {unknown}"):
-        resume.resume(site, unknown, lambda line: None)
+        resume.resume(cluster_file, unknown, lambda line: None)

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from ieg_core.errors import UserError
-from ieg_core.sweep import SweepRequest
+from ieg_core.sweep.request import SweepRequest
 from pipelines import options as read_options
 from pipelines.__main__ import build_parser
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Order, Run
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
 from tests.pipelines.stubs.kubernetes_api import claim, kubernetes_api, node, write_kubeconfig
@@ -50,34 +50,34 @@ def sweep(*options, **environment):
 def read(*options):
     """Reads the command line; returns the cluster's options, or None for a sweep here."""
     arguments = build_parser().parse_args(["run", "noise_sweep", *options])
-    site = read_options.cluster_site(arguments)
-    return None if site is None else read_options.read_cluster(arguments, site)
+    cluster_file = read_options.choose_cluster(arguments)
+    return None if cluster_file is None else read_options.read_cluster(arguments, cluster_file)
 
 
 @pytest.fixture
-def site_file(tmp_path):
-    """Writes a site file."""
+def write_cluster_file(tmp_path):
+    """Writes a cluster file."""
 
     def write(**values):
-        path = tmp_path / "site.yaml"
+        path = tmp_path / "cluster.yaml"
         path.write_text(yaml.safe_dump({"image": IMAGE, **values}))
-        return f"--site={path}"
+        return f"--cluster={path}"
 
     return write
 
 
 def order(stub, **request):
     asked = SweepRequest(**{"dataset": "digits_uniform", "accelerator": True, **request})
-    return Order(asked, Site(endpoint=stub.url, image=IMAGE), "gpu", 24.0, {})
+    return Order(asked, ClusterFile(endpoint=stub.url, image=IMAGE), "gpu", 24.0, {})
 
 
-def test_a_configured_endpoint_makes_a_sweep_go_to_the_cluster(kfp_stub, site_file):
+def test_a_configured_endpoint_makes_a_sweep_go_to_the_cluster(kfp_stub, write_cluster_file):
     answer, _ = sweep(
         "--dataset=cifar10_asymmetric",
         "--methods=supervised",
         "--noise=0.2,0.4",
         "--max-gpu-hours=50",
-        site_file(service_account="ieg", ui_endpoint="https://ui.example.org"),
+        write_cluster_file(service_account="ieg", ui_endpoint="https://ui.example.org"),
         KF_PIPELINES_ENDPOINT=kfp_stub.url,
     )
     assert answer.returncode == 0, answer.stderr
@@ -100,7 +100,7 @@ def test_a_configured_endpoint_makes_a_sweep_go_to_the_cluster(kfp_stub, site_fi
     (experiment,) = kfp_stub.experiments.values()
     assert experiment["display_name"] == "noise-sweep"
     lines = answer.stdout.splitlines()
-    assert lines[0].startswith("Sweep cifar10_asymmetric: 2 cells, 18 pods, about ")
+    assert lines[0].startswith("Sweep cifar10_asymmetric: 2 trials, 18 pods, about ")
     assert "assumed, not measured" in lines[0]
     assert f"https://ui.example.org/#/runs/details/{run['run_id']}" in answer.stdout
     assert lines[-1] == f"Follow it: make sweep WATCH={run['display_name']}"
@@ -114,16 +114,16 @@ def test_the_cpu_profile_asks_for_no_gpu(kfp_stub):
     assert run["runtime_config"]["parameters"]["accelerator"] is False
     executors = run["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
     assert not any("accelerator" in each["container"]["resources"] for each in executors)
-    assert lines[0] == "Sweep digits_uniform: 3 cells, 23 pods, no GPUs"
+    assert lines[0] == "Sweep digits_uniform: 3 trials, 23 pods, no GPUs"
 
 
-def test_two_hundred_cells_are_two_runs_within_half_a_minute(kfp_stub, site_file):
+def test_two_hundred_trials_are_two_runs_within_half_a_minute(kfp_stub, write_cluster_file):
     answer, seconds = sweep(
         "--dataset=digits_uniform",
         "--noise=" + ",".join(f"{i / 20:g}" for i in range(20)),
         "--methods=supervised,l2r",
         "--seeds=0,1,2,3,4",
-        site_file(endpoint=kfp_stub.url),
+        write_cluster_file(endpoint=kfp_stub.url),
     )
     assert answer.returncode == 0, answer.stderr
     assert seconds < 20
@@ -131,18 +131,18 @@ def test_two_hundred_cells_are_two_runs_within_half_a_minute(kfp_stub, site_file
     assert [(each["part"], each["parts"]) for each in given] == [(1, 2), (2, 2)]
     labels = [each.pop("run_label") for each in given]
     assert labels == [f"{labels[0].removesuffix('-part1')}-part{part}" for part in (1, 2)]
-    assert "Sweep digits_uniform: 200 cells, 1016 pods" in answer.stdout  # 2·(5·100 + 8)
+    assert "Sweep digits_uniform: 200 trials, 1016 pods" in answer.stdout  # 2·(5·100 + 8)
     assert "Run 1 of 2" in answer.stdout
     assert answer.stdout.rstrip().endswith(f"WATCH={labels[0].removesuffix('-part1')}")
     assert len(kfp_stub.experiments) == 1
 
 
 @pytest.mark.parametrize(
-    ("cells", "runs"),
+    ("trials", "runs"),
     [(1, [1]), (100, [100]), (101, [51, 50]), (200, [100, 100]), (250, [84, 83, 83])],
 )
-def test_cells_are_split_as_evenly_as_prepare_deals_them_out(cells, runs):
-    assert submit.split(cells) == runs
+def test_trials_are_split_as_evenly_as_prepare_deals_them_out(trials, runs):
+    assert submit.split(trials) == runs
 
 
 def refused(options, stubs, words, **environment):
@@ -161,50 +161,50 @@ DIGITS = ("--methods=supervised",)
 ALL_METHODS = f"--methods={read_options.DEFAULTS['methods']}"
 
 
-def test_a_wrong_endpoint(no_cluster, site_file):
-    site = site_file(endpoint="https://kfp.invalid")
+def test_a_wrong_endpoint(no_cluster, write_cluster_file):
+    cluster_file = write_cluster_file(endpoint="https://kfp.invalid")
     brief = "attempts:1 timeout:1"  # a DNS that does not answer is given up, and knows no such host
     words = "endpoint https://kfp.invalid: no such host"
-    refused([*DIGITS, site], [], words, RES_OPTIONS=brief)
+    refused([*DIGITS, cluster_file], [], words, RES_OPTIONS=brief)
 
 
-def test_a_bad_token(kfp_stub, site_file, tmp_path):
+def test_a_bad_token(kfp_stub, write_cluster_file, tmp_path):
     kfp_stub.token = "right"
     (tmp_path / "token").write_text("wrong")
-    site = site_file(endpoint=kfp_stub.url, token_file="token")
-    refused([*DIGITS, site], [kfp_stub], "refuses the token in")
+    cluster_file = write_cluster_file(endpoint=kfp_stub.url, token_file="token")
+    refused([*DIGITS, cluster_file], [kfp_stub], "refuses the token in")
 
 
-def test_a_missing_permission(multi_user_stub, site_file):
-    site = site_file(endpoint=multi_user_stub.url, namespace="others")
+def test_a_missing_permission(multi_user_stub, write_cluster_file):
+    cluster_file = write_cluster_file(endpoint=multi_user_stub.url, namespace="others")
     refused(
-        [*DIGITS, site],
+        [*DIGITS, cluster_file],
         [multi_user_stub],
         "does not allow you to list runs in the namespace others",
     )
 
 
-def test_no_gpu_node(kfp_stub, site_file, tmp_path):
+def test_no_gpu_node(kfp_stub, write_cluster_file, tmp_path):
     with kubernetes_api(nodes=[node(gpus=0)]) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        site = site_file(endpoint=kfp_stub.url, gpu={"autoscaled": False})
-        refused([*DIGITS, site], [kfp_stub, cluster], "no node offers nvidia.com/gpu now")
+        cluster_file = write_cluster_file(endpoint=kfp_stub.url, gpu={"autoscaled": False})
+        refused([*DIGITS, cluster_file], [kfp_stub, cluster], "no node offers nvidia.com/gpu now")
 
 
-def test_volumes_for_one_node_on_several(kfp_stub, site_file, tmp_path):
+def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path):
     once = [claim(name, "ReadWriteOnce") for name in ("ieg-data", "ieg-results")]
     with kubernetes_api(nodes=[node("a"), node("b")], claims={"kubeflow": once}) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        words = "the volume claim ieg-data is ReadWriteOnce, but 4 cells at once are spread over 2"
-        refused([*DIGITS, site_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
+        words = "the volume claim ieg-data is ReadWriteOnce, but 4 trials at once are spread over 2"
+        refused([*DIGITS, write_cluster_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
         cluster.claims.clear()
         words = "there is no volume claim ieg-data in the namespace kubeflow"
-        refused([*DIGITS, site_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
+        refused([*DIGITS, write_cluster_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
 
 
-def test_an_unknown_parameter(kfp_stub, site_file):
-    site = site_file(endpoint=kfp_stub.url)
-    refused(["--methods=l2x", site], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
+def test_an_unknown_parameter(kfp_stub, write_cluster_file):
+    cluster_file = write_cluster_file(endpoint=kfp_stub.url)
+    refused(["--methods=l2x", cluster_file], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
 
 
 def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypatch):
@@ -214,10 +214,10 @@ def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypa
     assert kfp_stub.requests == []
 
 
-def test_over_budget(kfp_stub, site_file):
-    site = site_file(endpoint=kfp_stub.url, max_gpu_hours=3)
+def test_over_budget(kfp_stub, write_cluster_file):
+    cluster_file = write_cluster_file(endpoint=kfp_stub.url, max_gpu_hours=3)
     words = "GPU-hours, more than MAX_GPU_HOURS=3: allow more"
-    refused(["--dataset=cifar10_asymmetric", site], [kfp_stub], words)
+    refused(["--dataset=cifar10_asymmetric", cluster_file], [kfp_stub], words)
     assert kfp_stub.requests == []
 
 
@@ -246,9 +246,9 @@ def test_over_budget(kfp_stub, site_file):
         ),
     ],
 )
-def test_a_variable_that_is_none(no_cluster, site_file, options, words):
+def test_a_variable_that_is_none(no_cluster, write_cluster_file, options, words):
     with pytest.raises(UserError) as caught:
-        read(*DIGITS, *options, site_file(endpoint="http://127.0.0.1:1"))
+        read(*DIGITS, *options, write_cluster_file(endpoint="http://127.0.0.1:1"))
     assert words in str(caught.value)
 
 
@@ -260,54 +260,58 @@ def test_a_variable_that_is_none(no_cluster, site_file, options, words):
             ["--watch=1", "--max-gpu-hours=3", "--runner=local"],
             "WATCH, MAX_GPU_HOURS: only for a sweep on a cluster, but RUNNER=local",
         ),
-        (["--site=/nowhere/site.yaml"], "cannot read the site file /nowhere/site.yaml"),
+        (["--cluster=/nowhere/cluster.yaml"], "cannot read the cluster file /nowhere/cluster.yaml"),
     ],
 )
-def test_a_clusters_variables_without_a_cluster(no_cluster, site_file, options, words):
+def test_a_clusters_variables_without_a_cluster(no_cluster, write_cluster_file, options, words):
     with pytest.raises(UserError) as caught:
-        read(site_file(), *options)
+        read(write_cluster_file(), *options)
     assert words in str(caught.value)
 
 
-def test_where_a_sweep_runs(no_cluster, site_file, monkeypatch):
-    configured = site_file(endpoint="http://127.0.0.1:1")
+def test_where_a_sweep_runs(no_cluster, write_cluster_file, monkeypatch):
+    configured = write_cluster_file(endpoint="http://127.0.0.1:1")
     assert read(configured).profile == "gpu"
     assert read(configured, "--runner=local") is None
-    assert read("--site=/nowhere/site.yaml", "--runner=local") is None
+    assert read("--cluster=/nowhere/cluster.yaml", "--runner=local") is None
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:2")
-    assert read(site_file()).site.endpoint == ""
+    assert read(write_cluster_file()).cluster_file.endpoint == ""
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
-    assert read(site_file()) is None
-    assert read(site_file(), "--runner=cluster").site.image == IMAGE
+    assert read(write_cluster_file()) is None
+    assert read(write_cluster_file(), "--runner=cluster").cluster_file.image == IMAGE
 
 
-def test_the_variables_of_a_clusters_sweep(no_cluster, site_file):
-    site = site_file(endpoint="http://127.0.0.1:1", results="/results/a", max_gpu_hours=7)
-    plain = read(site)
+def test_the_variables_of_a_clusters_sweep(no_cluster, write_cluster_file):
+    cluster_file = write_cluster_file(
+        endpoint="http://127.0.0.1:1", results="/results/a", max_gpu_hours=7
+    )
+    plain = read(cluster_file)
     assert (plain.max_gpu_hours, plain.max_pending, plain.follow) == (7.0, 0.0, False)
     assert (plain.request.results, plain.request.data_dir) == ("/results/a", "/data")
     assert plain.request.accelerator
-    asked = read(site, "--watch=1", "--max-pending=30", "--max-gpu-hours=9.5", "--profile=cpu")
+    asked = read(
+        cluster_file, "--watch=1", "--max-pending=30", "--max-gpu-hours=9.5", "--profile=cpu"
+    )
     assert (asked.follow, asked.watch, asked.max_pending, asked.max_gpu_hours) == (
         *(True, "", 30.0, 9.5),
     )
     assert not asked.request.accelerator
-    assert read(site, "--watch=some-run").watch == "some-run"
-    assert read(site, "--watch=some-run", "--max-pending=5").max_pending == 5
-    resumed = read(site, "--resume=some-run", "--watch=1", "--max-pending=5")
+    assert read(cluster_file, "--watch=some-run").watch == "some-run"
+    assert read(cluster_file, "--watch=some-run", "--max-pending=5").max_pending == 5
+    resumed = read(cluster_file, "--resume=some-run", "--watch=1", "--max-pending=5")
     assert (resumed.resume, resumed.follow, resumed.max_pending) == ("some-run", True, 5)
-    assert read(site, "--rates=resnet11:l2r=5").rates == {("resnet11", "l2r"): 5.0}
+    assert read(cluster_file, "--rates=resnet11:l2r=5").rates == {("resnet11", "l2r"): 5.0}
 
 
-def test_the_command_that_a_report_names_is_taken(no_cluster, site_file):
+def test_the_command_that_a_report_names_is_taken(no_cluster, write_cluster_file):
     """A report made on a cluster says DATA_DIR as its pods saw it."""
-    site = site_file(endpoint="http://127.0.0.1:1", data_dir="/data/vision")
-    request = read(site, *DIGITS).request
+    cluster_file = write_cluster_file(endpoint="http://127.0.0.1:1", data_dir="/data/vision")
+    request = read(cluster_file, *DIGITS).request
     command = shlex.split(request.command)
     assert "DATA_DIR=/data/vision" in command
     given = [part.partition("=") for part in command[2:]]
     again = [f"--{name.lower().replace('_', '-')}={value}" for name, _, value in given]
-    assert read(site, *again).request == request
+    assert read(cluster_file, *again).request == request
 
 
 def test_what_kfp_refuses_to_create_is_one_line(kfp_stub):
@@ -330,8 +334,8 @@ def test_an_experiment_is_used_again(kfp_stub):
 def test_it_works_in_a_profiles_namespace(no_cluster):
     with kfp_api(multi_user=True) as stub:
         asked = order(stub, methods=("supervised",))
-        site = Site(endpoint=stub.url, image=IMAGE, namespace="team")
-        submit.submit(Order(asked.request, site, "gpu", 24.0, {}), lambda line: None)
+        cluster_file = ClusterFile(endpoint=stub.url, image=IMAGE, namespace="team")
+        submit.submit(Order(asked.request, cluster_file, "gpu", 24.0, {}), lambda line: None)
         (experiment,) = stub.experiments.values()
         assert experiment["namespace"] == "team"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a cell waits, through the real Kubernetes client."""
+"""Why a trial waits, through the real Kubernetes client."""
 
 import base64
 import gzip
@@ -8,7 +8,7 @@ import json
 import pytest
 
 from pipelines.cluster import preflight, waiting
-from pipelines.site import Site
+from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.kubernetes_api import event, kubernetes_api, pod, write_kubeconfig
 
 RUN = "run-1"
@@ -22,7 +22,7 @@ def cluster(no_cluster, tmp_path):
 
 
 def look(*runs):
-    return waiting.look(preflight.reach(Site()), "kubeflow", runs or (RUN,))
+    return waiting.look(preflight.reach(ClusterFile()), "kubeflow", runs or (RUN,))
 
 
 def unscheduled(message):
@@ -77,15 +77,15 @@ def test_only_this_runs_pods_count(cluster):
     assert list(look(RUN, "other").waiting) == ["c"]
 
 
-def test_a_pod_of_no_cell_goes_by_its_own_name(cluster):
+def test_a_pod_of_no_trial_goes_by_its_own_name(cluster):
     made = pod(RUN, "", "prepare-1", **unscheduled("0/1 nodes are available"))
     made["spec"]["containers"][1]["args"] = ["--executor_input", "{}"]
     cluster.pods["kubeflow"] = [made]
     assert list(look().waiting) == ["prepare-1"]
 
 
-def quota(cell):
-    executor = json.dumps({"inputs": {"parameterValues": {"cell": cell}}})
+def quota(trial):
+    executor = json.dumps({"inputs": {"parameterValues": {"trial": trial}}})
     return {
         "id": "node-1",
         "phase": "Pending",
@@ -97,20 +97,20 @@ def quota(cell):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_quota_leaves_no_pod_but_argo_knows(cluster, packed):
-    nodes = {"node-1": quota("cell-a"), "node-0": {"id": "node-0", "phase": "Succeeded"}}
+    nodes = {"node-1": quota("trial-a"), "node-0": {"id": "node-0", "phase": "Succeeded"}}
     text = base64.b64encode(gzip.compress(json.dumps(nodes).encode())).decode()
     status = {"compressedNodes": text} if packed else {"nodes": nodes}
     cluster.workflows["kubeflow"] = [
         {"metadata": {"name": "w", "labels": {"pipeline/runid": RUN}}, "status": status}
     ]
     found = look().waiting
-    assert list(found) == ["cell-a"]
-    assert "exceeded quota: gpus" in found["cell-a"]
+    assert list(found) == ["trial-a"]
+    assert "exceeded quota: gpus" in found["trial-a"]
 
 
 def test_missing_rights_are_told_once(cluster):
     cluster.rights = frozenset()
-    assert look().note == "why cells wait cannot be seen: you may not list pods (HTTP 403)"
+    assert look().note == "why trials wait cannot be seen: you may not list pods (HTTP 403)"
     cluster.rights = frozenset({("list", "pods")})
     cluster.pods["kubeflow"] = [pod(RUN, "a", **unscheduled("no room"))]
     found = look(RUN, RUN)

@@ -42,7 +42,7 @@ class KfpApi(Stub):
     multi_user: bool = False
     namespaces: tuple[str, ...] = ("team",)
     script: tuple[str, ...] = ("PENDING", "RUNNING", "SUCCEEDED")
-    error: str = "task verdict failed: cells did not finish"
+    error: str = "task verdict failed: trials did not finish"
     task_states: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -178,9 +178,9 @@ def claim(name: str, *modes: str) -> dict[str, Any]:
     }
 
 
-def pod(run: str, cell: str, name: str = "train-1", **status: Any) -> dict[str, Any]:
-    """Makes the pod of a cell's training, waiting for what `status` says."""
-    executor_input = f'{{"inputs": {{"parameterValues": {{"cell": "{cell}"}}}}}}'
+def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str, Any]:
+    """Makes the pod of a trial's training, waiting for what `status` says."""
+    executor_input = f'{{"inputs": {{"parameterValues": {{"trial": "{trial}"}}}}}}'
     return {
         "metadata": {
             "name": name,

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg audit RUN_DIR`: the audit of one run, or of every run of a sweep."""
+
+import argparse
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ieg_core.audit.findings import THRESHOLD, is_available
+from ieg_core.audit.write import TOP, audit_trial
+from ieg_core.errors import UserError
+from ieg_core.experiment import dataset_spec
+from ieg_core.experiment.config import from_dict
+from ieg_core.host.files import read_json
+from ieg_core.recipes import build
+from ieg_core.store.layout import find_run, planned_trials, trial_folder
+
+DATA_DIR = "data"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares what `ieg audit` takes."""
+    parser.add_argument(
+        "run_dirs",
+        nargs="+",
+        type=Path,
+        metavar="RUN_DIR",
+        help="a run, runs/trials/…, or a sweep, such as runs/latest",
+    )
+    parser.add_argument("--data-dir", default=DATA_DIR, help="where base data sets lie (data)")
+    parser.add_argument("--top", type=int, default=TOP, help=f"examples in the gallery ({TOP})")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=THRESHOLD,
+        help=f"score from which on a label is called wrong, in [0, 1] ({THRESHOLD})",
+    )
+    parser.add_argument(
+        "--write-labels",
+        type=Path,
+        metavar="FILE",
+        help="write the cleaned labels, .csv or .parquet, for DATASET=<base>_labels LABELS=FILE",
+    )
+    parser.set_defaults(run=run_audit)
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    """Audits runs, or each audited run of sweeps, and says what was found."""
+    places = arguments.run_dirs
+    folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
+    if arguments.write_labels is not None and len(folders) > 1:
+        raise UserError(
+            f"--write-labels writes the labels of one run, but {' '.join(map(str, places))} stands "
+            f"for {len(folders)}: name one of them, such as {folders[0]}"
+        )
+    for folder in folders:
+        summary = audit_trial(
+            folder,
+            Path(arguments.data_dir),
+            top=arguments.top,
+            threshold=arguments.threshold,
+            labels_file=arguments.write_labels,
+        )
+        print(describe(summary))
+        print(folder / "audit" / "audit.html")
+    if arguments.write_labels is not None:
+        command = next_command(folders[0], arguments.data_dir, arguments.write_labels)
+        print(f"{arguments.write_labels}: cleaned labels, for {command}")
+    return 0
+
+
+def find_trials(run_dir: Path) -> list[Path]:
+    """Lists the runs that a folder stands for: itself, or those of a sweep that can be audited.
+
+    Raises:
+      UserError: It is neither, or none of the sweep's runs can be audited.
+    """
+    folder = find_run(run_dir)
+    planned = planned_trials(folder)
+    if planned is None:
+        return [folder]
+    root = folder.parent.parent
+    trials = [trial_folder(root, name) for name in planned]
+    found = [trial for trial in trials if is_available(trial)]
+    if not found:
+        raise UserError(
+            f"none of the {len(trials)} runs of {run_dir} can be audited: expected a finished run "
+            "of a method that trains on the noisy labels"
+        )
+    return found
+
+
+def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
+    """Returns the command that trains on cleaned labels, its data being those of the audited run.
+
+    A label file is for images read in one way: of another size they would be other data.
+
+    Args:
+      folder: The audited run's folder.
+      data_dir: Where the base data set lies.
+      labels_file: The file of cleaned labels.
+    """
+    config = from_dict(read_json(folder / "config.json")["config"])
+    wanted = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
+    words = {"DATASET": str(wanted), "LABELS": str(labels_file)}
+    if data_dir != DATA_DIR:
+        words["DATA_DIR"] = data_dir
+    usual = build.build_config(wanted, config.method).images
+    if config.images and config.images != usual:
+        changed = [
+            f"images.{key}={','.join(value) if isinstance(value, tuple) else value}"
+            for key, value in asdict(config.images).items()
+            if usual is None or getattr(usual, key) != value
+        ]
+        words["SET"] = " ".join(changed)
+    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """Says in one line what an audit found."""
+    text = (
+        f"{summary['dataset']}, {summary['method']}, seed {summary['seed']}: "
+        f"{summary['flagged']} of {summary['examples']} labels look wrong"
+    )
+    if summary.get("average_precision") is None:
+        return text
+    measures = {
+        "average precision": f"{summary['average_precision']:.3f}",
+        "AUROC": f"{summary['auroc']:.3f}",
+        "precision": "-" if summary["precision"] is None else f"{summary['precision']:.3f}",
+        "recall": f"{summary['recall']:.3f}",
+    }
+    told = ", ".join(f"{name} {value}" for name, value in measures.items())
+    return f"{text}; {summary['wrong']} are ({told})"

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One's own images: folders of files, tables of paths, or arrays, as a base data set."""
+
+import hashlib
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ieg_core.data.base import EvalSet, Images, Labels, Source
+from ieg_core.data.image_folder.cache import Entry, decoded_images, index_files
+from ieg_core.data.image_folder.decode import (
+    Box,
+    Pixels,
+    UnreadableImageError,
+    crop_box,
+    evaluated_square,
+    read_pixels,
+)
+from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN, ImageFile, list_files
+from ieg_core.errors import UserError, printable
+from ieg_core.experiment.config import ImagesConfig
+from ieg_core.host.machine import usable_cores
+
+_LISTED: Final = 1000
+_TOLD: Final = 3
+
+
+def open_folder(
+    base: str,
+    data_dir: Path,
+    images: ImagesConfig,
+    *,
+    max_classes: int = 0,
+    test_names: Sequence[str] = (TEST,),
+) -> Source:
+    """Opens a data directory of image files.
+
+    Args:
+      base: Name of the base data set that it stands for.
+      data_dir: The directory, laid out as `data.folder_listing` says.
+      images: How the files are read.
+      max_classes: Only the first so many classes are taken; 0 for all.
+      test_names: What the test set may be called.
+
+    Returns:
+      The source. Training examples are those of "train", then those of "probe". Its digest is over
+      the decoded pixels where images are held in memory, else over the contents of the files.
+
+    Raises:
+      UserError: See `list_files`; or more files than allowed cannot be decoded.
+    """
+    listing = list_files(data_dir, images.eval_sets, max_classes, test_names)
+    files = [file for part in listing.parts.values() for file in part]
+    paths = list(dict.fromkeys(file.path for file in files))
+    held = images.held_in_memory
+    entries = index_files(data_dir, paths, images.max_megapixels, decode=not held)
+    if held:
+        pixels, reasons = decoded_images(
+            data_dir, paths, entries, images.size, images.channels, images.max_megapixels
+        )
+    else:
+        reasons = {path: entry.reason for path, entry in entries.items() if entry.reason}
+    _refuse_broken(data_dir, reasons, len(paths), images.max_broken_fraction)
+    parts = {
+        name: [file for file in part if file.path not in reasons]
+        for name, part in listing.parts.items()
+    }
+    _refuse_empty(data_dir, parts, listing.class_names)
+
+    readable = [path for path in paths if path not in reasons]
+    if held:
+        place = {path: number for number, path in enumerate(readable)}
+
+        def reader(part: Sequence[ImageFile]) -> Callable[[ArrayLike], Images]:
+            rows = np.array([place[file.path] for file in part], np.int64)
+            return lambda ids: pixels[rows[np.asarray(ids, np.int64)]]
+    else:
+        disk = DiskReader(data_dir, entries, images)
+
+        def reader(part: Sequence[ImageFile]) -> Callable[[ArrayLike], Images]:
+            return lambda ids: disk.evaluated([part[i].path for i in np.asarray(ids, np.int64)])
+
+    trained = [*parts[TRAIN], *parts.get(PROBE, [])]
+    labels = {name: _labels(part) for name, part in parts.items()}
+    return Source(
+        base=base,
+        version="files",
+        origin=str(data_dir),
+        class_names=listing.class_names,
+        image_shape=(images.size, images.size, images.channels),
+        train_labels=_labels(trained),
+        test_labels=labels[TEST],
+        train_images=reader(trained),
+        test_images=reader(parts[TEST]),
+        digest=_digest(
+            listing.class_names,
+            labels,
+            pixels if held else [entries[path].sha256 for path in readable],
+        ),
+        probe_ids=np.arange(len(parts[TRAIN]), len(trained)) if PROBE in parts else None,
+        crops=None
+        if held
+        else lambda ids, draws: disk.crops(
+            [trained[i].path for i in np.asarray(ids, np.int64)], draws
+        ),
+        eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
+        paths=[file.path for file in trained],
+        notes=_notes(parts, entries, reasons, listing.beside),
+    )
+
+
+class DiskReader:
+    """Decodes files in threads; a call holds no more images than it returns.
+
+    The threads start with the first call, so that planning starts none.
+    """
+
+    def __init__(self, root: Path, entries: Mapping[str, Entry], images: ImagesConfig) -> None:
+        self._root, self._entries, self._images = root, entries, images
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def evaluated(self, paths: Sequence[str]) -> Pixels:
+        """Reads the squares that evaluation sees, uint8 [n, size, size, channels]."""
+        return self._read(paths, [evaluated_square] * len(paths))
+
+    def crops(self, paths: Sequence[str], draws: NDArray[np.float64]) -> Pixels:
+        """Reads random boxes by their draws, float64 [n, 4] → uint8 [n, size, size, channels]."""
+
+        def box_of(draw: NDArray[np.float64]) -> Callable[[int, int], Box]:
+            smallest = self._images.min_crop_area
+            return lambda width, height: crop_box(draw, width, height, smallest)
+
+        return self._read(paths, [box_of(draw) for draw in draws])
+
+    def _read(self, paths: Sequence[str], boxes: Sequence[Callable[[int, int], Box]]) -> Pixels:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(usable_cores(), "decode")
+        size, channels = self._images.size, self._images.channels
+        pixels = np.empty((len(paths), size, size, channels), np.uint8)
+        for number, result in enumerate(self._pool.map(self._decode, paths, boxes)):
+            pixels[number] = result
+        return pixels
+
+    def _decode(self, path: str, box: Callable[[int, int], Box]) -> Pixels:
+        try:
+            content = (self._root / path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != self._entries[path].sha256:
+                raise UserError(
+                    f"{self._root / path} has changed since the training was planned: expected the "
+                    "same images throughout; plan it again"
+                )
+            return read_pixels(
+                content,
+                self._images.size,
+                box,
+                channels=self._images.channels,
+                max_megapixels=self._images.max_megapixels,
+            )
+        except (OSError, UnreadableImageError) as error:
+            raise UserError(
+                f"{self._root / path} can no longer be read ({error}): expected the files to stay "
+                "as they were when the training was planned; put it back"
+            ) from error
+
+
+def describe_notes(notes: Mapping[str, Any]) -> list[str]:
+    """Says in lines for people what reading a data set brought to light."""
+    lines = []
+    if broken := notes.get("unreadable"):
+        told = "; ".join(f"{path}: {reason}" for path, reason in broken[:_TOLD])
+        more = "; …" if len(broken) > _TOLD else ""
+        count = notes["num_unreadable"]
+        listed = "all are" if count <= len(broken) else f"the first {len(broken):,} are"
+        lines.append(
+            f"{count} of {notes['num_files']} files cannot be decoded and are left out "
+            f"({told}{more}); {listed} listed in the label set's manifest.json"
+        )
+    if shared := notes.get("in_train_and_test"):
+        lines.append(
+            f"{_files(notes['num_in_train_and_test'], 'test')} in the training set too "
+            f"({_pairs(shared)}): the accuracy there flatters; remove them from one"
+        )
+    if contradictory := notes.get("under_two_labels"):
+        lines.append(
+            f"{_files(notes['num_under_two_labels'], 'training')} there under another label too "
+            f"({_pairs(contradictory)}): at least one of the two is wrong"
+        )
+    if beside := notes.get("beside_classes"):
+        told = "; ".join(beside[:_TOLD]) + ("; …" if len(beside) > _TOLD else "")
+        count = notes["num_beside_classes"]
+        lines.append(
+            f"{count} {'file lies' if count == 1 else 'files lie'} in no class folder and "
+            f"{'is' if count == 1 else 'are'} left out ({told}): move what is to be used into one"
+        )
+    if "probe" in notes:
+        lines.append(notes["probe"])
+    return [printable(line) for line in lines]
+
+
+def _files(count: int, kind: str) -> str:
+    return f"{count} {kind} file is" if count == 1 else f"{count} {kind} files are"
+
+
+def _pairs(pairs: Sequence[Sequence[str]]) -> str:
+    told = "; ".join(f"{one} = {other}" for one, other in pairs[:_TOLD])
+    return f"{told}; …" if len(pairs) > _TOLD else told
+
+
+def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
+    if len(reasons) > allowed * num_files:
+        told = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_TOLD])
+        raise UserError(
+            f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({told}"
+            f"{'; …' if len(reasons) > _TOLD else ''}): expected JPEG, PNG or WebP and at most "
+            f"{allowed:.2%} others; mend or remove them, or allow more with "
+            f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
+        )
+
+
+def _rounded_up(share: float) -> str:
+    """Returns a share in few digits, never less than it is: whoever allows it gets through."""
+    return f"{math.ceil(share * 10_000) / 10_000:g}"
+
+
+def _refuse_empty(
+    root: Path, parts: Mapping[str, Sequence[ImageFile]], class_names: Sequence[str]
+) -> None:
+    """Refuses parts and classes of which no file can be decoded."""
+    for part, files in parts.items():
+        present = {file.label for file in files}
+        needed = set(range(len(class_names))) if part in (TRAIN, PROBE) else set()
+        if missing := needed - present:
+            raise UserError(
+                f"no file of class {class_names[min(missing)]!r} in the part {part} of {root} can "
+                "be decoded: expected at least one JPEG, PNG or WebP"
+            )
+        if not files:
+            raise UserError(f"no file in the part {part} of {root} can be decoded")
+
+
+def _labels(files: Sequence[ImageFile]) -> Labels:
+    return np.array([file.label for file in files], np.int32)
+
+
+def _digest(
+    class_names: Sequence[str],
+    labels: Mapping[str, Labels],
+    content: Pixels | Sequence[str],
+) -> str:
+    digest = hashlib.sha256(repr(list(class_names)).encode())
+    for name, values in labels.items():
+        digest.update(f"{name} int32 {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values, "<i4").data)
+    if isinstance(content, np.ndarray):
+        digest.update(f"uint8 {content.shape}\n".encode())
+        digest.update(np.ascontiguousarray(content).data)
+    else:
+        digest.update("\n".join(content).encode())
+    return digest.hexdigest()
+
+
+def _notes(
+    parts: Mapping[str, Sequence[ImageFile]],
+    entries: Mapping[str, Entry],
+    reasons: Mapping[str, str],
+    beside: Sequence[str],
+) -> dict[str, Any]:
+    """Gathers what a person should know; at most _LISTED names of a kind."""
+    trained: dict[str, ImageFile] = {}
+    contradictory = []
+    for file in (*parts[TRAIN], *parts.get(PROBE, ())):
+        first = trained.setdefault(entries[file.path].sha256, file)
+        if first.label != file.label:
+            contradictory.append([first.path, file.path])
+    shared = [
+        [trained[entries[file.path].sha256].path, file.path]
+        for part, files in parts.items()
+        if part not in (TRAIN, PROBE)
+        for file in files
+        if entries[file.path].sha256 in trained
+    ]
+    notes: dict[str, Any] = {
+        "num_files": len(entries),
+        "num_unreadable": len(reasons),
+        "unreadable": [list(item) for item in sorted(reasons.items())[:_LISTED]],
+        "num_in_train_and_test": len(shared),
+        "in_train_and_test": shared[:_LISTED],
+        "num_under_two_labels": len(contradictory),
+        "under_two_labels": contradictory[:_LISTED],
+    }
+    if beside:
+        notes |= {"num_beside_classes": len(beside), "beside_classes": list(beside[:_LISTED])}
+    if PROBE not in parts:
+        notes["probe"] = (
+            "there is no probe/: methods that need clean examples draw them from the training set "
+            "and trust its labels, or the label file's where one is given; put a few checked "
+            "images of every class into probe/<class>/"
+        )
+    return notes

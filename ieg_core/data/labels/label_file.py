@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Label files: a CSV or Parquet file with the columns index and label.
+
+An audit writes them, and so does any annotator's tool. A third column, data, may say which base
+data set the labels are for; then they are taken for no other. Other columns are ignored.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ieg_core.data.base import Labels, Source
+from ieg_core.data.labels.given import NOT_LISTED, GivenLabels, data_tag
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.host.files import write_bytes_atomic
+
+COLUMNS: Final = ("index", "label")
+DATA_COLUMN: Final = "data"
+_MAX_CELL: Final = 40
+
+
+def read_labels(path: Path, source: Source) -> GivenLabels:
+    """Reads a label file for a base data set.
+
+    A label is a class's name or its number; where a name is itself a number, the name counts. Where
+    all names are numbers, only their values do: 7 is the class called 007, as a spreadsheet or
+    pandas has written it, and never the eighth class.
+    Examples that the file does not list have no label and are not trained on.
+
+    Args:
+      path: A .csv file (UTF-8, with a header) or a .parquet file.
+      source: The base data set.
+
+    Returns:
+      The labels, and the file's digest.
+
+    Raises:
+      UserError: The file cannot be read, lacks a column, is for other data, or has an index or
+        label that there is not, an index twice, or no example of some class.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"cannot read the label file {path} ({error.strerror}): expected a CSV or Parquet file "
+            "with the columns index and label"
+        ) from error
+    reader = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            f"the label file {path} is called {path.suffix!r}: expected .csv or .parquet"
+        )
+    columns = reader(path, content)
+    _check_data(path, columns.get(DATA_COLUMN), source)
+    labels = _to_labels(path, columns, source)
+    missing = set(range(len(source.class_names))) - set(labels.tolist())
+    if missing:
+        name = source.class_names[min(missing)]
+        raise UserError(
+            f"the label file {path} gives no example the label {name!r} ({len(missing)} of "
+            f"{len(source.class_names)} classes have none): expected at least one a class"
+        )
+    return GivenLabels(labels, path.name, hashlib.sha256(content).hexdigest())
+
+
+def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source) -> None:
+    """Writes a label file that `read_labels` takes for these data and no others.
+
+    Args:
+      path: Ends in .csv or .parquet.
+      ids: Indices of the examples, int [n].
+      labels: Their classes, int [n]; written as names.
+      source: The base data set.
+
+    Raises:
+      UserError: Another ending, or the file cannot be written.
+    """
+    names = [source.class_names[label] for label in labels]
+    tag = data_tag(source)
+    header = (*COLUMNS, DATA_COLUMN)
+    if path.suffix.lower() == ".csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(
+            (index, name, tag) for index, name in zip(ids.tolist(), names, strict=True)
+        )
+        content = text.getvalue().encode()
+    elif path.suffix.lower() == ".parquet":
+        content = to_parquet({"index": ids, "label": names, DATA_COLUMN: [tag] * len(names)})
+    else:
+        raise UserError(
+            f"the label file {path} is called {path.suffix!r}: expected .csv or .parquet"
+        )
+    write_bytes_atomic(path, content)
+
+
+def to_parquet(columns: dict[str, Any]) -> bytes:
+    """Returns a Parquet file with the given columns."""
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(columns), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _read_csv(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"the label file {path} is no CSV file in UTF-8 ({error}): save it as UTF-8, with "
+            "commas between the columns"
+        ) from error
+    header, *rows = [line for line in lines if line] or [[]]
+    names = [name.strip() for name in header]
+    _check_columns(path, names)
+    wanted = [names.index(name) for name in (*COLUMNS, DATA_COLUMN) if name in names]
+    short = next((number for number, row in enumerate(rows) if len(row) <= max(wanted)), None)
+    if short is not None:
+        raise UserError(
+            f"the label file {path} has {len(rows[short])} columns in row {short + 1}, expected "
+            f"{len(names)} as in its header: {','.join(names)[:_MAX_CELL]}"
+        )
+    return {names[place]: [row[place] for row in rows] for place in wanted}
+
+
+def _read_parquet(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(pyarrow.BufferReader(content))
+        names = file.schema_arrow.names
+        _check_columns(path, names)
+        wanted = [name for name in (*COLUMNS, DATA_COLUMN) if name in names]
+        table = file.read(columns=wanted)
+        return {name: table.column(name).to_pylist() for name in wanted}
+    except UserError:
+        raise
+    # Which exceptions a value that Python has no type for can cause, Arrow does not say.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
+        raise UserError(
+            f"the label file {path} is no readable Parquet file ({reason}): write it again"
+        ) from error
+
+
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise UserError(
+            f"the label file {path} has the columns {', '.join(names)[:100] or '(none)'}: expected "
+            f"index and label, {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing"
+        )
+
+
+def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
+    expected = data_tag(source)
+    for tag in dict.fromkeys(tags or ()):
+        if str(tag).strip() != expected:
+            raise UserError(
+                f"the label file {path} is for the data {str(tag)[:_MAX_CELL]}, not for "
+                f"{expected} from {source.origin}: use the file that was written for these data"
+            )
+
+
+def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) -> Labels:
+    num_examples = len(source.train_labels)
+    by_name = {name: number for number, name in enumerate(source.class_names)}
+    values = [_whole(name) for name in source.class_names]
+    numerals = {value: number for number, value in enumerate(values) if value is not None}
+    are_numbers = len(numerals) == len(values)
+    by_number = numerals if are_numbers else {number: number for number in by_name.values()}
+    labels = np.full(num_examples, NOT_LISTED, np.int32)
+    for row, (index, label) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True), 1):
+        place = _whole(index)
+        if place is None or not 0 <= place < num_examples:
+            raise UserError(
+                f"the label file {path} has the index {str(index)[:_MAX_CELL]!r} in row {row}: "
+                f"expected one of the {num_examples} training examples, 0 to {num_examples - 1}"
+            )
+        if labels[place] != NOT_LISTED:
+            raise UserError(
+                f"the label file {path} has the index {place} twice, again in row {row}: expected "
+                "one label an example"
+            )
+        # As it stands first: a folder's name, and so a class's, may end in a space.
+        number = by_name.get(str(label), by_name.get(str(label).strip()))
+        if number is None and (value := _whole(label)) is not None:
+            number = by_number.get(value)
+        if number is None:
+            unknown = unknown_name("label", str(label)[:_MAX_CELL], _some(source.class_names))
+            numbers = "" if are_numbers else f", or a number from 0 to {len(by_name) - 1}"
+            raise UserError(f"the label file {path}, row {row}: {unknown}{numbers}")
+        labels[place] = number
+    return labels
+
+
+def _whole(value: Any) -> int | None:
+    """Reads a whole number; None if it is none."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+
+
+def _some(names: Sequence[str]) -> Sequence[str]:
+    """Returns few enough names for one readable line."""
+    return names if len(names) <= 20 else (*names[:20], "…")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a base data set by its name."""
+
+import contextlib
+from pathlib import Path
+
+from ieg_core.data.base import Source, in_memory_source
+from ieg_core.data.image_folder.arrays import ARRAYS, open_arrays
+from ieg_core.data.image_folder.dataset import open_folder
+from ieg_core.data.public.cifar import (
+    LAYOUTS,
+    CifarLayout,
+    altered_file,
+    read_records,
+    split_of,
+    write_records,
+)
+from ieg_core.data.public.digits import open_digits
+from ieg_core.data.public.webvision import open_webvision
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.experiment.base_datasets import BASES
+from ieg_core.experiment.config import ImagesConfig
+
+
+def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -> Source:
+    """Opens a base data set.
+
+    Args:
+      base: Name of the base data set.
+      data_dir: Where data lie, and where a download goes; `digits` needs none.
+      images: How the files of one's own images are read; the defaults if it is None.
+
+    Returns:
+      The source.
+
+    Raises:
+      UserError: Unknown name, or data that are missing, truncated or altered.
+    """
+    match base:
+        case "digits":
+            return open_digits()
+        case "cifar10" | "cifar100":
+            return open_cifar(LAYOUTS[base], data_dir)
+        case "folder":
+            if (data_dir / ARRAYS).is_file():
+                return open_arrays(base, data_dir, images or ImagesConfig())
+            return open_folder(base, data_dir, images or ImagesConfig())
+        case "webvisionmini":
+            return open_webvision(data_dir, images or ImagesConfig(size=224))
+    raise unknown_name("data set", base, BASES)
+
+
+def open_cifar(layout: CifarLayout, data_dir: Path) -> Source:
+    """Opens a CIFAR data set: the official binary folder if it is there, else TFDS.
+
+    What TFDS delivers is kept as the official binary folder, which opens in a second and without
+    TensorFlow from then on; where that cannot be written, TFDS is read each time.
+
+    Args:
+      layout: How the data set lies on disk.
+      data_dir: The data directory.
+
+    Returns:
+      The source; the same, digest included, from either place.
+
+    Raises:
+      UserError: The data are missing, truncated or altered.
+    """
+    if not data_dir.is_dir() and (data_dir.exists() or not data_dir.absolute().parent.is_dir()):
+        raise UserError(
+            f"there is no data directory {data_dir}: expected a folder with {layout.folder}/ or "
+            f"{layout.archive}, or one that can be made for a download"
+        )
+    folder = data_dir / layout.folder
+    official = folder.is_dir()
+    if official:
+        train, test = (read_records(folder, split, layout) for split in ("train", "test"))
+    else:
+        from ieg_core.data.public.cifar_tfds import read_tfds
+
+        train, test = read_tfds(data_dir, layout)
+    source = in_memory_source(
+        layout.base,
+        version="official",
+        origin=str(folder) if official else f"TFDS in {data_dir}",
+        train=split_of(train, layout),
+        test=split_of(test, layout),
+    )
+    if layout.digest not in (None, source.digest):
+        if official:
+            raise altered_file(folder, layout)
+        raise UserError(
+            f"the TFDS data set {layout.base} in {data_dir} is altered: its digest is "
+            f"{source.digest}, expected {layout.digest}; delete it and run again"
+        )
+    if not official:
+        with contextlib.suppress(OSError):
+            write_records(folder, train, test, layout)
+    return source

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded default: scikit-learn's handwritten digits, 1,797 real images of 8x8."""
+
+import numpy as np
+
+from ieg_core.data.base import Source, Split, in_memory_source
+from ieg_core.data.corruption import select_per_class
+from ieg_core.draws.generator import generator
+
+TEST_FRACTION = 0.2
+
+
+def open_digits() -> Source:
+    """Reads the digits, uint8 = round(v·255/16) of the original's v in 0..16.
+
+    The test set is a fixed fifth of each class, the same for every seed.
+    """
+    from sklearn.datasets import load_digits  # takes over a second to import
+
+    values, targets = load_digits(return_X_y=True)
+    images = np.rint(values * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    labels = targets.astype(np.int32)
+    everything = np.arange(len(labels))
+    test_counts = np.rint(np.bincount(labels) * TEST_FRACTION).astype(np.int64)
+    draws = generator(0, "digits test set").random(len(labels))
+    test_ids = select_per_class(labels, everything, test_counts, draws)
+    train_ids = np.setdiff1d(everything, test_ids)
+    return in_memory_source(
+        "digits",
+        version="scikit-learn",
+        origin="scikit-learn's load_digits",
+        train=Split(images[train_ids], labels[train_ids]),
+        test=Split(images[test_ids], labels[test_ids]),
+    )

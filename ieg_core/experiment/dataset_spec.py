@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The name of a data set with its corruption, and the only parser of such names.
+
+<base>                      no synthetic corruption
+<base>_uniform_<r>          with probability r the label is redrawn from all C classes
+<base>_asymmetric_<r>       each source class flips to its look-alike with probability r
+<base>_imbal_<rho>          long tail, rho = smallest class / largest class
+<base>_imbal_<rho>_<r>      the same, then uniform noise r
+<base>_human_<set>          the labels that people gave, CIFAR-N's (cifar100_human has one set)
+<base>_labels               the labels of a file
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.experiment.base_datasets import BASES, HUMAN_SETS
+
+GRAMMAR: Final = (
+    "<base>, <base>_uniform_<r>, <base>_asymmetric_<r>, <base>_imbal_<rho>, "
+    "<base>_imbal_<rho>_<r>, <base>_human_<set> or <base>_labels, with r in [0, 1] and rho in "
+    "(0, 1], for example digits_uniform_0.4"
+)
+NOISES: Final = ("uniform", "asymmetric")
+LABELS: Final = "labels"
+# Above a half, a look-alike flip leaves nothing that tells the two classes apart.
+DEFAULT_NOISE_RATES: Final[dict[str, tuple[float, ...]]] = {
+    "uniform": (0.2, 0.4, 0.8),
+    "asymmetric": (0.1, 0.2, 0.3, 0.4),
+}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """A base data set and what is done to it.
+
+    Attributes:
+      base: Name of the clean data set.
+      noise: "uniform", "asymmetric" or None.
+      noise_rate: r in [0, 1], the probability that a label is redrawn (uniform) or that a
+        source class's label flips (asymmetric); 0.0 without noise, None where labels are `given`.
+      imbalance: rho in (0, 1], smallest class / largest class of the long tail; None if balanced.
+      given: Where the labels come from if nothing is drawn: "labels", a file of the user's, or one
+        of the base's HUMAN_SETS; None otherwise.
+
+    Raises:
+      UserError: A field is unknown, out of range, or the combination has no spelling.
+    """
+
+    base: str
+    noise: str | None = None
+    noise_rate: float | None = 0.0
+    imbalance: float | None = None
+    given: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.base not in BASES:
+            raise unknown_name("data set", self.base, BASES)
+        if self.given is not None:
+            self._check_given()
+            object.__setattr__(self, "noise_rate", None)
+            return
+        if self.noise_rate is None:
+            raise UserError(f"noise rate None for {self.base!r}: expected a number in [0, 1]")
+        if self.noise is None and self.noise_rate != 0:
+            raise UserError(f"a noise rate of {self.noise_rate} needs a noise, one of {NOISES}")
+        if self.noise is not None and self.noise not in NOISES:
+            raise unknown_name("noise", self.noise, NOISES)
+        if self.noise == "asymmetric" and self.imbalance is not None:
+            raise UserError(
+                f"received asymmetric noise with imbalance on {self.base!r}: a long tail takes "
+                f"uniform noise only; expected {GRAMMAR}"
+            )
+        if self.noise == "asymmetric" and BASES[self.base].lookalikes is None:
+            mapped = ", ".join(name for name, base in BASES.items() if base.lookalikes)
+            raise UserError(
+                f"no asymmetric noise for {self.base!r}: it has no map of look-alike classes; "
+                f"use '{self.base}_uniform', or one of {mapped}"
+            )
+        # + 0.0 turns -0.0 into 0.0, which would otherwise be another spelling of the same spec.
+        object.__setattr__(self, "noise_rate", _ratio("noise rate", self.noise_rate) + 0.0)
+        if self.imbalance is not None:
+            imbalance = _ratio("imbalance", self.imbalance)
+            if imbalance == 0:
+                raise UserError(
+                    "imbalance 0 would leave classes empty: expected smallest class / largest "
+                    "class in (0, 1], for example 0.02"
+                )
+            object.__setattr__(self, "imbalance", imbalance)
+
+    def _check_given(self) -> None:
+        if self.noise is not None or self.noise_rate or self.imbalance is not None:
+            raise UserError(
+                f"{self.base}_{self.given} takes its labels as they are: expected no noise and no "
+                f"imbalance with it; {GRAMMAR}"
+            )
+        known = (*HUMAN_SETS.get(self.base, ()), LABELS)
+        if self.given not in known:
+            raise unknown_name(
+                "data set",
+                f"{self.base}_{self.given}",
+                [f"{base}_{name}" for base, names in HUMAN_SETS.items() for name in names]
+                + [f"{self.base}_{LABELS}"],
+            )
+
+    def __str__(self) -> str:
+        """The canonical name; `parse` reads it back to an equal spec."""
+        parts = [self.base]
+        if self.given is not None:
+            return f"{self.base}_{self.given}"
+        if self.imbalance is not None:
+            parts += ["imbal", _number(self.imbalance)]
+            if self.noise:
+                parts.append(_number(self._drawn_rate))
+        elif self.noise:
+            parts += [self.noise, _number(self._drawn_rate)]
+        return "_".join(parts)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes C; an error where the data alone tell it, as for `folder`."""
+        number = BASES[self.base].num_classes
+        if not number:
+            raise UserError(f"the number of classes of {self.base!r} stands in its data alone")
+        return number
+
+    @property
+    def clean_labels_known(self) -> bool:
+        """Whether the base's own labels are the true ones.
+
+        Those of one's own images are, if noise is added to them; as they come, they may be wrong.
+        """
+        return bool(BASES[self.base].class_names) or self.noise is not None
+
+    @property
+    def _drawn_rate(self) -> float:
+        return self.noise_rate or 0.0
+
+    @property
+    def true_flip_rate(self) -> float | None:
+        """The expected share of wrong labels, see `expected_flip_rate`."""
+        return self.expected_flip_rate(self.num_classes if self.noise else 1)
+
+    def expected_flip_rate(self, num_classes: int) -> float | None:
+        """Returns the expected share of wrong labels; None where nothing is drawn.
+
+        Uniform noise redraws from all C classes, the right one included: r·(C-1)/C.
+        Asymmetric noise: r times the share of source classes, all classes being equally large.
+        """
+        if self.given is not None:
+            return None
+        if self.noise == "uniform":
+            return self._drawn_rate * (num_classes - 1) / num_classes
+        lookalikes = BASES[self.base].lookalikes
+        if self.noise == "asymmetric" and lookalikes:
+            return self._drawn_rate * len(lookalikes) / num_classes
+        return 0.0
+
+
+def parse(text: str) -> DatasetSpec:
+    """Reads a complete data-set name.
+
+    Args:
+      text: For example "digits_uniform_0.4".
+
+    Returns:
+      The spec; `str` of it is the canonical spelling of `text`.
+
+    Raises:
+      UserError: Unknown base, malformed name, or a number out of range.
+    """
+    base, *corruption = text.split("_")
+    if base not in BASES:
+        raise unknown_name("data set", base, BASES)
+    match corruption:
+        case []:
+            return DatasetSpec(base)
+        case ["labels"] | ["human"] | ["human", _]:
+            return DatasetSpec(base, given="_".join(corruption))
+        case ["uniform" | "asymmetric" as noise, rate]:
+            return DatasetSpec(base, noise, _parse_number(text, rate))
+        case ["imbal", imbalance]:
+            return DatasetSpec(base, imbalance=_parse_number(text, imbalance))
+        case ["imbal", imbalance, rate]:
+            return DatasetSpec(
+                base, "uniform", _parse_number(text, rate), _parse_number(text, imbalance)
+            )
+    raise UserError(f"malformed data set {text!r}: expected {GRAMMAR}")
+
+
+def combine(dataset: str, noise_rates: Sequence[float] | None = None) -> list[DatasetSpec]:
+    """Lists the specs that a data set and a list of noise rates stand for.
+
+    A name ending in `_uniform` or `_asymmetric` gets each rate appended, `<base>_imbal_<rho>`
+    gets each as its uniform noise; every other complete name is taken as it is.
+
+    Args:
+      dataset: A complete name, or one that lacks only its noise rate.
+      noise_rates: Rates in [0, 1]; None or empty means none was given, and where the name needs
+        one the defaults of its noise are used.
+
+    Returns:
+      The specs in the order of the rates, without duplicates.
+
+    Raises:
+      UserError: Bad name or rate, or rates given for a name that takes none.
+    """
+    rates = tuple(noise_rates or ())
+    head, _, ending = dataset.rpartition("_")
+    if head in BASES and ending in NOISES:
+        specs = [DatasetSpec(head, ending, rate) for rate in rates or DEFAULT_NOISE_RATES[ending]]
+        return list(dict.fromkeys(specs))
+    spec = parse(dataset)
+    if not rates:
+        return [spec]
+    if spec.imbalance is None or spec.noise is not None:
+        raise UserError(
+            f"data set {dataset!r} is complete and takes no noise rate, received "
+            f"{', '.join(map(str, rates))}: leave the rates out, or use '{spec.base}_uniform'"
+        )
+    specs = [DatasetSpec(spec.base, "uniform", rate, spec.imbalance) for rate in rates]
+    return list(dict.fromkeys(specs))
+
+
+def _ratio(what: str, value: float) -> float:
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise UserError(f"{what} {value} is not a ratio: expected a number in [0, 1]")
+    return float(value)
+
+
+def _parse_number(text: str, number: str) -> float:
+    try:
+        if number != number.strip():
+            raise ValueError(number)
+        return float(number)
+    except ValueError:
+        raise UserError(
+            f"malformed data set {text!r}: {number!r} is not a number; expected {GRAMMAR}"
+        ) from None
+
+
+def _number(value: float) -> str:
+    """The shortest decimal spelling that reads back to the same float, never an exponent."""
+    text = format(Decimal(repr(value)), "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods' settings, and what planning must know of each method without a framework."""
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ieg_core.errors import require, unknown_name
+
+WEIGHTINGS = ("clip", "shift")
+
+
+@dataclass(frozen=True)
+class SupervisedSettings:
+    """Plain training, also with MixUp or on the probe alone: Σ ℓ_i / B.
+
+    Attributes:
+      label_smoothing: s of y' = (1 − s)·y + s/C.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.label_smoothing < 1,
+            "method.label_smoothing",
+            self.label_smoothing,
+            "in [0, 1)",
+        )
+
+
+@dataclass(frozen=True)
+class L2RSettings:
+    """Learning to reweight (arXiv 1803.09050).
+
+    Attributes:
+      lookahead_lr: α, the look-ahead's step.
+    """
+
+    lookahead_lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.lookahead_lr > 0, "method.lookahead_lr", self.lookahead_lr, "above 0")
+
+
+@dataclass(frozen=True)
+class IEGSettings:
+    """IEG (arXiv 1910.00701): re-weighting, re-labelling, and the unsupervised losses.
+
+    Attributes:
+      pseudo_label_loss_weight: p, upstream's --ce_factor; 0 removes the MixUp loss whole.
+      consistency_loss_weight: k, upstream's --consistency_factor; 0 removes the KL loss.
+      temperature: T of the sharpening of pseudo-labels.
+      initial_label_coefficient: λ⁰, the given label's share in the look-ahead's targets.
+      lookahead_lr: α.
+      lookahead_momentum: μ.
+    """
+
+    pseudo_label_loss_weight: float = 5.0
+    consistency_loss_weight: float = 20.0
+    temperature: float = 0.5
+    initial_label_coefficient: float = 0.9
+    lookahead_lr: float = 0.1
+    lookahead_momentum: float = 0.9
+
+    def __post_init__(self) -> None:
+        for name in ("pseudo_label_loss_weight", "consistency_loss_weight"):
+            require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "at least 0")
+        require(self.temperature > 0, "method.temperature", self.temperature, "above 0")
+        require(
+            0 <= self.initial_label_coefficient <= 1,
+            "method.initial_label_coefficient",
+            self.initial_label_coefficient,
+            "in [0, 1]",
+        )
+        _require_lookahead(self.lookahead_lr, self.lookahead_momentum)
+
+
+@dataclass(frozen=True)
+class FSRSettings:
+    """FSR (arXiv 2109.03216): a dictionary of trusted examples, dense look-ahead, pseudo-labels.
+
+    Attributes:
+      capacity: Examples in the dictionary, a multiple of the number of classes.
+      dictionary_batch_size: Examples drawn from it each step, likewise.
+      start_epoch: Until then all weights are 1/B and there is no pseudo-label loss.
+      mixup: Whether to train on mixed images; recipes with noise need it for the margin.
+      label_smoothing: On the probe loss, and on the training loss where `mixup` is off.
+      weighting: "clip" for noise, "shift" for imbalance.
+      pseudo_label_loss_weight: Weight of the pseudo-label term; 0 removes it.
+      pseudo_label_temperature: τ.
+      moving_logits_decay: γ.
+      score_decay: β.
+      lookahead_lr: α.
+      lookahead_momentum: μ.
+      class_weight_decay: Upstream's --moving_weight_gamma: examples take their class's moving
+        weight; 0 switches it off.
+      class_weight_end_epoch: From then on the class weights stay as they are; 0 for never.
+    """
+
+    capacity: int = 2000
+    dictionary_batch_size: int = 200
+    start_epoch: int = 20
+    mixup: bool = True
+    label_smoothing: float = 0.0
+    weighting: str = "clip"
+    pseudo_label_loss_weight: float = 2.0
+    pseudo_label_temperature: float = 1.0
+    moving_logits_decay: float = 0.1
+    score_decay: float = 0.9
+    lookahead_lr: float = 0.1
+    lookahead_momentum: float = 0.9
+    class_weight_decay: float = 0.0
+    class_weight_end_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("capacity", "dictionary_batch_size"):
+            require(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
+        require(
+            self.dictionary_batch_size <= self.capacity,
+            "method.dictionary_batch_size",
+            self.dictionary_batch_size,
+            f"at most the capacity of {self.capacity}",
+        )
+        for name in ("start_epoch", "pseudo_label_loss_weight", "class_weight_end_epoch"):
+            require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "at least 0")
+        for name in ("label_smoothing", "moving_logits_decay", "score_decay", "class_weight_decay"):
+            require(
+                0 <= getattr(self, name) < 1, f"method.{name}", getattr(self, name), "in [0, 1)"
+            )
+        if self.weighting not in WEIGHTINGS:
+            raise unknown_name("method.weighting", self.weighting, WEIGHTINGS)
+        require(
+            self.pseudo_label_temperature > 0,
+            "method.pseudo_label_temperature",
+            self.pseudo_label_temperature,
+            "above 0",
+        )
+        _require_lookahead(self.lookahead_lr, self.lookahead_momentum)
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises UserError unless capacity and batch are multiples of the number of classes."""
+        for name in ("capacity", "dictionary_batch_size"):
+            require(
+                getattr(self, name) % num_classes == 0,
+                f"method.{name}",
+                getattr(self, name),
+                f"a multiple of the {num_classes} classes",
+            )
+
+
+def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
+    require(lookahead_lr > 0, "method.lookahead_lr", lookahead_lr, "above 0")
+    require(
+        0 <= lookahead_momentum < 1, "method.lookahead_momentum", lookahead_momentum, "in [0, 1)"
+    )
+
+
+MethodSettings = SupervisedSettings | L2RSettings | IEGSettings | FSRSettings
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What planning must know of a method without importing a deep-learning framework.
+
+    Attributes:
+      settings: Its settings' class.
+      uses_probe: Whether it trains with the clean probe set.
+      trains_on_noisy: Whether it trains on the noisy set at all.
+      view: "weak" or "strong", the view of a single-view method; "both" for IEG.
+      mixes: Whether it draws MixUp partners and coefficients, and of how many blocks of B images.
+      relative_cost: Time of a step in supervised steps, measured (docs/PERFORMANCE.md); estimates
+        use it until the machine has measured the method itself.
+      summary: One line for people.
+    """
+
+    settings: Callable[..., MethodSettings]
+    uses_probe: bool
+    trains_on_noisy: bool
+    relative_cost: float
+    summary: str
+    view: str = "weak"
+    mixes: int = 0
+
+
+_PLAIN = SupervisedSettings
+
+METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
+    {
+        "supervised": MethodSpec(_PLAIN, False, True, 1.0, "plain training on the noisy labels"),
+        "supervised_strong": MethodSpec(
+            _PLAIN, False, True, 1.1, "plain training with the strong view", view="strong"
+        ),
+        "mixup": MethodSpec(_PLAIN, False, True, 1.0, "plain training with MixUp", mixes=1),
+        "probe_only": MethodSpec(
+            _PLAIN,
+            True,
+            False,
+            1.1,
+            "plain training on the clean probe set alone, strong view",
+            view="strong",
+        ),
+        "l2r": MethodSpec(
+            L2RSettings, True, True, 2.7, "learning to reweight examples (Ren et al., ICML 2018)"
+        ),
+        "fsr": MethodSpec(
+            FSRSettings, False, True, 2.0, "fast sample re-weighting (ICCV 2021)", mixes=1
+        ),
+        "ieg_no_lookahead": MethodSpec(
+            IEGSettings,
+            True,
+            True,
+            4.5,
+            "IEG without its look-ahead: all weights 1/B, λ = λ⁰",
+            view="both",
+            mixes=3,
+        ),
+        "ieg": MethodSpec(
+            IEGSettings,
+            True,
+            True,
+            6.8,
+            "distilling effective supervision (CVPR 2020)",
+            view="both",
+            mixes=3,
+        ),
+    }
+)
+
+
+DEFAULT_METHODS = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
+"""What a sweep compares unless it is told otherwise."""
+
+
+def method_spec(name: str) -> MethodSpec:
+    """Returns the spec of a method; raises UserError with the nearest names if there is none."""
+    if name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    return METHODS[name]

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Typed overrides of a configuration, as `--set key=value` takes them."""
+
+import dataclasses
+import math
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.experiment.config import LENGTHS, Config
+
+
+def override(config: Config, assignments: Sequence[str]) -> Config:
+    """Applies typed overrides such as "optimizer.learning_rate=0.05" or "method.lookahead_lr=0.2".
+
+    Args:
+      config: The configuration to start from.
+      assignments: "key=value" each; nested keys by dots, `method.` for the method's settings. A
+        length (schedule.num_steps, .num_epochs, …) replaces the one that was there.
+
+    Returns:
+      The changed configuration.
+
+    Raises:
+      UserError: Not of the form key=value, an unknown key (the nearest ones are named), a value of
+        the wrong type, or one out of range.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"expected key=value, got {assignment!r}")
+        _assign(config, values, key.strip(), text.strip())
+    changes = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            if key == "schedule" and set(LENGTHS) & value.keys():
+                value = dict.fromkeys(LENGTHS, 0) | value
+            value = dataclasses.replace(getattr(config, key), **value)
+        changes[key] = value
+    return dataclasses.replace(config, **changes)
+
+
+def settable_keys(config: Config) -> dict[str, Any]:
+    """Returns every key that `override` takes, with its present value."""
+    keys: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            prefix = "method" if item.name == "method_settings" else item.name
+            keys |= {
+                f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)
+            }
+        elif item.name not in ("recipe", "dataset", "method", "seed", "images"):
+            keys[item.name] = value
+    return keys
+
+
+def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None:
+    known = settable_keys(config)
+    if key not in known:
+        raise unknown_name("setting", key, known)
+    section, dot, name = key.partition(".")
+    if not dot:
+        values[key] = _typed(key, Config, key, text)
+        return
+    attribute = "method_settings" if section == "method" else section
+    owner = type(getattr(config, attribute))
+    values.setdefault(attribute, {})[name] = _typed(key, owner, name, text)
+
+
+def _typed(key: str, owner: type, name: str, text: str) -> Any:
+    kind = typing.get_type_hints(owner)[name]
+    expected = {bool: "true or false", int: "a whole number", float: "a finite number"}
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        if kind == tuple[str, ...]:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if typing.get_origin(kind) is tuple:
+            return tuple(_finite(part) for part in text.split(",") if part)
+        return _finite(text) if kind is float else kind(text)
+    except (ValueError, KeyError):
+        wanted = expected.get(kind, "numbers separated by commas")
+        raise UserError(f"setting {key}: expected {wanted}, got {text!r}") from None
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value

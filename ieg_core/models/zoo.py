@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks: built by name, filled with the same initial values on every backend."""
+
+import re
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from ieg_core.draws.generator import generator
+from ieg_core.errors import UserError
+from ieg_core.experiment.networks import Network, parse
+from ieg_core.models import bottleneck, imagenet, postactivation, preactivation, user_network
+from ieg_core.models.layers import Layers
+from ieg_core.models.normalization import EPSILON, MOMENTUM, BatchNormalization
+
+_DTYPES = ("float32", "float64", "mixed_bfloat16")
+_BATCH_NORMS = ("auto", "fused", "composite", "keras")
+
+
+def build(
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    dtype: str = "float32",
+    batch_norm: str = "auto",
+    synchronized: bool = True,
+    seed: int = 0,
+) -> keras.Model:
+    """Builds a network.
+
+    Args:
+      name: The network's name, see `ieg_core.experiment.networks`.
+      num_classes: C, at least 2.
+      image_shape: Height, width and channels of an image.
+      dtype: Keras dtype policy: "float32", "mixed_bfloat16" (variables, moments, features and
+        logits stay float32) or "float64" (inputs float64 too; for testing gradients).
+      batch_norm: "auto" takes the backend's fastest kernel; "fused" and "composite" insist on one;
+        "keras" takes `keras.layers.BatchNormalization`.
+      synchronized: Whether BatchNorm's moments are those of the global batch over all replicas.
+      seed: Decides the initial values of one's own network, which it brings along.
+
+    Returns:
+      A model from images in [−1, 1], float32 [B, H, W, ch], to the list of logits, float32 [B, C],
+      and penultimate features, float32 [B, F]. All kernels are zero: fill it with `initial_values`.
+
+    Raises:
+      UserError: If the name, the shape or a setting is none of those above.
+    """
+    network = parse(name)
+    if num_classes < 2:
+        raise UserError(
+            f"a classifier needs at least 2 classes, received num_classes={num_classes}"
+        )
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise UserError(
+            f"expected an image shape (height, width, channels), received {image_shape}"
+        )
+    _check("dtype", dtype, _DTYPES)
+    _check("batch_norm", batch_norm, _BATCH_NORMS)
+    if network.family in ("function", "file"):
+        return user_network.build_own(network, num_classes, image_shape, dtype=dtype, seed=seed)
+
+    momentum = imagenet.MOMENTUM if network.family == "imagenet" else MOMENTUM
+
+    def normalization(layer_name: str) -> keras.Layer:
+        if batch_norm == "keras":
+            return keras.layers.BatchNormalization(
+                momentum=momentum, epsilon=EPSILON, name=layer_name, dtype=dtype
+            )
+        return BatchNormalization(
+            kernel=batch_norm,
+            synchronized=synchronized,
+            momentum=momentum,
+            name=layer_name,
+            dtype=dtype,
+        )
+
+    images, logits, features = _connect(network, num_classes, image_shape, dtype, normalization)
+    return keras.Model(images, [logits, features], name=name)
+
+
+def stock_model(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> keras.Model:
+    """Builds the same float32 network from Keras's own layers only, for export.
+
+    Its weights are those of `build` in the same order, so that
+    `stock_model(...).set_weights(model.get_weights())` copies a trained model; a `.keras` file
+    saved from it loads without this package.
+
+    Returns:
+      A model from images in [−1, 1] to logits [B, C]; features are the output of layer "features".
+    """
+    model = build(name, num_classes, image_shape, batch_norm="keras")
+    # Slashes and colons of one's own network's name are none for Keras.
+    return keras.Model(model.input, model.outputs[0], name=re.sub(r"[^\w.-]", "_", name))
+
+
+def dense_variables(model: keras.Model) -> tuple[int, int] | None:
+    """Finds the last layer's kernel and bias among the trainable variables.
+
+    Args:
+      model: A network from `build`.
+
+    Returns:
+      Their positions; None for a network of one's own that does not end in a dense layer.
+    """
+    last = user_network.last_dense(model.outputs[0])
+    if last is None:
+        return None
+    head = last[0]
+    found = [
+        place
+        for wanted in (head.kernel, head.bias)
+        for place, variable in enumerate(model.trainable_variables)
+        if variable is wanted
+    ]
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
+    """Draws a network's initial variables on the host: the same on every backend.
+
+    One's own network keeps the values that it was built with.
+
+    Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, and fan-out for
+    Wide ResNets as their authors do), the dense layer with 2/(fan-in + fan-out) (Glorot). Scales
+    and moving variances are 1, everything else 0. Variable i's draw depends on (seed, i) alone.
+
+    Args:
+      model: A network from `build` or `stock_model`.
+      seed: The run's seed.
+
+    Returns:
+      One array for each of `model.variables`, in their order, shape and dtype.
+    """
+    if model.name == user_network.NAME:
+        return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
+    fan_out = parse(model.name).family == "wide"
+    values = []
+    for index, variable in enumerate(model.variables):
+        shape = tuple(variable.shape)
+        if variable.name == "kernel":
+            *receptive_field, inputs, outputs = shape
+            area = int(np.prod(receptive_field))
+            if receptive_field:
+                deviation = np.sqrt(2.0 / (area * (outputs if fan_out else inputs)))
+            else:
+                deviation = np.sqrt(2.0 / (inputs + outputs))
+            draw = generator(seed, "initial_values", index).standard_normal(shape)
+            value = deviation * draw
+        elif variable.name in ("gamma", "moving_variance"):
+            value = np.ones(shape)
+        else:
+            value = np.zeros(shape)
+        values.append(value.astype(variable.dtype))
+    return values
+
+
+def _check(setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise UserError(f"expected {setting} to be one of {', '.join(known)}, received {value!r}")
+
+
+def _connect(
+    network: Network,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    dtype: str,
+    normalization: Callable[[str], keras.Layer],
+) -> tuple[keras.KerasTensor, keras.KerasTensor, keras.KerasTensor]:
+    """Connects images to logits and features."""
+    variable_dtype = "float64" if dtype == "float64" else "float32"
+    layers = Layers(dtype, variable_dtype, normalization)
+    images = keras.Input(image_shape, dtype=variable_dtype, name="images")
+    if network.family == "bottleneck":
+        maps = bottleneck.features(images, layers, network.blocks_per_stage)
+    elif network.family == "basic":
+        maps = postactivation.features(images, layers, network.blocks_per_stage)
+    elif network.family == "imagenet":
+        maps = imagenet.features(images, layers, network.blocks_per_stage)
+    elif network.family == "preact8":
+        maps = preactivation.features(images, layers, network.blocks_per_stage, 32, (32, 64, 128))
+    else:
+        filters = tuple(base * network.width for base in (16, 32, 64))
+        maps = preactivation.features(images, layers, network.blocks_per_stage, 16, filters)
+    logits, features = layers.head(maps, num_classes)
+    return images, logits, features

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way to Google Cloud Storage: the client, and what it raises in words.
+
+STORAGE_EMULATOR_HOST chooses an emulator instead of the cloud, as in the library.
+"""
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ieg_core.errors import UserError
+
+SCHEME = "gs://"
+
+
+def open_client() -> Any:
+    """Returns the one client of this process, `google.cloud.storage.Client`.
+
+    Raises:
+      UserError: There are no credentials.
+    """
+    return _client_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))
+
+
+@functools.lru_cache(maxsize=4)
+def _client_of(emulator: str) -> Any:
+    from google.auth.credentials import AnonymousCredentials
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import storage
+
+    if emulator:
+        return storage.Client(project="emulator", credentials=AnonymousCredentials())
+    try:
+        # Objects need no project, but without one the client looks for it and may fail.
+        return storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "none"))
+    except GoogleAuthError as error:
+        raise UserError(
+            "no credentials for Google Cloud Storage: run `gcloud auth application-default login`, "
+            "or give the pod a service account (docs/cluster.md)"
+        ) from error
+
+
+@contextlib.contextmanager
+def errors_in_words(url: str, *, missing_is_bucket: bool = False) -> Iterator[None]:
+    """Turns what the cloud refuses into one clear line.
+
+    Args:
+      url: What was asked for.
+      missing_is_bucket: Whether that something is missing means that the bucket is.
+
+    Raises:
+      UserError: It was refused, or the cloud cannot be reached.
+      NotFound, PreconditionFailed: Of google.api_core.exceptions, for the caller to understand.
+    """
+    import requests
+    from google.api_core import exceptions
+    from google.auth.exceptions import GoogleAuthError
+
+    bucket = SCHEME + url.removeprefix(SCHEME).partition("/")[0]
+    try:
+        yield
+    except exceptions.PreconditionFailed:
+        raise
+    except exceptions.NotFound as error:
+        if not missing_is_bucket:
+            raise
+        raise UserError(f"there is no bucket {bucket}: make it, or name another") from error
+    except (exceptions.Forbidden, exceptions.Unauthorized) as error:
+        raise UserError(
+            f"no permission for {url}: give this account roles/storage.objectUser on {bucket}"
+        ) from error
+    except GoogleAuthError as error:
+        raise UserError(f"cannot log in to reach {url}: {str(error).splitlines()[0]}") from error
+    except (exceptions.GoogleAPIError, requests.RequestException) as error:
+        raise UserError(
+            f"cannot reach {url} ({type(error).__name__}): check the network and try again"
+        ) from error

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a sweep's trials will take, from measured steps.
+
+A method's own rate, where this results root has a finished trial of the same network, batch, image
+shape, backend and precision; else the rate of a plain step, measured once in a process of its own,
+times the method's relative cost.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ieg_core.errors import UserError
+from ieg_core.experiment.methods import METHODS
+from ieg_core.host import files, processes
+from ieg_core.store import layout
+from ieg_core.sweep.slots import Slot
+from ieg_core.training.checkpoint import read_progress
+
+OVERHEAD_SECONDS = 15.0
+"""Imports, compilation and evaluation of a trial; measured in docs/PERFORMANCE.md."""
+
+
+def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[str, float]:
+    """Estimates the time that each unfinished trial still needs in a slot.
+
+    Args:
+      root: The results root.
+      trials: Names of planned trials.
+      slot: What a trial may use; a plain step is measured with it if no rate is known.
+
+    Returns:
+      Seconds by trial, finished trials left out.
+
+    Raises:
+      UserError: The measurement failed.
+    """
+    known = _known_rates(root)
+    estimates = {}
+    for trial in trials:
+        folder = layout.trial_folder(root, trial)
+        if (folder / "result.json").exists():
+            continue
+        record = files.read_json(folder / "config.json")
+        key, method = _key(record, slot), record["method"]
+        if (key, "supervised") not in known and (key, method) not in known:
+            known[key, "supervised"] = _measure(root, record, slot, key)
+        if (key, method) in known:
+            per_step = 1 / known[key, method]
+        else:
+            per_step = METHODS[method].relative_cost / known[key, "supervised"]
+        plain_step = per_step / METHODS[method].relative_cost
+        left = 1 - _steps_done(folder) / record["num_steps"]
+        seconds = record["num_steps"] * per_step + _evaluation_steps(record) * plain_step
+        estimates[trial] = left * seconds + OVERHEAD_SECONDS
+    return estimates
+
+
+def _steps_done(folder: Path) -> int:
+    """Returns the steps in a checkpoint: none in a damaged one, which will fail its trial."""
+    try:
+        progress = read_progress(folder)
+    except UserError:
+        return 0
+    return progress.step if progress else 0
+
+
+def _evaluation_steps(record: Mapping[str, Any]) -> float:
+    """Returns what a run's evaluations cost in plain steps.
+
+    Each is a forward pass over the test set with either parameters; a step is three passes over a
+    batch.
+    """
+    images = 2 * record["num_evaluations"] * record["num_test_examples"]
+    return images / (3 * record["config"]["batch_size"])
+
+
+def _key(record: Mapping[str, Any], slot: Slot) -> str:
+    config = record["config"]
+    return " ".join(
+        (
+            record["backend"],
+            config["network"],
+            "x".join(map(str, record["image_shape"])),
+            f"batch {config['batch_size']}",
+            config["precision"],
+            f"{len(slot.gpus)} GPUs" if slot.gpus else f"{slot.threads} threads",
+        )
+    )
+
+
+def _known_rates(root: Path) -> dict[tuple[str, str], float]:
+    """Collects steps per second by (key, method): measured ones, then those of finished trials."""
+    measured = files.read_json(root / "measured.json") or {}
+    rates = {(key, "supervised"): rate for key, rate in measured.items()}
+    for path in sorted((root / "trials").glob("*/training.json")):
+        training, record = files.read_json(path), files.read_json(path.parent / "config.json")
+        if not record or not training["steps_per_second"] or training["device"] != "CPU":
+            continue
+        slot = Slot(threads=training["threads"])
+        rates[_key(record, slot), record["method"]] = training["steps_per_second"]
+    return rates
+
+
+def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> float:
+    """Measures a plain step's rate in a process of its own and remembers it."""
+    asked = {name: record[name] for name in ("config", "num_classes", "image_shape")}
+    asked["threads"] = slot.threads
+    answer = subprocess.run(
+        [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
+        env={**os.environ, **slot.env, **processes.children_environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if answer.returncode != 0:
+        lines = answer.stderr.strip().splitlines() or ["no message"]
+        raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")
+    rate = float(answer.stdout.split()[-1])
+    measured = files.read_json(root / "measured.json") or {}
+    files.write_json_atomic(root / "measured.json", {**measured, key: rate})
+    return rate

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sweep: which trials it has, and each step of its pipeline as a plain function.
+
+Components, the command line and notebooks call these. Planning imports no deep-learning framework.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ieg_core.data.base import Source
+from ieg_core.data.image_folder.dataset import describe_notes
+from ieg_core.data.label_set import LabelSet, prepare_label_set
+from ieg_core.data.labels.given import GivenLabels
+from ieg_core.data.labels.open import check_labels_file, open_given
+from ieg_core.data.open import open_source
+from ieg_core.errors import UserError
+from ieg_core.experiment import networks
+from ieg_core.experiment.config import Config, ImagesConfig, to_dict
+from ieg_core.experiment.dataset_spec import DatasetSpec, combine
+from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.methods import METHODS, FSRSettings, method_spec
+from ieg_core.experiment.overrides import override, settable_keys
+from ieg_core.host import files
+from ieg_core.host.runtime import chosen_backend
+from ieg_core.recipes import build
+from ieg_core.store import fingerprint, layout
+from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trials of a sweep.
+
+    Attributes:
+      sweep: The sweep's name, the same for the same trials.
+      trials: Names of the trials, the longest first.
+      notes: What reading the data brought to light, a line each for people.
+    """
+
+    sweep: str
+    trials: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
+    """Lists what each trial would train, without touching data or disk.
+
+    Raises:
+      UserError: Any unknown name, malformed spec, bad ratio, bad override, or too many trials.
+    """
+    specs = combine(request.dataset, request.noise_ratios or None)
+    check_labels_file(specs[0], request.labels)
+    if len(specs) * len(request.methods) * len(request.seeds) > MAX_TRIALS:
+        raise UserError(
+            f"{len(specs)} data sets × {len(request.methods)} methods × {len(request.seeds)} seeds "
+            f"are more than {MAX_TRIALS} trials: ask for fewer"
+        )
+    plain = [
+        (
+            spec,
+            build.build_config(
+                spec,
+                method,
+                seed=seed,
+                recipe=request.recipe,
+                network=request.network,
+                num_steps=request.steps,
+                accelerator=request.accelerator,
+                image_size=_image_size(request.settings),
+            ),
+        )
+        for spec in specs
+        for method in dict.fromkeys(request.methods)
+        for seed in dict.fromkeys(request.seeds)
+    ]
+    for setting in request.settings:
+        if not any(_takes(config, setting) for _, config in plain):
+            override(plain[0][1], [setting])  # raises, and says why
+    return [
+        (spec, override(config, [s for s in request.settings if _takes(config, s)]))
+        for spec, config in plain
+    ]
+
+
+def _image_size(settings: Sequence[str]) -> int:
+    """Returns the size of images that the settings ask for, which network and views go by; or 0."""
+    text = next((s for s in settings if s.partition("=")[0].strip() == "images.size"), "=0")
+    try:
+        return max(0, int(text.partition("=")[2]))
+    except ValueError:
+        return 0  # `override` says what is wrong
+
+
+def _takes(config: Config, setting: str) -> bool:
+    """Returns whether a setting is for this trial's method: others' settings pass it by."""
+    key = setting.partition("=")[0].strip()
+    if key == "probe_per_class":
+        return method_spec(config.method).uses_probe
+    return key in settable_keys(config)
+
+
+def plan(request: SweepRequest) -> Plan:
+    """Validates a request, prepares its data and writes down its trials.
+
+    1. Every trial's configuration, from names alone.
+    2. Each distinct label set, once.
+    3. A folder with config.json for each trial that has none, and the sweep's plan.json.
+
+    Doing it again changes nothing.
+
+    Raises:
+      UserError: Anything wrong with the request, its data, or the results folder.
+    """
+    wanted = configs(request)
+    root = Path(request.results)
+    with files.writable(root):
+        layout.label_sets_folder(root).mkdir(parents=True, exist_ok=True)
+    sources: dict[tuple[str, ImagesConfig | None], Source] = {}
+    given: dict[DatasetSpec, GivenLabels | None] = {}
+    label_sets: dict[tuple[str, int, int], LabelSet] = {}
+    records = []
+    for spec, config in wanted:
+        read = (spec.base, config.images)
+        if read not in sources:
+            sources[read] = open_source(spec.base, Path(request.data_dir), config.images)
+        if spec not in given:
+            data_dir = Path(request.data_dir)
+            given[spec] = open_given(spec, sources[read], data_dir, request.labels)
+        key = (config.dataset, config.seed, config.probe_per_class)
+        if key not in label_sets:
+            label_sets[key] = prepare_label_set(
+                spec,
+                seed=config.seed,
+                probe_per_class=config.probe_per_class,
+                source=sources[read],
+                label_sets_dir=layout.label_sets_folder(root),
+                given=given[spec],
+            )
+        config = build.fit_to_classes(config, label_sets[key].num_classes, request.settings)
+        records.append(_record(spec, config, label_sets[key]))
+    for record in records:
+        path = layout.trial_folder(root, record["trial"]) / "config.json"
+        if not path.exists():
+            files.write_json_atomic(path, record)
+    # The longest first: side by side, a long trial that starts last would be waited for alone.
+    records.sort(key=lambda record: -record["num_steps"] * METHODS[record["method"]].relative_cost)
+    trials = tuple(record["trial"] for record in records)
+    digest = fingerprint.short_digest(trials)
+    notes = [line for source in sources.values() for line in describe_notes(source.notes)]
+    sweep = Plan(f"{request.dataset}-{digest}", trials, tuple(dict.fromkeys(notes)))
+    path = layout.sweep_folder(root, sweep.sweep) / "plan.json"
+    asked = asdict(replace(request, results="", data_dir=""))
+    old = files.read_json(path) or {}
+    files.write_json_atomic(
+        path,
+        {
+            "schema": 1,
+            "sweep": sweep.sweep,
+            "command": request.command,
+            "request": {key: value for key, value in asked.items() if value != ""},
+            "trials": list(trials),
+            "created": old.get("created") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        },
+    )
+    return sweep
+
+
+def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> dict[str, Any]:
+    """Makes what config.json holds: all that decides a trial's outcome, and where it came from."""
+    examples = len(label_set.train_ids)
+    if config.batch_size > examples:
+        raise UserError(
+            f"{config.dataset} has {examples} training examples, too few for a batch of "
+            f"{config.batch_size}: lower batch_size"
+        )
+    if isinstance(config.method_settings, FSRSettings):
+        config.method_settings.check_classes(label_set.num_classes)
+    epoch_steps = steps_per_epoch(config, examples)
+    steps = num_steps(config, epoch_steps)
+    outcome = {
+        "config": json.loads(json.dumps(to_dict(config))),
+        "label_set_digest": label_set.digest,
+        "code_version": fingerprint.code_version(),
+        "backend": chosen_backend(),
+        "precision": config.precision,
+    }
+    if own := networks.source_digest(config.network):
+        outcome["network_digest"] = own
+    trial = fingerprint.trial_name(config.dataset, config.method, config.seed, outcome)
+    return {
+        "trial": trial,
+        "label_set": label_set.name,
+        "base": spec.base,
+        **outcome,
+        "dataset": config.dataset,
+        "method": config.method,
+        "seed": config.seed,
+        "network": config.network,
+        "recipe": config.recipe,
+        "num_steps": steps,
+        "image_shape": list(label_set.image_shape),
+        "num_classes": label_set.num_classes,
+        "recipe_steps": _recipe_steps(config, examples),
+        "changed_settings": build.changed_settings(config),
+        "num_evaluations": len(evaluation_steps(config, epoch_steps, steps)),
+        "num_test_examples": len(label_set.test_labels),
+        "noise_rate": label_set.manifest["noise_rate"],
+        "true_flip_rate": label_set.manifest["true_flip_rate"],
+        "clean_labels_used": len(label_set.probe_ids),
+        "versions": {"python": platform.python_version(), **fingerprint.library_versions()},
+        "git_revision": _git_revision(),
+    }
+
+
+def _recipe_steps(config: Config, examples: int) -> int:
+    plain = build.recipe_of(config)
+    return num_steps(plain, steps_per_epoch(plain, examples))
+
+
+def _git_revision() -> str:
+    """Returns the checkout's revision, "" outside one; "+" marks uncommitted changes.
+
+    In the image, which is no checkout, the revision that it was built from.
+    """
+    if built_from := os.environ.get("IEG_REVISION"):
+        return built_from
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    try:
+        answer = subprocess.run(
+            [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return answer.stdout.strip()

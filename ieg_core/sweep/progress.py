@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far the trials of a sweep are, read from the results root and shown while they run."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ieg_core.errors import UserError
+from ieg_core.host.files import read_json
+from ieg_core.store.layout import trial_folder
+
+WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
+INTERRUPTED = "interrupted"
+COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
+LIVE_SECONDS = 0.5
+PLAIN_SECONDS = 10.0
+PIPED_WIDTH = 400  # whole names for whoever reads on
+LEAST_NAME, GAP = 24, 2
+
+
+@dataclass(frozen=True)
+class TrialProgress:
+    """How far one trial is.
+
+    Attributes:
+      trial: Its name.
+      state: "waiting", "starting", "training", "evaluating", "finished", "failed", or
+        "interrupted": something was done, but no process works on it.
+      step: Steps done.
+      num_steps: Steps in all; 0 if not yet known.
+      steps_per_second: Lately; 0 if not yet known.
+      accuracy: The latest test accuracy of the moving average, in [0, 1]; None before the first.
+      reason: Why it failed, else "".
+    """
+
+    trial: str
+    state: str
+    step: int = 0
+    num_steps: int = 0
+    steps_per_second: float = 0.0
+    accuracy: float | None = None
+    reason: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return self.state in (FINISHED, FAILED)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process works on it."""
+        return self.state not in (WAITING, FINISHED, FAILED, INTERRUPTED)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds of training left at the present rate; None if that is not known."""
+        if self.state != "training" or self.steps_per_second <= 0:
+            return None
+        return max(0, self.num_steps - self.step) / self.steps_per_second
+
+
+def read_trial(results: Path, trial: str, since: float) -> TrialProgress:
+    """Reads how far a trial is.
+
+    Args:
+      results: The results root.
+      trial: The trial's name.
+      since: Unix time at which this sweep began: progress and failures older than that are an
+        earlier attempt's.
+
+    Returns:
+      Its progress. A file that is missing or being replaced counts as not there.
+    """
+    folder = trial_folder(results, trial)
+    failure = folder / "failure.json"
+    return from_files(
+        trial,
+        _read(folder / "result.json"),
+        _read(folder / "progress.json"),
+        _read(failure) if _modified(failure) >= since else {},
+        since,
+    )
+
+
+def from_files(
+    trial: str,
+    result: Mapping[str, Any],
+    progress: Mapping[str, Any],
+    failure: Mapping[str, Any],
+    since: float,
+) -> TrialProgress:
+    """Says how far a trial is, from what its files hold; {} for a file that is not there.
+
+    Args:
+      trial: The trial's name.
+      result: result.json.
+      progress: progress.json.
+      failure: failure.json, if it is not an earlier attempt's.
+      since: Unix time before which progress is an earlier attempt's.
+
+    Returns:
+      Its progress.
+    """
+    if result:
+        steps = int(result.get("steps") or 0)
+        rate = float(result.get("steps_per_second") or 0)
+        accuracy = result.get("accuracy_ema_last")
+        return TrialProgress(trial, FINISHED, steps, steps, rate, accuracy)
+    step, num_steps = int(progress.get("step") or 0), int(progress.get("num_steps") or 0)
+    rate = float(progress.get("steps_per_second") or 0)
+    accuracy = progress.get("accuracy_ema")
+    if failure:
+        reason = str(failure.get("reason", "unknown"))
+        return TrialProgress(trial, FAILED, step, num_steps, rate, accuracy, reason)
+    fresh = float(progress.get("updated") or 0) >= since
+    phase = str(progress.get("phase") or WAITING) if fresh else WAITING
+    # The training is over, but the trial is only once its result lies there.
+    phase = "evaluating" if phase == FINISHED else phase
+    return TrialProgress(trial, phase, step, num_steps, rate, accuracy)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = read_json(path)
+    except (OSError, UserError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def title(trial: str) -> str:
+    """Returns a trial's name without the digest at its end."""
+    return trial.rpartition("-")[0] or trial
+
+
+def duration(seconds: float | None) -> str:
+    """Formats seconds as 0:07, 12:30 or 1:02:03; "" if unknown."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def accuracy_text(accuracy: float | None) -> str:
+    """Formats an accuracy as a percentage; "" if there is none."""
+    return "" if accuracy is None else f"{100 * accuracy:.1f} %"
+
+
+def summary(trials: Sequence[TrialProgress], elapsed: float | None, expected: float = 0.0) -> str:
+    """Says in one line how far all trials are.
+
+    Args:
+      trials: All trials.
+      elapsed: Seconds since the start; None if that is not known.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
+
+    Returns:
+      For example "2 of 6 trials finished, 2 running, 0:36 of about 1:20".
+    """
+    count = {state: sum(c.state == state for c in trials) for state in (FINISHED, FAILED)}
+    running = sum(c.is_running for c in trials)
+    parts = [f"{count[FINISHED]} of {len(trials)} trials finished", f"{running} running"]
+    if count[FAILED]:
+        parts.append(f"{count[FAILED]} failed")
+    if elapsed is None:
+        return ", ".join(parts)
+    time_text = f"of about {duration(expected)}" if expected > elapsed else "elapsed"
+    return ", ".join([*parts, f"{duration(elapsed)} {time_text}"])
+
+
+def line(trial: TrialProgress) -> str:
+    """Says in one line how far a trial is."""
+    text = f"{title(trial.trial)}: {trial.state}"
+    if trial.state == "training" and trial.num_steps:
+        text += f" step {trial.step}/{trial.num_steps}"
+    if trial.state == "training" and trial.steps_per_second:
+        text += f", {trial.steps_per_second:.1f} steps/s, {duration(trial.seconds_left)} left"
+    if trial.accuracy is not None:
+        text += f", accuracy {accuracy_text(trial.accuracy)}"
+    return f"{text}: {trial.reason}" if trial.reason else text
+
+
+def table(
+    trials: Sequence[TrialProgress],
+    elapsed: float | None,
+    height: int,
+    expected: float = 0.0,
+    width: int = PIPED_WIDTH,
+) -> Group:
+    """Lays out the trials for a terminal, a line each, the summary below them.
+
+    Args:
+      trials: All trials, in order.
+      elapsed: Seconds since the start; None if that is not known.
+      height: Lines of the terminal. Where the trials are more, those that run come first, then
+        those that failed.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
+      width: Columns of the terminal. Where the names have too little room, the rates and what is
+        left are not shown, and of a name its end.
+
+    Returns:
+      What rich draws.
+    """
+    room = max(1, height - 4)
+    hidden = max(0, len(trials) - room)
+    if hidden:
+        trials_shown = sorted(trials, key=lambda c: (not c.is_running, c.state != FAILED))[:room]
+    else:
+        trials_shown = list(trials)
+    columns = {
+        "state": [trial.state for trial in trials_shown],
+        "step": [
+            f"{trial.step}/{trial.num_steps}" if trial.num_steps and trial.state in COUNTED else ""
+            for trial in trials_shown
+        ],
+        "steps/s": [
+            f"{trial.steps_per_second:.1f}" if trial.steps_per_second else ""
+            for trial in trials_shown
+        ],
+        "left": [duration(trial.seconds_left) for trial in trials_shown],
+        "accuracy": [accuracy_text(trial.accuracy) for trial in trials_shown],
+    }
+    names = [title(trial.trial) for trial in trials_shown]
+
+    def room_for_names() -> int:
+        taken = sum(GAP + max(map(len, (name, *texts))) for name, texts in columns.items())
+        return width - taken
+
+    for name in ("steps/s", "left"):
+        if room_for_names() < min(LEAST_NAME, max(map(len, names), default=0)):
+            del columns[name]
+    room = max(1, room_for_names())
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("trial", no_wrap=True)
+    for name in columns:
+        grid.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    styles = {FINISHED: "green", FAILED: "red", WAITING: "dim", INTERRUPTED: "yellow"}
+    for trial, name, *texts in zip(trials_shown, names, *columns.values(), strict=True):
+        # Names differ in their ends: method and seed.
+        name = name if len(name) <= room else f"…{name[len(name) - room + 1 :]}"
+        grid.add_row(*map(Text, (name, *texts)), style=styles.get(trial.state, ""))
+    more = f"; {hidden} more not shown" if hidden else ""
+    return Group(grid, Text(summary(trials, elapsed, expected) + more, style="bold"))
+
+
+def watch(
+    results: Path,
+    trials: Sequence[str],
+    is_alive: Callable[[], bool],
+    *,
+    expected: float = 0.0,
+    stream: IO[str] | None = None,
+    plain_seconds: float = PLAIN_SECONDS,
+    read: Callable[[], list[TrialProgress]] | None = None,
+) -> list[TrialProgress]:
+    """Shows how far the trials are until the process that runs them has ended.
+
+    On a terminal one table is redrawn; elsewhere every change of state is a line, and so is every
+    running trial each `plain_seconds`.
+
+    Args:
+      results: The results root.
+      trials: The trials' names, in the order to show.
+      is_alive: Whether the process that runs them still runs.
+      expected: Seconds that all was estimated to take; 0 if that is not known.
+      stream: Where to write; standard output by default.
+      plain_seconds: Seconds between the plain lines of a running trial.
+      read: Reads how far they are; by default `read_trial` with this call's start.
+
+    Returns:
+      How far the trials were at the end.
+    """
+    console = Console(file=stream or sys.stdout)
+    began = time.time()
+    read = read or (lambda: [read_trial(results, trial, began) for trial in trials])
+
+    if not console.is_terminal:
+        return _watch_plainly(console.file, read, is_alive, plain_seconds)
+    with Live(console=console, auto_refresh=False) as live:
+        alive = True
+        while alive:
+            alive = is_alive()
+            elapsed = time.time() - began
+            drawn = table(read(), elapsed, console.height, expected, console.width)
+            live.update(drawn, refresh=True)
+            if alive:
+                time.sleep(LIVE_SECONDS)
+    return read()
+
+
+def _watch_plainly(
+    stream: IO[str],
+    read: Callable[[], list[TrialProgress]],
+    is_alive: Callable[[], bool],
+    plain_seconds: float,
+) -> list[TrialProgress]:
+    trials = read()
+    shown = {trial.trial: (trial.state, 0.0) for trial in trials}
+    alive = True
+    while alive:
+        alive = is_alive()
+        trials = read()
+        now = time.monotonic()
+        for trial in trials:
+            state, last = shown[trial.trial]
+            if trial.state != state or (trial.is_running and now - last >= plain_seconds):
+                print(f"{time.strftime('%H:%M:%S')} {line(trial)}", file=stream, flush=True)
+                shown[trial.trial] = (trial.state, now)
+        if alive:
+            time.sleep(LIVE_SECONDS)
+    return trials

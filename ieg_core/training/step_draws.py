@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The host's draws for a step, which examples, crops and partners: a pure function of the step."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ieg_core.data.label_set import LabelSet
+from ieg_core.draws import generator
+from ieg_core.draws.views import strong_view_draws
+from ieg_core.experiment.config import Config
+from ieg_core.experiment.methods import FSRSettings, method_spec
+
+Arrays = dict[str, np.ndarray]
+
+
+def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
+    """Draws what one step needs, every array with its batch on axis 0.
+
+    Args:
+      config: Method, batch size, views, seed.
+      label_set: Which examples there are.
+      step: t, from 0.
+
+    Returns:
+      For a method that trains on the noisy set "ids" int32 [B] and the draws of its view, prefixed
+      "view_"; with both views the strong one's are prefixed "strong_". For a method with a probe
+      or a dictionary "probe_ids" or "probe_slots" int32 [B_p], class-balanced, and "probe_view_…".
+      For one with MixUp "mix_partners" int32 [B, K], "mix_coefficients" float32 [B, K] and, for
+      K = 3, "mix_probe_choice" int32 [B].
+    """
+    spec = method_spec(config.method)
+    size = config.batch_size
+    drawn: Arrays = {}
+    if spec.trains_on_noisy:
+        ids = generator.batch_ids(label_set.train_ids, size, config.seed, step)
+        drawn["ids"] = ids.astype(np.int32)
+        strong_only = spec.view == "strong"
+        drawn |= _view("view_", size, config, label_set, step, strong=strong_only)
+        if spec.view == "both":
+            drawn |= _view("strong_", size, config, label_set, step, strong=True)
+    if spec.uses_probe:
+        ids = generator.balanced_batch(
+            label_set.probe_ids,
+            label_set.clean_labels[label_set.probe_ids],
+            label_set.num_classes,
+            size,
+            config.seed,
+            step,
+            "probe",
+        )
+        drawn["probe_ids"] = ids.astype(np.int32)
+        # The papers' methods see the probe by the weak view; the ablation trains on it alone.
+        strong_probe = not spec.trains_on_noisy and spec.view == "strong"
+        drawn |= _view("probe_view_", size, config, label_set, step, strong=strong_probe)
+    if isinstance(config.method_settings, FSRSettings):
+        drawn |= _dictionary(config.method_settings, config, label_set, step)
+    if spec.mixes:
+        drawn |= _mixing(spec.mixes, size, config.seed, step)
+    return drawn
+
+
+def _view(
+    prefix: str, size: int, config: Config, label_set: LabelSet, step: int, *, strong: bool
+) -> Arrays:
+    rng = generator.generator(config.seed, f"{prefix}strong" if strong else f"{prefix}weak", step)
+    drawn: Mapping[str, np.ndarray]
+    if strong:
+        drawn = strong_view_draws(rng, size, config.augmentation, label_set.image_shape)
+    else:
+        drawn = generator.crop_flip(rng, size, config.augmentation.pad, config.augmentation.flip)
+    return {f"{prefix}{name}": values for name, values in drawn.items()}
+
+
+def _dictionary(settings: FSRSettings, config: Config, label_set: LabelSet, step: int) -> Arrays:
+    slots = np.arange(settings.capacity)
+    drawn = generator.balanced_batch(
+        slots,
+        slots // (settings.capacity // label_set.num_classes),
+        label_set.num_classes,
+        settings.dictionary_batch_size,
+        config.seed,
+        step,
+        "dictionary",
+    )
+    size = settings.dictionary_batch_size
+    view = _view("probe_view_", size, config, label_set, step, strong=False)
+    return {"probe_slots": drawn.astype(np.int32)} | view
+
+
+def _mixing(blocks: int, size: int, seed: int, step: int) -> Arrays:
+    """Draws MixUp: partners are a permutation of all K·B, β ~ Beta(½, ½), β ← max(β, 1 − β)."""
+    rng = generator.generator(seed, "mixup", step)
+    partners = rng.permutation(blocks * size).reshape(blocks, size).T
+    coefficients = rng.beta(0.5, 0.5, (size, blocks))
+    drawn = {
+        "mix_partners": partners.astype(np.int32),
+        "mix_coefficients": np.maximum(coefficients, 1 - coefficients).astype(np.float32),
+    }
+    if blocks > 1:
+        drawn["mix_probe_choice"] = rng.integers(0, size, size, dtype=np.int32)
+    return drawn
+
+
+def stacked_draws(
+    config: Config, label_set: LabelSet, start: int, stop: int, length: int
+) -> Arrays:
+    """Draws the steps [start, stop) and stacks them on axis 0, padded to `length` with the last."""
+    steps = [step_draws(config, label_set, step) for step in range(start, stop)]
+    steps += [steps[-1]] * (length - len(steps))
+    return {name: np.stack([drawn[name] for drawn in steps]) for name in steps[0]}
+
+
+def device_data(images: np.ndarray | None, label_set: LabelSet) -> Mapping[str, np.ndarray]:
+    """Gathers what the device holds throughout a run.
+
+    The clean labels of the noisy set are left on the host: nothing on the device can train on them.
+
+    Args:
+      images: All training images of the base, uint8 [N, H, W, channels]; None where they are fed.
+      label_set: The labels.
+
+    Returns:
+      "images", "labels" int32 [N] as given, and "probe_labels" int32 [N]: clean on the probe, 0
+      elsewhere.
+    """
+    probe_labels = np.zeros_like(label_set.noisy_labels)
+    probe_labels[label_set.probe_ids] = label_set.clean_labels[label_set.probe_ids]
+    labels = {"labels": label_set.noisy_labels, "probe_labels": probe_labels}
+    return labels if images is None else {"images": images, **labels}

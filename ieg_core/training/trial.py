@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One trial of a sweep, from its folder: train it to the end, then evaluate it."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from ieg_core import backend
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet, load_label_set
+from ieg_core.data.open import open_source
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import Config, from_dict
+from ieg_core.experiment.networks import source_digest
+from ieg_core.host import machine
+from ieg_core.host.files import read_json, write_bytes_atomic, write_json_atomic
+from ieg_core.host.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
+from ieg_core.methods.registry import METHODS
+from ieg_core.models import zoo
+from ieg_core.store.layout import label_sets_folder, trial_folder
+from ieg_core.store.leases import Lease, require_current
+from ieg_core.training import checkpoint, history
+from ieg_core.training.diagnostics import mean_weight_per_class
+from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
+from ieg_core.training.export import export_model, require_exportable
+from ieg_core.training.loop import StepReport, train
+from ieg_core.training.pictures import confusion_picture, first_views
+from ieg_core.training.step import initial_state
+from ieg_core.training.streaming import LazyImages
+from ieg_core.training.tensorboard import open_events
+
+REPORT_SECONDS = 1.0
+
+ReportProgress = Callable[..., None]
+"""Writes progress.json, see `ieg_core.store.leases.beating`."""
+
+
+def open_trial(root: Path, trial: str, data_dir: Path) -> tuple[Any, Config, LabelSet, Source]:
+    """Reads what a trial was planned to be.
+
+    Returns:
+      What config.json holds, the configuration, the prepared data set, and the images under it.
+
+    Raises:
+      UserError: There is no such trial, or its data are missing or altered.
+    """
+    record = read_json(trial_folder(root, trial) / "config.json")
+    if record is None:
+        raise UserError(f"there is no trial {trial!r} under {root}: plan it first (make sweep)")
+    config = from_dict(record["config"])
+    if record.get("network_digest", "") != source_digest(config.network):
+        raise UserError(
+            f"the network {config.network!r} has changed since {trial} was planned: plan it again, "
+            "which makes another trial of it"
+        )
+    source = open_source(record["base"], data_dir, config.images)
+    label_set = load_label_set(label_sets_folder(root) / record["label_set"], source)
+    return record, config, label_set, source
+
+
+def require_promised_gpu() -> None:
+    """Does nothing where no GPU was promised, or one is there.
+
+    Raises:
+      UserError: The framework sees none: on the CPU the trial would take days and cost as much.
+    """
+    if is_gpu_required() and not backend.accelerators():
+        driver = machine.driver_version()
+        raise UserError(
+            f"{REQUIRE_GPU} is set, but {chosen_backend()} sees no GPU (nvidia-smi: "
+            f"{f'driver {driver}' if driver else 'no driver found'}): check the task's GPU "
+            "request, the node's driver and that the image is the one for GPUs"
+        )
+
+
+def train_here(
+    root: Path,
+    lease: Lease,
+    data_dir: Path,
+    runtime: Runtime,
+    on_step: Callable[[StepReport], None],
+    report_progress: ReportProgress,
+) -> Mapping[str, Any]:
+    """Trains a trial in this process, evaluates it, and writes all its files, result.json last.
+
+    Args:
+      root: The results root.
+      lease: This attempt at the trial.
+      data_dir: Where base data sets lie.
+      runtime: How to compute it.
+      on_step: Called with every report of the loop.
+      report_progress: Writes progress.json.
+
+    Returns:
+      The trial's row of the results table, as result.json holds it.
+
+    Raises:
+      UserError: See `open_trial`, `require_exportable` and `training.loop.train`.
+      DivergedError: A loss term is not finite.
+      SupersededError: A later attempt has taken the trial over.
+    """
+    folder, trial = lease.folder, lease.folder.name
+    began = time.monotonic()
+    backend.start(runtime)
+    require_promised_gpu()  # before the data: to open them may take minutes
+    record, config, label_set, source = open_trial(root, trial, data_dir)
+    require_exportable(config, label_set)
+    has_gpu = backend.accelerators() > 0
+    gpu = backend.device_description() if has_gpu else ""
+    report_progress(gpu=gpu, num_steps=record["num_steps"])
+    reported = 0.0
+    resumed = checkpoint.read_progress(folder)
+    with open_events(folder / "tensorboard", resumed.step if resumed else 0) as events:
+        if not events.pictures:
+            for tag, picture in first_views(config, label_set, source).items():
+                events.add_picture(tag, 0, picture)
+
+        def report_step(report: StepReport) -> None:
+            nonlocal reported
+            on_step(report)
+            events.add_curves(report.curves)
+            if report.confusion is not None:
+                picture = confusion_picture(report.confusion)
+                events.add_picture("test/confusion_matrix", report.step, picture)
+            if time.monotonic() - reported >= REPORT_SECONDS or report.step == report.num_steps:
+                report_progress(
+                    phase="training",
+                    step=report.step,
+                    num_steps=report.num_steps,
+                    steps_per_second=report.steps_per_second,
+                    accuracy_ema=report.accuracy_ema,
+                )
+                write_json_atomic(folder / "curves.json", report.curves)
+                reported = time.monotonic()
+
+        trained = train(config, label_set, source, lease, trial, runtime, report_step)
+    require_current(lease)
+    export_model(folder / "model.keras", config, label_set, source, trained.state)
+    training = {
+        "steps": record["num_steps"],
+        "train_seconds": trained.train_seconds,
+        "steps_per_second": trained.steps_per_second,
+        "total_seconds": trained.earlier_seconds + time.monotonic() - began,
+        "device": trained.device,
+        "driver": machine.driver_version() if has_gpu else "",
+        "threads": runtime.threads,
+        "num_replicas": runtime.num_replicas,
+        "num_gpus": runtime.num_replicas if has_gpu else 0,
+        "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
+    }
+    if "weight" in trained.history:
+        weights, visits = trained.history["weight"], trained.history["visits"]
+        training["mean_weight_per_class"] = mean_weight_per_class(weights, visits, label_set)
+    require_current(lease)
+    write_json_atomic(folder / "training.json", training)
+    if len(trained.history) > 1:
+        write_bytes_atomic(folder / "examples.safetensors", save(dict(trained.history)))
+    # The state is still on the device: to evaluate it in a process of its own would cost more
+    # than a short training's overhead is allowed to.
+    raw, averaged = trained.evaluation, trained.evaluation_ema
+    return _write_result(lease, record, training, trained.curves, raw, averaged, trained.eval_sets)
+
+
+def evaluate_here(
+    root: Path, lease: Lease, data_dir: Path, runtime: Runtime, report_progress: ReportProgress
+) -> Mapping[str, Any]:
+    """Evaluates a trained trial anew from its checkpoint; writes matrices and result.json.
+
+    Returns:
+      The trial's row of the results table, as result.json holds it.
+
+    Raises:
+      UserError: The trial is not trained yet, or see `open_trial`.
+      SupersededError: A later attempt has taken the trial over.
+    """
+    folder, trial = lease.folder, lease.folder.name
+    record, config, label_set, source = open_trial(root, trial, data_dir)
+    training = read_json(folder / "training.json")
+    if training is None:
+        raise UserError(f"{trial} is not trained to the end yet: run ieg train, or make sweep")
+    backend.start(dataclasses.replace(runtime, num_replicas=1))
+    report_progress(step=training["steps"], num_steps=record["num_steps"])
+    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
+    template = initial_state(model, METHODS[config.method], config, label_set)
+    template["history"] = history.start(METHODS[config.method], label_set)
+    state, progress = checkpoint.load_checkpoint(folder, trial, template)
+    predict = build_predictor(model)
+    images = LazyImages(source.test_images, len(label_set.test_labels))
+    raw, averaged = (
+        measure(predict(state[key], state["stats"], images), label_set.test_labels)
+        for key in ("params", "ema")
+    )
+    sets = measure_sets(predict, state, source)
+    return _write_result(lease, record, training, progress.curves, raw, averaged, sets)
+
+
+def _write_result(
+    lease: Lease,
+    record: Mapping[str, Any],
+    training: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    raw: Evaluation,
+    averaged: Evaluation,
+    sets: Mapping[str, Mapping[str, float]],
+) -> Mapping[str, Any]:
+    matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
+    require_current(lease)
+    write_bytes_atomic(lease.folder / "matrices.safetensors", save(matrices))
+    row = _row(record, training, curves, raw, averaged)
+    if sets:
+        row["eval_sets"] = sets
+    require_current(lease)
+    write_json_atomic(lease.folder / "result.json", row)
+    return row
+
+
+def _row(
+    record: Mapping[str, Any],
+    training: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    raw: Evaluation,
+    averaged: Evaluation,
+) -> dict[str, Any]:
+    """Makes a trial's row: what was asked, what it reached, what it cost."""
+    evaluations = curves["evaluations"]
+    asked = ["trial", "dataset", "recipe", "method", "network", "seed", "noise_rate"]
+    asked += ["true_flip_rate", "clean_labels_used", "backend", "precision"]
+    asked += ["code_version", "versions"]
+    cost = ["steps", "train_seconds", "steps_per_second", "total_seconds"]
+    cost += ["num_parameters", "device", "threads"]
+    return (
+        {name: record[name] for name in asked}
+        | {
+            "accuracy_ema_last": averaged.accuracy,
+            "accuracy_ema_best": max(e["accuracy_ema"] for e in evaluations),
+            "accuracy_last": raw.accuracy,
+            "accuracy_best": max(e["accuracy"] for e in evaluations),
+            "top5_ema_last": averaged.top5,
+            "top5_last": raw.top5,
+            "balanced_accuracy_ema_last": averaged.balanced_accuracy,
+            "per_class_accuracy_ema_last": averaged.per_class,
+        }
+        | {name: training[name] for name in cost}
+        | {"driver": training.get("driver", "")}  # older ones do not say
+        | {"num_gpus": training.get("num_gpus")}
+        | {"mean_weight_per_class": training.get("mean_weight_per_class")}
+        | {"status": "finished", "reason": "", "run_directory": f"trials/{record['trial']}"}
+    )

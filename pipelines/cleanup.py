@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make clean-runs`: takes from a results root what is old and what nothing needs any more.
+
+What is older than OLDER goes, by the newest file in it:
+
+- of a finished trial what is large: checkpoint, exported model, TensorBoard files, log, unfinished
+  copies of files. Its result, settings, curves, matrices and what an audit reads stay, so that it
+  is not run again and its sweep can be reported;
+- a trial without a result, whole: another run of it begins anew;
+- a sweep's folder with its report, and the records of its runs;
+- a scheduled run's namespace, whole, and the doctor's lines.
+
+What stays whatever its age: a trial that is running, all trials of a sweep that stays, the sweep
+that `latest` names, the newest run of every schedule, and what an accepted run left. LabelSets
+stay: they are small and every report reads them. KFP's own artifacts lie in KFP's store, not here.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ieg_core.errors import UserError
+from ieg_core.host.liveness import is_recent
+from ieg_core.store.layout import ACCEPTED, SCHEDULED
+
+LARGE = ("checkpoint", "model.keras", "tensorboard", "log.txt")
+"""What a finished trial can do without. All else stays, what is not known here included."""
+"""A trial that wrote progress.json so lately counts as running; it does each minute."""
+UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file or object of a results root.
+
+    Attributes:
+      name: Its path below the root, with "/".
+      size: Bytes.
+      modified: Unix time.
+    """
+
+    name: str
+    size: int
+    modified: float
+
+
+class Root(Protocol):
+    """A results root in a folder or a bucket."""
+
+    place: str
+
+    def files(self) -> list[File]:
+        """Lists every file."""
+
+    def read(self, name: str) -> Any:
+        """Reads a JSON file; None if there is none or it is none."""
+
+    def latest(self, namespace: str) -> str:
+        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
+
+    def remove(self, files: Sequence[File], trial: str) -> bool:
+        """Removes files; False if the trial that they belong to is being worked on."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something to remove.
+
+    Attributes:
+      what: What it is, for people.
+      files: Its files.
+      trial: The trial's folder that they belong to, below the root; "" if they belong to none.
+    """
+
+    what: str
+    files: tuple[File, ...]
+    trial: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def modified(self) -> float:
+        """When its newest file was written, Unix time."""
+        return max(file.modified for file in self.files)
+
+
+def parse_age(text: str) -> float:
+    """Reads an age such as "30d" and returns seconds.
+
+    Raises:
+      UserError: It is none, or less than an hour.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
+    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if seconds < UNITS["h"]:
+        raise UserError(
+            f"OLDER={text!r}: expected an age of at least an hour, such as 12h, 30d or 8w"
+        )
+    return seconds
+
+
+def clean(
+    root: Root,
+    older: float,
+    *,
+    only_plan: bool,
+    now: float | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Removes what is old and not needed, or lists it.
+
+    Args:
+      root: The results root.
+      older: Age in seconds.
+      only_plan: Whether to list only.
+      now: Unix time; the clock's by default.
+      say: Where each line goes.
+
+    Returns:
+      The bytes removed, or to be removed.
+    """
+    moment = time.time() if now is None else now
+    found = plan(root, older, moment)
+    say(f"Results root {root.place}: {'would remove' if only_plan else 'removing'}")
+    done = 0
+    for removal in found:
+        if only_plan or root.remove(removal.files, removal.trial):
+            done += removal.size
+            age = (moment - removal.modified) / UNITS["d"]
+            say(f"  {size_text(removal.size):>10}  {age:6.1f} days old  {removal.what}")
+        else:
+            say(f"  {'kept':>10}  in use by another process  {removal.what}")
+    say(f"  {size_text(done):>10}  in {len(found)} places" if found else "  nothing that old")
+    return done
+
+
+def plan(root: Root, older: float, now: float) -> list[Removal]:
+    """Lists what may go, the largest first.
+
+    Args:
+      root: The results root.
+      older: Age in seconds.
+      now: Unix time.
+    """
+    by_namespace: dict[str, list[File]] = {}
+    for file in root.files():
+        by_namespace.setdefault(namespace_of(file.name), []).append(file)
+    accepted = _accepted(root, by_namespace.get("", []))
+    newest = _newest_runs(by_namespace)
+    found: list[Removal] = []
+    for namespace, files in by_namespace.items():
+        old = all(now - file.modified > older for file in files)
+        if not namespace:
+            found += _plan_namespace(root, files, older, now, accepted)
+        elif old and namespace not in newest | accepted and not _any_running(root, files, now):
+            found.append(Removal(f"scheduled run {namespace}", tuple(files)))
+    return sorted(found, key=lambda removal: (-removal.size, removal.what))
+
+
+def namespace_of(name: str) -> str:
+    """Returns the scheduled run's namespace that a file lies in: "scheduled/<name>/<run>" or ""."""
+    parts = name.split("/")
+    return "/".join(parts[:3]) if parts[0] == SCHEDULED and len(parts) > 3 else ""
+
+
+def _newest_runs(by_namespace: Mapping[str, Sequence[File]]) -> set[str]:
+    newest: dict[str, tuple[float, str]] = {}
+    for namespace, files in by_namespace.items():
+        if namespace:
+            schedule = namespace.rpartition("/")[0]
+            last = max(file.modified for file in files)
+            newest[schedule] = max(newest.get(schedule, (0.0, "")), (last, namespace))
+    return {namespace for _, namespace in newest.values()}
+
+
+def _accepted(root: Root, files: Iterable[File]) -> set[str]:
+    """Returns the namespaces and sweeps that accepted runs came from."""
+    kept = set()
+    for file in files:
+        if file.name.startswith(f"{ACCEPTED}/"):
+            run = (root.read(file.name) or {}).get("run") or {}
+            kept |= {str(run.get("namespace") or ""), str(run.get("sweep") or "")}
+    return kept - {""}
+
+
+def _plan_namespace(
+    root: Root, files: Sequence[File], older: float, now: float, accepted: set[str]
+) -> list[Removal]:
+    """Lists what may go from the plain part of a root."""
+    sweeps, trials = _folders(files, "sweeps"), _folders(files, "trials")
+    kept_sweeps = {root.latest(""), *accepted}
+    kept_sweeps |= {name for name, own in sweeps.items() if _age(own, now) <= older}
+    kept_trials: set[str] = set()
+    for name in kept_sweeps & sweeps.keys():
+        kept_trials |= set((root.read(f"sweeps/{name}/plan.json") or {}).get("trials") or ())
+    found = [
+        Removal(f"sweep {name}", tuple(own))
+        for name, own in sweeps.items()
+        if name not in kept_sweeps
+    ]
+    for name, own in trials.items():
+        if name in kept_trials or _age(own, now) <= older or _is_running(root, name, own, now):
+            continue
+        folder = f"trials/{name}"
+        finished = any(file.name == f"{folder}/result.json" for file in own)
+        large = [file for file in own if _is_large(file.name.split("/")[2])]
+        if finished and large:
+            found.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
+        elif not finished:
+            found.append(Removal(f"unfinished trial {name}", tuple(own), folder))
+    lines = _folders(files, "doctor").items()
+    found += [Removal(f"lines of {n}", tuple(own)) for n, own in lines if _age(own, now) > older]
+    for file in files:
+        if file.name.startswith("runs/") and now - file.modified > older:
+            sweep = (root.read(file.name) or {}).get("sweep")
+            if sweep not in kept_sweeps:
+                found.append(Removal(f"record {file.name}", (file,)))
+    return found
+
+
+def _is_large(name: str) -> bool:
+    # Files are written under a name that begins with a dot, then renamed.
+    return name in LARGE or name.startswith(".")
+
+
+def _folders(files: Iterable[File], kind: str) -> dict[str, list[File]]:
+    """Groups the files below <kind>/<name>/ by name."""
+    groups: dict[str, list[File]] = {}
+    for file in files:
+        parts = file.name.split("/")
+        if parts[0] == kind and len(parts) > 2:
+            groups.setdefault(parts[1], []).append(file)
+    return groups
+
+
+def _age(files: Iterable[File], now: float) -> float:
+    return now - max(file.modified for file in files)
+
+
+def _is_running(root: Root, trial: str, files: Sequence[File], now: float) -> bool:
+    return _any_running(root, [f for f in files if f.name == f"trials/{trial}/progress.json"], now)
+
+
+def _any_running(root: Root, files: Iterable[File], now: float) -> bool:
+    """Returns whether one of the trials among these files wrote down lately how far it is."""
+    for file in files:
+        if file.name.endswith("/progress.json"):
+            updated = (root.read(file.name) or {}).get("updated")
+            fresh = isinstance(updated, int | float) and is_recent(updated, now)
+            if fresh or is_recent(file.modified, now):
+                return True
+    return False
+
+
+def size_text(size: float) -> str:
+    """Writes bytes for people, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make sweep` on a cluster: submit, go on with, or follow a sweep."""
+
+import sys
+
+from pipelines.cluster import client as clients
+from pipelines.cluster import follow, resume, submit
+from pipelines.cluster.submit import Order, Run
+from pipelines.options import ClusterOptions
+
+EXIT_OK, EXIT_INTERRUPTED = 0, 130
+
+
+def run_sweep(options: ClusterOptions) -> int:
+    """Submits the sweep, or goes on with an earlier one, or only follows one.
+
+    Returns:
+      The exit code: of what was followed, else 0.
+
+    Raises:
+      UserError: A check failed, and nothing was created; or KFP refused.
+    """
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        say(
+            f"\nInterrupted; what was submitted goes on: "
+            f"{clients.ui_address(options.cluster_file)}/#/runs"
+        )
+        return EXIT_INTERRUPTED
+
+
+def _run(options: ClusterOptions) -> int:
+    if options.watch:
+        runs = _earlier(options)
+    elif options.resume:
+        runs = resume.resume(options.cluster_file, options.resume, say)
+    else:
+        order = Order(
+            request=options.request,
+            cluster_file=options.cluster_file,
+            profile=options.profile,
+            max_gpu_hours=options.max_gpu_hours,
+            rates=options.rates,
+        )
+        runs = submit.submit(order, say)
+    if not (options.follow or options.watch):
+        say(submit.follow_hint(runs))
+        return EXIT_OK
+    return follow.follow(
+        options.cluster_file, runs, max_pending=options.max_pending, out=options.out
+    )
+
+
+def _earlier(options: ClusterOptions) -> list[Run]:
+    client = clients.connect(options.cluster_file)
+    found = [
+        Run(run.run_id, str(resume.parameters(run).get("run_label", "")))
+        for run in resume.find(client, options.cluster_file, options.watch)
+    ]
+    for run in found:
+        say(f"Run {run.label or run.run_id}: {clients.run_link(options.cluster_file, run.run_id)}")
+    return found
+
+
+def say(line: str) -> None:
+    """Prints a line; warnings go to standard error."""
+    warns = line.startswith("warning: ")
+    print(line, file=sys.stderr if warns else sys.stdout, flush=True)

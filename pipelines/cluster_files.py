@@ -1,0 +1,388 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is particular to an installation of KFP: the cluster file, one YAML file read strictly.
+
+docs/cluster.example.yaml says line by line what each key means. Without a file the defaults hold,
+which fit the manifests in k8s/ and no endpoint.
+"""
+
+import dataclasses
+import os
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ieg_core.errors import UserError, require, unknown_name
+from pipelines import quantities
+
+ROOT = Path(__file__).parents[1]
+DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
+LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
+BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True)
+class Toleration:
+    """A Kubernetes toleration.
+
+    Attributes:
+      key: The taint's key; empty for all, with the operator "Exists".
+      operator: "Exists" or "Equal".
+      value: The taint's value, for "Equal".
+      effect: "NoSchedule", "PreferNoSchedule", "NoExecute"; empty for all.
+    """
+
+    key: str = ""
+    operator: str = "Exists"
+    value: str = ""
+    effect: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.operator in OPERATORS, "operator", self.operator, "'Exists' or 'Equal'")
+        expected = "'NoSchedule', 'PreferNoSchedule', 'NoExecute' or nothing"
+        require(self.effect in EFFECTS, "effect", self.effect, expected)
+        alone = self.operator == "Equal" or not self.value
+        require(alone, "value", self.value, "empty with the operator 'Exists'")
+        require(bool(self.key) or self.operator == "Exists", "key", self.key, "a taint's key")
+
+
+@dataclass(frozen=True)
+class NodePool:
+    """Where pods without a GPU go.
+
+    Attributes:
+      node_selector: Labels of the nodes.
+      tolerations: Taints of the nodes.
+    """
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = ()
+
+
+SPOT = "cloud.google.com/gke-spot"
+
+
+@dataclass(frozen=True)
+class GpuNodePool:
+    """Where trainings with a GPU go.
+
+    Attributes:
+      resource: The GPUs' resource name.
+      count: GPUs a training gets.
+      node_selector: Labels of the nodes.
+      tolerations: Taints of the nodes.
+      shared_memory: Size of /dev/shm, which counts towards the training's memory.
+      spot: Whether trainings go to nodes that may be taken away at any time.
+      spot_node_selector: Further labels of those nodes.
+      spot_tolerations: Further taints of those nodes.
+      autoscaled: Whether nodes come when they are asked for: none now is then only a warning.
+    """
+
+    resource: str = "nvidia.com/gpu"
+    count: int = 1
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Toleration, ...] = (Toleration("nvidia.com/gpu", effect="NoSchedule"),)
+    shared_memory: str = "2Gi"
+    spot: bool = False
+    spot_node_selector: Mapping[str, str] = field(default_factory=lambda: {SPOT: "true"})
+    spot_tolerations: tuple[Toleration, ...] = (Toleration(SPOT, "Equal", "true", "NoSchedule"),)
+    autoscaled: bool = True
+
+    def __post_init__(self) -> None:
+        pattern = r"[a-z0-9.-]+/[A-Za-z0-9._-]+"
+        found = re.fullmatch(pattern, self.resource)
+        require(bool(found), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
+        require(self.count >= 1, "count", self.count, "at least 1")
+        quantities.size(self.shared_memory, "shared_memory")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a container is given: it is scheduled by the requests and held to the limits.
+
+    Attributes:
+      cpu_request: Cores, such as "2" or "500m".
+      cpu_limit: Cores.
+      memory_request: Memory, such as "4Gi".
+      memory_limit: Memory; a container that takes more is killed.
+    """
+
+    cpu_request: str
+    cpu_limit: str
+    memory_request: str
+    memory_limit: str
+
+    def __post_init__(self) -> None:
+        # Kubernetes refuses the pod of a request above its limit, long after the sweep began.
+        for kind, read in (("cpu", quantities.cores), ("memory", quantities.size)):
+            asked, limit = f"{kind}_request", f"{kind}_limit"
+            fits = read(getattr(self, asked), asked) <= read(getattr(self, limit), limit)
+            expected = f"at most {limit}, {getattr(self, limit)}"
+            require(fits, asked, getattr(self, asked), expected)
+
+
+@dataclass(frozen=True)
+class TaskResources:
+    """What each kind of task is given.
+
+    Attributes:
+      small: prepare, report and verdict.
+      train: A training.
+      evaluate: An evaluation, on CPUs; there is one only where a training was cut short.
+    """
+
+    small: Resources = Resources("500m", "2", "1Gi", "4Gi")
+    train: Resources = Resources("3", "8", "8Gi", "16Gi")
+    evaluate: Resources = Resources("1", "4", "4Gi", "8Gi")
+
+
+@dataclass(frozen=True)
+class ClusterFile:
+    """An installation of KFP and what the sweeps get there.
+
+    Attributes:
+      endpoint: Address of the KFP API; empty: none, sweeps run on this machine.
+      ui_endpoint: Address of the KFP UI, for links; empty: the endpoint.
+      namespace: The profile's namespace in a multi-user installation; empty for a single-user one.
+      service_account: The pods' service account; empty for the installation's own.
+      token_file: File with a bearer token, read again whenever it is needed; empty: none.
+      cookie_file: File with a session cookie, read again whenever it is needed; empty: none.
+      ca_file: Certificates to trust instead of the usual public ones; empty: those.
+      image: The image of every task, tagged; empty: ieg-python:<git revision>.
+      results: Results root as the pods see it: a folder under /results, or gs://bucket/prefix.
+      results_mount: Where this machine sees the same root; empty: nowhere.
+      data_dir: The base data sets as the pods see them, a folder.
+      data_claim: Volume claim mounted on /data; empty: none.
+      results_claim: Volume claim mounted on /results; empty: none.
+      gpu: Where trainings with a GPU go.
+      cpu: Where all other pods go.
+      resources: What each kind of task is given.
+      time_limit: How long one attempt at a task may take, in seconds.
+      retries: Further attempts at a training or evaluation that ended without a result.
+      parallelism: Trials at once.
+      checkpoint_minutes: Minutes between two checkpoints: the most that a lost pod costs.
+      time_zone: The controller's CRON_SCHEDULE_TIMEZONE, in which schedules are read.
+      max_gpu_hours: Largest estimate that is submitted.
+      experiment: The experiment in the KFP UI that runs go into.
+      kube_context: Context of the kubeconfig for looking at nodes and pods; empty: the current one.
+    """
+
+    endpoint: str = ""
+    ui_endpoint: str = ""
+    namespace: str = ""
+    service_account: str = "ieg-pipelines"
+    token_file: str = ""
+    cookie_file: str = ""
+    ca_file: str = ""
+    image: str = ""
+    results: str = RESULTS_MOUNT
+    results_mount: str = ""
+    data_dir: str = DATA_MOUNT
+    data_claim: str = "ieg-data"
+    results_claim: str = "ieg-results"
+    gpu: GpuNodePool = GpuNodePool()
+    cpu: NodePool = NodePool()
+    resources: TaskResources = TaskResources()
+    time_limit: int = 24 * 3600
+    retries: int = 3
+    parallelism: int = 4
+    checkpoint_minutes: float = 5.0
+    time_zone: str = "UTC"
+    max_gpu_hours: float = 24.0
+    experiment: str = "noise-sweep"
+    kube_context: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("endpoint", "ui_endpoint"):
+            value = getattr(self, name)
+            plain = not value or re.fullmatch(r"https?://[^\s?#]+", value)
+            require(bool(plain), name, value, "an address such as https://kfp.example.org")
+        for name in ("namespace", "service_account", "data_claim", "results_claim"):
+            value = getattr(self, name)
+            label = not value or re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value)
+            require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
+        _check_image(self.image)
+        self._check_folders()
+        for each in self.cpu.tolerations:
+            gpus = each.key in ("", self.gpu.resource) or "gpu" in each.key.lower()
+            expected = "no taint of GPU nodes, which trainings alone tolerate"
+            require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
+        require(self.time_limit >= 60, "time_limit", self.time_limit, "at least 60 seconds")
+        require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
+        require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
+        minutes = self.checkpoint_minutes
+        require(0.1 <= minutes <= 1440, "checkpoint_minutes", minutes, "from 0.1 to 1440")
+        require(0 < self.max_gpu_hours < 1e9, "max_gpu_hours", self.max_gpu_hours, "above 0")
+        zone = re.fullmatch(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", self.time_zone)
+        require(bool(zone), "time_zone", self.time_zone, "a zone such as UTC or Europe/Berlin")
+        require(bool(self.experiment.strip()), "experiment", self.experiment, "a name")
+
+    def _check_folders(self) -> None:
+        under = Path(self.results).is_relative_to(RESULTS_MOUNT) and ".." not in self.results
+        place = f"a folder under {RESULTS_MOUNT} or gs://bucket/prefix: pods lose all else"
+        require(under or bool(BUCKET.fullmatch(self.results)), "results", self.results, place)
+        if under and not self.results_claim:
+            raise UserError(
+                f"results is {self.results!r}, but results_claim is empty: name the volume claim "
+                f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
+            )
+        require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+
+    @property
+    def kubernetes_namespace(self) -> str:
+        """Where the pods run: in a single-user installation KFP's own namespace."""
+        return self.namespace or "kubeflow"
+
+
+def load(path: str | Path | None = None) -> ClusterFile:
+    """Reads the cluster file.
+
+    Args:
+      path: The file; by default the one that IEG_CLUSTER names, else cluster.yaml in the
+        repository's root if there is one, else every default holds.
+
+    Raises:
+      UserError: No such file, no YAML, an unknown key, or a value that is none.
+    """
+    named = str(path or os.environ.get("IEG_CLUSTER", ""))
+    file = Path(named).expanduser() if named else ROOT / "cluster.yaml"
+    if not named and not file.exists():
+        return ClusterFile()
+    try:
+        text = file.read_text(encoding="utf-8")
+        refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        content = yaml.safe_load(text)
+        cluster_file: ClusterFile = build(ClusterFile, {} if content is None else content, "")
+    except OSError as error:
+        raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"the cluster file {file} is no YAML: {words}") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    paths: dict[str, Any] = {
+        name: str(file.parent / Path(value).expanduser())
+        for name in LOCAL_FILES
+        if (value := getattr(cluster_file, name))
+    }
+    return dataclasses.replace(cluster_file, **paths)
+
+
+def endpoint(cluster_file: ClusterFile) -> str:
+    """Returns the address of the KFP API: KF_PIPELINES_ENDPOINT wins over the cluster file."""
+    return os.environ.get("KF_PIPELINES_ENDPOINT", "") or cluster_file.endpoint
+
+
+def endpoint_configured(cluster_file: ClusterFile) -> bool:
+    """Returns whether sweeps go to a cluster by default."""
+    return bool(endpoint(cluster_file))
+
+
+def seconds(text: str) -> int:
+    """Returns a duration such as "90m" or "24h" in seconds.
+
+    Raises:
+      UserError: It is none.
+    """
+    found = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
+    if not found:
+        raise UserError(f"expected a duration such as 90m, 24h or 2d, got {text!r}")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _check_image(image: str) -> None:
+    if not image:
+        return
+    name, _, digest = image.partition("@")
+    tag = name.rpartition("/")[2].partition(":")[2]
+    pinned = re.fullmatch(r"sha256:[0-9a-f]{64}", digest) if digest else tag not in ("", "latest")
+    expected = "an image with a tag other than latest, such as registry.example.org/ieg-python:1a2b"
+    require(bool(pinned) and not re.search(r"\s", image), "image", image, expected)
+
+
+def refuse_doubles(node: yaml.Node | None) -> None:
+    """Raises UserError for a key that stands twice in a mapping."""
+    # YAML forbids a key that stands there twice; PyYAML takes the last one without a word.
+    if isinstance(node, yaml.MappingNode):
+        names = [key.value for key, _ in node.value]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"{name} stands there twice")
+        for _, value in node.value:
+            refuse_doubles(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            refuse_doubles(value)
+
+
+def build(kind: type, content: object, where: str) -> Any:
+    """Builds a dataclass from a YAML mapping, each value checked against its field's type.
+
+    Args:
+      kind: The dataclass.
+      content: What the file says.
+      where: Key of this part of the file; "" for the whole.
+
+    Raises:
+      UserError: It names the key.
+    """
+    if not isinstance(content, dict):
+        raise UserError(f"{where or 'the file'}: expected keys with values, got {content!r}")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in content.items():
+        if key not in hints:
+            raise unknown_name(f"key in {where}" if where else "key", str(key), hints)
+        values[key] = _value(hints[key], value, f"{where}.{key}" if where else str(key), kind)
+    missing = [
+        each.name
+        for each in dataclasses.fields(kind)
+        if each.default is dataclasses.MISSING
+        and each.default_factory is dataclasses.MISSING
+        and each.name not in values
+    ]
+    if missing:
+        raise UserError(f"{where}: {', '.join(missing)} missing")
+    try:
+        return kind(**values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}" if where else str(error)) from None
+
+
+def _value(expected: Any, value: object, where: str, owner: type) -> Any:
+    if dataclasses.is_dataclass(expected):
+        return build(typing.cast(type, expected), value, where)
+    origin = typing.get_origin(expected)
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: expected a list, got {value!r}")
+        item = typing.get_args(expected)[0]
+        return tuple(_value(item, each, f"{where}[{i}]", owner) for i, each in enumerate(value))
+    if origin is Mapping:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected keys with values, got {value!r}")
+        for key, each in value.items():
+            if not (isinstance(key, str) and isinstance(each, str)):
+                raise UserError(f"{where}: {key}: {each!r} is no text: put it in quotes")
+        return dict(value)
+    if where == "time_limit" and isinstance(value, str):
+        try:
+            return seconds(value)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if expected is str and number and owner is Resources:
+        return str(value)  # `cpu_limit: 2` means "2"
+    if expected is float and number:
+        return float(typing.cast(float, value))
+    if type(value) is not expected:
+        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        hint = ": put it in quotes" if expected is str and number else ""
+        raise UserError(f"{where}: expected {names[expected]}, got {value!r}{hint}")
+    return value

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m pipelines run`: plan, estimate, run the pipeline in a child, show how it goes."""
+
+import contextlib
+import fcntl
+import heapq
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ieg_core.errors import UserError
+from ieg_core.host import machine, processes
+from ieg_core.host.files import writable
+from ieg_core.report.summary import headline, results_table
+from ieg_core.report.trials import load_sweep
+from ieg_core.store import layout
+from ieg_core.store.layout import sweep_folder
+from ieg_core.sweep import estimate, plan, progress, slots
+from pipelines.options import Options
+
+SCRATCH = "ieg-sweep-"
+STOP_SECONDS = 10.0
+EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+
+def run_sweep(options: Options) -> int:
+    """Runs the noise sweep on this machine.
+
+    1. Plan it here, so that a mistake is one line before anything starts.
+    2. Share the machine out among the trials that are not finished.
+    3. Estimate how long they take; refuse what takes too long.
+    4. Run the pipeline in a child process, its output in a log, and show how far the trials are.
+    5. Print the results.
+
+    Returns:
+      The exit code: 0, or 1 if a trial failed.
+
+    Raises:
+      UserError: The request is wrong, or would take longer than was allowed.
+    """
+    planned = plan.plan(options.request)
+    root = options.results
+    pending = [trial for trial in planned.trials if not layout.is_finished(root, trial)]
+    cores, memory = machine.usable_cores(), machine.usable_memory()
+    shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_trial, cores, memory)
+    for note in planned.notes:
+        print(f"Note: {note}")
+    print(f"Sweep {planned.sweep}: {_count(planned.trials, pending)}", flush=True)
+    expected = _accept_estimate(options, pending, shares) if pending else 0.0
+    at_once = len(shares) if pending else cores
+    began = time.time()
+    code = _run_pipeline(options, planned, shares, at_once, expected)
+    return _conclude(root, planned, code, began)
+
+
+def _count(trials: Sequence[str], pending: Sequence[str]) -> str:
+    done = len(trials) - len(pending)
+    return _several(len(trials), "trial") + (f", {done} of them finished already" if done else "")
+
+
+def _several(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _accept_estimate(
+    options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
+) -> float:
+    """Prints how long the trials will take, and returns it in seconds.
+
+    Raises:
+      UserError: Longer than MAX_HOURS.
+    """
+    share = shares[0]
+    seconds = estimate.seconds_per_trial(options.results, pending, share)
+    total = side_by_side((seconds[trial] for trial in pending), len(shares))
+    device = _several(len(share.gpus), "GPU") if share.gpus else _several(share.threads, "thread")
+    print(
+        f"Estimate: {progress.duration(total)} from measured steps; "
+        f"{len(shares)} at once, {device} each",
+        flush=True,
+    )
+    if total > options.max_hours * 3600:
+        raise UserError(
+            f"the sweep would take about {total / 3600:.1f} hours, more than "
+            f"MAX_HOURS={options.max_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
+            "or SEEDS"
+        )
+    return total
+
+
+def side_by_side(seconds: Iterable[float], at_once: int) -> float:
+    """Returns how long jobs take in their order, each starting as soon as a slot is free.
+
+    Args:
+      seconds: How long each job takes.
+      at_once: Number of slots.
+
+    Returns:
+      When the last one ends, in seconds.
+    """
+    ends = [0.0] * at_once
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
+
+
+def _run_pipeline(
+    options: Options,
+    planned: plan.Plan,
+    shares: Sequence[slots.Slot],
+    at_once: int,
+    expected: float,
+) -> int:
+    """Runs the pipeline in a child process while showing how far the trials are.
+
+    The child has a process group of its own: Ctrl-C reaches this process alone, which then stops
+    the child and all that it started. If this one is killed, they end themselves.
+    """
+    log = log_path(options.results, planned)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(_scratch_folder())
+        slots.write_slots(scratch / "slots", shares)
+        (scratch / "tmp").mkdir()
+        job = {"arguments": pipeline_arguments(options), "at_once": at_once}
+        (scratch / "job.json").write_text(json.dumps(job))
+        environment = os.environ | processes.children_environment()
+        environment |= {slots.DIRECTORY: str(scratch / "slots"), "TMPDIR": str(scratch / "tmp")}
+        with writable(log.parent):
+            output = stack.enter_context(log.open("w", encoding="utf-8"))
+        command = [sys.executable, "-m", "pipelines", "child", str(scratch)]
+        child = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        stack.callback(_stop, child)
+        progress.watch(
+            options.results, planned.trials, lambda: child.poll() is None, expected=expected
+        )
+        return child.wait()
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Makes a folder for what kfp and its tasks leave behind, and removes those of killed sweeps.
+
+    A lock in it is held as long as this process lives.
+    """
+    for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+        with contextlib.suppress(OSError), lock.open() as file:  # in use, or another user's
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        made = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
+        folder = Path(stack.enter_context(made))
+        file = stack.enter_context((folder / ".lock").open("w"))
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (folder / ".lock").rename(folder / "lock")  # nobody sees it before it is held
+        yield folder
+
+
+def pipeline_arguments(options: Options) -> dict[str, Any]:
+    """Returns the pipeline's parameters for a request."""
+    return {key: _plain(value) for key, value in asdict(options.request).items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def log_path(root: Path, planned: plan.Plan) -> Path:
+    """Returns where the pipeline's output goes."""
+    return sweep_folder(root, planned.sweep) / "log.txt"
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Stops the child and everything in its process group."""
+    for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            child.poll()
+            try:
+                os.killpg(child.pid, 0)
+            except ProcessLookupError:
+                return
+            time.sleep(0.05)
+
+
+def run_child(scratch: Path) -> None:
+    """Runs the pipeline; what `_run_pipeline` starts."""
+    from pipelines import noise_sweep, profiles
+    from pipelines.local import runner
+
+    processes.die_with_parent()
+    os.environ.update(processes.children_environment())
+    job: Mapping[str, Any] = json.loads((scratch / "job.json").read_text())
+    runner.log_to_stdout()
+    pipeline = noise_sweep.build(profiles.LOCAL)
+    runner.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
+
+
+def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
+    """Prints the results table and where everything lies; returns the exit code."""
+    page = sweep_folder(root, planned.sweep) / "report" / "report.html"
+    if not page.exists() or page.stat().st_mtime < began:
+        log = log_path(root, planned)
+        words = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        print(f"the pipeline failed before its report: {words} ({log})", file=sys.stderr)
+        return EXIT_FAILED
+    rows = load_sweep(root, planned.sweep).rows
+    table = results_table(rows)
+    grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
+    for line in table[1:]:
+        grid.add_row(*line)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    print()
+    console.print(grid)
+    found = headline(rows)
+    console.print(Text("\n" + " ".join((found.sentence, *found.notes))))
+    print(f"Report: {root / 'latest' / 'report' / 'report.html'}", flush=True)
+    lost = [row for row in rows if row["status"] != "finished"]
+    for row in lost:
+        log = root / row["run_directory"] / "log.txt"
+        print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)
+    if code and not lost:
+        print(f"the pipeline failed, see {log_path(root, planned)}", file=sys.stderr)
+    return EXIT_FAILED if code or lost else EXIT_OK

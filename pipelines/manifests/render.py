@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Renders what k8s/ holds for the cluster's namespace and image, and checks it before you apply it.
+
+Each kustomization becomes one file in build/k8s/ if neither the policies
+(pipelines/manifests/policies.py) nor the schemas of any Kubernetes release from 1.29 on have
+anything against it; a misspelt key counts.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+from kubernetes_validate.utils import all_versions, major_minor
+
+from ieg_core.errors import UserError
+from pipelines import cluster_files
+from pipelines.compile import image_of_revision
+from pipelines.manifests import kustomize, policies
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "k8s"
+OLDEST = (1, 29)
+PLACEHOLDER = "ieg-python"
+
+
+def kustomizations(source: Path = SOURCE) -> list[str]:
+    """Returns the names of the folders that can be applied: all but the base."""
+    found = sorted(path.parent for path in source.glob("**/kustomization.yaml"))
+    return [str(path.relative_to(source)) for path in found if path.name != "base"]
+
+
+def releases() -> list[str]:
+    """Returns the releases of Kubernetes that manifests must fit."""
+    found = {tuple(map(int, major_minor(version).split("."))) for version in all_versions()}
+    return [f"{major}.{minor}" for major, minor in sorted(found) if (major, minor) >= OLDEST]
+
+
+def write_plan(name: str, folder: Path, namespace: str, image: str) -> Path:
+    """Writes a kustomization that adds namespace and image to one of ours; returns its folder."""
+    plan = folder / name
+    plan.mkdir(parents=True, exist_ok=True)
+    repository, _, tag = image.rpartition(":")
+    value = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(SOURCE / name, plan)],
+        "namespace": namespace,
+        "images": [{"name": PLACEHOLDER, "newName": repository, "newTag": tag}],
+    }
+    (plan / "kustomization.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
+    return plan
+
+
+def misfits(documents: Sequence[kustomize.Document], versions: Sequence[str] = ()) -> list[str]:
+    """Returns what the schemas have against the objects, one line each.
+
+    Args:
+      documents: The objects.
+      versions: Releases of Kubernetes; all from 1.29 on by default.
+    """
+    found = []
+    for document in documents:
+        _, kind, name = kustomize.identity(document)
+        for release in versions or releases():
+            try:
+                kubernetes_validate.validate(document, release, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                place = ".".join(map(str, error.absolute_path)) or "it"
+                found.append(f"schema {release}: {kind} {name}: {place}: {error.message}")
+            except kubernetes_validate.SchemaNotFoundError:
+                found.append(f"schema {release}: {kind} {name}: there is no such kind")
+    return found
+
+
+def waits(
+    documents: Sequence[kustomize.Document], cluster_file: cluster_files.ClusterFile, gpus: bool
+) -> list[str]:
+    """Returns where the quota holds fewer trials at once than the cluster lets run."""
+    per_trial: dict[str, Any] = {"pods": 2}
+    if gpus:
+        per_trial[f"requests.{cluster_file.gpu.resource}"] = cluster_file.gpu.count
+    return [
+        f"the quota allows {hard[what]} {what}, but parallelism {cluster_file.parallelism} takes "
+        f"{count * cluster_file.parallelism}: the other trials wait"
+        for document in documents
+        if document["kind"] == "ResourceQuota"
+        for hard in [document["spec"]["hard"]]
+        for what, count in per_trial.items()
+        if int(hard.get(what, 10**9)) < count * cluster_file.parallelism
+    ]
+
+
+def main() -> None:
+    """Renders, checks, writes, and says how to apply."""
+    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options.add_argument(
+        "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
+    )
+    options.add_argument("--output", type=Path, default=ROOT / "build" / "k8s")
+    arguments = options.parse_args()
+    try:
+        cluster_file = cluster_files.load(arguments.cluster_file or None)
+        image = cluster_file.image or image_of_revision()
+    except UserError as error:
+        raise SystemExit(f"manifests: error: {error}") from None
+    namespace = cluster_file.kubernetes_namespace
+    folder = arguments.output.resolve()
+    name, renderer = next(iter(kustomize.renderers().items()))
+    print(f"namespace {namespace}, image {image}, rendered by {name}, checked against Kubernetes "
+          f"{releases()[0]} to {releases()[-1]}")  # fmt: skip
+    wrong: list[str] = []
+    for each in kustomizations():
+        documents = renderer(write_plan(each, folder / "plans", namespace, image))
+        found = policies.findings(documents, cluster_file.parallelism) + misfits(documents)
+        path = folder / f"{Path(each).name}.yaml"
+        if found:
+            wrong += [f"k8s/{each}: {line}" for line in found]
+            path.unlink(missing_ok=True)
+            continue
+        path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
+        print(f"  {os.path.relpath(path)}: {len(documents)} objects")
+        for line in waits(documents, cluster_file, gpus=Path(each).name in ("gpu", "spot")):
+            print(f"    note: {line}")
+    if wrong:
+        raise SystemExit("manifests: " + "\nmanifests: ".join(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The git revision that an image is built from; needs only Python and git."""
+
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (
+    ".dockerignore", "docker", "ieg_core", "requirements.lock", "requirements-gpu.lock",
+    "scripts/image_packages.py", "scripts/set_up.py",
+)  # fmt: skip
+"""What the image is made of."""
+
+
+def revision(dirty: bool, root: Path = ROOT) -> str:
+    """Returns the source's revision, twelve digits.
+
+    Args:
+      dirty: Whether a tree with changes is marked instead of refused.
+      root: The checkout.
+
+    Raises:
+      SystemExit: No checkout, or one with changes to what goes into the image.
+    """
+    git = ("git", "-C", str(root))
+    answer = subprocess.run(
+        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        raise SystemExit("image: the tag is the git revision, but this is no git checkout")
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    if changed and not dirty:
+        raise SystemExit(
+            f"image: {len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
+            ": commit them, or mark the image with DIRTY=1"
+        )
+    return answer.stdout.strip() + ("-dirty" if changed else "")

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make schedule`: makes the recurring runs of a KFP match schedules.yaml.
+
+KFP cannot change a recurring run, so what changed is created anew before the old one is deleted: a
+failure in between leaves two, of which the next `make schedule` deletes the old one. A run that is
+going on survives that (propagation policy ORPHAN). Recurring runs are owned by a marker in their
+description, which holds a digest of all that was sent; those without it are not touched.
+"""
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ieg_core.errors import require
+from pipelines import cluster_files
+from pipelines.cluster_files import ROOT, ClusterFile
+from pipelines.scheduling.schedules import FILE, Schedule, read
+
+MARKER = re.compile(r"\[ieg-schedule ([a-z0-9-]+) ([0-9a-f]{16})\]")
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A recurring run as it ought to be: everything that is sent, and the digest of it."""
+
+    schedule: Schedule
+    package: Mapping[str, Any]
+    service_account: str
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that stand for everything that is sent."""
+        sent = {
+            "cron": self.schedule.cron,
+            "arguments": self.schedule.arguments,
+            "package": self.package,
+            "service_account": self.service_account,
+        }
+        return hashlib.sha256(json.dumps(sent, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def description(self) -> str:
+        """What people read in the KFP UI, and the marker of what is owned."""
+        return (
+            f"Scheduled reproduction, written by `make schedule` from {FILE}: change it there. "
+            f"[ieg-schedule {self.schedule.name} {self.digest}]"
+        )
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A recurring run of ours as the cluster has it."""
+
+    id: str
+    name: str
+    digest: str
+    enabled: bool
+    cron: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing to do.
+
+    Attributes:
+      verb: "create", "replace", "enable", "disable" or "delete".
+      name: The schedule's name.
+      why: In words.
+      ids: The recurring runs that it ends or switches.
+      wanted: What it creates.
+    """
+
+    verb: str
+    name: str
+    why: str
+    ids: tuple[str, ...] = ()
+    wanted: Wanted | None = None
+
+
+def plan(wanted: Sequence[Wanted], existing: Sequence[Existing]) -> list[Action]:
+    """Lists what has to be done for the cluster to match.
+
+    Args:
+      wanted: What schedules.yaml asks for.
+      existing: What the cluster has of ours.
+
+    Returns:
+      The actions; none if it matches already.
+    """
+    actions = []
+    for want in wanted:
+        name = want.schedule.name
+        own = [each for each in existing if each.name == name]
+        right = sorted((e for e in own if e.digest == want.digest), key=lambda e: not e.enabled)
+        rest = tuple(each.id for each in own if each not in right[:1])
+        if not own:
+            actions.append(Action("create", name, "new", wanted=want))
+        elif not right:
+            actions.append(Action("replace", name, _difference(want, own[0]), rest, want))
+        else:
+            if not right[0].enabled:
+                actions.append(Action("enable", name, "it was disabled", (right[0].id,)))
+            if rest:
+                actions.append(Action("delete", name, "left by an earlier change", rest))
+    names = {want.schedule.name for want in wanted}
+    for each in existing:
+        if each.name not in names and each.enabled:
+            actions.append(Action("disable", each.name, f"no longer in {FILE}", (each.id,)))
+    return actions
+
+
+def _difference(want: Wanted, old: Existing) -> str:
+    """Says what changed, as far as the cluster tells."""
+    new = want.schedule.arguments
+    changed = sorted(
+        key
+        for key in {*new, *old.arguments}
+        if _plain(new.get(key)) != _plain(old.arguments.get(key))
+    )
+    changed = (["cron"] if want.schedule.cron != old.cron else []) + changed
+    return f"changed: {', '.join(changed) or 'the pipeline package or the service account'}"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value), parse_int=float)
+
+
+def compile_wanted(schedules: Iterable[Schedule], cluster_file: ClusterFile) -> list[Wanted]:
+    """Compiles each schedule's package, once a profile."""
+    from pipelines import compile as packages
+
+    profiles = {profile.name: profile for profile in packages.all_profiles(cluster_file)}
+    compiled: dict[str, Mapping[str, Any]] = {}
+    wanted = []
+    for schedule in schedules:
+        if schedule.profile not in compiled:
+            spec, platform = packages.package(profiles[schedule.profile])
+            compiled[schedule.profile] = {"spec": spec, "platform": platform}
+        package = compiled[schedule.profile]
+        inputs = package["spec"]["root"]["inputDefinitions"]["parameters"]
+        unknown = sorted(set(schedule.arguments) - set(inputs))
+        require(not unknown, "parameters", unknown, "inputs of the compiled pipeline")
+        wanted.append(Wanted(schedule, package, cluster_file.service_account))
+    return wanted
+
+
+def main(
+    cluster_file: ClusterFile,
+    *,
+    only_plan: bool,
+    path: Path = ROOT / FILE,
+    rates: str = "",
+    say: Callable[[str], None] = print,
+) -> int:
+    """Runs `make schedule`: shows what is to be done, and does it unless only the plan is wanted.
+
+    Args:
+      cluster_file: The installation.
+      only_plan: Whether to show only.
+      path: schedules.yaml.
+      rates: Known step rates, as in RATES.
+      say: Prints a line.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      UserError: A mistake in the file, or what the cluster refuses.
+    """
+    from pipelines import profiles
+    from pipelines.cluster import client as clients
+    from pipelines.cluster import cost, submit
+    from pipelines.scheduling import schedule_cost
+
+    known = cost.read_rates(rates)
+    schedules = read(path, cluster_file, max_trials=profiles.MAX_TRIALS)
+    wanted = compile_wanted(schedules, cluster_file)
+    client = clients.connect(cluster_file)
+    with clients.plain_errors(cluster_file, "list the schedules"):
+        experiment = _experiment(client, cluster_file)
+        existing = list_existing(client, experiment) if experiment else []
+    actions = plan(wanted, existing)
+    address = cluster_files.endpoint(cluster_file)
+    say(
+        f"{len(schedules)} in {path.name}, {len(existing)} of ours at {address}; "
+        f"times are in {cluster_file.time_zone}"
+    )
+    for line in schedule_cost.table(
+        schedules, cluster_file, {**submit.measured(cluster_file), **known}
+    ):
+        say(line)
+    for action in actions:
+        when = f"  {action.wanted.schedule.cron}" if action.wanted else ""
+        say(f"  {action.verb:<8} {action.name}{when}  ({action.why})")
+    if not actions:
+        say("  nothing to do")
+    if only_plan or not actions:
+        return 0
+    if not experiment:
+        with clients.plain_errors(cluster_file, "create the experiment"):
+            experiment = client.create_experiment(
+                cluster_file.experiment, namespace=cluster_file.namespace or None
+            ).experiment_id
+    for action in actions:
+        with clients.plain_errors(cluster_file, f"{action.verb} the schedule {action.name}"):
+            apply(client, experiment, action)
+        say(f"  done: {action.verb} {action.name}")
+    return 0
+
+
+def _experiment(client: Any, cluster_file: ClusterFile) -> str:
+    """Returns the experiment's id; "" if there is none yet."""
+    try:
+        found = client.get_experiment(
+            experiment_name=cluster_file.experiment, namespace=cluster_file.namespace or None
+        )
+    except ValueError:
+        return ""
+    return str(found.experiment_id)
+
+
+def list_existing(client: Any, experiment: str) -> list[Existing]:
+    """Lists the recurring runs of an experiment that carry our marker, the newest first."""
+    found, token = [], ""
+    while True:
+        answer = client.list_recurring_runs(
+            page_token=token, page_size=PAGE, experiment_id=experiment, sort_by="created_at desc"
+        )
+        for each in answer.recurring_runs or []:
+            marker = MARKER.search(each.description or "")
+            if marker:
+                schedule = each.trigger.cron_schedule if each.trigger else None
+                config = each.runtime_config
+                found.append(
+                    Existing(
+                        id=each.recurring_run_id,
+                        name=marker[1],
+                        digest=marker[2],
+                        enabled=str(each.status) == "ENABLED",
+                        cron=schedule.cron if schedule else "",
+                        arguments=(config.parameters if config else None) or {},
+                    )
+                )
+        token = answer.next_page_token or ""
+        if not token:
+            return found
+
+
+def apply(client: Any, experiment: str, action: Action) -> None:
+    """Does one action; what replaces is there before what it replaces goes."""
+    if action.wanted is not None:
+        _create(client, experiment, action.wanted)
+    for id_ in action.ids:
+        if action.verb == "enable":
+            client.enable_recurring_run(id_)
+        elif action.verb == "disable":
+            client.disable_recurring_run(id_)
+        else:
+            # kfp's own method cannot name a policy, and the server's default, to delete in
+            # cascade, ends a run that is going on.
+            client._recurring_run_api.recurring_run_service_delete_recurring_run(
+                recurring_run_id=id_, propagation_policy="ORPHAN"
+            )
+
+
+def _create(client: Any, experiment: str, wanted: Wanted) -> None:
+    documents = [part for part in (wanted.package["spec"], wanted.package["platform"]) if part]
+    with tempfile.TemporaryDirectory(prefix="ieg-schedule-") as folder:
+        path = Path(folder) / "package.yaml"
+        path.write_text(yaml.safe_dump_all(documents, sort_keys=True), encoding="utf-8")
+        client.create_recurring_run(
+            experiment_id=experiment,
+            job_name=wanted.schedule.name,
+            description=wanted.description,
+            cron_expression=wanted.schedule.cron,
+            max_concurrency=1,
+            no_catchup=True,
+            params=wanted.schedule.arguments,
+            pipeline_package_path=str(path),
+            enabled=True,
+            service_account=wanted.service_account or None,
+        )

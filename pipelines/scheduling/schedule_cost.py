@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the schedules cost: GPU-hours a run and a month, shown before anything is changed."""
+
+from collections.abc import Sequence
+
+from ieg_core.sweep import plan
+from pipelines import profiles
+from pipelines.cluster import cost
+from pipelines.cluster_files import ClusterFile
+from pipelines.scheduling import cron
+from pipelines.scheduling.schedules import Schedule
+
+HEADER = ("schedule", "GPU-hours a run", "runs a month", "GPU-hours a month", "step rates")
+
+
+def table(schedules: Sequence[Schedule], cluster_file: ClusterFile, rates: cost.Rates) -> list[str]:
+    """Estimates what schedules cost if each of their runs trains everything, which it does.
+
+    Args:
+      schedules: The schedules.
+      cluster_file: The installation; its profiles say how many GPUs a training gets.
+      rates: Known step rates.
+
+    Returns:
+      Lines of text: a header, one a schedule, and with several one for all; none without schedules.
+    """
+    rows = []
+    total = 0.0
+    for schedule in schedules:
+        estimated = estimate(schedule, cluster_file, rates)
+        often = cron.runs_a_month(schedule.cron)
+        total += estimated.gpu_hours * often
+        trials = [
+            f"{estimated.gpu_hours:.1f}",
+            f"{often:.1f}",
+            f"{estimated.gpu_hours * often:.1f}",
+        ]
+        rows.append((schedule.name, *trials, _source(estimated)))
+    if len(rows) > 1:
+        rows.append(("all", "", "", f"{total:.1f}", ""))
+    widths = [max(len(row[column]) for row in [HEADER, *rows]) for column in range(len(HEADER))]
+    return [_line(row, widths) for row in [HEADER, *rows]] if rows else []
+
+
+def estimate(schedule: Schedule, cluster_file: ClusterFile, rates: cost.Rates) -> cost.Estimate:
+    """Estimates one run of a schedule."""
+    profile = {"cpu": profiles.cpu, "gpu": profiles.gpu}[schedule.profile](cluster_file)
+    wanted = plan.configs(schedule.request)
+    return cost.estimate(
+        wanted,
+        runs=[len(wanted)],
+        gpus=profile.pod_templates["train"].count,
+        at_once=profile.parallelism,
+        rates=rates,
+    )
+
+
+def _source(estimated: cost.Estimate) -> str:
+    if not estimated.gpu_hours:
+        return "no GPUs"
+    if not estimated.assumed:
+        return "measured"
+    return "assumed" if estimated.assumed == estimated.trials else "partly assumed"
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    name, *numbers, source = row
+    texts = [text.rjust(width) for text, width in zip(numbers, widths[1:-1], strict=True)]
+    return "  ".join(["  " + name.ljust(widths[0]), *texts, source]).rstrip()

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A results root as housekeeping sees it: names, sizes and ages, in a folder or in a bucket."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ieg_core.errors import UserError
+from ieg_core.host.files import read_json, writable
+from ieg_core.store import gcs, leases, mirror
+from pipelines.cleanup import File, Root
+
+
+class FolderRoot:
+    """A results root in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"there is no results root {folder}: name one by OUT=…")
+        self.folder = folder
+        self.place = str(folder)
+
+    def files(self) -> list[File]:
+        """Lists every file; links are not followed."""
+        found = []
+        for owner, _, names in os.walk(self.folder):
+            for name in names:
+                path = Path(owner) / name
+                with contextlib.suppress(FileNotFoundError):  # a running trial's temporary files
+                    status = path.lstat()
+                    relative = path.relative_to(self.folder).as_posix()
+                    found.append(File(relative, status.st_size, status.st_mtime))
+        return found
+
+    def read(self, name: str) -> Any:
+        """Reads a JSON file; None if there is none or it is none."""
+        with contextlib.suppress(OSError, UserError):
+            return read_json(self.folder / name)
+        return None
+
+    def latest(self, namespace: str) -> str:
+        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
+        with contextlib.suppress(OSError):
+            return os.readlink(self.folder / namespace / "latest").rpartition("/")[2]
+        return ""
+
+    def remove(self, files: Sequence[File], trial: str) -> bool:
+        """Removes files and the folders that they leave empty.
+
+        Returns:
+          False if another process works on the trial that they belong to.
+        """
+        lock = leases.trial_lock(self.folder / trial) if trial else contextlib.nullcontext()
+        try:
+            with writable(self.folder), lock:
+                for file in files:
+                    (self.folder / file.name).unlink(missing_ok=True)
+                self._prune(files)
+        except leases.TrialBusyError:
+            return False
+        return True
+
+    def _prune(self, files: Sequence[File]) -> None:
+        """Removes the folders that hold nothing any more, or a trial's lock alone."""
+        above = {parent for file in files for parent in (self.folder / file.name).parents}
+        inside = [folder for folder in above if folder.is_relative_to(self.folder)]
+        for folder in sorted(inside, key=lambda path: -len(path.parts)):
+            if folder != self.folder and folder.is_dir():
+                if os.listdir(folder) == ["lock"]:
+                    (folder / "lock").unlink()
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+class BucketRoot:
+    """A results root in a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self.place = url
+        self.generations: dict[str, int] = {}
+
+    def files(self) -> list[File]:
+        """Lists every object."""
+        listed = gcs.list_files(self.place)
+        self.generations = {name: stored.generation for name, stored in listed.items()}
+        return [File(name, stored.size, stored.updated) for name, stored in listed.items()]
+
+    def read(self, name: str) -> Any:
+        """Reads a JSON file; None if there is none or it is none."""
+        with contextlib.suppress(UserError):
+            return gcs.read_json(gcs.join(self.place, name))
+        return None
+
+    def latest(self, namespace: str) -> str:
+        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
+        return mirror.latest(gcs.join(self.place, namespace) if namespace else self.place)
+
+    def remove(self, files: Sequence[File], trial: str) -> bool:
+        """Removes objects as they were listed; what was written since stays.
+
+        Returns:
+          False if somebody wrote into the trial that they belong to since.
+        """
+        if trial:
+            now = gcs.list_files(self.place, f"{trial}/")
+            if any(self.generations.get(name) != stored.generation for name, stored in now.items()):
+                return False
+        gcs.delete(self.place, {file.name: self.generations[file.name] for file in files})
+        return True
+
+
+def open_root(place: str) -> Root:
+    """Opens a results root: a folder or gs://bucket/prefix.
+
+    Raises:
+      UserError: There is none.
+    """
+    if gcs.is_url(place):
+        return BucketRoot(place)
+    return FolderRoot(Path(place))

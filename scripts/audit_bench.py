@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares the label audit with cleanlab's on mistakes that are known.
+
+    .venv/bin/uv pip install --python .venv/bin/python --group bench
+    .venv/bin/python -m scripts.audit_bench --datasets digits_uniform_0.4 --seeds 0,1,2
+
+cleanlab gets what it asks for: out-of-sample probabilities of every example, from the plain
+baseline in five-fold cross-validation, each fold trained as long as a whole run, or as long as
+--fold-steps says, so that both sides cost the same. All are compared on the same examples, those
+that are in no method's probe. Finished runs and folds are kept.
+"""
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+from scipy.special import softmax
+
+from ieg_core.audit.findings import THRESHOLD, read_audit
+from ieg_core.audit.measures import auroc, average_precision, precision_recall
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet, load_label_set
+from ieg_core.data.open import open_source
+from ieg_core.draws.generator import fold_numbers
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import Config, from_dict
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
+from ieg_core.host import files
+from ieg_core.host.files import read_json
+from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.store import layout
+from ieg_core.store.layout import label_sets_folder, trial_folder
+from ieg_core.sweep import plan, worker
+from ieg_core.sweep.request import SweepRequest
+from ieg_core.sweep.slots import Slot
+
+DATASETS = ("digits_uniform_0.2", "digits_uniform_0.4", "digits_asymmetric_0.2",
+            "digits_asymmetric_0.4")  # fmt: skip
+BASELINE = "supervised"
+CLEANLAB_SCORES = ("normalized_margin", "self_confidence", "confidence_weighted_entropy")
+MEASURES = ("average_precision", "auroc", "precision", "recall")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folds:
+    """How cleanlab's networks are trained.
+
+    Attributes:
+      number: How many.
+      steps: Steps of each; 0 for those of the plain baseline's run.
+    """
+
+    number: int
+    steps: int = 0
+
+    @property
+    def label(self) -> str:
+        """Names their results."""
+        return f"{self.number}-folds" + (f"-of-{self.steps}-steps" if self.steps else "")
+
+
+def out_of_sample(
+    trial: str, root: Path, data_dir: Path, folds: Folds, runtime: Runtime
+) -> tuple[LabelSet, np.ndarray]:
+    """Predicts each training example of a planned trial by networks that never saw it.
+
+    Args:
+      trial: A planned trial of the baseline.
+      root: The results root; probabilities and unfinished folds lie under audit_bench/.
+      data_dir: Where base data sets lie.
+      folds: The networks to train.
+      runtime: How to compute.
+
+    Returns:
+      The label set, and probabilities float32 [N, C], 0 outside its training examples.
+    """
+    record = read_json(trial_folder(root, trial) / "config.json")
+    source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
+    label_set = load_label_set(label_sets_folder(root) / record["label_set"], source)
+    kept = root / "audit_bench" / trial / f"{folds.label}.safetensors"
+    if kept.exists():
+        return label_set, load(kept.read_bytes())["probabilities"]
+    ids = label_set.train_ids
+    numbers = fold_numbers(label_set.noisy_labels[ids], folds.number, label_set.seed)
+    config = dataclasses.replace(layout.read_config(root, trial), evaluations=1)
+    if folds.steps:
+        config = override(config, [f"schedule.num_steps={folds.steps}"])
+    probabilities = np.zeros((len(label_set.noisy_labels), label_set.num_classes), np.float32)
+    for fold in range(folds.number):
+        held_out = ids[numbers == fold]
+        part = dataclasses.replace(label_set, train_ids=ids[numbers != fold])
+        folder = kept.parent / f"{folds.label}-{fold + 1}"
+        logits = _train_and_predict(trial, config, part, source, folder, held_out, runtime)
+        probabilities[held_out] = softmax(logits.astype(np.float64), axis=1)
+        print(f"{trial}: fold {fold + 1} of {folds.number} done", file=sys.stderr, flush=True)
+    files.write_bytes_atomic(kept, save({"probabilities": probabilities}))
+    return label_set, probabilities
+
+
+def _train_and_predict(
+    trial: str,
+    config: Config,
+    label_set: LabelSet,
+    source: Source,
+    folder: Path,
+    held_out: np.ndarray,
+    runtime: Runtime,
+) -> np.ndarray:
+    from ieg_core.models import zoo
+    from ieg_core.store import leases
+    from ieg_core.training.evaluation import build_predictor
+    from ieg_core.training.loop import train
+
+    with leases.owned(folder) as lease:
+        trained = train(config, label_set, source, lease, trial, runtime, lambda report: None)
+    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
+    predict = build_predictor(model)
+    return predict(trained.state["ema"], trained.state["stats"], source.train_images(held_out))
+
+
+def cleanlab_rows(
+    given: np.ndarray, probabilities: np.ndarray, compared: np.ndarray, wrong: np.ndarray
+) -> dict[str, dict[str, float | None]]:
+    """Measures cleanlab on probabilities of all its training examples.
+
+    Args:
+      given: Given labels, int [n].
+      probabilities: Out-of-sample, float [n, C].
+      compared: Which of the examples the comparison is about, bool [n].
+      wrong: Which of those are wrongly labelled, bool.
+
+    Returns:
+      For each of its scores, measures of the ranking, with precision and recall of
+      `find_label_issues`; and the ranking by that score which puts those findings first.
+    """
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
+
+    found = find_label_issues(given, probabilities, n_jobs=1)
+    precision, recall = precision_recall(wrong, found[compared])
+    rows = {}
+    for name in CLEANLAB_SCORES:
+        suspicion = -get_label_quality_scores(given, probabilities, method=name)
+        rows[f"cleanlab, {name}"] = _measure(wrong, suspicion[compared], precision, recall)
+        first = suspicion + 2.0 * found  # scores are in [-1, 0]
+        rows[f"cleanlab, find_label_issues by {name}"] = _measure(
+            wrong, first[compared], precision, recall
+        )
+    return rows
+
+
+def compare(
+    request: SweepRequest, folds: Folds, runtime: Runtime, with_cleanlab: bool
+) -> dict[str, dict[str, float | None]]:
+    """Trains what is missing and measures every audit of one data set and seed.
+
+    Returns:
+      Measures by name of the audit.
+    """
+    root, data_dir = Path(request.results), Path(request.data_dir)
+    trials = {read_json(trial_folder(root, name) / "config.json")["method"]: name
+             for name in plan.plan(request).trials}  # fmt: skip
+    folders = {}
+    for method, trial in trials.items():
+        folders[method] = trial_folder(root, trial)
+        if not (folders[method] / "examples.safetensors").exists():
+            slot = Slot(runtime.threads, ())
+            if worker.run_step("train", trial, root, data_dir, slot=slot, echo=False):
+                raise UserError(f"{trial} could not be trained: see {folders[method] / 'log.txt'}")
+    audits = {name: read_audit(folder, data_dir, THRESHOLD) for name, folder in folders.items()}
+    shared = sorted(set.intersection(*(set(a.ids.tolist()) for a in audits.values())))
+    rows = {}
+    for method, audit in audits.items():
+        place = {index: row for row, index in enumerate(audit.ids.tolist())}
+        chosen = np.array([place[index] for index in shared])
+        if audit.clean is None:
+            raise UserError(f"{request.dataset} has no known mistakes to compare audits on")
+        wrong = (audit.given != audit.clean)[chosen]
+        score = np.nan_to_num(audit.scores.score[chosen])
+        precision, recall = precision_recall(wrong, audit.flagged[chosen])
+        rows[method] = _measure(wrong, score, precision, recall)
+    if with_cleanlab:
+        label_set, probabilities = out_of_sample(trials[BASELINE], root, data_dir, folds, runtime)
+        ids = label_set.train_ids
+        given, compared = label_set.noisy_labels[ids], np.isin(ids, shared)
+        wrong = (given != label_set.clean_labels[ids])[compared]
+        rows |= cleanlab_rows(given, probabilities[ids], compared, wrong)
+    return rows
+
+
+def _measure(
+    wrong: np.ndarray, score: np.ndarray, precision: float | None, recall: float | None
+) -> dict[str, float | None]:
+    values = (average_precision(wrong, score), auroc(wrong, score), precision, recall)
+    return dict(zip(MEASURES, values, strict=True))
+
+
+def to_table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float | None]]]]) -> str:
+    """Lays out the comparison as Markdown: a line for each data set and audit.
+
+    Args:
+      found: For each data set, a result of `compare` for each seed.
+
+    Returns:
+      The table; mean ± sample deviation over seeds.
+    """
+    lines = ["| data | audit | average precision | AUROC | precision | recall |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for dataset, seeds in found.items():
+        for name in seeds[0]:
+            trials = [_mean_text([seed[name][measure] for seed in seeds]) for measure in MEASURES]
+            lines.append(f"| {dataset} | {name} | {' | '.join(trials)} |")
+    return "\n".join(lines)
+
+
+def _mean_text(values: Sequence[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
+        return "-"
+    text = f"{statistics.fmean(numbers):.4f}"
+    return f"{text} ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the comparison, prints its table and keeps it in <out>/audit_bench/."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--datasets", default=",".join(DATASETS))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--methods", default="ieg,fsr,supervised")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--fold-steps", type=int, default=0, help="another length for the folds")
+    parser.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data-dir", default="data")
+    parser.add_argument("--out", default="runs")
+    parser.add_argument("--without-cleanlab", action="store_true")
+    asked = parser.parse_args(arguments)
+    with_cleanlab = not asked.without_cleanlab
+    if with_cleanlab and importlib.util.find_spec("cleanlab") is None:
+        print(
+            "cleanlab is not installed: expected the group bench of pyproject.toml; "
+            "run .venv/bin/uv pip install --python .venv/bin/python --group bench",
+            file=sys.stderr,
+        )
+        return worker.EXIT_USER_ERROR
+    runtime = Runtime(threads=asked.threads)
+    set_environment(runtime)
+    if with_cleanlab:
+        from ieg_core import backend
+
+        backend.start(runtime)
+    methods = tuple(dict.fromkeys([*asked.methods.split(","), BASELINE]))
+    folds = Folds(asked.folds, asked.fold_steps)
+    found: dict[str, list[Any]] = {}
+    try:
+        for dataset in asked.datasets.split(","):
+            for seed in asked.seeds.split(","):
+                request = SweepRequest(
+                    str(parse(dataset)),
+                    methods=methods,
+                    seeds=(int(seed),),
+                    steps=asked.steps,
+                    settings=tuple(asked.set),
+                    data_dir=asked.data_dir,
+                    results=asked.out,
+                )
+                rows = compare(request, folds, runtime, with_cleanlab)
+                found.setdefault(dataset, []).append(rows)
+                print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
+    except UserError as error:
+        print(f"ieg: error: {error}", file=sys.stderr)
+        return worker.EXIT_USER_ERROR
+    text = to_table(found)
+    files.write_bytes_atomic(Path(asked.out) / "audit_bench" / "table.md", f"{text}\n".encode())
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from ieg_core.data.corruption import transition_matrix
+from ieg_core.data.label_set import load_label_set, prepare_label_set
+from ieg_core.data.open import open_source
+from ieg_core.errors import UserError
+from ieg_core.experiment.dataset_spec import parse
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    return open_source("digits", tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def prepare(digits, tmp_path):
+    def run(text="digits_uniform_0.4", seed=0, probe=10, source=digits, label_sets_dir=tmp_path):
+        return prepare_label_set(
+            parse(text),
+            seed=seed,
+            probe_per_class=probe,
+            source=source,
+            label_sets_dir=label_sets_dir,
+        )
+
+    return run
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_preparing_twice_gives_the_same_bytes(prepare, tmp_path):
+    first = prepare(label_sets_dir=tmp_path / "a")
+    second = prepare(label_sets_dir=tmp_path / "b")
+    assert first.name == second.name == f"digits_uniform_0.4-seed0-probe10-{first.digest[:8]}"
+    assert contents(tmp_path / "a" / first.name) == contents(tmp_path / "b" / first.name)
+
+
+def test_a_prepared_label_set_is_not_written_again(prepare, tmp_path):
+    label_set = prepare()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / label_set.name).iterdir()}
+    again = prepare()
+    assert again.digest == label_set.digest
+    assert {
+        path: path.stat().st_mtime_ns for path in (tmp_path / label_set.name).iterdir()
+    } == before
+    assert [path.name for path in tmp_path.iterdir()] == [label_set.name]
+
+
+def test_probe_is_clean_balanced_and_apart(prepare, digits):
+    label_set = prepare(probe=10)
+    np.testing.assert_array_equal(
+        np.bincount(label_set.clean_labels[label_set.probe_ids]), [10] * 10
+    )
+    assert not set(label_set.probe_ids) & set(label_set.train_ids)
+    everything = np.union1d(label_set.probe_ids, label_set.train_ids)
+    np.testing.assert_array_equal(everything, np.arange(len(digits.train_labels)))
+    np.testing.assert_array_equal(label_set.clean_labels, digits.train_labels)
+    np.testing.assert_array_equal(label_set.test_labels, digits.test_labels)
+    assert label_set.train_ids.dtype == label_set.probe_ids.dtype == np.int64
+    assert label_set.noisy_labels.dtype == label_set.clean_labels.dtype == np.int32
+
+
+def test_noise_does_not_depend_on_the_probe_nor_the_probe_on_the_noise(prepare):
+    without, with_probe, other_noise = (
+        prepare(probe=0),
+        prepare(probe=10),
+        prepare("digits_asymmetric_0.2", probe=10),
+    )
+    np.testing.assert_array_equal(without.noisy_labels, with_probe.noisy_labels)
+    np.testing.assert_array_equal(with_probe.probe_ids, other_noise.probe_ids)
+    assert without.probe_ids.shape == (0,)
+    assert len(without.train_ids) == len(without.noisy_labels)
+    assert without.name != with_probe.name
+
+
+def test_the_seed_varies_noise_probe_and_tail(prepare):
+    first, second = prepare("digits_imbal_0.2_0.4"), prepare("digits_imbal_0.2_0.4", seed=1)
+    assert not np.array_equal(first.noisy_labels, second.noisy_labels)
+    assert not np.array_equal(first.probe_ids, second.probe_ids)
+    kept = [set(np.union1d(o.train_ids, o.probe_ids)) for o in (first, second)]
+    assert kept[0] != kept[1]
+    assert len(kept[0]) == len(kept[1])
+
+
+def test_the_long_tail_leaves_its_class_sizes(prepare):
+    label_set = prepare("digits_imbal_0.1", probe=2)
+    # n_max = 146: ⌊146·0.1^(c/9)⌋ for c = 0..9, class 0 having 142 only.
+    assert label_set.manifest["class_counts"]["clean"] == [142, 113, 87, 67, 52, 40, 31, 24, 18, 14]
+    kept = np.union1d(label_set.train_ids, label_set.probe_ids)
+    counts = np.bincount(label_set.clean_labels[kept]).tolist()
+    assert counts == label_set.manifest["class_counts"]["clean"]
+    np.testing.assert_array_equal(label_set.noisy_labels, label_set.clean_labels)
+
+
+def test_the_manifest_tells_what_was_asked_and_what_came_out(prepare, digits, tmp_path):
+    label_set = prepare("digits_uniform_0.4", seed=3, probe=10)
+    manifest = json.loads((tmp_path / label_set.name / "manifest.json").read_text())
+    assert manifest == label_set.manifest
+    spec = parse("digits_uniform_0.4")
+    assert manifest["spec"] == "digits_uniform_0.4"
+    assert (manifest["seed"], manifest["probe_per_class"]) == (3, 10)
+    assert (manifest["base"], manifest["base_digest"]) == ("digits", digits.digest)
+    assert (manifest["num_classes"], manifest["image_shape"]) == (10, [8, 8, 1])
+    assert (manifest["noise_rate"], manifest["true_flip_rate"]) == (0.4, pytest.approx(0.36))
+    assert manifest["versions"] == {"numpy": np.__version__}
+
+    flipped = np.mean(label_set.noisy_labels != label_set.clean_labels)
+    assert manifest["realised_flip_rate"] == pytest.approx(flipped)
+    asked, realised = manifest["transition_asked"], np.array(manifest["transition_realised"])
+    np.testing.assert_allclose(asked, transition_matrix(spec))
+    sizes = np.array(manifest["class_counts"]["clean"])[:, None]
+    sigma = np.sqrt(np.multiply(asked, np.subtract(1, asked)) / sizes)
+    assert (np.abs(realised - asked) <= 5 * sigma).all()
+    assert manifest["class_counts"]["probe"] == [10] * 10
+    assert sum(manifest["class_counts"]["train"]) == len(label_set.train_ids)
+    np.testing.assert_allclose((realised * sizes).sum(axis=0), manifest["class_counts"]["noisy"])
+
+
+def test_loading_gives_what_was_prepared(prepare, digits, tmp_path):
+    prepared = prepare()
+    loaded = load_label_set(tmp_path / prepared.name, digits)
+    for field in dataclasses.fields(prepared):
+        np.testing.assert_equal(getattr(loaded, field.name), getattr(prepared, field.name))
+    assert loaded.spec == parse("digits_uniform_0.4")
+
+
+@pytest.mark.parametrize(("probe", "message"), [(139, "from 0 to 138"), (-1, "from 0 to 138")])
+def test_a_probe_that_a_class_cannot_give_is_refused(probe, message, prepare, tmp_path):
+    assert len(prepare(probe=138).train_ids) == 1438 - 1380
+    with pytest.raises(UserError, match=f"probe of {probe} .* class '8' has 139 .* {message}"):
+        prepare(probe=probe)
+    with pytest.raises(UserError, match=r"probe of 14 .* class '9' has 14 training examples"):
+        prepare("digits_imbal_0.1", probe=14)
+
+
+def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
+    label_set = prepare()
+    other = dataclasses.replace(digits, digest="0" * 64, origin="elsewhere")
+    with pytest.raises(
+        UserError, match=r"made over digits data of digest .* 0000.* from elsewhere"
+    ):
+        load_label_set(tmp_path / label_set.name, other)
+    assert prepare(source=other).name != label_set.name
+    with pytest.raises(UserError, match="cifar10 needs the data of 'cifar10', received 'digits'"):
+        prepare("cifar10")
+
+
+def flip_a_label(folder):
+    arrays = safetensors.numpy.load_file(folder / "arrays.safetensors")
+    arrays["noisy_labels"] = (arrays["noisy_labels"] + 1).astype(np.int32) % 10
+    safetensors.numpy.save_file(arrays, folder / "arrays.safetensors")
+
+
+def edit_the_manifest(folder):
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+def truncate(name):
+    def change(folder):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(flip_a_label, "is altered or truncated.*digest", id="labels"),
+        pytest.param(edit_the_manifest, "is altered or truncated.*digest", id="manifest"),
+        pytest.param(truncate("arrays.safetensors"), "is altered or truncated", id="half arrays"),
+        pytest.param(truncate("manifest.json"), "is altered or truncated", id="half manifest"),
+        pytest.param(
+            lambda folder: (folder / "manifest.json").write_text("[]"),
+            "is altered or truncated",
+            id="not a manifest",
+        ),
+        pytest.param(
+            lambda folder: (folder / "arrays.safetensors").unlink(),
+            "cannot read the label set .*No such file",
+            id="no arrays",
+        ),
+    ],
+)
+def test_an_altered_label_set_is_refused(change, message, prepare, tmp_path):
+    label_set = prepare()
+    change(tmp_path / label_set.name)
+    with pytest.raises(UserError, match=message) as caught:
+        load_label_set(tmp_path / label_set.name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=message):
+        prepare()
+
+
+def test_another_numpy_makes_the_same_label_set(prepare, tmp_path, monkeypatch):
+    label_set = prepare(label_sets_dir=tmp_path / "a")
+    monkeypatch.setattr(np, "__version__", "9.9")
+    other = prepare(label_sets_dir=tmp_path / "b")
+    assert other.manifest["versions"] == {"numpy": "9.9"}
+    assert (other.name, other.digest) == (label_set.name, label_set.digest)
+
+
+def test_a_folder_that_cannot_be_written_is_a_user_error(prepare, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write the label set .*\(Not a directory\)"):
+        prepare(label_sets_dir=tmp_path / "file" / "label_sets")
+
+
+def test_a_full_disk_leaves_nothing_behind(prepare, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"cannot write the label set .*\(No space left"):
+        prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_faster_writer_s_label_set_stays(prepare, tmp_path, monkeypatch):
+    label_set = prepare()
+    folder = tmp_path / label_set.name
+    before = contents(folder)
+    # As if the other process had finished between the look and the rename.
+    monkeypatch.setattr(type(folder), "exists", lambda self: False)
+    assert prepare().digest == label_set.digest
+    monkeypatch.undo()
+    assert contents(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == [label_set.name]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import ScheduleConfig
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.length import cycle_ends, evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.overrides import override
+from ieg_core.recipes import build
+
+
+@pytest.mark.parametrize(
+    ("base", "probe", "steps"),
+    [("cifar10", 100, 193_232), ("cifar100", 1_000, 189_747)],
+)
+def test_thirteen_cycles_are_the_papers_length(base, probe, steps):
+    config = build.build_config(parse(f"{base}_uniform_0.2"), "l2r", recipe="cifar")
+    assert num_steps(config, steps_per_epoch(config, 50_000 - probe)) == steps
+
+
+def test_seven_doubling_cycles_are_63500_steps():
+    assert cycle_ends(500, 7, 2.0)[-1] == 63_500
+    assert cycle_ends(500, 3, 2.0) == [500, 1_500, 3_500]
+
+
+def test_as_many_whole_cycles_as_fit():
+    config = build.build_config(parse("webvisionmini"), "fsr")
+    # Cycles of 500·2^i end at 500·(2^n − 1): 63,500 for n = 7, and 127,500 > 123,300 for n = 8.
+    assert num_steps(config, 500) == 63_500
+    config = override(config, ["schedule.max_steps=500"])
+    assert num_steps(config, 500) == 500
+    with pytest.raises(UserError, match="at least the 501 steps of the first cycle, got 500"):
+        num_steps(config, 501)
+
+
+def test_epochs_count_whole_batches():
+    config = build.build_config(parse("cifar10_imbal_0.02"), "supervised", recipe="longtail")
+    assert steps_per_epoch(config, 13_996) == 109  # 13,996 / 128 = 109.3
+    assert num_steps(config, 109) == 21_800
+
+
+def test_digits_are_evaluated_every_50_steps():
+    config = build.build_config(parse("digits_uniform_0.2"), "supervised")
+    assert evaluation_steps(config, 14, 600) == list(range(50, 601, 50))
+
+
+def test_cycles_are_evaluated_at_their_ends_and_at_least_ten_times():
+    config = override(
+        build.build_config(parse("cifar10_uniform_0.2"), "supervised", recipe="cifar"),
+        ["schedule.cycle_multiplier=2"],
+    )
+    steps = evaluation_steps(config, 500, 3_500)
+    assert {500, 1_500, 3_500} <= set(steps)
+    assert len(steps) >= 10
+    assert steps[-1] == 3_500
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(5, [5]), (120, [60, 120]), (50, [50])])
+def test_a_short_run_is_evaluated_at_most_every_50_steps(steps, expected):
+    config = build.build_config(parse("digits_uniform_0.2"), "supervised", num_steps=steps)
+    assert evaluation_steps(config, 14, steps) == expected
+
+
+def test_a_schedule_has_exactly_one_length():
+    for lengths in ({}, {"num_steps": 1, "num_epochs": 1}, {"num_steps": -1}):
+        with pytest.raises(ValueError, match="exactly one positive length"):
+            ScheduleConfig(**lengths)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.host import runtime
+from ieg_core.host.runtime import Runtime
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("600", 600.0), ("0", 0.0), ("", 30.0)])
+def test_the_environment_sets_the_time_between_checkpoints(monkeypatch, text, seconds):
+    monkeypatch.setenv("IEG_CHECKPOINT_SECONDS", text)
+    assert Runtime().checkpoint_seconds == seconds
+    assert Runtime(checkpoint_seconds=7.0).checkpoint_seconds == 7.0
+
+
+@pytest.mark.parametrize("text", ["five", "-1", "nan", "inf"])
+def test_no_number_of_seconds_is_refused(text):
+    with pytest.raises(UserError, match="IEG_CHECKPOINT_SECONDS must be a number"):
+        runtime.checkpoint_seconds({"IEG_CHECKPOINT_SECONDS": text})
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1", True), ("0", False), ("", False)])
+def test_a_gpu_is_required_where_the_profile_says_so(text, expected):
+    assert runtime.is_gpu_required({"IEG_REQUIRE_GPU": text}) is expected
+    assert not runtime.is_gpu_required({})
+
+
+def test_what_a_framework_says_as_it_starts_is_told_only_if_it_fails(capfd):
+    with runtime.held_stderr():
+        os.write(2, b"I0000 starting\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+    @runtime.held_stderr()
+    def fail():
+        os.write(2, b"no such library\n")
+        raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
+    assert capfd.readouterr().err == "no such library\n"

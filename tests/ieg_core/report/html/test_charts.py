@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ieg_core.report.html.charts import (
+    Frame,
+    Values,
+    build_chart,
+    looks,
+    styles,
+    thin,
+    ticks,
+    value_range,
+)
+from ieg_core.report.html.matrix import BLUE, build_confusion, picture, row_shares, worst_mixups
+from ieg_core.report.html.plots import mean_curve
+
+FRAME = Frame(width=120, height=70, left=10, right=10, top=10, bottom=10)
+LOOK = styles(["l2r"])["l2r"]
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert ticks(61.3, 99.0, 6) == [70, 80, 90]
+    assert ticks(0.0, 1.0, 6) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ticks(50, 600, 5) == [200, 400, 600]
+
+
+def test_a_line_is_scaled_into_the_frame() -> None:
+    series = [Values("l2r", LOOK, x=(0, 50, 100), y=(0, 10, 5), deviation=(None, None, None))]
+    chart = build_chart(
+        series, FRAME, title="t", x_label="x", y_label="y", x_values=(0, 100), y_range=(0, 10)
+    )
+    # 100 wide and 50 high inside the margins, y downwards
+    assert chart.lines[0].path == "M10 60L60 10L110 35"
+    assert chart.lines[0].band == ""
+    assert [(tick.position, tick.label) for tick in chart.x_ticks] == [(10, "0"), (110, "100")]
+
+
+def test_the_band_runs_along_the_upper_edge_and_back_along_the_lower() -> None:
+    series = [Values("l2r", LOOK, x=(0, 100), y=(5, 5), deviation=(1, 2))]
+    chart = build_chart(series, FRAME, title="", x_label="", y_label="", y_range=(0, 10))
+    assert chart.lines[0].band == "M10 30L110 25L110 45L10 40Z"
+
+
+def test_labels_at_the_ends_do_not_overlap() -> None:
+    looks = styles(list("abc"))
+    series = [
+        Values(name, looks[name], (0, 1), (0, y), (None, None), end_label=name)
+        for name, y in (("a", 9.9), ("b", 9.8), ("c", 1.0))
+    ]
+    frame = Frame(width=120, height=200)
+    chart = build_chart(series, frame, title="", x_label="", y_label="", y_range=(0, 10))
+    a, b, c = (line.end.position for line in chart.lines if line.end)
+    assert b - a >= 17
+    assert c - b >= 17
+    assert a >= frame.top
+
+
+def test_the_axis_holds_the_deviations_and_stops_at_a_hundred() -> None:
+    series = [Values("l2r", LOOK, x=(0, 1), y=(60, 99), deviation=(5, 3))]
+    low, high = value_range(series, ceiling=100)
+    assert low < 55
+    assert high == 100
+
+
+def test_equal_values_still_have_an_axis() -> None:
+    series = [Values("l2r", LOOK, x=(0,), y=(0.0,), deviation=(None,))]
+    chart = build_chart(series, FRAME, title="", x_label="", y_label="")
+    assert chart.lines[0].path == "M60 35"
+
+
+def test_looks_differ_in_colour_and_in_something_else() -> None:
+    found = styles([f"m{i}" for i in range(12)])
+    assert len({(look.color, look.marker) for look in found.values()}) == 12
+
+
+def test_lines_of_one_method_look_unlike_each_other_and_unlike_other_methods() -> None:
+    methods = ["supervised", "mixup", "l2r"]
+    labels = {"supervised": "supervised", "l2r [A]": "l2r", "l2r [B]": "l2r", "l2r [C]": "l2r"}
+    found = looks(labels, methods)
+    own = styles(methods)
+    # The first of a method has its look, the next that of a method that is not there.
+    assert found["supervised"] == own["supervised"]
+    assert found["l2r [A]"] == own["l2r"]
+    assert found["l2r [B]"] == own["mixup"]
+    assert len({found[label].color for label in labels}) == 4
+
+
+def test_a_line_of_one_point_is_a_marker() -> None:
+    series = [Values("l2r", LOOK, x=(50,), y=(5.0,), deviation=(1.0,))]
+    chart = build_chart(series, FRAME, title="", x_label="", y_label="", y_range=(0, 10))
+    (mark,) = chart.lines[0].marks
+    assert (mark.x, mark.y, mark.bar) == (60, 35, (40, 30))
+
+
+def test_thinning_keeps_both_ends() -> None:
+    records = [{"step": i} for i in range(1000)]
+    kept = thin(records, 120)
+    assert len(kept) == 120
+    assert (kept[0], kept[-1]) == (records[0], records[-1])
+
+
+def test_curves_are_averaged_where_all_seeds_have_a_value() -> None:
+    steps, means, deviations = mean_curve([[(10, 1.0), (20, 2.0)], [(10, 3.0), (30, 9.0)]])
+    assert (steps, means) == ([10], [2.0])
+    assert deviations == pytest.approx([2**0.5])  # sqrt((1 + 1) / 1)
+    assert mean_curve([[(10, 1.0)]]) == ([10], [1.0], [None])
+    assert mean_curve([]) == ([], [], [])
+
+
+def test_rows_of_the_confusion_matrix_become_shares() -> None:
+    shares = row_shares(np.array([[3, 1], [0, 0]]))
+    assert shares.tolist() == [[0.75, 0.25], [0.0, 0.0]]
+
+
+def test_worst_mixups_leave_the_diagonal_out() -> None:
+    shares = np.array([[0.9, 0.1, 0.0], [0.0, 1.0, 0.0], [0.25, 0.0, 0.75]])
+    assert worst_mixups(shares, "abc") == (("c", "a", "25.0 %"), ("a", "b", "10.0 %"))
+
+
+def test_the_picture_is_a_png_whose_opacity_is_the_cube_root() -> None:
+    uri = picture(np.array([[1.0, 0.0], [0.125, 1.0]]))
+    image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGBA")
+    assert image.size == (2, 2)
+    assert image.getpixel((0, 0)) == (*BLUE, 255)
+    assert image.getpixel((1, 0)) == (*BLUE, 0)
+    # level round(0.5 * 63) = 32 of 63, as a byte round(255 * 32 / 63) = 130
+    assert image.getpixel((0, 1)) == (*BLUE, 130)
+
+
+def test_seeds_are_summed_and_many_classes_are_not_numbered() -> None:
+    one = build_confusion("l2r", [np.eye(2), np.array([[0.0, 1.0], [0.0, 1.0]])], ("a", "b"))
+    assert [(n.row, n.column, n.text) for n in one.numbers] == [
+        (0, 0, "50"),
+        (0, 1, "50"),
+        (1, 1, "100"),
+    ]
+    names = tuple(f"class {i}" for i in range(100))
+    assert build_confusion("l2r", [np.eye(100)], names).numbers == ()
+
+
+def test_labels_of_many_noise_rates_do_not_run_into_each_other() -> None:
+    frame = Frame(width=420, height=70, left=10, right=10, top=10, bottom=10)
+    rates = tuple(range(1, 41))
+    lines = [Values(name, LOOK, rates, (5.0,) * 40, (None,) * 40) for name in ("a", "b", "c")]
+    options = {"title": "", "x_label": "", "y_label": "", "bars": True}
+    chart = build_chart(lines, frame, x_values=rates, **options)
+    assert [tick.label for tick in chart.x_ticks] == ["0", "10", "20", "30", "40"]
+    # Methods are set side by side within half of the way to the next rate.
+    first, _, last = (line.marks for line in chart.lines)
+    gap = first[1].x - first[0].x
+    assert 0 < last[0].x - first[0].x <= gap / 2
+    few = build_chart(lines, frame, x_values=(1, 20, 40), **options)
+    assert [tick.label for tick in few.x_ticks] == ["1", "20", "40"]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mean weights of a long tail's classes in the report."""
+
+import json
+
+from ieg_core.report.html.weights import weight_views
+from ieg_core.report.summary import group_rows
+from ieg_core.report.trials import load_sweep
+from ieg_core.report.write import write_report
+
+
+def give(root, weights):
+    for index, path in enumerate(sorted(root.glob("trials/*-l2r-*/result.json"))):
+        row = json.loads(path.read_text())
+        path.write_text(json.dumps(row | {"mean_weight_per_class": weights[index]}))
+
+
+def views(root):
+    sweep = load_sweep(root, "s1")
+    return weight_views(
+        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
+    )
+
+
+def test_means_over_seeds_and_classes_without_a_weight(results_root):
+    root = results_root(dataset="digits_imbal_0.05", rates=(0.2,), seeds=(0, 1))
+    give(root, [[1.0, 3.0, None, *[1.0] * 7], [2.0, 1.0, None, *[1.0] * 7]])
+    (view,) = views(root)
+    ((label, texts),) = view.lines
+    assert label == "l2r"
+    assert texts[:4] == ("1.50", "2.00", "", "1.00")
+    assert view.class_names[1] == "1"
+    page = (write_report(root, "s1") / "report.html").read_text()
+    assert "mean weight of each class, digits_imbal_0.05_0.2" in page
+
+
+def test_balanced_data_have_no_such_table(results_root):
+    root = results_root(rates=(0.2,))
+    give(root, [[1.0] * 10])
+    assert views(root) == []

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.host import files
+from ieg_core.store import fingerprint, layout, leases
+
+
+def test_json_is_replaced_whole_and_leaves_nothing_behind(tmp_path):
+    path = tmp_path / "deep" / "value.json"
+    files.write_json_atomic(path, {"a": 1})
+    files.write_json_atomic(path, {"a": 2})
+    assert files.read_json(path) == {"a": 2}
+    assert [p.name for p in path.parent.iterdir()] == ["value.json"]
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "value.json"
+    files.write_json_atomic(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json_atomic(path, {"a": float("nan")})
+    assert files.read_json(path) == {"a": 1}
+
+
+def test_a_missing_file_reads_as_none_and_a_damaged_one_is_named(tmp_path):
+    path = tmp_path / "value.json"
+    assert files.read_json(path) is None
+    path.write_text("{")
+    with pytest.raises(UserError, match=r"value\.json is damaged"):
+        files.read_json(path)
+
+
+def test_a_run_is_found_without_its_digest_and_the_newest_is_meant(tmp_path, monkeypatch):
+    trials = tmp_path / "runs" / "trials"
+    for age, name in enumerate(("d[1]-ieg-seed0-0123456789ab", "d[1]-ieg-seed0-cdef01234567")):
+        files.write_json_atomic(trials / name / "config.json", {})
+        os.utime(trials / name / "config.json", (1000 - age, 1000 - age))
+    files.write_json_atomic(trials / "d[1]-ieg-seed01-0123456789ab" / "config.json", {})
+    (trials / "d[1]-ieg-seed0-999999999999").mkdir()  # no run
+    monkeypatch.chdir(tmp_path)
+    found = layout.find_run(Path("runs/trials/d[1]-ieg-seed0"))
+    assert found == trials / "d[1]-ieg-seed0-0123456789ab"
+    assert layout.find_run(found.with_name("d[1]-ieg-seed0-cdef01234567")).name.endswith("567")
+    for name in ("d[1]-ieg", "d[1]-ieg-seed", "d[1]-ieg-seed0-01"):
+        assert layout.find_run(trials / name) == trials / name
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "no permission")],
+)
+def test_a_disk_that_refuses_is_one_clear_line(tmp_path, monkeypatch, number, reason):
+    def refuse(handle):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=reason):
+        files.write_json_atomic(tmp_path / "value.json", {"a": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_the_root_should_be_is_one_clear_line(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match=r"a part of the path is a file|in the way"):
+        files.write_json_atomic(tmp_path / "runs" / "trials" / "x.json", {})
+
+
+def _hold(folder: Path, ready) -> None:
+    with leases.trial_lock(folder):
+        ready.set()
+        signal.pause()
+
+
+def test_a_lock_keeps_others_out_and_dies_with_its_owner(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    owner = context.Process(target=_hold, args=(tmp_path, ready))
+    owner.start()
+    assert ready.wait(30)
+    with pytest.raises(leases.TrialBusyError), leases.trial_lock(tmp_path):
+        pass
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.join()
+    with leases.trial_lock(tmp_path):
+        pass
+
+
+def test_a_trial_is_named_by_all_that_decides_its_outcome():
+    outcome = {"config": {"seed": 0}, "code_version": "a"}
+    name = fingerprint.trial_name("digits_uniform_0.2", "l2r", 0, outcome)
+    assert name.startswith("digits_uniform_0.2-l2r-seed0-")
+    assert name == fingerprint.trial_name(
+        "digits_uniform_0.2", "l2r", 0, json.loads(json.dumps(outcome))
+    )
+    assert name != fingerprint.trial_name(
+        "digits_uniform_0.2", "l2r", 0, outcome | {"code_version": "b"}
+    )
+
+
+def test_code_version_ignores_reports_and_sees_training(monkeypatch, tmp_path):
+    package = tmp_path / "ieg_core"
+    for name in ("report/page.py", "training/loop.py", "cli.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("1")
+    monkeypatch.setattr(layout, "__file__", str(package / "results.py"))
+    version = lambda: fingerprint.code_version.__wrapped__()  # noqa: E731
+    first = version()
+    for name in ("report/page.py", "cli.py"):
+        (package / name).write_text("2")
+    assert version() == first
+    (package / "training/loop.py").write_text("2")
+    assert version() != first
+
+
+def test_latest_points_at_the_newest_sweep(tmp_path):
+    for sweep in ("a", "b"):
+        (tmp_path / "sweeps" / sweep).mkdir(parents=True)
+        layout.set_latest(tmp_path, sweep)
+    assert (tmp_path / "latest").resolve().name == "b"

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.host.files import read_json, write_json_atomic
+from ieg_core.store import leases
+from ieg_core.store.leases import SupersededError, TrialBusyError, owned, take
+from ieg_core.training import run_trial
+from ieg_core.training.checkpoint import (
+    Progress,
+    checkpoint_path,
+    load_checkpoint,
+    read_progress,
+    save_checkpoint,
+)
+
+CONTEXT = multiprocessing.get_context("spawn")
+
+
+def lease_of_another_machine(folder: Path, attempt: int, **changes) -> None:
+    record = leases.new_record() | {"machine": "other", "host": "pod-7"} | changes
+    write_json_atomic(leases.lease_path(folder, attempt), record)
+
+
+def beat(folder: Path, attempt: int, age: float) -> None:
+    progress = {"attempt": attempt, "updated": time.time() - age}
+    write_json_atomic(folder / "progress.json", progress)
+
+
+def test_attempts_are_numbered_and_say_who_they_are(tmp_path):
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 1
+        record = read_json(tmp_path / "leases" / "000001.json")
+        assert record["pid"] == os.getpid()
+        assert record["host"]
+        assert "ended" not in record
+    assert read_json(tmp_path / "leases" / "000001.json")["ended"] >= record["started"]
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 2
+    assert leases.latest_attempt(tmp_path) == 2
+
+
+def _take_one(folder: Path, barrier, taken) -> None:
+    barrier.wait(300)
+    try:
+        take(folder, 1)
+    except TrialBusyError:
+        return
+    taken.put(os.getpid())
+
+
+def test_of_several_processes_one_gets_a_number(tmp_path):
+    barrier, taken = CONTEXT.Barrier(4), CONTEXT.Queue()
+    processes = [
+        CONTEXT.Process(target=_take_one, args=(tmp_path, barrier, taken)) for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert taken.get(timeout=600) in {process.pid for process in processes}
+    assert taken.empty()
+
+
+def test_another_machine_is_waited_for_while_its_heart_beats(tmp_path):
+    lease_of_another_machine(tmp_path, 3, started=time.time() - 1000)
+    beat(tmp_path, 3, age=170)
+    with pytest.raises(TrialBusyError, match="another machine"), owned(tmp_path):
+        pass
+    beat(tmp_path, 3, age=190)
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 4
+
+
+@pytest.mark.parametrize(
+    ("record", "progress", "expected"),
+    [
+        pytest.param({"started": 900}, {}, True, id="has not told anything yet"),
+        pytest.param({"started": 700}, {}, False, id="never told anything"),
+        pytest.param({"started": 0}, {"attempt": 2, "updated": 900}, True, id="beats"),
+        pytest.param({"started": 0}, {"attempt": 2, "updated": 800}, False, id="has stopped"),
+        pytest.param({"started": 0}, {"attempt": 1, "updated": 999}, False, id="an earlier's beat"),
+        pytest.param({"started": 0}, {"attempt": 2, "updated": 5000}, False, id="wrong clock"),
+        pytest.param(
+            {"started": 0, "ended": 950}, {"attempt": 2, "updated": 949}, False, id="has ended"
+        ),
+        pytest.param({}, {}, False, id="unreadable"),
+    ],
+)
+def test_who_lives(record, progress, expected):
+    assert leases.is_alive(2, record, progress, now=1000.0) is expected
+
+
+def test_a_lease_that_is_just_being_written_is_waited_for(tmp_path):
+    path = leases.lease_path(tmp_path, 1)
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(TrialBusyError), owned(tmp_path):
+        pass
+    os.utime(path, (0, 0))
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 2
+
+
+def _hold(folder: Path, ready) -> None:
+    with owned(folder):
+        ready.set()
+        signal.pause()
+
+
+@pytest.fixture
+def holder(tmp_path):
+    ready = CONTEXT.Event()
+    process = CONTEXT.Process(target=_hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(300)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_on_one_machine_the_lock_decides_at_once(tmp_path, holder):
+    beat(tmp_path, 1, age=1000)  # stopped by a debugger, or the laptop's lid
+    with pytest.raises(TrialBusyError), owned(tmp_path):
+        pass
+    beat(tmp_path, 1, age=0)
+    holder.kill()
+    holder.join()
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 2
+
+
+def test_a_lock_that_outlives_its_machine_is_passed_by(tmp_path, holder):
+    record = read_json(leases.lease_path(tmp_path, 1)) | {"machine": "gone"}
+    write_json_atomic(leases.lease_path(tmp_path, 1), record)
+    beat(tmp_path, 1, age=100)
+    with pytest.raises(TrialBusyError), owned(tmp_path):
+        pass
+    beat(tmp_path, 1, age=200)
+    with owned(tmp_path) as lease:
+        assert lease.attempt == 2
+
+
+def test_a_folder_made_anew_belongs_to_nobody_of_before(tmp_path):
+    old = take(tmp_path, 1)
+    old.path.unlink()
+    with pytest.raises(SupersededError, match="lease was removed"):
+        leases.require_current(old)
+    take(tmp_path, 1)
+    assert not leases.is_current(old)
+
+
+def test_a_dead_childs_lease_is_ended_and_a_stale_ones_is_not(tmp_path):
+    take(tmp_path, 1)
+    assert leases.end_of(tmp_path, os.getpid())
+    assert read_json(leases.lease_path(tmp_path, 1))["ended"]
+    lease_of_another_machine(tmp_path, 2)
+    assert not leases.end_of(tmp_path, os.getpid())
+    assert "ended" not in read_json(leases.lease_path(tmp_path, 2))
+
+
+def _write_until_stopped(folder: Path, value: int, started, outcome) -> None:
+    """A stale writer: keeps saving ever later steps, as fast as it can."""
+    lease = take(folder, leases.latest_attempt(folder) + 1)
+    state = {"params": [np.full(100_000, value, np.float32)]}
+    step = 0
+    try:
+        while True:
+            step += 1000
+            save_checkpoint(lease, state, Progress("trial", step, 1, 1, 0.0, {}))
+            started.set()
+    except SupersededError as error:
+        outcome.put(str(error))
+
+
+def test_a_stale_writer_stops_and_its_successors_checkpoint_survives(tmp_path):
+    started, outcome = CONTEXT.Event(), CONTEXT.Queue()
+    stale = CONTEXT.Process(target=_write_until_stopped, args=(tmp_path, 1, started, outcome))
+    stale.start()
+    assert started.wait(300)
+    successor = take(tmp_path, 2)
+    template = {"params": [np.full(100_000, 2, np.float32)]}
+    for step in range(1, 20):
+        save_checkpoint(successor, template, Progress("trial", step, 1, 1, 0.0, {}))
+        state, progress = load_checkpoint(tmp_path, "trial", template)
+        assert progress.step == step
+        assert (state["params"][0] == 2).all()
+    assert "attempt 1 stops" in outcome.get(timeout=3600)
+    stale.join(300)
+    assert stale.exitcode == 0
+    save_checkpoint(successor, template, Progress("trial", 20, 1, 1, 0.0, {}))
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["000002.safetensors"]
+
+
+def test_a_frozen_writer_that_wakes_up_changes_nothing_that_counts(tmp_path):
+    """Stopped at any point of a save, and continued when its successor has saved."""
+    template = {"params": [np.full(100_000, 2, np.float32)]}
+    for number in range(4):
+        folder = tmp_path / str(number)
+        started, outcome = CONTEXT.Event(), CONTEXT.Queue()
+        stale = CONTEXT.Process(target=_write_until_stopped, args=(folder, 1, started, outcome))
+        stale.start()
+        assert started.wait(300)
+        time.sleep(0.0007 * number)
+        os.kill(stale.pid, signal.SIGSTOP)
+        successor = take(folder, 2)
+        save_checkpoint(successor, template, Progress("trial", 1, 1, 1, 0.0, {}))
+        os.kill(stale.pid, signal.SIGCONT)
+        assert "attempt 1 stops" in outcome.get(timeout=3600)
+        stale.join(300)
+        state, progress = load_checkpoint(folder, "trial", template)
+        assert (progress.step, state["params"][0][0]) == (1, 2.0)
+
+
+def test_progress_is_written_also_while_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
+    with owned(tmp_path) as lease, leases.beating(lease, "starting", 25) as report_progress:
+        first = read_json(tmp_path / "progress.json")
+        assert (first["phase"], first["step"], first["attempt"]) == ("starting", 25, 1)
+        assert first["host"]
+        assert first["gpu"] == ""
+        report_progress(phase="training", step=50, num_steps=100)
+        told = read_json(tmp_path / "progress.json")["updated"]
+        deadline = time.monotonic() + 120
+        while (later := read_json(tmp_path / "progress.json"))["updated"] <= told:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert (later["phase"], later["step"], later["num_steps"]) == ("training", 50, 100)
+    assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_stale_heart_stops_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    lease = take(tmp_path, 1)
+    with leases.beating(lease, "starting") as report_progress:
+        take(tmp_path, 2)
+        (tmp_path / "progress.json").unlink()
+        time.sleep(0.3)
+        with pytest.raises(SupersededError):
+            report_progress(step=1)
+    assert not (tmp_path / "progress.json").exists()
+
+
+def test_a_stale_attempts_failure_is_no_failure_of_the_trial(tmp_path):
+    stale = take(tmp_path, 1)
+
+    def fail_when_it_is_taken_over() -> None:
+        with run_trial._recorded(stale, "training"):
+            take(tmp_path, 2)
+            raise UserError("no such data")
+
+    with pytest.raises(SupersededError):
+        fail_when_it_is_taken_over()
+    assert not (tmp_path / "failure.json").exists()
+    current = take(tmp_path, 3)
+    with pytest.raises(UserError), run_trial._recorded(current, "training"):
+        raise UserError("no such data")
+    assert json.loads((tmp_path / "failure.json").read_text())["reason"] == "no such data"
+
+
+def test_leasing_takes_no_time(tmp_path):
+    for _ in range(20):
+        with owned(tmp_path):
+            pass
+    began = time.thread_time()
+    for attempt in range(21, 121):
+        take(tmp_path, attempt)
+    assert (time.thread_time() - began) / 100 < 0.005
+    assert read_progress(tmp_path) is None
+    assert not checkpoint_path(tmp_path, 1).exists()

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Planning a sweep over one's own images and with one's own network."""
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.host.files import read_json
+from ieg_core.store.layout import read_config
+from ieg_core.sweep.plan import plan
+from ieg_core.sweep.request import SweepRequest
+from tests.ieg_core.data.trees import write_tree
+
+
+@pytest.fixture
+def request_of(tmp_path):
+    write_tree(tmp_path / "data", {"train": 40, "test": 3})
+
+    def build(**changes):
+        settings = ("images.size=8", *changes.pop("settings", ()))
+        return SweepRequest(
+            **{
+                "dataset": "folder",
+                "methods": ("fsr",),
+                "data_dir": str(tmp_path / "data"),
+                "results": str(tmp_path / "runs"),
+                "settings": settings,
+                **changes,
+            }
+        )
+
+    return build
+
+
+def planned(request, tmp_path):
+    made = plan(request)
+    return made, [read_config(tmp_path / "runs", trial) for trial in made.trials]
+
+
+def test_network_views_and_dictionary_go_by_the_data(request_of, tmp_path):
+    made, (config,) = planned(request_of(), tmp_path)
+    assert (config.network, config.augmentation.strong, config.images.size) == (
+        "preact8",
+        "digits",
+        8,
+    )
+    # The recipe's 2,000 and 200, whole classes of three.
+    settings = config.method_settings
+    assert (settings.capacity, settings.dictionary_batch_size) == (1998, 198)
+    (note,) = made.notes
+    assert "there is no probe/" in note
+    record = read_json(tmp_path / "runs" / "trials" / made.trials[0] / "config.json")
+    assert (record["noise_rate"], record["image_shape"], record["num_classes"]) == (
+        None,
+        [8, 8, 3],
+        3,
+    )
+
+
+def test_what_was_asked_for_is_not_rounded(request_of):
+    with pytest.raises(UserError, match=r"method.capacity must be a multiple of the 3 classes"):
+        plan(request_of(settings=("method.capacity=100", "method.dictionary_batch_size=10")))
+
+
+def test_each_noise_ratio_of_a_rehearsal_is_a_data_set(request_of, tmp_path):
+    request = request_of(dataset="folder_uniform", noise_ratios=(0.2, 0.4), methods=("mixup",))
+    _, configs = planned(request, tmp_path)
+    assert {config.dataset for config in configs} == {"folder_uniform_0.2", "folder_uniform_0.4"}
+
+
+def test_a_trial_is_named_by_its_networks_source(request_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = request_of(network="net_to_be_changed:build", methods=("supervised",))
+    with pytest.raises(UserError, match="no module 'net_to_be_changed'"):
+        plan(request)
+    module = tmp_path / "net_to_be_changed.py"
+    module.write_text("def build(num_classes, image_shape): ...\n")
+    first = plan(request).trials
+    assert plan(request).trials == first
+    module.write_text("def build(num_classes, image_shape): return None\n")
+    assert plan(request).trials != first
+
+
+def test_other_images_are_another_label_set(request_of, tmp_path):
+    first = plan(request_of()).trials
+    assert plan(request_of(settings=("images.channels=1",))).trials != first
+    (tmp_path / "data" / "train" / "bee" / "0000.png").unlink()
+    assert plan(request_of()).trials != first
+    assert len(list((tmp_path / "runs" / "label_sets").iterdir())) == 3

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ieg_core.errors import DivergedError, UserError
+from ieg_core.store import leases
+from ieg_core.store.leases import SupersededError, TrialBusyError
+from ieg_core.sweep import slots, worker
+from ieg_core.training import run_trial
+
+TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "trials" / TRIAL
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def interpreter(tmp_path, monkeypatch):
+    """Puts a shell script in the place of the child's interpreter."""
+
+    def write(script: str) -> None:
+        program = tmp_path / "python"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+
+    return write
+
+
+def run(tmp_path, step="train", **options):
+    return worker.run_step(step, TRIAL, tmp_path, Path("data"), **options)
+
+
+def failure(folder):
+    return json.loads((folder / "failure.json").read_text())
+
+
+def test_the_child_gets_its_step_its_share_and_its_parent(tmp_path, folder, interpreter):
+    interpreter('echo "$@"; echo "gpus $CUDA_VISIBLE_DEVICES parent $IEG_PARENT_PID"')
+    assert run(tmp_path, slot=slots.Slot(3, ("4", "5"))) == 0
+    assert (folder / "log.txt").read_text().splitlines() == [
+        f"-m ieg_core.sweep.worker train {TRIAL} {tmp_path} data 3 2",
+        f"gpus 4,5 parent {os.getpid()}",
+    ]
+
+
+def test_the_slots_of_the_runner_are_used(tmp_path, folder, interpreter, monkeypatch):
+    slots.write_slots(tmp_path / "slots", [slots.Slot(7)])
+    monkeypatch.setenv(slots.DIRECTORY, str(tmp_path / "slots"))
+    interpreter('echo "$@"')
+    run(tmp_path)
+    assert (folder / "log.txt").read_text().split()[-2:] == ["7", "1"]
+
+
+def test_the_output_goes_to_the_log_and_is_echoed_where_asked(tmp_path, folder, interpreter, capfd):
+    interpreter("echo out; echo err >&2; printf '\\377\\n'")
+    run(tmp_path, echo=True)
+    run(tmp_path, echo=False)
+    once = ["out", "err", "\N{REPLACEMENT CHARACTER}"]
+    assert (folder / "log.txt").read_text().splitlines() == once + once
+    assert capfd.readouterr().out.splitlines() == once
+
+
+def test_a_killed_child_costs_its_trial_and_says_so(tmp_path, folder, interpreter):
+    (folder / "progress.json").write_text(json.dumps({"step": 40, "num_steps": 600}))
+    interpreter("echo last words; kill -9 $$")
+    assert run(tmp_path) == -9
+    assert failure(folder) == {
+        "phase": "training",
+        "reason": "killed by SIGKILL, probably out of memory",
+        "step": 40,
+        "log": "last words",
+    }
+
+
+def test_a_child_that_ends_without_a_reason_leaves_its_last_line(tmp_path, folder, interpreter):
+    interpreter("echo first; echo 'ImportError: no such thing'; exit 1")
+    assert run(tmp_path) == 1
+    assert failure(folder)["reason"] == "exit code 1: ImportError: no such thing"
+
+
+def test_a_reason_that_the_child_wrote_stays(tmp_path, folder, interpreter):
+    interpreter(f"""echo '{{"reason": "its own"}}' > {folder}/failure.json; exit 3""")
+    assert run(tmp_path) == worker.EXIT_DIVERGED
+    assert failure(folder) == {"reason": "its own"}
+
+
+def test_the_trial_shows_as_starting_before_the_framework_is_imported(
+    tmp_path, folder, interpreter
+):
+    (folder / "progress.json").write_text(json.dumps({"step": 40, "num_steps": 600, "updated": 1}))
+    interpreter(f"cat {folder}/progress.json")
+    run(tmp_path)
+    shown = json.loads((folder / "log.txt").read_text())
+    assert (shown["phase"], shown["step"]) == ("starting", 40)
+    assert shown["updated"] > time.time() - 60
+
+
+def taken_over(folder, attempt=1):
+    record = leases.new_record() | {"machine": "other", "host": "pod-7"}
+    path = leases.lease_path(folder, attempt)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record))
+
+
+def test_a_superseded_child_is_no_failure_of_the_trial(tmp_path, folder, interpreter):
+    interpreter("echo 'ieg: attempt 1 stops'; exit 4")
+    assert run(tmp_path) == worker.EXIT_SUPERSEDED
+    assert not (folder / "failure.json").exists()
+
+
+def test_a_child_that_dies_when_another_machine_has_its_trial_is_no_failure_of_it(
+    tmp_path, folder, interpreter
+):
+    taken_over(folder)
+    (folder / "failure.json").write_text("{}")
+    interpreter("kill -9 $$")
+    assert run(tmp_path) == -9
+    assert (folder / "failure.json").read_text() == "{}"
+    (folder / "failure.json").unlink()
+    assert run(tmp_path) == -9
+    assert not (folder / "failure.json").exists()
+
+
+def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
+    taken_over(folder)
+    said = {"attempt": 1, "phase": "training", "updated": time.time() - 60}
+    (folder / "progress.json").write_text(json.dumps(said))
+    interpreter("exit 0")
+    run(tmp_path)
+    assert json.loads((folder / "progress.json").read_text()) == said
+
+
+def test_a_dead_machine_gets_no_heartbeat_from_its_successor(tmp_path, folder, interpreter):
+    taken_over(folder)
+    path = leases.lease_path(folder, 1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 0}))
+    (folder / "progress.json").write_text('{"attempt": 1, "step": 40, "updated": 1}')
+    interpreter("exit 0")
+    run(tmp_path)
+    assert json.loads((folder / "progress.json").read_text())["step"] == 40
+    assert not leases.is_live_elsewhere(folder)
+
+
+def test_a_promised_gpu_stays_visible_where_nvidia_smi_is_missing(
+    tmp_path, folder, interpreter, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "all of them")
+    interpreter('echo "[$CUDA_VISIBLE_DEVICES]"')
+    run(tmp_path, slot=slots.Slot(1))
+    monkeypatch.setenv("IEG_REQUIRE_GPU", "1")
+    run(tmp_path, slot=slots.Slot(1))
+    assert (folder / "log.txt").read_text().split("\n")[:2] == ["[]", "[all of them]"]
+
+
+@pytest.mark.parametrize("step", ["train", "evaluate"])
+def test_a_finished_trial_starts_nothing(tmp_path, folder, interpreter, step):
+    (folder / "result.json").write_text("{}")
+    interpreter("echo started")
+    assert run(tmp_path, step) == 0
+    assert not (folder / "log.txt").exists()
+
+
+def test_a_trained_trial_is_not_trained_again_but_may_be_evaluated_again(
+    tmp_path, folder, interpreter
+):
+    (folder / "training.json").write_text("{}")
+    (folder / "failure.json").write_text('{"phase": "evaluating"}')
+    interpreter("echo started")
+    assert run(tmp_path, "train") == 0
+    assert not (folder / "log.txt").exists()
+    assert run(tmp_path, "evaluate") == 0
+    assert (folder / "log.txt").read_text() == "started\n"
+
+
+def test_a_failed_trial_is_trained_again_and_not_evaluated(tmp_path, folder, interpreter):
+    (folder / "failure.json").write_text("{}")
+    interpreter("echo started")
+    assert run(tmp_path, "evaluate") == worker.EXIT_FAILED
+    assert not (folder / "log.txt").exists()
+    assert run(tmp_path, "train") == 0
+    assert not (folder / "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UserError("no such data"), worker.EXIT_USER_ERROR, "ieg: error: no such data"),
+        (DivergedError("loss is NaN"), worker.EXIT_DIVERGED, "ieg: diverged: loss is NaN"),
+        (RuntimeError("a bug"), worker.EXIT_FAILED, "RuntimeError: a bug"),
+        (SupersededError("attempt 1 stops"), worker.EXIT_SUPERSEDED, "ieg: attempt 1 stops"),
+    ],
+)
+def test_the_child_ends_with_a_code_that_tells_what_happened(
+    monkeypatch, capsys, error, code, said
+):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(run_trial, "train_trial", fail)
+    assert worker.main(["train", TRIAL, "runs", "data", "2", "1"]) == code
+    output = capsys.readouterr()
+    assert said in output.out + output.err
+
+
+def test_a_trial_that_another_sweep_works_on_is_waited_for(monkeypatch):
+    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.0)
+    calls = []
+
+    def evaluate(trial, root, data_dir, runtime):
+        calls.append((trial, root, data_dir, runtime.threads, runtime.num_replicas))
+        if len(calls) < 3:
+            raise TrialBusyError("busy")
+
+    monkeypatch.setattr(run_trial, "evaluate_trial", evaluate)
+    assert worker.main(["evaluate", TRIAL, "runs", "data", "2", "4"]) == 0
+    assert calls == [(TRIAL, Path("runs"), Path("data"), 2, 4)] * 3
+
+
+def test_only_finite_numbers_reach_kfp(tmp_path, folder):
+    assert worker.finite_numbers(tmp_path, TRIAL) == {}
+    row = '{"accuracy": 0.5, "seed": 0, "loss": NaN, "top5": Infinity, "method": "l2r", "x": null}'
+    (folder / "result.json").write_text(row)
+    assert worker.finite_numbers(tmp_path, TRIAL) == {"accuracy": 0.5, "seed": 0}
+    (folder / "result.json").write_text("{")
+    assert worker.finite_numbers(tmp_path, TRIAL) == {}

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import ieg_core
+from ieg_core.data.image_folder.arrays import ARRAYS, write_arrays
+from ieg_core.data.open import open_source
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import ImagesConfig
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
+from ieg_core.fitting import _saved, _settings_for, fit
+from ieg_core.recipes.build import build_config
+from tests.docs.commands import commands, give
+
+ROOT = Path(__file__).parents[2]
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (12, 6, 8, 3), dtype=np.uint8)
+LABELS = np.tile(np.array([0, 1, 2], np.int32), 4)
+NAMES = ("a", "b", "c")
+
+
+def test_it_is_a_name_of_the_package():
+    assert ieg_core.fit is fit
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = ieg_core.fitt
+
+
+def test_arrays_become_a_data_directory_and_come_back(tmp_path):
+    parts = {"train": (IMAGES, LABELS), "test": (IMAGES[:2], LABELS[:2])}
+    folder = write_arrays(tmp_path, parts, NAMES)
+    assert write_arrays(tmp_path, parts, NAMES) == folder
+    source = open_source("folder", folder, ImagesConfig(size=8))
+    assert source.class_names == NAMES
+    assert source.image_shape == (6, 8, 3)
+    np.testing.assert_array_equal(source.train_images([3, 1]), IMAGES[[3, 1]])
+    np.testing.assert_array_equal(source.train_labels, LABELS)
+    assert source.probe_ids is None
+    with_probe = write_arrays(tmp_path, {**parts, "probe": (IMAGES[:3], LABELS[:3])}, NAMES)
+    assert with_probe != folder
+    assert open_source("folder", with_probe, ImagesConfig(size=8)).probe_ids.tolist() == [
+        12,
+        13,
+        14,
+    ]
+    with pytest.raises(UserError, match=r"6×8 pixels, received images.size=32: say images.size=8"):
+        open_source("folder", folder)
+    (folder / ARRAYS).write_bytes((folder / ARRAYS).read_bytes()[:100])
+    with pytest.raises(UserError, match=r"arrays.safetensors is damaged"):
+        open_source("folder", folder, ImagesConfig(size=8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        pytest.param({"images": IMAGES.astype(np.int64)}, "int64 .*expected uint8", id="dtype"),
+        pytest.param({"images": IMAGES / 1.0}, r"run from 0 to 255: expected \[0, 1\]", id="range"),
+        pytest.param({"images": IMAGES[..., :2]}, "with 1 or 3 channels", id="channels"),
+        pytest.param({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image", id="none"),
+        pytest.param({"images": IMAGES[:0] / 1.0, "labels": LABELS[:0]}, "at least one image|uint8",
+                     id="no floats"),
+        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "are no array .*all of one size",
+                     id="ragged"),
+        pytest.param({"labels": LABELS.astype(np.int64) + 2**32, "class_names": NAMES},
+                     "run from 4294967296 to 4294967298: expected from 0 to 2", id="wraps around"),
+        pytest.param({"labels": LABELS.astype(np.int64) * 10**12}, "run to 2000000000000, but",
+                     id="far too many classes"),
+        pytest.param({"labels": LABELS[:5]}, r"12 images and 5 labels", id="few"),
+        pytest.param({"labels": LABELS * 1.0}, r"are float64: .*labels.astype\(int\)", id="floats"),
+        pytest.param({"labels": LABELS[:, None]}, r"\(12, 1\): .*say labels.ravel", id="column"),
+        pytest.param({"test": IMAGES}, r"test is ndarray: expected a pair .*test=\(images",
+                     id="no pair"),
+        pytest.param({"test": (IMAGES[:2], [0, np.nan])}, "label at 1 is missing", id="test label"),
+        pytest.param({"class_names": "abc"}, "class_names is 'abc': expected a list", id="string"),
+        pytest.param({"images": None}, r"images have the shape \(\)", id="no images"),
+        pytest.param({"images": np.ma.masked_array(IMAGES, IMAGES > 250)}, "pixels are masked",
+                     id="masked pixels"),
+        pytest.param({"labels": LABELS * 2}, "no image of class '1'", id="gap"),
+        pytest.param({"labels": LABELS * 0}, "at least two classes", id="one class"),
+        pytest.param({"class_names": ["x", "y"]}, "labels run from 0 to 2: expected from 0 to 1",
+                     id="too few names"),
+        pytest.param({"test": (IMAGES[:2, :5], [0, 1])}, "all of one size", id="other size"),
+        pytest.param({"probe": (IMAGES[:2], [0, 1])}, "part probe has no image of class '2'",
+                     id="probe"),
+        pytest.param({"labels": [*"abc"] * 4, "test": (IMAGES[:1], ["d"])},
+                     "the label 'd' is no class: expected a, b, c", id="unknown name"),
+        pytest.param({"method": "iegg"}, "unknown method 'iegg': did you mean 'ieg'", id="method"),
+        pytest.param({"method": ["ieg"]}, r"method is \['ieg'\]: expected a method's name",
+                     id="list of methods"),
+        pytest.param({"steps": 1.5}, "steps is 1.5: expected a whole number", id="steps"),
+        pytest.param({"seed": None}, "seed is None: expected a whole number", id="seed"),
+        pytest.param({"settings": "batch_size=10"}, "settings is 'batch_size=10': expected a list",
+                     id="settings"),
+        pytest.param({"network": keras.Sequential}, "network is Sequential: expected a Keras model",
+                     id="class"),
+        pytest.param({"network": "resnet2"}, "unknown network", id="network"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_before_anything_is_trained(tmp_path, changes, message):
+    arguments = {"images": IMAGES, "labels": LABELS, "method": "supervised", "out": tmp_path}
+    with pytest.raises(UserError, match=message) as caught:
+        fit(**{**arguments, **changes})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "trials").exists()
+
+
+# TensorFlow's variables know nothing of NumPy 2's copy keyword.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_model_is_saved_under_what_it_is(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((6, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    first = _saved(model, tmp_path)
+    content = first.read_bytes()
+    assert _saved(model, tmp_path) == first
+    assert first.read_bytes() == content  # the run's name goes by the file
+    model.layers[-1].bias.assign([1.0, 0.0, 0.0])
+    assert _saved(model, tmp_path) != first
+
+
+class Holder(keras.layers.Layer):
+    def __init__(self, content):
+        super().__init__()
+        self.content = content
+
+    def call(self, x):
+        return x
+
+
+@keras.saving.register_keras_serializable("test_notebook")
+class Doubled(keras.layers.Layer):
+    def call(self, x):
+        return 2 * x
+
+
+def model_with(layer):
+    parts = [keras.Input((6, 8, 3)), keras.layers.Flatten(), layer, keras.layers.Dense(3)]
+    return keras.Sequential(parts)
+
+
+def test_a_model_that_cannot_be_saved_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be saved .NotImplementedError: .*get_config"):
+        fit(IMAGES, LABELS, model_with(Holder(object())), method="supervised", out=tmp_path)
+    assert not (tmp_path / "trials").exists()
+
+
+@pytest.mark.parametrize("size", [8, 32, 96, 97, 224])
+def test_arrays_of_any_size_are_cropped_at_random(size):
+    chosen = _settings_for((size, size // 2, 1), 30)
+    config = override(build_config(parse("folder"), "ieg", image_size=size), chosen)
+    assert (config.images.size, config.images.channels, config.batch_size) == (size, 1, 15)
+    assert config.augmentation.pad == max(1, size // 16)
+    assert config.augmentation.strong_pad == (0 if size == 8 else size // 8)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_model_that_the_training_refuses_is_the_callers_mistake(tmp_path):
+    with pytest.raises(UserError, match=r"Could not locate class 'Doubled'.*package.module:fun"):
+        fit(IMAGES, LABELS, model_with(Doubled()), method="supervised", out=tmp_path)
+    assert not list(tmp_path.glob("trials/*/checkpoint"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
+    name = "tests.ieg_core.models.nets_of_mine:registered"
+    fitted = fit(IMAGES, LABELS, name, method="supervised", steps=np.int64(2), out=tmp_path)
+    assert any(type(layer).__name__ == "Doubled" for layer in fitted.model._flatten_layers())
+
+
+@pytest.mark.slow
+def test_the_example_of_the_documents(tmp_path):
+    page = ROOT / "docs" / "notebook.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(f"{example}print(fitted.data_dir)\n")
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=7200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    accuracy, suspects, folder, data_dir = done.stdout.splitlines()[-4:]
+    assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
+    assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
+    gallery = tmp_path / folder / "audit" / "audit.html"
+    gallery.unlink()
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    (command,) = commands(page)
+    give(command.replace("<run_dir>", folder).replace("<data_dir>", data_dir), tmp_path)
+    assert gallery.exists()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report of a finished run, fetched from wherever the results root lies."""
+
+from http import HTTPStatus
+
+import pytest
+
+from ieg_core.store import gcs as storage
+from pipelines.cluster.run_root import Root
+from tests import gcs
+
+FILES = {"report.html": b"<p>all is well</p>", "results.json": b"{}"}
+
+
+def kept(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def emulator(monkeypatch):
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        yield running
+
+
+@pytest.fixture
+def bucket(emulator):
+    return f"gs://{gcs.BUCKET}/team"
+
+
+def test_from_a_folder(tmp_path):
+    report = tmp_path / "root" / "sweeps" / "s1" / "report"
+    report.mkdir(parents=True)
+    for name, content in FILES.items():
+        (report / name).write_bytes(content)
+    told = Root(str(tmp_path / "root"), "label", sweep="s1").fetch_report(tmp_path / "here")
+    assert told == str(tmp_path / "here" / "report.html")
+    assert kept(tmp_path / "here") == FILES
+
+
+def test_from_a_bucket(bucket, tmp_path):
+    for name, content in FILES.items():
+        storage.write(f"{bucket}/sweeps/s1/report/{name}", content)
+    told = Root(bucket, "label", sweep="s1").fetch_report(tmp_path / "here")
+    assert told == str(tmp_path / "here" / "report.html")
+    assert kept(tmp_path / "here") == FILES
+
+
+def test_there_is_none(bucket, tmp_path):
+    assert "ended before it" in Root(bucket, "label", sweep="s1").fetch_report(tmp_path / "here")
+    told = Root(str(tmp_path), "label").fetch_report(tmp_path / "here")
+    assert "ended before it listed its trials" in told
+    assert not (tmp_path / "here" / "report.html").exists()
+
+
+def test_what_cannot_be_read_is_no_early_end(emulator, bucket, tmp_path):
+    """The run may have succeeded: only this machine does not see it."""
+    storage.write(f"{bucket}/runs/label.json", b'{"sweep": "s1", "trials": []}')
+    root = Root(bucket, "label")
+    emulator.failures = [HTTPStatus.FORBIDDEN]
+    assert root.progress(0.0) == ([], False)
+    assert root.problem.startswith("no permission for gs://")
+    told = root.fetch_report(tmp_path / "here")
+    assert told.startswith(f"below {bucket}/sweeps, which cannot be read from here (no permission")
+    root.progress(0.0)
+    assert (root.problem, root.sweep) == ("", "s1")
+
+
+def test_a_run_without_a_label_lists_its_trials_nowhere(tmp_path):
+    told = Root(str(tmp_path), "").fetch_report(tmp_path / "here")
+    assert told == f"below {tmp_path}/sweeps: the run has no run_label to find it by"
+
+
+def test_a_bucket_that_cannot_be_read_is_named(bucket, tmp_path):
+    place = "gs://another-bucket/team"
+    told = Root(place, "label", sweep="s1").fetch_report(tmp_path / "here")
+    assert told.startswith(f"{place}/sweeps/s1/report/report.html, which cannot be read from here")

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What k8s/ renders to, by each renderer, and that schemas find what is misspelt."""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines import profiles
+from pipelines.cluster_files import ClusterFile
+from pipelines.manifests import kustomize, render
+
+ROOT = Path(__file__).parents[2]
+NAMES = render.kustomizations()
+IMAGE = "registry.example:5000/team/ieg-python:1a2b3c4d"
+
+
+def by_name(documents: list[kustomize.Document]) -> dict[tuple[str, str, str], kustomize.Document]:
+    found = {kustomize.identity(document): document for document in documents}
+    assert len(found) == len(documents)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_renderers_agree(name, tmp_path):
+    """Our own renderer needs no kubectl; where there is one, it is the judge."""
+    plan = render.write_plan(name, tmp_path, "team-vision", IMAGE)
+    (first, *others) = [by_name(render(plan)) for render in kustomize.renderers().values()]
+    assert all(other == first for other in others)
+    assert all(
+        document["metadata"]["namespace"] == "team-vision"
+        for document in first.values()
+        if document["kind"] not in kustomize.CLUSTER_SCOPED
+    )
+    images = [
+        each["image"] for document in first.values() for each in kustomize.containers(document)
+    ]
+    assert set(images) <= {IMAGE}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_schemas_have_nothing_against_it(name, tmp_path):
+    plan = render.write_plan(name, tmp_path, "kubeflow", IMAGE)
+    # `make manifests`, below, goes through all releases.
+    ends = [render.releases()[0], render.releases()[-1]]
+    assert render.misfits(kustomize.render(plan), ends) == []
+
+
+def test_the_schemas_checked_begin_with_1_29():
+    assert render.releases()[0] == "1.29"
+    assert len(render.releases()) >= 4
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("automountServiceAccountToken: false", "automountServiceAcountToken: false"),
+        ("runAsUser: 1000", 'runAsUser: "1000"'),
+        ("apiVersion: batch/v1", "apiVersion: batch/v2"),
+    ],
+)
+def test_a_misspelt_key_or_wrong_type_is_found(line, wrong):
+    text = (ROOT / "k8s/jobs/prepare-volumes/job.yaml").read_text()
+    assert line in text
+    found = render.misfits([yaml.safe_load(text.replace(line, wrong))])
+    assert len(found) == len(render.releases())
+
+
+def test_the_overlays_say_what_they_say():
+    def claims(name: str) -> dict[str, list[str]]:
+        return {
+            document["metadata"]["name"]: document["spec"]["accessModes"]
+            for document in kustomize.render(ROOT / "k8s" / name)
+            if document["kind"] == "PersistentVolumeClaim"
+        }
+
+    def quota(name: str) -> dict[str, str]:
+        documents = kustomize.render(ROOT / "k8s" / name)
+        (found,) = [each["spec"]["hard"] for each in documents if each["kind"] == "ResourceQuota"]
+        return found
+
+    assert claims("overlays/gpu") == {
+        "ieg-data": ["ReadWriteMany"],
+        "ieg-results": ["ReadWriteMany"],
+    }
+    assert claims("overlays/single-node") == {
+        "ieg-data": ["ReadWriteOnce"],
+        "ieg-results": ["ReadWriteOnce"],
+    }
+    assert quota("overlays/gpu")["requests.nvidia.com/gpu"] == "8"
+    assert quota("overlays/spot")["requests.nvidia.com/gpu"] == "16"
+    assert quota("overlays/spot")["requests.cpu"] == quota("base")["requests.cpu"]
+
+
+def test_the_names_are_those_of_the_cluster_file():
+    names = {
+        (document["kind"], document["metadata"]["name"])
+        for document in kustomize.render(ROOT / "k8s" / "base")
+    }
+    cluster_file = ClusterFile()
+    assert ("ServiceAccount", cluster_file.service_account) in names
+    assert ("PersistentVolumeClaim", cluster_file.data_claim) in names
+    assert ("PersistentVolumeClaim", cluster_file.results_claim) in names
+
+
+def test_the_volumes_are_prepared_for_the_pods_user():
+    for name in ("prepare-volumes", "fill-data", "receive-data"):
+        (job,) = kustomize.render(ROOT / "k8s" / "jobs" / name)
+        security = kustomize.pod_spec(job)["securityContext"]
+        assert security["runAsUser"] == profiles.USER
+        assert security["runAsGroup"] == security["fsGroup"] == profiles.GROUP
+    (job,) = kustomize.render(ROOT / "k8s/jobs/own-volumes")
+    assert f"{profiles.USER}:{profiles.GROUP}" in kustomize.containers(job)[0]["command"]
+
+
+def test_the_network_policy_is_for_the_pods_of_our_tasks():
+    (policy,) = [
+        document
+        for document in kustomize.render(ROOT / "k8s/base")
+        if document["kind"] == "NetworkPolicy"
+    ]
+    assert policy["spec"]["podSelector"]["matchLabels"] == dict([profiles.POD_LABEL])
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["ingress"] == []
+    open_to_all = {
+        port["port"]
+        for rule in policy["spec"]["egress"]
+        if "to" not in rule
+        for port in rule["ports"]
+    }
+    assert open_to_all == {53, 443, 6443}
+
+
+def test_a_quota_too_small_for_the_cluster_is_told():
+    documents = kustomize.render(ROOT / "k8s/overlays/gpu")
+    cluster_file = dataclasses.replace(ClusterFile(), parallelism=9)
+    (line,) = render.waits(documents, cluster_file, gpus=True)
+    assert "8 requests.nvidia.com/gpu" in line
+    assert "takes 9" in line
+    assert render.waits(documents, cluster_file, gpus=False) == []
+
+
+def test_a_kustomization_with_more_than_we_render_is_refused(tmp_path):
+    (tmp_path / "kustomization.yaml").write_text("resources: []\nconfigMapGenerator: []\n")
+    with pytest.raises(SystemExit, match="configMapGenerator"):
+        kustomize.render(tmp_path)
+
+
+def test_a_patch_of_nothing_is_refused(tmp_path):
+    (tmp_path / "kustomization.yaml").write_text("resources: []\npatches: [{path: p.yaml}]\n")
+    (tmp_path / "p.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
+    with pytest.raises(SystemExit, match="not there"):
+        kustomize.render(tmp_path)
+
+
+def test_merging_replaces_lists_removes_nulls_and_changes_neither_argument():
+    target = {"a": {"b": 1, "c": 2}, "l": [1, 2], "gone": 3}
+    patch = {"a": {"c": 4}, "l": [5], "gone": None}
+    assert kustomize.merge(target, patch) == {"a": {"b": 1, "c": 4}, "l": [5]}
+    assert target == {"a": {"b": 1, "c": 2}, "l": [1, 2], "gone": 3}
+
+
+STOCK = {
+    "apiVersion": "v1",
+    "kind": "ConfigMap",
+    "metadata": {"name": "workflow-controller-configmap"},
+    "data": {
+        "artifactRepository": "archiveLogs: true\n",
+        "executor": "imagePullPolicy: IfNotPresent\n",
+        "workflowDefaults": "spec:\n  templateDefaults:\n    retryStrategy:\n      limit: '2'\n"
+        "      retryPolicy: OnError\n",
+    },
+}
+
+
+def test_the_controllers_patch_changes_its_defaults_and_nothing_else():
+    patch = yaml.safe_load((ROOT / "k8s/overlays/spot/workflow-controller-patch.yaml").read_text())
+    merged = kustomize.merge(STOCK, patch)
+    assert merged["data"].keys() == STOCK["data"].keys()
+    for key in ("artifactRepository", "executor"):
+        assert merged["data"][key] == STOCK["data"][key]
+    defaults = yaml.safe_load(merged["data"]["workflowDefaults"])
+    retry = defaults["spec"]["templateDefaults"]["retryStrategy"]
+    assert retry["retryPolicy"] == "Always"
+    assert '"137", "143"' in retry["expression"]
+
+
+@pytest.mark.parametrize(
+    ("message", "again"),
+    [
+        ("pod deleted", True),
+        ("Pod was terminated in response to imminent node shutdown.", True),
+        ("The node was low on resource: memory. Evicted", True),
+        ("node pool-1 is not ready", True),
+        ("Preempted by a higher-priority pod", True),
+        ("Error (exit code 1)", False),
+        ("child 'noise-sweep-x' failed", False),
+        ("child 'noise-sweep-x' errored", False),
+    ],
+)
+def test_what_the_controllers_condition_tries_again(message, again):
+    """Its pattern, read from the patch; Go's and Python's regular expressions agree on it."""
+    text = (ROOT / "k8s/overlays/spot/workflow-controller-patch.yaml").read_text()
+    (pattern,) = re.findall(r'lastRetry\.message matches "(.*)"', text)
+    assert bool(re.search(pattern, message)) is again
+
+
+def test_make_manifests_writes_one_file_each_and_refuses_a_floating_image(tmp_path):
+    def run(image: str) -> subprocess.CompletedProcess[str]:
+        cluster_file = tmp_path / "cluster.yaml"
+        cluster_file.write_text(f"namespace: team-vision\nimage: {image}\nparallelism: 2\n")
+        command = [sys.executable, "scripts/render.py", f"--cluster={cluster_file}"]
+        return subprocess.run(
+            [*command, f"--output={tmp_path / 'out'}"],
+            cwd=ROOT,
+            env={
+                "PYTHONPATH": str(ROOT),
+                "PATH": Path(shutil.which("git") or "").parent.as_posix(),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    done = run(IMAGE)
+    assert done.returncode == 0, done.stderr
+    written = sorted(path.stem for path in (tmp_path / "out").glob("*.yaml"))
+    assert written == sorted(Path(name).name for name in NAMES)
+    (job,) = yaml.safe_load_all((tmp_path / "out" / "fill-data.yaml").read_text())
+    assert job["metadata"]["namespace"] == "team-vision"
+    done = run("ieg-python:latest")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
