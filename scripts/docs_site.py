@@ -108,12 +108,12 @@ def navigation(pages: Iterable[str]) -> list[Any]:
         return order.get(name, order[""]), name
 
     top = sorted(by_folder.pop("", []), key=rank)
-    api = by_folder.pop("api", [])
+    api = sorted(by_folder.pop("api", []), key=lambda page: page.removesuffix(".md"))
     folders = {
         name: sorted(pages, key=lambda page: (not page.endswith("/index.md"), page))
         for name, pages in sorted(by_folder.items())
     }
-    return [*top, *({name.capitalize(): folders[name]} for name in folders), {"API": sorted(api)}]
+    return [*top, *({name.capitalize(): folders[name]} for name in folders), {"API": api}]
 
 
 def _generated(config: MkDocsConfig) -> Iterator[File]:

@@ -137,20 +137,13 @@ def test_links_in_code_are_left_alone():
 
 
 def test_the_navigation_starts_with_the_tutorial_and_ends_with_the_api():
-    pages = [
-        "zeta.md",
-        "changelog.md",
-        "tutorial.md",
-        "api/a.md",
-        "decisions/a.md",
-        "decisions/index.md",
-    ]
-    pages.append("index.md")
+    pages = ["zeta.md", "changelog.md", "tutorial.md", "index.md"]
+    pages += ["api/a.b.md", "api/a.md", "decisions/a.md", "decisions/index.md"]
     assert docs_site.navigation(pages) == [
         "index.md",
         "tutorial.md",
         "zeta.md",
         "changelog.md",
         {"Decisions": ["decisions/index.md", "decisions/a.md"]},
-        {"API": ["api/a.md"]},
+        {"API": ["api/a.md", "api/a.b.md"]},
     ]
