@@ -47,7 +47,7 @@ BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(ca
 quote = '$(subst ','\'',$(1))'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-docs test-all lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup sweep compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -120,11 +120,15 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not cluster"
 
-test-docs: $(READY) ## give every command of the README and of docs/, in their order
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/ieg_core/test_fit.py
+test-docs: $(READY) ## run every documented command; build, install and try the package and the site
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/test_package.py \
+	  tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(READY) ## build the documentation's site, build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY) ## check format, style, types and import contracts; changes nothing
 	@$(BIN)/ruff format --check --quiet .
@@ -143,7 +147,7 @@ lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: the n
 	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove caches and what was built; results and .venv stay
-	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove .venv

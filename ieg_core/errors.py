@@ -44,5 +44,18 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {name!r}: {hint}expected one of {', '.join(names)}")
 
 
+def missing_extra(package: str, extra: str) -> UserError:
+    """Builds the error for a package that only one of this package's extras installs.
+
+    Args:
+      package: The name of the missing package on the index, for example "tensorflow-datasets".
+      extra: The extra that brings it, for example "tfds".
+
+    Returns:
+      The error, to be raised by the caller.
+    """
+    return UserError(f"{package} is not installed: pip install 'ieg-core[{extra}]'")
+
+
 class DivergedError(RuntimeError):
     """The training cannot go on: a loss term is no longer finite. The command line exits with 3."""

@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 VENV = Path(".venv")
 LOCK = Path("requirements.lock")
 GPU_LOCK = Path("requirements-gpu.lock")  # the same, and CUDA's libraries
+EXTRAS = ("gcs", "jax", "pipelines", "tfds")  # all but "gpu", which the GPU's lock file adds
 STAMP = VENV / ".ready"
 MINIMUM_PYTHON = (3, 11)
 
@@ -167,7 +168,8 @@ def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
 
 def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
     """Writes both lock files from pyproject.toml, the GPU's with the versions of the other."""
-    sources = ("pyproject.toml", "--group", "dev", "--extra", "jax")
+    extras = [f"--extra={extra}" for extra in EXTRAS]
+    sources = ("pyproject.toml", "--group", "dev", *extras)
     scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
     form = ("--custom-compile-command", "make lock", "--quiet")
     command = (uv, "pip", "compile", *sources, *scope, *form)

@@ -15,8 +15,8 @@ OURS = ("make", ".venv/bin/ieg", "ieg", ".venv/bin/python", "python")
 
 
 def pages() -> list[Path]:
-    """Returns the README and every page in docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """Returns the README, the page for contributors and every page in docs/."""
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def commands(page: Path) -> list[str]:
