@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a process must set before it imports a deep-learning framework."""
 
+import importlib.util
 import math
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from ieg_core.errors import UserError, unknown_name
+from ieg_core.errors import UserError, missing_extra, unknown_name
 
 BACKENDS = ("tensorflow", "jax")
 CHECKPOINT_SECONDS = "IEG_CHECKPOINT_SECONDS"
@@ -70,6 +71,8 @@ def chosen_backend() -> str:
     name = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
         raise unknown_name("backend (KERAS_BACKEND)", name, BACKENDS)
+    if name == "jax" and importlib.util.find_spec("jax") is None:
+        raise missing_extra("jax", "jax")
     return name
 
 

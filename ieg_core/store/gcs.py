@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import google_crc32c
-
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
-from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client
+from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client, require_library
 
 THREADS = 8
 CHUNK = 8 * 1024**2
@@ -73,6 +71,7 @@ def split(url: str) -> tuple[str, str]:
     Raises:
       UserError: It names no bucket.
     """
+    require_library()
     bucket, _, name = url.removeprefix(SCHEME).partition("/")
     if not is_url(url) or not bucket:
         raise UserError(f"expected gs://bucket/folder, got {url!r}")
@@ -102,6 +101,7 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 
 def read(url: str) -> tuple[bytes, int] | None:
     """Reads one object: its content and generation; None where there is none."""
+    require_library()
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     damaged = 0
@@ -120,6 +120,8 @@ def read(url: str) -> tuple[bytes, int] | None:
                 )
             except (NotFound, PreconditionFailed):
                 continue  # replaced or deleted in between: the generation asked for is gone
+        import google_crc32c
+
         if (found := _encode(google_crc32c.Checksum(data))) == expected:
             return data, generation
         if (damaged := damaged + 1) == DOWNLOADS:
@@ -244,6 +246,7 @@ def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
 
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     """Uploads what an open file holds now: a log may grow meanwhile."""
+    require_library()
     from google.api_core.exceptions import PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
 
@@ -316,6 +319,8 @@ def _receive(url: str, stored: Stored, path: Path) -> None:
 
 
 def _checksum(file: IO[bytes], size: int) -> str:
+    import google_crc32c
+
     checksum, left = google_crc32c.Checksum(), size
     file.seek(0)
     while left > 0 and (part := file.read(min(left, CHUNK))):

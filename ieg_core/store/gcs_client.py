@@ -6,13 +6,21 @@ STORAGE_EMULATOR_HOST chooses an emulator instead of the cloud, as in the librar
 
 import contextlib
 import functools
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import Any
 
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, missing_extra
 
 SCHEME = "gs://"
+
+
+@functools.cache
+def require_library() -> None:
+    """Raises UserError if the extra `gcs` is not installed."""
+    if importlib.util.find_spec("google_crc32c") is None:
+        raise missing_extra("google-cloud-storage", "gcs")
 
 
 def open_client() -> Any:

@@ -20,7 +20,7 @@ class Shown:
     Attributes:
       metrics: Finite numbers of its result, and of its audit as audit_<name>.
       class_names: C different names; none without a confusion matrix.
-      confusion: Counts [C][C], rows = true class.
+      confusion: Counts [C, C], rows = true class.
       page: The audit's gallery, HTML.
     """
 

@@ -32,7 +32,7 @@ def confusion(results_root: Path, trial: str) -> tuple[list[str], list[list[floa
     """Returns a trial's confusion matrix for the UI, which tells classes apart by their names.
 
     Returns:
-      C different names; counts [C][C], rows = true class. Both empty if there is no matrix.
+      C different names; counts [C, C], rows = true class. Both empty if there is no matrix.
     """
     found = load_trial(results_root, trial)
     if found.confusion is None:

@@ -28,7 +28,8 @@ def train_trial(
     A resumed trial computes with the threads and replicas that its checkpoint was made with.
 
     Raises:
-      UserError, DivergedError, or whatever went wrong; failure.json says it too.
+      UserError: A setting is wrong.
+      DivergedError: A loss is no longer finite.
       TrialBusyError: Another process trains it.
       SupersededError: Another machine has taken it over: no failure of the trial.
     """

@@ -218,11 +218,10 @@ def test_without_a_checkout_the_cluster_names_the_image(monkeypatch, capsys, tmp
     def no_checkout(dirty):
         raise SystemExit("no checkout")
 
-    monkeypatch.setattr(image, "revision", no_checkout)
+    monkeypatch.setattr(packages, "revision", no_checkout)
     assert command_line.main(["compile", "--output", str(tmp_path)]) == 2
     assert "no git checkout" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(packages, "source", image)
     with pytest.raises(UserError, match="expected `image` in the cluster file"):
         packages.image_of_revision()
 

@@ -58,7 +58,7 @@ def test_the_build_sees_what_the_image_is_made_of_and_nothing_else():
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert lines[0] == "*"
     allowed = [line[1:] for line in lines if line.startswith("!")]
-    assert set(allowed) <= {*SOURCES, "docker/ieg"}
+    assert set(allowed) <= {*revision.SOURCES, "docker/ieg"}
     copied = [
         word
         for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE)

@@ -6,12 +6,13 @@ it nor the libraries below it say; here each is one line, and no build is read a
 """
 
 import contextlib
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, missing_extra
 from ieg_core.host.runtime import held_stderr, silence
 
 INFO: Final = "dataset_info.json"
@@ -28,6 +29,8 @@ _NO_REASON: Final = r"^\{\{.*?\}\} | \[Op:.*$|^Failed to construct dataset .*?\}
 def import_tfds() -> Any:
     """Imports TensorFlow Datasets; what it imports in its turn says nothing as it starts."""
     silence()
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        raise missing_extra("tensorflow-datasets", "tfds")
     import tensorflow_datasets
 
     return tensorflow_datasets
