@@ -9,8 +9,8 @@ def train(trial: str, data_dir: str, results: str, results_namespace: str, run: 
     """Trains one trial, or returns at once if the results root has it.
 
     A failure is recorded in the trial's folder and costs that trial alone: this task succeeds, or
-    nothing after the loop would run. `check_results` makes the run fail at the end. So is a pod that was
-    lost as often as the profile allows (`runs.fail_after_lost_pods`).
+    nothing after the loop would run. `check_results` makes the run fail at the end. So is a pod
+    that was lost as often as the profile allows (`runs.fail_after_lost_pods`).
 
     Args:
       trial: The trial's name.

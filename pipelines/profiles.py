@@ -74,8 +74,8 @@ class Profile:
       accelerator: Default of the pipeline's parameter of that name.
       data_dir: Default of the pipeline's parameter of that name.
       results: Default of the pipeline's parameter of that name.
-      pod_templates: For "train", "evaluate", "check_results" and "small" (all others); empty where there
-        are no pods.
+      pod_templates: For "train", "evaluate", "check_results" and "small" (all others); empty
+        where there are no pods.
       volumes: Volume claims and where they are mounted.
     """
 

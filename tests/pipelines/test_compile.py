@@ -274,7 +274,7 @@ def arguments(results):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*have no effect in the current local runner")
 def test_the_cpu_package_itself_runs_here(tmp_path, monkeypatch):
-    """The YAML that is uploaded, its platform part ignored: train, evaluate, report, check_results."""
+    """The YAML that is uploaded, its platform part ignored: every step."""
     (path,) = packages.write_packages([profiles.cpu(CLUSTER)], tmp_path)
     pipeline = components.load_component_from_file(str(path))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import revision
 from scripts import image, image_packages, set_up
 
 ROOT = Path(__file__).parents[2]
