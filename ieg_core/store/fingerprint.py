@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ieg_core.host.runtime import BACKENDS, chosen_backend
+
 COUNTED = (
     "audit/posterior.py",
     "augment",
@@ -41,7 +43,7 @@ UNCOUNTED = (
 
 @functools.cache
 def code_version(package: Path = Path(__file__).parents[1]) -> str:
-    """Returns a digest of the source files in `COUNTED`, and of the libraries' versions.
+    """Returns a digest of the source files in `COUNTED` and of the libraries that compute.
 
     Args:
       package: The folder of ieg_core.
@@ -55,7 +57,9 @@ def code_version(package: Path = Path(__file__).parents[1]) -> str:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
             digest.update(path.read_bytes())
-    digest.update(json.dumps(library_versions()).encode())
+    others = set(BACKENDS) - {chosen_backend()}  # installed or not, they compute nothing
+    versions = {name: at for name, at in library_versions().items() if name not in others}
+    digest.update(json.dumps(versions).encode())
     return digest.hexdigest()[:12]
 
 

@@ -60,3 +60,13 @@ def test_a_file_that_moves_renames_every_trial(package):
     before = version(package)
     (package / "draws" / "views.py").rename(package / "draws" / "views_of_images.py")
     assert version(package) != before
+
+
+def test_a_backend_that_is_not_in_use_renames_no_trial(monkeypatch):
+    versions = {"numpy": "2", "keras": "3", "tensorflow": "2", "jax": "0.7"}
+    monkeypatch.setattr(fingerprint, "library_versions", lambda: versions)
+    before = version(PACKAGE)
+    del versions["jax"]
+    assert version(PACKAGE) == before
+    versions["tensorflow"] = "3"
+    assert version(PACKAGE) != before
