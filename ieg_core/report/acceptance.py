@@ -18,23 +18,30 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import write_json_atomic
 from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report import reproduction
-from ieg_core.report.trials import FINISHED, Row, load_sweep
+from ieg_core.report.summary import Group, group_rows
+from ieg_core.report.trials import FINISHED, Row
 from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import ACCEPTED, SCHEDULED, sweep_folder
+from ieg_core.store.layout import ACCEPTED, SCHEDULED
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/report/results\.json")
 TEXT_CHARACTERS = 4000
 
 
-def judge_sweep(
-    root: Path, sweep: str, *, results: str, schedule: str, tolerance: float, accepted: str
+def judge_report(
+    groups: Sequence[Group],
+    folder: Path,
+    *,
+    results: str,
+    schedule: str,
+    tolerance: float,
+    accepted: str,
 ) -> tuple[str, list[str]]:
-    """Judges a reported sweep and writes its verdict.json.
+    """Judges a sweep by its report and writes verdict.json.
 
     Args:
-      root: The results root of this run, its namespace included.
-      sweep: The sweep's name.
+      groups: The groups of the report.
+      folder: The report's folder.
       results: The results root without the namespace, a folder or gs://…, where accepted runs lie.
       schedule: The schedule's name; "" for none.
       tolerance: Points of per cent; negative: nothing is judged.
@@ -49,15 +56,14 @@ def judge_sweep(
     """
     if tolerance < 0:
         return "", []
-    folder, _, name = accepted.rpartition("/")
+    place, _, name = accepted.rpartition("/")
     if schedule and not accepted:
-        folder, name = results, f"{ACCEPTED}/{schedule}.json"
-    old = reproduction.accepted_rows(mirror.read_json(folder, name), name) if name else []
-    if accepted and not old:
+        place, name = results, f"{ACCEPTED}/{schedule}.json"
+    rows = reproduction.accepted_rows(mirror.read_json(place, name), name) if name else []
+    if accepted and not rows:
         raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
-    verdicts = reproduction.judge(load_sweep(root, sweep).rows, PUBLISHED, tolerance, old)
-    path = sweep_folder(root, sweep) / "report" / "verdict.json"
-    write_json_atomic(path, reproduction.as_json(verdicts, schedule=schedule))
+    verdicts = reproduction.judge(groups, PUBLISHED, tolerance, group_rows(rows))
+    write_json_atomic(folder / "verdict.json", reproduction.as_json(verdicts, schedule=schedule))
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"
     return text, reproduction.failures(verdicts)

@@ -7,8 +7,7 @@ Where the last column says that the protocol is the same, a figure says what our
 from collections.abc import Sequence
 
 from ieg_core.recipes.published import PUBLISHED, protocol_difference
-from ieg_core.report.summary import accuracy_text, group_rows
-from ieg_core.report.trials import Row
+from ieg_core.report.summary import Group, accuracy_text
 
 SAME = "nothing: the same protocol"
 NOTE = (
@@ -17,18 +16,18 @@ NOTE = (
 )
 
 
-def expected_table(rows: Sequence[Row]) -> list[list[str]]:
+def expected_table(groups: Sequence[Group]) -> list[list[str]]:
     """Lays published figures beside the results of the same data set and method, header first.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
       Lines of equal length, a line a published figure, accuracies in per cent; none at all where
       nothing was published.
     """
     table = []
-    for group in group_rows(rows):
+    for group in groups:
         row = group.rows[0]
         for figure in PUBLISHED:
             if (figure.dataset, figure.method) != (group.dataset, group.method):

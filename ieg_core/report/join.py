@@ -10,11 +10,12 @@ from ieg_core.errors import UserError
 from ieg_core.report.provenance import flat_settings
 from ieg_core.report.summary import Group, Statistic, group_rows
 from ieg_core.report.trials import (
+    Loader,
     Sweep,
     Trial,
+    cached_loader,
     family,
     load_sweep,
-    load_trial,
     sort_key,
     with_same_keys,
 )
@@ -65,12 +66,13 @@ class Changes:
     settings: tuple[tuple[str, str, str], ...]
 
 
-def find_sweep(place: Path) -> Sweep:
+def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
     """Opens what a folder of results stands for.
 
     Args:
       place: The folder of a sweep, of its report, of a results root (its latest sweep) or of a
         trial.
+      load: Reads a trial; None for a new `cached_loader`.
 
     Returns:
       The sweep; a single trial is a sweep of its own.
@@ -84,9 +86,9 @@ def find_sweep(place: Path) -> Sweep:
     if (folder / "latest").exists():
         folder = (folder / "latest").resolve()
     if folder.parent.name == "sweeps" and (folder / "plan.json").exists():
-        return load_sweep(folder.parent.parent, folder.name)
+        return load_sweep(folder.parent.parent, folder.name, load)
     if folder.parent.name == "trials" and (folder / "config.json").exists():
-        trial = load_trial(folder.parent.parent, folder.name)
+        trial = (load or cached_loader())(folder.parent.parent, folder.name)
         return Sweep(folder.name, "", "", (trial,))
     raise UserError(
         f"{place} holds no results: expected a sweep's folder (runs/latest, runs/sweeps/…), a "
@@ -94,22 +96,25 @@ def find_sweep(place: Path) -> Sweep:
     )
 
 
-def join(places: Sequence[Path]) -> Sweep:
+def find_sweeps(places: Sequence[Path]) -> list[Sweep]:
+    """Opens several places, see `find_sweep`; a trial that several of them have is read once."""
+    load = cached_loader()
+    return [find_sweep(place, load) for place in places]
+
+
+def join(places: Sequence[Path], sweeps: Sequence[Sweep]) -> Sweep:
     """Puts the trials of several sweeps together.
 
     A trial that several of them have comes once. Trials of one data set and method that differ in
     more than their seed are told apart by what differs (`tell_apart`).
 
     Args:
-      places: What `find_sweep` takes, at least one.
+      places: Where the sweeps are, for the command that repeats the report.
+      sweeps: What `find_sweeps` opened there, at least one.
 
     Returns:
       One sweep of all the trials.
-
-    Raises:
-      UserError: See `find_sweep`.
     """
-    sweeps = [find_sweep(place) for place in places]
     if len(sweeps) == 1:
         return sweeps[0]
     letters = [_letter(index) for index in range(len(sweeps))]

@@ -20,7 +20,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
-from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
+from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, statistic
 from ieg_core.report.trials import FINISHED, Row
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
@@ -80,21 +80,21 @@ class Verdict:
 
 
 def judge(
-    rows: Sequence[Row],
+    groups: Sequence[Group],
     published: Sequence[Published] = PUBLISHED,
     tolerance: float = 1.0,
-    accepted: Sequence[Row] = (),
+    accepted: Sequence[Group] = (),
 ) -> list[Verdict]:
     """Judges every group of trials that differ in the seed alone.
 
     Args:
-      rows: Rows of results.json.
+      groups: The groups of a report.
       published: Published figures.
       tolerance: Points of per cent, at least 0.
-      accepted: Rows of the last accepted run; empty if there is none.
+      accepted: The groups of the last accepted run; empty if there is none.
 
     Returns:
-      A verdict a group, in the rows' order.
+      One verdict per group, in their order.
 
     Raises:
       UserError: A negative or infinite tolerance.
@@ -104,8 +104,7 @@ def judge(
             f"received a tolerance of {tolerance:g}: expected points of per cent, at least 0, "
             "such as 0.5"
         )
-    old = group_rows(accepted)
-    return [_judge_group(group, published, tolerance, old) for group in group_rows(rows)]
+    return [_judge_group(group, published, tolerance, accepted) for group in groups]
 
 
 def failures(verdicts: Iterable[Verdict]) -> list[str]:

@@ -131,16 +131,15 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
     return groups
 
 
-def results_table(rows: Sequence[Row]) -> list[list[str]]:
+def results_table(groups: Sequence[Group]) -> list[list[str]]:
     """Lays out the results for a terminal: a line for each noise rate and method, header first.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
       Lines of equal length; accuracies in per cent, mean ± sample deviation over seeds.
     """
-    groups = group_rows(rows)
     several = len({group.family for group in groups}) > 1
     tails = any(group.balanced_accuracy for group in groups)
     header = ["noise", "method", "clean labels used", "seeds"]
@@ -168,19 +167,19 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     return table
 
 
-def headline(rows: Sequence[Row]) -> Headline:
+def headline(groups: Sequence[Group]) -> Headline:
     """Says what was found at the highest noise rate where a method meets plain training.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
       The sentence, notes on the ablation and the seeds, and how many trials have no result.
     """
-    groups = group_rows(rows)
-    missing = sum(row["status"] != FINISHED for row in rows)
+    total = sum(len(group.rows) for group in groups)
+    missing = total - sum(group.num_finished for group in groups)
     verb = "has" if missing == 1 else "have"
-    lost = f"{missing} of {len(rows)} trials {verb} no result." if missing else ""
+    lost = f"{missing} of {total} trials {verb} no result." if missing else ""
     done = [group for group in groups if group.accuracy_ema_last is not None]
     if not done:
         return Headline("No trial has finished.", missing=lost)

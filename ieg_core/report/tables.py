@@ -6,29 +6,24 @@ import io
 import json
 from collections.abc import Sequence
 
-from ieg_core.report.expected import NOTE, expected_table
+from ieg_core.report.expected import NOTE
 from ieg_core.report.join import Changes
-from ieg_core.report.summary import (
-    Group,
-    accuracy_text,
-    column_text,
-    group_rows,
-    headline,
-    results_table,
-)
-from ieg_core.report.trials import FINISHED, Row, Sweep, with_same_keys
+from ieg_core.report.model import Report
+from ieg_core.report.summary import Group, accuracy_text, column_text
+from ieg_core.report.trials import Row, with_same_keys
 
 SCHEMA = 1
 
 
-def results_json(rows: Sequence[Row]) -> str:
+def results_json(report: Report) -> str:
     """Writes {"schema": 1, "trials": [...]} as strict JSON, without NaN."""
-    document = {"schema": SCHEMA, "trials": list(rows)}
+    document = {"schema": SCHEMA, "trials": list(report.rows)}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def results_csv(rows: Sequence[Row]) -> str:
+def results_csv(report: Report) -> str:
     """Writes one line a trial; lists and mappings (per-class accuracies, ...) stay in the JSON."""
+    rows = report.rows
     nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
     nested |= {"per_class_accuracy_ema_last", "versions"}
     rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
@@ -40,43 +35,31 @@ def results_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
-    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown.
-
-    Args:
-      sweep: The sweep, or several joined.
-      changed: What changed between two sweeps, to be told too.
-
-    Returns:
-      The document.
-    """
-    rows = sweep.rows
-    found = headline(rows)
-    parts = [f"# {_inline(found.sentence)}", " ".join(map(_inline, (*found.notes, found.missing)))]
+def results_markdown(report: Report) -> str:
+    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown."""
+    sweep, main = report.sweep, report.headline
+    parts = [f"# {_inline(main.sentence)}", " ".join(map(_inline, (*main.notes, main.missing)))]
     parts += [_inline(note) for note in sweep.notes]
-    for name, groups in by_family(group_rows(rows)).items():
+    for name, groups in report.families.items():
         parts.append(f"## {_inline(name)}")
         parts.append(
             "Test accuracy in per cent after the last step (moving average of the parameters), "
             "by share of labels redrawn or flipped."
         )
         parts.append(_markdown_table(_matrix(groups)))
-    parts += ["## Details", _markdown_table(results_table(rows))]
+    parts += ["## Details", _markdown_table(report.table)]
     parts.append(
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
         "every other figure is from the last step. GPU-hours count every GPU for as long as a "
-        "trial "
-        "held it."
+        "trial held it."
     )
-    if published := expected_table(rows):
-        parts += ["## Published figures", NOTE, _markdown_table(published)]
-    if changed:
-        parts += ["## What changed from A to B", _markdown_table(changes_table(changed))]
-        settings = [list(line) for line in changed.settings]
-        if settings:
-            parts.append(_markdown_table([["setting", "A", "B"], *settings]))
-    missing = [row for row in rows if row["status"] != FINISHED]
-    if missing:
+    if report.published:
+        parts += ["## Published figures", NOTE, _markdown_table(report.published)]
+    if changes := report.changes:
+        parts += ["## What changed from A to B", _markdown_table(changes_table(changes))]
+        if changes.settings:
+            parts.append(_markdown_table([["setting", "A", "B"], *changes.settings]))
+    if report.missing:
         table = [["data set", "method", "seed", "status", "reason"]]
         table += [
             [
@@ -86,7 +69,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
                 row["status"],
                 str(row["reason"]),
             ]
-            for row in missing
+            for row in (trial.row for trial in report.missing)
         ]
         parts += ["## Trials without a result", _markdown_table(table)]
     if sweep.command:
@@ -103,14 +86,6 @@ def changes_table(changed: Changes) -> list[list[str]]:
         before, after = accuracy_text(each.before), accuracy_text(each.after)
         table.append([each.dataset, each.label, before, after, points])
     return table
-
-
-def by_family(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Splits groups into families of data sets, in order."""
-    families: dict[str, list[Group]] = {}
-    for group in groups:
-        families.setdefault(group.family, []).append(group)
-    return families
 
 
 def _flat_sets(row: Row) -> Row:

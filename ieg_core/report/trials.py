@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads a sweep's trials from the results root; a damaged file costs its own trial alone."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ ROW_KEYS = (
 FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
 
 Row = dict[str, Any]
+Stamp = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Trial:
       failure: "phase", "step", "log" of a failed trial.
       audit: Its audit's summary, if it was audited.
       notes: What reading its data brought to light, a line each for people.
+      outcome: The files that hold its outcome, each as `_stamp` identified it before it was read.
     """
 
     row: Row
@@ -90,6 +93,12 @@ class Trial:
     failure: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outcome: tuple[tuple[Path, Stamp], ...] = ()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its outcome is still the one that was read; the files are not read again."""
+        return all(_stamp(path) == stamp for path, stamp in self.outcome)
 
 
 @dataclass(frozen=True)
@@ -112,12 +121,17 @@ class Sweep:
         return list(dict.fromkeys(note for trial in self.trials for note in trial.notes))
 
 
-def load_sweep(results_root: Path, sweep: str) -> Sweep:
+Loader = Callable[[Path, str], Trial]
+"""Reads the trial of a results root that has this folder name."""
+
+
+def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sweep:
     """Reads the plan of a sweep and everything that its trials left behind.
 
     Args:
       results_root: The results root, with `sweeps/` and `trials/`.
       sweep: The sweep's name.
+      load: Reads a trial; None for a new `cached_loader`.
 
     Returns:
       The sweep; its trials sorted by data set, noise rate, method (as in `settings.METHODS`), seed.
@@ -138,7 +152,8 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
         raise UserError(
             f"{path} is damaged ({problem or 'it has no list of trials'}): run the sweep again"
         )
-    loaded = [load_trial(results_root, str(name)) for name in dict.fromkeys(names)]
+    load = load or cached_loader()
+    loaded = [load(results_root, str(name)) for name in dict.fromkeys(names)]
     rows = with_same_keys([trial.row for trial in loaded])
     trials = [replace(trial, row=row) for trial, row in zip(loaded, rows, strict=True)]
     return Sweep(
@@ -149,17 +164,28 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
     )
 
 
-def load_trial(results_root: Path, name: str) -> Trial:
+def cached_loader() -> Loader:
+    """Returns a `load_trial` that reads every trial and every label set's manifest only once."""
+    return functools.cache(functools.partial(load_trial, read_manifest=functools.cache(_read)))
+
+
+def load_trial(
+    results_root: Path,
+    name: str,
+    read_manifest: Callable[[Path], tuple[dict[str, Any], str]] | None = None,
+) -> Trial:
     """Reads one trial; what is missing or damaged becomes its status and reason.
 
     Args:
       results_root: The results root.
       name: The trial's folder name.
+      read_manifest: Reads the manifest of its label set; None to read the file itself.
 
     Returns:
       The trial: finished if it has a result, else failed if it says why, else skipped.
     """
     folder = trial_folder(results_root, name)
+    outcome = [(path, _stamp(path)) for path in (folder / "result.json", folder / "failure.json")]
     settings, settings_problem = _read(folder / "config.json")
     result, result_problem = _read(folder / "result.json")
     failure, failure_problem = _read(folder / "failure.json")
@@ -178,7 +204,7 @@ def load_trial(results_root: Path, name: str) -> Trial:
     else:
         row |= {"status": SKIPPED, "reason": _why_skipped(folder, settings_problem)}
     matrix = _confusion(folder / "matrices.safetensors") if result else None
-    manifest, _ = _read(
+    manifest, _ = (read_manifest or _read)(
         label_sets_folder(results_root) / str(settings.get("label_set")) / "manifest.json"
     )
     class_names = tuple(str(label) for label in manifest.get("class_names") or ())
@@ -187,8 +213,18 @@ def load_trial(results_root: Path, name: str) -> Trial:
     inner = settings.get("config")
     plain = inner if isinstance(inner, dict) else {}
     audit, _ = _read(folder / "audit" / "summary.json")
-    around = surroundings(settings, manifest)
-    return Trial(row, plain, around, curves, matrix, class_names, failure, audit, _notes(manifest))
+    return Trial(
+        row=row,
+        settings=plain,
+        surroundings=surroundings(settings, manifest),
+        curves=curves,
+        confusion=matrix,
+        class_names=class_names,
+        failure=failure,
+        audit=audit,
+        notes=_notes(manifest),
+        outcome=tuple(outcome),
+    )
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:
@@ -239,6 +275,15 @@ def with_same_keys(rows: Sequence[Row]) -> list[Row]:
     """Gives every row the same keys: the schema's, then whatever else results brought along."""
     extra = sorted({key for row in rows for key in row} - set(ROW_KEYS))
     return [{key: row.get(key) for key in (*ROW_KEYS, *extra)} for row in rows]
+
+
+def _stamp(path: Path) -> Stamp:
+    """Identifies the content of a file that is written atomically; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _read(path: Path) -> tuple[dict[str, Any], str]:

@@ -9,8 +9,7 @@ from typing import Any
 import jinja2
 
 from ieg_core.experiment import methods
-from ieg_core.report.audits import audit_lines
-from ieg_core.report.expected import NOTE, expected_table
+from ieg_core.report.expected import NOTE
 from ieg_core.report.html import charts
 from ieg_core.report.html.charts import Chart, Style
 from ieg_core.report.html.matrix import Confusion, build_confusion
@@ -22,7 +21,7 @@ from ieg_core.report.html.plots import (
     noise_chart,
 )
 from ieg_core.report.html.weights import WeightView, weight_views
-from ieg_core.report.join import Changes
+from ieg_core.report.model import Report
 from ieg_core.report.provenance import flat_settings
 from ieg_core.report.summary import (
     Group,
@@ -31,16 +30,14 @@ from ieg_core.report.summary import (
     column_text,
     eval_set_names,
     gpu_hours_text,
-    group_rows,
-    headline,
     number_text,
     seeds_text,
     statistic,
     steps_text,
     wrong_text,
 )
-from ieg_core.report.tables import by_family, changes_table
-from ieg_core.report.trials import FINISHED, Row, Sweep, Trial, method_key, parse_dataset
+from ieg_core.report.tables import changes_table
+from ieg_core.report.trials import FINISHED, Row, Trial, method_key, parse_dataset
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
@@ -126,19 +123,9 @@ class SettingsView:
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def render(sweep: Sweep, changed: Changes | None = None) -> str:
-    """Renders the page of a sweep.
-
-    Args:
-      sweep: The sweep, or several joined.
-      changed: What changed between two sweeps, to be told too.
-
-    Returns:
-      A complete HTML document; the same sweep gives the same bytes.
-    """
-    rows = sweep.rows
-    groups = group_rows(rows)
-    trials = {trial.row["trial"]: trial for trial in sweep.trials}
+def render(report: Report) -> str:
+    """Renders a report as a complete HTML document; the same report gives the same bytes."""
+    rows, groups, trials = report.rows, report.groups, report.trials
     labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
     looks = charts.looks(dict(labels), list(methods.METHODS))
     environment = jinja2.Environment(
@@ -150,20 +137,15 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
     )
     environment.filters["glue"] = glue
     return environment.get_template(TEMPLATE).render(
-        sweep=sweep,
-        headline=headline(rows),
+        report=report,
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         names_at_ends=all(has_room_for(label) for label, _ in labels),
         families=[
-            _family_view(name, own, trials, looks) for name, own in by_family(groups).items()
+            _family_view(name, members, trials, looks) for name, members in report.families.items()
         ],
-        changed=changes_table(changed) if changed else [],
-        changed_settings=changed.settings if changed else (),
-        published=expected_table(rows),
+        changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
-        missing=[trial for trial in sweep.trials if trial.row["status"] != FINISHED],
-        audits=audit_lines(groups, trials),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
         cost_beside=COST_BESIDE,

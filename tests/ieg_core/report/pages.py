@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from ieg_core.report.write import write_report
+from ieg_core.store.layout import report_folder
 
 VOID = {"meta", "link", "image", "path", "use", "img", "br"}
 
@@ -38,8 +39,14 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def write_files(root: Path, sweep: str = "s1") -> Path:
+    """Writes a report and returns its folder."""
+    write_report(root, sweep)
+    return report_folder(root, sweep)
+
+
 def report(root: Path, sweep: str = "s1") -> str:
-    return (write_report(root, sweep) / "report.html").read_text()
+    return (write_files(root, sweep) / "report.html").read_text()
 
 
 def trials_of(folder: Path) -> list[dict]:

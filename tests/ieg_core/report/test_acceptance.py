@@ -70,13 +70,13 @@ def test_a_run_with_a_failed_trial_is_not_accepted(results):
 
 
 def test_without_a_tolerance_nothing_is_judged(tmp_path):
-    assert acceptance.judge_sweep(tmp_path, "absent", tolerance=-1, **NOTHING) == ("", [])
+    assert acceptance.judge_report([], tmp_path, tolerance=-1, **NOTHING) == ("", [])
 
 
 def test_a_run_to_compare_with_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"accepted='.*expected a results\.json"):
-        acceptance.judge_sweep(
-            tmp_path, "s", tolerance=1, **NOTHING | {"accepted": str(tmp_path / "absent.json")}
+        acceptance.judge_report(
+            [], tmp_path, tolerance=1, **NOTHING | {"accepted": str(tmp_path / "absent.json")}
         )
 
 

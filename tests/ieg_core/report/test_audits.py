@@ -4,7 +4,7 @@ import json
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.summary import group_rows
 from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
-from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import write_files
 
 
 def trial(method, seed=0, **audit):
@@ -39,12 +39,12 @@ def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
 
 def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
     root = results_root()
-    assert "Label audit" not in (write_report(root, "s1") / "report.html").read_text()
+    assert "Label audit" not in (write_files(root, "s1") / "report.html").read_text()
     audited = next(path for path in (root / "trials").iterdir() if "-l2r-" in path.name)
     (audited / "audit").mkdir()
     found = {"flagged": 3, "examples": 8, "average_precision": 0.875}
     (audited / "audit" / "summary.json").write_text(json.dumps(found))
-    page = (write_report(root, "s1") / "report.html").read_text()
+    page = (write_files(root, "s1") / "report.html").read_text()
     section = page.partition("<h2>Label audit</h2>")[2].partition("</section>")[0]
     assert section.count('<th scope="row">') == 1
     for text in ("l2r", "37.5\N{NO-BREAK SPACE}%", "0.875"):

@@ -6,7 +6,7 @@ import json
 from ieg_core.report.html.weights import weight_views
 from ieg_core.report.summary import group_rows
 from ieg_core.report.trials import load_sweep
-from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import write_files
 
 
 def give(root, weights):
@@ -30,7 +30,7 @@ def test_means_over_seeds_and_classes_without_a_weight(results_root):
     assert label == "l2r"
     assert texts[:4] == ("1.50", "2.00", "", "1.00")
     assert view.class_names[1] == "1"
-    page = (write_report(root, "s1") / "report.html").read_text()
+    page = (write_files(root, "s1") / "report.html").read_text()
     assert "mean weight of each class, digits_imbal_0.05_0.2" in page
 
 
