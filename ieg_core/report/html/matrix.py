@@ -2,12 +2,12 @@
 """Confusion matrices for the page: a small picture, numbers where they fit, the worst mix-ups."""
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 LEVELS = 64
 BLUE = (36, 104, 178)
@@ -109,23 +109,10 @@ def picture(shares: np.ndarray) -> str:
     Returns:
       A data URI.
     """
-    height, width = shares.shape
-    index = np.rint(np.cbrt(np.clip(shares, 0, 1)) * (LEVELS - 1)).astype(np.uint8)
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), index], axis=1)
+    levels = np.rint(np.cbrt(np.clip(shares, 0, 1)) * (LEVELS - 1)).astype(np.uint8)
+    image = Image.fromarray(levels)
+    image.putpalette(bytes(BLUE) * LEVELS)
     opacity = bytes(round(255 * level / (LEVELS - 1)) for level in range(LEVELS))
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        _chunk(kind, data)
-        for kind, data in (
-            (b"IHDR", header),
-            (b"PLTE", bytes(BLUE) * LEVELS),
-            (b"tRNS", opacity),
-            (b"IDAT", zlib.compress(lines.tobytes(), 9)),
-            (b"IEND", b""),
-        )
-    )
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=opacity, compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
