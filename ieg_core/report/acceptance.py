@@ -18,8 +18,8 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import write_json_atomic
 from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report import reproduction
-from ieg_core.report.summary import Group, group_rows
-from ieg_core.report.trials import FINISHED, Row
+from ieg_core.report.summary import Group, group_trials
+from ieg_core.report.trials import FINISHED, Row, Trial
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import ACCEPTED, SCHEDULED
 
@@ -62,7 +62,7 @@ def judge_report(
     rows = reproduction.accepted_rows(mirror.read_json(place, name), name) if name else []
     if accepted and not rows:
         raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
-    verdicts = reproduction.judge(groups, PUBLISHED, tolerance, group_rows(rows))
+    verdicts = reproduction.judge(groups, PUBLISHED, tolerance, group_trials(map(Trial, rows)))
     write_json_atomic(folder / "verdict.json", reproduction.as_json(verdicts, schedule=schedule))
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"

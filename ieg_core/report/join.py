@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.report.provenance import flat_settings
-from ieg_core.report.summary import Group, Statistic, group_rows
+from ieg_core.report.summary import Group, Statistic, group_trials
 from ieg_core.report.trials import (
     Loader,
     Sweep,
@@ -189,7 +189,7 @@ def changes(before: Sweep, after: Sweep) -> Changes:
       Accuracies side by side, and the settings, versions and code that differ.
     """
     old, new = (
-        {(group.dataset, group.label): group for group in group_rows(sweep.rows)}
+        {(group.dataset, group.label): group for group in group_trials(sweep.trials)}
         for sweep in (before, after)
     )
     differences = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ieg_core.report.audits import AuditLine, audit_lines
 from ieg_core.report.expected import expected_table
 from ieg_core.report.join import Changes
-from ieg_core.report.summary import Group, Headline, group_rows, headline, results_table
+from ieg_core.report.summary import Group, Headline, group_trials, headline, results_table
 from ieg_core.report.trials import FINISHED, Row, Sweep, Trial
 
 Table = Sequence[Sequence[str]]
@@ -21,7 +21,6 @@ class Report:
     Attributes:
       sweep: The sweep.
       rows: The rows of results.json.
-      trials: The trials by name.
       groups: The trials that differ only in their seed, in the order of the rows.
       families: The groups of each data set under its noise rates, in the same order.
       headline: The main finding in words.
@@ -34,7 +33,6 @@ class Report:
 
     sweep: Sweep
     rows: Sequence[Row]
-    trials: Mapping[str, Trial]
     groups: Sequence[Group]
     families: Mapping[str, Sequence[Group]]
     headline: Headline
@@ -55,22 +53,19 @@ def summarize(sweep: Sweep, changes: Changes | None = None) -> Report:
     Returns:
       The report. It depends on the arguments only; no file is read.
     """
-    rows = sweep.rows
-    trials = {trial.row["trial"]: trial for trial in sweep.trials}
-    groups = group_rows(rows)
+    groups = group_trials(sweep.trials)
     families: dict[str, list[Group]] = {}
     for group in groups:
         families.setdefault(group.family, []).append(group)
     return Report(
         sweep=sweep,
-        rows=rows,
-        trials=trials,
+        rows=sweep.rows,
         groups=groups,
         families=families,
         headline=headline(groups),
         table=results_table(groups),
         published=expected_table(groups),
-        audits=audit_lines(groups, trials),
+        audits=audit_lines(groups),
         missing=[trial for trial in sweep.trials if trial.row["status"] != FINISHED],
         changes=changes,
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
-from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, statistic
+from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
@@ -167,7 +167,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 def _judge_group(
     group: Group, published: Sequence[Published], tolerance: float, accepted: Sequence[Group]
 ) -> Verdict:
-    mine = statistic(row["accuracy_ema_last"] for row in group.rows if row["status"] == FINISHED)
+    mine = group.accuracy_ema_last
 
     def verdict(
         outcome: str, reason: str = "", figure: float | None = None, source: str = ""
@@ -239,7 +239,7 @@ def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None
         name = next(name for name in _SAME_PROTOCOL if old[name] != new[name])
         return None, f"the accepted run had another {name}: {old[name]}, not {new[name]}"
     found = same[0]
-    if found.num_finished < len(found.rows) or found.accuracy_ema_last is None:
+    if len(found.finished) < len(found.trials) or found.accuracy_ema_last is None:
         return None, "trials of the accepted run did not finish"
     return 100 * found.accuracy_ema_last.mean, ""
 

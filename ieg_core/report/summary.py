@@ -3,11 +3,12 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ieg_core.experiment import methods as settings
-from ieg_core.report.trials import FINISHED, Row, family, parse_dataset
+from ieg_core.report.trials import FINISHED, Row, Trial, family, parse_dataset
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 BASELINE = "supervised"
@@ -24,16 +25,16 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Group:
-    """The trials that differ in nothing but the seed.
+    """The trials that differ only in their seed.
 
     Attributes:
-      label: The method; with what differs, or network and steps, where it would be ambiguous.
-      rows: Their rows, finished or not.
+      label: The method; followed by what differs, or by network and steps, where it is ambiguous.
+      trials: Its trials, finished or not.
       accuracy_ema_last: The headline figure, a fraction of 1; None if no trial finished.
-      balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
-        a data set with a long tail; None for others.
-      gpu_hours: Of a trial, all the time that it held its GPUs; 0 on a CPU.
-      eval_sets: The last step's EMA accuracy on each further test set, by its name.
+      balanced_accuracy: Mean over the classes of the accuracy on each, after the last step (EMA),
+        of a data set with a long tail; None for others.
+      gpu_hours: Per trial, all the time that it held its GPUs; 0 on a CPU.
+      eval_sets: The last step's EMA accuracy on each additional test set, by its name.
     """
 
     family: str
@@ -43,7 +44,7 @@ class Group:
     method: str
     label: str
     clean_labels_used: int | None
-    rows: tuple[Row, ...]
+    trials: tuple[Trial, ...]
     accuracy_ema_last: Statistic | None
     accuracy_ema_best: Statistic | None
     balanced_accuracy: Statistic | None
@@ -53,9 +54,14 @@ class Group:
     eval_sets: Mapping[str, Statistic]
 
     @property
-    def num_finished(self) -> int:
-        """How many of the trials finished."""
-        return sum(row["status"] == FINISHED for row in self.rows)
+    def rows(self) -> list[Row]:
+        """The rows of its trials."""
+        return [trial.row for trial in self.trials]
+
+    @property
+    def finished(self) -> list[Trial]:
+        """Its finished trials."""
+        return [trial for trial in self.trials if trial.row["status"] == FINISHED]
 
 
 @dataclass(frozen=True)
@@ -83,45 +89,44 @@ def statistic(values: Iterable[float | None]) -> Statistic | None:
     return Statistic(statistics.fmean(numbers), deviation, len(numbers))
 
 
-def group_rows(rows: Sequence[Row]) -> list[Group]:
-    """Groups rows by everything but the seed, in the rows' order.
+def group_trials(trials: Iterable[Trial]) -> list[Group]:
+    """Groups trials by everything but the seed, in their order.
 
     Args:
-      rows: Rows of results.json.
+      trials: The trials; of each, only its row is used.
 
     Returns:
-      One group for each data set, method, network, number of steps and, in a report over several
-      sweeps, whatever else differs ("variant", see `protocol.tell_apart`).
+      One group for each data set, method, network, number of steps and, in a report on several
+      sweeps, whatever else differs ("variant", see `join.mark_variants`).
     """
-    members: dict[tuple[str, str, str, object], list[Row]] = {}
-    for row in rows:
-        # A trial whose folder is gone is known by its name alone.
+    members: dict[tuple[str, str, str, object], list[Trial]] = {}
+    for trial in trials:
+        row = trial.row
+        # A trial whose folder is gone is known only by its name.
         method = row["method"] or "unknown method"
         method = f"{method} [{row['variant']}]" if row.get("variant") else method
         key = (str(row["dataset"] or row["trial"]), method, str(row["network"]), row["steps"])
-        members.setdefault(key, []).append(row)
-    variants: dict[tuple[str, str], int] = {}
-    for dataset, name, _, _ in members:
-        variants[dataset, name] = variants.get((dataset, name), 0) + 1
+        members.setdefault(key, []).append(trial)
+    variants = Counter((dataset, name) for dataset, name, _, _ in members)
     ambiguous = {name for (_, name), count in variants.items() if count > 1}
     groups = []
-    for (dataset, name, network, steps), own in members.items():
-        done = [row for row in own if row["status"] == FINISHED]
+    for (dataset, name, network, steps), together in members.items():
+        first = together[0].row
+        done = [trial.row for trial in together if trial.row["status"] == FINISHED]
+        tail = [row for row in done if has_long_tail(row)]
         groups.append(
             Group(
-                family=family(own[0]),
+                family=family(first),
                 dataset=dataset,
-                noise_rate=own[0]["noise_rate"],
-                true_flip_rate=own[0]["true_flip_rate"],
-                method=str(own[0]["method"]),
+                noise_rate=first["noise_rate"],
+                true_flip_rate=first["true_flip_rate"],
+                method=str(first["method"]),
                 label=f"{name} ({network}, {steps} steps)" if name in ambiguous else name,
-                clean_labels_used=own[0]["clean_labels_used"],
-                rows=tuple(own),
+                clean_labels_used=first["clean_labels_used"],
+                trials=tuple(together),
                 accuracy_ema_last=statistic(row["accuracy_ema_last"] for row in done),
                 accuracy_ema_best=statistic(row["accuracy_ema_best"] for row in done),
-                balanced_accuracy=statistic(
-                    row["balanced_accuracy_ema_last"] for row in done if has_long_tail(row)
-                ),
+                balanced_accuracy=statistic(row["balanced_accuracy_ema_last"] for row in tail),
                 steps_per_second=statistic(row["steps_per_second"] for row in done),
                 total_seconds=statistic(row["total_seconds"] for row in done),
                 gpu_hours=statistic(row.get("gpu_hours") for row in done),
@@ -176,8 +181,8 @@ def headline(groups: Sequence[Group]) -> Headline:
     Returns:
       The sentence, notes on the ablation and the seeds, and how many trials have no result.
     """
-    total = sum(len(group.rows) for group in groups)
-    missing = total - sum(group.num_finished for group in groups)
+    total = sum(len(group.trials) for group in groups)
+    missing = total - sum(len(group.finished) for group in groups)
     verb = "has" if missing == 1 else "have"
     lost = f"{missing} of {total} trials {verb} no result." if missing else ""
     done = [group for group in groups if group.accuracy_ema_last is not None]
@@ -271,8 +276,8 @@ def steps_text(rows: Iterable[Row]) -> str:
 
 def seeds_text(group: Group) -> str:
     """Formats the number of seeds, "2 of 3" where some are missing."""
-    total = len(group.rows)
-    return str(total) if group.num_finished == total else f"{group.num_finished} of {total}"
+    done, total = len(group.finished), len(group.trials)
+    return str(total) if done == total else f"{done} of {total}"
 
 
 def _eval_sets(done: Sequence[Row]) -> dict[str, Statistic]:
@@ -340,9 +345,9 @@ def _ablation_note(group: Group) -> str:
 
 def _dictionary_note(group: Group) -> str:
     """Says how much of a dictionary was filled by repetition; "" if nothing was."""
-    done = [row for row in group.rows if row["status"] == FINISHED]
-    repeats = statistic(row["dictionary_repeats"] for row in done)
-    classes = statistic(row["dictionary_repeated_classes"] for row in done)
+    done = group.finished
+    repeats = statistic(trial.row["dictionary_repeats"] for trial in done)
+    classes = statistic(trial.row["dictionary_repeated_classes"] for trial in done)
     if repeats is None or classes is None or not repeats.mean:
         return ""
     return (
@@ -352,7 +357,7 @@ def _dictionary_note(group: Group) -> str:
 
 
 def _seeds_note(groups: Sequence[Group]) -> str:
-    counts = sorted({group.num_finished for group in groups})
+    counts = sorted({len(group.finished) for group in groups})
     if counts == [1]:
         return "One seed: the spread over seeds is not known."
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])

@@ -37,7 +37,7 @@ from ieg_core.report.summary import (
     wrong_text,
 )
 from ieg_core.report.tables import changes_table
-from ieg_core.report.trials import FINISHED, Row, Trial, method_key, parse_dataset
+from ieg_core.report.trials import FINISHED, Row, method_key, parse_dataset
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
@@ -125,7 +125,7 @@ class SettingsView:
 
 def render(report: Report) -> str:
     """Renders a report as a complete HTML document; the same report gives the same bytes."""
-    rows, groups, trials = report.rows, report.groups, report.trials
+    rows, groups = report.rows, report.groups
     labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
     looks = charts.looks(dict(labels), list(methods.METHODS))
     environment = jinja2.Environment(
@@ -141,9 +141,7 @@ def render(report: Report) -> str:
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         names_at_ends=all(has_room_for(label) for label, _ in labels),
-        families=[
-            _family_view(name, members, trials, looks) for name, members in report.families.items()
-        ],
+        families=[_family_view(name, members, looks) for name, members in report.families.items()],
         changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
         diagnostic_notes=DIAGNOSTIC_NOTES,
@@ -153,26 +151,25 @@ def render(report: Report) -> str:
         shown_open=SHOWN_OPEN,
         trial_header=list(TRIAL_COLUMNS.values()),
         trial_lines=[_trial_line(row) for row in rows],
-        settings=settings_view(groups, trials),
+        settings=settings_view(groups),
         versions=_versions(rows),
     )
 
 
-def settings_view(groups: Sequence[Group], trials: Mapping[str, Trial]) -> SettingsView:
+def settings_view(groups: Sequence[Group]) -> SettingsView:
     """Splits the resolved configurations into what is common and what depends on the method.
 
     Args:
       groups: All groups of the sweep.
-      trials: The sweep's trials by name.
 
     Returns:
       Keys by dots; a setting with several values within a line's trials shows all of them.
     """
     known = [
-        (group.label, flat_settings(trials[row["trial"]].settings))
+        (group.label, flat_settings(trial.settings))
         for group in groups
-        for row in group.rows
-        if trials[row["trial"]].settings
+        for trial in group.trials
+        if trial.settings
     ]
     labels = tuple(dict.fromkeys(label for label, _ in known))
     values: dict[str, dict[str, list[str]]] = {}
@@ -205,16 +202,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _family_view(
-    name: str, groups: Sequence[Group], trials: Mapping[str, Trial], looks: Mapping[str, Style]
-) -> FamilyView:
+def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style]) -> FamilyView:
     datasets = {group.dataset: group for group in groups}
     parsed = parse_dataset(groups[0].rows[0])
     labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
     lines = []
     for label, method in labels:
         own = {group.dataset: group for group in groups if group.label == label}
-        rows = [row for group in own.values() for row in group.rows if row["status"] == FINISHED]
+        rows = [trial.row for group in own.values() for trial in group.finished]
         clean = next(iter(own.values())).clean_labels_used
         lines.append(
             Line(
@@ -231,8 +226,7 @@ def _family_view(
         )
     confusions: dict[str, list[Confusion]] = {}
     for group in groups:
-        own_trials = [trials[row["trial"]] for row in group.rows if row["status"] == FINISHED]
-        found = [trial for trial in own_trials if trial.confusion is not None]
+        found = [trial for trial in group.finished if trial.confusion is not None]
         # Seeds of one data set have one set of classes; a stray matrix must not break the sum.
         found = [trial for trial in found if trial.class_names == found[0].class_names]
         if found:
@@ -249,10 +243,10 @@ def _family_view(
             for name in eval_set_names(groups)
         ),
         noise_chart=noise_chart(groups, looks),
-        learning=learning_charts(groups, trials, looks),
-        diagnostics=diagnostic_charts(groups, trials, looks),
+        learning=learning_charts(groups, looks),
+        diagnostics=diagnostic_charts(groups, looks),
         confusions={column_text(datasets[dataset]): views for dataset, views in confusions.items()},
-        weights=weight_views(groups, trials),
+        weights=weight_views(groups),
     )
 
 
@@ -266,7 +260,7 @@ def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
     ]
     accuracy = group.accuracy_ema_last
     mean, _, deviation = accuracy_text(accuracy).partition(" ")
-    missing = "" if group.num_finished == len(group.rows) else f"{seeds_text(group)} finished"
+    missing = "" if len(group.finished) == len(group.trials) else f"{seeds_text(group)} finished"
     return Entry(
         mean=mean if accuracy else "",
         deviation=deviation,

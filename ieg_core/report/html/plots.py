@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ieg_core.report.html.charts import Chart, Frame, Style, Values, build_chart, thin, value_range
 from ieg_core.report.summary import Group, accuracy_text, column_text, rate_text, statistic
-from ieg_core.report.trials import FINISHED, Trial
+from ieg_core.report.trials import Trial
 
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
@@ -94,21 +94,18 @@ def has_room_for(label: str) -> bool:
     return len(label) <= LONGEST_NAME
 
 
-def learning_charts(
-    groups: Sequence[Group], trials: Mapping[str, Trial], styles: Mapping[str, Style]
-) -> list[Chart]:
+def learning_charts(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[Chart]:
     """Plots the EMA parameters' test accuracy over the steps, a plot for each noise rate.
 
     Args:
       groups: Groups of one data-set family.
-      trials: The sweep's trials by name.
       styles: The look of each label.
 
     Returns:
       Plots with one common y axis; none if there are no curves.
     """
     panels = {
-        dataset: _panel(own, trials, styles, "evaluations", "accuracy_ema", 100.0)
+        dataset: _panel(own, styles, "evaluations", "accuracy_ema", 100.0)
         for dataset, own in _by_dataset(groups).items()
     }
     everything = [values for series in panels.values() for values in series]
@@ -123,13 +120,12 @@ def learning_charts(
 
 
 def diagnostic_charts(
-    groups: Sequence[Group], trials: Mapping[str, Trial], styles: Mapping[str, Style]
+    groups: Sequence[Group], styles: Mapping[str, Style]
 ) -> dict[str, list[Chart]]:
     """Plots whatever the methods logged while training, the loss first.
 
     Args:
       groups: Groups of one data-set family.
-      trials: The sweep's trials by name.
       styles: The look of each label.
 
     Returns:
@@ -138,7 +134,7 @@ def diagnostic_charts(
     names = {
         key
         for group in groups
-        for trial in _finished(group, trials)
+        for trial in group.finished
         for record in _records(trial, "training")
         for key, value in record.items()
         if key not in NO_DIAGNOSTIC and isinstance(value, int | float)
@@ -146,7 +142,7 @@ def diagnostic_charts(
     result = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         panels = [
-            (own, _panel(own, trials, styles, "training", name, 1.0))
+            (own, _panel(own, styles, "training", name, 1.0))
             for own in _by_dataset(groups).values()
         ]
         everything = [values for _, series in panels for values in series]
@@ -180,7 +176,6 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[
 
 def _panel(
     groups: Sequence[Group],
-    trials: Mapping[str, Trial],
     styles: Mapping[str, Style],
     kind: str,
     name: str,
@@ -188,7 +183,7 @@ def _panel(
 ) -> list[Values]:
     series = []
     for group in groups:
-        curves = [_curve(trial, kind, name) for trial in _finished(group, trials)]
+        curves = [_curve(trial, kind, name) for trial in group.finished]
         steps, means, deviations = mean_curve(curves)
         if steps:
             series.append(
@@ -214,10 +209,6 @@ def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
     for group in groups:
         datasets.setdefault(group.dataset, []).append(group)
     return datasets
-
-
-def _finished(group: Group, trials: Mapping[str, Trial]) -> list[Trial]:
-    return [trials[row["trial"]] for row in group.rows if row["status"] == FINISHED]
 
 
 def _records(trial: Trial, kind: str) -> list[Mapping[str, float]]:

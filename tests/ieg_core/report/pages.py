@@ -2,9 +2,12 @@
 """Reads what a report says: its page as tags, its rows as mappings."""
 
 import json
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
+from ieg_core.report.summary import Group, group_trials
+from ieg_core.report.trials import Row, Trial
 from ieg_core.report.write import write_report
 from ieg_core.store.layout import report_folder
 
@@ -37,6 +40,11 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def group_rows(rows: Iterable[Row]) -> list[Group]:
+    """Groups rows as trials of which nothing else is known."""
+    return group_trials(map(Trial, rows))
 
 
 def write_files(root: Path, sweep: str = "s1") -> Path:

@@ -2,7 +2,7 @@
 import json
 
 from ieg_core.report.audits import audit_lines
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
 from tests.ieg_core.report.pages import write_files
 
@@ -20,8 +20,7 @@ def test_means_over_seeds_and_only_of_trials_with_an_audit():
         trial("probe_only"),
         trial("ieg", flagged=10, examples=40),
     ]
-    groups = group_rows([each.row for each in trials])
-    first, second = audit_lines(groups, {each.row["trial"]: each for each in trials})
+    first, second = audit_lines(group_trials(trials))
     assert (first.label, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
     assert first.measures == ("0.900", "0.800", "100.0 %", "50.0 %")
     assert (second.label, second.flagged) == ("ieg", "25.0 %")

@@ -9,7 +9,7 @@ import pytest
 from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.report import join
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_joined
 
@@ -69,13 +69,13 @@ def test_a_trial_that_two_sweeps_share_comes_once(results_root):
     (other / "plan.json").write_text(json.dumps(plan | {"trials": plan["trials"][:1]}))
     found = joined(root / "sweeps" / "s1", other)
     assert [trial.row["trial"] for trial in found.trials] == plan["trials"]
-    assert {group.label for group in group_rows(found.rows)} == {"supervised", "l2r"}
+    assert {group.label for group in group_trials(found.trials)} == {"supervised", "l2r"}
 
 
 def test_trials_of_other_settings_are_told_apart_by_what_differs(two):
     found = joined(*two)
     assert found.name == "A = s1, B = s2"
-    labels = {group.label: group for group in group_rows(found.rows)}
+    labels = {group.label: group for group in group_trials(found.trials)}
     first = "l2r [optimizer.learning_rate=0.1, code=0f1e2d3c4b5a]"
     second = "l2r [optimizer.learning_rate=0.05, code=ffffffffffff]"
     assert set(labels) == {"supervised", first, second}
@@ -94,8 +94,8 @@ def edit(root, file, **changes):
 
 
 def joined_labels(*roots):
-    rows = joined(*(root / "sweeps" / "s1" for root in roots)).rows
-    return {(group.dataset, group.label): len(group.rows) for group in group_rows(rows)}
+    groups = group_trials(joined(*(root / "sweeps" / "s1" for root in roots)).trials)
+    return {(group.dataset, group.label): len(group.trials) for group in groups}
 
 
 @pytest.fixture

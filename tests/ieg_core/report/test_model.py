@@ -43,17 +43,18 @@ def opened(monkeypatch):
 
 @pytest.fixture
 def grouped(monkeypatch):
-    """Collects the number of rows at each call of `group_rows`, wherever it is called."""
+    """Collects the number of trials at each call of `group_trials`, wherever it is called."""
     calls = []
-    group_rows = summary.group_rows
+    group_trials = summary.group_trials
 
-    def counted(rows):
-        calls.append(len(rows))
-        return group_rows(rows)
+    def counted(trials):
+        trials = list(trials)
+        calls.append(len(trials))
+        return group_trials(trials)
 
     for module in list(sys.modules.values()):
-        if getattr(module, "group_rows", None) is group_rows:
-            monkeypatch.setattr(module, "group_rows", counted)
+        if getattr(module, "group_trials", None) is group_trials:
+            monkeypatch.setattr(module, "group_trials", counted)
     return calls
 
 
@@ -98,7 +99,7 @@ def test_trials_that_joined_sweeps_share_are_read_once(root, opened, tmp_path):
     assert set(read_of(root, opened).values()) == {1}
 
 
-def test_rows_are_grouped_once_a_sweep(root, grouped, tmp_path):
+def test_trials_are_grouped_once_a_sweep(root, grouped, tmp_path):
     report = write_report(root, "s1")
     assert grouped == [12]
     grouped.clear()
@@ -135,10 +136,9 @@ def test_the_component_reads_no_file_again_to_judge_and_to_name_failures(
 
 def test_parts_agree_with_the_rows(root):
     report = write_report(root, "s1")
-    assert sum(len(group.rows) for group in report.groups) == len(report.rows) == 12
+    assert sum(len(group.trials) for group in report.groups) == len(report.rows) == 12
     assert [group for members in report.families.values() for group in members] == report.groups
     assert {trial.row["status"] for trial in report.missing} == {"failed", "skipped"}
-    assert report.trials.keys() == {row["trial"] for row in report.rows}
     assert len(report.table) == 1 + len(report.groups)
     assert report.audits
 

@@ -16,10 +16,10 @@ from ieg_core.report.reproduction import (
     judge,
     markdown,
 )
-from ieg_core.report.summary import group_rows
 from ieg_core.report.trials import ROW_KEYS
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
+from tests.ieg_core.report.pages import group_rows
 
 FIGURE = Published("cifar10_uniform_0.2", "ieg", "wrn28-10", 100, 96.2, 0.1, "a paper")
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from ieg_core.report.expected import SAME, expected_table
-from ieg_core.report.summary import group_rows, headline, results_table, statistic, steps_text
+from ieg_core.report.summary import headline, results_table, statistic, steps_text
 from ieg_core.report.trials import ROW_KEYS
+from tests.ieg_core.report.pages import group_rows
 
 
 def row(
@@ -54,7 +55,7 @@ def test_groups_take_finished_seeds_only() -> None:
     assert group.accuracy_ema_last.mean == pytest.approx(0.92)
     # deviations of 0.02 from the mean: sqrt((0.0004 + 0.0004) / 1)
     assert group.accuracy_ema_last.deviation == pytest.approx(math.sqrt(0.0008))
-    assert (group.num_finished, len(group.rows)) == (2, 3)
+    assert (len(group.finished), len(group.trials)) == (2, 3)
 
 
 def test_networks_are_not_averaged_with_each_other() -> None:

@@ -13,7 +13,7 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.report.html import page
 from ieg_core.report.html.page import duration, settings_view
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, load_sweep
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
 
@@ -312,10 +312,7 @@ def test_an_unknown_or_damaged_sweep_is_one_clear_line(results_root: Builder) ->
 
 
 def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> None:
-    sweep = load_sweep(results_root(), "s1")
-    view = settings_view(
-        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
-    )
+    view = settings_view(group_trials(load_sweep(results_root(), "s1").trials))
     assert ("optimizer.learning_rate", "0.1") in view.shared
     assert view.labels == ("supervised", "l2r")
     assert ("method.lookahead_lr", ("-", "0.1")) in view.varying

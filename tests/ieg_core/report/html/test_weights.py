@@ -4,7 +4,7 @@
 import json
 
 from ieg_core.report.html.weights import weight_views
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from tests.ieg_core.report.pages import write_files
 
@@ -16,10 +16,7 @@ def give(root, weights):
 
 
 def views(root):
-    sweep = load_sweep(root, "s1")
-    return weight_views(
-        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
-    )
+    return weight_views(group_trials(load_sweep(root, "s1").trials))
 
 
 def test_means_over_seeds_and_classes_without_a_weight(results_root):
