@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published figures of the same data set and method, beside ours, with what differs.
-
-Where the last column says that the protocol is the same, a figure says what ours should be.
-"""
+"""Published figures next to the results of the same data set and method."""
 
 from collections.abc import Sequence
 
@@ -11,20 +8,20 @@ from ieg_core.report.summary import Group, accuracy_text
 
 SAME = "nothing: the same protocol"
 NOTE = (
-    "A figure says what ours should be only where its protocol is the same. What is marked as "
-    "recalled was not read anywhere."
+    "Only a figure with the same protocol is a target for ours. Figures marked as recalled were "
+    "not checked against their source."
 )
 
 
 def expected_table(groups: Sequence[Group]) -> list[list[str]]:
-    """Lays published figures beside the results of the same data set and method, header first.
+    """Compares the results with the published figures of the same data set and method.
 
     Args:
       groups: All groups of a sweep.
 
     Returns:
-      Lines of equal length, a line a published figure, accuracies in per cent; none at all where
-      nothing was published.
+      A header and one line per published figure, all of equal length, accuracies in per cent;
+      empty if nothing was published.
     """
     table = []
     for group in groups:

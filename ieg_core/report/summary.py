@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From rows to statements: means over seeds, the results table, the headline."""
+"""Means over seeds, the results table and the headline."""
 
 import math
 import statistics
@@ -16,7 +16,7 @@ BASELINE = "supervised"
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over seeds and its sample deviation (None for a single seed)."""
+    """A mean over seeds and the sample deviation (None for a single seed)."""
 
     mean: float
     deviation: float | None
@@ -66,7 +66,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Headline:
-    """What was found: one sentence, what a careful reader asks next, and what is missing."""
+    """The main finding: one sentence, notes that qualify it, and what is missing."""
 
     sentence: str
     notes: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ def statistic(values: Iterable[float | None]) -> Statistic | None:
     """Computes the mean and the sample deviation, sqrt(Σ (x - mean)² / (n - 1)).
 
     Args:
-      values: Numbers; None and NaN are left out.
+      values: Numbers; None and NaN are ignored.
 
     Returns:
       The statistic, or None if no number is left.
@@ -137,13 +137,14 @@ def group_trials(trials: Iterable[Trial]) -> list[Group]:
 
 
 def results_table(groups: Sequence[Group]) -> list[list[str]]:
-    """Lays out the results for a terminal: a line for each noise rate and method, header first.
+    """Lays out the results for a terminal.
 
     Args:
       groups: All groups of a sweep.
 
     Returns:
-      Lines of equal length; accuracies in per cent, mean ± sample deviation over seeds.
+      A header and one line per group, all of equal length; accuracies in per cent, mean ± sample
+      deviation over seeds.
     """
     several = len({group.family for group in groups}) > 1
     tails = any(group.balanced_accuracy for group in groups)
@@ -173,13 +174,13 @@ def results_table(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def headline(groups: Sequence[Group]) -> Headline:
-    """Says what was found at the highest noise rate where a method meets plain training.
+    """Compares the best method with plain training at the highest noise rate that has both.
 
     Args:
       groups: All groups of a sweep.
 
     Returns:
-      The sentence, notes on the ablation and the seeds, and how many trials have no result.
+      The sentence, notes on ablations, repetitions and seeds, and how many trials have no result.
     """
     total = sum(len(group.trials) for group in groups)
     missing = total - sum(len(group.finished) for group in groups)
@@ -188,7 +189,7 @@ def headline(groups: Sequence[Group]) -> Headline:
     done = [group for group in groups if group.accuracy_ema_last is not None]
     if not done:
         return Headline("No trial has finished.", missing=lost)
-    dataset = _telling_dataset(done)
+    dataset = _noisiest_dataset(done)
     here = [group for group in done if group.dataset == dataset]
     trained = [group for group in here if _trains_on_noisy(group.method)] or here
     named = [group for group in trained if group.method == BASELINE][:1]
@@ -209,7 +210,7 @@ def headline(groups: Sequence[Group]) -> Headline:
 
 
 def eval_set_names(groups: Iterable[Group]) -> list[str]:
-    """Lists the further test sets that any of the groups was evaluated on."""
+    """Lists the additional test sets that any of the groups was evaluated on."""
     return sorted({name for group in groups for name in group.eval_sets})
 
 
@@ -230,17 +231,17 @@ def rate_text(rate: float | None) -> str:
 
 
 def wrong_text(group: Group) -> str:
-    """Formats the share of wrong labels, for example "40.2 % wrong"; "" if it is not known."""
+    """Formats the share of wrong labels, for example "40.2 % wrong"; "" if unknown."""
     return "" if group.true_flip_rate is None else f"{100 * group.true_flip_rate:.3g} % wrong"
 
 
 def column_text(group: Group) -> str:
-    """Names a group's data set inside its family: "80 % noise", or its name without a rate."""
+    """Names a group's data set within its family: "80 % noise", or its name if it has no rate."""
     return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
 
 
 def _noise_text(group: Group) -> str:
-    """Formats the rate of added noise, or the share of wrong labels where people made them."""
+    """Formats the rate of added noise, or the share of wrong labels of human annotators."""
     if group.noise_rate is None and group.true_flip_rate is not None:
         return wrong_text(group)
     return rate_text(group.noise_rate)
@@ -264,7 +265,7 @@ def number_text(value: Statistic | None) -> str:
 
 
 def gpu_hours_text(hours: Statistic | None) -> str:
-    """Formats mean GPU-hours; "-" where no GPU was in use, or their number is not known."""
+    """Formats mean GPU-hours; "-" if no GPU was in use, or if their number is unknown."""
     return number_text(hours) if hours and hours.mean else "-"
 
 
@@ -287,12 +288,12 @@ def _eval_sets(done: Sequence[Row]) -> dict[str, Statistic]:
         for name, figures in (sets if isinstance(sets, dict) else {}).items():
             if isinstance(figures, dict):
                 measured.setdefault(str(name), []).append(figures.get("accuracy_ema"))
-    found = {name: statistic(values) for name, values in measured.items()}
-    return {name: value for name, value in found.items() if value}
+    means = {name: statistic(values) for name, values in measured.items()}
+    return {name: mean for name, mean in means.items() if mean}
 
 
-def _telling_dataset(done: Sequence[Group]) -> str:
-    """Returns the noisiest data set with a baseline and a rival, else the noisiest of all."""
+def _noisiest_dataset(done: Sequence[Group]) -> str:
+    """Returns the noisiest data set that has a baseline and a rival, or else any noisiest one."""
     methods: dict[str, set[str]] = {}
     for group in done:
         methods.setdefault(group.dataset, set()).add(group.method)
@@ -344,21 +345,21 @@ def _ablation_note(group: Group) -> str:
 
 
 def _dictionary_note(group: Group) -> str:
-    """Says how much of a dictionary was filled by repetition; "" if nothing was."""
+    """Describes how much of a dictionary was filled by repetition; "" if nothing was."""
     done = group.finished
     repeats = statistic(trial.row["dictionary_repeats"] for trial in done)
     classes = statistic(trial.row["dictionary_repeated_classes"] for trial in done)
     if repeats is None or classes is None or not repeats.mean:
         return ""
     return (
-        f"{percent(repeats.mean)} of the dictionary's places ({group.label}) repeat an example: "
-        f"{classes.mean:.3g} of the classes have too few."
+        f"{percent(repeats.mean)} of the dictionary's slots ({group.label}) repeat an example: "
+        f"{classes.mean:.3g} classes have too few examples."
     )
 
 
 def _seeds_note(groups: Sequence[Group]) -> str:
     counts = sorted({len(group.finished) for group in groups})
     if counts == [1]:
-        return "One seed: the spread over seeds is not known."
+        return "One seed: the spread over seeds is unknown."
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"Means over {seeds} seeds; {PLUS_MINUS} is their sample deviation."
+    return f"Means over {seeds} seeds; {PLUS_MINUS} is the sample deviation."

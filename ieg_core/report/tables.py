@@ -22,7 +22,7 @@ def results_json(report: Report) -> str:
 
 
 def results_csv(report: Report) -> str:
-    """Writes one line a trial; lists and mappings (per-class accuracies, ...) stay in the JSON."""
+    """Writes one line per trial; lists and mappings, such as per-class accuracies, are left out."""
     rows = report.rows
     nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
     nested |= {"per_class_accuracy_ema_last", "versions"}
@@ -36,7 +36,7 @@ def results_csv(report: Report) -> str:
 
 
 def results_markdown(report: Report) -> str:
-    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown."""
+    """Writes the headline, methods against noise rates, and the details, as GitHub Markdown."""
     sweep, main = report.sweep, report.headline
     parts = [f"# {_inline(main.sentence)}", " ".join(map(_inline, (*main.notes, main.missing)))]
     parts += [_inline(note) for note in sweep.notes]
@@ -50,7 +50,7 @@ def results_markdown(report: Report) -> str:
     parts += ["## Details", _markdown_table(report.table)]
     parts.append(
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
-        "every other figure is from the last step. GPU-hours count every GPU for as long as a "
+        "every other figure is from the last step. GPU-hours count every GPU for as long as the "
         "trial held it."
     )
     if report.published:
@@ -79,7 +79,7 @@ def results_markdown(report: Report) -> str:
 
 
 def changes_table(changed: Changes) -> list[list[str]]:
-    """Lays out accuracies before and after, header first; differences in points of a per cent."""
+    """Lays out accuracies before and after, header first; differences in percentage points."""
     table = [["data set", "method", "A", "B", "B \N{MINUS SIGN} A"]]
     for each in changed.accuracy:
         points = "" if each.points is None else f"{each.points:+.1f}".replace("-", "\N{MINUS SIGN}")
@@ -89,7 +89,7 @@ def changes_table(changed: Changes) -> list[list[str]]:
 
 
 def _flat_sets(row: Row) -> Row:
-    """Names each figure of a further test set as curves.json does, "accuracy_ema_imagenet"."""
+    """Names each figure of an additional test set as in curves.json: "accuracy_ema_imagenet"."""
     return {
         f"{figure}_{name}": value
         for name, figures in (row.get("eval_sets") or {}).items()
@@ -98,19 +98,13 @@ def _flat_sets(row: Row) -> Row:
 
 
 def _matrix(groups: Sequence[Group]) -> list[list[str]]:
-    datasets = {group.dataset: group for group in groups}
-    labels = {group.label: group for group in groups}
-    found = {(group.label, group.dataset): group for group in groups}
-    header = ["method", "clean labels used"]
-    header += [column_text(group) for group in datasets.values()]
-    table = [header]
-    for label, own in labels.items():
-        clean = "?" if own.clean_labels_used is None else str(own.clean_labels_used)
-        line = [label, clean]
-        for dataset in datasets:
-            group = found.get((label, dataset))
-            line.append(accuracy_text(group.accuracy_ema_last) if group else "")
-        table.append(line)
+    datasets = {group.dataset: column_text(group) for group in groups}
+    clean_labels = {group.label: group.clean_labels_used for group in groups}
+    texts = {(g.label, g.dataset): accuracy_text(g.accuracy_ema_last) for g in groups}
+    table = [["method", "clean labels used", *datasets.values()]]
+    for label, clean in clean_labels.items():
+        line = [label, "?" if clean is None else str(clean)]
+        table.append([*line, *(texts.get((label, dataset), "") for dataset in datasets)])
     return table
 
 
@@ -121,7 +115,7 @@ def _markdown_table(table: Sequence[Sequence[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Escapes what would break a Markdown table or be taken for mark-up."""
+    """Escapes what would break a Markdown table or be read as markup."""
     for character in "\\`*<>|[]":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
