@@ -25,7 +25,7 @@ class Report:
       families: The groups of each data set under its noise rates, in the same order.
       headline: The main finding in words.
       table: The results, one line per group.
-      published: Published figures beside the results; empty if none applies.
+      published: Published figures next to the results; empty if none applies.
       audits: The label audits, averaged over seeds.
       missing: The trials without a result.
       changes: The differences between two joined sweeps; otherwise None.

@@ -56,7 +56,7 @@ def results_markdown(report: Report) -> str:
     if report.published:
         parts += ["## Published figures", NOTE, _markdown_table(report.published)]
     if changes := report.changes:
-        parts += ["## What changed from A to B", _markdown_table(changes_table(changes))]
+        parts += ["## Changes from A to B", _markdown_table(changes_table(changes))]
         if changes.settings:
             parts.append(_markdown_table([["setting", "A", "B"], *changes.settings]))
     if report.missing:

@@ -46,7 +46,7 @@ def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> N
     Page(page)
     assert before
     assert before.group() in page
-    assert "further test set photos" in page
+    assert "additional test set photos" in page
     (table,) = re.findall(r'<div[^>]*aria-label="Results on photos.*?</table>', page, re.S)
     assert re.findall(r'<span class="mean">([^<]+)</span>', table) == ["-", "62.5"]
     assert "on photos, last (EMA) %" in (folder / "results.md").read_text()
@@ -58,4 +58,4 @@ def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> N
     (trials["l2r"] / "result.json").write_text(
         (trials["l2r"] / "result.json").read_text().replace('{"accuracy_ema"', '{"accuracy_ema_"')
     )
-    assert "further test set" not in report(root)
+    assert "additional test set" not in report(root)

@@ -212,7 +212,7 @@ def test_changes_between_two(two):
     assert by_label["supervised"].points is None
     settings = {key: (old, new) for key, old, new in found.settings}
     assert settings["optimizer.learning_rate"] == ("0.1", "0.05")
-    assert settings["code that decides outcomes"] == ("0f1e2d3c4b5a", "ffffffffffff")
+    assert settings["code that determines outcomes"] == ("0f1e2d3c4b5a", "ffffffffffff")
     assert not any("seed" in key for key in settings)
     # Only A has plain training; what that is set to has changed in nothing.
     assert settings["method"] == ("l2r, supervised", "l2r")
@@ -223,7 +223,7 @@ def test_the_joined_report_says_what_changed(two, tmp_path):
     folder = tmp_path / "joined"
     write_joined(two, folder)
     page = (folder / "report.html").read_text()
-    assert "What changed from A to B" in page
+    assert "Changes from A to B" in page
     assert "optimizer.learning_rate" in page
     table = (folder / "results.md").read_text()
     assert "B − A" in table
@@ -237,5 +237,5 @@ def test_the_joined_report_says_what_changed(two, tmp_path):
 
 
 def test_no_results_there(tmp_path):
-    with pytest.raises(UserError, match="holds no results: expected a sweep's folder"):
+    with pytest.raises(UserError, match="contains no results: expected the folder of a sweep"):
         join.find_sweep(tmp_path)

@@ -190,7 +190,7 @@ def test_an_accepted_file_is_read_or_refused_in_one_line():
     assert accepted_rows(None, "accepted/x.json") == []
     assert accepted_rows({"schema": 1, "trials": [row(0.9)]}, "x") == [row(0.9)]
     for damaged in ([], {"trials": [{"dataset": "digits"}]}, {"trials": 3}):
-        with pytest.raises(UserError, match=r"accepted/x\.json is no results\.json"):
+        with pytest.raises(UserError, match=r"accepted/x\.json is not a results\.json"):
             accepted_rows(damaged, "accepted/x.json")
 
 

@@ -154,8 +154,8 @@ def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
         row("fsr", 0.0, 0.9, 1, dictionary_repeats=0.2, dictionary_repeated_classes=3.0),
     ]
     assert headline(group_rows(rows)).notes[0] == (
-        "15.0 % of the dictionary's places (fsr) repeat an example: 2.5 of the classes have too "
-        "few."
+        "15.0 % of the dictionary's slots (fsr) repeat an example: 2.5 classes have too few "
+        "examples."
     )
     full = [row("fsr", 0.4, 0.9, dictionary_repeats=0.0, dictionary_repeated_classes=0.0)]
     assert len(headline(group_rows(full)).notes) == 1
@@ -173,7 +173,7 @@ def test_headline_holds_the_best_method_against_plain_training_at_the_highest_no
     assert found.sentence == "At 80 % noise l2r keeps 93.1 %, plain training 64.8 %."
     assert found.notes == (
         "The 100 clean labels alone (probe_only) give 94.5 %.",
-        "One seed: the spread over seeds is not known.",
+        "One seed: the spread over seeds is unknown.",
     )
     assert found.missing == ""
 

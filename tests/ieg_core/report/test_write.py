@@ -102,7 +102,7 @@ def test_an_interrupted_trial_says_how_far_it_came(results_root: Builder) -> Non
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith(
-        "not finished (training, step 300 of 600); unless it still runs"
+        "not finished (training, step 300 of 600): if it is not running"
     )
     (folder / "training.json").write_text("{}")
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
@@ -282,9 +282,9 @@ def test_all_of_a_large_page_is_reached_by_the_tab_key_in_its_order(results_root
     assert all('tabindex="0"' in tag and "aria-label=" in tag for tag in scrolls)
     # Costs and the plots of all but the highest rates are not lost, only elsewhere.
     assert text.count("9 lower noise rates</summary>") == 2
-    assert text.count("What it cost") == 1
+    assert text.count("<h3>Cost</h3>") == 1
     assert len(re.findall(r'figcaption class="panel-title">[\d.]+ % noise<', text)) == 12 * 4
-    assert "What it cost" not in report(results_root(sweep="s2"), "s2")
+    assert "<h3>Cost</h3>" not in report(results_root(sweep="s2"), "s2")
 
 
 def test_a_single_trial_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
@@ -369,8 +369,8 @@ def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root
     folder = write_files(root, "s1")
     found = {row["method"]: row["dictionary_repeats"] for row in trials_of(folder)}
     assert found == {"supervised": None, "fsr": 0.25}
-    said = "25.0 % of the dictionary's places (fsr) repeat an example: 4 of the classes"
-    assert said in (folder / "results.md").read_text()
+    note = "25.0 % of the dictionary's slots (fsr) repeat an example: 4 classes have too few"
+    assert note in (folder / "results.md").read_text()
     page = (folder / "report.html").read_text()
     Page(page)
     assert page.count("<small>balanced") == 2

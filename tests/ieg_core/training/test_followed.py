@@ -73,6 +73,6 @@ def test_each_further_test_set_is_in_the_report_and_the_headline_is_of_the_first
         assert line[header.index(f"on {name}, last (EMA) %")] == f"{100 * accuracy:.1f}"
     assert f"{100 * row['accuracy_ema_last']:.1f} %" in report.headline.sentence
     page = (report_folder(root, sweep) / "report.html").read_text()
-    assert "further test set photos" in page
-    assert "further test set drawings" in page
+    assert "additional test set photos" in page
+    assert "additional test set drawings" in page
     assert (row["num_gpus"], line[-1]) == (0, "-")

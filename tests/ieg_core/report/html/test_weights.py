@@ -28,7 +28,7 @@ def test_means_over_seeds_and_classes_without_a_weight(results_root):
     assert texts[:4] == ("1.50", "2.00", "", "1.00")
     assert view.class_names[1] == "1"
     page = (write_files(root, "s1") / "report.html").read_text()
-    assert "mean weight of each class, digits_imbal_0.05_0.2" in page
+    assert "mean weight per class, digits_imbal_0.05_0.2" in page
 
 
 def test_balanced_data_have_no_such_table(results_root):
