@@ -44,18 +44,23 @@ def report(
     from ieg_core.report import acceptance
     from ieg_core.report.write import write_report
     from ieg_core.store import mirror, runs
-    from ieg_core.store.layout import set_latest
+    from ieg_core.store.layout import report_folder, set_latest
     from ieg_core.tasks import kfp_ui
 
     processes.die_with_parent()
     sweep = plan.metadata["sweep"]
     with mirror.sweep(runs.results_root(results, results_namespace, run), sweep) as root:
-        folder = write_report(root, sweep)
+        written, folder = write_report(root, sweep), report_folder(root, sweep)
         set_latest(root, sweep)
         shutil.copy(folder / "report.html", page.path)
-        said, wrong = acceptance.judge_sweep(
-            root, sweep, results=results, schedule=schedule, tolerance=tolerance, accepted=accepted
+        verdicts, wrong = acceptance.judge_report(
+            written.groups,
+            folder,
+            results=results,
+            schedule=schedule,
+            tolerance=tolerance,
+            accepted=accepted,
         )
-        text = said + (folder / "results.md").read_text()
+        text = verdicts + (folder / "results.md").read_text()
         Path(table.path).write_text(kfp_ui.short_markdown(text))
-        return acceptance.failures_text(kfp_ui.failures(root, sweep, evaluated), wrong)
+        return acceptance.failures_text(kfp_ui.failures(written.rows, evaluated), wrong)

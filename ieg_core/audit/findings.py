@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the audit of a finished trial finds, from the files in its folder."""
+"""The audit of a finished trial, from the files in its folder."""
 
 import math
 from collections.abc import Mapping
@@ -30,18 +30,18 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found, the most suspect example first.
+    """The result of an audit, the most suspicious example first.
 
     Attributes:
       record: The trial's config.json.
-      label_set: Its prepared data set.
-      source: The images under it.
+      label_set: Its label set.
+      source: The base images of the label set.
       ids: Indices of its training examples in the base data set, int [n].
       given: Their given labels, int32 [n].
       scores: Their scores, in the same order.
-      clean: Their true labels where these are known and differ from the given ones at all, else
-        None.
-      threshold: From which score on a label is called wrong.
+      clean: Their true labels, int32 [n]; None if these are unknown, or equal to the given ones
+        by definition.
+      threshold: The least score of a label that is flagged.
     """
 
     record: Mapping[str, Any]
@@ -55,12 +55,12 @@ class Audit:
 
     @property
     def flagged(self) -> np.ndarray:
-        """Which labels are called wrong, bool [n]: high score, and another class to suggest."""
+        """Which labels are flagged as wrong, bool [n]: a high score and another suggested class."""
         return (self.scores.score >= self.threshold) & (self.scores.suggested != self.given)
 
 
 def is_available(folder: Path) -> bool:
-    """Returns whether a trial can be audited: trained, by a method that sees the noisy set."""
+    """Returns whether a trial can be audited: trained by a method that sees the noisy labels."""
     return (folder / EXAMPLES).exists()
 
 
@@ -68,24 +68,24 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     """Scores the training examples of a finished trial.
 
     Raises:
-      UserError: See `ieg_core.audit.write.audit_trial`.
+      UserError: When the trial cannot be audited, see `ieg_core.audit.write.audit_trial`.
     """
     record = read_json(folder / "config.json")
     if record is None or folder.parent.name != "trials":
         raise UserError(
-            f"{folder} is no run: expected a folder such as runs/trials/…, with a config.json in "
-            "it, or a sweep's, such as runs/latest"
+            f"{folder} is not a run: expected the folder of a trial with a config.json, such as "
+            "runs/trials/…, or of a sweep, such as runs/latest"
         )
     if not isinstance(record, dict) or not record.keys() >= RECORD:
         raise UserError(
-            f"{folder / 'config.json'} is damaged: it lacks {', '.join(sorted(RECORD))} or some of "
-            "them; train the trial again"
+            f"{folder / 'config.json'} is damaged: expected {', '.join(sorted(RECORD))}; train the "
+            "trial again"
         )
     method = record["method"]
     if method in METHODS and not METHODS[method].trains_on_noisy:
         raise UserError(
-            f"an audit of {method} is not available: it never sees the noisy labels; audit another "
-            "method's run"
+            f"an audit of {method} is not available: it never sees the noisy labels; audit a run "
+            "of another method"
         )
     if not (folder / EXAMPLES).exists():
         state = "is from an older version" if (folder / "training.json").exists() else "is not done"
@@ -104,12 +104,15 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     )
     num_examples = len(label_set.noisy_labels)
     if any(len(values) != num_examples for values in examples.values()):
-        raise UserError(f"{folder / EXAMPLES} is not of {num_examples} examples: train it again")
+        raise UserError(
+            f"{folder / EXAMPLES} is damaged: expected {num_examples} examples; train the trial "
+            "again"
+        )
 
     ids = label_set.train_ids
     given = label_set.noisy_labels[ids]
     scores = score_examples({name: values[ids] for name, values in examples.items()}, given)
-    # NaN, what was never seen, sorts last; equal scores keep the order of the data.
+    # NaN, for examples never seen, sorts last; equal scores keep the order of the data.
     order = np.argsort(-scores.score, kind="stable")
     clean = label_set.clean_labels[ids] if _clean_known(label_set) else None
     return Audit(
@@ -130,39 +133,36 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
 
 
 def _clean_known(label_set: LabelSet) -> bool:
-    """Returns whether true labels other than the given ones are known.
-
-    Without noise the given labels are all there is, right or not.
-    """
+    """Returns whether true labels are known apart from the given ones, as they are under noise."""
     spec = label_set.spec
     altered = bool(spec.noise and spec.noise_rate) or spec.given is not None
     return altered and bool(label_set.manifest.get("clean_labels_known", True))
 
 
-def summarize(found: Audit) -> dict[str, Any]:
-    """Makes summary.json: counts, matrices, and measures where true labels are known."""
-    scores, given, clean = found.scores, found.given, found.clean
+def summarize(audit: Audit) -> dict[str, Any]:
+    """Returns the content of summary.json: counts, matrices and, with true labels, measures."""
+    scores, given, clean = audit.scores, audit.given, audit.clean
     seen = ~np.isnan(scores.score)
     summary: dict[str, Any] = {
-        "trial": found.record["trial"],
-        "dataset": found.record["dataset"],
-        "method": found.record["method"],
-        "seed": found.record["seed"],
-        "class_names": list(found.label_set.class_names),
+        "trial": audit.record["trial"],
+        "dataset": audit.record["dataset"],
+        "method": audit.record["method"],
+        "seed": audit.record["seed"],
+        "class_names": list(audit.label_set.class_names),
         "formula": scores.formula,
         "belief": scores.belief,
-        "threshold": found.threshold,
+        "threshold": audit.threshold,
         "examples": len(given),
         "not_seen": int((~seen).sum()),
-        "flagged": int(found.flagged.sum()),
+        "flagged": int(audit.flagged.sum()),
         "transition_estimated": scores.transition.tolist(),
         "clean_labels_known": clean is not None,
     }
     if clean is None:
         return summary
     wrong = given != clean
-    precision, recall = precision_recall(wrong[seen], found.flagged[seen])
-    true_matrix = realised_matrix(clean, given, found.label_set.num_classes)
+    precision, recall = precision_recall(wrong[seen], audit.flagged[seen])
+    true_matrix = realised_matrix(clean, given, audit.label_set.num_classes)
     right_suggestions = scores.suggested[wrong & seen] == clean[wrong & seen]
     return summary | {
         "wrong": int(wrong.sum()),
@@ -170,45 +170,45 @@ def summarize(found: Audit) -> dict[str, Any]:
         "auroc": auroc(wrong[seen], scores.score[seen]),
         "precision": precision,
         "recall": recall,
-        # Of the wrongly labelled, whose suggested label is the true one.
+        # Share of the mislabeled examples whose suggested label is the true one.
         "suggested_right": float(right_suggestions.mean()) if len(right_suggestions) else None,
         "transition_true": true_matrix.tolist(),
         "transition_error": float(np.abs(scores.transition - true_matrix).mean()),
     }
 
 
-def table(found: Audit) -> dict[str, np.ndarray | list[Any]]:
-    """Makes the columns of audit.csv and audit.parquet; a clean label only where it is known."""
-    names = found.label_set.class_names
+def table(audit: Audit) -> dict[str, np.ndarray | list[Any]]:
+    """Returns the columns of audit.csv and audit.parquet; "clean" only if these are known."""
+    names = audit.label_set.class_names
 
     def named(labels: np.ndarray) -> list[str]:
         return [names[label] for label in labels]
 
     columns: dict[str, np.ndarray | list[Any]] = {
-        "index": found.ids,
-        "given": found.given,
-        "given_name": named(found.given),
-        "suggested": found.scores.suggested,
-        "suggested_name": named(found.scores.suggested),
-        "score": [None if math.isnan(score) else float(score) for score in found.scores.score],
-        "visits": found.scores.visits,
+        "index": audit.ids,
+        "given": audit.given,
+        "given_name": named(audit.given),
+        "suggested": audit.scores.suggested,
+        "suggested_name": named(audit.scores.suggested),
+        "score": [None if math.isnan(score) else float(score) for score in audit.scores.score],
+        "visits": audit.scores.visits,
     }
-    if found.source.paths:
-        columns["path"] = [found.source.paths[index] for index in found.ids]
-    if found.clean is not None:
-        columns["clean"] = found.clean
-        columns["clean_name"] = named(found.clean)
+    if audit.source.paths:
+        columns["path"] = [audit.source.paths[index] for index in audit.ids]
+    if audit.clean is not None:
+        columns["clean"] = audit.clean
+        columns["clean_name"] = named(audit.clean)
     return columns
 
 
-def cleaned_labels(found: Audit) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the labels to go on with: indices, ascending, and a class each.
+def cleaned_labels(audit: Audit) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels to continue with: indices, int [n], ascending, and a class for each.
 
-    A flagged example gets its suggested label, the others keep theirs; an example of the probe has
-    the clean label that the run was given.
+    A flagged example gets its suggested label, the others keep theirs; an example of the probe set
+    has the clean label that the run was given.
     """
-    labels = np.where(found.flagged, found.scores.suggested, found.given)
-    ids = np.concatenate([found.ids, found.label_set.probe_ids])
-    labels = np.concatenate([labels, found.label_set.clean_labels[found.label_set.probe_ids]])
+    labels = np.where(audit.flagged, audit.scores.suggested, audit.given)
+    ids = np.concatenate([audit.ids, audit.label_set.probe_ids])
+    labels = np.concatenate([labels, audit.label_set.clean_labels[audit.label_set.probe_ids]])
     order = np.argsort(ids)
     return ids[order], labels[order]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""audit.html: the most suspect examples to look at, one file, nothing loaded from elsewhere."""
+"""audit.html: a self-contained page with the most suspicious examples."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from ieg_core.errors import printable
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
 PER_PAIR = 12
-# The page stays below 5 MB whatever the images are, and however many.
+# The page stays below 5 MB for any number and size of images.
 IMAGE_CHARACTERS = 4_000_000
 MARKUP_CHARACTERS = 400
 MATRIX_CLASSES = 12
@@ -28,7 +28,7 @@ CONFUSIONS = 30
 
 @dataclass(frozen=True)
 class Example:
-    """One suspect example; its name is its file's path or, where there is none, its number."""
+    """One suspicious example; its name is the path of its file or, without a file, its number."""
 
     name: str
     score: str
@@ -38,7 +38,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Pair:
-    """The suspect examples of one given and one suggested class, the most suspect first."""
+    """The flagged examples of one given and one suggested class, the most suspicious first."""
 
     given: str
     suggested: str
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often one class is labelled as another, as text."""
+    """How often one class is labeled as another, as text."""
 
     true: str
     observed: str
@@ -56,13 +56,13 @@ class Confusion:
     known: str
 
 
-def render(found: Audit, summary: Mapping[str, Any], top: int) -> str:
+def render(audit: Audit, summary: Mapping[str, Any], top: int) -> str:
     """Renders the page of an audit.
 
     Args:
-      found: The audit.
+      audit: The audit.
       summary: Its summary.
-      top: Examples to show, at most.
+      top: The most examples to show.
 
     Returns:
       A complete HTML document; the same audit gives the same bytes.
@@ -74,9 +74,9 @@ def render(found: Audit, summary: Mapping[str, Any], top: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pairs, other_pairs = _pairs(found, top)
-    small = found.label_set.num_classes <= MATRIX_CLASSES
-    height, width, _ = found.label_set.image_shape
+    pairs, other_pairs = _pairs(audit, top)
+    small = audit.label_set.num_classes <= MATRIX_CLASSES
+    height, width, _ = audit.label_set.image_shape
     return environment.get_template(TEMPLATE).render(
         summary=summary,
         share=_percent(summary["flagged"] / max(summary["examples"], 1)),
@@ -91,7 +91,7 @@ def render(found: Audit, summary: Mapping[str, Any], top: int) -> str:
 
 
 def thumbnail(image: np.ndarray) -> str:
-    """Turns an image, uint8 [H, W, 1 or 3], into a small PNG as a data URI."""
+    """Returns an image, uint8 [H, W, 1 or 3], as a small PNG in a data URI."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     picture.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
@@ -99,11 +99,11 @@ def thumbnail(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
-    """Chooses examples pair by pair, the commonest pair first, as many as may be shown."""
-    names = found.label_set.class_names
-    flagged = np.flatnonzero(found.flagged)  # the most suspect first
-    given, suggested = found.given[flagged].tolist(), found.scores.suggested[flagged].tolist()
+def _pairs(audit: Audit, top: int) -> tuple[list[Pair], int]:
+    """Selects examples pair by pair, the most frequent pair first, up to `top`."""
+    names = audit.label_set.class_names
+    flagged = np.flatnonzero(audit.flagged)  # the most suspicious first
+    given, suggested = audit.given[flagged].tolist(), audit.scores.suggested[flagged].tolist()
     counts = Counter(zip(given, suggested, strict=True))
     per_pair, wanted = PER_PAIR, min(top, len(flagged))
     while sum(min(count, per_pair) for count in counts.values()) < wanted:
@@ -111,23 +111,23 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
     pairs: list[Pair] = []
     shown, room = 0, IMAGE_CHARACTERS
     for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        places = flagged[(found.given[flagged] == pair[0])
-                         & (found.scores.suggested[flagged] == pair[1])]  # fmt: skip
+        places = flagged[(audit.given[flagged] == pair[0])
+                         & (audit.scores.suggested[flagged] == pair[1])]  # fmt: skip
         places = places[: min(per_pair, top - shown)]
-        images = found.source.train_images(found.ids[places]) if len(places) else ()
+        images = audit.source.train_images(audit.ids[places]) if len(places) else ()
         examples = []
         for place, image in zip(places.tolist(), images, strict=True):
             uri = thumbnail(np.asarray(image))
-            name = _name(found, int(found.ids[place]))
+            name = _name(audit, int(audit.ids[place]))
             room -= len(uri) + 2 * len(name.encode()) + MARKUP_CHARACTERS
             if room < 0:
                 break
             examples.append(
                 Example(
                     name=name,
-                    score=f"{found.scores.score[place]:.2f}",
+                    score=f"{audit.scores.score[place]:.2f}",
                     image=uri,
-                    truth="" if found.clean is None else _truth(found, place),
+                    truth="" if audit.clean is None else _truth(audit, place),
                 )
             )
         if not examples:
@@ -137,20 +137,20 @@ def _pairs(found: Audit, top: int) -> tuple[list[Pair], int]:
     return pairs, len(counts) - len(pairs)
 
 
-def _name(found: Audit, index: int) -> str:
-    paths = found.source.paths
+def _name(audit: Audit, index: int) -> str:
+    paths = audit.source.paths
     return printable(paths[index]) if paths else f"#{index}"
 
 
-def _truth(found: Audit, place: int) -> str:
-    if found.clean is None:
+def _truth(audit: Audit, place: int) -> str:
+    if audit.clean is None:
         return ""
-    clean = found.clean[place]
-    if clean == found.scores.suggested[place]:
+    clean = audit.clean[place]
+    if clean == audit.scores.suggested[place]:
         return "confirmed"
-    if clean == found.given[place]:
-        return "label is right"
-    return f"is {found.label_set.class_names[clean]}"
+    if clean == audit.given[place]:
+        return "label is correct"
+    return f"is {audit.label_set.class_names[clean]}"
 
 
 def _measures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -162,7 +162,7 @@ def _measures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "AUROC": _three(summary["auroc"]),
         "precision": _percent(summary["precision"]),
         "recall": _percent(summary["recall"]),
-        "right suggestions": _percent(summary["suggested_right"]),
+        "correct suggestions": _percent(summary["suggested_right"]),
     }
     return list(named.items())
 
@@ -176,7 +176,7 @@ def _percent(value: float | None) -> str:
 
 
 def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
-    """Lays out matrices as (title, rows of (class, cells of (text, depth of color, diagonal)))."""
+    """Lays out matrices as (title, rows of (class, cells of (text, share)))."""
     names = summary["class_names"]
     titles = {"transition_estimated": "estimated", "transition_true": "true"}
     return [
@@ -199,16 +199,16 @@ def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, lis
 
 
 def _confusions(summary: Mapping[str, Any]) -> list[Confusion]:
-    """Lists the commonest confusions where a whole matrix would be too large to read."""
+    """Lists the most frequent confusions, for more classes than a readable matrix has."""
     names = summary["class_names"]
     estimated = np.array(summary["transition_estimated"])
     np.fill_diagonal(estimated, 0)
     known = summary.get("transition_true")
-    found = []
+    lines = []
     for place in np.argsort(-estimated, axis=None, kind="stable")[:CONFUSIONS]:
         true, observed = (int(index) for index in np.unravel_index(place, estimated.shape))
         if estimated[true, observed] > 0:
             share = known[true][observed] if known else None
             text = _percent(float(estimated[true, observed]))
-            found.append(Confusion(names[true], names[observed], text, _percent(share)))
-    return found
+            lines.append(Confusion(names[true], names[observed], text, _percent(share)))
+    return lines

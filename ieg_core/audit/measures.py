@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a score finds wrong labels: ranking measures, written out."""
+"""Ranking measures of how well a score finds wrong labels."""
 
 import numpy as np
 
 
 def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
-    """AP = Σ_k (R_k − R_{k−1})·P_k over the distinct scores, from the highest down.
+    """Computes AP = Σ_k (R_k − R_{k−1})·P_k over the distinct scores, from the highest down.
 
-    P_k and R_k are precision and recall of everything that scores at least as high as the k-th.
+    P_k and R_k are precision and recall of all labels that score at least as high as the k-th.
 
     Args:
       wrong: Which labels are wrong, bool [n].
-      score: Higher means more suspect, float [n].
+      score: Higher means more suspicious, float [n].
 
     Returns:
-      In [0, 1]; the share of wrong labels is what a random score gets. None if none is wrong.
+      In [0, 1]; a random score has the share of wrong labels. None if no label is wrong.
     """
     hits, taken = _cumulated(wrong, score)
     if not wrong.any():
@@ -24,16 +24,16 @@ def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
-    """The share of pairs of a wrong and a right label where the wrong one scores higher.
+    """Computes the share of (wrong, right) pairs of labels in which the wrong one scores higher.
 
-    A tie counts a half.
+    A tie counts as one half.
 
     Args:
       wrong: Which labels are wrong, bool [n].
-      score: Higher means more suspect, float [n].
+      score: Higher means more suspicious, float [n].
 
     Returns:
-      In [0, 1], 0.5 for a random score; None if all are wrong or none is.
+      In [0, 1], 0.5 for a random score; None if all or no labels are wrong.
     """
     num_wrong, num_right = int(wrong.sum()), int((~wrong).sum())
     if not num_wrong or not num_right:
@@ -45,14 +45,15 @@ def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
 
 
 def precision_recall(wrong: np.ndarray, flagged: np.ndarray) -> tuple[float | None, float | None]:
-    """Returns which share of the flagged labels is wrong, and of the wrong ones is flagged.
+    """Computes precision and recall of flagged labels.
 
     Args:
       wrong: Which labels are wrong, bool [n].
-      flagged: Which ones are called wrong, bool [n].
+      flagged: Which labels are flagged as wrong, bool [n].
 
     Returns:
-      (precision, recall); None where nothing is flagged, or nothing is wrong.
+      The share of the flagged labels that is wrong, None if none is flagged; and the share of the
+      wrong labels that is flagged, None if none is wrong.
     """
     both = int((wrong & flagged).sum())
     precision = both / int(flagged.sum()) if flagged.any() else None
@@ -61,7 +62,7 @@ def precision_recall(wrong: np.ndarray, flagged: np.ndarray) -> tuple[float | No
 
 
 def _cumulated(wrong: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns wrong labels and labels in all down to each distinct score."""
+    """Returns the numbers of wrong labels and of all labels down to each distinct score."""
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     return np.cumsum(wrong[order])[ends], ends + 1

@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which class an example is of, given its image and the label it came with.
+"""The distribution over the classes of an example, given its image and its label.
 
-A network that trained on an example says too much of what that example's label told it, and one
-whose training was short says too little of what it has learnt. So its last layer is corrected, with
-noise in the model, on the features φ of the averaged network, and always without the example it is
-asked about:
+A network that trained on an example reproduces that example's label too readily, and one that
+trained only briefly is not confident enough. Its last layer is therefore corrected with a model of
+the noise, on the features φ of the averaged network, and always without the example in question:
 
     h(x) = softmax(log p(x) + Wφ(x) + b),   T[c, k] = P(given label k | true class c)
-    W, b minimise  −Σ_i log Σ_c h_c(x_i) T[c, y_i]  +  λ/2 ‖W‖²     over the other folds
-    T    maximises  Σ_i log Σ_c h_c(x_i) T[c, y_i]                  by EM, h held fixed
+    W, b minimize  −Σ_i log Σ_c h_c(x_i) T[c, y_i]  +  λ/2 ‖W‖²     over the other folds
+    T    maximizes  Σ_i log Σ_c h_c(x_i) T[c, y_i]                  by EM, h held fixed
     q_i(c) ∝ h_c(x_i) T[c, y_i]                                      the posterior
 
-p is what the averaged network predicts. The loss is the forward correction of Patrini et al. (CVPR
-2017), equation 7. T is first found with p in h's place, which knows right labels from wrong ones by
-the method that trained it, and then once more from h. λ is the precision of a normal prior on the
-corrections, features being standardised: the more examples there are, the less it binds.
+p is the prediction of the averaged network. The loss is the forward correction of Patrini et al.
+(CVPR 2017), equation 7. T is first estimated with p in place of h, because p already separates
+right labels from wrong ones, and then once more with h. λ is the precision of a normal prior on the
+corrections of standardized features; the more examples there are, the weaker it is.
 """
 
 from typing import Any
@@ -37,35 +36,35 @@ _TINY = 1e-12
 
 
 def is_affordable(examples: int, features: int, classes: int) -> bool:
-    """Returns whether a posterior can be made in about 2 GiB of memory: n (D + 4 C) ≤ 2²⁸.
+    """Returns whether a posterior fits into about 2 GiB of memory: n (D + 4 C) ≤ 2²⁸.
 
-    Twice the features of all examples are held in float32, and four times their distributions over
-    the classes in float64.
+    It needs the features of all examples twice in float32, and their distributions over the classes
+    four times in float64.
     """
     return examples * (features + 4 * classes) <= MOST_NUMBERS
 
 
 def label_posterior(
-    features: np.ndarray, given: np.ndarray, own: np.ndarray, seed: int
+    features: np.ndarray, given: np.ndarray, network: np.ndarray, seed: int
 ) -> np.ndarray:
     """Estimates the distribution over the classes of each example, given its label.
 
     Args:
-      features: φ, float32 [n, D]; standardised in place.
+      features: φ, float32 [n, D]; standardized in place.
       given: Given labels y, int [n].
-      own: p, the network's own predictions, float32 [n, C], rows summing to 1.
-      seed: Of the folds.
+      network: p, the network's predictions, float32 [n, C], rows summing to 1.
+      seed: The seed of the folds.
 
     Returns:
-      q, float32 [n, C]; with p in h's place where there are fewer examples than folds.
+      q, float32 [n, C]; with p in place of h if there are fewer examples than folds.
     """
-    predicted, transition = own, estimate_transition(own, given)
+    predicted, transition = network, estimate_transition(network, given)
     if len(given) >= FOLDS:
         features -= features.mean(0)
         features /= features.std(0) + _LEAST_DEVIATION
-        logits = np.log(own + _TINY, dtype=np.float32)
+        logits = np.log(network + _TINY, dtype=np.float32)
         folds = fold_numbers(given, FOLDS, seed)
-        layers = np.zeros((FOLDS, features.shape[1] + 1, own.shape[1]))
+        layers = np.zeros((FOLDS, features.shape[1] + 1, network.shape[1]))
         for _ in range(ROUNDS):
             predicted, layers = predict_out_of_fold(
                 features, logits, given, transition, folds, layers
@@ -75,7 +74,7 @@ def label_posterior(
 
 
 def estimate_transition(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Finds the T under which the given labels are likeliest, by EM.
+    """Estimates the T that maximizes the likelihood of the given labels, by EM.
 
         q_i(c) ∝ h_c(x_i) T[c, y_i];   T[c, k] = (1/C + Σ_{i: y_i = k} q_i(c)) / (1 + Σ_i q_i(c))
 
@@ -84,8 +83,8 @@ def estimate_transition(predicted: np.ndarray, given: np.ndarray) -> np.ndarray:
       given: Given labels y, int [n].
 
     Returns:
-      T, float64 [C, C], rows summing to 1: after 30 steps from four fifths on the diagonal. One
-      example's worth of the uniform distribution keeps the row of an empty class one.
+      T, float64 [C, C], rows summing to 1, after 30 steps from 0.8 on the diagonal. One example's
+      weight of the uniform distribution keeps the row of an empty class a distribution.
     """
     classes = predicted.shape[1]
     transition = 0.8 * np.eye(classes) + 0.2 / classes
@@ -108,15 +107,15 @@ def predict_out_of_fold(
     folds: np.ndarray,
     layers: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicts each example by a correction that was fitted to the other folds.
+    """Predicts each example with a correction that was fitted to the other folds.
 
     Args:
-      features: φ, float32 [n, D], standardised.
+      features: φ, float32 [n, D], standardized.
       logits: log p, float32 [n, C].
       given: Given labels y, int [n].
       transition: T, [C, C].
       folds: Each example's fold, int [n].
-      layers: Where the fits start: W and, in the last row, b of each fold, [folds, D + 1, C].
+      layers: The starting points: W and, in the last row, b of each fold, [folds, D + 1, C].
 
     Returns:
       h, float32 [n, C], and the fitted layers, float64, after at most 100 steps of L-BFGS each.
@@ -124,10 +123,10 @@ def predict_out_of_fold(
     predicted = np.zeros((len(given), len(transition)), np.float32)
     fitted = np.zeros(layers.shape)
     for fold, start in enumerate(layers):
-        own, others = folds == fold, folds != fold
-        seen = (features[others], logits[others], given[others], transition)
+        inside, outside = folds == fold, folds != fold
+        seen = (features[outside], logits[outside], given[outside], transition)
         fitted[fold] = _fit(start, *seen)
-        predicted[own] = _predict(fitted[fold], features[own], logits[own])
+        predicted[inside] = _predict(fitted[fold], features[inside], logits[inside])
     return predicted, fitted
 
 
@@ -138,18 +137,18 @@ def negative_log_likelihood(
     given: np.ndarray,
     transition: np.ndarray,
 ) -> tuple[float, np.ndarray]:
-    """Returns what W and b minimise, over the number of examples, and its gradient.
+    """Returns the loss of W and b, per example, and its gradient.
 
     Args:
       layer: W and, in the last row, b; float [D + 1, C].
-      features: φ, float [n, D]; what is as large as they are is computed in their precision.
+      features: φ, float [n, D]; arrays of their size are computed in their precision.
       logits: log p, float [n, C].
       given: Given labels y, int [n].
       transition: T, [C, C].
 
     Returns:
-      The mean loss, and float64 [D + 1, C]. By a logit z_c, the loss of an example has the
-      derivative h_c − q(c).
+      The mean loss, and its gradient, float64 [D + 1, C]. The derivative of an example's loss by
+      the logit z_c is h_c − q(c).
     """
     predicted = _predict(layer, features, logits)
     joint = predicted * transition.T[given].astype(features.dtype) + _TINY
@@ -167,10 +166,10 @@ def _fit(start: np.ndarray, *seen: np.ndarray) -> np.ndarray:
         return value, gradient.ravel()
 
     options = {"maxiter": _FIT_STEPS}
-    found: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return np.reshape(found.x, start.shape)
+    optimum: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.reshape(optimum.x, start.shape)
 
 
 def _predict(layer: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    own = layer.astype(features.dtype)
-    return softmax(features @ own[:-1] + own[-1] + logits, axis=1)
+    layer = layer.astype(features.dtype)
+    return softmax(features @ layer[:-1] + layer[-1] + logits, axis=1)

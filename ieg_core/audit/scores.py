@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How suspect a label is, from what a method believed the example to be.
+"""How suspicious a label is, from the classes that a method predicted for the example.
 
 For ieg and fsr, the probability that the label is wrong:
 
     s_i = 1 − q_i(y_i)
 
-q_i is the distribution over the classes given the image and its label y_i
-(`training.label_posterior`). For other methods, the probability of the strongest rival, were only
-it and the given class left:
+q_i is the distribution over the classes given the image and its label y_i (`audit.posterior`). For
+other methods, the probability of the strongest rival if only it and the given class were possible:
 
     s_i = r_i / (r_i + p̄_i(y_i)),  r_i = max_{c ≠ y_i} p̄_i(c)
 
-p̄_i is the mean of what the network predicted at each of the example's visits, over the whole run
-(training.history says why). s is in [0, 1]; up to ½ the given class is the most believed one.
+p̄_i is the mean of the network's predictions at the example's visits, over the whole run
+(`training.history` gives the reason). s is in [0, 1]; up to ½ the given class is the most likely.
 
-How classes were mistaken, T̂[true, observed], is counted with the likeliest class of each example
-for its true one; from q, each example counts for every class with its probability.
+The transition matrix T̂[true, observed] counts the most likely class of each example as its true
+one; with q, an example counts for every class with its probability.
 
-docs/RESULTS.md, "Label audit", compares these scores with others on known mistakes.
+docs/RESULTS.md, "Label audit", compares these scores with others on known wrong labels.
 """
 
 from collections.abc import Mapping
@@ -29,20 +28,22 @@ from ieg_core.data.corruption import expected_matrix, realised_matrix
 from ieg_core.errors import UserError
 
 OF_POSTERIOR = "1 − q(given class)"
-OF_PREDICTION = "p̄(rival) / (p̄(rival) + p̄(given class)), the rival being the likeliest other class"
+OF_PREDICTION = (
+    "p̄(rival) / (p̄(rival) + p̄(given class)), the rival being the most likely other class"
+)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What is thought of each training example's label.
+    """The scores of the training examples' labels.
 
     Attributes:
-      suggested: The most believed class, int32 [n]; the given one where the example was not seen.
-      score: s, float64 [n] in [0, 1]; NaN where the example was not seen.
-      visits: How often it was seen, in the last epochs or in what was averaged, int32 [n].
+      suggested: The most likely class, int32 [n]; the given one if the example was not seen.
+      score: s, float64 [n] in [0, 1]; NaN if the example was not seen.
+      visits: Number of visits, in the last epochs or in what was averaged, int32 [n].
       transition: T̂[true, observed], float64 [C, C], each row summing to 1 (0 for an empty class).
-      formula: How it is computed.
-      belief: What the distribution in the formula is, in words.
+      formula: The formula of the score.
+      belief: The distribution in the formula, in words.
     """
 
     suggested: np.ndarray
@@ -57,14 +58,14 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
     """Scores the labels of examples.
 
     Args:
-      examples: What the method said of them (`training.history`), one row each.
+      examples: What the method recorded about them (`training.history`), one row each.
       given: Their given labels, int [n].
 
     Returns:
       The scores.
 
     Raises:
-      UserError: No distribution over the classes was recorded.
+      UserError: When no distribution over the classes was recorded.
     """
     if "label_posterior" in examples:
         believed, visits = examples["label_posterior"], examples["visits"]
@@ -84,7 +85,7 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
         belief = "p̄: the network's predictions, averaged over the whole run"
     else:
         raise UserError(
-            "this run recorded no beliefs about its examples: it was trained by an older version; "
+            "this run has no predictions for its examples: it was trained by an older version; "
             "train it again"
         )
     suggested = np.where(seen, believed.argmax(1), given).astype(np.int32)
@@ -103,15 +104,19 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
 
 
 def rival_share(believed: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Returns the rival's share in distributions p̄, float [n, C]; given labels, int [n].
+    """Computes r / (r + p̄(y)), with r the largest p̄ of a class other than y.
+
+    Args:
+      believed: p̄, float [n, C].
+      given: Given labels y, int [n].
 
     Returns:
       float64 [n]; ½ where both classes have a probability of 0.
     """
     rows = np.arange(len(given))
     others = believed.astype(np.float64)
-    own = others[rows, given]
+    of_given = others[rows, given]
     others[rows, given] = -np.inf
     rival = others.max(1)
-    both = rival + own
+    both = rival + of_given
     return np.divide(rival, both, where=both > 0, out=np.full(len(given), 0.5))

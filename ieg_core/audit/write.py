@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the audit of a finished trial: RUN_DIR/audit.
 
-audit.parquet, audit.csv   every training example, the most suspect first
-audit.html                 the most suspect ones to look at
-summary.json               how many, and how good the score is where the true labels are known
+audit.parquet, audit.csv   every training example, the most suspicious first
+audit.html                 the most suspicious ones as a page
+summary.json               counts and, where the true labels are known, the quality of the score
 """
 
 import csv
@@ -31,34 +31,35 @@ def audit_trial(
     threshold: float = THRESHOLD,
     labels_file: Path | None = None,
 ) -> dict[str, Any]:
-    """Audits a finished trial and writes its folder audit/.
+    """Audits a finished trial and writes the results to its folder audit/.
 
     Args:
       folder: The trial's folder.
-      data_dir: Where the base data set lies.
-      top: Examples in the gallery, at most.
-      threshold: From which score on a label is called wrong, in [0, 1].
-      labels_file: Where to write the cleaned labels, .csv or .parquet; None for not at all.
+      data_dir: The folder of the base data set.
+      top: The most examples in the gallery.
+      threshold: The least score of a label that is flagged, in [0, 1].
+      labels_file: A .csv or .parquet file to write the cleaned labels to; None to write none.
 
     Returns:
-      What summary.json holds.
+      The content of summary.json.
 
     Raises:
-      UserError: The trial cannot be audited, the data are others, or a file cannot be written.
+      UserError: When the trial cannot be audited, its base data have changed, or a file cannot be
+        written.
     """
     require(top >= 0, "top", top, "at least 0")
     require(0 <= threshold <= 1, "threshold", threshold, "in [0, 1]")
-    found = read_audit(folder, data_dir, threshold)
+    audit = read_audit(folder, data_dir, threshold)
     if labels_file is not None:
-        ids, labels = cleaned_labels(found)
-        write_labels(labels_file, ids, labels, found.source)
-    summary = summarize(found)
-    columns = table(found)
-    written = folder / "audit"
-    write_bytes_atomic(written / "audit.parquet", to_parquet(columns))
-    write_bytes_atomic(written / "audit.csv", _to_csv(columns))
-    write_bytes_atomic(written / "audit.html", gallery.render(found, summary, top).encode())
-    write_json_atomic(written / "summary.json", summary)
+        ids, labels = cleaned_labels(audit)
+        write_labels(labels_file, ids, labels, audit.source)
+    summary = summarize(audit)
+    columns = table(audit)
+    place = folder / "audit"
+    write_bytes_atomic(place / "audit.parquet", to_parquet(columns))
+    write_bytes_atomic(place / "audit.csv", _to_csv(columns))
+    write_bytes_atomic(place / "audit.html", gallery.render(audit, summary, top).encode())
+    write_json_atomic(place / "summary.json", summary)
     return summary
 
 

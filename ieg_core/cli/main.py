@@ -40,7 +40,6 @@ from ieg_core.host.files import read_json, writable
 from ieg_core.recipes import build
 from ieg_core.recipes import listing as recipe_list
 from ieg_core.report import join
-from ieg_core.report.summary import results_table
 from ieg_core.report.write import write_joined
 from ieg_core.store.layout import find_run, label_sets_folder, trial_folder
 from ieg_core.sweep import plan, progress, slots, status, worker
@@ -290,9 +289,8 @@ def _run_shown(
 def run_report(arguments: argparse.Namespace) -> int:
     """Writes one report over several sweeps and prints its table."""
     places = arguments.run_dirs
-    joined = join.join(places)
-    folder = write_joined(places, arguments.output or Path("reports") / join.folder_name(places))
-    table = results_table(joined.rows)
+    folder = arguments.output or Path("reports") / join.folder_name(places)
+    table = write_joined(places, folder).table
     grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
     for line in table[1:]:
         grid.add_row(*map(Text, line))  # "ieg [batch_size=50]" is no mark-up

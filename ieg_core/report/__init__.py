@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep found: for programs, for the terminal and for people."""
+"""The results of a sweep, for programs, for the terminal and for readers."""

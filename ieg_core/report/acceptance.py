@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a run ends: which trials are missing, what was reproduced; and how a person accepts a run.
+"""The verdict on a scheduled run, and its acceptance by a person.
 
-<root>/sweeps/<sweep>/report/verdict.json   the verdicts of a run that was to be judged
-<root>/accepted/<schedule>.json             the rows that a schedule's next runs are held against
+<root>/sweeps/<sweep>/report/verdict.json   the verdicts of a run that was judged
+<root>/accepted/<schedule>.json             the rows that the schedule's next runs are compared with
 
-A run never accepts itself, not even one that reproduced a published figure: a slow drift would
-otherwise move its own yardstick. `make accept SCHEDULE=<name>` takes the newest run of a schedule.
+A run never accepts itself, not even one that reproduced a published figure: otherwise a slow drift
+would move its own reference. `make accept SCHEDULE=<name>` accepts the newest run of a schedule.
 """
 
 import json
@@ -18,56 +18,62 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import write_json_atomic
 from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report import reproduction
-from ieg_core.report.trials import FINISHED, Row, load_sweep
+from ieg_core.report.summary import Group, group_trials
+from ieg_core.report.trials import FINISHED, Row, Trial
 from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import ACCEPTED, SCHEDULED, sweep_folder
+from ieg_core.store.layout import ACCEPTED, SCHEDULED
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/report/results\.json")
 TEXT_CHARACTERS = 4000
 
 
-def judge_sweep(
-    root: Path, sweep: str, *, results: str, schedule: str, tolerance: float, accepted: str
+def judge_report(
+    groups: Sequence[Group],
+    folder: Path,
+    *,
+    results: str,
+    schedule: str,
+    tolerance: float,
+    accepted: str,
 ) -> tuple[str, list[str]]:
-    """Judges a reported sweep and writes its verdict.json.
+    """Judges a sweep by its report and writes verdict.json.
 
     Args:
-      root: The results root of this run, its namespace included.
-      sweep: The sweep's name.
-      results: The results root without the namespace, a folder or gs://…, where accepted runs lie.
+      groups: The groups of the report.
+      folder: The report's folder.
+      results: The results root without the namespace, a folder or gs://…, with the accepted runs.
       schedule: The schedule's name; "" for none.
-      tolerance: Points of per cent; negative: nothing is judged.
-      accepted: Another results.json to hold the trials against; "" for the schedule's accepted run.
+      tolerance: Points of per cent; negative to judge nothing.
+      accepted: Another results.json to compare with; "" for the schedule's accepted run.
 
     Returns:
-      The verdicts as Markdown and those that fail the run, one line each; nothing of either if
-      nothing is judged.
+      The verdicts as Markdown, and those that fail the run, one line each; both empty if nothing
+      is judged.
 
     Raises:
-      UserError: The accepted run cannot be read.
+      UserError: When the accepted run cannot be read.
     """
     if tolerance < 0:
         return "", []
-    folder, _, name = accepted.rpartition("/")
+    place, _, name = accepted.rpartition("/")
     if schedule and not accepted:
-        folder, name = results, f"{ACCEPTED}/{schedule}.json"
-    old = reproduction.accepted_rows(mirror.read_json(folder, name), name) if name else []
-    if accepted and not old:
-        raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
-    verdicts = reproduction.judge(load_sweep(root, sweep).rows, PUBLISHED, tolerance, old)
-    path = sweep_folder(root, sweep) / "report" / "verdict.json"
-    write_json_atomic(path, reproduction.as_json(verdicts, schedule=schedule))
+        place, name = results, f"{ACCEPTED}/{schedule}.json"
+    rows = reproduction.accepted_rows(mirror.read_json(place, name), name) if name else []
+    if accepted and not rows:
+        raise UserError(f"received accepted={accepted!r}: expected a results.json with rows")
+    verdicts = reproduction.judge(groups, PUBLISHED, tolerance, group_trials(map(Trial, rows)))
+    write_json_atomic(folder / "verdict.json", reproduction.as_json(verdicts, schedule=schedule))
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"
     return text, reproduction.failures(verdicts)
 
 
 def failures_text(lost: str, wrong: Sequence[str]) -> str:
-    """Says in one line what fails a run; "" if nothing does.
+    """Formats what fails a run as one line; "" if nothing does.
 
     Args:
-      lost: Which trials did not finish and why.
+      lost: The trials that did not finish, with the reasons.
       wrong: The verdicts that fail the run.
     """
     parts = [f"trials did not finish: {lost}"] if lost else []
@@ -75,42 +81,46 @@ def failures_text(lost: str, wrong: Sequence[str]) -> str:
 
 
 def accept(results: str, schedule: str, run: str = "") -> str:
-    """Makes a scheduled run the one that the schedule's next runs are held against.
+    """Accepts a scheduled run: the schedule's next runs are compared with it.
 
     Args:
       results: The results root, a folder or gs://bucket/prefix.
       schedule: The schedule's name.
-      run: The run's id; "" for the newest that was reported.
+      run: The run's id; "" for the newest one with a report.
 
     Returns:
-      What was accepted, in words.
+      A message that names the accepted run.
 
     Raises:
-      UserError: No such schedule or run, or trials of it did not finish.
+      UserError: When there is no such schedule or run, or trials of it did not finish.
     """
     if not NAME.fullmatch(schedule):
-        raise UserError(f"SCHEDULE={schedule!r}: expected a schedule's name, such as nightly")
+        raise UserError(
+            f"received SCHEDULE={schedule!r}: expected a schedule's name, such as nightly"
+        )
     reports = _reports(results)
     runs = [report for report in reports if report[1] == schedule]
     if not runs:
         known = sorted({name for _, name, _, _ in reports})
         raise UserError(
-            f"no run of the schedule {schedule!r} was reported in {results}; "
+            f"no run of the schedule {schedule!r} has a report in {results}; "
             f"schedules there: {', '.join(known) or 'none'}"
         )
     chosen = [report for report in runs if run in ("", report[2])]
     if not chosen:
-        there = ", ".join(name for _, _, name, _ in runs)
-        raise UserError(f"RUN={run!r} is no reported run of {schedule}: {there}")
-    _, _, found, sweep = chosen[-1]
-    namespace = f"{SCHEDULED}/{schedule}/{found}"
+        names = ", ".join(name for _, _, name, _ in runs)
+        raise UserError(
+            f"received RUN={run!r}: expected a run of {schedule} with a report: {names}"
+        )
+    _, _, run, sweep = chosen[-1]
+    namespace = f"{SCHEDULED}/{schedule}/{run}"
     name = f"{namespace}/sweeps/{sweep}/report/results.json"
     rows: list[Row] = reproduction.accepted_rows(mirror.read_json(results, name), name)
     lost = [row for row in rows if row["status"] != FINISHED]
     if lost or not rows:
         raise UserError(
-            f"{len(lost)} of {len(rows)} trials of {schedule}/{found} did not finish: "
-            "expected a complete run; name another by RUN=…"
+            f"{len(lost)} of {len(rows)} trials of {schedule}/{run} did not finish: "
+            "expected a complete run; choose another with RUN=…"
         )
     document = {
         "schema": 1,
@@ -127,16 +137,16 @@ def accept(results: str, schedule: str, run: str = "") -> str:
         gcs.write(gcs.join(results, target), text.encode())
     else:
         write_json_atomic(Path(results) / target, document)
-    return f"{schedule}: accepted {found}, {len(rows)} trials, for the runs to come"
+    return f"{schedule}: accepted {run}, {len(rows)} trials"
 
 
 def _reports(results: str) -> list[tuple[float, str, str, str]]:
-    """Lists (when it was written, schedule, run, sweep) of every scheduled report, oldest first."""
+    """Lists (time written, schedule, run, sweep) of every scheduled report, oldest first."""
     if gcs.is_url(results):
         listed = gcs.list_files(results, f"{SCHEDULED}/")
         written = {name: stored.updated for name, stored in listed.items()}
     else:
         paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/report/results.json")
         written = {p.relative_to(results).as_posix(): p.stat().st_mtime for p in paths}
-    found = [(moment, REPORT.fullmatch(name)) for name, moment in written.items()]
-    return sorted((moment, match[1], match[2], match[3]) for moment, match in found if match)
+    matches = [(seconds, REPORT.fullmatch(name)) for name, seconds in written.items()]
+    return sorted((seconds, match[1], match[2], match[3]) for seconds, match in matches if match)

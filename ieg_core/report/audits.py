@@ -1,25 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The label audits of a sweep's trials, summed up over seeds."""
+"""The label audits of a sweep's trials, averaged over seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ieg_core.report.summary import Group, Statistic, percent, statistic
-from ieg_core.report.trials import Trial
 
-MEASURES = {"average_precision": "average precision", "auroc": "AUROC"}
+MEASURES = ("average_precision", "auroc", "precision", "recall")
 
 
 @dataclass(frozen=True)
 class AuditLine:
-    """One data set and method: how many labels look wrong, and how right that is.
+    """One data set and method: how many labels look wrong, and how often that is right.
 
     Attributes:
       dataset: The data set.
-      label: The method, told apart as in the results.
-      seeds: How many audits this is the mean of.
+      label: The method, labeled as in the results.
+      seeds: The number of audits averaged.
       flagged: The share of labels that look wrong, as text.
-      measures: Average precision, AUROC, precision and recall as text; "-" where unknown.
+      measures: The `MEASURES` as text; "-" where unknown.
     """
 
     dataset: str
@@ -29,41 +28,27 @@ class AuditLine:
     measures: tuple[str, ...]
 
 
-def audit_lines(groups: Sequence[Group], trials: Mapping[str, Trial]) -> list[AuditLine]:
-    """Lists the audits that a sweep's trials have.
-
-    Args:
-      groups: All groups of the sweep.
-      trials: The sweep's trials by name.
-
-    Returns:
-      A line for each group with an audit, in the groups' order.
-    """
+def audit_lines(groups: Sequence[Group]) -> list[AuditLine]:
+    """Returns one line for each group with an audit, in the groups' order."""
     lines = []
     for group in groups:
-        own = [trials[row["trial"]] for row in group.rows if trials[row["trial"]].audit]
-        if not own:
+        audits = [trial.audit for trial in group.trials if trial.audit]
+        if not audits:
             continue
-        share = statistic(
-            _ratio(trial.audit.get("flagged"), trial.audit.get("examples")) for trial in own
+        share = statistic(_ratio(audit.get("flagged"), audit.get("examples")) for audit in audits)
+        measures = tuple(
+            _text(name, statistic(_number(audit.get(name)) for audit in audits))
+            for name in MEASURES
         )
-        found = {
-            name: statistic(_number(trial.audit.get(name)) for trial in own)
-            for name in (*MEASURES, "precision", "recall")
-        }
-        texts = [_three(found[name]) for name in MEASURES]
-        texts += [_percent(found[name]) for name in ("precision", "recall")]
-        flagged, measures = _percent(share), tuple(texts)
-        lines.append(AuditLine(group.dataset, group.label, len(own), flagged, measures))
+        flagged = _text("flagged", share)
+        lines.append(AuditLine(group.dataset, group.label, len(audits), flagged, measures))
     return lines
 
 
-def _three(value: Statistic | None) -> str:
-    return "-" if value is None else f"{value.mean:.3f}"
-
-
-def _percent(value: Statistic | None) -> str:
-    return "-" if value is None else percent(value.mean)
+def _text(name: str, value: Statistic | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value.mean:.3f}" if name in MEASURES[:2] else percent(value.mean)
 
 
 def _number(value: object) -> float | None:
@@ -71,5 +56,5 @@ def _number(value: object) -> float | None:
 
 
 def _ratio(part: object, whole: object) -> float | None:
-    one, all_ = _number(part), _number(whole)
-    return one / all_ if one is not None and all_ else None
+    numerator, denominator = _number(part), _number(whole)
+    return numerator / denominator if numerator is not None and denominator else None

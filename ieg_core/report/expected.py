@@ -1,34 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published figures of the same data set and method, beside ours, with what differs.
-
-Where the last column says that the protocol is the same, a figure says what ours should be.
-"""
+"""Published figures next to the results of the same data set and method."""
 
 from collections.abc import Sequence
 
 from ieg_core.recipes.published import PUBLISHED, protocol_difference
-from ieg_core.report.summary import accuracy_text, group_rows
-from ieg_core.report.trials import Row
+from ieg_core.report.summary import Group, accuracy_text
 
 SAME = "nothing: the same protocol"
 NOTE = (
-    "A figure says what ours should be only where its protocol is the same. What is marked as "
-    "recalled was not read anywhere."
+    "Only a figure with the same protocol is a target for ours. Figures marked as recalled were "
+    "not checked against their source."
 )
 
 
-def expected_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Lays published figures beside the results of the same data set and method, header first.
+def expected_table(groups: Sequence[Group]) -> list[list[str]]:
+    """Compares the results with the published figures of the same data set and method.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
-      Lines of equal length, a line a published figure, accuracies in per cent; none at all where
-      nothing was published.
+      A header and one line per published figure, all of equal length, accuracies in per cent;
+      empty if nothing was published.
     """
     table = []
-    for group in group_rows(rows):
+    for group in groups:
         row = group.rows[0]
         for figure in PUBLISHED:
             if (figure.dataset, figure.method) != (group.dataset, group.method):

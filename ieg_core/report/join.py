@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joins several sweeps into one report, and says what changed between two of them."""
+"""Joins several sweeps into one report, and compares two of them."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.report.provenance import flat_settings
-from ieg_core.report.summary import Group, Statistic, group_rows
+from ieg_core.report.summary import Statistic, group_trials
 from ieg_core.report.trials import (
+    Loader,
     Sweep,
     Trial,
+    cached_loader,
     family,
     load_sweep,
-    load_trial,
     sort_key,
     with_same_keys,
 )
@@ -22,8 +23,8 @@ from ieg_core.store.fingerprint import short_digest
 from ieg_core.store.layout import find_run
 
 MOST_NAMED = 3
-"""Differences up to which they themselves are a row's name; the sweep's letter is it beyond."""
-# Rows are told apart by their numbers of steps, however these were asked for.
+"""The most differences that a row's label names; with more, it has the sweep's letter."""
+# A row names its number of steps, however it was requested.
 LENGTHS = ("schedule.num_steps", "schedule.num_epochs")
 NO_CHANGE = ("seed", "trial", "run_directory")
 
@@ -35,8 +36,8 @@ class Difference:
     Attributes:
       dataset: The data set.
       label: The method.
-      before: Accuracy in the first sweep, a fraction of 1; None if it has no result there.
-      after: Accuracy in the second one.
+      before: Accuracy in the first sweep, a fraction of 1; None without a result.
+      after: Accuracy in the second sweep, likewise.
     """
 
     dataset: str
@@ -46,7 +47,7 @@ class Difference:
 
     @property
     def points(self) -> float | None:
-        """The second less the first, in points of a per cent; None where one is missing."""
+        """The second minus the first, in percentage points; None if one is missing."""
         if self.before is None or self.after is None:
             return None
         return 100 * (self.after.mean - self.before.mean)
@@ -54,29 +55,30 @@ class Difference:
 
 @dataclass(frozen=True)
 class Changes:
-    """What is different between two sweeps.
+    """The differences between two sweeps.
 
     Attributes:
-      accuracy: A line for each data set and method that is in either.
-      settings: (setting, its values before, its values after) where they differ.
+      accuracy: One for each data set and method that is in either sweep.
+      settings: (setting, values before, values after) where these differ.
     """
 
     accuracy: tuple[Difference, ...]
     settings: tuple[tuple[str, str, str], ...]
 
 
-def find_sweep(place: Path) -> Sweep:
-    """Opens what a folder of results stands for.
+def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
+    """Opens the sweep that a folder of results stands for.
 
     Args:
       place: The folder of a sweep, of its report, of a results root (its latest sweep) or of a
         trial.
+      load: The reader of trials; None for a new `cached_loader`.
 
     Returns:
-      The sweep; a single trial is a sweep of its own.
+      The sweep; for a trial, a sweep of that trial alone.
 
     Raises:
-      UserError: The folder is none of these.
+      UserError: When the folder is none of these.
     """
     folder = find_run(place)
     if folder.name == "report":
@@ -84,32 +86,35 @@ def find_sweep(place: Path) -> Sweep:
     if (folder / "latest").exists():
         folder = (folder / "latest").resolve()
     if folder.parent.name == "sweeps" and (folder / "plan.json").exists():
-        return load_sweep(folder.parent.parent, folder.name)
+        return load_sweep(folder.parent.parent, folder.name, load)
     if folder.parent.name == "trials" and (folder / "config.json").exists():
-        trial = load_trial(folder.parent.parent, folder.name)
+        trial = (load or cached_loader())(folder.parent.parent, folder.name)
         return Sweep(folder.name, "", "", (trial,))
     raise UserError(
-        f"{place} holds no results: expected a sweep's folder (runs/latest, runs/sweeps/…), a "
-        "results root (runs) or a trial's folder (runs/trials/…)"
+        f"{place} contains no results: expected the folder of a sweep (runs/latest, "
+        "runs/sweeps/…), a results root (runs) or the folder of a trial (runs/trials/…)"
     )
 
 
-def join(places: Sequence[Path]) -> Sweep:
-    """Puts the trials of several sweeps together.
+def find_sweeps(places: Sequence[Path]) -> list[Sweep]:
+    """Opens several places like `find_sweep`; a trial that several of them have is read once."""
+    load = cached_loader()
+    return [find_sweep(place, load) for place in places]
 
-    A trial that several of them have comes once. Trials of one data set and method that differ in
-    more than their seed are told apart by what differs (`tell_apart`).
+
+def join(places: Sequence[Path], sweeps: Sequence[Sweep]) -> Sweep:
+    """Combines the trials of several sweeps; a trial that several of them have comes once.
+
+    Trials of one data set and method that differ in more than their seed are labeled with the
+    difference (`mark_variants`).
 
     Args:
-      places: What `find_sweep` takes, at least one.
+      places: Where the sweeps are, for the command that repeats the report.
+      sweeps: What `find_sweeps` opened there, at least one.
 
     Returns:
-      One sweep of all the trials.
-
-    Raises:
-      UserError: See `find_sweep`.
+      One sweep with all the trials.
     """
-    sweeps = [find_sweep(place) for place in places]
     if len(sweeps) == 1:
         return sweeps[0]
     letters = [_letter(index) for index in range(len(sweeps))]
@@ -119,85 +124,70 @@ def join(places: Sequence[Path]) -> Sweep:
         for trial in sweep.trials:
             owners.setdefault(trial.row["trial"], letter)
             trials.setdefault(trial.row["trial"], trial)
-    families = {name: family(trial.row) for name, trial in trials.items()}
-    told = tell_apart(list(trials.values()), families, owners)
-    rows = with_same_keys([trial.row for trial in told])
-    joined = [replace(trial, row=row) for trial, row in zip(told, rows, strict=True)]
-    names = [sweep.name for sweep in sweeps]
-    title = ", ".join(f"{letter} = {name}" for letter, name in zip(letters, names, strict=True))
+    marked = mark_variants(list(trials.values()), owners)
+    rows = with_same_keys([trial.row for trial in marked])
+    joined = [replace(trial, row=row) for trial, row in zip(marked, rows, strict=True)]
+    names = zip(letters, (sweep.name for sweep in sweeps), strict=True)
     return Sweep(
-        name=title,
+        name=", ".join(f"{letter} = {name}" for letter, name in names),
         command=" ".join(["ieg", "report", *(shlex.quote(str(place)) for place in places)]),
         created=max(sweep.created for sweep in sweeps),
         trials=tuple(sorted(joined, key=lambda trial: sort_key(trial.row))),
     )
 
 
-def tell_apart(
-    trials: Sequence[Trial], family: Mapping[str, str], letters: Mapping[str, str]
-) -> list[Trial]:
-    """Names in each row what its trial has different from others of its data set and method.
+def mark_variants(trials: Sequence[Trial], letters: Mapping[str, str]) -> list[Trial]:
+    """Adds to each row what distinguishes its trial from others of its data set and method.
 
-    Network and number of steps are columns of a row, and named by `summary.group_rows`.
+    Network and number of steps are left out: `summary.group_trials` names them.
 
     Args:
       trials: Trials of several sweeps.
-      family: The data-set family of each trial, by the trial's name.
-      letters: The sweep of each trial, by the trial's name.
+      letters: The letter of each trial's sweep, by the trial's name.
 
     Returns:
-      The trials in their order, with "variant" in the rows of those that differ: "key=value, …", or
-      the letter of the first sweep that has it where too much differs.
+      The trials in their order. A row that differs from others has "variant": "key=value, …", or,
+      with more than `MOST_NAMED` differences, the letter of the first sweep with its values.
     """
-    own = {trial.row["trial"]: flat_settings(trial.settings) | dict(trial.surroundings)
-           for trial in trials}  # fmt: skip
-    together: dict[tuple[object, ...], list[str]] = {}
+    settings = {trial.row["trial"]: flat_settings(trial.settings) | dict(trial.surroundings)
+                for trial in trials}  # fmt: skip
+    alike: dict[tuple[object, ...], list[Trial]] = {}
     for trial in trials:
         key = tuple(trial.row[name] for name in ("dataset", "method", "network", "steps"))
-        together.setdefault(key, []).append(trial.row["trial"])
+        alike.setdefault(key, []).append(trial)
     differing: dict[tuple[str, object], dict[str, None]] = {}
-    for (_, method, *_), names in together.items():
-        keys = dict.fromkeys(key for name in names for key in own[name] if key not in LENGTHS)
-        varied = differing.setdefault((family[names[0]], method), {})
-        varied |= {key: None for key in keys if len({own[name].get(key) for name in names}) > 1}
+    for members in alike.values():
+        each = [settings[trial.row["trial"]] for trial in members]
+        keys = dict.fromkeys(key for values in each for key in values if key not in LENGTHS)
+        varied = differing.setdefault((family(members[0].row), members[0].row["method"]), {})
+        varied |= {key: None for key in keys if len({values.get(key) for values in each}) > 1}
     first: dict[tuple[object, ...], str] = {}
-    told = []
+    marked = []
     for trial in trials:
-        name, method = trial.row["trial"], trial.row["method"]
-        keys = differing[family[name], method]
-        values = {key: own[name].get(key, "-") for key in keys}
-        letter = first.setdefault((family[name], method, *values.items()), letters[name])
+        name, line = trial.row["trial"], (family(trial.row), trial.row["method"])
+        values = {key: settings[name].get(key, "-") for key in differing[line]}
+        letter = first.setdefault((line, *values.items()), letters[name])
         text = ", ".join(f"{key}={value}" for key, value in values.items())
-        variant = text if len(keys) <= MOST_NAMED else letter
-        told.append(replace(trial, row=trial.row | {"variant": variant}) if variant else trial)
-    return told
+        variant = text if len(values) <= MOST_NAMED else letter
+        marked.append(replace(trial, row=trial.row | {"variant": variant}) if variant else trial)
+    return marked
 
 
 def changes(before: Sweep, after: Sweep) -> Changes:
-    """Compares two sweeps.
-
-    Args:
-      before: The first.
-      after: The second.
-
-    Returns:
-      Accuracies side by side, and the settings, versions and code that differ.
-    """
+    """Returns the accuracies of two sweeps side by side, and what differs between them."""
     old, new = (
-        {(group.dataset, group.label): group for group in group_rows(sweep.rows)}
+        {(group.dataset, group.label): group.accuracy_ema_last
+         for group in group_trials(sweep.trials)}
         for sweep in (before, after)
-    )
-    differences = [
-        Difference(dataset, label, _accuracy(old, dataset, label), _accuracy(new, dataset, label))
-        for dataset, label in dict.fromkeys([*old, *new])
-    ]
+    )  # fmt: skip
+    accuracy = [Difference(*key, old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new])]
     first, second = _values(before, after), _values(after, before)
-    differing = [
+    settings = [
         (key, first.get(key, "-"), second.get(key, "-"))
         for key in sorted({*first, *second})
         if first.get(key) != second.get(key)
     ]
-    return Changes(tuple(differences), tuple(differing))
+    return Changes(tuple(accuracy), tuple(settings))
 
 
 def folder_name(places: Sequence[Path]) -> str:
@@ -209,28 +199,23 @@ def _letter(index: int) -> str:
     return chr(ord("A") + index) if index < 26 else f"A{index}"
 
 
-def _accuracy(groups: dict[tuple[str, str], Group], dataset: str, label: str) -> Statistic | None:
-    group = groups.get((dataset, label))
-    return group.accuracy_ema_last if group else None
-
-
 def _values(sweep: Sweep, other: Sweep) -> dict[str, str]:
-    """Returns every setting with all the values that a sweep's trials have of it.
+    """Returns every setting with all values that a sweep's trials have of it.
 
-    Of methods that the other sweep has not, only that they are there: their settings changed in
-    nothing. Where no method is in both, all settings are told.
+    For a method that the other sweep lacks, only its name: its settings have not changed. If the
+    sweeps have no method in common, all settings.
     """
     common = {trial.row["method"] for trial in sweep.trials}
     common &= {trial.row["method"] for trial in other.trials}
-    found: dict[str, dict[str, None]] = {}
+    values: dict[str, dict[str, None]] = {}
     for trial in sweep.trials:
-        for key, value in _told(trial):
+        for key, value in _named_settings(trial):
             if key == "method" or not common or trial.row["method"] in common:
-                found.setdefault(key, {})[value] = None
-    return {key: ", ".join(sorted(values)) for key, values in found.items()}
+                values.setdefault(key, {})[value] = None
+    return {key: ", ".join(sorted(texts)) for key, texts in values.items()}
 
 
-def _told(trial: Trial) -> Iterator[tuple[str, str]]:
+def _named_settings(trial: Trial) -> Iterator[tuple[str, str]]:
     method = trial.row["method"]
     for key, value in trial.settings.items():
         if isinstance(value, dict):
@@ -239,6 +224,6 @@ def _told(trial: Trial) -> Iterator[tuple[str, str]]:
         elif key not in NO_CHANGE:
             yield key, str(value)
     for key, value in trial.surroundings.items():
-        yield "code that decides outcomes" if key == "code" else key, value
+        yield "code that determines outcomes" if key == "code" else key, value
     for name, version in (trial.row["versions"] or {}).items():
         yield f"version of {name}", str(version)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides a trial's outcome beside its seed, and how trials that differ in it are named."""
+"""Everything but the seed that determines a trial's outcome, as text."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ DIGITS = 8
 
 
 def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Returns a resolved configuration as texts, keys by dots, spelled as `--set` takes them.
+    """Flattens a resolved configuration to the dotted keys that `--set` takes, and text values.
 
     The data set, the method and the seed are left out: they are a trial's place in a sweep.
     """
@@ -25,14 +25,14 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
 
 
 def surroundings(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what decides a trial's outcome beside its configuration and its seed.
+    """Returns what determines a trial's outcome besides its configuration and its seed.
 
     Args:
       record: The trial's config.json.
       manifest: Its label set's manifest.json.
 
     Returns:
-      Texts for people; without what is not known.
+      Readable texts by name; what is unknown is left out.
     """
     labels = manifest.get("labels_file")
     labels = labels if isinstance(labels, dict) else {}

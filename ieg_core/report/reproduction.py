@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether finished trials reproduce a published figure, or the last accepted run.
 
-For each group of trials that differ in the seed alone, with m the mean over seeds of the accuracy
+For each group of trials that differ only in their seed, with m the mean over seeds of the accuracy
 after the last step (EMA parameters), in per cent:
 
-published figure f    reproduced if m >= f - tolerance: one-sided. To be better than a paper is no
-                      failure to reproduce it; more than the tolerance above, the text says so.
-accepted run's mean f reproduced if |m - f| <= tolerance: two-sided. It is our own run with the same
-                      settings, so that a rise is a change too, which somebody has to accept.
+published figure f     reproduced if m >= f - tolerance. One-sided, because a better result is not a
+                       failure to reproduce; a remark says if it is better by more than the
+                       tolerance.
+accepted run's mean f  reproduced if |m - f| <= tolerance. Two-sided, because it is our own run with
+                       the same settings: a rise is a change too, which a person has to accept.
 
-A published figure that may be gated on goes before the accepted run. What cannot be held against
-either is "not comparable", with the reason; that fails nothing.
+A published figure with the same protocol takes precedence over the accepted run. A group that is
+comparable with neither is "not comparable", with the reason, and does not fail the run.
 """
 
 import math
@@ -20,19 +21,19 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
-from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
+from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 SCHEMA = 1
 _ROUNDING = 1e-9
-"""Per cent. 80.2 - 1.0 is not 79.2 in binary; a mean on the limit counts as reproduced."""
+"""Per cent. A mean on the limit counts as reproduced, and 80.2 - 1.0 is not 79.2 in binary."""
 _SAME_PROTOCOL = ("clean_labels_used", "true_flip_rate", "recipe", "steps", "changed_settings")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is to be said of the trials of one data set, method and network.
+    """The verdict on the trials of one data set, method and network.
 
     Attributes:
       dataset: Data-set spec.
@@ -43,8 +44,8 @@ class Verdict:
       accuracy: Mean over the finished seeds, per cent; None if no trial finished.
       deviation: Sample deviation over them, points of per cent; None for fewer than two.
       seeds: How many trials finished.
-      figure: What they were held against, per cent; shown also where not comparable; or None.
-      source: Where the figure stands.
+      figure: The figure that they were compared with, per cent, also if not comparable; or None.
+      source: The source of the figure.
       tolerance: Points of per cent.
     """
 
@@ -62,7 +63,7 @@ class Verdict:
 
     @property
     def is_failure(self) -> bool:
-        """Whether a scheduled run has to fail for it."""
+        """Whether it fails a scheduled run."""
         return self.outcome == NOT_REPRODUCED
 
     @property
@@ -80,32 +81,31 @@ class Verdict:
 
 
 def judge(
-    rows: Sequence[Row],
+    groups: Sequence[Group],
     published: Sequence[Published] = PUBLISHED,
     tolerance: float = 1.0,
-    accepted: Sequence[Row] = (),
+    accepted: Sequence[Group] = (),
 ) -> list[Verdict]:
-    """Judges every group of trials that differ in the seed alone.
+    """Judges every group of trials that differ only in their seed.
 
     Args:
-      rows: Rows of results.json.
+      groups: The groups of a report.
       published: Published figures.
       tolerance: Points of per cent, at least 0.
-      accepted: Rows of the last accepted run; empty if there is none.
+      accepted: The groups of the last accepted run; empty if there is none.
 
     Returns:
-      A verdict a group, in the rows' order.
+      One verdict per group, in their order.
 
     Raises:
-      UserError: A negative or infinite tolerance.
+      UserError: When the tolerance is negative or not finite.
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise UserError(
             f"received a tolerance of {tolerance:g}: expected points of per cent, at least 0, "
             "such as 0.5"
         )
-    old = group_rows(accepted)
-    return [_judge_group(group, published, tolerance, old) for group in group_rows(rows)]
+    return [_judge_group(group, published, tolerance, accepted) for group in groups]
 
 
 def failures(verdicts: Iterable[Verdict]) -> list[str]:
@@ -114,23 +114,23 @@ def failures(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def as_json(verdicts: Sequence[Verdict], *, schedule: str = "") -> dict[str, Any]:
-    """Returns what verdict.json holds: the schedule, and every verdict with its text."""
-    found = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
-    return {"schema": SCHEMA, "schedule": schedule, "verdicts": found}
+    """Returns the content of verdict.json: the schedule, and every verdict with its text."""
+    records = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
+    return {"schema": SCHEMA, "schedule": schedule, "verdicts": records}
 
 
 def accepted_rows(document: Any, place: str) -> list[Row]:
     """Returns the rows of an accepted results.json.
 
     Args:
-      document: The file as read; None if there is none.
-      place: Where it lies, for the message.
+      document: The parsed file; None if there is none.
+      place: Its path, for the message.
 
     Returns:
-      Its rows; none if there is no file.
+      Its rows; empty if there is no file.
 
     Raises:
-      UserError: It is no results.json.
+      UserError: When the document is not a results.json of this version.
     """
     if document is None:
         return []
@@ -140,14 +140,14 @@ def accepted_rows(document: Any, place: str) -> list[Row]:
         isinstance(row, dict) and needed <= row.keys() for row in trials
     ):
         raise UserError(
-            f"{place} is no results.json of this version: expected a list `trials` of rows; "
-            "accept a newer run in its place, or delete it"
+            f"{place} is not a results.json of this version: expected a list `trials` of rows; "
+            "accept a newer run instead, or delete it"
         )
     return trials
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Lays the verdicts out for the KFP UI: one line of counts, then a table."""
+    """Formats the verdicts for the KFP UI: one line of counts, then a table."""
     counts = {
         outcome: sum(verdict.outcome == outcome for verdict in verdicts)
         for outcome in (REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE)
@@ -168,7 +168,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
 def _judge_group(
     group: Group, published: Sequence[Published], tolerance: float, accepted: Sequence[Group]
 ) -> Verdict:
-    mine = statistic(row["accuracy_ema_last"] for row in group.rows if row["status"] == FINISHED)
+    mine = group.accuracy_ema_last
 
     def verdict(
         outcome: str, reason: str = "", figure: float | None = None, source: str = ""
@@ -210,12 +210,12 @@ def _judge_group(
 
 
 def _published_for(group: Group, published: Sequence[Published]) -> tuple[Published | None, str]:
-    """Finds the published figure of a group and why it cannot be held against it, or ""."""
+    """Returns the published figure of a group, and why it is not comparable or ""."""
     row = group.rows[0]
     known = [p for p in published if (p.dataset, p.method) == (group.dataset, group.method)]
     if not known:
         return None, "no published figure"
-    # Figures that may be gated on go first, then those of the same network.
+    # Comparable figures take precedence, then those of the same network.
     differences = [protocol_difference(row, figure) for figure in known]
     order = [
         (difference != "", figure.network != row["network"], figure.is_recalled)
@@ -226,7 +226,7 @@ def _published_for(group: Group, published: Sequence[Published]) -> tuple[Publis
 
 
 def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None, str]:
-    """Returns an accepted run's mean for a group in per cent, or None and why there is none."""
+    """Returns (mean of the accepted run in per cent, ""), or (None, the reason)."""
     if not accepted:
         return None, "no run was accepted yet"
     row = group.rows[0]
@@ -238,19 +238,19 @@ def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None
     if not same:
         old, new = _protocol(known[0].rows[0]), _protocol(row)
         name = next(name for name in _SAME_PROTOCOL if old[name] != new[name])
-        return None, f"the accepted run had another {name}: {old[name]}, not {new[name]}"
-    found = same[0]
-    if found.num_finished < len(found.rows) or found.accuracy_ema_last is None:
+        return None, f"the accepted run has another {name}: {old[name]}, not {new[name]}"
+    reference = same[0]
+    if len(reference.finished) < len(reference.trials) or reference.accuracy_ema_last is None:
         return None, "trials of the accepted run did not finish"
-    return 100 * found.accuracy_ema_last.mean, ""
+    return 100 * reference.accuracy_ema_last.mean, ""
 
 
 def _protocol(row: Row) -> Mapping[str, Any]:
     return {name: row.get(name) for name in _SAME_PROTOCOL}
 
 
-def _in_percent(found: Statistic | None) -> float | None:
-    return None if found is None else 100 * found.mean
+def _in_percent(value: Statistic | None) -> float | None:
+    return None if value is None else 100 * value.mean
 
 
 def _percent(mean: float, deviation: float | None) -> str:

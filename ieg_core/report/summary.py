@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From rows to statements: means over seeds, the results table, the headline."""
+"""Means over seeds, the results table and the headline."""
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ieg_core.experiment import methods as settings
-from ieg_core.report.trials import FINISHED, Row, family, parse_dataset
+from ieg_core.report.trials import FINISHED, Row, Trial, family, parse_dataset
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 BASELINE = "supervised"
@@ -15,7 +16,7 @@ BASELINE = "supervised"
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over seeds and its sample deviation (None for a single seed)."""
+    """A mean over seeds and the sample deviation (None for a single seed)."""
 
     mean: float
     deviation: float | None
@@ -24,16 +25,16 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Group:
-    """The trials that differ in nothing but the seed.
+    """The trials that differ only in their seed.
 
     Attributes:
-      label: The method; with what differs, or network and steps, where it would be ambiguous.
-      rows: Their rows, finished or not.
+      label: The method; followed by what differs, or by network and steps, where it is ambiguous.
+      trials: Its trials, finished or not.
       accuracy_ema_last: The headline figure, a fraction of 1; None if no trial finished.
-      balanced_accuracy: Mean over the classes of their own accuracy, after the last step (EMA), of
-        a data set with a long tail; None for others.
-      gpu_hours: Of a trial, all the time that it held its GPUs; 0 on a CPU.
-      eval_sets: The last step's EMA accuracy on each further test set, by its name.
+      balanced_accuracy: Mean over the classes of the accuracy on each, after the last step (EMA),
+        of a data set with a long tail; None for others.
+      gpu_hours: Per trial, all the time that it held its GPUs; 0 on a CPU.
+      eval_sets: The last step's EMA accuracy on each additional test set, by its name.
     """
 
     family: str
@@ -43,7 +44,7 @@ class Group:
     method: str
     label: str
     clean_labels_used: int | None
-    rows: tuple[Row, ...]
+    trials: tuple[Trial, ...]
     accuracy_ema_last: Statistic | None
     accuracy_ema_best: Statistic | None
     balanced_accuracy: Statistic | None
@@ -53,14 +54,19 @@ class Group:
     eval_sets: Mapping[str, Statistic]
 
     @property
-    def num_finished(self) -> int:
-        """How many of the trials finished."""
-        return sum(row["status"] == FINISHED for row in self.rows)
+    def rows(self) -> list[Row]:
+        """The rows of its trials."""
+        return [trial.row for trial in self.trials]
+
+    @property
+    def finished(self) -> list[Trial]:
+        """Its finished trials."""
+        return [trial for trial in self.trials if trial.row["status"] == FINISHED]
 
 
 @dataclass(frozen=True)
 class Headline:
-    """What was found: one sentence, what a careful reader asks next, and what is missing."""
+    """The main finding: one sentence, notes that qualify it, and what is missing."""
 
     sentence: str
     notes: tuple[str, ...] = ()
@@ -71,7 +77,7 @@ def statistic(values: Iterable[float | None]) -> Statistic | None:
     """Computes the mean and the sample deviation, sqrt(Σ (x - mean)² / (n - 1)).
 
     Args:
-      values: Numbers; None and NaN are left out.
+      values: Numbers; None and NaN are ignored.
 
     Returns:
       The statistic, or None if no number is left.
@@ -83,45 +89,44 @@ def statistic(values: Iterable[float | None]) -> Statistic | None:
     return Statistic(statistics.fmean(numbers), deviation, len(numbers))
 
 
-def group_rows(rows: Sequence[Row]) -> list[Group]:
-    """Groups rows by everything but the seed, in the rows' order.
+def group_trials(trials: Iterable[Trial]) -> list[Group]:
+    """Groups trials by everything but the seed, in their order.
 
     Args:
-      rows: Rows of results.json.
+      trials: The trials; of each, only its row is used.
 
     Returns:
-      One group for each data set, method, network, number of steps and, in a report over several
-      sweeps, whatever else differs ("variant", see `protocol.tell_apart`).
+      One group for each data set, method, network, number of steps and, in a report on several
+      sweeps, whatever else differs ("variant", see `join.mark_variants`).
     """
-    members: dict[tuple[str, str, str, object], list[Row]] = {}
-    for row in rows:
-        # A trial whose folder is gone is known by its name alone.
+    members: dict[tuple[str, str, str, object], list[Trial]] = {}
+    for trial in trials:
+        row = trial.row
+        # A trial whose folder is gone is known only by its name.
         method = row["method"] or "unknown method"
         method = f"{method} [{row['variant']}]" if row.get("variant") else method
         key = (str(row["dataset"] or row["trial"]), method, str(row["network"]), row["steps"])
-        members.setdefault(key, []).append(row)
-    variants: dict[tuple[str, str], int] = {}
-    for dataset, name, _, _ in members:
-        variants[dataset, name] = variants.get((dataset, name), 0) + 1
+        members.setdefault(key, []).append(trial)
+    variants = Counter((dataset, name) for dataset, name, _, _ in members)
     ambiguous = {name for (_, name), count in variants.items() if count > 1}
     groups = []
-    for (dataset, name, network, steps), own in members.items():
-        done = [row for row in own if row["status"] == FINISHED]
+    for (dataset, name, network, steps), together in members.items():
+        first = together[0].row
+        done = [trial.row for trial in together if trial.row["status"] == FINISHED]
+        tail = [row for row in done if has_long_tail(row)]
         groups.append(
             Group(
-                family=family(own[0]),
+                family=family(first),
                 dataset=dataset,
-                noise_rate=own[0]["noise_rate"],
-                true_flip_rate=own[0]["true_flip_rate"],
-                method=str(own[0]["method"]),
+                noise_rate=first["noise_rate"],
+                true_flip_rate=first["true_flip_rate"],
+                method=str(first["method"]),
                 label=f"{name} ({network}, {steps} steps)" if name in ambiguous else name,
-                clean_labels_used=own[0]["clean_labels_used"],
-                rows=tuple(own),
+                clean_labels_used=first["clean_labels_used"],
+                trials=tuple(together),
                 accuracy_ema_last=statistic(row["accuracy_ema_last"] for row in done),
                 accuracy_ema_best=statistic(row["accuracy_ema_best"] for row in done),
-                balanced_accuracy=statistic(
-                    row["balanced_accuracy_ema_last"] for row in done if has_long_tail(row)
-                ),
+                balanced_accuracy=statistic(row["balanced_accuracy_ema_last"] for row in tail),
                 steps_per_second=statistic(row["steps_per_second"] for row in done),
                 total_seconds=statistic(row["total_seconds"] for row in done),
                 gpu_hours=statistic(row.get("gpu_hours") for row in done),
@@ -131,16 +136,16 @@ def group_rows(rows: Sequence[Row]) -> list[Group]:
     return groups
 
 
-def results_table(rows: Sequence[Row]) -> list[list[str]]:
-    """Lays out the results for a terminal: a line for each noise rate and method, header first.
+def results_table(groups: Sequence[Group]) -> list[list[str]]:
+    """Lays out the results for a terminal.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
-      Lines of equal length; accuracies in per cent, mean ± sample deviation over seeds.
+      A header and one line per group, all of equal length; accuracies in per cent, mean ± sample
+      deviation over seeds.
     """
-    groups = group_rows(rows)
     several = len({group.family for group in groups}) > 1
     tails = any(group.balanced_accuracy for group in groups)
     header = ["noise", "method", "clean labels used", "seeds"]
@@ -168,23 +173,23 @@ def results_table(rows: Sequence[Row]) -> list[list[str]]:
     return table
 
 
-def headline(rows: Sequence[Row]) -> Headline:
-    """Says what was found at the highest noise rate where a method meets plain training.
+def headline(groups: Sequence[Group]) -> Headline:
+    """Compares the best method with plain training at the highest noise rate that has both.
 
     Args:
-      rows: Rows of results.json.
+      groups: All groups of a sweep.
 
     Returns:
-      The sentence, notes on the ablation and the seeds, and how many trials have no result.
+      The sentence, notes on ablations, repetitions and seeds, and how many trials have no result.
     """
-    groups = group_rows(rows)
-    missing = sum(row["status"] != FINISHED for row in rows)
+    total = sum(len(group.trials) for group in groups)
+    missing = total - sum(len(group.finished) for group in groups)
     verb = "has" if missing == 1 else "have"
-    lost = f"{missing} of {len(rows)} trials {verb} no result." if missing else ""
+    lost = f"{missing} of {total} trials {verb} no result." if missing else ""
     done = [group for group in groups if group.accuracy_ema_last is not None]
     if not done:
         return Headline("No trial has finished.", missing=lost)
-    dataset = _telling_dataset(done)
+    dataset = _noisiest_dataset(done)
     here = [group for group in done if group.dataset == dataset]
     trained = [group for group in here if _trains_on_noisy(group.method)] or here
     named = [group for group in trained if group.method == BASELINE][:1]
@@ -205,7 +210,7 @@ def headline(rows: Sequence[Row]) -> Headline:
 
 
 def eval_set_names(groups: Iterable[Group]) -> list[str]:
-    """Lists the further test sets that any of the groups was evaluated on."""
+    """Lists the additional test sets that any of the groups was evaluated on."""
     return sorted({name for group in groups for name in group.eval_sets})
 
 
@@ -226,17 +231,17 @@ def rate_text(rate: float | None) -> str:
 
 
 def wrong_text(group: Group) -> str:
-    """Formats the share of wrong labels, for example "40.2 % wrong"; "" if it is not known."""
+    """Formats the share of wrong labels, for example "40.2 % wrong"; "" if unknown."""
     return "" if group.true_flip_rate is None else f"{100 * group.true_flip_rate:.3g} % wrong"
 
 
 def column_text(group: Group) -> str:
-    """Names a group's data set inside its family: "80 % noise", or its name without a rate."""
+    """Names a group's data set within its family: "80 % noise", or its name if it has no rate."""
     return group.dataset if group.noise_rate is None else f"{rate_text(group.noise_rate)} noise"
 
 
 def _noise_text(group: Group) -> str:
-    """Formats the rate of added noise, or the share of wrong labels where people made them."""
+    """Formats the rate of added noise, or the share of wrong labels of human annotators."""
     if group.noise_rate is None and group.true_flip_rate is not None:
         return wrong_text(group)
     return rate_text(group.noise_rate)
@@ -260,7 +265,7 @@ def number_text(value: Statistic | None) -> str:
 
 
 def gpu_hours_text(hours: Statistic | None) -> str:
-    """Formats mean GPU-hours; "-" where no GPU was in use, or their number is not known."""
+    """Formats mean GPU-hours; "-" if no GPU was in use, or if their number is unknown."""
     return number_text(hours) if hours and hours.mean else "-"
 
 
@@ -272,8 +277,8 @@ def steps_text(rows: Iterable[Row]) -> str:
 
 def seeds_text(group: Group) -> str:
     """Formats the number of seeds, "2 of 3" where some are missing."""
-    total = len(group.rows)
-    return str(total) if group.num_finished == total else f"{group.num_finished} of {total}"
+    done, total = len(group.finished), len(group.trials)
+    return str(total) if done == total else f"{done} of {total}"
 
 
 def _eval_sets(done: Sequence[Row]) -> dict[str, Statistic]:
@@ -283,12 +288,12 @@ def _eval_sets(done: Sequence[Row]) -> dict[str, Statistic]:
         for name, figures in (sets if isinstance(sets, dict) else {}).items():
             if isinstance(figures, dict):
                 measured.setdefault(str(name), []).append(figures.get("accuracy_ema"))
-    found = {name: statistic(values) for name, values in measured.items()}
-    return {name: value for name, value in found.items() if value}
+    means = {name: statistic(values) for name, values in measured.items()}
+    return {name: mean for name, mean in means.items() if mean}
 
 
-def _telling_dataset(done: Sequence[Group]) -> str:
-    """Returns the noisiest data set with a baseline and a rival, else the noisiest of all."""
+def _noisiest_dataset(done: Sequence[Group]) -> str:
+    """Returns the noisiest data set that has a baseline and a rival, or else any noisiest one."""
     methods: dict[str, set[str]] = {}
     for group in done:
         methods.setdefault(group.dataset, set()).add(group.method)
@@ -340,21 +345,21 @@ def _ablation_note(group: Group) -> str:
 
 
 def _dictionary_note(group: Group) -> str:
-    """Says how much of a dictionary was filled by repetition; "" if nothing was."""
-    done = [row for row in group.rows if row["status"] == FINISHED]
-    repeats = statistic(row["dictionary_repeats"] for row in done)
-    classes = statistic(row["dictionary_repeated_classes"] for row in done)
+    """Describes how much of a dictionary was filled by repetition; "" if nothing was."""
+    done = group.finished
+    repeats = statistic(trial.row["dictionary_repeats"] for trial in done)
+    classes = statistic(trial.row["dictionary_repeated_classes"] for trial in done)
     if repeats is None or classes is None or not repeats.mean:
         return ""
     return (
-        f"{percent(repeats.mean)} of the dictionary's places ({group.label}) repeat an example: "
-        f"{classes.mean:.3g} of the classes have too few."
+        f"{percent(repeats.mean)} of the dictionary's slots ({group.label}) repeat an example: "
+        f"{classes.mean:.3g} classes have too few examples."
     )
 
 
 def _seeds_note(groups: Sequence[Group]) -> str:
-    counts = sorted({group.num_finished for group in groups})
+    counts = sorted({len(group.finished) for group in groups})
     if counts == [1]:
-        return "One seed: the spread over seeds is not known."
+        return "One seed: the spread over seeds is unknown."
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
-    return f"Means over {seeds} seeds; {PLUS_MINUS} is their sample deviation."
+    return f"Means over {seeds} seeds; {PLUS_MINUS} is the sample deviation."

@@ -6,29 +6,24 @@ import io
 import json
 from collections.abc import Sequence
 
-from ieg_core.report.expected import NOTE, expected_table
+from ieg_core.report.expected import NOTE
 from ieg_core.report.join import Changes
-from ieg_core.report.summary import (
-    Group,
-    accuracy_text,
-    column_text,
-    group_rows,
-    headline,
-    results_table,
-)
-from ieg_core.report.trials import FINISHED, Row, Sweep, with_same_keys
+from ieg_core.report.model import Report
+from ieg_core.report.summary import Group, accuracy_text, column_text
+from ieg_core.report.trials import Row, with_same_keys
 
 SCHEMA = 1
 
 
-def results_json(rows: Sequence[Row]) -> str:
+def results_json(report: Report) -> str:
     """Writes {"schema": 1, "trials": [...]} as strict JSON, without NaN."""
-    document = {"schema": SCHEMA, "trials": list(rows)}
+    document = {"schema": SCHEMA, "trials": list(report.rows)}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def results_csv(rows: Sequence[Row]) -> str:
-    """Writes one line a trial; lists and mappings (per-class accuracies, ...) stay in the JSON."""
+def results_csv(report: Report) -> str:
+    """Writes one line per trial; lists and mappings, such as per-class accuracies, are left out."""
+    rows = report.rows
     nested = {key for row in rows for key, value in row.items() if isinstance(value, dict | list)}
     nested |= {"per_class_accuracy_ema_last", "versions"}
     rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
@@ -40,43 +35,31 @@ def results_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
-    """Writes the headline, method against noise rate, and the details, as GitHub's Markdown.
-
-    Args:
-      sweep: The sweep, or several joined.
-      changed: What changed between two sweeps, to be told too.
-
-    Returns:
-      The document.
-    """
-    rows = sweep.rows
-    found = headline(rows)
-    parts = [f"# {_inline(found.sentence)}", " ".join(map(_inline, (*found.notes, found.missing)))]
+def results_markdown(report: Report) -> str:
+    """Writes the headline, methods against noise rates, and the details, as GitHub Markdown."""
+    sweep, main = report.sweep, report.headline
+    parts = [f"# {_inline(main.sentence)}", " ".join(map(_inline, (*main.notes, main.missing)))]
     parts += [_inline(note) for note in sweep.notes]
-    for name, groups in by_family(group_rows(rows)).items():
+    for name, groups in report.families.items():
         parts.append(f"## {_inline(name)}")
         parts.append(
             "Test accuracy in per cent after the last step (moving average of the parameters), "
             "by share of labels redrawn or flipped."
         )
         parts.append(_markdown_table(_matrix(groups)))
-    parts += ["## Details", _markdown_table(results_table(rows))]
+    parts += ["## Details", _markdown_table(report.table)]
     parts.append(
         "*best on test* is the maximum over the evaluations on the test set, so it is optimistic; "
-        "every other figure is from the last step. GPU-hours count every GPU for as long as a "
-        "trial "
-        "held it."
+        "every other figure is from the last step. GPU-hours count every GPU for as long as the "
+        "trial held it."
     )
-    if published := expected_table(rows):
-        parts += ["## Published figures", NOTE, _markdown_table(published)]
-    if changed:
-        parts += ["## What changed from A to B", _markdown_table(changes_table(changed))]
-        settings = [list(line) for line in changed.settings]
-        if settings:
-            parts.append(_markdown_table([["setting", "A", "B"], *settings]))
-    missing = [row for row in rows if row["status"] != FINISHED]
-    if missing:
+    if report.published:
+        parts += ["## Published figures", NOTE, _markdown_table(report.published)]
+    if changes := report.changes:
+        parts += ["## Changes from A to B", _markdown_table(changes_table(changes))]
+        if changes.settings:
+            parts.append(_markdown_table([["setting", "A", "B"], *changes.settings]))
+    if report.missing:
         table = [["data set", "method", "seed", "status", "reason"]]
         table += [
             [
@@ -86,7 +69,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
                 row["status"],
                 str(row["reason"]),
             ]
-            for row in missing
+            for row in (trial.row for trial in report.missing)
         ]
         parts += ["## Trials without a result", _markdown_table(table)]
     if sweep.command:
@@ -96,7 +79,7 @@ def results_markdown(sweep: Sweep, changed: Changes | None = None) -> str:
 
 
 def changes_table(changed: Changes) -> list[list[str]]:
-    """Lays out accuracies before and after, header first; differences in points of a per cent."""
+    """Lays out accuracies before and after, header first; differences in percentage points."""
     table = [["data set", "method", "A", "B", "B \N{MINUS SIGN} A"]]
     for each in changed.accuracy:
         points = "" if each.points is None else f"{each.points:+.1f}".replace("-", "\N{MINUS SIGN}")
@@ -105,16 +88,8 @@ def changes_table(changed: Changes) -> list[list[str]]:
     return table
 
 
-def by_family(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Splits groups into families of data sets, in order."""
-    families: dict[str, list[Group]] = {}
-    for group in groups:
-        families.setdefault(group.family, []).append(group)
-    return families
-
-
 def _flat_sets(row: Row) -> Row:
-    """Names each figure of a further test set as curves.json does, "accuracy_ema_imagenet"."""
+    """Names each figure of an additional test set as in curves.json: "accuracy_ema_imagenet"."""
     return {
         f"{figure}_{name}": value
         for name, figures in (row.get("eval_sets") or {}).items()
@@ -123,19 +98,13 @@ def _flat_sets(row: Row) -> Row:
 
 
 def _matrix(groups: Sequence[Group]) -> list[list[str]]:
-    datasets = {group.dataset: group for group in groups}
-    labels = {group.label: group for group in groups}
-    found = {(group.label, group.dataset): group for group in groups}
-    header = ["method", "clean labels used"]
-    header += [column_text(group) for group in datasets.values()]
-    table = [header]
-    for label, own in labels.items():
-        clean = "?" if own.clean_labels_used is None else str(own.clean_labels_used)
-        line = [label, clean]
-        for dataset in datasets:
-            group = found.get((label, dataset))
-            line.append(accuracy_text(group.accuracy_ema_last) if group else "")
-        table.append(line)
+    datasets = {group.dataset: column_text(group) for group in groups}
+    clean_labels = {group.label: group.clean_labels_used for group in groups}
+    texts = {(g.label, g.dataset): accuracy_text(g.accuracy_ema_last) for g in groups}
+    table = [["method", "clean labels used", *datasets.values()]]
+    for label, clean in clean_labels.items():
+        line = [label, "?" if clean is None else str(clean)]
+        table.append([*line, *(texts.get((label, dataset), "") for dataset in datasets)])
     return table
 
 
@@ -146,7 +115,7 @@ def _markdown_table(table: Sequence[Sequence[str]]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Escapes what would break a Markdown table or be taken for mark-up."""
+    """Escapes what would break a Markdown table or be read as markup."""
     for character in "\\`*<>|[]":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a sweep's trials from the results root; a damaged file costs its own trial alone."""
+"""Reads a sweep's trials from the results root; a damaged file affects only its own trial."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,12 @@ ROW_KEYS = (
     "git_revision",
     "versions",
 )
-"""What every row of results.json has, also for a trial that failed or never ran (null there)."""
+"""The keys of every row of results.json; null for a trial that failed or never ran."""
 
 FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
 
 Row = dict[str, Any]
+Stamp = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,14 @@ class Trial:
     Attributes:
       row: Its row of results.json, with every key of `ROW_KEYS`.
       settings: The resolved configuration as nested plain values; empty if unreadable.
-      surroundings: What else decides its outcome (`protocol.surroundings`).
-      curves: "training" and "evaluations", lists of one mapping a record.
+      surroundings: What else determines its outcome (`provenance.surroundings`).
+      curves: "training" and "evaluations", each a list with one mapping per record.
       confusion: Counts, int64 [C, C], rows = true class, EMA parameters after the last step.
       class_names: C names; empty if unknown.
-      failure: "phase", "step", "log" of a failed trial.
-      audit: Its audit's summary, if it was audited.
-      notes: What reading its data brought to light, a line each for people.
+      failure: "phase", "step" and "log" of a failed trial.
+      audit: The summary of its audit; empty if it was not audited.
+      notes: Findings from reading its data, one line each.
+      outcome: The files that hold its outcome, each with its `_stamp` from before it was read.
     """
 
     row: Row
@@ -90,11 +93,17 @@ class Trial:
     failure: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    outcome: tuple[tuple[Path, Stamp], ...] = ()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its outcome files are unchanged since they were read."""
+        return all(_stamp(path) == stamp for path, stamp in self.outcome)
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep's plan and its trials, sorted by what they are and not by when they were planned."""
+    """A sweep's plan and its trials, sorted by content instead of by when they were planned."""
 
     name: str
     command: str
@@ -108,22 +117,27 @@ class Sweep:
 
     @property
     def notes(self) -> list[str]:
-        """What reading the data brought to light, each line once."""
+        """Findings from reading the data, each line once."""
         return list(dict.fromkeys(note for trial in self.trials for note in trial.notes))
 
 
-def load_sweep(results_root: Path, sweep: str) -> Sweep:
-    """Reads the plan of a sweep and everything that its trials left behind.
+Loader = Callable[[Path, str], Trial]
+"""Reads a trial, given the results root and the name of the trial's folder."""
+
+
+def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sweep:
+    """Reads the plan of a sweep and everything that its trials wrote.
 
     Args:
       results_root: The results root, with `sweeps/` and `trials/`.
       sweep: The sweep's name.
+      load: The reader of trials; None for a new `cached_loader`.
 
     Returns:
-      The sweep; its trials sorted by data set, noise rate, method (as in `settings.METHODS`), seed.
+      The sweep, its trials in the order of `sort_key`.
 
     Raises:
-      UserError: There is no such sweep, or its plan cannot be read.
+      UserError: When there is no such sweep, or its plan cannot be read.
     """
     path = sweep_folder(results_root, sweep) / "plan.json"
     if not path.is_file():
@@ -138,7 +152,8 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
         raise UserError(
             f"{path} is damaged ({problem or 'it has no list of trials'}): run the sweep again"
         )
-    loaded = [load_trial(results_root, str(name)) for name in dict.fromkeys(names)]
+    load = load or cached_loader()
+    loaded = [load(results_root, str(name)) for name in dict.fromkeys(names)]
     rows = with_same_keys([trial.row for trial in loaded])
     trials = [replace(trial, row=row) for trial, row in zip(loaded, rows, strict=True)]
     return Sweep(
@@ -149,17 +164,28 @@ def load_sweep(results_root: Path, sweep: str) -> Sweep:
     )
 
 
-def load_trial(results_root: Path, name: str) -> Trial:
-    """Reads one trial; what is missing or damaged becomes its status and reason.
+def cached_loader() -> Loader:
+    """Returns a `load_trial` that reads every trial and every label set's manifest once."""
+    return functools.cache(functools.partial(load_trial, read_manifest=functools.cache(_read)))
+
+
+def load_trial(
+    results_root: Path,
+    name: str,
+    read_manifest: Callable[[Path], tuple[dict[str, Any], str]] | None = None,
+) -> Trial:
+    """Reads one trial; a missing or damaged file becomes its status and reason.
 
     Args:
       results_root: The results root.
       name: The trial's folder name.
+      read_manifest: The reader of its label set's manifest; None to read the file each time.
 
     Returns:
-      The trial: finished if it has a result, else failed if it says why, else skipped.
+      The trial: finished if it has a result, else failed if it has a reason, else skipped.
     """
     folder = trial_folder(results_root, name)
+    outcome = [(path, _stamp(path)) for path in (folder / "result.json", folder / "failure.json")]
     settings, settings_problem = _read(folder / "config.json")
     result, result_problem = _read(folder / "result.json")
     failure, failure_problem = _read(folder / "failure.json")
@@ -178,7 +204,7 @@ def load_trial(results_root: Path, name: str) -> Trial:
     else:
         row |= {"status": SKIPPED, "reason": _why_skipped(folder, settings_problem)}
     matrix = _confusion(folder / "matrices.safetensors") if result else None
-    manifest, _ = _read(
+    manifest, _ = (read_manifest or _read)(
         label_sets_folder(results_root) / str(settings.get("label_set")) / "manifest.json"
     )
     class_names = tuple(str(label) for label in manifest.get("class_names") or ())
@@ -187,12 +213,22 @@ def load_trial(results_root: Path, name: str) -> Trial:
     inner = settings.get("config")
     plain = inner if isinstance(inner, dict) else {}
     audit, _ = _read(folder / "audit" / "summary.json")
-    around = surroundings(settings, manifest)
-    return Trial(row, plain, around, curves, matrix, class_names, failure, audit, _notes(manifest))
+    return Trial(
+        row=row,
+        settings=plain,
+        surroundings=surroundings(settings, manifest),
+        curves=curves,
+        confusion=matrix,
+        class_names=class_names,
+        failure=failure,
+        audit=audit,
+        notes=_notes(manifest),
+        outcome=tuple(outcome),
+    )
 
 
 def sort_key(row: Row) -> tuple[Any, ...]:
-    """Returns what orders rows: data-set family, noise rate, method, seed, the trial's name."""
+    """Returns the sort key of a row: data-set family, noise rate, method, seed, trial name."""
     rate, seed = row["noise_rate"], row["seed"]
     return (
         family(row),
@@ -205,19 +241,15 @@ def sort_key(row: Row) -> tuple[Any, ...]:
 
 
 def method_key(method: str | None) -> tuple[int, str]:
-    """Returns a sort key: methods in `settings.METHODS`' order, then unknown ones by name."""
+    """Returns the sort key of a method: the order of `METHODS`, then unknown ones by name."""
     known = list(methods.METHODS)
     return (known.index(method) if method in known else len(known), str(method))
 
 
 def family(row: Row) -> str:
-    """Names what a row has in common with the same data under other noise rates.
+    """Names a row's data set without the noise rate, such as "digits, uniform label noise".
 
-    Args:
-      row: A row of results.json.
-
-    Returns:
-      For example "digits, uniform label noise"; the data set's name as it is if it is no spec.
+    A name that is not a data-set spec is returned unchanged.
     """
     parsed = parse_dataset(row)
     if parsed is None:
@@ -228,7 +260,7 @@ def family(row: Row) -> str:
 
 
 def parse_dataset(row: Row) -> dataset_spec.DatasetSpec | None:
-    """Returns a row's data-set spec, or None if its name is none."""
+    """Returns a row's data-set spec, or None if its name is not a valid spec."""
     try:
         return dataset_spec.parse(str(row["dataset"]))
     except UserError:
@@ -236,24 +268,33 @@ def parse_dataset(row: Row) -> dataset_spec.DatasetSpec | None:
 
 
 def with_same_keys(rows: Sequence[Row]) -> list[Row]:
-    """Gives every row the same keys: the schema's, then whatever else results brought along."""
+    """Gives every row the same keys: `ROW_KEYS`, then any others that results contain."""
     extra = sorted({key for row in rows for key in row} - set(ROW_KEYS))
     return [{key: row.get(key) for key in (*ROW_KEYS, *extra)} for row in rows]
 
 
+def _stamp(path: Path) -> Stamp:
+    """Identifies the content of a file that is written atomically; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns a JSON object and "", or {} and what is wrong; an absent file is no problem."""
+    """Returns (JSON object, ""), or ({}, the problem); an absent file is not a problem."""
     try:
         value = read_json(path)
     except (OSError, UserError) as error:
         return {}, str(error)
     if value is None:
         return {}, ""
-    return (value, "") if isinstance(value, dict) else ({}, f"{path} holds no JSON object")
+    return (value, "") if isinstance(value, dict) else ({}, f"{path} is not a JSON object")
 
 
 def _dictionary(curves: Mapping[str, Any]) -> Row:
-    """Returns what the last record of the dictionary says of repetitions; {} without one."""
+    """Returns the repetitions in the last record of the dictionary; {} if there is none."""
     records = curves.get("training")
     names = ("dictionary_repeats", "dictionary_repeated_classes")
     for record in reversed(records if isinstance(records, list) else []):
@@ -263,14 +304,14 @@ def _dictionary(curves: Mapping[str, Any]) -> Row:
 
 
 def _gpu_cost(row: Row, training: Path) -> Row:
-    """Computes GPU-hours, GPUs times seconds over 3600, of the whole time that a trial held them.
+    """Computes GPU-hours = GPUs * seconds / 3600, over all the time that a trial held its GPUs.
 
     Args:
-      row: A finished trial's row. Older ones do not say how many GPUs there were.
-      training: The trial's training.json, which has always said how many replicas there were.
+      row: A finished trial's row. Older ones lack the number of GPUs.
+      training: The trial's training.json, which has always had the number of replicas.
 
     Returns:
-      "num_gpus" and "gpu_hours", None where they cannot be known; 0 on a CPU.
+      "num_gpus" and "gpu_hours", None where unknown; 0 on a CPU.
     """
     gpus = row["num_gpus"]
     if gpus is None:
@@ -282,7 +323,7 @@ def _gpu_cost(row: Row, training: Path) -> Row:
 
 
 def _finite(value: Any) -> Any:
-    """Replaces NaN and infinity, which strict JSON does not know, by None."""
+    """Replaces NaN and infinity, which strict JSON lacks, by None."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
@@ -297,9 +338,9 @@ def _why_skipped(folder: Path, settings_problem: str) -> str:
     if not progress:
         return "not run"
     if (folder / "training.json").exists():
-        return "trained but not evaluated; run the command again"
+        return "trained but not evaluated: run the command again"
     where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
-    return f"not finished ({where}); unless it still runs, the command again resumes it"
+    return f"not finished ({where}): if it is not running, run the command again to resume it"
 
 
 def _notes(manifest: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,59 +7,61 @@ from pathlib import Path
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report import join, tables
 from ieg_core.report.html import page
-from ieg_core.report.trials import Sweep, load_sweep
-from ieg_core.store.layout import sweep_folder
+from ieg_core.report.model import Report, summarize
+from ieg_core.report.trials import load_sweep
+from ieg_core.store.layout import report_folder
 
 
-def write_report(results_root: Path, sweep: str) -> Path:
-    """Reports a sweep from what lies in its results root, finished or not.
+def write_report(results_root: Path, sweep: str) -> Report:
+    """Writes the report of a sweep, finished or not, into `layout.report_folder`.
 
-    The files depend on the results alone: reporting twice gives the same bytes.
+    The files depend only on the results: a second report of the same results has the same bytes.
 
     Args:
       results_root: The results root.
       sweep: The sweep's name.
 
     Returns:
-      The report's folder.
+      The report.
 
     Raises:
-      UserError: There is no such sweep, its plan is damaged, or the folder cannot be written.
+      UserError: When there is no such sweep, its plan is damaged, or a file cannot be written.
     """
-    found = load_sweep(results_root, sweep)
     while True:
-        folder = _write(sweep_folder(results_root, sweep) / "report", found, None)
-        # Another part of the sweep may have finished meanwhile, and written its report before this.
-        now = load_sweep(results_root, sweep)
-        if now.rows == found.rows:
-            return folder
-        found = now
+        report = summarize(load_sweep(results_root, sweep))
+        _write(report_folder(results_root, sweep), report)
+        # Another run of the same sweep may have written its report, with trials that finished in
+        # the meantime, before this one.
+        if all(trial.is_current for trial in report.sweep.trials):
+            return report
 
 
-def write_joined(places: Sequence[Path], folder: Path) -> Path:
-    """Reports several sweeps as one, and between two says what changed.
+def write_joined(places: Sequence[Path], folder: Path) -> Report:
+    """Writes one report of several sweeps; of two, it also shows what differs between them.
 
     Args:
       places: Folders that `join.find_sweep` takes.
-      folder: Where to write.
+      folder: The folder to write.
 
     Returns:
-      The folder.
+      The report.
 
     Raises:
-      UserError: A place holds no results, or the folder cannot be written.
+      UserError: When a place holds no results, or a file cannot be written.
     """
-    changed = join.changes(*map(join.find_sweep, places)) if len(places) == 2 else None
-    return _write(folder, join.join(places), changed)
+    sweeps = join.find_sweeps(places)
+    changes = join.changes(*sweeps) if len(sweeps) == 2 else None
+    report = summarize(join.join(places, sweeps), changes)
+    _write(folder, report)
+    return report
 
 
-def _write(folder: Path, found: Sweep, changed: join.Changes | None) -> Path:
+def _write(folder: Path, report: Report) -> None:
     files = {
-        "results.json": tables.results_json(found.rows),
-        "results.csv": tables.results_csv(found.rows),
-        "results.md": tables.results_markdown(found, changed),
-        "report.html": page.render(found, changed),
+        "results.json": tables.results_json(report),
+        "results.csv": tables.results_csv(report),
+        "results.md": tables.results_markdown(report),
+        "report.html": page.render(report),
     }
     for name, text in files.items():
         write_bytes_atomic(folder / name, text.encode("utf-8", "replace"))
-    return folder

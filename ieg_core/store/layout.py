@@ -59,6 +59,11 @@ def sweep_folder(root: Path, sweep: str) -> Path:
     return root / "sweeps" / sweep
 
 
+def report_folder(root: Path, sweep: str) -> Path:
+    """Returns the folder of a sweep's report."""
+    return sweep_folder(root, sweep) / "report"
+
+
 def planned_trials(folder: Path) -> list[str] | None:
     """Returns the names of the trials that a sweep's plan lists; None for a folder without a plan.
 

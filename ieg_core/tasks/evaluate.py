@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ieg_core.report.trials import load_trial
 from ieg_core.store import lost_pods
 from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import worker
@@ -52,5 +53,5 @@ def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Shown:
     if not given_up:
         worker.run_step("evaluate", trial, root, data_dir)
     page, audited = page_and_measures(trial_folder(root, trial), data_dir, may_audit=not given_up)
-    names, counts = kfp_ui.confusion(root, trial)
-    return Shown(kfp_ui.metrics(root, trial) | audited, names, counts, page)
+    found = load_trial(root, trial)
+    return Shown(kfp_ui.metrics(found.row) | audited, *kfp_ui.confusion(found), page)

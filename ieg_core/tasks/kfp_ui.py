@@ -8,17 +8,15 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-from ieg_core.report.trials import FINISHED, load_sweep, load_trial
+from ieg_core.report.trials import FINISHED, Row, Trial
 
 MARKDOWN_CHARACTERS = 390_000
 FAILURES_CHARACTERS = 4000
 
 
-def metrics(results_root: Path, trial: str) -> dict[str, float]:
+def metrics(row: Row) -> dict[str, float]:
     """Returns the finite numbers of a trial's result; none if it has not finished."""
-    row = load_trial(results_root, trial).row
     if row["status"] != FINISHED:
         return {}
     return {
@@ -28,19 +26,18 @@ def metrics(results_root: Path, trial: str) -> dict[str, float]:
     }
 
 
-def confusion(results_root: Path, trial: str) -> tuple[list[str], list[list[float]]]:
+def confusion(trial: Trial) -> tuple[list[str], list[list[float]]]:
     """Returns a trial's confusion matrix for the UI, which tells classes apart by their names.
 
     Returns:
       C different names; counts [C, C], rows = true class. Both empty if there is no matrix.
     """
-    found = load_trial(results_root, trial)
-    if found.confusion is None:
+    if trial.confusion is None:
         return [], []
-    names = list(found.class_names)
+    names = list(trial.class_names)
     if len(set(names)) < len(names):
         names = [f"{index} {name}" for index, name in enumerate(names)]
-    return names, [[float(count) for count in row] for row in found.confusion]
+    return names, [[float(count) for count in row] for row in trial.confusion]
 
 
 def short_markdown(text: str) -> str:
@@ -50,18 +47,17 @@ def short_markdown(text: str) -> str:
     return text[:MARKDOWN_CHARACTERS].rpartition("\n")[0] + "\n\nThe rest stands in results.md.\n"
 
 
-def failures(results_root: Path, sweep: str, trials: Sequence[str]) -> str:
+def failures(rows: Sequence[Row], trials: Sequence[str]) -> str:
     """Returns which of a run's trials did not finish, and why; "" if all did.
 
     Args:
-      results_root: The results root.
-      sweep: The sweep's name.
+      rows: The rows of the sweep's report.
       trials: The trials of this run.
     """
     wanted = set(trials)
     lost = [
         f"{row['trial']}: {row['reason']}"
-        for row in load_sweep(results_root, sweep).rows
+        for row in rows
         if row["status"] != FINISHED and row["trial"] in wanted
     ]
     text = "; ".join(lost)

@@ -24,7 +24,7 @@ from rich.text import Text
 from ieg_core.errors import UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.files import writable
-from ieg_core.report.summary import headline, results_table
+from ieg_core.report.model import summarize
 from ieg_core.report.trials import load_sweep
 from ieg_core.store import layout
 from ieg_core.store.layout import sweep_folder
@@ -225,21 +225,20 @@ def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
         words = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
         print(f"the pipeline failed before its report: {words} ({log})", file=sys.stderr)
         return EXIT_FAILED
-    rows = load_sweep(root, planned.sweep).rows
-    table = results_table(rows)
+    report = summarize(load_sweep(root, planned.sweep))
+    table = report.table
     grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
     for line in table[1:]:
         grid.add_row(*line)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     print()
     console.print(grid)
-    found = headline(rows)
-    console.print(Text("\n" + " ".join((found.sentence, *found.notes))))
+    main = report.headline
+    console.print(Text("\n" + " ".join((main.sentence, *main.notes))))
     print(f"Report: {root / 'latest' / 'report' / 'report.html'}", flush=True)
-    lost = [row for row in rows if row["status"] != "finished"]
-    for row in lost:
+    for row in (trial.row for trial in report.missing):
         log = root / row["run_directory"] / "log.txt"
         print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)
-    if code and not lost:
+    if code and not report.missing:
         print(f"the pipeline failed, see {log_path(root, planned)}", file=sys.stderr)
-    return EXIT_FAILED if code or lost else EXIT_OK
+    return EXIT_FAILED if code or report.missing else EXIT_OK

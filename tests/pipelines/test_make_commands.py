@@ -118,7 +118,7 @@ def test_accept_writes_the_rows_of_a_run(no_cluster, cluster_file, tmp_path, cap
     assert main(command) == 0
     assert "nightly: accepted r1" in capsys.readouterr().out
     assert json.loads((tmp_path / "accepted/nightly.json").read_text())["trials"] == [row(0.9)]
-    assert "RUN='r2' is no reported run" in refused(capsys, *command, "--run=r2")
+    assert "received RUN='r2': expected a run" in refused(capsys, *command, "--run=r2")
 
 
 def test_doctor_refuses_what_it_does_not_know(no_cluster, cluster_file, capsys):

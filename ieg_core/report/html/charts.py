@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where every line, marker and label of a plot lies; the template turns it into SVG.
+"""The layout of a plot: positions of every line, marker and label; the template makes it SVG.
 
-Written by hand instead of with matplotlib: no 1.5 s import, colours from the page's style sheet
-(so that dark mode works), and the same input gives the same bytes.
+Not matplotlib: that takes 1.5 s to import, cannot take its colors from the page's style sheet (for
+dark mode), and does not give the same bytes for the same input.
 """
 
 import itertools
@@ -15,14 +15,14 @@ Point = tuple[float, float]
 MARKERS = ("circle", "square", "diamond", "triangle", "wedge", "cross")
 NUM_COLORS = 8
 SIDE_STEP = 7.0
-"""Distance in SVG units between series set side by side, so that error bars do not overlap."""
+"""Distance in SVG units between series drawn side by side, so that error bars do not overlap."""
 TICK_STEP = 28.0
-"""Least distance in SVG units between labels of the x axis."""
+"""Minimum distance in SVG units between labels of the x axis."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """A method's look: colour and dash (CSS classes `c0`… and `d0`…) and marker, all redundant."""
+    """A method's color and dash (CSS classes `c0`… and `d0`…) and marker, each enough alone."""
 
     color: str
     dash: str
@@ -36,7 +36,7 @@ class Values:
     Attributes:
       x, y: Points, in data units, x increasing.
       deviation: Half-height of the band or bars at each point; None where unknown.
-      labels: What to say of each point on hover; may be empty.
+      labels: The hover text of each point; may be empty.
     """
 
     name: str
@@ -105,13 +105,13 @@ class Chart:
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """Gives each label a colour, a dash and a marker, by its place in the list.
+    """Gives each label a color, a dash and a marker by its position in the list.
 
     Args:
       labels: Methods in their fixed order.
 
     Returns:
-      A style for each; colours repeat after `NUM_COLORS`, then with another marker.
+      A style for each; after `NUM_COLORS`, colors repeat with another marker.
     """
     return {
         label: Style(f"c{i % NUM_COLORS}", f"d{i % NUM_COLORS}", MARKERS[i % len(MARKERS)])
@@ -120,15 +120,15 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def looks(labels: Mapping[str, str], methods: Sequence[str]) -> dict[str, Style]:
-    """Gives each line of a report its look, a method the same whichever others are beside it.
+    """Gives each line of a report its style; a method has the same style in every report.
 
     Args:
-      labels: The lines, each with its method; several lines may be of one.
+      labels: The lines, each with its method; several lines may have the same method.
       methods: All methods in their fixed order.
 
     Returns:
-      A style for each label: its method's for the first of a method, and for further ones those of
-      methods that are not there.
+      A style for each label: the first line of a method has the method's style, further ones have
+      the styles of methods that are absent.
     """
     first = {method: label for label, method in reversed(list(labels.items()))}
     further = [label for label, method in labels.items() if first[method] != label]
@@ -171,12 +171,12 @@ def build_chart(
     Args:
       series: The lines.
       frame: The plot's size.
-      title: What it shows, also for screen readers.
+      title: The title, also for screen readers.
       x_label: Name of the x axis, with its unit.
       y_label: Name of the y axis, with its unit.
-      x_values: Positions of the x ticks; round numbers if empty.
+      x_values: Positions of the x ticks; round numbers if empty or too close together.
       y_range: Ends of the y axis in data units; from the data if None.
-      bars: Markers with error bars, series set side by side, instead of bands.
+      bars: Whether to draw markers with error bars, series side by side, instead of bands.
 
     Returns:
       The plot; without lines if there is no data.
@@ -190,7 +190,7 @@ def build_chart(
     y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top)
     middle = (len(series) - 1) / 2
     gap = _least_gap([x_axis.at(x) for values in series for x in values.x])
-    # All series of one x keep to its half of the way to the next x.
+    # All series at one x stay within half of the distance to the next x.
     side = min(SIDE_STEP, gap / (2 * len(series))) if bars else 0.0
     lines = [
         _line(values, x_axis, y_axis, bars, side * (index - middle))
@@ -214,11 +214,11 @@ def build_chart(
 
 
 def value_range(series: Sequence[Values], ceiling: float = math.inf) -> Point:
-    """Finds the y axis that holds all points and deviations with a little air.
+    """Finds the y axis that fits all points and deviations with a margin.
 
     Args:
       series: The lines; at least one point among them.
-      ceiling: What the axis must not pass, for example 100 for per cent.
+      ceiling: The upper limit of the axis, for example 100 for per cent.
 
     Returns:
       Lower and upper end.
@@ -230,7 +230,7 @@ def value_range(series: Sequence[Values], ceiling: float = math.inf) -> Point:
 
 
 def thin(values: Sequence[Mapping[str, float]], most: int) -> list[Mapping[str, float]]:
-    """Keeps at most `most` records, evenly spaced, the last one among them."""
+    """Keeps at most `most` records, evenly spaced, including the last."""
     if len(values) <= most:
         return list(values)
     return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
@@ -271,7 +271,7 @@ def _line(values: Values, x_axis: _Axis, y_axis: _Axis, bars: bool, offset: floa
         for y, d in zip(values.y, values.deviation, strict=True)
     ]
     texts = values.labels or ("",) * len(xs)
-    # A line of one point is nothing to see.
+    # A line of one point is invisible.
     marked = bars or len(xs) == 1
     marks = [Mark(*mark) for mark in zip(xs, ys, ends, texts, strict=True)] if marked else []
     end = Tick(ys[-1], values.end_label) if values.end_label else None
@@ -294,7 +294,7 @@ def _band(xs: Sequence[float], ends: Sequence[Point | None]) -> str:
 
 
 def _spread_ends(lines: Sequence[Line], frame: Frame, gap: float = 17.0) -> list[Line]:
-    """Moves the labels at the lines' ends apart, upwards from the lowest, so that none overlap."""
+    """Moves the labels at the lines' ends apart, upward from the lowest, so that none overlap."""
     order = sorted((i for i, line in enumerate(lines) if line.end), key=lambda i: -_end_y(lines[i]))
     result, floor = list(lines), frame.height - frame.bottom + gap / 2
     heights = []

@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Confusion matrices for the page: a small picture, numbers where they fit, the worst mix-ups."""
+"""Confusion matrices: a small picture, numbers where they fit, the most frequent confusions."""
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 LEVELS = 64
 BLUE = (36, 104, 178)
 MOST_NUMBERED_CLASSES = 20
 WHITE_TEXT_ABOVE = 0.6
-"""Share from which white text on the blue has more contrast than dark text on a light page."""
+"""The share above which white text on the blue has more contrast than dark text."""
 
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A number in the picture: row, column, per cent, and whether its background is dark."""
+    """A number on the picture: row, column, per cent, and whether the background is dark."""
 
     row: int
     column: int
@@ -31,9 +31,9 @@ class Confusion:
     """A confusion matrix, ready for the template.
 
     Attributes:
-      image: A PNG as a data URI, one pixel an entry, transparent where the share is 0.
+      image: A PNG as a data URI, one pixel per entry, transparent where the share is 0.
       class_names: C names.
-      numbers: The entries of at least half a per cent; empty for many classes.
+      numbers: The entries of at least half a per cent; empty if there are many classes.
       worst: (true class, predicted class, per cent of the true class), the largest first.
     """
 
@@ -45,7 +45,7 @@ class Confusion:
 
 
 def row_shares(counts: np.ndarray) -> np.ndarray:
-    """Divides each row by its sum; a row without examples stays 0.
+    """Divides each row by its sum; a row without examples remains 0.
 
     Args:
       counts: Non-negative [C, C], rows = true class.
@@ -63,12 +63,12 @@ def build_confusion(
     """Sums the matrices of the seeds and prepares the sum for display.
 
     Args:
-      title: What it shows.
+      title: The title of the figure.
       matrices: Counts, int [C, C] each, rows = true class; at least one.
       class_names: C names.
 
     Returns:
-      The matrix with its picture.
+      The matrix, ready for the template.
     """
     shares = row_shares(np.stack(matrices).sum(axis=0))
     numbered = len(shares) <= MOST_NUMBERED_CLASSES
@@ -98,10 +98,10 @@ def worst_mixups(
 
 
 def picture(shares: np.ndarray) -> str:
-    """Draws shares as a PNG of one hue whose opacity is the cube root of the share.
+    """Draws shares as a PNG of one hue; a pixel's opacity is the cube root of the share.
 
-    The root makes a few per cent off the diagonal visible; opacity instead of brightness
-    makes one picture fit both a light and a dark page.
+    The root makes a few per cent off the diagonal visible. Opacity instead of brightness suits
+    both a light and a dark page.
 
     Args:
       shares: float [C, C] in [0, 1].
@@ -109,23 +109,10 @@ def picture(shares: np.ndarray) -> str:
     Returns:
       A data URI.
     """
-    height, width = shares.shape
-    index = np.rint(np.cbrt(np.clip(shares, 0, 1)) * (LEVELS - 1)).astype(np.uint8)
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), index], axis=1)
+    levels = np.rint(np.cbrt(np.clip(shares, 0, 1)) * (LEVELS - 1)).astype(np.uint8)
+    image = Image.fromarray(levels)
+    image.putpalette(bytes(BLUE) * LEVELS)
     opacity = bytes(round(255 * level / (LEVELS - 1)) for level in range(LEVELS))
-    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(
-        _chunk(kind, data)
-        for kind, data in (
-            (b"IHDR", header),
-            (b"PLTE", bytes(BLUE) * LEVELS),
-            (b"tRNS", opacity),
-            (b"IDAT", zlib.compress(lines.tobytes(), 9)),
-            (b"IEND", b""),
-        )
-    )
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=opacity, compress_level=9)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

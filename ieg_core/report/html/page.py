@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ from typing import Any
 import jinja2
 
 from ieg_core.experiment import methods
-from ieg_core.report.audits import audit_lines
-from ieg_core.report.expected import NOTE, expected_table
+from ieg_core.report.expected import NOTE
 from ieg_core.report.html import charts
 from ieg_core.report.html.charts import Chart, Style
 from ieg_core.report.html.matrix import Confusion, build_confusion
@@ -22,7 +21,7 @@ from ieg_core.report.html.plots import (
     noise_chart,
 )
 from ieg_core.report.html.weights import WeightView, weight_views
-from ieg_core.report.join import Changes
+from ieg_core.report.model import Report
 from ieg_core.report.provenance import flat_settings
 from ieg_core.report.summary import (
     Group,
@@ -31,23 +30,21 @@ from ieg_core.report.summary import (
     column_text,
     eval_set_names,
     gpu_hours_text,
-    group_rows,
-    headline,
     number_text,
     seeds_text,
     statistic,
     steps_text,
     wrong_text,
 )
-from ieg_core.report.tables import by_family, changes_table
-from ieg_core.report.trials import FINISHED, Row, Sweep, Trial, method_key, parse_dataset
+from ieg_core.report.tables import changes_table
+from ieg_core.report.trials import FINISHED, Row, method_key, parse_dataset
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
-COST_BESIDE = 5
-"""Noise rates up to which a line of the results has room for the costs."""
+MOST_COLUMNS = 5
+"""The most noise rates with which a line of the results also has room for the costs."""
 MOST_OPEN, SHOWN_OPEN = 9, 3
-"""With more noise rates than the first, plots of all but the highest ones are folded away."""
+"""With more than 9 noise rates, the plots of all but the 3 highest are collapsed."""
 TRIAL_COLUMNS = {
     "dataset": "data set",
     "method": "method",
@@ -68,19 +65,19 @@ TRIAL_COLUMNS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One method at one noise rate in the results table, already as text."""
+    """One method at one noise rate in the results table, as text."""
 
     mean: str
     deviation: str
+    leads: bool
     best: str
     balanced: str
     seeds: str
-    leads: bool
 
 
 @dataclass(frozen=True)
 class Line:
-    """One method's line of the results table; an entry a noise rate, None if not planned."""
+    """One method's line of the results table; one entry per noise rate, None if not planned."""
 
     label: str
     method: str
@@ -95,7 +92,7 @@ class Line:
 
 @dataclass(frozen=True)
 class EvalSetTable:
-    """Accuracy on a further test set: for each method, an entry a noise rate; "" without one."""
+    """Accuracy on an additional test set: (mean, deviation, leads) per method and noise rate."""
 
     name: str
     lines: tuple[tuple[str, Style, tuple[tuple[str, str, bool], ...]], ...]
@@ -103,7 +100,7 @@ class EvalSetTable:
 
 @dataclass(frozen=True)
 class FamilyView:
-    """Everything that the page shows of one data set under its noise rates."""
+    """What the page shows of one data set under its noise rates."""
 
     name: str
     noise: str
@@ -119,27 +116,17 @@ class FamilyView:
 
 @dataclass(frozen=True)
 class SettingsView:
-    """Settings that all trials share, and those that depend on the line of the results."""
+    """Settings that all trials share, and those that depend on the method."""
 
     shared: tuple[tuple[str, str], ...]
     labels: tuple[str, ...]
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def render(sweep: Sweep, changed: Changes | None = None) -> str:
-    """Renders the page of a sweep.
-
-    Args:
-      sweep: The sweep, or several joined.
-      changed: What changed between two sweeps, to be told too.
-
-    Returns:
-      A complete HTML document; the same sweep gives the same bytes.
-    """
-    rows = sweep.rows
-    groups = group_rows(rows)
-    trials = {trial.row["trial"]: trial for trial in sweep.trials}
-    labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
+def render(report: Report) -> str:
+    """Renders a report as a complete HTML document; the same report gives the same bytes."""
+    rows, groups = report.rows, report.groups
+    labels = _labels(groups)
     looks = charts.looks(dict(labels), list(methods.METHODS))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -150,67 +137,59 @@ def render(sweep: Sweep, changed: Changes | None = None) -> str:
     )
     environment.filters["glue"] = glue
     return environment.get_template(TEMPLATE).render(
-        sweep=sweep,
-        headline=headline(rows),
+        report=report,
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         names_at_ends=all(has_room_for(label) for label, _ in labels),
-        families=[
-            _family_view(name, own, trials, looks) for name, own in by_family(groups).items()
-        ],
-        changed=changes_table(changed) if changed else [],
-        changed_settings=changed.settings if changed else (),
-        published=expected_table(rows),
+        families=[_family_view(name, members, looks) for name, members in report.families.items()],
+        changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
-        missing=[trial for trial in sweep.trials if trial.row["status"] != FINISHED],
-        audits=audit_lines(groups, trials),
         diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
-        cost_beside=COST_BESIDE,
+        most_columns=MOST_COLUMNS,
         most_open=MOST_OPEN,
         shown_open=SHOWN_OPEN,
         trial_header=list(TRIAL_COLUMNS.values()),
-        trial_lines=[_trial_line(row) for row in rows],
-        settings=settings_view(groups, trials),
+        trial_lines=[[_trial_text(key, row[key]) for key in TRIAL_COLUMNS] for row in rows],
+        settings=settings_view(groups),
         versions=_versions(rows),
     )
 
 
-def settings_view(groups: Sequence[Group], trials: Mapping[str, Trial]) -> SettingsView:
-    """Splits the resolved configurations into what is common and what depends on the method.
+def settings_view(groups: Sequence[Group]) -> SettingsView:
+    """Splits the resolved configurations into common settings and those that vary by method.
 
     Args:
       groups: All groups of the sweep.
-      trials: The sweep's trials by name.
 
     Returns:
-      Keys by dots; a setting with several values within a line's trials shows all of them.
+      The settings by dotted keys; if the trials of a line have several values, all of them.
     """
     known = [
-        (group.label, flat_settings(trials[row["trial"]].settings))
+        (group.label, flat_settings(trial.settings))
         for group in groups
-        for row in group.rows
-        if trials[row["trial"]].settings
+        for trial in group.trials
+        if trial.settings
     ]
     labels = tuple(dict.fromkeys(label for label, _ in known))
     values: dict[str, dict[str, list[str]]] = {}
     for label, flat in known:
         for key, value in flat.items():
-            found = values.setdefault(key, {}).setdefault(label, [])
-            if value not in found:
-                found.append(value)
+            texts = values.setdefault(key, {}).setdefault(label, [])
+            if value not in texts:
+                texts.append(value)
     shared, varying = [], []
     for key, by_label in values.items():
-        texts = tuple(", ".join(by_label.get(label, ["-"])) for label in labels)
-        if len(set(texts)) == 1:
-            shared.append((key, texts[0]))
+        line = tuple(", ".join(by_label.get(label, ["-"])) for label in labels)
+        if len(set(line)) == 1:
+            shared.append((key, line[0]))
         else:
-            varying.append((key, texts))
+            varying.append((key, line))
     return SettingsView(tuple(shared), labels, tuple(varying))
 
 
 def glue(text: str) -> str:
-    """Keeps a number and its per cent sign on one line."""
+    """Puts a no-break space between a number and its per cent sign."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
@@ -223,24 +202,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _family_view(
-    name: str, groups: Sequence[Group], trials: Mapping[str, Trial], looks: Mapping[str, Style]
-) -> FamilyView:
+def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style]) -> FamilyView:
     datasets = {group.dataset: group for group in groups}
     parsed = parse_dataset(groups[0].rows[0])
-    labels = sorted({group.label: group.method for group in groups}.items(), key=_label_key)
     lines = []
-    for label, method in labels:
-        own = {group.dataset: group for group in groups if group.label == label}
-        rows = [row for group in own.values() for row in group.rows if row["status"] == FINISHED]
-        clean = next(iter(own.values())).clean_labels_used
+    for label, method in _labels(groups):
+        by_dataset = {group.dataset: group for group in groups if group.label == label}
+        rows = [trial.row for group in by_dataset.values() for trial in group.finished]
+        clean = next(iter(by_dataset.values())).clean_labels_used
         lines.append(
             Line(
                 label=label,
                 method=method,
                 style=looks[label],
                 clean_labels_used="?" if clean is None else f"{clean:,}",
-                entries=tuple(_entry(own.get(dataset), groups) for dataset in datasets),
+                entries=tuple(_entry(by_dataset.get(dataset), groups) for dataset in datasets),
                 steps=steps_text(rows),
                 steps_per_second=number_text(statistic(row["steps_per_second"] for row in rows)),
                 seconds=number_text(statistic(row["total_seconds"] for row in rows)),
@@ -249,81 +225,80 @@ def _family_view(
         )
     confusions: dict[str, list[Confusion]] = {}
     for group in groups:
-        own_trials = [trials[row["trial"]] for row in group.rows if row["status"] == FINISHED]
-        found = [trial for trial in own_trials if trial.confusion is not None]
-        # Seeds of one data set have one set of classes; a stray matrix must not break the sum.
-        found = [trial for trial in found if trial.class_names == found[0].class_names]
-        if found:
-            matrices = [trial.confusion for trial in found if trial.confusion is not None]
-            view = build_confusion(group.label, matrices, found[0].class_names)
-            confusions.setdefault(group.dataset, []).append(view)
+        known = [(t.confusion, t.class_names) for t in group.finished if t.confusion is not None]
+        if known:
+            class_names = known[0][1]
+            # Seeds of one data set have the same classes; a stray matrix must not break the sum.
+            matrices = [matrix for matrix, names in known if names == class_names]
+            view = build_confusion(group.label, matrices, class_names)
+            confusions.setdefault(column_text(datasets[group.dataset]), []).append(view)
     return FamilyView(
         name=name,
         noise=(parsed.noise or "") if parsed else "",
         columns=tuple((column_text(group), wrong_text(group)) for group in datasets.values()),
         lines=tuple(lines),
         eval_sets=tuple(
-            _eval_set_table(name, groups, [(line.label, line.style) for line in lines])
-            for name in eval_set_names(groups)
+            _eval_set_table(name, groups, lines, datasets) for name in eval_set_names(groups)
         ),
         noise_chart=noise_chart(groups, looks),
-        learning=learning_charts(groups, trials, looks),
-        diagnostics=diagnostic_charts(groups, trials, looks),
-        confusions={column_text(datasets[dataset]): views for dataset, views in confusions.items()},
-        weights=weight_views(groups, trials),
+        learning=learning_charts(groups, looks),
+        diagnostics=diagnostic_charts(groups, looks),
+        confusions=confusions,
+        weights=weight_views(groups),
     )
 
 
 def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
     if group is None:
         return None
-    rivals = [
-        rival.accuracy_ema_last.mean
-        for rival in groups
-        if rival.dataset == group.dataset and rival.accuracy_ema_last
-    ]
-    accuracy = group.accuracy_ema_last
-    mean, _, deviation = accuracy_text(accuracy).partition(" ")
-    missing = "" if group.num_finished == len(group.rows) else f"{seeds_text(group)} finished"
+    column = [other.accuracy_ema_last for other in groups if other.dataset == group.dataset]
+    finished = len(group.finished) == len(group.trials)
     return Entry(
-        mean=mean if accuracy else "",
-        deviation=deviation,
+        *_accuracy(group.accuracy_ema_last, column),
         best=accuracy_text(_mean_only(group.accuracy_ema_best)),
         balanced=accuracy_text(group.balanced_accuracy) if group.balanced_accuracy else "",
-        seeds=missing,
-        leads=bool(accuracy) and len(rivals) > 1 and accuracy is not None
-        and accuracy.mean == max(rivals),
-    )  # fmt: skip
+        seeds="" if finished else f"{seeds_text(group)} finished",
+    )
+
+
+def _accuracy(value: Statistic | None, column: Sequence[Statistic | None]) -> tuple[str, str, bool]:
+    """Returns the mean, the deviation, and whether the mean leads several in its column."""
+    if value is None:
+        return "", "", False
+    means = [other.mean for other in column if other]
+    mean, _, deviation = accuracy_text(value).partition(" ")
+    return mean, deviation, len(means) > 1 and value.mean == max(means)
 
 
 def _eval_set_table(
-    name: str, groups: Sequence[Group], labels: Sequence[tuple[str, Style]]
+    name: str, groups: Sequence[Group], lines: Sequence[Line], datasets: Iterable[str]
 ) -> EvalSetTable:
-    found = {(g.label, g.dataset): g.eval_sets[name] for g in groups if name in g.eval_sets}
-    datasets = list(dict.fromkeys(group.dataset for group in groups))
+    measured = {(g.label, g.dataset): g.eval_sets.get(name) for g in groups}
+    columns = {
+        dataset: [value for (_, other), value in measured.items() if other == dataset]
+        for dataset in datasets
+    }
+    return EvalSetTable(
+        name,
+        tuple(
+            (
+                line.label,
+                line.style,
+                tuple(_accuracy(measured.get((line.label, d)), columns[d]) for d in columns),
+            )
+            for line in lines
+        ),
+    )
 
-    def entry(label: str, dataset: str) -> tuple[str, str, bool]:
-        accuracy = found.get((label, dataset))
-        if accuracy is None:
-            return "", "", False
-        rivals = [other.mean for (_, where), other in found.items() if where == dataset]
-        mean, _, deviation = accuracy_text(accuracy).partition(" ")
-        return mean, deviation, len(rivals) > 1 and accuracy.mean == max(rivals)
 
-    lines = [
-        (label, style, tuple(entry(label, dataset) for dataset in datasets))
-        for label, style in labels
-    ]
-    return EvalSetTable(name, tuple(lines))
+def _labels(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    """Returns (label, method) of every line, in the order of the methods."""
+    labels = {group.label: group.method for group in groups}
+    return sorted(labels.items(), key=lambda item: (method_key(item[1]), item[0]))
 
 
 def _mean_only(value: Statistic | None) -> Statistic | None:
     return value and Statistic(value.mean, None, value.count)
-
-
-def _label_key(item: tuple[str, str]) -> tuple[tuple[int, str], str]:
-    label, method = item
-    return method_key(method), label
 
 
 def _summary(method: str) -> str:
@@ -349,12 +324,8 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
 
 
 def _values(rows: Sequence[Row], key: str) -> str:
-    found = dict.fromkeys(row[key] for row in rows if row[key] is not None)
-    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in found)
-
-
-def _trial_line(row: Row) -> list[str]:
-    return [_trial_text(key, row[key]) for key in TRIAL_COLUMNS]
+    values = dict.fromkeys(row[key] for row in rows if row[key] is not None)
+    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values)
 
 
 def _trial_text(key: str, value: Any) -> str:
@@ -366,11 +337,11 @@ def _trial_text(key: str, value: Any) -> str:
 
 
 def _versions(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    found: dict[str, dict[str, None]] = {}
+    by_name: dict[str, dict[str, None]] = {}
     for row in rows:
         versions = row["versions"] if isinstance(row["versions"], dict) else {}
-        code = {"code that decides outcomes": row["code_version"], "git": row["git_revision"]}
+        code = {"code that determines outcomes": row["code_version"], "git": row["git_revision"]}
         for name, version in {**code, **versions}.items():
             if version:
-                found.setdefault(str(name), {})[str(version)] = None
-    return [(name, ", ".join(versions)) for name, versions in found.items()]
+                by_name.setdefault(str(name), {})[str(version)] = None
+    return [(name, ", ".join(versions)) for name, versions in by_name.items()]

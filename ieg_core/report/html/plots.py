@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which curves a report shows: accuracy against noise, learning curves, diagnostics."""
+"""The curves of a report: accuracy against noise, learning curves, diagnostics."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from ieg_core.report.html.charts import Chart, Frame, Style, Values, build_chart, thin, value_range
 from ieg_core.report.summary import Group, accuracy_text, column_text, rate_text, statistic
-from ieg_core.report.trials import FINISHED, Trial
+from ieg_core.report.trials import Trial
 
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
@@ -15,27 +15,27 @@ LONGEST_NAME = 12
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
 DIAGNOSTIC_NOTES = {
-    "loss": "what the method minimises, on the training batch; not comparable between methods",
+    "loss": "what the method minimizes, on the training batch; not comparable between methods",
     "probe loss": "loss of the looked-ahead parameters on the clean probe batch",
-    "weight on clean": "share of all example weight that lies on rightly labelled examples",
-    "clean share": "share of rightly labelled examples in the batches: weight on clean if "
-    "weights were drawn blindly",
-    "label coefficient on clean": "mean λ of rightly labelled examples: 1 keeps the given label, 0 "
-    "takes the pseudo-label in its place",
-    "label coefficient on noisy": "mean λ of wrongly labelled examples: 1 keeps the given label, 0 "
-    "takes the pseudo-label in its place",
-    "pseudo label accuracy": "share of the pseudo-labels whose likeliest class is the true one",
-    "relabelled loss": "cross-entropy with what λ leaves of labels and pseudo-labels",
-    "weighted loss": "sum of the examples' weights times their losses",
-    "consistency loss": "how differently the network sees two views of an image",
+    "weight on clean": "share of the total example weight on correctly labeled examples",
+    "clean share": "share of correctly labeled examples in the batches: the weight on clean of "
+    "random weights",
+    "label coefficient on clean": "mean λ of correctly labeled examples: 1 keeps the given label, "
+    "0 replaces it with the pseudo-label",
+    "label coefficient on noisy": "mean λ of mislabeled examples: 1 keeps the given label, 0 "
+    "replaces it with the pseudo-label",
+    "pseudo label accuracy": "share of the pseudo-labels whose most likely class is the true one",
+    "relabelled loss": "cross-entropy with the mix of labels and pseudo-labels that λ defines",
+    "weighted loss": "sum of the examples' losses, weighted",
+    "consistency loss": "how much the predictions for two views of an image differ",
     "mix probe loss": "cross-entropy of mixed clean images",
     "mix pseudo label loss": "cross-entropy of mixed images with their pseudo-labels",
     "pseudo label loss": "cross-entropy with the pseudo-labels",
     "zero weights": "share of examples with weight 0, which the step ignores",
-    "dictionary purity": "share of the dictionary's places whose given label is right",
-    "dictionary repeats": "share of the dictionary's places that repeat an example, because its "
+    "dictionary purity": "share of the dictionary's slots whose given label is correct",
+    "dictionary repeats": "share of the dictionary's slots that repeat an example because its "
     "class has too few",
-    "dictionary repeated classes": "classes with too few examples for their places",
+    "dictionary repeated classes": "classes with too few examples for their slots",
 }
 
 Curve = list[tuple[float, float]]
@@ -49,7 +49,7 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
       styles: The look of each label.
 
     Returns:
-      The plot, or None if there are fewer than two points or the noise rates are unknown.
+      The plot, or None with fewer than two points of known noise rate.
     """
     known = [g for g in groups if g.accuracy_ema_last is not None and g.noise_rate is not None]
     if len(known) < 2:
@@ -57,24 +57,24 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
     highest = max(group.noise_rate or 0.0 for group in known)
     series = []
     for label in dict.fromkeys(group.label for group in known):
-        own = sorted((g for g in known if g.label == label), key=lambda g: g.noise_rate or 0.0)
-        found = [g.accuracy_ema_last for g in own if g.accuracy_ema_last]
-        ends_early = own[-1].noise_rate != highest
-        where = f" at {rate_text(own[-1].noise_rate)}" if ends_early else ""
+        line = sorted((g for g in known if g.label == label), key=lambda g: g.noise_rate or 0.0)
+        accuracies = [g.accuracy_ema_last for g in line if g.accuracy_ema_last]
+        ends_early = line[-1].noise_rate != highest
+        where = f" at {rate_text(line[-1].noise_rate)}" if ends_early else ""
         name = label if has_room_for(label) else ""
         series.append(
             Values(
                 name=label,
                 style=styles[label],
-                x=tuple(100 * (g.noise_rate or 0.0) for g in own),
-                y=tuple(100 * value.mean for value in found),
-                deviation=tuple(v.deviation and 100 * v.deviation for v in found),
+                x=tuple(100 * (g.noise_rate or 0.0) for g in line),
+                y=tuple(100 * a.mean for a in accuracies),
+                deviation=tuple(a.deviation and 100 * a.deviation for a in accuracies),
                 labels=tuple(
                     f"{label}, {rate_text(g.noise_rate)} noise: "
                     f"{accuracy_text(g.accuracy_ema_last)} %"
-                    for g in own
+                    for g in line
                 ),
-                end_label=f"{name} {100 * found[-1].mean:.1f}{where}".strip(),
+                end_label=f"{name} {100 * accuracies[-1].mean:.1f}{where}".strip(),
             )
         )
     return build_chart(
@@ -90,74 +90,59 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
 
 
 def has_room_for(label: str) -> bool:
-    """Returns whether a line's name has room at its end; else the legend alone has it."""
+    """Returns whether a line's name fits at its end; otherwise only the legend has it."""
     return len(label) <= LONGEST_NAME
 
 
-def learning_charts(
-    groups: Sequence[Group], trials: Mapping[str, Trial], styles: Mapping[str, Style]
-) -> list[Chart]:
-    """Plots the EMA parameters' test accuracy over the steps, a plot for each noise rate.
+def learning_charts(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[Chart]:
+    """Plots the EMA parameters' test accuracy over the steps, one plot per noise rate.
 
     Args:
       groups: Groups of one data-set family.
-      trials: The sweep's trials by name.
       styles: The look of each label.
 
     Returns:
       Plots with one common y axis; none if there are no curves.
     """
-    panels = {
-        dataset: _panel(own, trials, styles, "evaluations", "accuracy_ema", 100.0)
-        for dataset, own in _by_dataset(groups).items()
-    }
-    everything = [values for series in panels.values() for values in series]
-    if not everything:
-        return []
-    y_range = value_range(everything, ceiling=100.0)
-    return [
-        _panel_chart(series, PANEL, column_text(own[0]), "test accuracy (EMA), %", y_range)
-        for series, own in zip(panels.values(), _by_dataset(groups).values(), strict=True)
-        if series
-    ]
+    return _panels(
+        groups,
+        styles,
+        "evaluations",
+        "accuracy_ema",
+        PANEL,
+        y_label="test accuracy (EMA), %",
+        scale=100.0,
+        ceiling=100.0,
+    )
 
 
 def diagnostic_charts(
-    groups: Sequence[Group], trials: Mapping[str, Trial], styles: Mapping[str, Style]
+    groups: Sequence[Group], styles: Mapping[str, Style]
 ) -> dict[str, list[Chart]]:
-    """Plots whatever the methods logged while training, the loss first.
+    """Plots everything that the methods logged while training, the loss first.
 
     Args:
       groups: Groups of one data-set family.
-      trials: The sweep's trials by name.
       styles: The look of each label.
 
     Returns:
-      For each logged quantity a plot for each noise rate, with one common y axis.
+      For each logged quantity one plot per noise rate, with one common y axis.
     """
     names = {
         key
         for group in groups
-        for trial in _finished(group, trials)
+        for trial in group.finished
         for record in _records(trial, "training")
         for key, value in record.items()
         if key not in NO_DIAGNOSTIC and isinstance(value, int | float)
     }
-    result = {}
+    charts = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
-        panels = [
-            (own, _panel(own, trials, styles, "training", name, 1.0))
-            for own in _by_dataset(groups).values()
-        ]
-        everything = [values for _, series in panels for values in series]
-        if everything:
-            title, y_range = name.replace("_", " "), value_range(everything)
-            result[title] = [
-                _panel_chart(series, DIAGNOSTIC, column_text(own[0]), title, y_range)
-                for own, series in panels
-                if series
-            ]
-    return result
+        title = name.replace("_", " ")
+        panels = _panels(groups, styles, "training", name, DIAGNOSTIC, y_label=title)
+        if panels:
+            charts[title] = panels
+    return charts
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float | None]]:
@@ -173,25 +158,29 @@ def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[
     if not tables:
         return [], [], []
     steps = sorted(set.intersection(*(set(table) for table in tables)))
-    found = [statistic(table[step] for table in tables) for step in steps]
-    means = [value.mean if value else math.nan for value in found]
-    return steps, means, [value.deviation if value else None for value in found]
+    values = [statistic(table[step] for table in tables) for step in steps]
+    means = [value.mean if value else math.nan for value in values]
+    return steps, means, [value.deviation if value else None for value in values]
 
 
-def _panel(
+def _panels(
     groups: Sequence[Group],
-    trials: Mapping[str, Trial],
     styles: Mapping[str, Style],
     kind: str,
     name: str,
-    scale: float,
-) -> list[Values]:
-    series = []
+    frame: Frame,
+    *,
+    y_label: str,
+    scale: float = 1.0,
+    ceiling: float = math.inf,
+) -> list[Chart]:
+    """Plots one recorded quantity over the steps, one plot per data set, with a common y axis."""
+    panels: dict[str, list[Values]] = {}
     for group in groups:
-        curves = [_curve(trial, kind, name) for trial in _finished(group, trials)]
+        curves = [_curve(trial, kind, name) for trial in group.finished]
         steps, means, deviations = mean_curve(curves)
         if steps:
-            series.append(
+            panels.setdefault(group.dataset, []).append(
                 Values(
                     name=group.label,
                     style=styles[group.label],
@@ -200,24 +189,22 @@ def _panel(
                     deviation=tuple(d and scale * d for d in deviations),
                 )
             )
-    return series
-
-
-def _panel_chart(
-    series: Sequence[Values], frame: Frame, title: str, y_label: str, y_range: tuple[float, float]
-) -> Chart:
-    return build_chart(series, frame, title=title, x_label="step", y_label=y_label, y_range=y_range)
-
-
-def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    datasets: dict[str, list[Group]] = {}
-    for group in groups:
-        datasets.setdefault(group.dataset, []).append(group)
-    return datasets
-
-
-def _finished(group: Group, trials: Mapping[str, Trial]) -> list[Trial]:
-    return [trials[row["trial"]] for row in group.rows if row["status"] == FINISHED]
+    if not panels:
+        return []
+    y_range = value_range([values for each in panels.values() for values in each], ceiling)
+    titles = {group.dataset: column_text(group) for group in reversed(groups)}
+    return [
+        build_chart(
+            panels[dataset],
+            frame,
+            title=titles[dataset],
+            x_label="step",
+            y_label=y_label,
+            y_range=y_range,
+        )
+        for dataset in dict.fromkeys(group.dataset for group in groups)
+        if dataset in panels
+    ]
 
 
 def _records(trial: Trial, kind: str) -> list[Mapping[str, float]]:

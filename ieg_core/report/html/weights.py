@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How methods weighted the classes of a long tail."""
+"""How methods weight the classes of a long tail."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ieg_core.report.summary import Group
-from ieg_core.report.trials import FINISHED, Trial, parse_dataset
+from ieg_core.report.summary import Group, has_long_tail
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class WeightView:
 
     Attributes:
       dataset: The data set.
-      class_names: The columns, the commonest class first.
+      class_names: The columns, the most frequent class first.
       lines: (method, a text for each class): the mean over seeds, in units of the mean weight.
     """
 
@@ -23,34 +22,21 @@ class WeightView:
     lines: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def weight_views(groups: Sequence[Group], trials: Mapping[str, Trial]) -> list[WeightView]:
-    """Lays out the weights of each long-tailed data set; none for others.
-
-    Args:
-      groups: Groups of one data-set family.
-      trials: The sweep's trials by name.
-    """
+def weight_views(groups: Sequence[Group]) -> list[WeightView]:
+    """Returns one table for each long-tailed data set among the groups of a family."""
     views = []
-    for dataset in dict.fromkeys(group.dataset for group in groups):
-        own = [group for group in groups if group.dataset == dataset]
-        parsed = parse_dataset(own[0].rows[0])
-        if parsed is None or parsed.imbalance is None:
-            continue
+    for dataset in dict.fromkeys(group.dataset for group in groups if has_long_tail(group.rows[0])):
         lines: list[tuple[str, tuple[str, ...]]] = []
         names: tuple[str, ...] = ()
-        for group in own:
-            done = [row for row in group.rows if row["status"] == FINISHED]
-            found = [row["mean_weight_per_class"] for row in done if _has_weights(row)]
-            if found:
-                names = trials[done[0]["trial"]].class_names
-                lines.append((group.label, tuple(map(_text, zip(*found, strict=True)))))
+        for group in (group for group in groups if group.dataset == dataset):
+            weights = [trial.row.get("mean_weight_per_class") for trial in group.finished]
+            known = [each for each in weights if isinstance(each, list)]
+            if known:
+                names = group.finished[0].class_names
+                lines.append((group.label, tuple(map(_text, zip(*known, strict=True)))))
         if lines:
             views.append(WeightView(dataset, names, tuple(lines)))
     return views
-
-
-def _has_weights(row: Mapping[str, object]) -> bool:
-    return isinstance(row.get("mean_weight_per_class"), list)
 
 
 def _text(values: Sequence[float | None]) -> str:

@@ -79,7 +79,7 @@ def test_true_labels_are_told_only_where_they_are_known(make_trial):
     assert "transition_true" not in summary
     assert "clean" not in rows_of(trial)[0]
     page = (trial.folder / "audit" / "audit.html").read_text()
-    assert "true labels are not known" in page
+    assert "true labels are unknown" in page
 
 
 def test_an_example_that_was_never_seen_has_no_score(make_trial):
@@ -152,7 +152,7 @@ def test_what_cannot_be_audited_is_one_clear_line(make_trial, tmp_path):
     (trial.folder / "examples.safetensors").write_bytes(b"no tensors")
     assert "is damaged" in message(trial)
     trial.write(np.full((3, 10), 0.1))
-    assert "is not of 1438 examples" in message(trial)
+    assert "expected 1438 examples" in message(trial)
     trial.write(beliefs(trial.label_set))
     assert "threshold must be in [0, 1], got 1.5" in message(trial, threshold=1.5)
     assert "expected .csv or .parquet" in message(trial, labels_file=tmp_path / "x.txt")
@@ -161,7 +161,7 @@ def test_what_cannot_be_audited_is_one_clear_line(make_trial, tmp_path):
         trial, labels_file=tmp_path / "folder.csv"
     )
     record = (trial.folder / "config.json").read_text()
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         audit_trial(tmp_path, DATA)
     for text in ("[]", "{}", '{"method": "ieg"}'):
         (trial.folder / "config.json").write_text(text)

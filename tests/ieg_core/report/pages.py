@@ -2,10 +2,14 @@
 """Reads what a report says: its page as tags, its rows as mappings."""
 
 import json
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 
+from ieg_core.report.summary import Group, group_trials
+from ieg_core.report.trials import Row, Trial
 from ieg_core.report.write import write_report
+from ieg_core.store.layout import report_folder
 
 VOID = {"meta", "link", "image", "path", "use", "img", "br"}
 
@@ -38,8 +42,19 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def group_rows(rows: Iterable[Row]) -> list[Group]:
+    """Groups rows as trials of which nothing else is known."""
+    return group_trials(map(Trial, rows))
+
+
+def write_files(root: Path, sweep: str = "s1") -> Path:
+    """Writes a report and returns its folder."""
+    write_report(root, sweep)
+    return report_folder(root, sweep)
+
+
 def report(root: Path, sweep: str = "s1") -> str:
-    return (write_report(root, sweep) / "report.html").read_text()
+    return (write_files(root, sweep) / "report.html").read_text()
 
 
 def trials_of(folder: Path) -> list[dict]:

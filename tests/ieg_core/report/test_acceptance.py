@@ -33,10 +33,7 @@ def accepted(results):
 
 
 def test_the_newest_reported_run_is_accepted_with_its_rows(results):
-    assert (
-        acceptance.accept(str(results), "nightly")
-        == "nightly: accepted r9, 1 trials, for the runs to come"
-    )
+    assert acceptance.accept(str(results), "nightly") == "nightly: accepted r9, 1 trials"
     found = accepted(results)
     assert found["trials"] == [row(0.91)]
     assert found["run"]["namespace"] == "scheduled/nightly/r9"
@@ -52,7 +49,7 @@ def test_a_run_can_be_named(results):
     ("schedule", "run", "message"),
     [
         ("weekly", "", "schedules there: nightly"),
-        ("nightly", "r7", "RUN='r7' is no reported run of nightly: r2, r9"),
+        ("nightly", "r7", "RUN='r7': expected a run of nightly with a report: r2, r9"),
         ("../nightly", "", "expected a schedule's name"),
         ("", "", "expected a schedule's name"),
     ],
@@ -70,13 +67,13 @@ def test_a_run_with_a_failed_trial_is_not_accepted(results):
 
 
 def test_without_a_tolerance_nothing_is_judged(tmp_path):
-    assert acceptance.judge_sweep(tmp_path, "absent", tolerance=-1, **NOTHING) == ("", [])
+    assert acceptance.judge_report([], tmp_path, tolerance=-1, **NOTHING) == ("", [])
 
 
 def test_a_run_to_compare_with_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"accepted='.*expected a results\.json"):
-        acceptance.judge_sweep(
-            tmp_path, "s", tolerance=1, **NOTHING | {"accepted": str(tmp_path / "absent.json")}
+        acceptance.judge_report(
+            [], tmp_path, tolerance=1, **NOTHING | {"accepted": str(tmp_path / "absent.json")}
         )
 
 

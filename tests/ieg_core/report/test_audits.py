@@ -2,9 +2,9 @@
 import json
 
 from ieg_core.report.audits import audit_lines
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
-from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import write_files
 
 
 def trial(method, seed=0, **audit):
@@ -20,8 +20,7 @@ def test_means_over_seeds_and_only_of_trials_with_an_audit():
         trial("probe_only"),
         trial("ieg", flagged=10, examples=40),
     ]
-    groups = group_rows([each.row for each in trials])
-    first, second = audit_lines(groups, {each.row["trial"]: each for each in trials})
+    first, second = audit_lines(group_trials(trials))
     assert (first.label, first.seeds, first.flagged) == ("supervised", 2, "40.0 %")
     assert first.measures == ("0.900", "0.800", "100.0 %", "50.0 %")
     assert (second.label, second.flagged) == ("ieg", "25.0 %")
@@ -39,12 +38,12 @@ def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
 
 def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
     root = results_root()
-    assert "Label audit" not in (write_report(root, "s1") / "report.html").read_text()
+    assert "Label audit" not in (write_files(root, "s1") / "report.html").read_text()
     audited = next(path for path in (root / "trials").iterdir() if "-l2r-" in path.name)
     (audited / "audit").mkdir()
     found = {"flagged": 3, "examples": 8, "average_precision": 0.875}
     (audited / "audit" / "summary.json").write_text(json.dumps(found))
-    page = (write_report(root, "s1") / "report.html").read_text()
+    page = (write_files(root, "s1") / "report.html").read_text()
     section = page.partition("<h2>Label audit</h2>")[2].partition("</section>")[0]
     assert section.count('<th scope="row">') == 1
     for text in ("l2r", "37.5\N{NO-BREAK SPACE}%", "0.875"):

@@ -7,8 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ieg_core.report.write import write_report
-from tests.ieg_core.report.pages import Page, report, trials_of
+from tests.ieg_core.report.pages import Page, report, trials_of, write_files
 
 Builder = Callable[..., Path]
 
@@ -25,7 +24,7 @@ def test_gpu_hours_by_hand(results_root: Builder) -> None:
     edit_result(trials["l2r"], num_gpus=2, device="NVIDIA H200", total_seconds=5400.0)
     edit_result(trials["fsr"], device="NVIDIA H200", total_seconds=900.0)
     (trials["fsr"] / "training.json").write_text(json.dumps({"num_replicas": 4}))
-    folder = write_report(root, "s1")
+    folder = write_files(root, "s1")
     found = {row["method"]: (row["num_gpus"], row["gpu_hours"]) for row in trials_of(folder)}
     assert found == {"supervised": (0, 0.0), "l2r": (2, 3.0), "fsr": (4, 1.0)}
     page = (folder / "report.html").read_text()
@@ -33,7 +32,7 @@ def test_gpu_hours_by_hand(results_root: Builder) -> None:
     assert costs == ["-", "3", "1"]
     assert "<dt>GPU-hours, all trials</dt><dd>4</dd>" in page
     (trials["fsr"] / "training.json").unlink()
-    unknown = {row["method"]: row["gpu_hours"] for row in trials_of(write_report(root, "s1"))}
+    unknown = {row["method"]: row["gpu_hours"] for row in trials_of(write_files(root, "s1"))}
     assert unknown == {"supervised": 0.0, "l2r": 3.0, "fsr": None}
 
 
@@ -42,12 +41,12 @@ def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> N
     before = re.search("<h1>.*</h1>", report(root))
     trials = {path.name.split("-")[1]: path for path in (root / "trials").iterdir()}
     edit_result(trials["l2r"], eval_sets={"photos": {"accuracy_ema": 0.625, "accuracy": 0.5}})
-    folder = write_report(root, "s1")
+    folder = write_files(root, "s1")
     page = (folder / "report.html").read_text()
     Page(page)
     assert before
     assert before.group() in page
-    assert "further test set photos" in page
+    assert "additional test set photos" in page
     (table,) = re.findall(r'<div[^>]*aria-label="Results on photos.*?</table>', page, re.S)
     assert re.findall(r'<span class="mean">([^<]+)</span>', table) == ["-", "62.5"]
     assert "on photos, last (EMA) %" in (folder / "results.md").read_text()
@@ -59,4 +58,4 @@ def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> N
     (trials["l2r"] / "result.json").write_text(
         (trials["l2r"] / "result.json").read_text().replace('{"accuracy_ema"', '{"accuracy_ema_"')
     )
-    assert "further test set" not in report(root)
+    assert "additional test set" not in report(root)

@@ -9,9 +9,13 @@ import pytest
 from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.report import join
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_joined
+
+
+def joined(*places):
+    return join.join(places, join.find_sweeps(places))
 
 
 def change(root, sweep, **values):
@@ -44,17 +48,17 @@ def two(results_root_at):
 def test_one_place_is_its_own_sweep(results_root):
     root = results_root()
     sweep = load_sweep(root, "s1")
-    assert join.join([root / "sweeps" / "s1"]).rows == sweep.rows
+    assert joined(root / "sweeps" / "s1").rows == sweep.rows
     (root / "latest").symlink_to("sweeps/s1")
     (root / "latest" / "report").mkdir()
-    assert join.join([root]).rows == sweep.rows
-    assert join.join([root / "latest" / "report"]).rows == sweep.rows
+    assert joined(root).rows == sweep.rows
+    assert joined(root / "latest" / "report").rows == sweep.rows
 
 
 def test_a_trial_is_a_sweep_of_its_own(results_root):
     root = results_root()
     trial = next(iter(load_sweep(root, "s1").trials)).row["trial"]
-    assert [c.row["trial"] for c in join.join([root / "trials" / trial]).trials] == [trial]
+    assert [c.row["trial"] for c in joined(root / "trials" / trial).trials] == [trial]
 
 
 def test_a_trial_that_two_sweeps_share_comes_once(results_root):
@@ -63,15 +67,15 @@ def test_a_trial_that_two_sweeps_share_comes_once(results_root):
     other = root / "sweeps" / "s2"
     other.mkdir()
     (other / "plan.json").write_text(json.dumps(plan | {"trials": plan["trials"][:1]}))
-    joined = join.join([root / "sweeps" / "s1", other])
-    assert [trial.row["trial"] for trial in joined.trials] == plan["trials"]
-    assert {group.label for group in group_rows(joined.rows)} == {"supervised", "l2r"}
+    found = joined(root / "sweeps" / "s1", other)
+    assert [trial.row["trial"] for trial in found.trials] == plan["trials"]
+    assert {group.label for group in group_trials(found.trials)} == {"supervised", "l2r"}
 
 
 def test_trials_of_other_settings_are_told_apart_by_what_differs(two):
-    joined = join.join(two)
-    assert joined.name == "A = s1, B = s2"
-    labels = {group.label: group for group in group_rows(joined.rows)}
+    found = joined(*two)
+    assert found.name == "A = s1, B = s2"
+    labels = {group.label: group for group in group_trials(found.trials)}
     first = "l2r [optimizer.learning_rate=0.1, code=0f1e2d3c4b5a]"
     second = "l2r [optimizer.learning_rate=0.05, code=ffffffffffff]"
     assert set(labels) == {"supervised", first, second}
@@ -90,8 +94,8 @@ def edit(root, file, **changes):
 
 
 def joined_labels(*roots):
-    rows = join.join([root / "sweeps" / "s1" for root in roots]).rows
-    return {(group.dataset, group.label): len(group.rows) for group in group_rows(rows)}
+    groups = group_trials(joined(*(root / "sweeps" / "s1" for root in roots)).trials)
+    return {(group.dataset, group.label): len(group.trials) for group in groups}
 
 
 @pytest.fixture
@@ -149,7 +153,8 @@ def test_where_much_differs_the_sweep_is_the_name(seed_apart):
 def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp_path):
     edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     places = [root / "sweeps" / "s1" for root in seed_apart]
-    page = (write_joined(places, tmp_path / "joined") / "report.html").read_text()
+    write_joined(places, tmp_path / "joined")
+    page = (tmp_path / "joined" / "report.html").read_text()
     plot = page.partition("<h2>Accuracy against noise")[2].partition("<figcaption>")[0]
     assert '<div><p class="legend">' in plot
     ends = re.findall(r'class="end-label"[^>]*>([^<]*)<', plot)
@@ -185,8 +190,8 @@ def test_settings_and_audits_are_shown_line_by_line(seed_apart, tmp_path):
         for folder in root.glob("trials/*"):
             (folder / "audit").mkdir()
             (folder / "audit" / "summary.json").write_text('{"flagged": 1, "examples": 2}')
-    folder = write_joined([root / "sweeps" / "s1" for root in seed_apart], tmp_path / "joined")
-    page = (folder / "report.html").read_text()
+    write_joined([root / "sweeps" / "s1" for root in seed_apart], tmp_path / "joined")
+    page = (tmp_path / "joined" / "report.html").read_text()
     settings = page.partition('aria-label="Settings by method"')[2].partition("</table>")[0]
     assert re.findall('<th scope="col">(.*?)</th>', settings) == [
         "setting",
@@ -199,7 +204,7 @@ def test_settings_and_audits_are_shown_line_by_line(seed_apart, tmp_path):
 
 
 def test_changes_between_two(two):
-    found = join.changes(*map(join.find_sweep, two))
+    found = join.changes(*join.find_sweeps(two))
     by_label = {each.label: each for each in found.accuracy}
     before = by_label["l2r"].before.mean
     assert by_label["l2r"].points == pytest.approx(100 * (0.75 - before))
@@ -207,7 +212,7 @@ def test_changes_between_two(two):
     assert by_label["supervised"].points is None
     settings = {key: (old, new) for key, old, new in found.settings}
     assert settings["optimizer.learning_rate"] == ("0.1", "0.05")
-    assert settings["code that decides outcomes"] == ("0f1e2d3c4b5a", "ffffffffffff")
+    assert settings["code that determines outcomes"] == ("0f1e2d3c4b5a", "ffffffffffff")
     assert not any("seed" in key for key in settings)
     # Only A has plain training; what that is set to has changed in nothing.
     assert settings["method"] == ("l2r, supervised", "l2r")
@@ -215,9 +220,10 @@ def test_changes_between_two(two):
 
 
 def test_the_joined_report_says_what_changed(two, tmp_path):
-    folder = write_joined(two, tmp_path / "joined")
+    folder = tmp_path / "joined"
+    write_joined(two, folder)
     page = (folder / "report.html").read_text()
-    assert "What changed from A to B" in page
+    assert "Changes from A to B" in page
     assert "optimizer.learning_rate" in page
     table = (folder / "results.md").read_text()
     assert "B − A" in table
@@ -231,5 +237,5 @@ def test_the_joined_report_says_what_changed(two, tmp_path):
 
 
 def test_no_results_there(tmp_path):
-    with pytest.raises(UserError, match="holds no results: expected a sweep's folder"):
+    with pytest.raises(UserError, match="contains no results: expected the folder of a sweep"):
         join.find_sweep(tmp_path)

@@ -19,6 +19,7 @@ from ieg_core.report.reproduction import (
 from ieg_core.report.trials import ROW_KEYS
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
+from tests.ieg_core.report.pages import group_rows
 
 FIGURE = Published("cifar10_uniform_0.2", "ieg", "wrn28-10", 100, 96.2, 0.1, "a paper")
 
@@ -35,7 +36,7 @@ def row(accuracy, seed=0, **changes):
 
 
 def only(rows, published=(FIGURE,), tolerance=0.5, accepted=()):
-    (verdict,) = judge(rows, published, tolerance, accepted)
+    (verdict,) = judge(group_rows(rows), published, tolerance, group_rows(accepted))
     return verdict
 
 
@@ -164,19 +165,19 @@ def test_without_any_figure_the_verdict_says_what_is_missing():
 @pytest.mark.parametrize("tolerance", [-0.1, float("nan"), float("inf")])
 def test_a_tolerance_that_is_none_is_refused(tolerance):
     with pytest.raises(UserError, match="tolerance"):
-        judge([row(0.9)], (FIGURE,), tolerance)
+        judge(group_rows([row(0.9)]), (FIGURE,), tolerance)
 
 
 def test_each_method_and_data_set_has_its_own_verdict_and_failures_are_listed():
     rows = [row(0.5), row(0.5, method="l2r"), row(0.5, dataset="cifar10_uniform_0.4")]
-    verdicts = judge(rows, (FIGURE,), 0.5)
+    verdicts = judge(group_rows(rows), (FIGURE,), 0.5)
     assert [v.outcome for v in verdicts] == [NOT_REPRODUCED, NOT_COMPARABLE, NOT_COMPARABLE]
     assert failures(verdicts) == [verdicts[0].text]
 
 
 def test_the_table_is_markdown_and_the_document_strict_json():
     rows = [row(0.96), row(None, dataset="cifar10_uniform_0.4", status="failed", reason="a | b")]
-    verdicts = judge(rows, (FIGURE,), 0.5)
+    verdicts = judge(group_rows(rows), (FIGURE,), 0.5)
     lines = markdown(verdicts).splitlines()
     assert lines[0] == "1 reproduced, 0 not reproduced, 1 not comparable"
     assert {line.count("|") for line in lines[2:]} == {9}
@@ -189,7 +190,7 @@ def test_an_accepted_file_is_read_or_refused_in_one_line():
     assert accepted_rows(None, "accepted/x.json") == []
     assert accepted_rows({"schema": 1, "trials": [row(0.9)]}, "x") == [row(0.9)]
     for damaged in ([], {"trials": [{"dataset": "digits"}]}, {"trials": 3}):
-        with pytest.raises(UserError, match=r"accepted/x\.json is no results\.json"):
+        with pytest.raises(UserError, match=r"accepted/x\.json is not a results\.json"):
             accepted_rows(damaged, "accepted/x.json")
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from ieg_core.report.expected import SAME, expected_table
-from ieg_core.report.summary import group_rows, headline, results_table, statistic, steps_text
+from ieg_core.report.summary import headline, results_table, statistic, steps_text
 from ieg_core.report.trials import ROW_KEYS
+from tests.ieg_core.report.pages import group_rows
 
 
 def row(
@@ -54,7 +55,7 @@ def test_groups_take_finished_seeds_only() -> None:
     assert group.accuracy_ema_last.mean == pytest.approx(0.92)
     # deviations of 0.02 from the mean: sqrt((0.0004 + 0.0004) / 1)
     assert group.accuracy_ema_last.deviation == pytest.approx(math.sqrt(0.0008))
-    assert (group.num_finished, len(group.rows)) == (2, 3)
+    assert (len(group.finished), len(group.trials)) == (2, 3)
 
 
 def test_networks_are_not_averaged_with_each_other() -> None:
@@ -73,7 +74,7 @@ def test_table_for_the_terminal() -> None:
         row("l2r", 0.8, None, 2),
         row("probe_only", 0.8, None),
     ]
-    table = results_table(rows)
+    table = results_table(group_rows(rows))
     assert table == [
         [
             "noise",
@@ -99,7 +100,7 @@ def test_gpu_hours_are_the_mean_of_the_trials_and_none_on_a_cpu() -> None:
         row("l2r", 0.8, 0.9, 1, gpu_hours=2.0),
         row("supervised", 0.8, 0.9, gpu_hours=0.0),
     ]
-    _, gpu, cpu = results_table(rows)
+    _, gpu, cpu = results_table(group_rows(rows))
     assert (gpu[-1], cpu[-1]) == ("1.75", "-")
 
 
@@ -110,11 +111,13 @@ def test_a_further_test_set_has_a_column_of_its_own_and_the_headline_stays() -> 
         row("l2r", 0.8, 0.9, 2, eval_sets=None),
         row("supervised", 0.8, 0.95),
     ]
-    header, l2r, supervised = results_table(rows)
+    header, l2r, supervised = results_table(group_rows(rows))
     place = header.index("on photos, last (EMA) %")
     # mean 0.55, deviation sqrt(2 * 0.05²) = 0.0707
     assert (l2r[place], supervised[place]) == ("55.0 ± 7.1", "-")
-    assert headline(rows).sentence.startswith("At 80 % noise plain training keeps 95.0 %")
+    assert headline(group_rows(rows)).sentence.startswith(
+        "At 80 % noise plain training keeps 95.0 %"
+    )
 
 
 def test_steps_of_trials_of_different_lengths_are_a_span() -> None:
@@ -123,9 +126,8 @@ def test_steps_of_trials_of_different_lengths_are_a_span() -> None:
 
 
 def test_table_names_the_data_set_where_there_are_several() -> None:
-    table = results_table(
-        [row("l2r", 0.8, 0.9), row("l2r", 0.8, 0.9, dataset="cifar10_imbal_0.02")]
-    )
+    rows = [row("l2r", 0.8, 0.9), row("l2r", 0.8, 0.9, dataset="cifar10_imbal_0.02")]
+    table = results_table(group_rows(rows))
     assert [line[0] for line in table] == [
         "data set",
         "digits, uniform label noise",
@@ -140,7 +142,7 @@ def test_a_long_tail_shows_balanced_accuracy_and_others_do_not() -> None:
         row("fsr", 0.0, 0.9, 1, dataset=tail, balanced_accuracy_ema_last=0.84),
         row("fsr", 0.0, 0.95, dataset="digits", balanced_accuracy_ema_last=0.95),
     ]
-    header, long_tail, even = results_table(rows)
+    header, long_tail, even = results_table(group_rows(rows))
     place = header.index("balanced, last (EMA) %")
     assert (long_tail[place], even[place]) == ("82.0 ± 2.8", "-")
 
@@ -151,12 +153,12 @@ def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
         row("fsr", 0.0, 0.9, 0, dictionary_repeats=0.1, dictionary_repeated_classes=2.0),
         row("fsr", 0.0, 0.9, 1, dictionary_repeats=0.2, dictionary_repeated_classes=3.0),
     ]
-    assert headline(rows).notes[0] == (
-        "15.0 % of the dictionary's places (fsr) repeat an example: 2.5 of the classes have too "
-        "few."
+    assert headline(group_rows(rows)).notes[0] == (
+        "15.0 % of the dictionary's slots (fsr) repeat an example: 2.5 classes have too few "
+        "examples."
     )
     full = [row("fsr", 0.4, 0.9, dictionary_repeats=0.0, dictionary_repeated_classes=0.0)]
-    assert len(headline(full).notes) == 1
+    assert len(headline(group_rows(full)).notes) == 1
 
 
 def test_headline_holds_the_best_method_against_plain_training_at_the_highest_noise() -> None:
@@ -167,11 +169,11 @@ def test_headline_holds_the_best_method_against_plain_training_at_the_highest_no
         row("probe_only", 0.8, 0.945),
         row("l2r", 0.8, 0.931),
     ]
-    found = headline(rows)
+    found = headline(group_rows(rows))
     assert found.sentence == "At 80 % noise l2r keeps 93.1 %, plain training 64.8 %."
     assert found.notes == (
         "The 100 clean labels alone (probe_only) give 94.5 %.",
-        "One seed: the spread over seeds is not known.",
+        "One seed: the spread over seeds is unknown.",
     )
     assert found.missing == ""
 
@@ -183,7 +185,7 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
         row("l2r", 0.2, 0.95, 0),
         row("l2r", 0.2, 0.96, 1),
     ]
-    assert headline(rows).sentence == (
+    assert headline(group_rows(rows)).sentence == (
         "At 20 % noise plain training keeps 96.0 %, l2r 95.5 %, "
         "a difference within the spread over seeds."
     )
@@ -229,7 +231,7 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
     ],
 )  # fmt: skip
 def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:
-    found = headline(rows)
+    found = headline(group_rows(rows))
     assert (found.sentence, found.missing) == (sentence, missing)
 
 
@@ -240,7 +242,7 @@ def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
         row("supervised", 0.2, 0.8, dataset=cifar, network="resnet11"),
         row("fsr", 0.2, None, dataset=cifar, network="resnet11", clean_labels_used=0),
     ]
-    header, *lines = expected_table(rows)
+    header, *lines = expected_table(group_rows(rows))
     assert [line[:6] for line in lines] == [
         [cifar, "ieg", "90.0", "resnet11, 100", "96.2", "wrn28-10, 100"],
         [cifar, "ieg", "90.0", "resnet11, 100", "92.0", "resnet29, 100"],
@@ -248,21 +250,21 @@ def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
     ]
     assert all(len(line) == len(header) for line in lines)
     assert lines[0][-1] == "published with wrn28-10, this is resnet11"
-    assert expected_table([row("ieg", 0.2, 0.9)]) == []
+    assert expected_table(group_rows([row("ieg", 0.2, 0.9)])) == []
 
 
 def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
     own = {"dataset": "cifar10_uniform_0.2", "network": "wrn28-10", "recipe": "cifar"}
     own |= {"steps": 200_000, "recipe_steps": 200_000, "true_flip_rate": 0.18}
-    _, first, *_ = expected_table([row("ieg", 0.2, 0.96, **own)])
+    _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own)]))
     assert (first[4], first[-1]) == ("96.2", SAME)
-    _, first, *_ = expected_table([row("ieg", 0.2, 0.96, **own | {"steps": 1000})])
+    _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own | {"steps": 1000})]))
     assert first[-1] == "trained 1000 steps, the recipe is 200000 long"
 
 
 def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:
     human = {"dataset": "cifar10_human_worst", "true_flip_rate": 0.40208}
-    header, line = results_table([row("ieg", None, 0.5, **human)])
+    header, line = results_table(group_rows([row("ieg", None, 0.5, **human)]))
     assert dict(zip(header, line, strict=True))["noise"] == "40.2 % wrong"
-    header, line = results_table([row("ieg", None, 0.5)])
+    header, line = results_table(group_rows([row("ieg", None, 0.5)]))
     assert dict(zip(header, line, strict=True))["noise"] == "unknown"

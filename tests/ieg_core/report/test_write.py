@@ -13,10 +13,9 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.report.html import page
 from ieg_core.report.html.page import duration, settings_view
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, load_sweep
-from ieg_core.report.write import write_report
-from tests.ieg_core.report.pages import Page, report, trials_of
+from tests.ieg_core.report.pages import Page, report, trials_of, write_files
 
 ISSUE_KEYS = (
     "dataset",
@@ -44,7 +43,7 @@ Builder = Callable[..., Path]
 
 def test_every_row_has_every_key_whatever_became_of_the_trial(results_root: Builder) -> None:
     root = results_root(failed=[("l2r", 0.4, 0)], skipped=[("l2r", 0.8, 0)])
-    rows = trials_of(write_report(root, "s1"))
+    rows = trials_of(write_files(root, "s1"))
     assert set(ISSUE_KEYS) <= set(ROW_KEYS)
     assert all(list(row) == list(ROW_KEYS) for row in rows)
     by_status = {row["status"]: row for row in rows}
@@ -65,14 +64,14 @@ def test_rows_are_sorted_by_content(results_root: Builder) -> None:
     root = results_root(
         rates=(0.8, 0.2), methods=("ieg", "l2r", "probe_only", "supervised"), seeds=(1, 0)
     )
-    rows = trials_of(write_report(root, "s1"))
+    rows = trials_of(write_files(root, "s1"))
     keys = [(row["noise_rate"], row["method"], row["seed"]) for row in rows]
     order = ("supervised", "probe_only", "l2r", "ieg")
     assert keys == [(r, m, s) for r in (0.2, 0.8) for m in order for s in (0, 1)]
 
 
 def test_csv_has_a_line_a_trial(results_root: Builder) -> None:
-    folder = write_report(results_root(failed=[("l2r", 0.4, 0)]), "s1")
+    folder = write_files(results_root(failed=[("l2r", 0.4, 0)]), "s1")
     lines = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert len(lines) == 6
     assert set(ISSUE_KEYS) <= set(lines[0])
@@ -88,7 +87,7 @@ def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_ema_last": accuracy}))
     failure = root / "trials/digits_uniform_0.8-l2r-seed1-0123456789ab/failure.json"
     failure.write_text(json.dumps({"reason": "a | b\n<i>c</i>"}))
-    text = (write_report(root, "s1") / "results.md").read_text()
+    text = (write_files(root, "s1") / "results.md").read_text()
     # mean 0.65, deviation sqrt(2 * 0.05²) = 0.0707
     assert "| supervised | 0 | 65.0 ± 7.1 |" in text
     assert r"| failed | a \| b \<i\>c\</i\> |" in text
@@ -103,7 +102,7 @@ def test_an_interrupted_trial_says_how_far_it_came(results_root: Builder) -> Non
     (folder / "progress.json").write_text(json.dumps(progress))
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith(
-        "not finished (training, step 300 of 600); unless it still runs"
+        "not finished (training, step 300 of 600): if it is not running"
     )
     (folder / "training.json").write_text("{}")
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
@@ -125,7 +124,7 @@ def test_a_damaged_file_costs_its_own_trial_alone(
 ) -> None:
     root = results_root(rates=(0.2, 0.8), methods=("l2r",))
     (root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab" / name).write_text(content)
-    rows = trials_of(write_report(root, "s1"))
+    rows = trials_of(write_files(root, "s1"))
     assert len(rows) == 2
     assert rows[0]["status"] == "finished"
     if name == "result.json":
@@ -184,7 +183,7 @@ def test_nan_becomes_null(results_root: Builder) -> None:
     curves = json.loads((folder / "curves.json").read_text())
     curves["training"][3]["loss"] = float("nan")
     (folder / "curves.json").write_text(json.dumps(curves))
-    (row,) = trials_of(write_report(root, "s1"))
+    (row,) = trials_of(write_files(root, "s1"))
     assert row["accuracy_last"] is None
     assert not re.search(r"\bnan\b", report(root))
 
@@ -260,7 +259,7 @@ def test_two_hundred_trials_stay_below_five_megabytes(
     methods = ("supervised", "probe_only", "l2r", "fsr", "ieg")
     names = [f"class {i}" for i in range(classes)]
     root = results_root(methods=methods, class_names=names, **options)
-    folder = write_report(root, "s1")
+    folder = write_files(root, "s1")
     assert len(trials_of(folder)) == 200
     assert (folder / "report.html").stat().st_size < 5_000_000
     page = Page((folder / "report.html").read_text())
@@ -283,9 +282,9 @@ def test_all_of_a_large_page_is_reached_by_the_tab_key_in_its_order(results_root
     assert all('tabindex="0"' in tag and "aria-label=" in tag for tag in scrolls)
     # Costs and the plots of all but the highest rates are not lost, only elsewhere.
     assert text.count("9 lower noise rates</summary>") == 2
-    assert text.count("What it cost") == 1
+    assert text.count("<h3>Cost</h3>") == 1
     assert len(re.findall(r'figcaption class="panel-title">[\d.]+ % noise<', text)) == 12 * 4
-    assert "What it cost" not in report(results_root(sweep="s2"), "s2")
+    assert "<h3>Cost</h3>" not in report(results_root(sweep="s2"), "s2")
 
 
 def test_a_single_trial_and_an_empty_sweep_have_a_page(results_root: Builder) -> None:
@@ -298,25 +297,22 @@ def test_a_single_trial_and_an_empty_sweep_have_a_page(results_root: Builder) ->
 
 def test_the_same_results_give_the_same_bytes(results_root: Builder) -> None:
     root = results_root()
-    first = {path.name: path.read_bytes() for path in write_report(root, "s1").iterdir()}
-    assert first == {path.name: path.read_bytes() for path in write_report(root, "s1").iterdir()}
+    first = {path.name: path.read_bytes() for path in write_files(root, "s1").iterdir()}
+    assert first == {path.name: path.read_bytes() for path in write_files(root, "s1").iterdir()}
     assert set(first) == {"results.json", "results.csv", "results.md", "report.html"}
 
 
 def test_an_unknown_or_damaged_sweep_is_one_clear_line(results_root: Builder) -> None:
     root = results_root()
     with pytest.raises(UserError, match=r"no sweep 's2'.*sweeps there: s1"):
-        write_report(root, "s2")
+        write_files(root, "s2")
     (root / "sweeps/s1/plan.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
-        write_report(root, "s1")
+        write_files(root, "s1")
 
 
 def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> None:
-    sweep = load_sweep(results_root(), "s1")
-    view = settings_view(
-        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
-    )
+    view = settings_view(group_trials(load_sweep(results_root(), "s1").trials))
     assert ("optimizer.learning_rate", "0.1") in view.shared
     assert view.labels == ("supervised", "l2r")
     assert ("method.lookahead_lr", ("-", "0.1")) in view.varying
@@ -342,7 +338,7 @@ def test_a_trial_that_finishes_while_its_report_is_written_is_in_it(
         return text
 
     monkeypatch.setattr(page, "render", slow)
-    assert {row["status"] for row in trials_of(write_report(root, "s1"))} == {"finished"}
+    assert {row["status"] for row in trials_of(write_files(root, "s1"))} == {"finished"}
 
 
 def test_reporting_imports_no_deep_learning_framework() -> None:
@@ -370,11 +366,11 @@ def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root
         record = {"step": step, "dictionary_repeats": share, "dictionary_repeated_classes": 4.0}
         curves["training"].append(record)
     (trial / "curves.json").write_text(json.dumps(curves))
-    folder = write_report(root, "s1")
+    folder = write_files(root, "s1")
     found = {row["method"]: row["dictionary_repeats"] for row in trials_of(folder)}
     assert found == {"supervised": None, "fsr": 0.25}
-    said = "25.0 % of the dictionary's places (fsr) repeat an example: 4 of the classes"
-    assert said in (folder / "results.md").read_text()
+    note = "25.0 % of the dictionary's slots (fsr) repeat an example: 4 classes have too few"
+    assert note in (folder / "results.md").read_text()
     page = (folder / "report.html").read_text()
     Page(page)
     assert page.count("<small>balanced") == 2
@@ -383,7 +379,7 @@ def test_a_long_tail_is_told_with_balanced_accuracy_and_repetitions(results_root
 
 def test_published_figures_are_shown_where_there_are_any(results_root: Builder) -> None:
     root = results_root(dataset="cifar10_uniform", rates=(0.2,), methods=("supervised", "ieg"))
-    folder = write_report(root, "s1")
+    folder = write_files(root, "s1")
     page = (folder / "report.html").read_text()
     Page(page)
     for text in (page, (folder / "results.md").read_text()):

@@ -5,6 +5,7 @@ import pytest
 from safetensors.numpy import save
 
 from ieg_core.host.files import write_json_atomic
+from ieg_core.report.trials import load_sweep, load_trial
 from ieg_core.tasks import kfp_ui
 
 TRIAL = "c"
@@ -18,19 +19,19 @@ def folder(tmp_path):
 
 
 def test_only_finite_numbers_are_shown(tmp_path, folder):
-    assert kfp_ui.metrics(tmp_path, TRIAL) == {}
+    assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {}
     (folder / "result.json").write_text(
         '{"accuracy": 0.5, "seed": 0, "loss": NaN, "rate": Infinity, "ok": true, "x": [1]}'
     )
-    assert kfp_ui.metrics(tmp_path, TRIAL) == {"accuracy": 0.5, "seed": 0}
+    assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {"accuracy": 0.5, "seed": 0}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"status": "failed"}'])
 def test_of_a_damaged_or_failed_result_nothing_is_shown(tmp_path, folder, content):
     (folder / "result.json").write_text("{")
     (folder / "failure.json").write_text(content)
-    assert kfp_ui.metrics(tmp_path, TRIAL) == {}
-    assert kfp_ui.confusion(tmp_path, TRIAL) == ([], [])
+    assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {}
+    assert kfp_ui.confusion(load_trial(tmp_path, TRIAL)) == ([], [])
 
 
 def test_classes_of_the_same_name_are_told_apart(tmp_path, folder):
@@ -40,9 +41,12 @@ def test_classes_of_the_same_name_are_told_apart(tmp_path, folder):
     manifest = tmp_path / "label_sets" / "o" / "manifest.json"
     write_json_atomic(folder / "result.json", {"accuracy": 0.5})
     write_json_atomic(manifest, {"class_names": ["cat", "dog"]})
-    assert kfp_ui.confusion(tmp_path, TRIAL) == (["cat", "dog"], [[5.0, 1.0], [2.0, 8.0]])
+    assert kfp_ui.confusion(load_trial(tmp_path, TRIAL)) == (
+        ["cat", "dog"],
+        [[5.0, 1.0], [2.0, 8.0]],
+    )
     write_json_atomic(manifest, {"class_names": ["cat", "cat"]})
-    assert kfp_ui.confusion(tmp_path, TRIAL)[0] == ["0 cat", "1 cat"]
+    assert kfp_ui.confusion(load_trial(tmp_path, TRIAL))[0] == ["0 cat", "1 cat"]
 
 
 def test_a_long_document_is_cut_after_a_line_and_says_so():
@@ -61,8 +65,9 @@ def test_failures_are_those_of_the_run_and_short(tmp_path):
     for trial in trials[1:]:
         write_json_atomic(tmp_path / "trials" / trial / "failure.json", {"reason": "y" * 60})
     write_json_atomic(tmp_path / "trials" / trials[0] / "result.json", {"accuracy_ema_last": 0.9})
-    assert kfp_ui.failures(tmp_path, "s", trials[:1]) == ""
-    assert kfp_ui.failures(tmp_path, "s", trials[:2]) == f"trial-001: {'y' * 60}"
-    everything = kfp_ui.failures(tmp_path, "s", trials)
+    rows = load_sweep(tmp_path, "s").rows
+    assert kfp_ui.failures(rows, trials[:1]) == ""
+    assert kfp_ui.failures(rows, trials[:2]) == f"trial-001: {'y' * 60}"
+    everything = kfp_ui.failures(rows, trials)
     assert everything.startswith("199 trials: trial-001: yyy")
     assert len(everything) <= kfp_ui.FAILURES_CHARACTERS + 20

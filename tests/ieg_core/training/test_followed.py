@@ -8,9 +8,8 @@ import pytest
 from safetensors.numpy import load
 
 from ieg_core.host.files import read_json
-from ieg_core.report.summary import headline, results_table
-from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_report
+from ieg_core.store.layout import report_folder
 from tests.backends import run_on
 from tests.ieg_core.data.trees import write_tree
 from tests.ieg_core.training.events import read_pictures, read_scalars
@@ -66,14 +65,14 @@ def test_each_further_test_set_is_in_the_report_and_the_headline_is_of_the_first
     row = read_json(trial(runs[0], "whole") / "result.json")
     assert set(row["eval_sets"]) == {"photos", "drawings"}
     (sweep,) = (path.name for path in (root / "sweeps").iterdir())
-    header, line = results_table(load_sweep(root, sweep).rows)
+    report = write_report(root, sweep)
+    header, line = report.table
     for name, size in (("photos", 9), ("drawings", 15)):
         accuracy = row["eval_sets"][name]["accuracy_ema"]
         assert np.isclose(accuracy * size, round(accuracy * size))  # so many of so many right
         assert line[header.index(f"on {name}, last (EMA) %")] == f"{100 * accuracy:.1f}"
-    said = f"{100 * row['accuracy_ema_last']:.1f} %"
-    assert said in headline(load_sweep(root, sweep).rows).sentence
-    page = (write_report(root, sweep) / "report.html").read_text()
-    assert "further test set photos" in page
-    assert "further test set drawings" in page
+    assert f"{100 * row['accuracy_ema_last']:.1f} %" in report.headline.sentence
+    page = (report_folder(root, sweep) / "report.html").read_text()
+    assert "additional test set photos" in page
+    assert "additional test set drawings" in page
     assert (row["num_gpus"], line[-1]) == (0, "-")

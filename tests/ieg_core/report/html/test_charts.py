@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -122,14 +124,40 @@ def test_worst_mixups_leave_the_diagonal_out() -> None:
     assert worst_mixups(shares, "abc") == (("c", "a", "25.0 %"), ("a", "b", "10.0 %"))
 
 
+def decode(uri: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGBA")
+
+
 def test_the_picture_is_a_png_whose_opacity_is_the_cube_root() -> None:
-    uri = picture(np.array([[1.0, 0.0], [0.125, 1.0]]))
-    image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGBA")
+    image = decode(picture(np.array([[1.0, 0.0], [0.125, 1.0]])))
     assert image.size == (2, 2)
     assert image.getpixel((0, 0)) == (*BLUE, 255)
     assert image.getpixel((1, 0)) == (*BLUE, 0)
     # level round(0.5 * 63) = 32 of 63, as a byte round(255 * 32 / 63) = 130
     assert image.getpixel((0, 1)) == (*BLUE, 130)
+
+
+def test_the_picture_has_the_pixels_that_a_png_written_chunk_by_chunk_had() -> None:
+    shares = row_shares(np.random.default_rng(0).poisson(0.5, (100, 100)))
+    levels = np.rint(np.cbrt(shares) * 63).astype(np.uint8)
+    opacity = bytes(round(255 * level / 63) for level in range(64))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", 100, 100, 8, 3, 0, 0, 0)),
+        (b"PLTE", bytes(BLUE) * 64),
+        (b"tRNS", opacity),
+        (b"IDAT", zlib.compress(np.pad(levels, ((0, 0), (1, 0))).tobytes(), 9)),
+        (b"IEND", b""),
+    ]
+    before = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    uri = picture(shares)
+    reference = Image.open(io.BytesIO(before)).convert("RGBA")
+    assert len(np.unique(np.asarray(reference))) > 10
+    assert np.array_equal(np.asarray(decode(uri)), np.asarray(reference))
+    assert len(uri) < 1.01 * (len(before) * 4 / 3 + 30)
+    assert picture(shares.copy()) == uri
 
 
 def test_seeds_are_summed_and_many_classes_are_not_numbered() -> None:

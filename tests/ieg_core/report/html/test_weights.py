@@ -4,9 +4,9 @@
 import json
 
 from ieg_core.report.html.weights import weight_views
-from ieg_core.report.summary import group_rows
+from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
-from ieg_core.report.write import write_report
+from tests.ieg_core.report.pages import write_files
 
 
 def give(root, weights):
@@ -16,10 +16,7 @@ def give(root, weights):
 
 
 def views(root):
-    sweep = load_sweep(root, "s1")
-    return weight_views(
-        group_rows(sweep.rows), {trial.row["trial"]: trial for trial in sweep.trials}
-    )
+    return weight_views(group_trials(load_sweep(root, "s1").trials))
 
 
 def test_means_over_seeds_and_classes_without_a_weight(results_root):
@@ -30,8 +27,8 @@ def test_means_over_seeds_and_classes_without_a_weight(results_root):
     assert label == "l2r"
     assert texts[:4] == ("1.50", "2.00", "", "1.00")
     assert view.class_names[1] == "1"
-    page = (write_report(root, "s1") / "report.html").read_text()
-    assert "mean weight of each class, digits_imbal_0.05_0.2" in page
+    page = (write_files(root, "s1") / "report.html").read_text()
+    assert "mean weight per class, digits_imbal_0.05_0.2" in page
 
 
 def test_balanced_data_have_no_such_table(results_root):
