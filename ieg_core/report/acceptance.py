@@ -1,29 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a run ends: which trials are missing, what was reproduced; and how a person accepts a run.
 
-<root>/sweeps/<sweep>/report/verdict.json   the verdicts of a run that was to be judged
-<root>/accepted/<schedule>.json             the rows that a schedule's next runs are held against
-
 A run never accepts itself, not even one that reproduced a published figure: a slow drift would
 otherwise move its own yardstick. `make accept SCHEDULE=<name>` takes the newest run of a schedule.
 """
 
-import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import write_json_atomic
 from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report import reproduction
-from ieg_core.report.trials import FINISHED, Row, load_sweep
-from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import ACCEPTED, SCHEDULED, sweep_folder
+from ieg_core.report.trials import FINISHED, load_sweep
+from ieg_core.store import gcs
+from ieg_core.store.layout import SCHEDULED, sweep_folder
+from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord, VerdictRecord, below
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/report/results\.json")
+REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/{re.escape(ReportRecord.NAME)}")
 TEXT_CHARACTERS = 4000
 
 
@@ -49,15 +46,15 @@ def judge_sweep(
     """
     if tolerance < 0:
         return "", []
-    folder, _, name = accepted.rpartition("/")
-    if schedule and not accepted:
-        folder, name = results, f"{ACCEPTED}/{schedule}.json"
-    old = reproduction.accepted_rows(mirror.read_json(folder, name), name) if name else []
-    if accepted and not old:
-        raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
+    old = []
+    if accepted:
+        old = reproduction.accepted_rows(ReportRecord.load(accepted), accepted)
+    elif schedule:
+        place = str(below(results, AcceptedRecord.name(schedule)))
+        old = reproduction.accepted_rows(AcceptedRecord.read(results, schedule), place)
     verdicts = reproduction.judge(load_sweep(root, sweep).rows, PUBLISHED, tolerance, old)
-    path = sweep_folder(root, sweep) / "report" / "verdict.json"
-    write_json_atomic(path, reproduction.as_json(verdicts, schedule=schedule))
+    found = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
+    VerdictRecord(schedule=schedule, verdicts=found).write(sweep_folder(root, sweep))
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"
     return text, reproduction.failures(verdicts)
@@ -104,29 +101,17 @@ def accept(results: str, schedule: str, run: str = "") -> str:
         raise UserError(f"RUN={run!r} is no reported run of {schedule}: {there}")
     _, _, found, sweep = chosen[-1]
     namespace = f"{SCHEDULED}/{schedule}/{found}"
-    name = f"{namespace}/sweeps/{sweep}/report/results.json"
-    rows: list[Row] = reproduction.accepted_rows(mirror.read_json(results, name), name)
+    place = below(results, f"{namespace}/sweeps/{sweep}")
+    rows = reproduction.accepted_rows(ReportRecord.read(place), f"{place}/{ReportRecord.NAME}")
     lost = [row for row in rows if row["status"] != FINISHED]
     if lost or not rows:
         raise UserError(
             f"{len(lost)} of {len(rows)} trials of {schedule}/{found} did not finish: "
             "expected a complete run; name another by RUN=…"
         )
-    document = {
-        "schema": 1,
-        "run": {
-            "namespace": namespace,
-            "sweep": sweep,
-            "accepted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-        "trials": rows,
-    }
-    target = f"{ACCEPTED}/{schedule}.json"
-    if gcs.is_url(results):
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        gcs.write(gcs.join(results, target), text.encode())
-    else:
-        write_json_atomic(Path(results) / target, document)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    kept = AcceptedRun(namespace=namespace, sweep=sweep, accepted=moment)
+    AcceptedRecord(run=kept, trials=rows).write(results, schedule)
     return f"{schedule}: accepted {found}, {len(rows)} trials, for the runs to come"
 
 
@@ -136,7 +121,7 @@ def _reports(results: str) -> list[tuple[float, str, str, str]]:
         listed = gcs.list_files(results, f"{SCHEDULED}/")
         written = {name: stored.updated for name, stored in listed.items()}
     else:
-        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/report/results.json")
+        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/{ReportRecord.NAME}")
         written = {p.relative_to(results).as_posix(): p.stat().st_mtime for p in paths}
     found = [(moment, REPORT.fullmatch(name)) for name, moment in written.items()]
     return sorted((moment, match[1], match[2], match[3]) for moment, match in found if match)

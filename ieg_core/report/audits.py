@@ -41,14 +41,14 @@ def audit_lines(groups: Sequence[Group], trials: Mapping[str, Trial]) -> list[Au
     """
     lines = []
     for group in groups:
-        own = [trials[row["trial"]] for row in group.rows if trials[row["trial"]].audit]
+        own = [audit for row in group.rows if (audit := trials[row["trial"]].audit)]
         if not own:
             continue
         share = statistic(
-            _ratio(trial.audit.get("flagged"), trial.audit.get("examples")) for trial in own
+            audit.flagged / audit.examples if audit.examples else None for audit in own
         )
         found = {
-            name: statistic(_number(trial.audit.get(name)) for trial in own)
+            name: statistic(getattr(audit, name) for audit in own)
             for name in (*MEASURES, "precision", "recall")
         }
         texts = [_three(found[name]) for name in MEASURES]
@@ -64,12 +64,3 @@ def _three(value: Statistic | None) -> str:
 
 def _percent(value: Statistic | None) -> str:
     return "-" if value is None else percent(value.mean)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _ratio(part: object, whole: object) -> float | None:
-    one, all_ = _number(part), _number(whole)
-    return one / all_ if one is not None and all_ else None

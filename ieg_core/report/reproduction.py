@@ -15,16 +15,16 @@ either is "not comparable", with the reason; that fails nothing.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
 from ieg_core.report.trials import FINISHED, Row
+from ieg_core.store.records import ReportRecord
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
-SCHEMA = 1
 _ROUNDING = 1e-9
 """Per cent. 80.2 - 1.0 is not 79.2 in binary; a mean on the limit counts as reproduced."""
 _SAME_PROTOCOL = ("clean_labels_used", "true_flip_rate", "recipe", "steps", "changed_settings")
@@ -113,37 +113,28 @@ def failures(verdicts: Iterable[Verdict]) -> list[str]:
     return [verdict.text for verdict in verdicts if verdict.is_failure]
 
 
-def as_json(verdicts: Sequence[Verdict], *, schedule: str = "") -> dict[str, Any]:
-    """Returns what verdict.json holds: the schedule, and every verdict with its text."""
-    found = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
-    return {"schema": SCHEMA, "schedule": schedule, "verdicts": found}
-
-
-def accepted_rows(document: Any, place: str) -> list[Row]:
-    """Returns the rows of an accepted results.json.
+def accepted_rows(document: ReportRecord | None, place: str) -> list[Row]:
+    """Returns the rows of an accepted run.
 
     Args:
-      document: The file as read; None if there is none.
-      place: Where it lies, for the message.
+      document: Its results; None if there are none.
+      place: Where they lie, for the message.
 
     Returns:
-      Its rows; none if there is no file.
+      The rows; none if there is no file.
 
     Raises:
-      UserError: It is no results.json.
+      UserError: The rows lack what a comparison needs.
     """
-    if document is None:
-        return []
-    trials = document.get("trials") if isinstance(document, dict) else None
+    rows = [dict(row) for row in document.trials] if document else []
     needed = {"dataset", "method", "network", "steps", "status", *_SAME_PROTOCOL}
-    if not isinstance(trials, list) or not all(
-        isinstance(row, dict) and needed <= row.keys() for row in trials
-    ):
-        raise UserError(
-            f"{place} is no results.json of this version: expected a list `trials` of rows; "
-            "accept a newer run in its place, or delete it"
-        )
-    return trials
+    for row in rows:
+        if missing := sorted(needed - row.keys()):
+            raise UserError(
+                f"{place} is no results.json of this version: received a row without "
+                f"{', '.join(missing)}; accept a newer run in its place, or delete it"
+            )
+    return rows
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:

@@ -9,6 +9,7 @@ from ieg_core.report import join, tables
 from ieg_core.report.html import page
 from ieg_core.report.trials import Sweep, load_sweep
 from ieg_core.store.layout import sweep_folder
+from ieg_core.store.records import ReportRecord
 
 
 def write_report(results_root: Path, sweep: str) -> Path:
@@ -55,7 +56,7 @@ def write_joined(places: Sequence[Path], folder: Path) -> Path:
 
 def _write(folder: Path, found: Sweep, changed: join.Changes | None) -> Path:
     files = {
-        "results.json": tables.results_json(found.rows),
+        Path(ReportRecord.NAME).name: tables.results_json(found.rows),
         "results.csv": tables.results_csv(found.rows),
         "results.md": tables.results_markdown(found, changed),
         "report.html": page.render(found, changed),
