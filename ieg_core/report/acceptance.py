@@ -8,7 +8,6 @@ otherwise move its own yardstick. `make accept SCHEDULE=<name>` takes the newest
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from ieg_core.errors import UserError
@@ -17,7 +16,7 @@ from ieg_core.report import reproduction
 from ieg_core.report.trials import FINISHED, load_sweep
 from ieg_core.store import gcs
 from ieg_core.store.layout import SCHEDULED, sweep_folder
-from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord, VerdictRecord, below
+from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord, below
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/{re.escape(ReportRecord.NAME)}")
@@ -49,12 +48,13 @@ def judge_sweep(
     old = []
     if accepted:
         old = reproduction.accepted_rows(ReportRecord.load(accepted), accepted)
+        if not old:
+            raise UserError(f"accepted={accepted!r}: expected a results.json with rows")
     elif schedule:
-        place = str(below(results, AcceptedRecord.name(schedule)))
-        old = reproduction.accepted_rows(AcceptedRecord.read(results, schedule), place)
+        place = below(results, AcceptedRecord.name(schedule))
+        old = reproduction.accepted_rows(ReportRecord.load(place), str(place))
     verdicts = reproduction.judge(load_sweep(root, sweep).rows, PUBLISHED, tolerance, old)
-    found = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
-    VerdictRecord(schedule=schedule, verdicts=found).write(sweep_folder(root, sweep))
+    reproduction.as_record(verdicts, schedule=schedule).write(sweep_folder(root, sweep))
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"
     return text, reproduction.failures(verdicts)

@@ -15,14 +15,14 @@ either is "not comparable", with the reason; that fails nothing.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
 from ieg_core.report.trials import FINISHED, Row
-from ieg_core.store.records import ReportRecord
+from ieg_core.store.records import ReportRecord, VerdictRecord
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
 _ROUNDING = 1e-9
@@ -111,6 +111,12 @@ def judge(
 def failures(verdicts: Iterable[Verdict]) -> list[str]:
     """Returns the texts of the verdicts that fail a run."""
     return [verdict.text for verdict in verdicts if verdict.is_failure]
+
+
+def as_record(verdicts: Sequence[Verdict], *, schedule: str = "") -> VerdictRecord:
+    """Returns what verdict.json holds: the schedule, and every verdict with its text."""
+    found = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
+    return VerdictRecord(schedule=schedule, verdicts=found)
 
 
 def accepted_rows(document: ReportRecord | None, place: str) -> list[Row]:
