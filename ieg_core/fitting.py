@@ -27,9 +27,11 @@ from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
-from ieg_core.host import files, machine, processes
+from ieg_core.host import machine, processes
 from ieg_core.recipes.build import paddings
 from ieg_core.store import layout
+from ieg_core.store.layout import LOG, MODEL, read_result
+from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import plan, slots, worker
 from ieg_core.sweep.request import SweepRequest
 
@@ -125,27 +127,27 @@ def fit(
     trial = planned.trials[0]
     folder = layout.trial_folder(root, trial)
     if code := _run(trial, root, data_dir):
-        failure = files.read_json(folder / "failure.json") or {}
-        reason = failure.get("reason", f"see {folder / 'log.txt'}")
+        failure, _ = FailureRecord.look(folder)
+        reason = failure.reason if failure else f"see {folder / LOG}"
         if code == worker.EXIT_USER_ERROR:
             raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
-    row = files.read_json(folder / "result.json")
+    result = read_result(root, trial)
     found = None
     if is_available(folder):
         audit_trial(folder, data_dir)
         found = read_audit(folder, data_dir, 0.5)
     import keras
 
-    if isinstance(network, str) and networks.parse(row["network"]).family == "function":
+    if isinstance(network, str) and networks.parse(result.network).family == "function":
         from ieg_core.models.user_network import import_module
 
         import_module(network)  # which registers the layers that it may have of its own
     return Fitted(
-        model=keras.saving.load_model(folder / "model.keras", compile=False),
+        model=keras.saving.load_model(folder / MODEL, compile=False),
         class_names=names,
-        accuracy=row["accuracy_ema_last"],
-        result=row,
+        accuracy=result.accuracy_ema_last,
+        result=result.to_value(),
         run_dir=folder,
         data_dir=data_dir,
         audit=found,

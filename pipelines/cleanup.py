@@ -11,7 +11,7 @@ What is older than OLDER goes, by the newest file in it:
 - a scheduled run's namespace, whole, and the doctor's lines.
 
 What stays whatever its age: a trial that is running, all trials of a sweep that stays, the sweep
-that `latest` names, the newest run of every schedule, and what an accepted run left. LabelSets
+that `latest` names, the newest run of every schedule, and what an accepted run left. Label sets
 stay: they are small and every report reads them. KFP's own artifacts lie in KFP's store, not here.
 """
 
@@ -19,15 +19,23 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import PurePosixPath
+from typing import Protocol
 
 from ieg_core.errors import UserError
 from ieg_core.host.liveness import is_recent
-from ieg_core.store.layout import ACCEPTED, SCHEDULED
+from ieg_core.store.layout import ACCEPTED, LOG, MODEL, SCHEDULED, relative_trial
+from ieg_core.store.records import (
+    AcceptedRecord,
+    PlanRecord,
+    ProgressRecord,
+    ResultRecord,
+    RunRecord,
+    below,
+)
 
-LARGE = ("checkpoint", "model.keras", "tensorboard", "log.txt")
+LARGE = ("checkpoint", MODEL, "tensorboard", LOG)
 """What a finished trial can do without. All else stays, what is not known here included."""
-"""A trial that wrote progress.json so lately counts as running; it does each minute."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -53,9 +61,6 @@ class Root(Protocol):
 
     def files(self) -> list[File]:
         """Lists every file."""
-
-    def read(self, name: str) -> Any:
-        """Reads a JSON file; None if there is none or it is none."""
 
     def latest(self, namespace: str) -> str:
         """Returns the sweep that `latest` names below a namespace; "" if there is none."""
@@ -183,9 +188,10 @@ def _accepted(root: Root, files: Iterable[File]) -> set[str]:
     kept = set()
     for file in files:
         if file.name.startswith(f"{ACCEPTED}/"):
-            run = (root.read(file.name) or {}).get("run") or {}
-            kept |= {str(run.get("namespace") or ""), str(run.get("sweep") or "")}
-    return kept - {""}
+            accepted = AcceptedRecord.load(below(root.place, file.name))
+            if accepted:
+                kept |= {accepted.run.namespace, accepted.run.sweep}
+    return kept
 
 
 def _plan_namespace(
@@ -197,17 +203,18 @@ def _plan_namespace(
     kept_sweeps |= {name for name, own in sweeps.items() if _age(own, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
-        kept_trials |= set((root.read(f"sweeps/{name}/plan.json") or {}).get("trials") or ())
+        plan = PlanRecord.read(below(root.place, f"sweeps/{name}"))
+        kept_trials |= set(plan.trials if plan else ())
     found = [
         Removal(f"sweep {name}", tuple(own))
         for name, own in sweeps.items()
         if name not in kept_sweeps
     ]
     for name, own in trials.items():
-        if name in kept_trials or _age(own, now) <= older or _is_running(root, name, own, now):
+        if name in kept_trials or _age(own, now) <= older or _any_running(root, own, now):
             continue
-        folder = f"trials/{name}"
-        finished = any(file.name == f"{folder}/result.json" for file in own)
+        folder = relative_trial(name)
+        finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in own)
         large = [file for file in own if _is_large(file.name.split("/")[2])]
         if finished and large:
             found.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
@@ -217,8 +224,8 @@ def _plan_namespace(
     found += [Removal(f"lines of {n}", tuple(own)) for n, own in lines if _age(own, now) > older]
     for file in files:
         if file.name.startswith("runs/") and now - file.modified > older:
-            sweep = (root.read(file.name) or {}).get("sweep")
-            if sweep not in kept_sweeps:
+            run, _ = RunRecord.look(root.place, PurePosixPath(file.name).stem)
+            if run is None or run.sweep not in kept_sweeps:
                 found.append(Removal(f"record {file.name}", (file,)))
     return found
 
@@ -242,17 +249,13 @@ def _age(files: Iterable[File], now: float) -> float:
     return now - max(file.modified for file in files)
 
 
-def _is_running(root: Root, trial: str, files: Sequence[File], now: float) -> bool:
-    return _any_running(root, [f for f in files if f.name == f"trials/{trial}/progress.json"], now)
-
-
 def _any_running(root: Root, files: Iterable[File], now: float) -> bool:
-    """Returns whether one of the trials among these files wrote down lately how far it is."""
+    """Returns whether one of the trials among these files has a recent heartbeat."""
     for file in files:
-        if file.name.endswith("/progress.json"):
-            updated = (root.read(file.name) or {}).get("updated")
-            fresh = isinstance(updated, int | float) and is_recent(updated, now)
-            if fresh or is_recent(file.modified, now):
+        if file.name.endswith(f"/{ProgressRecord.NAME}"):
+            progress, _ = ProgressRecord.look(below(root.place, file.name.rpartition("/")[0]))
+            beats = [file.modified, *([progress.updated] if progress else [])]
+            if any(is_recent(beat, now) for beat in beats):
                 return True
     return False
 

@@ -28,8 +28,9 @@ from components.examine import examine
 from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
 from ieg_core.errors import UserError
-from ieg_core.store import gcs, mirror
-from ieg_core.tasks.examine import ARTIFACT, Finding, checks_for
+from ieg_core.store import gcs
+from ieg_core.store.records import Finding
+from ieg_core.tasks.examine import ARTIFACT, checks_for
 from pipelines import checks as traps
 from pipelines import cluster_files, profiles
 from pipelines.cluster_files import ClusterFile
@@ -162,7 +163,7 @@ def here(options: Options, say: Say) -> int:
             findings.append(found)
             say(f"  {findings[-1].line}")
     if gcs.is_url(options.out):
-        names = [f"doctor/{run}/{finding.check}.json" for finding in findings]
+        names = [Finding.name(run, finding.check) for finding in findings]
         with contextlib.suppress(UserError):
             gcs.delete(options.out, names)
     else:
@@ -312,11 +313,7 @@ def _finding(cluster_file: ClusterFile, run: str, check: str, state: str) -> Fin
 
 
 def _read(root: str, run: str, check: str) -> Finding | None:
-    try:
-        record = mirror.read_json(root, f"doctor/{run}/{check}.json")
-        return Finding(**record) if record else None
-    except (OSError, UserError, TypeError):
-        return None
+    return Finding.look(root, run, check)[0]
 
 
 def _conclude(findings: Sequence[Finding], say: Say) -> int:

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results root as housekeeping sees it: names, sizes and ages, in a folder or in a bucket."""
+"""A results root as cleanup sees it: names, sizes and ages, in a folder or in a bucket."""
 
 import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import read_json, writable
+from ieg_core.host.files import writable
 from ieg_core.store import gcs, leases, mirror
+from ieg_core.store.layout import require_this_version
 from pipelines.cleanup import File, Root
 
 
@@ -19,6 +19,7 @@ class FolderRoot:
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
             raise UserError(f"there is no results root {folder}: name one by OUT=…")
+        require_this_version(folder)
         self.folder = folder
         self.place = str(folder)
 
@@ -34,17 +35,9 @@ class FolderRoot:
                     found.append(File(relative, status.st_size, status.st_mtime))
         return found
 
-    def read(self, name: str) -> Any:
-        """Reads a JSON file; None if there is none or it is none."""
-        with contextlib.suppress(OSError, UserError):
-            return read_json(self.folder / name)
-        return None
-
     def latest(self, namespace: str) -> str:
         """Returns the sweep that `latest` names below a namespace; "" if there is none."""
-        with contextlib.suppress(OSError):
-            return os.readlink(self.folder / namespace / "latest").rpartition("/")[2]
-        return ""
+        return mirror.latest(str(self.folder / namespace))
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes files and the folders that they leave empty.
@@ -86,12 +79,6 @@ class BucketRoot:
         listed = gcs.list_files(self.place)
         self.generations = {name: stored.generation for name, stored in listed.items()}
         return [File(name, stored.size, stored.updated) for name, stored in listed.items()]
-
-    def read(self, name: str) -> Any:
-        """Reads a JSON file; None if there is none or it is none."""
-        with contextlib.suppress(UserError):
-            return gcs.read_json(gcs.join(self.place, name))
-        return None
 
     def latest(self, namespace: str) -> str:
         """Returns the sweep that `latest` names below a namespace; "" if there is none."""

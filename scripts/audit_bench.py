@@ -24,21 +24,19 @@ import numpy as np
 from safetensors.numpy import load, save
 from scipy.special import softmax
 
-from ieg_core.audit.findings import THRESHOLD, read_audit
+from ieg_core.audit.findings import THRESHOLD, is_available, read_audit
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import fold_numbers
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import Config, from_dict
+from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
-from ieg_core.host.files import read_json
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.store import layout
-from ieg_core.store.layout import label_sets_folder, trial_folder
+from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.slots import Slot
@@ -83,15 +81,15 @@ def out_of_sample(
     Returns:
       The label set, and probabilities float32 [N, C], 0 outside its training examples.
     """
-    record = read_json(trial_folder(root, trial) / "config.json")
-    source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
-    label_set = load_label_set(label_sets_folder(root) / record["label_set"], source)
+    record = read_planned(root, trial)
+    source = open_source(record.base, data_dir, record.settings.images)
+    label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
     kept = root / "audit_bench" / trial / f"{folds.label}.safetensors"
     if kept.exists():
         return label_set, load(kept.read_bytes())["probabilities"]
     ids = label_set.train_ids
     numbers = fold_numbers(label_set.noisy_labels[ids], folds.number, label_set.seed)
-    config = dataclasses.replace(layout.read_config(root, trial), evaluations=1)
+    config = dataclasses.replace(record.settings, evaluations=1)
     if folds.steps:
         config = override(config, [f"schedule.num_steps={folds.steps}"])
     probabilities = np.zeros((len(label_set.noisy_labels), label_set.num_classes), np.float32)
@@ -167,15 +165,14 @@ def compare(
       Measures by name of the audit.
     """
     root, data_dir = Path(request.results), Path(request.data_dir)
-    trials = {read_json(trial_folder(root, name) / "config.json")["method"]: name
-             for name in plan.plan(request).trials}  # fmt: skip
+    trials = {read_planned(root, name).method: name for name in plan.plan(request).trials}
     folders = {}
     for method, trial in trials.items():
         folders[method] = trial_folder(root, trial)
-        if not (folders[method] / "examples.safetensors").exists():
+        if not is_available(folders[method]):
             slot = Slot(runtime.threads, ())
             if worker.run_step("train", trial, root, data_dir, slot=slot, echo=False):
-                raise UserError(f"{trial} could not be trained: see {folders[method] / 'log.txt'}")
+                raise UserError(f"{trial} could not be trained: see {folders[method] / LOG}")
     audits = {name: read_audit(folder, data_dir, THRESHOLD) for name, folder in folders.items()}
     shared = sorted(set.intersection(*(set(a.ids.tolist()) for a in audits.values())))
     rows = {}

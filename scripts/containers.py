@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ieg_core.store.records import TrialRecord
 from scripts import kfp_pods
 
 SECURITY = (
@@ -142,5 +143,5 @@ class Pods:
 
     def trial(self) -> Path:
         """Returns the folder of the run's one trial."""
-        (config,) = self.folder.glob("claims/*/**/trials/*/config.json")
+        (config,) = self.folder.glob(f"claims/*/**/trials/*/{TrialRecord.NAME}")
         return config.parent

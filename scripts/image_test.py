@@ -27,6 +27,8 @@ from typing import Any
 
 import yaml
 
+from ieg_core.store.layout import read_planned, read_result
+from ieg_core.store.records import ProgressRecord, ResultRecord
 from scripts import image, kfp_pods
 from scripts.containers import USER, Box, Pods, fail
 
@@ -127,7 +129,7 @@ def compiled_package(folder: Path) -> tuple[Any, Any]:
 
 def newest_checkpoint(trial: Path) -> Path | None:
     """Returns the checkpoint of a trial's newest attempt."""
-    return max((trial / "checkpoint").glob("[!.]*.safetensors"), default=None)
+    return max((trial / "checkpoint").glob("[!.]*"), default=None)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -142,14 +144,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         front = f"{about['dtype']}{about['shape']}".encode()
         digests[name] = hashlib.sha256(front + data[first:last]).hexdigest()
     return noted, digests
-
-
-def read_progress(trial: Path) -> dict[str, Any]:
-    """Reads how far a trial is; empty where it does not say."""
-    with contextlib.suppress(FileNotFoundError):
-        told: dict[str, Any] = json.loads((trial / "progress.json").read_text())
-        return told
-    return {}
 
 
 def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -209,14 +203,15 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
 
         def half_way() -> bool:
             path = newest_checkpoint(trial)
-            return path is not None and read_progress(trial).get("step", 0) > STEPS // 2
+            progress = ProgressRecord.read(trial)
+            return path is not None and progress is not None and progress.step > STEPS // 2
 
         wait_for("it was half way with a checkpoint", half_way, process)
         kill = [pods.box.runner, "kill", "--signal=TERM", name]
         subprocess.run(kill, capture_output=True, check=True)
         code = process.wait()
     require(code == EXIT_TERMINATED, f"killed in mid-training: exit code {code}")
-    require(not (trial / "result.json").exists(), "it left no result")
+    require(not ResultRecord.exists(trial), "it left no result")
     path = newest_checkpoint(trial)
     if path is None:
         fail("it left no checkpoint")
@@ -269,10 +264,11 @@ def main() -> None:
     whole = Pods(box, OUT / "undisturbed")
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
-    result = json.loads((whole.trial() / "result.json").read_text())
-    print(f"  {whole.trial().name}: accuracy {result['accuracy_ema_last']:.1%}")
-    record = json.loads((whole.trial() / "config.json").read_text())
-    require(record["git_revision"] == built.revision, "its record names the image's revision")
+    trial = whole.trial()
+    result = read_result(trial.parent.parent, trial.name)
+    print(f"  {trial.name}: accuracy {result.accuracy_ema_last:.1%}")
+    record = read_planned(trial.parent.parent, trial.name)
+    require(record.git_revision == built.revision, "its record names the image's revision")
     (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 
@@ -282,7 +278,7 @@ def main() -> None:
     require(broken.trial().name == whole.trial().name, "the same trial")
     kill_in_training(broken, task)
     broken(task)
-    require((broken.trial() / "result.json").exists(), "a second container went on to its result")
+    require(ResultRecord.exists(broken.trial()), "a second container went on to its result")
     compare(whole.trial(), broken.trial())
 
 

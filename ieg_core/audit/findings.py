@@ -2,7 +2,6 @@
 """The audit of a finished trial, from the files in its folder."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,10 @@ from ieg_core.data.corruption import realised_matrix
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import from_dict
 from ieg_core.experiment.methods import METHODS
-from ieg_core.host.files import read_json
-from ieg_core.store.layout import label_sets_folder
+from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
+from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
-EXAMPLES = "examples.safetensors"
-RECORD = {"base", "trial", "config", "dataset", "method", "label_set", "seed"}
 THRESHOLD = 0.5
 
 
@@ -33,7 +29,7 @@ class Audit:
     """The result of an audit, the most suspicious example first.
 
     Attributes:
-      record: The trial's config.json.
+      record: What the trial was planned to be.
       label_set: Its label set.
       source: The base images of the label set.
       ids: Indices of its training examples in the base data set, int [n].
@@ -44,7 +40,7 @@ class Audit:
       threshold: The least score of a label that is flagged.
     """
 
-    record: Mapping[str, Any]
+    record: TrialRecord
     label_set: LabelSet
     source: Source
     ids: np.ndarray
@@ -70,25 +66,20 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     Raises:
       UserError: When the trial cannot be audited, see `ieg_core.audit.write.audit_trial`.
     """
-    record = read_json(folder / "config.json")
-    if record is None or folder.parent.name != "trials":
+    record = TrialRecord.read(folder)
+    if record is None or not is_trial(folder):
         raise UserError(
-            f"{folder} is not a run: expected the folder of a trial with a config.json, such as "
-            "runs/trials/…, or of a sweep, such as runs/latest"
+            f"{folder} is not a run: expected the folder of a trial with a {TrialRecord.NAME}, "
+            "such as runs/trials/…, or of a sweep, such as runs/latest"
         )
-    if not isinstance(record, dict) or not record.keys() >= RECORD:
-        raise UserError(
-            f"{folder / 'config.json'} is damaged: expected {', '.join(sorted(RECORD))}; train the "
-            "trial again"
-        )
-    method = record["method"]
+    method = record.method
     if method in METHODS and not METHODS[method].trains_on_noisy:
         raise UserError(
             f"an audit of {method} is not available: it never sees the noisy labels; audit a run "
             "of another method"
         )
     if not (folder / EXAMPLES).exists():
-        state = "is from an older version" if (folder / "training.json").exists() else "is not done"
+        state = "is from an older version" if TrainingRecord.exists(folder) else "is not done"
         raise UserError(
             f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
         )
@@ -98,10 +89,8 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
         raise UserError(
             f"{folder / EXAMPLES} is damaged ({error}): train the trial again"
         ) from error
-    source = open_source(record["base"], data_dir, from_dict(record["config"]).images)
-    label_set = load_label_set(
-        label_sets_folder(folder.parent.parent) / record["label_set"], source
-    )
+    source = open_source(record.base, data_dir, record.settings.images)
+    label_set = load_label_set(label_sets_folder(folder.parent.parent) / record.label_set, source)
     num_examples = len(label_set.noisy_labels)
     if any(len(values) != num_examples for values in examples.values()):
         raise UserError(
@@ -136,45 +125,45 @@ def _clean_known(label_set: LabelSet) -> bool:
     """Returns whether true labels are known apart from the given ones, as they are under noise."""
     spec = label_set.spec
     altered = bool(spec.noise and spec.noise_rate) or spec.given is not None
-    return altered and bool(label_set.manifest.get("clean_labels_known", True))
+    return altered and spec.clean_labels_known
 
 
-def summarize(audit: Audit) -> dict[str, Any]:
-    """Returns the content of summary.json: counts, matrices and, with true labels, measures."""
+def summarize(audit: Audit) -> AuditRecord:
+    """Returns the audit's record: counts, matrices and, with true labels, measures."""
     scores, given, clean = audit.scores, audit.given, audit.clean
     seen = ~np.isnan(scores.score)
-    summary: dict[str, Any] = {
-        "trial": audit.record["trial"],
-        "dataset": audit.record["dataset"],
-        "method": audit.record["method"],
-        "seed": audit.record["seed"],
-        "class_names": list(audit.label_set.class_names),
-        "formula": scores.formula,
-        "belief": scores.belief,
-        "threshold": audit.threshold,
-        "examples": len(given),
-        "not_seen": int((~seen).sum()),
-        "flagged": int(audit.flagged.sum()),
-        "transition_estimated": scores.transition.tolist(),
-        "clean_labels_known": clean is not None,
-    }
+    summary = AuditRecord(
+        trial=audit.record.trial,
+        dataset=audit.record.dataset,
+        method=audit.record.method,
+        seed=audit.record.seed,
+        class_names=list(audit.label_set.class_names),
+        formula=scores.formula,
+        belief=scores.belief,
+        threshold=audit.threshold,
+        examples=len(given),
+        not_seen=int((~seen).sum()),
+        flagged=int(audit.flagged.sum()),
+        transition_estimated=scores.transition.tolist(),
+        clean_labels_known=clean is not None,
+    )
     if clean is None:
         return summary
     wrong = given != clean
     precision, recall = precision_recall(wrong[seen], audit.flagged[seen])
     true_matrix = realised_matrix(clean, given, audit.label_set.num_classes)
     right_suggestions = scores.suggested[wrong & seen] == clean[wrong & seen]
-    return summary | {
-        "wrong": int(wrong.sum()),
-        "average_precision": average_precision(wrong[seen], scores.score[seen]),
-        "auroc": auroc(wrong[seen], scores.score[seen]),
-        "precision": precision,
-        "recall": recall,
-        # Share of the mislabeled examples whose suggested label is the true one.
-        "suggested_right": float(right_suggestions.mean()) if len(right_suggestions) else None,
-        "transition_true": true_matrix.tolist(),
-        "transition_error": float(np.abs(scores.transition - true_matrix).mean()),
-    }
+    return replace(
+        summary,
+        wrong=int(wrong.sum()),
+        average_precision=average_precision(wrong[seen], scores.score[seen]),
+        auroc=auroc(wrong[seen], scores.score[seen]),
+        precision=precision,
+        recall=recall,
+        suggested_right=float(right_suggestions.mean()) if len(right_suggestions) else None,
+        transition_true=true_matrix.tolist(),
+        transition_error=float(np.abs(scores.transition - true_matrix).mean()),
+    )
 
 
 def table(audit: Audit) -> dict[str, np.ndarray | list[Any]]:

@@ -4,7 +4,7 @@
 import base64
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from PIL import Image
 
 from ieg_core.audit.findings import Audit
 from ieg_core.errors import printable
+from ieg_core.store.records import AuditRecord
 
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
@@ -56,7 +57,7 @@ class Confusion:
     known: str
 
 
-def render(audit: Audit, summary: Mapping[str, Any], top: int) -> str:
+def render(audit: Audit, summary: AuditRecord, top: int) -> str:
     """Renders the page of an audit.
 
     Args:
@@ -79,7 +80,7 @@ def render(audit: Audit, summary: Mapping[str, Any], top: int) -> str:
     height, width, _ = audit.label_set.image_shape
     return environment.get_template(TEMPLATE).render(
         summary=summary,
-        share=_percent(summary["flagged"] / max(summary["examples"], 1)),
+        share=_percent(summary.flagged / max(summary.examples, 1)),
         measures=_measures(summary),
         pairs=pairs,
         other_pairs=other_pairs,
@@ -153,16 +154,16 @@ def _truth(audit: Audit, place: int) -> str:
     return f"is {audit.label_set.class_names[clean]}"
 
 
-def _measures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if not summary["clean_labels_known"]:
+def _measures(summary: AuditRecord) -> list[tuple[str, str]]:
+    if not summary.clean_labels_known:
         return []
     named = {
-        "wrong labels": f"{summary['wrong']:,} of {summary['examples']:,}",
-        "average precision": _three(summary["average_precision"]),
-        "AUROC": _three(summary["auroc"]),
-        "precision": _percent(summary["precision"]),
-        "recall": _percent(summary["recall"]),
-        "correct suggestions": _percent(summary["suggested_right"]),
+        "wrong labels": f"{summary.wrong:,} of {summary.examples:,}",
+        "average precision": _three(summary.average_precision),
+        "AUROC": _three(summary.auroc),
+        "precision": _percent(summary.precision),
+        "recall": _percent(summary.recall),
+        "correct suggestions": _percent(summary.suggested_right),
     }
     return list(named.items())
 
@@ -175,10 +176,10 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
-def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
+def _matrices(summary: AuditRecord) -> list[tuple[str, list[tuple[str, list[Any]]]]]:
     """Lays out matrices as (title, rows of (class, cells of (text, share)))."""
-    names = summary["class_names"]
-    titles = {"transition_estimated": "estimated", "transition_true": "true"}
+    names = summary.class_names
+    matrices = {"estimated": summary.transition_estimated, "true": summary.transition_true}
     return [
         (
             title,
@@ -190,20 +191,20 @@ def _matrices(summary: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, lis
                         for value in row
                     ],
                 )
-                for name, row in zip(names, summary[key], strict=True)
+                for name, row in zip(names, matrix, strict=True)
             ],
         )
-        for key, title in titles.items()
-        if key in summary
+        for title, matrix in matrices.items()
+        if matrix
     ]
 
 
-def _confusions(summary: Mapping[str, Any]) -> list[Confusion]:
+def _confusions(summary: AuditRecord) -> list[Confusion]:
     """Lists the most frequent confusions, for more classes than a readable matrix has."""
-    names = summary["class_names"]
-    estimated = np.array(summary["transition_estimated"])
+    names = summary.class_names
+    estimated = np.array(summary.transition_estimated)
     np.fill_diagonal(estimated, 0)
-    known = summary.get("transition_true")
+    known = summary.transition_true
     lines = []
     for place in np.argsort(-estimated, axis=None, kind="stable")[:CONFUSIONS]:
         true, observed = (int(index) for index in np.unravel_index(place, estimated.shape))

@@ -18,7 +18,9 @@ from ieg_core.audit import gallery
 from ieg_core.audit.findings import THRESHOLD, cleaned_labels, read_audit, summarize, table
 from ieg_core.data.labels.label_file import to_parquet, write_labels
 from ieg_core.errors import require
-from ieg_core.host.files import write_bytes_atomic, write_json_atomic
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store.layout import AUDIT_PAGE
+from ieg_core.store.records import AuditRecord
 
 TOP = 200
 
@@ -30,7 +32,7 @@ def audit_trial(
     top: int = TOP,
     threshold: float = THRESHOLD,
     labels_file: Path | None = None,
-) -> dict[str, Any]:
+) -> AuditRecord:
     """Audits a finished trial and writes the results to its folder audit/.
 
     Args:
@@ -41,7 +43,7 @@ def audit_trial(
       labels_file: A .csv or .parquet file to write the cleaned labels to; None to write none.
 
     Returns:
-      The content of summary.json.
+      The audit in numbers.
 
     Raises:
       UserError: When the trial cannot be audited, its base data have changed, or a file cannot be
@@ -55,11 +57,11 @@ def audit_trial(
         write_labels(labels_file, ids, labels, audit.source)
     summary = summarize(audit)
     columns = table(audit)
-    place = folder / "audit"
-    write_bytes_atomic(place / "audit.parquet", to_parquet(columns))
-    write_bytes_atomic(place / "audit.csv", _to_csv(columns))
-    write_bytes_atomic(place / "audit.html", gallery.render(audit, summary, top).encode())
-    write_json_atomic(place / "summary.json", summary)
+    page = folder / AUDIT_PAGE
+    write_bytes_atomic(page.with_suffix(".parquet"), to_parquet(columns))
+    write_bytes_atomic(page.with_suffix(".csv"), _to_csv(columns))
+    write_bytes_atomic(page, gallery.render(audit, summary, top).encode())
+    summary.write(folder)
     return summary
 
 

@@ -3,19 +3,22 @@
 
 import argparse
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from ieg_core.audit.findings import THRESHOLD, is_available
 from ieg_core.audit.write import TOP, audit_trial
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
-from ieg_core.experiment.config import from_dict
-from ieg_core.host.files import read_json
 from ieg_core.recipes import build
-from ieg_core.store.layout import find_run, planned_trials, trial_folder
+from ieg_core.store.layout import (
+    AUDIT_PAGE,
+    find_run,
+    planned_trials,
+    read_planned,
+    trial_folder,
+)
+from ieg_core.store.records import AuditRecord
 
 DATA_DIR = "data"
 
@@ -64,7 +67,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
             labels_file=arguments.write_labels,
         )
         print(describe(summary))
-        print(folder / "audit" / "audit.html")
+        print(folder / AUDIT_PAGE)
     if arguments.write_labels is not None:
         command = next_command(folders[0], arguments.data_dir, arguments.write_labels)
         print(f"{arguments.write_labels}: cleaned labels, for {command}")
@@ -102,7 +105,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
       data_dir: Where the base data set lies.
       labels_file: The file of cleaned labels.
     """
-    config = from_dict(read_json(folder / "config.json")["config"])
+    config = read_planned(folder.parent.parent, folder.name).settings
     wanted = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
     words = {"DATASET": str(wanted), "LABELS": str(labels_file)}
     if data_dir != DATA_DIR:
@@ -118,19 +121,20 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
     return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
 
 
-def describe(summary: Mapping[str, Any]) -> str:
+def describe(summary: AuditRecord) -> str:
     """Says in one line what an audit found."""
     text = (
-        f"{summary['dataset']}, {summary['method']}, seed {summary['seed']}: "
-        f"{summary['flagged']} of {summary['examples']} labels look wrong"
+        f"{summary.dataset}, {summary.method}, seed {summary.seed}: "
+        f"{summary.flagged} of {summary.examples} labels look wrong"
     )
-    if summary.get("average_precision") is None:
+    if summary.average_precision is None:
         return text
-    measures = {
-        "average precision": f"{summary['average_precision']:.3f}",
-        "AUROC": f"{summary['auroc']:.3f}",
-        "precision": "-" if summary["precision"] is None else f"{summary['precision']:.3f}",
-        "recall": f"{summary['recall']:.3f}",
+    figures = {
+        "average precision": summary.average_precision,
+        "AUROC": summary.auroc,
+        "precision": summary.precision,
+        "recall": summary.recall,
     }
+    measures = {name: "-" if f is None else f"{f:.3f}" for name, f in figures.items()}
     told = ", ".join(f"{name} {value}" for name, value in measures.items())
-    return f"{text}; {summary['wrong']} are ({told})"
+    return f"{text}; {summary.wrong} are ({told})"

@@ -8,6 +8,7 @@ ieg status [RUN_DIR]         how far a running sweep is
 ieg audit RUN_DIR...         list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg predict MODEL IMAGES...  say what is on image files
+ieg migrate RUNS             convert the results of an earlier version
 ieg recipes                  list the recipes
 
 A mistake in what was asked for is one line and exit code 2; a diverged training ends with 3.
@@ -26,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ieg_core import __version__
-from ieg_core.cli import audit
+from ieg_core.cli import audit, migrate
 from ieg_core.cli.predict import predict_files
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import prepare_label_set
@@ -36,12 +37,21 @@ from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.overrides import override
 from ieg_core.host import machine
-from ieg_core.host.files import read_json, writable
+from ieg_core.host.files import writable
 from ieg_core.recipes import build
 from ieg_core.recipes import listing as recipe_list
 from ieg_core.report import join
 from ieg_core.report.write import write_joined
-from ieg_core.store.layout import find_run, label_sets_folder, trial_folder
+from ieg_core.store.layout import (
+    LOG,
+    MODEL,
+    find_run,
+    is_trial,
+    label_sets_folder,
+    read_result,
+    trial_folder,
+)
+from ieg_core.store.records import FailureRecord, TrainingRecord, TrialRecord
 from ieg_core.sweep import plan, progress, slots, status, worker
 from ieg_core.sweep.request import SweepRequest
 
@@ -119,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     predicting = commands.add_parser("predict", help="say what is on image files")
     predicting.add_argument(
-        "model", type=Path, help="a run, runs/trials/…, or a file such as model.keras"
+        "model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL}"
     )
     predicting.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
@@ -132,6 +142,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="import this module first, for a network with layers of your own",
     )
     predicting.set_defaults(run=run_predict)
+
+    migrating = commands.add_parser("migrate", help="convert the results of an earlier version")
+    migrate.add_arguments(migrating)
 
     listing = commands.add_parser("recipes", help="list the recipes")
     listing.set_defaults(run=run_recipes)
@@ -236,16 +249,16 @@ def run_train(arguments: argparse.Namespace) -> int:
 def run_evaluate(arguments: argparse.Namespace) -> int:
     """Evaluates a trained trial from its checkpoint, also one that has its result."""
     folder = find_run(arguments.run_dir)
-    if folder.parent.name != "trials" or not (folder / "config.json").exists():
+    if not is_trial(folder):
         raise UserError(
             f"{arguments.run_dir} is no run: expected a folder such as runs/trials/…, "
-            "with a config.json in it"
+            f"with a {TrialRecord.NAME} in it"
         )
-    if not (folder / "training.json").exists():
+    if not TrainingRecord.exists(folder):
         raise UserError(
             f"{arguments.run_dir} is not trained to the end: run ieg train or make sweep again"
         )
-    (folder / "failure.json").unlink(missing_ok=True)
+    FailureRecord.path(folder).unlink(missing_ok=True)
     share = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
     root = folder.parent.parent
     return _run_shown(root, folder.name, Path(arguments.data_dir), (worker.AGAIN,), share)
@@ -269,18 +282,18 @@ def _run_shown(
     progress.watch(root, [trial], thread.is_alive)
     folder = trial_folder(root, trial)
     if not codes or codes[-1]:
-        failure = read_json(folder / "failure.json") or {}
-        reason = failure.get("reason", "no reason was recorded")
+        failure, _ = FailureRecord.look(folder)
+        reason = failure.reason if failure else "no reason was recorded"
         kind = {worker.EXIT_USER_ERROR: "error", worker.EXIT_DIVERGED: "diverged"}
         code = codes[-1] if codes else worker.EXIT_FAILED
-        print(f"ieg: {kind.get(code, 'failed')}: {reason} (log: {folder / 'log.txt'})",
+        print(f"ieg: {kind.get(code, 'failed')}: {reason} (log: {folder / LOG})",
               file=sys.stderr)  # fmt: skip
         return code if code > 0 else worker.EXIT_FAILED
-    row = read_json(folder / "result.json")
+    result = read_result(root, trial)
     print(
-        f"Test accuracy {100 * row['accuracy_ema_last']:.1f} % after the last step (moving average "
-        f"of the parameters; {100 * row['accuracy_last']:.1f} % without), "
-        f"{row['steps_per_second']:.1f} steps/s"
+        f"Test accuracy {100 * result.accuracy_ema_last:.1f} % after the last step (moving average "
+        f"of the parameters; {100 * result.accuracy_last:.1f} % without), "
+        f"{result.steps_per_second:.1f} steps/s"
     )
     print(folder)
     return 0
@@ -312,7 +325,7 @@ def run_predict(arguments: argparse.Namespace) -> int:
         raise UserError(f"--top must be at least 1, got {arguments.top}")
     model = arguments.model
     if not model.is_file() and (run := find_run(model)).is_dir():
-        model = run / "model.keras"
+        model = run / MODEL
     broken = read = 0
     for each in predict_files(model, arguments.images, arguments.top, arguments.network):
         name = printable(str(each.path))

@@ -8,10 +8,10 @@ request over the same data gives the same bytes.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 import safetensors.numpy
@@ -31,14 +31,74 @@ from ieg_core.draws.generator import generator
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec, parse
 from ieg_core.host.folders import write_folder
+from ieg_core.store.records import Record
 
 FORMAT: Final = 1
-MANIFEST: Final = "manifest.json"
 ARRAYS: Final = "arrays.safetensors"
 # Not part of the digest: the same label set made by another numpy is the same label set.
 _UNDIGESTED: Final = ("versions", "digest")
 
 Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRecord(Record):
+    """What a label set was made of, and what came out.
+
+    Attributes:
+      format: `FORMAT`.
+      spec: The data set with its corruption.
+      seed: The seed of corruption and probe.
+      probe_per_class: Clean examples of each class that were set aside.
+      base: The base data set.
+      base_version: Its version.
+      base_digest: Its digest.
+      num_classes: C.
+      class_names: C names, by class number.
+      image_shape: [height, width, channels].
+      class_counts: Examples by class, each [C]: "clean" and "noisy" count the kept examples, probe
+        included, by that label; "train" counts by noisy label, "probe" by clean label.
+      clean_labels_known: Whether the true labels are known. If not, the clean ones are those of the
+        label file, or those that the data come with.
+      noise_rate: Requested share of altered labels; None where the true labels are not known.
+      true_flip_rate: Expected share of wrong labels; None where the true labels are not known.
+      realised_flip_rate: Actual share of wrong labels; None where the true labels are not known.
+      transition_asked: Requested T[true, observed], [C, C]; None for labels from elsewhere.
+      transition_realised: Actual T[true, observed], [C, C].
+      versions: Versions of the libraries; not part of the digest.
+      digest: SHA-256 over manifest and arrays, hexadecimal.
+      notes: What reading the data brought to light (`ieg_core.data.base.Source`).
+      labels_file: Name and SHA-256 of the label file.
+    """
+
+    NAME: ClassVar[str] = "manifest.json"
+
+    format: int
+    spec: str
+    seed: int
+    probe_per_class: int
+    base: str
+    base_version: str
+    base_digest: str
+    num_classes: int
+    class_names: Sequence[str]
+    image_shape: Sequence[int]
+    class_counts: Mapping[str, Sequence[int]]
+    clean_labels_known: bool
+    noise_rate: float | None
+    true_flip_rate: float | None
+    realised_flip_rate: float | None
+    transition_asked: Sequence[Sequence[float]] | None
+    transition_realised: Sequence[Sequence[float]]
+    versions: Mapping[str, str]
+    digest: str = ""
+    notes: Mapping[str, Any] | None = None
+    labels_file: Mapping[str, str] | None = None
+
+    def encode(self) -> bytes:
+        """Returns the file's content: one line a key, not one for each number of a matrix."""
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in self.to_value().items()]
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 @dataclass(frozen=True)
@@ -59,7 +119,7 @@ class LabelSet:
       probe_ids: Indices of the clean, class-balanced probe, int64, ascending.
       test_labels: True labels of the test set, int32 [M].
       digest: SHA-256 over manifest and arrays, hexadecimal.
-      manifest: Everything said in manifest.json.
+      manifest: What it was made of; None for one that is in memory alone.
     """
 
     name: str
@@ -74,7 +134,17 @@ class LabelSet:
     probe_ids: Ids
     test_labels: Labels
     digest: str
-    manifest: Mapping[str, Any]
+    manifest: ManifestRecord | None = None
+
+    @property
+    def noise_rate(self) -> float | None:
+        """Requested share of altered labels; None where that is not known."""
+        return self.manifest.noise_rate if self.manifest else None
+
+    @property
+    def true_flip_rate(self) -> float | None:
+        """Expected share of wrong labels; None where that is not known."""
+        return self.manifest.true_flip_rate if self.manifest else None
 
 
 def prepare_label_set(
@@ -113,11 +183,13 @@ def prepare_label_set(
     arrays = _draw(spec, seed, probe_per_class, source, given)
     manifest = _describe(spec, seed, probe_per_class, source, arrays)
     if given is not None and given.file:
-        manifest["labels_file"] = {"name": given.file, "sha256": given.sha256}
-    manifest["digest"] = _digest(manifest, arrays)
-    folder = label_sets_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{manifest['digest'][:8]}"
+        labels_file = {"name": given.file, "sha256": given.sha256}
+        manifest = replace(manifest, labels_file=labels_file)
+    digest = _digest(manifest.to_value(), arrays)
+    folder = label_sets_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{digest[:8]}"
     if not folder.exists():
-        files = {MANIFEST: _to_json(manifest), ARRAYS: safetensors.numpy.save(arrays)}
+        content = replace(manifest, digest=digest).encode()
+        files = {ManifestRecord.NAME: content, ARRAYS: safetensors.numpy.save(arrays)}
         try:
             write_folder(folder, files)
         except OSError as error:
@@ -141,38 +213,41 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
     Raises:
       UserError: Missing, altered, of another format, or made over other data.
     """
+    path = ManifestRecord.path(folder)
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        content = path.read_bytes()
         arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
+        said = json.loads(content)
     except OSError as error:
         raise UserError(
-            f"cannot read the label set {folder} ({error.strerror}): expected {MANIFEST} and "
+            f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
             f"{ARRAYS} there; delete the folder if it exists and prepare it again"
         ) from error
     except (ValueError, SafetensorError) as error:
         raise _altered(folder, str(error)) from error
-    if not isinstance(manifest, dict) or manifest.get("digest") != _digest(manifest, arrays):
+    if not isinstance(said, dict) or said.get("digest") != _digest(said, arrays):
         raise _altered(folder, "its digest does not fit its content")
-    if manifest["format"] != FORMAT:
+    if said["format"] != FORMAT:
         raise UserError(
-            f"the label set {folder} has format {manifest['format']}, expected {FORMAT}: prepare "
+            f"the label set {folder} has format {said['format']}, expected {FORMAT}: prepare "
             "it again with this version"
         )
-    if source is not None and source.digest != manifest["base_digest"]:
+    manifest = ManifestRecord.parse(said, str(path))
+    if source is not None and source.digest != manifest.base_digest:
         raise UserError(
-            f"the label set {folder} was made over {manifest['base']} data of digest "
-            f"{manifest['base_digest'][:16]}, received data of digest {source.digest[:16]} from "
+            f"the label set {folder} was made over {manifest.base} data of digest "
+            f"{manifest.base_digest[:16]}, received data of digest {source.digest[:16]} from "
             f"{source.origin}: use the data it was made over, or prepare it again"
         )
-    height, width, channels = manifest["image_shape"]
+    height, width, channels = manifest.image_shape
     return LabelSet(
         name=folder.name,
-        spec=parse(manifest["spec"]),
-        seed=manifest["seed"],
-        num_classes=manifest["num_classes"],
-        class_names=tuple(manifest["class_names"]),
+        spec=parse(manifest.spec),
+        seed=manifest.seed,
+        num_classes=manifest.num_classes,
+        class_names=tuple(manifest.class_names),
         image_shape=(height, width, channels),
-        digest=manifest["digest"],
+        digest=manifest.digest,
         manifest=manifest,
         **arrays,
     )
@@ -244,46 +319,41 @@ def _describe(
     probe_per_class: int,
     source: Source,
     arrays: Mapping[str, NDArray[Any]],
-) -> dict[str, Any]:
+) -> ManifestRecord:
     clean, noisy = arrays["clean_labels"], arrays["noisy_labels"]
     kept = np.union1d(arrays["train_ids"], arrays["probe_ids"])
     num_classes, known = len(source.class_names), spec.clean_labels_known
-    found = {"notes": dict(source.notes)} if source.notes else {}
     realised = float(np.mean(noisy[kept] != clean[kept])) if known else None
     # How many of people's labels are wrong is a fact about them; of a file's nobody knows.
     flips = spec.expected_flip_rate(num_classes) if known else None
     if spec.given not in (None, LABELS):
         flips = realised
-    return {
-        "format": FORMAT,
-        "spec": str(spec),
-        "seed": seed,
-        "probe_per_class": probe_per_class,
-        "base": source.base,
-        "base_version": source.version,
-        "base_digest": source.digest,
-        "num_classes": num_classes,
-        "class_names": list(source.class_names),
-        "image_shape": list(source.image_shape),
-        # "clean" and "noisy" count the kept examples, probe included, by that label; "train"
-        # counts by noisy label, "probe" by clean label.
-        "class_counts": {
+    return ManifestRecord(
+        format=FORMAT,
+        spec=str(spec),
+        seed=seed,
+        probe_per_class=probe_per_class,
+        base=source.base,
+        base_version=source.version,
+        base_digest=source.digest,
+        num_classes=num_classes,
+        class_names=list(source.class_names),
+        image_shape=list(source.image_shape),
+        class_counts={
             "clean": _class_counts(clean[kept], num_classes).tolist(),
             "noisy": _class_counts(noisy[kept], num_classes).tolist(),
             "train": _class_counts(noisy[arrays["train_ids"]], num_classes).tolist(),
             "probe": _class_counts(clean[arrays["probe_ids"]], num_classes).tolist(),
         },
-        # Where the true labels are not known, "clean" ones are those of the label file, or those
-        # that the data come with.
-        "clean_labels_known": known,
-        "noise_rate": spec.noise_rate if known else None,
-        "true_flip_rate": flips,
-        "realised_flip_rate": realised,
-        "transition_asked": None if spec.given else transition_matrix(spec, num_classes).tolist(),
-        "transition_realised": realised_matrix(clean[kept], noisy[kept], num_classes).tolist(),
-        **found,
-        "versions": {"numpy": np.__version__},
-    }
+        clean_labels_known=known,
+        noise_rate=spec.noise_rate if known else None,
+        true_flip_rate=flips,
+        realised_flip_rate=realised,
+        transition_asked=None if spec.given else transition_matrix(spec, num_classes).tolist(),
+        transition_realised=realised_matrix(clean[kept], noisy[kept], num_classes).tolist(),
+        versions={"numpy": np.__version__},
+        notes=dict(source.notes) or None,
+    )
 
 
 def _class_counts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
@@ -298,12 +368,6 @@ def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> 
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def _to_json(manifest: Mapping[str, Any]) -> bytes:
-    """One line a key, so that a matrix does not take a line for each number."""
-    lines = [f'"{key}": {json.dumps(value)}' for key, value in manifest.items()]
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _altered(folder: Path, reason: str) -> UserError:

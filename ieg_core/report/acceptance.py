@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The verdict on a scheduled run, and its acceptance by a person.
 
-<root>/sweeps/<sweep>/report/verdict.json   the verdicts of a run that was judged
-<root>/accepted/<schedule>.json             the rows that the schedule's next runs are compared with
-
 A run never accepts itself, not even one that reproduced a published figure: otherwise a slow drift
 would move its own reference. `make accept SCHEDULE=<name>` accepts the newest run of a schedule.
 """
 
-import json
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import write_json_atomic
 from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report import reproduction
 from ieg_core.report.summary import Group, group_trials
 from ieg_core.report.trials import FINISHED, Row, Trial
-from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import ACCEPTED, SCHEDULED
+from ieg_core.store import gcs
+from ieg_core.store.layout import SCHEDULED
+from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord, below
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/report/results\.json")
+REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/{re.escape(ReportRecord.NAME)}")
 TEXT_CHARACTERS = 4000
 
 
@@ -56,14 +52,16 @@ def judge_report(
     """
     if tolerance < 0:
         return "", []
-    place, _, name = accepted.rpartition("/")
-    if schedule and not accepted:
-        place, name = results, f"{ACCEPTED}/{schedule}.json"
-    rows = reproduction.accepted_rows(mirror.read_json(place, name), name) if name else []
-    if accepted and not rows:
-        raise UserError(f"received accepted={accepted!r}: expected a results.json with rows")
+    rows: list[Row] = []
+    if accepted:
+        rows = reproduction.accepted_rows(ReportRecord.load(accepted), accepted)
+        if not rows:
+            raise UserError(f"received accepted={accepted!r}: expected a results.json with rows")
+    elif schedule:
+        place = below(results, AcceptedRecord.name(schedule))
+        rows = reproduction.accepted_rows(ReportRecord.load(place), str(place))
     verdicts = reproduction.judge(groups, PUBLISHED, tolerance, group_trials(map(Trial, rows)))
-    write_json_atomic(folder / "verdict.json", reproduction.as_json(verdicts, schedule=schedule))
+    reproduction.as_record(verdicts, schedule=schedule).write(folder.parent)
     title = f"# Reproduction{f' {schedule}' if schedule else ''}"
     text = f"{title}, tolerance {tolerance:g} points\n\n{reproduction.markdown(verdicts)}\n"
     return text, reproduction.failures(verdicts)
@@ -114,29 +112,17 @@ def accept(results: str, schedule: str, run: str = "") -> str:
         )
     _, _, run, sweep = chosen[-1]
     namespace = f"{SCHEDULED}/{schedule}/{run}"
-    name = f"{namespace}/sweeps/{sweep}/report/results.json"
-    rows: list[Row] = reproduction.accepted_rows(mirror.read_json(results, name), name)
+    place = below(results, f"{namespace}/sweeps/{sweep}")
+    rows = reproduction.accepted_rows(ReportRecord.read(place), f"{place}/{ReportRecord.NAME}")
     lost = [row for row in rows if row["status"] != FINISHED]
     if lost or not rows:
         raise UserError(
             f"{len(lost)} of {len(rows)} trials of {schedule}/{run} did not finish: "
             "expected a complete run; choose another with RUN=…"
         )
-    document = {
-        "schema": 1,
-        "run": {
-            "namespace": namespace,
-            "sweep": sweep,
-            "accepted": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
-        "trials": rows,
-    }
-    target = f"{ACCEPTED}/{schedule}.json"
-    if gcs.is_url(results):
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-        gcs.write(gcs.join(results, target), text.encode())
-    else:
-        write_json_atomic(Path(results) / target, document)
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    accepted = AcceptedRun(namespace=namespace, sweep=sweep, accepted=moment)
+    AcceptedRecord(run=accepted, trials=rows).write(results, schedule)
     return f"{schedule}: accepted {run}, {len(rows)} trials"
 
 
@@ -146,7 +132,7 @@ def _reports(results: str) -> list[tuple[float, str, str, str]]:
         listed = gcs.list_files(results, f"{SCHEDULED}/")
         written = {name: stored.updated for name, stored in listed.items()}
     else:
-        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/report/results.json")
+        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/{ReportRecord.NAME}")
         written = {p.relative_to(results).as_posix(): p.stat().st_mtime for p in paths}
     matches = [(seconds, REPORT.fullmatch(name)) for name, seconds in written.items()]
     return sorted((seconds, match[1], match[2], match[3]) for seconds, match in matches if match)

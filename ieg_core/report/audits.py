@@ -35,10 +35,11 @@ def audit_lines(groups: Sequence[Group]) -> list[AuditLine]:
         audits = [trial.audit for trial in group.trials if trial.audit]
         if not audits:
             continue
-        share = statistic(_ratio(audit.get("flagged"), audit.get("examples")) for audit in audits)
+        share = statistic(
+            audit.flagged / audit.examples if audit.examples else None for audit in audits
+        )
         measures = tuple(
-            _text(name, statistic(_number(audit.get(name)) for audit in audits))
-            for name in MEASURES
+            _text(name, statistic(getattr(audit, name) for audit in audits)) for name in MEASURES
         )
         flagged = _text("flagged", share)
         lines.append(AuditLine(group.dataset, group.label, len(audits), flagged, measures))
@@ -49,12 +50,3 @@ def _text(name: str, value: Statistic | None) -> str:
     if value is None:
         return "-"
     return f"{value.mean:.3f}" if name in MEASURES[:2] else percent(value.mean)
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _ratio(part: object, whole: object) -> float | None:
-    numerator, denominator = _number(part), _number(whole)
-    return numerator / denominator if numerator is not None and denominator else None

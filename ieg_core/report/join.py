@@ -20,7 +20,8 @@ from ieg_core.report.trials import (
     with_same_keys,
 )
 from ieg_core.store.fingerprint import short_digest
-from ieg_core.store.layout import find_run
+from ieg_core.store.layout import find_run, is_trial
+from ieg_core.store.records import PlanRecord
 
 MOST_NAMED = 3
 """The most differences that a row's label names; with more, it has the sweep's letter."""
@@ -85,9 +86,9 @@ def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
         folder = folder.parent
     if (folder / "latest").exists():
         folder = (folder / "latest").resolve()
-    if folder.parent.name == "sweeps" and (folder / "plan.json").exists():
+    if folder.parent.name == "sweeps" and PlanRecord.exists(folder):
         return load_sweep(folder.parent.parent, folder.name, load)
-    if folder.parent.name == "trials" and (folder / "config.json").exists():
+    if is_trial(folder):
         trial = (load or cached_loader())(folder.parent.parent, folder.name)
         return Sweep(folder.name, "", "", (trial,))
     raise UserError(

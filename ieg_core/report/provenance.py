@@ -5,6 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ieg_core.data.label_set import ManifestRecord
+from ieg_core.store.records import TrialRecord
+
 DIGITS = 8
 
 
@@ -24,23 +27,22 @@ def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, st
     return flat
 
 
-def surroundings(record: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str, str]:
+def surroundings(record: TrialRecord | None, manifest: ManifestRecord | None) -> dict[str, str]:
     """Returns what determines a trial's outcome besides its configuration and its seed.
 
     Args:
-      record: The trial's config.json.
-      manifest: Its label set's manifest.json.
+      record: What the trial was planned to be; None if that cannot be read.
+      manifest: Its label set's manifest; None if that cannot be read.
 
     Returns:
       Readable texts by name; what is unknown is left out.
     """
-    labels = manifest.get("labels_file")
-    labels = labels if isinstance(labels, dict) else {}
-    known = {
-        "data": str(manifest.get("base_digest") or "")[:DIGITS],
-        "labels": f"{labels.get('name')} {str(labels.get('sha256'))[:DIGITS]}" if labels else "",
-        "network's source": str(record.get("network_digest") or "")[:DIGITS],
-        "backend": str(record.get("backend") or ""),
-        "code": str(record.get("code_version") or ""),
-    }
+    known = {}
+    if manifest:
+        file = manifest.labels_file or {}
+        known["data"] = manifest.base_digest[:DIGITS]
+        known["labels"] = f"{file.get('name', '')} {file.get('sha256', '')[:DIGITS]}".strip()
+    if record:
+        known["network's source"] = record.network_digest[:DIGITS]
+        known |= {"backend": record.backend, "code": record.code_version}
     return {key: text for key, text in known.items() if text}

@@ -23,9 +23,9 @@ from ieg_core.errors import UserError
 from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
+from ieg_core.store.records import ReportRecord, VerdictRecord
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
-SCHEMA = 1
 _ROUNDING = 1e-9
 """Per cent. A mean on the limit counts as reproduced, and 80.2 - 1.0 is not 79.2 in binary."""
 _SAME_PROTOCOL = ("clean_labels_used", "true_flip_rate", "recipe", "steps", "changed_settings")
@@ -113,37 +113,34 @@ def failures(verdicts: Iterable[Verdict]) -> list[str]:
     return [verdict.text for verdict in verdicts if verdict.is_failure]
 
 
-def as_json(verdicts: Sequence[Verdict], *, schedule: str = "") -> dict[str, Any]:
+def as_record(verdicts: Sequence[Verdict], *, schedule: str = "") -> VerdictRecord:
     """Returns the content of verdict.json: the schedule, and every verdict with its text."""
     records = [asdict(verdict) | {"text": verdict.text} for verdict in verdicts]
-    return {"schema": SCHEMA, "schedule": schedule, "verdicts": records}
+    return VerdictRecord(schedule=schedule, verdicts=records)
 
 
-def accepted_rows(document: Any, place: str) -> list[Row]:
-    """Returns the rows of an accepted results.json.
+def accepted_rows(document: ReportRecord | None, place: str) -> list[Row]:
+    """Returns the rows of an accepted run.
 
     Args:
-      document: The parsed file; None if there is none.
-      place: Its path, for the message.
+      document: Its results; None if there are none.
+      place: The file, for the message.
 
     Returns:
       Its rows; empty if there is no file.
 
     Raises:
-      UserError: When the document is not a results.json of this version.
+      UserError: When the rows lack what a comparison needs.
     """
-    if document is None:
-        return []
-    trials = document.get("trials") if isinstance(document, dict) else None
+    rows = [dict(row) for row in document.trials] if document else []
     needed = {"dataset", "method", "network", "steps", "status", *_SAME_PROTOCOL}
-    if not isinstance(trials, list) or not all(
-        isinstance(row, dict) and needed <= row.keys() for row in trials
-    ):
-        raise UserError(
-            f"{place} is not a results.json of this version: expected a list `trials` of rows; "
-            "accept a newer run instead, or delete it"
-        )
-    return trials
+    for row in rows:
+        if missing := sorted(needed - row.keys()):
+            raise UserError(
+                f"{place} is not a results.json of this version: received a row without "
+                f"{', '.join(missing)}; accept a newer run instead, or delete it"
+            )
+    return rows
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:

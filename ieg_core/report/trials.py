@@ -13,11 +13,27 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ieg_core.data.image_folder.dataset import describe_notes
+from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec, methods
-from ieg_core.host.files import read_json
 from ieg_core.report.provenance import surroundings
-from ieg_core.store.layout import label_sets_folder, sweep_folder, trial_folder
+from ieg_core.store.layout import (
+    MATRICES,
+    label_sets_folder,
+    relative_trial,
+    sweep_folder,
+    trial_folder,
+)
+from ieg_core.store.records import (
+    AuditRecord,
+    CurvesRecord,
+    FailureRecord,
+    PlanRecord,
+    ProgressRecord,
+    ResultRecord,
+    TrainingRecord,
+    TrialRecord,
+)
 
 ROW_KEYS = (
     "dataset",
@@ -75,11 +91,11 @@ class Trial:
       row: Its row of results.json, with every key of `ROW_KEYS`.
       settings: The resolved configuration as nested plain values; empty if unreadable.
       surroundings: What else determines its outcome (`provenance.surroundings`).
-      curves: "training" and "evaluations", each a list with one mapping per record.
+      curves: What was measured during its training.
       confusion: Counts, int64 [C, C], rows = true class, EMA parameters after the last step.
       class_names: C names; empty if unknown.
-      failure: "phase", "step" and "log" of a failed trial.
-      audit: The summary of its audit; empty if it was not audited.
+      failure: Why it failed.
+      audit: Its audit in numbers; None if it was not audited.
       notes: Findings from reading its data, one line each.
       outcome: The files that hold its outcome, each with its `_stamp` from before it was read.
     """
@@ -87,11 +103,11 @@ class Trial:
     row: Row
     settings: Mapping[str, Any] = field(default_factory=dict)
     surroundings: Mapping[str, str] = field(default_factory=dict)
-    curves: Mapping[str, Any] = field(default_factory=dict)
+    curves: CurvesRecord | None = None
     confusion: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
-    failure: Mapping[str, Any] = field(default_factory=dict)
-    audit: Mapping[str, Any] = field(default_factory=dict)
+    failure: FailureRecord | None = None
+    audit: AuditRecord | None = None
     notes: tuple[str, ...] = ()
     outcome: tuple[tuple[Path, Stamp], ...] = ()
 
@@ -139,84 +155,82 @@ def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sw
     Raises:
       UserError: When there is no such sweep, or its plan cannot be read.
     """
-    path = sweep_folder(results_root, sweep) / "plan.json"
-    if not path.is_file():
-        known = sorted(p.parent.name for p in results_root.glob("sweeps/*/plan.json"))
+    folder = sweep_folder(results_root, sweep)
+    plan = PlanRecord.read(folder)
+    if plan is None:
+        plans = results_root.glob(f"sweeps/*/{PlanRecord.NAME}")
+        known = sorted(path.parent.name for path in plans)
         raise UserError(
-            f"no sweep {sweep!r} under {results_root}: expected {path}; "
+            f"no sweep {sweep!r} under {results_root}: expected {PlanRecord.path(folder)}; "
             f"sweeps there: {', '.join(known) or 'none, run `make sweep` first'}"
         )
-    plan, problem = _read(path)
-    names = plan.get("trials")
-    if problem or not isinstance(names, list):
-        raise UserError(
-            f"{path} is damaged ({problem or 'it has no list of trials'}): run the sweep again"
-        )
     load = load or cached_loader()
-    loaded = [load(results_root, str(name)) for name in dict.fromkeys(names)]
+    loaded = [load(results_root, name) for name in dict.fromkeys(plan.trials)]
     rows = with_same_keys([trial.row for trial in loaded])
     trials = [replace(trial, row=row) for trial, row in zip(loaded, rows, strict=True)]
     return Sweep(
         name=sweep,
-        command=str(plan.get("command") or ""),
-        created=str(plan.get("created") or ""),
+        command=plan.command,
+        created=plan.created,
         trials=tuple(sorted(trials, key=lambda trial: sort_key(trial.row))),
     )
 
 
 def cached_loader() -> Loader:
     """Returns a `load_trial` that reads every trial and every label set's manifest once."""
-    return functools.cache(functools.partial(load_trial, read_manifest=functools.cache(_read)))
+    read_manifest = functools.cache(ManifestRecord.look)
+    return functools.cache(functools.partial(load_trial, read_manifest=read_manifest))
 
 
 def load_trial(
     results_root: Path,
     name: str,
-    read_manifest: Callable[[Path], tuple[dict[str, Any], str]] | None = None,
+    read_manifest: Callable[[Path], tuple[ManifestRecord | None, str]] = ManifestRecord.look,
 ) -> Trial:
     """Reads one trial; a missing or damaged file becomes its status and reason.
 
     Args:
       results_root: The results root.
       name: The trial's folder name.
-      read_manifest: The reader of its label set's manifest; None to read the file each time.
+      read_manifest: The reader of a label set's manifest, from the set's folder.
 
     Returns:
       The trial: finished if it has a result, else failed if it has a reason, else skipped.
     """
     folder = trial_folder(results_root, name)
-    outcome = [(path, _stamp(path)) for path in (folder / "result.json", folder / "failure.json")]
-    settings, settings_problem = _read(folder / "config.json")
-    result, result_problem = _read(folder / "result.json")
-    failure, failure_problem = _read(folder / "failure.json")
-    curves, _ = _read(folder / "curves.json")
+    files = (ResultRecord.path(folder), FailureRecord.path(folder))
+    outcome = [(file, _stamp(file)) for file in files]
+    record, record_problem = TrialRecord.look(folder)
+    result, result_problem = ResultRecord.look(folder)
+    failure, failure_problem = FailureRecord.look(folder)
+    curves, _ = CurvesRecord.look(folder)
+    training, _ = TrainingRecord.look(folder)
+    audit, _ = AuditRecord.look(folder)
     row: Row = dict.fromkeys(ROW_KEYS)
-    row |= {key: _finite(settings[key]) for key in ROW_KEYS if key in settings}
-    row |= {"steps": settings.get("num_steps"), "run_directory": f"trials/{name}", "trial": name}
+    if record:
+        row |= {key: value for key, value in record.to_value().items() if key in ROW_KEYS}
+        row["steps"] = record.num_steps
+    row |= {"run_directory": relative_trial(name), "trial": name}
     if result:
-        row |= _finite(result) | _dictionary(curves) | {"status": FINISHED, "reason": ""}
-        row |= _gpu_cost(row, folder / "training.json")
-        failure = {}
-    elif result_problem:
-        row |= {"status": FAILED, "reason": result_problem}
-    elif failure or failure_problem:
-        row |= {"status": FAILED, "reason": failure.get("reason") or failure_problem or "unknown"}
+        row |= result.to_value() | _dictionary(curves) | _gpu_cost(result, training)
+        failure = None
+    elif result_problem or failure or failure_problem:
+        reason = result_problem or (failure.reason if failure else failure_problem)
+        row |= {"status": FAILED, "reason": reason}
     else:
-        row |= {"status": SKIPPED, "reason": _why_skipped(folder, settings_problem)}
-    matrix = _confusion(folder / "matrices.safetensors") if result else None
-    manifest, _ = (read_manifest or _read)(
-        label_sets_folder(results_root) / str(settings.get("label_set")) / "manifest.json"
-    )
-    class_names = tuple(str(label) for label in manifest.get("class_names") or ())
+        row |= {"status": SKIPPED, "reason": record_problem or _why_skipped(folder, training)}
+    matrix = _confusion(folder / MATRICES) if result else None
+    manifest = None
+    if record:
+        place = label_sets_folder(results_root) / record.label_set
+        manifest, _ = read_manifest(place)
+    class_names = tuple(manifest.class_names) if manifest else ()
     if matrix is not None and len(class_names) != len(matrix):
         class_names = tuple(str(label) for label in range(len(matrix)))
-    inner = settings.get("config")
-    plain = inner if isinstance(inner, dict) else {}
-    audit, _ = _read(folder / "audit" / "summary.json")
     return Trial(
         row=row,
-        settings=plain,
-        surroundings=surroundings(settings, manifest),
+        settings=record.config if record else {},
+        surroundings=surroundings(record, manifest),
         curves=curves,
         confusion=matrix,
         class_names=class_names,
@@ -282,70 +296,47 @@ def _stamp(path: Path) -> Stamp:
     return status.st_ino, status.st_mtime_ns
 
 
-def _read(path: Path) -> tuple[dict[str, Any], str]:
-    """Returns (JSON object, ""), or ({}, the problem); an absent file is not a problem."""
-    try:
-        value = read_json(path)
-    except (OSError, UserError) as error:
-        return {}, str(error)
-    if value is None:
-        return {}, ""
-    return (value, "") if isinstance(value, dict) else ({}, f"{path} is not a JSON object")
-
-
-def _dictionary(curves: Mapping[str, Any]) -> Row:
+def _dictionary(curves: CurvesRecord | None) -> Row:
     """Returns the repetitions in the last record of the dictionary; {} if there is none."""
-    records = curves.get("training")
     names = ("dictionary_repeats", "dictionary_repeated_classes")
-    for record in reversed(records if isinstance(records, list) else []):
-        if isinstance(record, dict) and names[0] in record:
-            return {name: _finite(record.get(name)) for name in names}
+    for record in reversed(curves.training if curves else []):
+        if names[0] in record:
+            return {name: record.get(name) for name in names}
     return {}
 
 
-def _gpu_cost(row: Row, training: Path) -> Row:
+def _gpu_cost(result: ResultRecord, training: TrainingRecord | None) -> Row:
     """Computes GPU-hours = GPUs * seconds / 3600, over all the time that a trial held its GPUs.
 
     Args:
-      row: A finished trial's row. Older ones lack the number of GPUs.
-      training: The trial's training.json, which has always had the number of replicas.
+      result: The trial's result. Older ones lack the number of GPUs.
+      training: What its training took, which has always had the number of replicas.
 
     Returns:
       "num_gpus" and "gpu_hours", None where unknown; 0 on a CPU.
     """
-    gpus = row["num_gpus"]
-    if gpus is None:
-        on_cpu = str(row["device"]).lower() == "cpu"
-        gpus = 0 if on_cpu else _read(training)[0].get("num_replicas")
-    seconds = row["total_seconds"]
-    known = isinstance(gpus, int) and isinstance(seconds, int | float)
-    return {"num_gpus": gpus, "gpu_hours": gpus * seconds / 3600 if known else None}
+    gpus = result.num_gpus
+    if gpus is None and result.device.lower() == "cpu":
+        gpus = 0
+    elif gpus is None and training:
+        gpus = training.num_replicas
+    hours = None if gpus is None else gpus * result.total_seconds / 3600
+    return {"num_gpus": gpus, "gpu_hours": hours}
 
 
-def _finite(value: Any) -> Any:
-    """Replaces NaN and infinity, which strict JSON lacks, by None."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _why_skipped(folder: Path, settings_problem: str) -> str:
-    if settings_problem:
-        return settings_problem
-    progress, _ = _read(folder / "progress.json")
-    if not progress:
+def _why_skipped(folder: Path, training: TrainingRecord | None) -> str:
+    progress, _ = ProgressRecord.look(folder)
+    if progress is None:
         return "not run"
-    if (folder / "training.json").exists():
+    if training:
         return "trained but not evaluated: run the command again"
-    where = f"{progress.get('phase')}, step {progress.get('step')} of {progress.get('num_steps')}"
+    where = f"{progress.phase}, step {progress.step} of {progress.num_steps}"
     return f"not finished ({where}): if it is not running, run the command again to resume it"
 
 
-def _notes(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+def _notes(manifest: ManifestRecord | None) -> tuple[str, ...]:
     try:
-        return tuple(describe_notes(manifest.get("notes") or {}))
+        return tuple(describe_notes((manifest and manifest.notes) or {}))
     except (AttributeError, KeyError, TypeError, ValueError):  # damaged
         return ()
 

@@ -10,6 +10,7 @@ from ieg_core.report.html import page
 from ieg_core.report.model import Report, summarize
 from ieg_core.report.trials import load_sweep
 from ieg_core.store.layout import report_folder
+from ieg_core.store.records import ReportRecord
 
 
 def write_report(results_root: Path, sweep: str) -> Report:
@@ -58,7 +59,7 @@ def write_joined(places: Sequence[Path], folder: Path) -> Report:
 
 def _write(folder: Path, report: Report) -> None:
     files = {
-        "results.json": tables.results_json(report),
+        Path(ReportRecord.NAME).name: tables.results_json(report),
         "results.csv": tables.results_csv(report),
         "results.md": tables.results_markdown(report),
         "report.html": page.render(report),

@@ -8,7 +8,6 @@ then of two writers one wins, and the other learns it by StaleWriterError.
 
 import base64
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -128,19 +127,6 @@ def read(url: str) -> tuple[bytes, int] | None:
             raise _corrupt(url, expected, found)
 
 
-def read_json(url: str) -> Any:
-    """Reads a small JSON object; None where there is none.
-
-    Raises:
-      UserError: It is no JSON, or the bucket cannot be read.
-    """
-    found = read(url)
-    try:
-        return json.loads(found[0]) if found else None
-    except ValueError as error:
-        raise UserError(f"{url} is damaged ({error}): delete it and run again") from error
-
-
 def write(url: str, data: bytes, generation: int | None = None) -> int:
     """Writes one object whole.
 
@@ -221,21 +207,6 @@ def delete(url: str, names: Mapping[str, int | None] | Iterable[str]) -> None:
             _blob(where).delete(if_generation_match=wanted[name], retry=_retry(), timeout=TIMEOUT)
 
     side_by_side(one, wanted)
-
-
-def point(url: str, value: str) -> None:
-    """Writes a short text that readers see whole, old or new; the last of several writers wins."""
-    while True:
-        there = read(url)
-        with contextlib.suppress(StaleWriterError):
-            write(url, value.encode(), there[1] if there else 0)
-            return
-
-
-def pointed(url: str) -> str:
-    """Returns the text that `point` wrote; "" if there is none."""
-    there = read(url)
-    return there[0].decode() if there else ""
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The results root: one folder a trial, named by all that decides its outcome.
 
-<root>/label_sets/<label set>/       prepared data (ieg_core.data)
-<root>/trials/<trial>/             config.json, leases/, checkpoint/, progress.json, curves.json,
+<root>/label_sets/<label set>/   prepared data (ieg_core.data.label_set)
+<root>/trials/<trial>/           config.json, leases/, checkpoint/, progress.json, curves.json,
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
 <root>/scheduled/<name>/<run>/   a scheduled run's namespace: a results root of its own
 <root>/accepted/<name>.json      the rows that a schedule's next runs are held against
+
+`ieg_core.store.records` says what the JSON files are called and hold.
 """
 
 import contextlib
@@ -17,17 +19,43 @@ import re
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import Config, from_dict
-from ieg_core.host import files
-from ieg_core.host.files import read_json, writable
-from ieg_core.store import layout
+from ieg_core.host.files import writable
+from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlier_version
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
+EXAMPLES = "examples.safetensors"
+"""What a trial's training noted of each example."""
+MATRICES = "matrices.safetensors"
+"""A trial's confusion matrices."""
+MODEL = "model.keras"
+"""A trial's exported network."""
+LOG = "log.txt"
+AUDIT_PAGE = "audit/audit.html"
+
+
+def checkpoint_name(attempt: int) -> str:
+    """Returns the name of an attempt's checkpoint, relative to its trial."""
+    return f"checkpoint/{attempt:06d}.safetensors"
+
+
+def relative_trial(trial: str) -> str:
+    """Returns a trial's folder, relative to the results root."""
+    return f"trials/{trial}"
+
+
+def require_this_version(root: Path) -> None:
+    """Does nothing for a results root that this version can read.
+
+    Raises:
+      UserError: An earlier version wrote it.
+    """
+    if (root / "cells").is_dir():
+        raise earlier_version(root, "cells/")
 
 
 def trial_folder(root: Path, trial: str) -> Path:
     """Returns a trial's folder."""
-    return root / "trials" / trial
+    return root / relative_trial(trial)
 
 
 def find_run(place: Path) -> Path:
@@ -36,13 +64,19 @@ def find_run(place: Path) -> Path:
     A name may lack the digest at its end, as in runs/trials/digits_uniform_0.4-ieg-seed0. Of
     several runs of that name, with other settings or by other code, the one that was planned last
     is meant.
+
+    Raises:
+      UserError: The run is in a results root of an earlier version.
     """
     folder = place.resolve()
+    require_this_version(folder)
+    if folder.parent.name in ("cells", "sweeps"):
+        require_this_version(folder.parent.parent)
     if folder.exists():
         return folder
     planned = [
         config
-        for config in folder.parent.glob(f"{glob.escape(folder.name)}-*/config.json")
+        for config in folder.parent.glob(f"{glob.escape(folder.name)}-*/{TrialRecord.NAME}")
         if re.fullmatch("-[0-9a-f]{12}", config.parent.name.removeprefix(folder.name))
     ]
     newest = max(planned, key=lambda config: (config.stat().st_mtime_ns, config), default=None)
@@ -70,15 +104,8 @@ def planned_trials(folder: Path) -> list[str] | None:
     Raises:
       UserError: The plan is damaged.
     """
-    plan = read_json(folder / "plan.json")
-    if plan is None:
-        return None
-    names = plan.get("trials") if isinstance(plan, dict) else None
-    if not isinstance(names, list):
-        raise UserError(
-            f"{folder / 'plan.json'} is damaged (it has no list of trials): run the sweep again"
-        )
-    return [str(name) for name in names]
+    plan = PlanRecord.read(folder)
+    return list(plan.trials) if plan else None
 
 
 def set_latest(root: Path, sweep: str) -> None:
@@ -93,12 +120,33 @@ def set_latest(root: Path, sweep: str) -> None:
 
 def is_finished(root: Path, trial: str) -> bool:
     """Returns whether a trial has its result."""
-    return (layout.trial_folder(root, trial) / "result.json").exists()
+    return ResultRecord.exists(trial_folder(root, trial))
 
 
-def read_config(root: Path, trial: str) -> Config:
-    """Reads a planned trial's configuration."""
-    record = files.read_json(layout.trial_folder(root, trial) / "config.json")
+def is_trial(folder: Path) -> bool:
+    """Returns whether a folder is that of a planned trial."""
+    return folder.parent.name == "trials" and TrialRecord.exists(folder)
+
+
+def read_planned(root: Path, trial: str) -> TrialRecord:
+    """Reads what a trial was planned to be.
+
+    Raises:
+      UserError: There is no such trial, or its record is damaged.
+    """
+    record = TrialRecord.read(trial_folder(root, trial))
     if record is None:
-        raise UserError(f"there is no trial {trial!r} under {root}")
-    return from_dict(record["config"])
+        raise UserError(f"there is no trial {trial!r} under {root}: plan it first (make sweep)")
+    return record
+
+
+def read_result(root: Path, trial: str) -> ResultRecord:
+    """Reads a finished trial's result.
+
+    Raises:
+      UserError: There is none, or it is damaged.
+    """
+    result = ResultRecord.read(trial_folder(root, trial))
+    if result is None:
+        raise UserError(f"{trial} under {root} has no result: train it to the end (make sweep)")
+    return result

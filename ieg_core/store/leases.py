@@ -6,32 +6,38 @@ process can do. An attempt writes its checkpoints under its own number, and read
 number there is. So a process that was thought dead can come back and write at any moment: nothing
 of its successor's is lost. It stops when it sees the higher lease.
 
-On one machine the kernel's lock on the folder says whether the latest attempt lives. Between
-machines its heartbeat does: the time in progress.json, at least every minute.
+On one machine the kernel's lock on the folder says whether the latest attempt is alive. Between
+machines its heartbeat does: the time in progress.json, by the rule of `ieg_core.host.liveness`.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import read_json, writable, write_json_atomic
+from ieg_core.host.files import writable
 from ieg_core.host.liveness import is_recent
 from ieg_core.host.processes import machine
+from ieg_core.store.records import LeaseRecord, ProgressRecord
 from ieg_core.store.runs import RUN_ID
+
+BEAT_SECONDS = 30.0
 
 
 class SupersededError(RuntimeError):
     """A later attempt has taken the trial over: this process may write nothing more."""
+
+
+class TrialBusyError(RuntimeError):
+    """Another process works on the trial."""
 
 
 @dataclass(frozen=True)
@@ -41,67 +47,67 @@ class Lease:
     Attributes:
       folder: The trial's folder.
       attempt: Its number, from 1.
-      token: Random; tells the lease from one of the same number in a folder made anew.
+      token: Random; tells the lease from one of the same number in a folder made again.
     """
 
     folder: Path
     attempt: int
     token: str
 
-    @property
-    def path(self) -> Path:
-        """The lease's file."""
-        return lease_path(self.folder, self.attempt)
 
-
-def lease_path(folder: Path, attempt: int) -> Path:
-    """Returns where an attempt's lease lies."""
-    return folder / "leases" / f"{attempt:06d}.json"
-
-
-def numbers(names: Iterator[str] | list[str], suffix: str) -> list[int]:
+def numbers(names: Iterable[str], suffix: str) -> list[int]:
     """Returns the attempts that files named <number><suffix> belong to, the highest first."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
 
 
+def attempts(names: Iterable[str]) -> list[int]:
+    """Returns the attempts that have a lease, the highest first.
+
+    Args:
+      names: Names of files, relative to the trial.
+    """
+    front, _, suffix = LeaseRecord.NAME.partition("{:06d}")
+    return numbers((n.removeprefix(front) for n in names if n.startswith(front)), suffix)
+
+
 def latest_attempt(folder: Path) -> int:
     """Returns the number of a trial's latest attempt; 0 before the first."""
+    leases = LeaseRecord.path(folder, 0).parent
     try:
-        return max(numbers(os.listdir(folder / "leases"), ".json"), default=0)
+        names = [f"{leases.name}/{name}" for name in os.listdir(leases)]
     except FileNotFoundError:
         return 0
+    return max(attempts(names), default=0)
 
 
-def new_record() -> dict[str, Any]:
+def new_record() -> LeaseRecord:
     """Makes what a lease's file says of this process."""
-    return {
-        "token": secrets.token_hex(8),
-        "host": socket.gethostname(),
-        "machine": machine(),
-        "pid": os.getpid(),
-        "run": os.environ.get(RUN_ID, ""),
-        "started": time.time(),
-    }
+    return LeaseRecord(
+        token=secrets.token_hex(8),
+        host=socket.gethostname(),
+        machine=machine(),
+        pid=os.getpid(),
+        run=os.environ.get(RUN_ID, ""),
+        started=time.time(),
+    )
 
 
 def is_alive(
-    attempt: int, record: Mapping[str, Any], progress: Mapping[str, Any], now: float
+    attempt: int, record: LeaseRecord | None, progress: ProgressRecord | None, now: float
 ) -> bool:
     """Returns whether an attempt on another machine may still be running.
 
     Args:
       attempt: Its number.
-      record: What its lease's file says.
-      progress: What the trial's progress.json says.
-      now: Unix time. The machines' clocks must agree to a minute; a heartbeat far in the future
-        counts as dead, like one far in the past.
+      record: Its lease; None if that cannot be read.
+      progress: The trial's progress; None if there is none.
+      now: Unix time.
     """
-    if record.get("ended"):
+    if record is None or record.ended is not None:
         return False
-    own = progress if progress.get("attempt") == attempt else {}
-    beat = float(own.get("updated") or record.get("started") or 0.0)
-    return is_recent(beat, now)
+    beats = progress is not None and progress.attempt == attempt
+    return is_recent(progress.updated if progress and beats else record.started, now)
 
 
 def is_live_elsewhere(folder: Path) -> bool:
@@ -109,13 +115,13 @@ def is_live_elsewhere(folder: Path) -> bool:
     attempt = latest_attempt(folder)
     if not attempt:
         return False
-    path = lease_path(folder, attempt)
-    record = _read(path)
-    if not record:  # created, but not written yet
+    record, problem = LeaseRecord.look(folder, attempt)
+    if problem:  # created, but not written yet
         with contextlib.suppress(FileNotFoundError):
-            record = {"started": path.stat().st_mtime}
-    elsewhere = record.get("machine") != machine()
-    return elsewhere and is_alive(attempt, record, _read(folder / "progress.json"), time.time())
+            return is_recent(LeaseRecord.path(folder, attempt).stat().st_mtime, time.time())
+    if record is None or record.machine == machine():
+        return False
+    return is_alive(attempt, record, ProgressRecord.look(folder)[0], time.time())
 
 
 def take(folder: Path, attempt: int) -> Lease:
@@ -125,16 +131,16 @@ def take(folder: Path, attempt: int) -> Lease:
       TrialBusyError: Another process was faster.
     """
     record = new_record()
-    path = lease_path(folder, attempt)
+    path = LeaseRecord.path(folder, attempt)
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = path.open("x", encoding="utf-8")
+            file = path.open("xb")
         except FileExistsError as error:
             raise TrialBusyError(f"{folder.name} was just taken by another process") from error
         with file:
-            json.dump(record, file)
-    return Lease(folder, attempt, record["token"])
+            file.write(record.encode())
+    return Lease(folder, attempt, record.token)
 
 
 def require_current(lease: Lease) -> None:
@@ -144,26 +150,13 @@ def require_current(lease: Lease) -> None:
       SupersededError: There is a later one, or the folder was removed under this one.
     """
     latest = latest_attempt(lease.folder)
+    record, _ = LeaseRecord.look(lease.folder, latest)
+    stops = f"{lease.folder.name}: attempt {lease.attempt} stops"
     if latest > lease.attempt:
-        record = _read(lease_path(lease.folder, latest))
-        host = record.get("host") or "another process"
-        raise SupersededError(
-            f"{lease.folder.name}: attempt {lease.attempt} stops, for attempt {latest} on {host} "
-            "has taken over"
-        )
-    if _read(lease.path).get("token") != lease.token:
-        raise SupersededError(
-            f"{lease.folder.name}: attempt {lease.attempt} stops, for its lease was removed"
-        )
-
-
-def is_current(lease: Lease) -> bool:
-    """Returns whether this is the latest attempt."""
-    try:
-        require_current(lease)
-    except SupersededError:
-        return False
-    return True
+        host = record.host if record else "another process"
+        raise SupersededError(f"{stops}, for attempt {latest} on {host} has taken over")
+    if record is None or record.token != lease.token:
+        raise SupersededError(f"{stops}, for its lease was removed")
 
 
 @contextlib.contextmanager
@@ -181,8 +174,8 @@ def owned(folder: Path) -> Iterator[Lease]:
             stack.enter_context(trial_lock(folder))
         except TrialBusyError:
             # A file server may keep the lock of a machine that is gone.
-            latest = _read(lease_path(folder, latest_attempt(folder)))
-            if latest.get("machine", machine()) == machine() or is_live_elsewhere(folder):
+            latest, _ = LeaseRecord.look(folder, latest_attempt(folder))
+            if latest is None or latest.machine == machine() or is_live_elsewhere(folder):
                 raise
         if is_live_elsewhere(folder):
             raise TrialBusyError(f"{folder.name} is being trained on another machine")
@@ -190,46 +183,12 @@ def owned(folder: Path) -> Iterator[Lease]:
         try:
             yield lease
         finally:
-            _end(lease.path, lease.token)
-
-
-def end_of(folder: Path, pid: int) -> bool:
-    """Marks the lease of a process of this machine that is dead as ended.
-
-    Returns:
-      Whether the process was still the trial's owner, or had not come to lease it and no one else
-      has. If not, what it left undone is no failure of the trial.
-    """
-    attempt = latest_attempt(folder)
-    record = _read(lease_path(folder, attempt))
-    if (record.get("machine"), record.get("pid")) == (machine(), pid):
-        _end(lease_path(folder, attempt), record["token"])
-        return True
-    return not is_live_elsewhere(folder)
-
-
-def _end(path: Path, token: str) -> None:
-    record = _read(path)
-    if record.get("token") == token and not record.get("ended"):
-        with contextlib.suppress(UserError, OSError):  # a full disk: others wait for the heartbeat
-            write_json_atomic(path, record | {"ended": time.time()})
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except (OSError, UserError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-class TrialBusyError(RuntimeError):
-    """Another process works on the trial."""
+            _end(folder, lease.attempt, lease.token)
 
 
 @contextlib.contextmanager
 def trial_lock(folder: Path) -> Iterator[None]:
-    """Holds a trial's folder for this process; the kernel drops the lock when its owner dies.
+    """Holds the kernel's lock on a trial's folder, which ends with its owner.
 
     Raises:
       TrialBusyError: Another living process holds it.
@@ -247,7 +206,26 @@ def trial_lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-BEAT_SECONDS = 30.0
+def end_of(folder: Path, pid: int) -> bool:
+    """Marks the lease of a process of this machine that is dead as ended.
+
+    Returns:
+      Whether the process was still the trial's owner, or had not come to lease it and no one else
+      has. If not, what it left undone is no failure of the trial.
+    """
+    attempt = latest_attempt(folder)
+    record, _ = LeaseRecord.look(folder, attempt)
+    if record and (record.machine, record.pid) == (machine(), pid):
+        _end(folder, attempt, record.token)
+        return True
+    return not is_live_elsewhere(folder)
+
+
+def _end(folder: Path, attempt: int, token: str) -> None:
+    record, _ = LeaseRecord.look(folder, attempt)
+    if record and record.token == token and record.ended is None:
+        with contextlib.suppress(UserError, OSError):  # a full disk: others wait for the heartbeat
+            replace(record, ended=time.time()).write(folder, attempt)
 
 
 @contextlib.contextmanager
@@ -266,23 +244,22 @@ def beating(
       A function that takes what has changed (phase, step, num_steps, steps_per_second,
       accuracy_ema, gpu) and writes the file. It raises SupersededError if there is a later attempt.
     """
-    shown: dict[str, Any] = {
-        "phase": phase,
-        "step": step,
-        "num_steps": num_steps,
-        "steps_per_second": 0.0,
-        "accuracy_ema": None,
-        "attempt": lease.attempt,
-        "host": socket.gethostname(),
-        "gpu": "",
-    }
+    shown = ProgressRecord(
+        phase=phase,
+        updated=time.time(),
+        step=step,
+        num_steps=num_steps,
+        attempt=lease.attempt,
+        host=socket.gethostname(),
+    )
     lock, over = threading.Lock(), threading.Event()
 
     def report_progress(**changes: Any) -> None:
+        nonlocal shown
         with lock:
-            shown.update(changes)
+            shown = replace(shown, **changes, updated=time.time())
             require_current(lease)
-            write_json_atomic(lease.folder / "progress.json", {**shown, "updated": time.time()})
+            shown.write(lease.folder)
 
     def beat() -> None:
         while not over.wait(BEAT_SECONDS):

@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often a run has begun to evaluate a trial, so that lost pods cost that trial alone.
 
-<trial>/evaluations/<run>.json   {"attempts": how many pods have begun}
-
 Trainings count by their leases (`runs.fail_after_lost_pods`). An evaluation leases a trial only if
 there is something to compute, but its pod can be lost without that too.
 """
 
-import json
 import os
 from pathlib import Path
 
-from ieg_core.errors import UserError
-from ieg_core.host.files import read_json, write_json_atomic
-from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import trial_folder
+from ieg_core.store.layout import relative_trial, trial_folder
+from ieg_core.store.leases import latest_attempt
+from ieg_core.store.records import (
+    EvaluationRecord,
+    FailureRecord,
+    LeaseRecord,
+    ResultRecord,
+    TrainingRecord,
+    below,
+    record_failure,
+)
 from ieg_core.store.runs import ATTEMPTS
 
 
@@ -33,16 +37,10 @@ def count_evaluation(root: str, trial: str, run: str) -> int:
     """
     if not _allowed():
         return 0
-    name = f"trials/{trial}/evaluations/{run}.json"
-    try:
-        before = int((mirror.read_json(root, name) or {}).get("attempts", 0))
-    except (UserError, AttributeError, TypeError, ValueError):  # damaged: count anew
-        before = 0
-    record = {"attempts": before + 1}
-    if gcs.is_url(root):
-        gcs.write(gcs.join(root, name), json.dumps(record).encode())
-    else:
-        write_json_atomic(Path(root) / name, record)
+    place = below(root, relative_trial(trial))
+    found, _ = EvaluationRecord.look(place, run)  # one that is damaged counts again from 0
+    before = found.attempts if found else 0
+    EvaluationRecord(attempts=before + 1).write(place, run)
     return before
 
 
@@ -62,19 +60,19 @@ def fail_evaluation_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     if not _allowed() or lost < _allowed():
         return False
     folder = trial_folder(root, trial)
-    if any((folder / name).exists() for name in ("result.json", "failure.json")):
+    if ResultRecord.exists(folder) or FailureRecord.exists(folder):
         return True
-    times = "once" if lost == 1 else f"{lost} times"
-    failure = {
-        "phase": "evaluating",
-        "reason": f"this run lost the pod of its evaluation {times}: killed for memory, out of "
+    reason = (
+        f"this run lost the pod of its evaluation {_times(lost)}: killed for memory, out of "
         "time, without its node or for what its log says; see resources.evaluate and time_limit "
-        "in the cluster file",
-        "step": (read_json(folder / "progress.json") or {}).get("step", 0),
-        "log": "",
-    }
-    write_json_atomic(folder / "failure.json", failure)
+        "in the cluster file"
+    )
+    record_failure(folder, "evaluating", reason)
     return True
+
+
+def _times(lost: int) -> str:
+    return "once" if lost == 1 else f"{lost} times"
 
 
 def _allowed() -> int:
@@ -98,32 +96,19 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
     """
     allowed = _allowed()
     folder = trial_folder(root, trial)
-    done = any((folder / name).exists() for name in ("result.json", "training.json"))
+    done = ResultRecord.exists(folder) or TrainingRecord.exists(folder)
     lost = _lost_attempts(folder, run)
     if not allowed or lost < allowed or done:
         return False
-    times = "once" if lost == 1 else f"{lost} times"
-    progress = read_json(folder / "progress.json") or {}
-    failure = {
-        "phase": "training",
-        "reason": f"this run lost its pod {times}: killed for memory, out of time or without its "
-        "node; see resources, time_limit and gpu.spot in the cluster file",
-        "step": progress.get("step", 0),
-        "log": "",
-    }
-    write_json_atomic(folder / "failure.json", failure)
+    reason = (
+        f"this run lost its pod {_times(lost)}: killed for memory, out of time or without its "
+        "node; see resources, time_limit and gpu.spot in the cluster file"
+    )
+    record_failure(folder, "training", reason)
     return True
 
 
 def _lost_attempts(folder: Path, run: str) -> int:
     """Returns how many attempts of a run at a trial ended without a word."""
-    leases = [_read(path) for path in folder.glob("leases/*.json")]
-    return sum(lease.get("run") == run and not lease.get("ended") for lease in leases)
-
-
-def _read(path: Path) -> dict[str, object]:
-    try:
-        found = read_json(path)
-    except (OSError, UserError):  # killed while it leased the trial
-        return {}
-    return found if isinstance(found, dict) else {}
+    found = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
+    return sum(lease is not None and lease.run == run and lease.ended is None for lease in found)

@@ -7,32 +7,31 @@ step writes goes back while it runs (the trial's checkpoint, curves and progress
 """
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.host import files
-from ieg_core.store import gcs, layout, trial_copy
+from ieg_core.store import gcs, layout, leases, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
+from ieg_core.store.layout import AUDIT_PAGE, EXAMPLES, LOG, MODEL, relative_trial
+from ieg_core.store.records import AuditRecord, LatestRecord, LeaseRecord, PlanRecord, TrialRecord
 
 TRIES = 5
 HEAVY = (
-    *("checkpoint/", "leases/", "tensorboard/", "model.keras", "log.txt", "lock"),
-    *("audit/audit.", "examples.safetensors", "evaluations/"),
+    *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
+    *("audit/audit.", EXAMPLES, "evaluations/"),
 )
 """What of a trial no report reads."""
-LATEST = "latest.json"
 
 
 @contextlib.contextmanager
 def planning(root: str) -> Iterator[Path]:
     """Opens a results root to plan a sweep in.
 
-    LabelSets and trials' settings that are there already stay as they are: their names say their
+    Label sets and trials' settings that are there already stay as they are: their names say their
     content. Nothing is uploaded if the body fails.
 
     Yields:
@@ -47,7 +46,7 @@ def planning(root: str) -> Iterator[Path]:
     with _scratch() as local:
         _download(
             root,
-            lambda: _only(gcs.list_files(root, "sweeps/"), "/plan.json"),
+            lambda: _only(gcs.list_files(root, "sweeps/"), f"/{PlanRecord.NAME}"),
             local,
         )
         yield local
@@ -81,7 +80,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        url = gcs.join(root, f"trials/{name}")
+        url = gcs.join(root, relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url)
         if lease is None:  # it has its result: nothing to be alone for
@@ -103,9 +102,9 @@ def trial(root: str, name: str) -> Iterator[Path]:
                 yield local
         finally:
             # So that the next pod need not wait until this one's heartbeat is old.
-            said = json.dumps(record | {"ended": time.time()}).encode()
+            ended = replace(record, ended=time.time()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
-                gcs.write(gcs.join(url, trial_copy.lease_name(attempt)), said, generation)
+                gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
 
 
 @contextlib.contextmanager
@@ -124,21 +123,18 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plan = f"sweeps/{name}/plan.json"
+        plan = f"sweeps/{name}/{PlanRecord.NAME}"
         _download(root, lambda: gcs.list_files(root, plan), local)
-        trials = (files.read_json(local / plan) or {}).get("trials", [])
+        trials = layout.planned_trials(layout.sweep_folder(local, name)) or []
+
+        def small_files(trial: str) -> dict[str, Stored]:
+            below = relative_trial(trial)
+            listed = _light(gcs.list_files(gcs.join(root, below)))
+            return {f"{below}/{file}": stored for file, stored in listed.items()}
 
         def small() -> dict[str, Stored]:
-            listed = _only(gcs.list_files(root, "label_sets/"), "/manifest.json")
-            for found in gcs.side_by_side(
-                lambda trial: {
-                    f"trials/{trial}/{file}": stored
-                    for file, stored in _light(
-                        gcs.list_files(gcs.join(root, f"trials/{trial}"))
-                    ).items()
-                },
-                trials,
-            ):
+            listed = _only(gcs.list_files(root, "label_sets/"), ".json")
+            for found in gcs.side_by_side(small_files, trials):
                 listed |= found
             return listed
 
@@ -152,28 +148,14 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         gcs.upload(root, local, written, dict.fromkeys(written))
         if (local / "latest").is_symlink():
             newest = (local / "latest").readlink().name
-            gcs.point(gcs.join(root, LATEST), json.dumps({"sweep": newest}) + "\n")
-
-
-def read_json(root: str, name: str) -> Any:
-    """Reads a small JSON file of a results root; None where there is none.
-
-    Args:
-      root: A folder or gs://….
-      name: Relative to it, such as "trials/<trial>/progress.json".
-
-    Raises:
-      UserError: It is no JSON, or the bucket cannot be read.
-    """
-    if not gcs.is_url(root):
-        return files.read_json(Path(root) / name)
-    return gcs.read_json(gcs.join(root, name))
+            LatestRecord(sweep=newest).write(root)
 
 
 def latest(root: str) -> str:
     """Returns the name of the sweep that was reported on last; "" before the first."""
     if gcs.is_url(root):
-        return str((read_json(root, LATEST) or {}).get("sweep", ""))
+        found = LatestRecord.read(root)
+        return found.sweep if found else ""
     link = Path(root) / "latest"
     return link.readlink().name if link.is_symlink() else ""
 
@@ -210,9 +192,9 @@ def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Pa
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    label_set = (files.read_json(folder / "config.json") or {}).get("label_set")
-    if label_set:
-        _download(root, lambda: gcs.list_files(root, f"label_sets/{label_set}/"), local)
+    record, _ = TrialRecord.look(folder)  # a damaged one fails its trial, later
+    if record:
+        _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
 
 
 def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
@@ -226,9 +208,8 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
     """Picks what is shown of a finished trial: its audit too, or what one is made of."""
-    page = "audit/audit.html"
-    audited = {page, "audit/summary.json"} <= listed.keys()
-    wanted = page if audited else "examples.safetensors"
+    audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
+    wanted = AUDIT_PAGE if audited else EXAMPLES
     return _light(listed) | {name: listed[name] for name in listed.keys() & {wanted}}
 
 
@@ -238,10 +219,9 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
     Not its own lease, which the worker in the scratch folder makes there as if it were alone.
     """
     saved = sorted(name for name in listed if name.startswith("checkpoint/"))
-    earlier = [number for number in trial_copy.lease_numbers(listed) if number < attempt]
-    leases = [trial_copy.lease_name(number) for number in earlier]
-    logs = [name for name in listed if name == "log.txt"]
-    return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *leases, *logs]}
+    earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
+    logs = [name for name in listed if name == LOG]
+    return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *earlier, *logs]}
 
 
 def _create(root: str, local: Path, name: str) -> None:

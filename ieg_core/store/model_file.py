@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.store.layout import MODEL
 
 MEMBER = "ieg.json"
 PREPROCESSINGS = ("square", "crop")
@@ -74,6 +75,6 @@ def read_facts(path: Path) -> ModelFacts:
     # Which exceptions a damaged archive, or another's member of that name, can cause, is not said.
     except Exception as error:
         raise UserError(
-            f"{path} is no model exported here: expected a model.keras of a run's folder, such as "
-            "runs/trials/…/model.keras"
+            f"{path} is no model exported here: expected a {MODEL} of a run's folder, such as "
+            f"runs/trials/…/{MODEL}"
         ) from error

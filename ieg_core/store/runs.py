@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of a pipeline: where under the results root it works, and which trials are its part.
-
-<root>/[<namespace>/]runs/<label>.json   what a run was started for, for those who follow it
-"""
+"""One run of a pipeline: where under the results root it works, and which trials are its part."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import write_json_atomic
+from ieg_core.store.records import RunRecord
 
-SCHEMA = 1
 RUN = "{run}"
 """Stands for the run's own id in a namespace: scheduled runs differ in nothing else."""
 RUN_ID = "IEG_RUN"
@@ -93,11 +89,4 @@ def write_run(
         return
     if not NAME.fullmatch(label):
         raise UserError(f"run_label={label!r}: expected letters, digits, '.', '_' and '-'")
-    record = {
-        "schema": SCHEMA,
-        "sweep": sweep,
-        "trials": list(trials),
-        "part": part,
-        "parts": parts,
-    }
-    write_json_atomic(root / "runs" / f"{label}.json", record)
+    RunRecord(sweep=sweep, trials=list(trials), part=part, parts=parts).write(root, label)

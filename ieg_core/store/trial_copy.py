@@ -8,26 +8,32 @@ lease, copies that lease into its scratch folder, where its worker finds it and 
 """
 
 import contextlib
-import json
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.host import files
 from ieg_core.store import gcs, leases
 from ieg_core.store.gcs import StaleWriterError
+from ieg_core.store.layout import LOG, checkpoint_name
+from ieg_core.store.records import (
+    CurvesRecord,
+    FailureRecord,
+    LeaseRecord,
+    ProgressRecord,
+    ResultRecord,
+)
 
 SYNC_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 """A checkpoint goes up when it is seen: until then a lost pod would cost what lies before it."""
 WAIT_SECONDS = 5.0
 TRIES = 5
-LIVE = ("checkpoint/", "tensorboard/", "progress.json", "curves.json", "log.txt", "failure.json")
+RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
+LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
 """What of a trial goes up while it runs; the rest goes at the end, result.json last."""
 LOCAL = ("leases/", "lock")
 
@@ -60,7 +66,7 @@ def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
     return copy
 
 
-def take_lease(url: str) -> tuple[int, dict[str, Any], int] | None:
+def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
     """Takes the next number of a trial, once nobody else works on it.
 
     Returns:
@@ -68,40 +74,22 @@ def take_lease(url: str) -> tuple[int, dict[str, Any], int] | None:
     """
     while True:
         listed = gcs.list_files(url)
-        if "result.json" in listed:
+        if RESULT in listed:
             return None
-        last = max(lease_numbers(listed), default=0)
-        leased = gcs.read_json(gcs.join(url, lease_name(last))) if last else None
-        progress = gcs.read_json(gcs.join(url, "progress.json")) or {}
-        if leased and leases.is_alive(last, leased, progress, time.time()):
+        last = max(leases.attempts(listed), default=0)
+        leased = LeaseRecord.read(url, last) if last else None
+        if leases.is_alive(last, leased, ProgressRecord.read(url), time.time()):
             time.sleep(WAIT_SECONDS)
             continue
         record = leases.new_record()
-        path = gcs.join(url, lease_name(last + 1))
+        path = gcs.join(url, LeaseRecord.name(last + 1))
         with contextlib.suppress(StaleWriterError):
-            return last + 1, record, gcs.write(path, json.dumps(record).encode(), 0)
-
-
-def lease_numbers(names: Iterable[str]) -> list[int]:
-    """Returns the numbers of the leases among a trial's objects."""
-    return leases.numbers(
-        [name.removeprefix("leases/") for name in names if name.startswith("leases/")], ".json"
-    )
+            return last + 1, record, gcs.write(path, record.encode(), 0)
 
 
 def read_generations(url: str) -> dict[str, int]:
     """Returns the generations of a trial's objects."""
     return {name: stored.generation for name, stored in gcs.list_files(url).items()}
-
-
-def lease_name(attempt: int) -> str:
-    """Returns the name of an attempt's lease, relative to its trial."""
-    return f"leases/{attempt:06d}.json"
-
-
-def own_checkpoint(copy: Copy) -> str:
-    """Returns the name of this attempt's checkpoint, relative to its trial."""
-    return f"checkpoint/{copy.attempt:06d}.safetensors"
 
 
 @contextlib.contextmanager
@@ -113,7 +101,7 @@ def kept_up(copy: Copy) -> Iterator[None]:
     over = threading.Event()
 
     def work() -> None:
-        path, tried = copy.folder / own_checkpoint(copy), time.monotonic()
+        path, tried = copy.folder / checkpoint_name(copy.attempt), time.monotonic()
         seen = stamp(path)
         while not over.wait(min(LOOK_SECONDS, SYNC_SECONDS)) and not copy.superseded:
             now = stamp(path)
@@ -161,12 +149,12 @@ def send(copy: Copy, *, everything: bool) -> None:
 
 def is_superseded(copy: Copy) -> bool:
     """Returns whether there is a later lease, and shows it to the worker in the scratch folder."""
-    last = max(lease_numbers(gcs.list_files(copy.url, "leases/")), default=0)
+    last = max(leases.attempts(gcs.list_files(copy.url, "leases/")), default=0)
     if last != copy.attempt and not copy.superseded:
         copy.superseded = True
-        record = gcs.read_json(gcs.join(copy.url, lease_name(last))) or {"host": "another pod"}
-        shown = max(last, leases.latest_attempt(copy.folder) + 1)
-        files.write_json_atomic(leases.lease_path(copy.folder, shown), record)
+        record = LeaseRecord.look(copy.url, last)[0]
+        record = record or replace(leases.new_record(), host="another pod")
+        record.write(copy.folder, max(last, leases.latest_attempt(copy.folder) + 1))
     return copy.superseded
 
 
@@ -176,7 +164,7 @@ def send_once(copy: Copy, everything: bool) -> None:
     Raises:
       StaleWriterError: An object is another than this pod last saw.
     """
-    own = own_checkpoint(copy)
+    own = checkpoint_name(copy.attempt)
     stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
     changed = [
         name
@@ -185,7 +173,7 @@ def send_once(copy: Copy, everything: bool) -> None:
         if name == own or not name.startswith("checkpoint/")
     ]
     live = [name for name in changed if name.startswith(LIVE)]
-    last = [name for name in changed if name == "result.json"]
+    last = [name for name in changed if name == RESULT]
     rest = [name for name in changed if name not in (*live, *last)]
     for names in (live, rest, last) if everything else (live,):
         known = {name: copy.generations.get(name, 0) for name in names}
@@ -196,8 +184,8 @@ def send_once(copy: Copy, everything: bool) -> None:
     if own in copy.generations:  # the earlier attempts' checkpoints have served
         gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
         gone.pop(own)
-    if "failure.json" in copy.generations and "failure.json" not in stamps:
-        gone["failure.json"] = copy.generations["failure.json"]
+    if FAILURE in copy.generations and FAILURE not in stamps:
+        gone[FAILURE] = copy.generations[FAILURE]
     gcs.delete(copy.url, gone)
     for name in gone:
         del copy.generations[name]

@@ -12,12 +12,12 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
-from ieg_core.host import files, processes
+from ieg_core.host import processes
 from ieg_core.store import layout
+from ieg_core.store.records import RatesRecord, TrainingRecord, TrialRecord
 from ieg_core.sweep.slots import Slot
 from ieg_core.training.checkpoint import read_progress
 
@@ -42,11 +42,13 @@ def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[
     known = _known_rates(root)
     estimates = {}
     for trial in trials:
-        folder = layout.trial_folder(root, trial)
-        if (folder / "result.json").exists():
+        if layout.is_finished(root, trial):
             continue
-        record = files.read_json(folder / "config.json")
-        key, method = _key(record, slot), record["method"]
+        folder = layout.trial_folder(root, trial)
+        record, _ = TrialRecord.look(folder)
+        if record is None:  # damaged: it will fail
+            continue
+        key, method = _key(record, slot), record.method
         if (key, "supervised") not in known and (key, method) not in known:
             known[key, "supervised"] = _measure(root, record, slot, key)
         if (key, method) in known:
@@ -54,8 +56,8 @@ def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[
         else:
             per_step = METHODS[method].relative_cost / known[key, "supervised"]
         plain_step = per_step / METHODS[method].relative_cost
-        left = 1 - _steps_done(folder) / record["num_steps"]
-        seconds = record["num_steps"] * per_step + _evaluation_steps(record) * plain_step
+        left = 1 - _steps_done(folder) / record.num_steps
+        seconds = record.num_steps * per_step + _evaluation_steps(record) * plain_step
         estimates[trial] = left * seconds + OVERHEAD_SECONDS
     return estimates
 
@@ -69,25 +71,24 @@ def _steps_done(folder: Path) -> int:
     return progress.step if progress else 0
 
 
-def _evaluation_steps(record: Mapping[str, Any]) -> float:
+def _evaluation_steps(record: TrialRecord) -> float:
     """Returns what a run's evaluations cost in plain steps.
 
     Each is a forward pass over the test set with either parameters; a step is three passes over a
     batch.
     """
-    images = 2 * record["num_evaluations"] * record["num_test_examples"]
-    return images / (3 * record["config"]["batch_size"])
+    images = 2 * record.num_evaluations * record.num_test_examples
+    return images / (3 * record.config["batch_size"])
 
 
-def _key(record: Mapping[str, Any], slot: Slot) -> str:
-    config = record["config"]
+def _key(record: TrialRecord, slot: Slot) -> str:
     return " ".join(
         (
-            record["backend"],
-            config["network"],
-            "x".join(map(str, record["image_shape"])),
-            f"batch {config['batch_size']}",
-            config["precision"],
+            record.backend,
+            record.network,
+            "x".join(map(str, record.image_shape)),
+            f"batch {record.config['batch_size']}",
+            record.precision,
             f"{len(slot.gpus)} GPUs" if slot.gpus else f"{slot.threads} threads",
         )
     )
@@ -95,21 +96,28 @@ def _key(record: Mapping[str, Any], slot: Slot) -> str:
 
 def _known_rates(root: Path) -> dict[tuple[str, str], float]:
     """Collects steps per second by (key, method): measured ones, then those of finished trials."""
-    measured = files.read_json(root / "measured.json") or {}
-    rates = {(key, "supervised"): rate for key, rate in measured.items()}
-    for path in sorted((root / "trials").glob("*/training.json")):
-        training, record = files.read_json(path), files.read_json(path.parent / "config.json")
-        if not record or not training["steps_per_second"] or training["device"] != "CPU":
-            continue
-        slot = Slot(threads=training["threads"])
-        rates[_key(record, slot), record["method"]] = training["steps_per_second"]
+    rates = {(key, "supervised"): rate for key, rate in _measured(root).items()}
+    for path in sorted((root / "trials").glob(f"*/{TrainingRecord.NAME}")):
+        training, record = TrainingRecord.look(path.parent)[0], TrialRecord.look(path.parent)[0]
+        if training and record and training.steps_per_second and training.device == "CPU":
+            slot = Slot(threads=training.threads)
+            rates[_key(record, slot), record.method] = training.steps_per_second
     return rates
 
 
-def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> float:
+def _measured(root: Path) -> Mapping[str, float]:
+    found, _ = RatesRecord.look(root)
+    return found.rates if found else {}
+
+
+def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
     """Measures a plain step's rate in a process of its own and remembers it."""
-    asked = {name: record[name] for name in ("config", "num_classes", "image_shape")}
-    asked["threads"] = slot.threads
+    asked = {
+        "config": record.config,
+        "num_classes": record.num_classes,
+        "image_shape": record.image_shape,
+        "threads": slot.threads,
+    }
     answer = subprocess.run(
         [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
         env={**os.environ, **slot.env, **processes.children_environment()},
@@ -121,6 +129,5 @@ def _measure(root: Path, record: Mapping[str, Any], slot: Slot, key: str) -> flo
         lines = answer.stderr.strip().splitlines() or ["no message"]
         raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")
     rate = float(answer.stdout.split()[-1])
-    measured = files.read_json(root / "measured.json") or {}
-    files.write_json_atomic(root / "measured.json", {**measured, key: rate})
+    RatesRecord(rates={**_measured(root), key: rate}).write(root)
     return rate

@@ -4,6 +4,7 @@
 Components, the command line and notebooks call these. Planning imports no deep-learning framework.
 """
 
+import functools
 import json
 import os
 import platform
@@ -14,7 +15,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ieg_core.data.base import Source
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import LabelSet, prepare_label_set
 from ieg_core.data.labels.given import GivenLabels
@@ -31,6 +31,7 @@ from ieg_core.host import files
 from ieg_core.host.runtime import chosen_backend
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint, layout
+from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
 
 
@@ -120,60 +121,75 @@ def plan(request: SweepRequest) -> Plan:
     """
     wanted = configs(request)
     root = Path(request.results)
-    with files.writable(root):
-        layout.label_sets_folder(root).mkdir(parents=True, exist_ok=True)
-    sources: dict[tuple[str, ImagesConfig | None], Source] = {}
-    given: dict[DatasetSpec, GivenLabels | None] = {}
-    label_sets: dict[tuple[str, int, int], LabelSet] = {}
-    records = []
-    for spec, config in wanted:
-        read = (spec.base, config.images)
-        if read not in sources:
-            sources[read] = open_source(spec.base, Path(request.data_dir), config.images)
-        if spec not in given:
-            data_dir = Path(request.data_dir)
-            given[spec] = open_given(spec, sources[read], data_dir, request.labels)
-        key = (config.dataset, config.seed, config.probe_per_class)
-        if key not in label_sets:
-            label_sets[key] = prepare_label_set(
-                spec,
-                seed=config.seed,
-                probe_per_class=config.probe_per_class,
-                source=sources[read],
-                label_sets_dir=layout.label_sets_folder(root),
-                given=given[spec],
-            )
-        config = build.fit_to_classes(config, label_sets[key].num_classes, request.settings)
-        records.append(_record(spec, config, label_sets[key]))
-    for record in records:
-        path = layout.trial_folder(root, record["trial"]) / "config.json"
-        if not path.exists():
-            files.write_json_atomic(path, record)
+    layout.require_this_version(root)
+    label_sets, notes = _prepare(request, wanted)
+    records = [
+        _record(
+            spec, build.fit_to_classes(config, label_set.num_classes, request.settings), label_set
+        )
+        for (spec, config), label_set in zip(wanted, label_sets, strict=True)
+    ]
     # The longest first: side by side, a long trial that starts last would be waited for alone.
-    records.sort(key=lambda record: -record["num_steps"] * METHODS[record["method"]].relative_cost)
-    trials = tuple(record["trial"] for record in records)
-    digest = fingerprint.short_digest(trials)
-    notes = [line for source in sources.values() for line in describe_notes(source.notes)]
-    sweep = Plan(f"{request.dataset}-{digest}", trials, tuple(dict.fromkeys(notes)))
-    path = layout.sweep_folder(root, sweep.sweep) / "plan.json"
+    records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
+    for record in records:
+        folder = layout.trial_folder(root, record.trial)
+        if not TrialRecord.exists(folder):
+            record.write(folder)
+    trials = tuple(record.trial for record in records)
+    sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
+    _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
+    return Plan(sweep, trials, notes)
+
+
+def _prepare(
+    request: SweepRequest, wanted: Sequence[tuple[DatasetSpec, Config]]
+) -> tuple[list[LabelSet], tuple[str, ...]]:
+    """Prepares the data of trials, each distinct label set once.
+
+    Returns:
+      A label set for each trial, and what reading the data brought to light, each line once.
+    """
+    data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
+    with files.writable(folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    read = functools.cache(lambda base, images: open_source(base, data_dir, images))
+
+    @functools.cache
+    def given(spec: DatasetSpec, images: ImagesConfig | None) -> GivenLabels | None:
+        return open_given(spec, read(spec.base, images), data_dir, request.labels)
+
+    @functools.cache
+    def prepare(spec: DatasetSpec, images: ImagesConfig | None, seed: int, probe: int) -> LabelSet:
+        return prepare_label_set(
+            spec,
+            seed=seed,
+            probe_per_class=probe,
+            source=read(spec.base, images),
+            label_sets_dir=folder,
+            given=given(spec, images),
+        )
+
+    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in wanted]
+    sources = [read(spec.base, config.images) for spec, config in wanted]
+    notes = [line for source in sources for line in describe_notes(source.notes)]
+    return prepared, tuple(dict.fromkeys(notes))
+
+
+def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
+    old, _ = PlanRecord.look(folder)
     asked = asdict(replace(request, results="", data_dir=""))
-    old = files.read_json(path) or {}
-    files.write_json_atomic(
-        path,
-        {
-            "schema": 1,
-            "sweep": sweep.sweep,
-            "command": request.command,
-            "request": {key: value for key, value in asked.items() if value != ""},
-            "trials": list(trials),
-            "created": old.get("created") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        },
+    plan = PlanRecord(
+        sweep=sweep,
+        command=request.command,
+        request={key: value for key, value in asked.items() if value != ""},
+        trials=list(trials),
+        created=old.created if old else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
-    return sweep
+    plan.write(folder)
 
 
-def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> dict[str, Any]:
-    """Makes what config.json holds: all that decides a trial's outcome, and where it came from."""
+def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialRecord:
+    """Makes a trial's record: all that decides its outcome, and where it came from."""
     examples = len(label_set.train_ids)
     if config.batch_size > examples:
         raise UserError(
@@ -184,7 +200,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> dict[str,
         config.method_settings.check_classes(label_set.num_classes)
     epoch_steps = steps_per_epoch(config, examples)
     steps = num_steps(config, epoch_steps)
-    outcome = {
+    outcome: dict[str, Any] = {
         "config": json.loads(json.dumps(to_dict(config))),
         "label_set_digest": label_set.digest,
         "code_version": fingerprint.code_version(),
@@ -193,30 +209,29 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> dict[str,
     }
     if own := networks.source_digest(config.network):
         outcome["network_digest"] = own
-    trial = fingerprint.trial_name(config.dataset, config.method, config.seed, outcome)
-    return {
-        "trial": trial,
-        "label_set": label_set.name,
-        "base": spec.base,
+    return TrialRecord(
         **outcome,
-        "dataset": config.dataset,
-        "method": config.method,
-        "seed": config.seed,
-        "network": config.network,
-        "recipe": config.recipe,
-        "num_steps": steps,
-        "image_shape": list(label_set.image_shape),
-        "num_classes": label_set.num_classes,
-        "recipe_steps": _recipe_steps(config, examples),
-        "changed_settings": build.changed_settings(config),
-        "num_evaluations": len(evaluation_steps(config, epoch_steps, steps)),
-        "num_test_examples": len(label_set.test_labels),
-        "noise_rate": label_set.manifest["noise_rate"],
-        "true_flip_rate": label_set.manifest["true_flip_rate"],
-        "clean_labels_used": len(label_set.probe_ids),
-        "versions": {"python": platform.python_version(), **fingerprint.library_versions()},
-        "git_revision": _git_revision(),
-    }
+        trial=fingerprint.trial_name(config.dataset, config.method, config.seed, outcome),
+        label_set=label_set.name,
+        base=spec.base,
+        dataset=config.dataset,
+        method=config.method,
+        seed=config.seed,
+        network=config.network,
+        recipe=config.recipe,
+        num_steps=steps,
+        image_shape=list(label_set.image_shape),
+        num_classes=label_set.num_classes,
+        recipe_steps=_recipe_steps(config, examples),
+        changed_settings=build.changed_settings(config),
+        num_evaluations=len(evaluation_steps(config, epoch_steps, steps)),
+        num_test_examples=len(label_set.test_labels),
+        noise_rate=label_set.noise_rate,
+        true_flip_rate=label_set.true_flip_rate,
+        clean_labels_used=len(label_set.probe_ids),
+        versions={"python": platform.python_version(), **fingerprint.library_versions()},
+        git_revision=_git_revision(),
+    )
 
 
 def _recipe_steps(config: Config, examples: int) -> int:

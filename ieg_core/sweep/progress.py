@@ -3,19 +3,25 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ieg_core.errors import UserError
-from ieg_core.host.files import read_json
-from ieg_core.store.layout import trial_folder
+from ieg_core.host.liveness import is_recent
+from ieg_core.store.layout import relative_trial
+from ieg_core.store.records import (
+    FailureRecord,
+    Place,
+    ProgressRecord,
+    ResultRecord,
+    below,
+)
 
 WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
 INTERRUPTED = "interrupted"
@@ -67,79 +73,50 @@ class TrialProgress:
         return max(0, self.num_steps - self.step) / self.steps_per_second
 
 
-def read_trial(results: Path, trial: str, since: float) -> TrialProgress:
+def read_trial(place: Place, trial: str, since: float, now: float | None = None) -> TrialProgress:
     """Reads how far a trial is.
 
     Args:
-      results: The results root.
+      place: The results root, a folder or gs://….
       trial: The trial's name.
       since: Unix time at which this sweep began: progress and failures older than that are an
         earlier attempt's.
+      now: Unix time at which a trial without a recent heartbeat counts as interrupted; None where
+        those who read run the trials themselves.
 
     Returns:
-      Its progress. A file that is missing or being replaced counts as not there.
+      Its progress. A file that is missing, damaged or being replaced counts as not there.
     """
-    folder = trial_folder(results, trial)
-    failure = folder / "failure.json"
-    return from_files(
-        trial,
-        _read(folder / "result.json"),
-        _read(folder / "progress.json"),
-        _read(failure) if _modified(failure) >= since else {},
-        since,
-    )
-
-
-def from_files(
-    trial: str,
-    result: Mapping[str, Any],
-    progress: Mapping[str, Any],
-    failure: Mapping[str, Any],
-    since: float,
-) -> TrialProgress:
-    """Says how far a trial is, from what its files hold; {} for a file that is not there.
-
-    Args:
-      trial: The trial's name.
-      result: result.json.
-      progress: progress.json.
-      failure: failure.json, if it is not an earlier attempt's.
-      since: Unix time before which progress is an earlier attempt's.
-
-    Returns:
-      Its progress.
-    """
+    folder = below(place, relative_trial(trial))
+    result, _ = ResultRecord.look(folder)
     if result:
-        steps = int(result.get("steps") or 0)
-        rate = float(result.get("steps_per_second") or 0)
-        accuracy = result.get("accuracy_ema_last")
-        return TrialProgress(trial, FINISHED, steps, steps, rate, accuracy)
-    step, num_steps = int(progress.get("step") or 0), int(progress.get("num_steps") or 0)
-    rate = float(progress.get("steps_per_second") or 0)
-    accuracy = progress.get("accuracy_ema")
-    if failure:
-        reason = str(failure.get("reason", "unknown"))
-        return TrialProgress(trial, FAILED, step, num_steps, rate, accuracy, reason)
-    fresh = float(progress.get("updated") or 0) >= since
-    phase = str(progress.get("phase") or WAITING) if fresh else WAITING
-    # The training is over, but the trial is only once its result lies there.
-    phase = "evaluating" if phase == FINISHED else phase
-    return TrialProgress(trial, phase, step, num_steps, rate, accuracy)
+        steps, rate = result.steps, result.steps_per_second
+        return TrialProgress(trial, FINISHED, steps, steps, rate, result.accuracy_ema_last)
+    progress, _ = ProgressRecord.look(folder)
+    failure, _ = FailureRecord.look(folder)
+    is_old = progress is not None and progress.updated < since
+    # An attempt removes failure.json and then says that it starts: an older failure is none.
+    if failure and not is_old:
+        return _at(trial, FAILED, progress, failure.reason)
+    if progress is None or is_old:
+        return _at(trial, WAITING, progress)
+    if now is not None and not is_recent(progress.updated, now):
+        return _at(trial, INTERRUPTED, progress)
+    return _at(trial, progress.phase, progress)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = read_json(path)
-    except (OSError, UserError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _at(trial: str, state: str, progress: ProgressRecord | None, reason: str = "") -> TrialProgress:
+    if progress is None:
+        return TrialProgress(trial, state, reason=reason)
+    return TrialProgress(
+        trial,
+        state,
+        progress.step,
+        progress.num_steps,
+        progress.steps_per_second,
+        progress.accuracy_ema,
+        reason,
+    )
 
 
 def title(trial: str) -> str:

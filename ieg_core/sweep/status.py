@@ -4,14 +4,13 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from ieg_core.errors import UserError
-from ieg_core.host.liveness import STALE_SECONDS
-from ieg_core.store.layout import find_run, planned_trials
+from ieg_core.store.layout import find_run, is_trial, planned_trials
+from ieg_core.store.records import PlanRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import INTERRUPTED, WAITING, TrialProgress
 
@@ -29,13 +28,15 @@ def find_trials(place: Path) -> tuple[Path, list[str]]:
       UserError: The folder is none of these.
     """
     folder = find_run(place)
-    plans = sorted(folder.glob("sweeps/*/plan.json"), key=lambda path: path.stat().st_mtime)
+    plans = sorted(
+        folder.glob(f"sweeps/*/{PlanRecord.NAME}"), key=lambda path: path.stat().st_mtime
+    )
     if plans:
         folder = plans[-1].parent
     planned = planned_trials(folder) if folder.parent.name == "sweeps" else None
     if planned is not None:
         return folder.parent.parent, planned
-    if folder.parent.name == "trials" and (folder / "config.json").exists():
+    if is_trial(folder):
         return folder.parent.parent, [folder.name]
     raise UserError(
         f"{place} holds no sweep: expected a results root (runs), a sweep's folder "
@@ -44,25 +45,8 @@ def find_trials(place: Path) -> tuple[Path, list[str]]:
 
 
 def read_trials(root: Path, trials: Sequence[str], now: float) -> list[TrialProgress]:
-    """Reads how far trials are, whoever runs them.
-
-    A trial whose heartbeat stopped is "interrupted"; one that says why it failed has failed.
-
-    Args:
-      root: The results root.
-      trials: Their names.
-      now: Unix time.
-
-    Returns:
-      Their progress.
-    """
-    found = []
-    for trial in trials:
-        each = progress.read_trial(root, trial, 0.0)
-        if each.is_running and not progress.read_trial(root, trial, now - STALE_SECONDS).is_running:
-            each = replace(each, state=INTERRUPTED)
-        found.append(each)
-    return found
+    """Reads how far trials are at a Unix time, whoever runs them."""
+    return [progress.read_trial(root, trial, 0.0, now) for trial in trials]
 
 
 def show(place: Path, *, watch: bool = False) -> list[TrialProgress]:

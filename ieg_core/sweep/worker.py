@@ -16,7 +16,6 @@ checkpoints are the guarantee, and a moment's notice is not enough to write one.
 
 import contextlib
 import functools
-import math
 import os
 import signal
 import subprocess
@@ -24,15 +23,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.host import machine, processes
-from ieg_core.host.files import read_json, write_json_atomic
 from ieg_core.host.runtime import Runtime, is_gpu_required
 from ieg_core.store import leases
-from ieg_core.store.layout import trial_folder
+from ieg_core.store.layout import LOG, trial_folder
 from ieg_core.store.leases import TrialBusyError
+from ieg_core.store.records import (
+    AuditRecord,
+    FailureRecord,
+    ProgressRecord,
+    ResultRecord,
+    TrainingRecord,
+    record_failure,
+)
 from ieg_core.sweep import slots
 
 AGAIN = "evaluate again"
@@ -70,14 +77,14 @@ def run_step(
     """
     processes.die_with_parent()
     folder = trial_folder(results, trial)
-    failure = folder / "failure.json"
-    if (folder / "result.json").exists() and step != AGAIN:
+    failure = FailureRecord.path(folder)
+    if ResultRecord.exists(folder) and step != AGAIN:
         return 0
     if step == "evaluate" and failure.exists():
         return EXIT_FAILED
     if not leases.is_live_elsewhere(folder):
         failure.unlink(missing_ok=True)
-    if step == "train" and (folder / "training.json").exists():
+    if step == "train" and TrainingRecord.exists(folder):
         return 0
     with contextlib.nullcontext(slot) if slot else _slot() as share:
         _tell(folder, "starting" if step == "train" else PHASES[step])
@@ -95,37 +102,21 @@ def run_step(
         if share.gpus or not is_gpu_required():  # without nvidia-smi the framework may see one
             environment |= share.env
         environment["PYTHONUNBUFFERED"] = "1"  # or a killed worker's last words are lost
-        code, pid = _run(command + numbers, environment, folder / "log.txt", echo)
+        code, pid = _run(command + numbers, environment, folder / LOG, echo)
     if code not in (0, EXIT_SUPERSEDED) and not failure.exists() and leases.end_of(folder, pid):
         _record_failure(folder, step, code)
     return code
-
-
-def finite_numbers(results: Path, trial: str) -> dict[str, float]:
-    """Returns the numbers of a trial's result that KFP can show; empty if it has none.
-
-    KFP fails a task after it has succeeded if its metadata hold a NaN or an infinity.
-    """
-    try:
-        row = read_json(trial_folder(results, trial) / "result.json")
-    except UserError:  # damaged: the report says so
-        return {}
-    return {
-        key: value
-        for key, value in (row or {}).items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
 
 
 def _tell(folder: Path, phase: str) -> None:
     """Shows the trial as running while its process still starts, unless another machine has it."""
     if leases.is_live_elsewhere(folder):
         return
-    progress = read_json(folder / "progress.json") or {}
-    progress.pop("attempt", None)  # or a dead attempt would seem to have a heartbeat
-    write_json_atomic(
-        folder / "progress.json", {**progress, "phase": phase, "updated": time.time()}
-    )
+    known, _ = ProgressRecord.look(folder)
+    now = time.time()
+    # Without an attempt: or a dead one would seem to have a heartbeat.
+    shown = replace(known, phase=phase, updated=now, attempt=0) if known else None
+    (shown or ProgressRecord(phase=phase, updated=now)).write(folder)
 
 
 @contextlib.contextmanager
@@ -166,23 +157,14 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
 
 def _record_failure(folder: Path, step: str, code: int) -> None:
     """Writes down the end of a worker that could not do so itself."""
-    log = (folder / "log.txt").read_text(encoding="utf-8").strip().splitlines()
+    log = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
     if code < 0:
         name = signal.Signals(-code).name
         hint = ", probably out of memory" if -code == signal.SIGKILL else ""
         reason = f"killed by {name}{hint}"
     else:
         reason = f"exit code {code}: {log[-1] if log else 'no output'}"
-    progress = read_json(folder / "progress.json") or {}
-    write_json_atomic(
-        folder / "failure.json",
-        {
-            "phase": PHASES[step],
-            "reason": reason,
-            "step": progress.get("step", 0),
-            "log": "\n".join(log[-LOG_LINES:]),
-        },
-    )
+    record_failure(folder, PHASES[step], reason, "\n".join(log[-LOG_LINES:]))
 
 
 def main(arguments: list[str]) -> int:
@@ -227,7 +209,7 @@ def _audit(folder: Path, data_dir: Path) -> None:
     from ieg_core.audit.findings import is_available
     from ieg_core.audit.write import audit_trial
 
-    if not is_available(folder) or (folder / "audit" / "summary.json").exists():
+    if not is_available(folder) or AuditRecord.exists(folder):
         return
     try:
         audit_trial(folder, data_dir)

@@ -4,12 +4,11 @@
 import html
 import math
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import read_json
+from ieg_core.store.layout import AUDIT_PAGE
+from ieg_core.store.records import AuditRecord
 
 
 def page_and_measures(
@@ -26,9 +25,9 @@ def page_and_measures(
       audit.html, and the summary's finite numbers as audit_<name>; where there is none, a page that
       says why, and no numbers.
     """
-    page = folder / "audit" / "audit.html"
+    page = folder / AUDIT_PAGE
     try:
-        summary = read_summary(folder)
+        summary, _ = AuditRecord.look(folder)
         if summary is None or not page.exists():
             if not may_audit:
                 return _no_audit("its evaluation was given up"), {}
@@ -43,7 +42,7 @@ def page_and_measures(
         return _no_audit(f"{type(error).__name__}: {error}"), {}
     numbers = {
         f"audit_{name}": value
-        for name, value in summary.items()
+        for name, value in summary.to_value().items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
     return text, numbers
@@ -52,12 +51,3 @@ def page_and_measures(
 def _no_audit(reason: str) -> str:
     sentence = html.escape(f"This trial has no audit: {reason}.")
     return f'<!DOCTYPE html><meta charset="utf-8"><title>No audit</title><p>{sentence}</p>\n'
-
-
-def read_summary(folder: Path) -> Mapping[str, Any] | None:
-    """Reads a trial's audit summary; None if it has none that can be read."""
-    try:
-        found = read_json(folder / "audit" / "summary.json")
-    except UserError:
-        return None
-    return found if isinstance(found, dict) else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a place must be able to do before a sweep is worth starting there, each proved by doing it.
 
-Each check looks at one thing and ends in one line. It leaves nothing behind but that line, as
-<root>/doctor/<run>/<check>.json, for those who asked and can read the results root.
+Each check looks at one thing and ends in one line. It leaves nothing behind but that line, in
+the results root for those who asked and can read it.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -30,6 +30,7 @@ from ieg_core.experiment import dataset_spec
 from ieg_core.host import files
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint, gcs, leases
+from ieg_core.store.records import Finding
 
 ARTIFACT = "artifact"
 """The check that takes two tasks, so that no function of `CHECKS` can make it."""
@@ -59,20 +60,6 @@ class Place:
     require_gpu: bool
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a check found: whether all is well, and one line."""
-
-    check: str
-    ok: bool
-    text: str
-
-    @property
-    def line(self) -> str:
-        """The finding for people."""
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.text}"
-
-
 def examine(check: str, place: Place) -> Finding:
     """Runs one of `CHECKS`; whatever goes wrong in it is its finding."""
     try:
@@ -91,13 +78,8 @@ def checks_for(results_root: str, require_gpu: bool) -> list[str]:
 
 def write_down(results_root: str, run: str, finding: Finding) -> None:
     """Leaves a finding in the results root, as well as that can be done."""
-    data = json.dumps(asdict(finding)).encode()
-    name = f"doctor/{run}/{finding.check}.json"
     with contextlib.suppress(UserError, OSError):
-        if gcs.is_url(results_root):
-            gcs.write(gcs.join(results_root, name), data)
-        else:
-            files.write_bytes_atomic(Path(results_root) / name, data)
+        finding.write(results_root, run, finding.check)
 
 
 def check_image(place: Place) -> str:
@@ -166,10 +148,10 @@ def check_checkpoint(place: Place) -> str:
     weights = np.arange(CHECKPOINT_BYTES // 4, dtype=np.float32)
     try:
         began = time.monotonic()
-        files.write_bytes_atomic(folder / "old.safetensors", b"older")
-        files.write_bytes_atomic(folder / "old.safetensors", save({"weights": weights}))
+        files.write_bytes_atomic(folder / "weights", b"older")
+        files.write_bytes_atomic(folder / "weights", save({"weights": weights}))
         seconds = max(time.monotonic() - began, 1e-9)
-        if not np.array_equal(load_file(folder / "old.safetensors")["weights"], weights):
+        if not np.array_equal(load_file(folder / "weights")["weights"], weights):
             raise UserError(f"{folder} gives back other bytes than were written")
         _check_lock(folder)
     finally:

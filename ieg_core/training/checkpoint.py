@@ -21,6 +21,7 @@ from safetensors.numpy import save
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store.layout import checkpoint_name
 from ieg_core.store.leases import Lease, numbers, require_current
 
 Tree = Any
@@ -50,13 +51,14 @@ class Progress:
 
 def checkpoint_path(folder: Path, attempt: int) -> Path:
     """Returns where an attempt's checkpoint lies."""
-    return folder / "checkpoint" / f"{attempt:06d}.safetensors"
+    return folder / checkpoint_name(attempt)
 
 
 def saved_attempts(folder: Path) -> list[int]:
     """Returns the attempts that a trial has checkpoints of, the latest first."""
     try:
-        return numbers(os.listdir(folder / "checkpoint"), ".safetensors")
+        path = checkpoint_path(folder, 0)
+        return numbers(os.listdir(path.parent), path.suffix)
     except FileNotFoundError:
         return []
 

@@ -97,7 +97,7 @@ def mean_weight_per_class(
 
 
 def _is_known(label_set: LabelSet) -> bool:
-    return bool(label_set.manifest.get("clean_labels_known", True))
+    return label_set.spec.clean_labels_known
 
 
 def _rare_to_common(weights: np.ndarray, given: np.ndarray, num_classes: int) -> dict[str, float]:

@@ -18,6 +18,7 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import parse
 from ieg_core.host.files import writable
 from ieg_core.models import user_network, zoo
+from ieg_core.store.layout import MODEL
 from ieg_core.store.model_file import ModelFacts, write_facts
 from ieg_core.training.streaming import streams_from_disk
 
@@ -96,7 +97,7 @@ def require_exportable(config: Config, label_set: LabelSet) -> None:
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what raises below
-        path = Path(folder) / "model.keras"
+        path = Path(folder) / MODEL
         try:
             model.save(path)
             again = keras.saving.load_model(path, compile=False)

@@ -47,7 +47,6 @@ def synthetic_label_set(
         probe_ids=ids[:probe_size],
         test_labels=labels[:0],
         digest="",
-        manifest={},
     )
 
 

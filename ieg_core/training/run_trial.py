@@ -3,17 +3,17 @@
 
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import DivergedError, UserError
-from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import layout, leases
 from ieg_core.store.layout import is_finished
 from ieg_core.store.leases import beating
+from ieg_core.store.records import FailureRecord, TrainingRecord, record_failure
 
 
 def train_trial(
@@ -34,7 +34,7 @@ def train_trial(
       SupersededError: Another machine has taken it over: no failure of the trial.
     """
     folder = layout.trial_folder(root, trial)
-    if is_finished(root, trial) or (folder / "training.json").exists():
+    if is_finished(root, trial) or TrainingRecord.exists(folder):
         return
     with leases.owned(folder) as lease, _recorded(lease, "training"):
         from ieg_core.training import checkpoint
@@ -51,14 +51,11 @@ def train_trial(
 
 def evaluate_trial(
     trial: str, root: Path, data_dir: Path, runtime: Runtime, *, again: bool = False
-) -> Mapping[str, Any]:
-    """Evaluates a trained trial from its checkpoint, or returns its result if it has one.
+) -> None:
+    """Evaluates a trained trial from its checkpoint; returns at once if it has its result.
 
     Training ends with an evaluation of its own, so there is something to do only if it was stopped
     in between, or if `again` asks for it.
-
-    Returns:
-      The trial's row of the results table.
 
     Raises:
       UserError: The trial is not trained yet; failure.json keeps an older reason.
@@ -67,7 +64,7 @@ def evaluate_trial(
     """
     folder = layout.trial_folder(root, trial)
     if is_finished(root, trial) and not again:
-        return files.read_json(folder / "result.json")
+        return
     with (
         leases.owned(folder) as lease,
         _recorded(lease, "evaluating"),
@@ -76,14 +73,14 @@ def evaluate_trial(
         set_environment(runtime)
         from ieg_core.training.trial import evaluate_here
 
-        return evaluate_here(root, lease, data_dir, runtime, report_progress)
+        evaluate_here(root, lease, data_dir, runtime, report_progress)
 
 
 @contextlib.contextmanager
 def _recorded(lease: leases.Lease, phase: str) -> Iterator[None]:
     """Clears failure.json on entry and writes it when the body fails, as long as it may."""
     folder = lease.folder
-    (folder / "failure.json").unlink(missing_ok=True)
+    FailureRecord.path(folder).unlink(missing_ok=True)
     try:
         yield
     except leases.SupersededError:
@@ -91,12 +88,6 @@ def _recorded(lease: leases.Lease, phase: str) -> Iterator[None]:
     except Exception as error:
         leases.require_current(lease)
         plain = isinstance(error, UserError | DivergedError)
-        progress = files.read_json(folder / "progress.json") or {}
-        failure = {
-            "phase": phase,
-            "reason": str(error) if plain else f"{type(error).__name__}: {error}",
-            "step": progress.get("step", 0),
-            "log": "" if plain else traceback.format_exc(),
-        }
-        files.write_json_atomic(folder / "failure.json", failure)
+        reason = str(error) if plain else f"{type(error).__name__}: {error}"
+        record_failure(folder, phase, reason, "" if plain else traceback.format_exc())
         raise

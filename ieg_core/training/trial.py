@@ -5,7 +5,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,15 +14,23 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import Config, from_dict
+from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import source_digest
 from ieg_core.host import machine
-from ieg_core.host.files import read_json, write_bytes_atomic, write_json_atomic
+from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
 from ieg_core.methods.registry import METHODS
 from ieg_core.models import zoo
-from ieg_core.store.layout import label_sets_folder, trial_folder
+from ieg_core.store.layout import (
+    EXAMPLES,
+    MATRICES,
+    MODEL,
+    label_sets_folder,
+    read_planned,
+    relative_trial,
+)
 from ieg_core.store.leases import Lease, require_current
+from ieg_core.store.records import CurvesRecord, ResultRecord, TrainingRecord, TrialRecord
 from ieg_core.training import checkpoint, history
 from ieg_core.training.diagnostics import mean_weight_per_class
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
@@ -32,7 +39,7 @@ from ieg_core.training.loop import StepReport, train
 from ieg_core.training.pictures import confusion_picture, first_views
 from ieg_core.training.step import initial_state
 from ieg_core.training.streaming import LazyImages
-from ieg_core.training.tensorboard import open_events
+from ieg_core.training.tensorboard import Curves, open_events
 
 REPORT_SECONDS = 1.0
 
@@ -40,26 +47,26 @@ ReportProgress = Callable[..., None]
 """Writes progress.json, see `ieg_core.store.leases.beating`."""
 
 
-def open_trial(root: Path, trial: str, data_dir: Path) -> tuple[Any, Config, LabelSet, Source]:
+def open_trial(
+    root: Path, trial: str, data_dir: Path
+) -> tuple[TrialRecord, Config, LabelSet, Source]:
     """Reads what a trial was planned to be.
 
     Returns:
-      What config.json holds, the configuration, the prepared data set, and the images under it.
+      Its record, its configuration, its label set, and the images under that.
 
     Raises:
       UserError: There is no such trial, or its data are missing or altered.
     """
-    record = read_json(trial_folder(root, trial) / "config.json")
-    if record is None:
-        raise UserError(f"there is no trial {trial!r} under {root}: plan it first (make sweep)")
-    config = from_dict(record["config"])
-    if record.get("network_digest", "") != source_digest(config.network):
+    record = read_planned(root, trial)
+    config = record.settings
+    if record.network_digest != source_digest(config.network):
         raise UserError(
             f"the network {config.network!r} has changed since {trial} was planned: plan it again, "
             "which makes another trial of it"
         )
-    source = open_source(record["base"], data_dir, config.images)
-    label_set = load_label_set(label_sets_folder(root) / record["label_set"], source)
+    source = open_source(record.base, data_dir, config.images)
+    label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
     return record, config, label_set, source
 
 
@@ -85,7 +92,7 @@ def train_here(
     runtime: Runtime,
     on_step: Callable[[StepReport], None],
     report_progress: ReportProgress,
-) -> Mapping[str, Any]:
+) -> None:
     """Trains a trial in this process, evaluates it, and writes all its files, result.json last.
 
     Args:
@@ -95,9 +102,6 @@ def train_here(
       runtime: How to compute it.
       on_step: Called with every report of the loop.
       report_progress: Writes progress.json.
-
-    Returns:
-      The trial's row of the results table, as result.json holds it.
 
     Raises:
       UserError: See `open_trial`, `require_exportable` and `training.loop.train`.
@@ -112,7 +116,7 @@ def train_here(
     require_exportable(config, label_set)
     has_gpu = backend.accelerators() > 0
     gpu = backend.device_description() if has_gpu else ""
-    report_progress(gpu=gpu, num_steps=record["num_steps"])
+    report_progress(gpu=gpu, num_steps=record.num_steps)
     reported = 0.0
     resumed = checkpoint.read_progress(folder)
     with open_events(folder / "tensorboard", resumed.step if resumed else 0) as events:
@@ -135,44 +139,43 @@ def train_here(
                     steps_per_second=report.steps_per_second,
                     accuracy_ema=report.accuracy_ema,
                 )
-                write_json_atomic(folder / "curves.json", report.curves)
+                _write_curves(folder, report.curves)
                 reported = time.monotonic()
 
         trained = train(config, label_set, source, lease, trial, runtime, report_step)
     require_current(lease)
-    export_model(folder / "model.keras", config, label_set, source, trained.state)
-    training = {
-        "steps": record["num_steps"],
-        "train_seconds": trained.train_seconds,
-        "steps_per_second": trained.steps_per_second,
-        "total_seconds": trained.earlier_seconds + time.monotonic() - began,
-        "device": trained.device,
-        "driver": machine.driver_version() if has_gpu else "",
-        "threads": runtime.threads,
-        "num_replicas": runtime.num_replicas,
-        "num_gpus": runtime.num_replicas if has_gpu else 0,
-        "num_parameters": int(sum(np.size(param) for param in trained.state["params"])),
-    }
+    export_model(folder / MODEL, config, label_set, source, trained.state)
+    weights = None
     if "weight" in trained.history:
-        weights, visits = trained.history["weight"], trained.history["visits"]
-        training["mean_weight_per_class"] = mean_weight_per_class(weights, visits, label_set)
+        found, visits = trained.history["weight"], trained.history["visits"]
+        weights = mean_weight_per_class(found, visits, label_set)
+    training = TrainingRecord(
+        steps=record.num_steps,
+        train_seconds=trained.train_seconds,
+        steps_per_second=trained.steps_per_second,
+        total_seconds=trained.earlier_seconds + time.monotonic() - began,
+        device=trained.device,
+        driver=machine.driver_version() if has_gpu else "",
+        threads=runtime.threads,
+        num_replicas=runtime.num_replicas,
+        num_gpus=runtime.num_replicas if has_gpu else 0,
+        num_parameters=int(sum(np.size(param) for param in trained.state["params"])),
+        mean_weight_per_class=weights,
+    )
     require_current(lease)
-    write_json_atomic(folder / "training.json", training)
+    training.write(folder)
     if len(trained.history) > 1:
-        write_bytes_atomic(folder / "examples.safetensors", save(dict(trained.history)))
+        write_bytes_atomic(folder / EXAMPLES, save(dict(trained.history)))
     # The state is still on the device: to evaluate it in a process of its own would cost more
     # than a short training's overhead is allowed to.
     raw, averaged = trained.evaluation, trained.evaluation_ema
-    return _write_result(lease, record, training, trained.curves, raw, averaged, trained.eval_sets)
+    _write_result(lease, record, training, trained.curves, raw, averaged, trained.eval_sets)
 
 
 def evaluate_here(
     root: Path, lease: Lease, data_dir: Path, runtime: Runtime, report_progress: ReportProgress
-) -> Mapping[str, Any]:
-    """Evaluates a trained trial anew from its checkpoint; writes matrices and result.json.
-
-    Returns:
-      The trial's row of the results table, as result.json holds it.
+) -> None:
+    """Evaluates a trained trial again from its checkpoint; writes matrices and result.json.
 
     Raises:
       UserError: The trial is not trained yet, or see `open_trial`.
@@ -180,11 +183,11 @@ def evaluate_here(
     """
     folder, trial = lease.folder, lease.folder.name
     record, config, label_set, source = open_trial(root, trial, data_dir)
-    training = read_json(folder / "training.json")
+    training = TrainingRecord.read(folder)
     if training is None:
         raise UserError(f"{trial} is not trained to the end yet: run ieg train, or make sweep")
     backend.start(dataclasses.replace(runtime, num_replicas=1))
-    report_progress(step=training["steps"], num_steps=record["num_steps"])
+    report_progress(step=training.steps, num_steps=record.num_steps)
     model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
     template = initial_state(model, METHODS[config.method], config, label_set)
     template["history"] = history.start(METHODS[config.method], label_set)
@@ -196,58 +199,62 @@ def evaluate_here(
         for key in ("params", "ema")
     )
     sets = measure_sets(predict, state, source)
-    return _write_result(lease, record, training, progress.curves, raw, averaged, sets)
+    _write_result(lease, record, training, progress.curves, raw, averaged, sets)
+
+
+def _write_curves(folder: Path, curves: Curves) -> None:
+    training, evaluations = (list(curves[key]) for key in ("training", "evaluations"))
+    CurvesRecord(training=training, evaluations=evaluations).write(folder)
 
 
 def _write_result(
     lease: Lease,
-    record: Mapping[str, Any],
-    training: Mapping[str, Any],
-    curves: Mapping[str, Any],
+    record: TrialRecord,
+    training: TrainingRecord,
+    curves: Curves,
     raw: Evaluation,
     averaged: Evaluation,
     sets: Mapping[str, Mapping[str, float]],
-) -> Mapping[str, Any]:
+) -> None:
+    """Writes what was requested, what it reached and what it cost."""
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     require_current(lease)
-    write_bytes_atomic(lease.folder / "matrices.safetensors", save(matrices))
-    row = _row(record, training, curves, raw, averaged)
-    if sets:
-        row["eval_sets"] = sets
-    require_current(lease)
-    write_json_atomic(lease.folder / "result.json", row)
-    return row
-
-
-def _row(
-    record: Mapping[str, Any],
-    training: Mapping[str, Any],
-    curves: Mapping[str, Any],
-    raw: Evaluation,
-    averaged: Evaluation,
-) -> dict[str, Any]:
-    """Makes a trial's row: what was asked, what it reached, what it cost."""
+    write_bytes_atomic(lease.folder / MATRICES, save(matrices))
     evaluations = curves["evaluations"]
-    asked = ["trial", "dataset", "recipe", "method", "network", "seed", "noise_rate"]
-    asked += ["true_flip_rate", "clean_labels_used", "backend", "precision"]
-    asked += ["code_version", "versions"]
-    cost = ["steps", "train_seconds", "steps_per_second", "total_seconds"]
-    cost += ["num_parameters", "device", "threads"]
-    return (
-        {name: record[name] for name in asked}
-        | {
-            "accuracy_ema_last": averaged.accuracy,
-            "accuracy_ema_best": max(e["accuracy_ema"] for e in evaluations),
-            "accuracy_last": raw.accuracy,
-            "accuracy_best": max(e["accuracy"] for e in evaluations),
-            "top5_ema_last": averaged.top5,
-            "top5_last": raw.top5,
-            "balanced_accuracy_ema_last": averaged.balanced_accuracy,
-            "per_class_accuracy_ema_last": averaged.per_class,
-        }
-        | {name: training[name] for name in cost}
-        | {"driver": training.get("driver", "")}  # older ones do not say
-        | {"num_gpus": training.get("num_gpus")}
-        | {"mean_weight_per_class": training.get("mean_weight_per_class")}
-        | {"status": "finished", "reason": "", "run_directory": f"trials/{record['trial']}"}
+    result = ResultRecord(
+        trial=record.trial,
+        dataset=record.dataset,
+        recipe=record.recipe,
+        method=record.method,
+        network=record.network,
+        seed=record.seed,
+        noise_rate=record.noise_rate,
+        true_flip_rate=record.true_flip_rate,
+        clean_labels_used=record.clean_labels_used,
+        backend=record.backend,
+        precision=record.precision,
+        code_version=record.code_version,
+        versions=record.versions,
+        accuracy_ema_last=averaged.accuracy,
+        accuracy_ema_best=max(each["accuracy_ema"] for each in evaluations),
+        accuracy_last=raw.accuracy,
+        accuracy_best=max(each["accuracy"] for each in evaluations),
+        top5_ema_last=averaged.top5,
+        top5_last=raw.top5,
+        balanced_accuracy_ema_last=averaged.balanced_accuracy,
+        per_class_accuracy_ema_last=list(averaged.per_class),
+        steps=training.steps,
+        train_seconds=training.train_seconds,
+        steps_per_second=training.steps_per_second,
+        total_seconds=training.total_seconds,
+        num_parameters=training.num_parameters,
+        device=training.device,
+        driver=training.driver,
+        threads=training.threads,
+        num_gpus=training.num_gpus,
+        mean_weight_per_class=training.mean_weight_per_class,
+        run_directory=relative_trial(record.trial),
+        eval_sets=sets or None,
     )
+    require_current(lease)
+    result.write(lease.folder)

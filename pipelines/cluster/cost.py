@@ -21,6 +21,7 @@ from ieg_core.experiment.dataset_spec import DatasetSpec
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.host import files
 from ieg_core.store import mirror
+from ieg_core.store.records import ReportRecord, TrainingRecord, TrialRecord, below
 
 Rates = Mapping[tuple[str, str], float]
 """Training steps per second by network and method."""
@@ -255,14 +256,10 @@ def measured_rates(root: Path) -> Rates:
       The median rate by network and method.
     """
     rows = []
-    for folder in _newest(root.glob("trials/*/training.json")):
-        try:
-            training, record = (
-                files.read_json(folder / name) or {} for name in ("training.json", "config.json")
-            )
-        except (OSError, UserError):
-            continue
-        rows.append({**record, **training})
+    for folder in _newest(root.glob(f"trials/*/{TrainingRecord.NAME}")):
+        training, record = TrainingRecord.look(folder)[0], TrialRecord.look(folder)[0]
+        if training and record:
+            rows.append({**record.to_value(), **training.to_value()})
     return _medians(rows)
 
 
@@ -279,8 +276,8 @@ def reported_rates(root: str) -> Rates:
       UserError: The bucket cannot be read.
     """
     newest = mirror.latest(root)
-    report = mirror.read_json(root, f"sweeps/{newest}/report/results.json") if newest else None
-    return _medians((report or {}).get("trials", ()))
+    report = ReportRecord.read(below(root, f"sweeps/{newest}")) if newest else None
+    return _medians(report.trials if report else ())
 
 
 def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:

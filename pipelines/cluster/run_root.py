@@ -3,16 +3,15 @@
 
 import shutil
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
-from ieg_core.host.liveness import is_recent
 from ieg_core.store import mirror, runs
+from ieg_core.store.records import RunRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster_files import ClusterFile
@@ -53,49 +52,24 @@ class Root:
             record = self._record()
             if not record:
                 return [], False
-            self.sweep, self.names = record["sweep"], tuple(record["trials"])
+            self.sweep, self.names = record.sweep, tuple(record.trials)
         open_trials = [name for name in self.names if name not in self.finished]
-        with ThreadPoolExecutor(READERS) as pool:
-            found = dict(zip(open_trials, pool.map(lambda c: self._trial(c, since), open_trials)))  # noqa: B905
-        self.finished |= {n: c for n, (c, _) in found.items() if c.state == progress.FINISHED}
-        trials = [
-            self.finished[name] if name in self.finished else found[name][0] for name in self.names
-        ]
-        return trials, any(beats for _, beats in found.values())
 
-    def _record(self) -> Mapping[str, Any] | None:
+        def read(name: str) -> TrialProgress:
+            return progress.read_trial(self.place, name, since, time.time())
+
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(open_trials, pool.map(read, open_trials), strict=True))
+        self.finished |= {name: c for name, c in found.items() if c.state == progress.FINISHED}
+        trials = [self.finished.get(name) or found[name] for name in self.names]
+        return trials, any(trial.is_running for trial in found.values())
+
+    def _record(self) -> RunRecord | None:
         """Reads what prepare wrote down of the run; None before it has, or if it cannot be read."""
         if not self.label:
             return None
-        try:
-            found = mirror.read_json(self.place, f"runs/{self.label}.json")
-        except (OSError, UserError) as error:
-            self.problem = str(error)
-            return None
-        self.problem = ""
-        return found if isinstance(found, dict) else None
-
-    def _trial(self, name: str, since: float) -> tuple[TrialProgress, bool]:
-        read = {
-            key: self._read(f"trials/{name}/{key}.json") or {}
-            for key in ("result", "progress", "failure")
-        }
-        updated = float(read["progress"].get("updated") or 0)
-        # An attempt removes failure.json and then says that it starts: an older failure is none.
-        failure = read["failure"] if not updated or updated >= since else {}
-        trial = progress.from_files(name, read["result"], read["progress"], failure, since)
-        beats = trial.is_running and is_recent(updated, time.time())
-        if trial.is_running and not beats:  # its pod is gone
-            trial = replace(trial, state=progress.INTERRUPTED)
-        return trial, beats
-
-    def _read(self, name: str) -> Mapping[str, Any] | None:
-        """Reads a JSON file; None if there is none, or while it is replaced."""
-        try:
-            found = mirror.read_json(self.place, name)
-        except (OSError, UserError):
-            return None
-        return found if isinstance(found, dict) else None
+        record, self.problem = RunRecord.look(self.place, self.label)
+        return record
 
     def fetch_report(self, target: Path) -> str:
         """Copies the report to this machine, if it can be read there; returns where it is."""

@@ -17,6 +17,7 @@ from ieg_core.store import leases, lost_pods, runs
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
+from tests.records import put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -110,8 +111,7 @@ def run_evaluate(tmp_path):
 
 
 def finish(folder, counts):
-    row = '{"accuracy_ema_last": 0.9, "loss": NaN, "method": "l2r", "per_class": [1], "ok": true}'
-    (folder / "result.json").write_text(row)
+    put(folder / "result.json", accuracy_ema_last=0.9, method="l2r")
     (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
 
 
@@ -122,7 +122,8 @@ def test_evaluate_shows_finite_numbers_and_the_confusion_matrix(tmp_path, monkey
     counts = np.arange(num_classes**2).reshape(num_classes, num_classes)
     monkeypatch.setattr(worker, "run_step", lambda *args: finish(folder, counts))
     metrics, confusion = run_evaluate(tmp_path)
-    assert metrics.metadata == {"accuracy_ema_last": 0.9}
+    assert metrics.metadata["accuracy_ema_last"] == 0.9
+    assert not {"method", "versions", "noise_rate"} & metrics.metadata.keys()
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics.metadata
     matrix = confusion.metadata["confusionMatrix"]
     names = [each["displayName"] for each in matrix["annotationSpecs"]]
@@ -145,7 +146,7 @@ def test_evaluate_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkey
     monkeypatch.setenv(runs.ATTEMPTS, "2")
     folder = tmp_path / "trials" / TRIAL
     folder.mkdir(parents=True)
-    (folder / "progress.json").write_text('{"step": 600}')
+    put(folder / "progress.json", step=600)
 
     def lose(*args):
         raise SystemExit(137)
@@ -174,7 +175,7 @@ def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audi
     (folder / "examples.safetensors").write_bytes(b"too large")
     lost_pods.count_evaluation(str(tmp_path), TRIAL, "1b-2c")
     metrics, confusion = run_evaluate(tmp_path)
-    assert metrics.metadata == {"accuracy_ema_last": 0.9}
+    assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert confusion.metadata
     assert "given up" in (tmp_path / "audit.html").read_text()
     assert not (folder / "failure.json").exists()
@@ -188,7 +189,7 @@ def finished_sweep(tmp_path):
     trials = prepare.python_func(**values, plan=plan)
     row = {"status": "finished", "reason": "", "accuracy_ema_last": 0.9, "accuracy_ema_best": 0.9}
     row |= {"method": "supervised", "steps_per_second": 30.0, "total_seconds": 20.0}
-    (tmp_path / "trials" / trials[0] / "result.json").write_text(json.dumps(row))
+    put(tmp_path / "trials" / trials[0] / "result.json", **row)
     return plan, trials, row
 
 
@@ -203,7 +204,7 @@ def run_report(tmp_path, plan, trials, **judged):
 
 def test_report_names_the_trials_that_did_not_finish(tmp_path, finished_sweep):
     plan, trials, _ = finished_sweep
-    (tmp_path / "trials" / trials[1] / "failure.json").write_text('{"reason": "out of memory"}')
+    put(tmp_path / "trials" / trials[1] / "failure.json", reason="out of memory")
     assert (
         run_report(tmp_path, plan, trials) == f"trials did not finish: {trials[1]}: out of memory"
     )
@@ -216,9 +217,7 @@ def test_report_names_the_trials_that_did_not_finish(tmp_path, finished_sweep):
 
 def test_report_of_a_whole_sweep_names_none(tmp_path, finished_sweep):
     plan, trials, row = finished_sweep
-    (tmp_path / "trials" / trials[1] / "result.json").write_text(
-        json.dumps(row | {"method": "l2r"})
-    )
+    put(tmp_path / "trials" / trials[1] / "result.json", **row | {"method": "l2r"})
     assert run_report(tmp_path, plan, trials) == ""
 
 
@@ -259,7 +258,7 @@ def accepted_run(tmp_path, trials, accuracy):
     row |= {"steps_per_second": 1.0, "total_seconds": 1.0, "accuracy_ema_best": accuracy}
     path = tmp_path / "accepted" / "nightly.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"trials": [row]}))
+    path.write_text(json.dumps({"schema": 1, "trials": [row]}))
 
 
 @pytest.mark.parametrize(("accuracy", "verdicts"), [(0.91, "reproduced"), (0.97, "not reproduced")])
@@ -268,8 +267,10 @@ def test_a_scheduled_run_is_judged_against_the_accepted_one(
 ):
     plan, trials, row = finished_sweep
     config = json.loads((tmp_path / "trials" / trials[0] / "config.json").read_text())
-    row |= {key: config[key] for key in ("method", "dataset")}
-    (tmp_path / "trials" / trials[0] / "result.json").write_text(json.dumps(row))
+    keys = ("method", "dataset", "network", "recipe", "noise_rate", "true_flip_rate")
+    row |= {key: config[key] for key in (*keys, "clean_labels_used")}
+    row |= {"steps": config["num_steps"]}
+    put(tmp_path / "trials" / trials[0] / "result.json", **row)
     accepted_run(tmp_path, trials, accuracy)
     failed = run_report(tmp_path, plan, trials[:1], schedule="nightly", tolerance=2.0)
     # 90.0 against 91.0 and 97.0, two points of tolerance.

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The components on a results root in a bucket, each with a scratch folder of its own."""
 
-import json
-
 import numpy as np
 import pytest
 from kfp import dsl
@@ -15,8 +13,18 @@ from components.train import train
 from ieg_core.host import files
 from ieg_core.store import gcs as storage
 from ieg_core.store import layout, mirror, runs, trial_copy
+from ieg_core.store.records import (
+    AuditRecord,
+    EvaluationRecord,
+    FailureRecord,
+    LeaseRecord,
+    ReportRecord,
+    RunRecord,
+    TrainingRecord,
+)
 from ieg_core.sweep import worker
 from tests import gcs
+from tests.records import example, put
 
 ROOT = f"gs://{gcs.BUCKET}/ieg"
 PLACE = f"{ROOT}/nightly/1b-2c"
@@ -64,7 +72,7 @@ def finish(step, trial, root, data_dir):
     row |= {"accuracy_ema_best": 0.9, "steps_per_second": 30.0, "total_seconds": 20.0}
     counts = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
     files.write_bytes_atomic(folder / "matrices.safetensors", save(counts))
-    files.write_json_atomic(folder / "result.json", row)
+    put(folder / "result.json", **row)
     return 0
 
 
@@ -72,7 +80,7 @@ def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     trials = prepare.python_func(**REQUEST, plan=plan)
     assert len(trials) == 2
-    assert mirror.read_json(PLACE, "runs/digits-1.json")["trials"] == trials
+    assert RunRecord.read(PLACE, "digits-1").trials == trials
     monkeypatch.setattr(worker, "run_step", finish)
     where = {"data_dir": "data", **WHERE}
     assert train.python_func(trial=trials[0], **where) == trials[0]
@@ -91,8 +99,7 @@ def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
         plan=plan, evaluated=trials, **WHERE, **judged, page=page, table=table
     )
     assert failed == f"trials did not finish: {trials[1]}: not run"
-    name = f"sweeps/{plan.metadata['sweep']}/report/results.json"
-    rows = mirror.read_json(PLACE, name)["trials"]
+    rows = ReportRecord.read(f"{PLACE}/sweeps/{plan.metadata['sweep']}").trials
     assert sorted(row["status"] for row in rows) == ["finished", "skipped"]
     assert mirror.latest(PLACE) == plan.metadata["sweep"]
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
@@ -102,16 +109,14 @@ def test_a_trial_is_given_up_there_too(tmp_path, monkeypatch):
     """Its first pod is lost: it leaves a lease that nobody ended, too old to be waited for."""
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     trial, *_ = prepare.python_func(**REQUEST, plan=plan)
-    lost = {"run": "1b-2c", "machine": "gone", "started": 0.0, "token": "a", "pid": 1}
-    lease = f"{PLACE}/trials/{trial}/{trial_copy.lease_name(1)}"
-    storage.write(lease, json.dumps(lost).encode())
+    url = f"{PLACE}/trials/{trial}"
+    example(LeaseRecord, run="1b-2c", machine="gone", started=0.0).write(url, 1)
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
     assert train.python_func(trial=trial, data_dir="data", **WHERE) == trial
-    failure = mirror.read_json(PLACE, f"trials/{trial}/failure.json")
-    assert "lost its pod once" in failure["reason"]
-    second = mirror.read_json(PLACE, f"trials/{trial}/{trial_copy.lease_name(2)}")
-    assert (second["run"], "ended" in second) == ("1b-2c", True)
+    assert "lost its pod once" in FailureRecord.read(url).reason
+    second = LeaseRecord.read(url, 2)
+    assert (second.run, bool(second.ended)) == ("1b-2c", True)
 
 
 def evaluate_once(folder, trial):
@@ -132,10 +137,10 @@ def test_an_audit_is_made_once_and_lies_in_the_bucket(tmp_path, monkeypatch):
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
     storage.write(f"{url}/examples.safetensors", save(said))
-    storage.write(f"{url}/training.json", b"{}")
+    example(TrainingRecord).write(url)
     monkeypatch.setattr(worker, "run_step", finish)
     page, metrics = evaluate_once(tmp_path / "a", trial)
-    assert mirror.read_json(url, "audit/summary.json")["flagged"] == metrics["audit_flagged"]
+    assert AuditRecord.read(url).flagged == metrics["audit_flagged"]
     assert {f"audit/audit.{kind}" for kind in ("html", "csv", "parquet")} < set(
         storage.list_files(url)
     )
@@ -157,9 +162,9 @@ def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
     page, metrics = evaluate_once(tmp_path / "b", trial)
     assert "given up" in page
     assert "accuracy_ema_last" not in metrics
-    failure = mirror.read_json(PLACE, f"trials/{trial}/failure.json")
-    assert "lost the pod of its evaluation once" in failure["reason"]
-    assert mirror.read_json(PLACE, f"trials/{trial}/evaluations/1b-2c.json") == {"attempts": 2}
+    url = f"{PLACE}/trials/{trial}"
+    assert "lost the pod of its evaluation once" in FailureRecord.read(url).reason
+    assert EvaluationRecord.read(url, "1b-2c") == EvaluationRecord(attempts=2)
     monkeypatch.setattr(worker, "run_step", finish)
     _, metrics = evaluate_once(tmp_path / "c", other)
     assert metrics["accuracy_ema_last"] == 0.9

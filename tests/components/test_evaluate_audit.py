@@ -16,6 +16,7 @@ from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
+from tests.records import put
 
 RESULT = {"status": "finished", "accuracy_ema_last": 0.9}
 
@@ -49,7 +50,7 @@ def trained(tmp_path):
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
     (folder / "examples.safetensors").write_bytes(save(said))
-    (folder / "result.json").write_text(json.dumps(RESULT))
+    put(folder / "result.json", **RESULT)
     return trial, folder
 
 
@@ -68,12 +69,14 @@ def test_an_audit_that_is_there_is_shown_and_not_made_again(tmp_path, monkeypatc
     trial, folder = trained(tmp_path)
     (folder / "audit").mkdir()
     (folder / "audit" / "audit.html").write_text("<p>made with the training")
-    summary = '{"flagged": 3, "auroc": NaN, "clean_labels_known": true, "method": "supervised"}'
-    (folder / "audit" / "summary.json").write_text(summary)
+    put(folder / "audit" / "summary.json", flagged=3, examples=9, not_seen=0, seed=0)
     monkeypatch.setattr(write, "audit_trial", lambda *args: pytest.fail("made again"))
     page, metrics = run_component(tmp_path, trial)
     assert page == "<p>made with the training"
-    assert audited(metrics) == {"audit_flagged": 3}
+    assert audited(metrics) == {
+        "audit_flagged": 3, "audit_examples": 9, "audit_not_seen": 0, "audit_seed": 0,
+        "audit_threshold": 0.5,
+    }  # fmt: skip
 
 
 def test_a_damaged_summary_is_made_anew(tmp_path):

@@ -8,9 +8,11 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.store import gcs as storage
 from ieg_core.store.leases import trial_lock
+from ieg_core.store.records import RunRecord
 from pipelines.cleanup import clean, parse_age, plan, size_text
 from pipelines.stored_files import FolderRoot, open_root
 from tests import gcs
+from tests.records import KINDS, complete, example
 
 DAY = 86400.0
 OLD = 40 * DAY
@@ -26,7 +28,9 @@ def now():
 def write(root, name, text="x" * 100, age=OLD):
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    if isinstance(text, dict):
+        text = json.dumps(complete(path.name, **text) if path.name in KINDS else text)
+    path.write_text(text)
     moment = time.time() - age
     os.utime(path, (moment, moment))
     return path
@@ -46,6 +50,11 @@ def sweep(root, name, trials, *, age=OLD, latest=False):
     if latest:
         (root / "latest").unlink(missing_ok=True)
         (root / "latest").symlink_to(f"sweeps/{name}")
+
+
+def accepted(namespace="", sweep=""):
+    run = {"namespace": namespace, "sweep": sweep, "accepted": "2025-01-02T03:04:05Z"}
+    return {"schema": 1, "trials": [], "run": run}
 
 
 def names(root):
@@ -127,8 +136,8 @@ def test_an_accepted_run_keeps_what_it_used(tmp_path):
     scheduled = "scheduled/nightly"
     for run_id, age in (("r1", OLD + 3 * DAY), ("r2", OLD + 2 * DAY), ("r3", OLD)):
         write(tmp_path, f"{scheduled}/{run_id}/trials/c/result.json", age=age)
-    write(tmp_path, "accepted/nightly.json", {"run": {"namespace": f"{scheduled}/r1"}})
-    write(tmp_path, "accepted/other.json", {"run": {"sweep": "s"}})
+    write(tmp_path, "accepted/nightly.json", accepted(namespace=f"{scheduled}/r1"))
+    write(tmp_path, "accepted/other.json", accepted(sweep="s"))
     run(tmp_path)
     # r3 is the newest of its schedule, r1 was accepted.
     assert {p.name for p in (tmp_path / scheduled).iterdir()} == {"r1", "r3"}
@@ -147,8 +156,8 @@ def test_a_scheduled_run_with_a_running_trial_stays(tmp_path, now):
 def test_records_of_runs_go_with_their_sweeps(tmp_path):
     sweep(tmp_path, "old", [])
     sweep(tmp_path, "new", [], latest=True)
-    write(tmp_path, "runs/one.json", {"sweep": "old"})
-    write(tmp_path, "runs/two.json", {"sweep": "new"})
+    write(tmp_path, "runs/one.json", example(RunRecord, sweep="old").to_value())
+    write(tmp_path, "runs/two.json", example(RunRecord, sweep="new").to_value())
     run(tmp_path)
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["two.json"]
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from ieg_core.host import machine
-from ieg_core.host.files import read_json, write_json_atomic
-from ieg_core.store.layout import trial_folder
+from ieg_core.store.layout import read_planned, trial_folder
+from ieg_core.store.records import RatesRecord
 from ieg_core.sweep import estimate, plan, slots
 from ieg_core.sweep.request import SweepRequest
 from pipelines import __main__ as command_line
 from pipelines import checks, noise_sweep, profiles
 from pipelines.local import sweep
+from tests.records import put
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "pipelines", "run", "noise_sweep", "--devices=cpu"]
@@ -147,23 +148,23 @@ def trial_of(planned, method):
 
 def finish(results, trial, accuracy=0.9):
     """Writes what a finished trial leaves behind."""
-    record = read_json(trial_folder(results, trial) / "config.json")
+    record = read_planned(results, trial).to_value()
     row = {key: record[key] for key in ("trial", "dataset", "method", "seed", "network")}
     row |= {"noise_rate": 0.8, "true_flip_rate": 0.72, "clean_labels_used": 0, "steps": 50}
     row |= {"accuracy_ema_last": accuracy, "accuracy_ema_best": accuracy, "total_seconds": 12.0}
     row |= {"accuracy_last": accuracy, "accuracy_best": accuracy, "steps_per_second": 40.0}
     row |= {"status": "finished", "reason": "", "run_directory": f"trials/{trial}"}
-    write_json_atomic(trial_folder(results, trial) / "result.json", row)
+    put(trial_folder(results, trial) / "result.json", **row)
 
 
 def know_the_rate(results, trial, steps_per_second=1000.0):
     """Spares the estimate its measurement, whatever this machine's number of cores."""
-    record = read_json(trial_folder(results, trial) / "config.json")
+    record = read_planned(results, trial)
     rates = {
         estimate._key(record, slots.Slot(threads)): steps_per_second
         for threads in range(1, machine.usable_cores() + 1)
     }
-    write_json_atomic(results / "measured.json", rates)
+    RatesRecord(rates=rates).write(results)
 
 
 def sweep_process(*more, environment=None, **options):

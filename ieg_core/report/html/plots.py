@@ -133,8 +133,8 @@ def diagnostic_charts(
         for group in groups
         for trial in group.finished
         for record in _records(trial, "training")
-        for key, value in record.items()
-        if key not in NO_DIAGNOSTIC and isinstance(value, int | float)
+        for key in record
+        if key not in NO_DIAGNOSTIC
     }
     charts = {}
     for name in sorted(names, key=lambda name: (name != "loss", name)):
@@ -207,17 +207,10 @@ def _panels(
     ]
 
 
-def _records(trial: Trial, kind: str) -> list[Mapping[str, float]]:
-    records = trial.curves.get(kind)
-    return [r for r in records if isinstance(r, dict)] if isinstance(records, list) else []
+def _records(trial: Trial, kind: str) -> Sequence[Mapping[str, float]]:
+    return getattr(trial.curves, kind) if trial.curves else ()
 
 
 def _curve(trial: Trial, kind: str, name: str) -> Curve:
-    points = [
-        record
-        for record in _records(trial, kind)
-        if isinstance(record.get("step"), int)
-        and isinstance(record.get(name), int | float)
-        and math.isfinite(record[name])
-    ]
+    points = [each for each in _records(trial, kind) if name in each and "step" in each]
     return [(record["step"], record[name]) for record in thin(points, MOST_POINTS)]

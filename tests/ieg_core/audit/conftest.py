@@ -13,6 +13,7 @@ from ieg_core.data.label_set import load_label_set
 from ieg_core.store.layout import label_sets_folder, trial_folder
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
+from tests.records import put
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class MadeTrial:
         counts = np.ones(len(believed), np.int32) if visits is None else visits.astype(np.int32)
         known = {"visits": counts, "all_visits": counts, name: believed.astype(np.float32)}
         (self.folder / "examples.safetensors").write_bytes(save(known))
-        (self.folder / "training.json").write_text("{}")
+        put(self.folder / "training.json")
 
 
 @pytest.fixture

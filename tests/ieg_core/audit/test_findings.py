@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
-import json
 import shlex
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from ieg_core.sweep.request import SweepRequest
 from ieg_core.tasks.audit_page import read_summary
 from tests.ieg_core.audit.conftest import MadeTrial, beliefs
 from tests.ieg_core.data.trees import write_tree
+from tests.records import put
 
 DATA = Path("data")
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_audited_is_one_clear_line(make_trial, tmp_path):
     assert "audit of probe_only is not available" in message(make_trial(method="probe_only"))
     trial = make_trial()
     assert "its training is not done" in message(trial)
-    (trial.folder / "training.json").write_text("{}")
+    put(trial.folder / "training.json")
     assert "its training is from an older version" in message(trial)
     (trial.folder / "examples.safetensors").write_bytes(b"no tensors")
     assert "is damaged" in message(trial)
@@ -185,8 +185,7 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
 
     root = trial.folder.parent.parent
     plan = root / "sweeps" / "both" / "plan.json"
-    plan.parent.mkdir()
-    plan.write_text(json.dumps({"trials": [trial.folder.name, other.folder.name, "not-run"]}))
+    put(plan, trials=[trial.folder.name, other.folder.name, "not-run"])
     assert main.main(["audit", str(plan.parent)]) == 0
     assert (other.folder / "audit" / "summary.json").exists()
     assert main.main(["audit", str(plan.parent), "--write-labels", str(path)]) == 2
@@ -204,14 +203,14 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
     (trial.folder / "training.json").unlink()
     assert main.main(["evaluate", str(without_digest)]) == 2
     assert "is not trained to the end" in capsys.readouterr().err
-    plan.write_text(json.dumps({"trials": ["not-run"]}))
+    put(plan, trials=["not-run"])
     assert main.main(["audit", str(plan.parent)]) == 2
     assert "none of the 1 runs" in capsys.readouterr().err
     for text in ("[]", "{}", '{"trials": 3}'):
         plan.write_text(text)
         for command in ("audit", "status"):
             assert main.main([command, str(plan.parent)]) == 2
-            assert "plan.json is damaged (it has no list of trials)" in capsys.readouterr().err
+            assert "plan.json is damaged (" in capsys.readouterr().err
 
 
 def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch, capsys):

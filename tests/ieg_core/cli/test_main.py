@@ -10,6 +10,7 @@ import pytest
 from ieg_core import __version__
 from ieg_core.cli import main
 from ieg_core.sweep import worker
+from tests.records import put
 
 
 def tree(folder):
@@ -110,7 +111,7 @@ def planned(tmp_path, monkeypatch):
         assert not echo
         code, files = steps[step]
         for name, value in files.items():
-            (folder / name).write_text(json.dumps(value))
+            put(folder / name, **value)
         return code
 
     monkeypatch.setattr(worker, "run_step", run_step)

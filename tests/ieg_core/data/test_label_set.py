@@ -95,17 +95,17 @@ def test_the_seed_varies_noise_probe_and_tail(prepare):
 def test_the_long_tail_leaves_its_class_sizes(prepare):
     label_set = prepare("digits_imbal_0.1", probe=2)
     # n_max = 146: ⌊146·0.1^(c/9)⌋ for c = 0..9, class 0 having 142 only.
-    assert label_set.manifest["class_counts"]["clean"] == [142, 113, 87, 67, 52, 40, 31, 24, 18, 14]
+    assert label_set.manifest.class_counts["clean"] == [142, 113, 87, 67, 52, 40, 31, 24, 18, 14]
     kept = np.union1d(label_set.train_ids, label_set.probe_ids)
     counts = np.bincount(label_set.clean_labels[kept]).tolist()
-    assert counts == label_set.manifest["class_counts"]["clean"]
+    assert counts == label_set.manifest.class_counts["clean"]
     np.testing.assert_array_equal(label_set.noisy_labels, label_set.clean_labels)
 
 
 def test_the_manifest_tells_what_was_asked_and_what_came_out(prepare, digits, tmp_path):
     label_set = prepare("digits_uniform_0.4", seed=3, probe=10)
     manifest = json.loads((tmp_path / label_set.name / "manifest.json").read_text())
-    assert manifest == label_set.manifest
+    assert manifest == label_set.manifest.to_value()
     spec = parse("digits_uniform_0.4")
     assert manifest["spec"] == "digits_uniform_0.4"
     assert (manifest["seed"], manifest["probe_per_class"]) == (3, 10)
@@ -207,7 +207,7 @@ def test_another_numpy_makes_the_same_label_set(prepare, tmp_path, monkeypatch):
     label_set = prepare(label_sets_dir=tmp_path / "a")
     monkeypatch.setattr(np, "__version__", "9.9")
     other = prepare(label_sets_dir=tmp_path / "b")
-    assert other.manifest["versions"] == {"numpy": "9.9"}
+    assert other.manifest.versions == {"numpy": "9.9"}
     assert (other.name, other.digest) == (label_set.name, label_set.digest)
 
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results roots of the shape that training leaves behind, with plausible numbers."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from tests.records import put
 
 FINAL = {  # accuracy without noise, and what full noise would cost
     "supervised": (0.975, 0.42, 3.0),
@@ -21,9 +23,8 @@ DIGITS = [str(digit) for digit in range(10)]
 Builder = Callable[..., Path]
 
 
-def write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+def write(path: Path, value: dict[str, Any]) -> None:
+    put(path, **value)
 
 
 def build_results_root(
@@ -91,7 +92,8 @@ def write_trial(
     final = clean - cost * rate ** max(power, 0.1) + 0.006 * rng.standard_normal()
     num_classes = len(class_names)
     label_set = f"{dataset}-seed{seed}-probe10-01234567"
-    write(root / "label_sets" / label_set / "manifest.json", {"class_names": list(class_names)})
+    manifest = {"class_names": list(class_names), "base_digest": ""}
+    write(root / "label_sets" / label_set / "manifest.json", manifest)
     probe = 0 if method in ("supervised", "fsr") else 10 * num_classes
     settings = {
         "trial": name, "label_set": label_set, "dataset": dataset, "method": method, "seed": seed,

@@ -7,6 +7,7 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.report import acceptance
 from ieg_core.store import gcs as storage
+from ieg_core.store.records import AcceptedRecord
 from tests import gcs
 from tests.ieg_core.report.test_reproduction import row
 
@@ -92,7 +93,7 @@ def test_a_run_in_a_bucket_is_accepted_and_held_against(monkeypatch):
             text = json.dumps({"schema": 1, "trials": [row(accuracy)]})
             storage.write(storage.join(root, name), text.encode())
         assert "accepted r2" in acceptance.accept(root, "nightly", "r2")
-        found = storage.read_json(f"{root}/accepted/nightly.json")
-        assert (found["trials"], found["run"]["sweep"]) == ([row(0.9)], "s")
+        found = AcceptedRecord.read(root, "nightly")
+        assert (found.trials, found.run.sweep) == ([row(0.9)], "s")
         with pytest.raises(UserError, match="schedules there: nightly"):
             acceptance.accept(root, "weekly")

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
-
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
+from ieg_core.store.records import AuditRecord
 from tests.ieg_core.report.pages import write_files
+from tests.records import example, put
 
 
 def trial(method, seed=0, **audit):
     named = {"dataset": "digits_uniform_0.4", "method": method, "trial": f"{method}{seed}"}
-    return Trial(dict.fromkeys(ROW_KEYS) | named, audit=audit)
+    record = example(AuditRecord, **audit) if audit else None
+    return Trial(dict.fromkeys(ROW_KEYS) | named, audit=record)
 
 
 def test_means_over_seeds_and_only_of_trials_with_an_audit():
@@ -30,10 +31,11 @@ def test_means_over_seeds_and_only_of_trials_with_an_audit():
 def test_a_damaged_summary_costs_the_audit_alone(tmp_path):
     folder = tmp_path / "trials" / "one" / "audit"
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"flagged": 3, "examples": 4}))
-    assert load_trial(tmp_path, "one").audit == {"flagged": 3, "examples": 4}
+    put(folder / "summary.json", flagged=3, examples=4)
+    found = load_trial(tmp_path, "one").audit
+    assert (found.flagged, found.examples) == (3, 4)
     (folder / "summary.json").write_text("{")
-    assert load_trial(tmp_path, "one").audit == {}
+    assert load_trial(tmp_path, "one").audit is None
 
 
 def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
@@ -41,8 +43,7 @@ def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
     assert "Label audit" not in (write_files(root, "s1") / "report.html").read_text()
     audited = next(path for path in (root / "trials").iterdir() if "-l2r-" in path.name)
     (audited / "audit").mkdir()
-    found = {"flagged": 3, "examples": 8, "average_precision": 0.875}
-    (audited / "audit" / "summary.json").write_text(json.dumps(found))
+    put(audited / "audit" / "summary.json", flagged=3, examples=8, average_precision=0.875)
     page = (write_files(root, "s1") / "report.html").read_text()
     section = page.partition("<h2>Label audit</h2>")[2].partition("</section>")[0]
     assert section.count('<th scope="row">') == 1

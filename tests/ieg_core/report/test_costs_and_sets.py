@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
+from tests.records import put
 
 Builder = Callable[..., Path]
 
@@ -23,7 +24,7 @@ def test_gpu_hours_by_hand(results_root: Builder) -> None:
     # 2 GPUs for 5,400 s are 3 GPU-hours; 4 for 900 s, written down before result.json said so, 1.
     edit_result(trials["l2r"], num_gpus=2, device="NVIDIA H200", total_seconds=5400.0)
     edit_result(trials["fsr"], device="NVIDIA H200", total_seconds=900.0)
-    (trials["fsr"] / "training.json").write_text(json.dumps({"num_replicas": 4}))
+    put(trials["fsr"] / "training.json", num_replicas=4)
     folder = write_files(root, "s1")
     found = {row["method"]: (row["num_gpus"], row["gpu_hours"]) for row in trials_of(folder)}
     assert found == {"supervised": (0, 0.0), "l2r": (2, 3.0), "fsr": (4, 1.0)}

@@ -12,6 +12,7 @@ from ieg_core.report import join
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_joined
+from tests.records import put
 
 
 def joined(*places):
@@ -189,7 +190,7 @@ def test_settings_and_audits_are_shown_line_by_line(seed_apart, tmp_path):
     for root in seed_apart:
         for folder in root.glob("trials/*"):
             (folder / "audit").mkdir()
-            (folder / "audit" / "summary.json").write_text('{"flagged": 1, "examples": 2}')
+            put(folder / "audit" / "summary.json", flagged=1, examples=2)
     write_joined([root / "sweeps" / "s1" for root in seed_apart], tmp_path / "joined")
     page = (tmp_path / "joined" / "report.html").read_text()
     settings = page.partition('aria-label="Settings by method"')[2].partition("</table>")[0]

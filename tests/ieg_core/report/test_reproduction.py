@@ -11,12 +11,13 @@ from ieg_core.report.reproduction import (
     NOT_REPRODUCED,
     REPRODUCED,
     accepted_rows,
-    as_json,
+    as_record,
     failures,
     judge,
     markdown,
 )
 from ieg_core.report.trials import ROW_KEYS
+from ieg_core.store.records import ReportRecord
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.report.pages import group_rows
@@ -181,17 +182,17 @@ def test_the_table_is_markdown_and_the_document_strict_json():
     lines = markdown(verdicts).splitlines()
     assert lines[0] == "1 reproduced, 0 not reproduced, 1 not comparable"
     assert {line.count("|") for line in lines[2:]} == {9}
-    document = json.loads(json.dumps(as_json(verdicts, schedule="nightly"), allow_nan=False))
+    document = json.loads(as_record(verdicts, schedule="nightly").encode())
     assert document["schedule"] == "nightly"
     assert [v["outcome"] for v in document["verdicts"]] == [REPRODUCED, NOT_COMPARABLE]
 
 
 def test_an_accepted_file_is_read_or_refused_in_one_line():
     assert accepted_rows(None, "accepted/x.json") == []
-    assert accepted_rows({"schema": 1, "trials": [row(0.9)]}, "x") == [row(0.9)]
-    for damaged in ([], {"trials": [{"dataset": "digits"}]}, {"trials": 3}):
-        with pytest.raises(UserError, match=r"accepted/x\.json is not a results\.json"):
-            accepted_rows(damaged, "accepted/x.json")
+    assert accepted_rows(ReportRecord(trials=[row(0.9)]), "x") == [row(0.9)]
+    damaged = ReportRecord(trials=[{"dataset": "digits"}])
+    with pytest.raises(UserError, match=r"accepted/x\.json is not a results\.json"):
+        accepted_rows(damaged, "accepted/x.json")
 
 
 def test_a_planned_trial_says_how_it_departs_from_its_recipe(tmp_path):

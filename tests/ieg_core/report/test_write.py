@@ -16,6 +16,7 @@ from ieg_core.report.html.page import duration, settings_view
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, load_sweep
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
+from tests.records import put
 
 ISSUE_KEYS = (
     "dataset",
@@ -45,7 +46,7 @@ def test_every_row_has_every_key_whatever_became_of_the_trial(results_root: Buil
     root = results_root(failed=[("l2r", 0.4, 0)], skipped=[("l2r", 0.8, 0)])
     rows = trials_of(write_files(root, "s1"))
     assert set(ISSUE_KEYS) <= set(ROW_KEYS)
-    assert all(list(row) == list(ROW_KEYS) for row in rows)
+    assert all(list(row)[: len(ROW_KEYS)] == list(ROW_KEYS) for row in rows)
     by_status = {row["status"]: row for row in rows}
     failed, skipped, finished = (by_status[s] for s in ("failed", "skipped", "finished"))
     assert failed["reason"].startswith("the loss is not finite")
@@ -86,7 +87,7 @@ def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
         path = root / f"trials/digits_uniform_0.8-supervised-seed{seed}-0123456789ab/result.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"accuracy_ema_last": accuracy}))
     failure = root / "trials/digits_uniform_0.8-l2r-seed1-0123456789ab/failure.json"
-    failure.write_text(json.dumps({"reason": "a | b\n<i>c</i>"}))
+    put(failure, reason="a | b\n<i>c</i>")
     text = (write_files(root, "s1") / "results.md").read_text()
     # mean 0.65, deviation sqrt(2 * 0.05²) = 0.0707
     assert "| supervised | 0 | 65.0 ± 7.1 |" in text
@@ -98,13 +99,12 @@ def test_markdown_shows_the_means_and_escapes(results_root: Builder) -> None:
 def test_an_interrupted_trial_says_how_far_it_came(results_root: Builder) -> None:
     root = results_root(skipped=[("l2r", 0.8, 0)])
     folder = root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab"
-    progress = {"phase": "training", "step": 300, "num_steps": 600}
-    (folder / "progress.json").write_text(json.dumps(progress))
+    put(folder / "progress.json", phase="training", step=300, num_steps=600)
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith(
         "not finished (training, step 300 of 600): if it is not running"
     )
-    (folder / "training.json").write_text("{}")
+    put(folder / "training.json")
     row = next(r for r in load_sweep(root, "s1").rows if r["status"] == "skipped")
     assert row["reason"].startswith("trained but not evaluated")
 
@@ -112,7 +112,7 @@ def test_an_interrupted_trial_says_how_far_it_came(results_root: Builder) -> Non
 def test_a_later_result_outweighs_an_earlier_failure(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), methods=("l2r",))
     (folder,) = (root / "trials").iterdir()
-    (folder / "failure.json").write_text(json.dumps({"reason": "killed"}))
+    put(folder / "failure.json", reason="killed")
     (row,) = load_sweep(root, "s1").rows
     assert (row["status"], row["reason"]) == ("finished", "")
 
@@ -173,7 +173,7 @@ def test_what_reading_the_data_brought_to_light_is_told_once(
     assert markdown.count("the accuracy there flatters") == (0 if damaged else 1)
 
 
-def test_nan_becomes_null(results_root: Builder) -> None:
+def test_nan_is_damage(results_root: Builder) -> None:
     root = results_root(rates=(0.8,), methods=("l2r",))
     (folder,) = (root / "trials").iterdir()
     text = (folder / "result.json").read_text()
@@ -184,8 +184,9 @@ def test_nan_becomes_null(results_root: Builder) -> None:
     curves["training"][3]["loss"] = float("nan")
     (folder / "curves.json").write_text(json.dumps(curves))
     (row,) = trials_of(write_files(root, "s1"))
-    assert row["accuracy_last"] is None
-    assert not re.search(r"\bnan\b", report(root))
+    assert row["status"] == "failed"
+    assert "(accuracy_last: received nan, expected a number)" in row["reason"]
+    assert "Learning curves" not in report(root)
 
 
 def test_the_page_loads_nothing_and_runs_nothing(results_root: Builder) -> None:
@@ -237,7 +238,7 @@ def test_everything_is_escaped(results_root: Builder) -> None:
         config |= {"versions": {evil: evil}, "network": evil}
         config["config"][evil] = evil
         (folder / "config.json").write_text(json.dumps(config))
-    failure = {"reason": evil, "log": evil, "phase": evil, "step": evil}
+    failure = {"reason": evil, "log": evil, "phase": evil, "step": 37}
     folder = root / "trials/digits_uniform_0.8-l2r-seed0-0123456789ab"
     (folder / "failure.json").write_text(json.dumps(failure))
     page = report(root)

@@ -2,7 +2,6 @@
 """Against gcp-storage-emulator; tests/gcs.py says what that does not enforce."""
 
 import io
-import json
 import threading
 import time
 from http import HTTPStatus
@@ -108,7 +107,6 @@ def test_transfers_run_side_by_side(emulator, tmp_path, monkeypatch):
 
 def test_a_missing_object_reads_as_none(emulator):
     assert storage.read(f"{ROOT}/nothing") is None
-    assert storage.pointed(f"{ROOT}/latest") == ""
     storage.delete(ROOT, ["nothing"])
 
 
@@ -273,16 +271,3 @@ def test_objects_that_stand_for_folders_are_no_files(emulator, tmp_path):
     assert list(listed) == ["checkpoint/000001.safetensors"]
     storage.download(ROOT, listed, tmp_path)
     assert names(tmp_path) == {"checkpoint/000001.safetensors": b""}
-
-
-def test_the_pointer_ends_at_one_of_its_writers_whole(emulator):
-    url = f"{ROOT}/latest"
-    values = [json.dumps({"sweep": "digits" * number}) for number in range(1, 6)]
-    threads = [threading.Thread(target=storage.point, args=(url, value)) for value in values]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert storage.pointed(url) in values
-    storage.point(url, "newest")
-    assert storage.pointed(url) == "newest"

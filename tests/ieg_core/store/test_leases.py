@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import read_json, write_json_atomic
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError, owned, take
+from ieg_core.store.records import LeaseRecord, ProgressRecord
 from ieg_core.training import run_trial
 from ieg_core.training.checkpoint import (
     Progress,
@@ -22,18 +24,19 @@ from ieg_core.training.checkpoint import (
     read_progress,
     save_checkpoint,
 )
+from tests.records import example
 
 CONTEXT = multiprocessing.get_context("spawn")
 
 
 def lease_of_another_machine(folder: Path, attempt: int, **changes) -> None:
-    record = leases.new_record() | {"machine": "other", "host": "pod-7"} | changes
-    write_json_atomic(leases.lease_path(folder, attempt), record)
+    record = replace(leases.new_record(), machine="other", host="pod-7", **changes)
+    record.write(folder, attempt)
 
 
 def beat(folder: Path, attempt: int, age: float) -> None:
-    progress = {"attempt": attempt, "updated": time.time() - age}
-    write_json_atomic(folder / "progress.json", progress)
+    progress = ProgressRecord(phase="training", updated=time.time() - age, attempt=attempt)
+    progress.write(folder)
 
 
 def test_attempts_are_numbered_and_say_who_they_are(tmp_path):
@@ -97,11 +100,13 @@ def test_another_machine_is_waited_for_while_its_heart_beats(tmp_path):
     ],
 )
 def test_who_lives(record, progress, expected):
-    assert leases.is_alive(2, record, progress, now=1000.0) is expected
+    lease = example(LeaseRecord, **record) if record else None
+    shown = example(ProgressRecord, **progress) if progress else None
+    assert leases.is_alive(2, lease, shown, now=1000.0) is expected
 
 
 def test_a_lease_that_is_just_being_written_is_waited_for(tmp_path):
-    path = leases.lease_path(tmp_path, 1)
+    path = LeaseRecord.path(tmp_path, 1)
     path.parent.mkdir()
     path.touch()
     with pytest.raises(TrialBusyError), owned(tmp_path):
@@ -140,8 +145,8 @@ def test_on_one_machine_the_lock_decides_at_once(tmp_path, holder):
 
 
 def test_a_lock_that_outlives_its_machine_is_passed_by(tmp_path, holder):
-    record = read_json(leases.lease_path(tmp_path, 1)) | {"machine": "gone"}
-    write_json_atomic(leases.lease_path(tmp_path, 1), record)
+    record = read_json(LeaseRecord.path(tmp_path, 1)) | {"machine": "gone"}
+    write_json_atomic(LeaseRecord.path(tmp_path, 1), record)
     beat(tmp_path, 1, age=100)
     with pytest.raises(TrialBusyError), owned(tmp_path):
         pass
@@ -152,20 +157,21 @@ def test_a_lock_that_outlives_its_machine_is_passed_by(tmp_path, holder):
 
 def test_a_folder_made_anew_belongs_to_nobody_of_before(tmp_path):
     old = take(tmp_path, 1)
-    old.path.unlink()
+    LeaseRecord.path(tmp_path, 1).unlink()
     with pytest.raises(SupersededError, match="lease was removed"):
         leases.require_current(old)
     take(tmp_path, 1)
-    assert not leases.is_current(old)
+    with pytest.raises(SupersededError, match="lease was removed"):
+        leases.require_current(old)
 
 
 def test_a_dead_childs_lease_is_ended_and_a_stale_ones_is_not(tmp_path):
     take(tmp_path, 1)
     assert leases.end_of(tmp_path, os.getpid())
-    assert read_json(leases.lease_path(tmp_path, 1))["ended"]
+    assert read_json(LeaseRecord.path(tmp_path, 1))["ended"]
     lease_of_another_machine(tmp_path, 2)
     assert not leases.end_of(tmp_path, os.getpid())
-    assert "ended" not in read_json(leases.lease_path(tmp_path, 2))
+    assert "ended" not in read_json(LeaseRecord.path(tmp_path, 2))
 
 
 def _write_until_stopped(folder: Path, value: int, started, outcome) -> None:

@@ -20,11 +20,20 @@ from ieg_core.host.files import read_json, write_json_atomic
 from ieg_core.store import gcs as storage
 from ieg_core.store import layout, leases, mirror, trial_copy
 from ieg_core.store.leases import SupersededError
+from ieg_core.store.records import (
+    LeaseRecord,
+    PlanRecord,
+    ProgressRecord,
+    Record,
+    RunRecord,
+    TrialRecord,
+)
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from tests import gcs
 from tests.ieg_core.sweep.test_survival import finish, outcome, plan
+from tests.records import example
 
 ROOT = f"gs://{gcs.BUCKET}/runs"
 TRIAL = "digits_uniform_0.4-l2r-seed0-0123456789ab"
@@ -42,7 +51,8 @@ def emulator(monkeypatch):
 
 
 def put(name: str, value: object) -> None:
-    storage.write(f"{ROOT}/{name}", json.dumps(value).encode())
+    data = value.encode() if isinstance(value, Record) else json.dumps(value).encode()
+    storage.write(f"{ROOT}/{name}", data)
 
 
 def stored(prefix: str = "") -> set[str]:
@@ -63,22 +73,24 @@ def test_a_folder_is_handed_on_as_it_is(tmp_path):
     for opened in (mirror.planning, mirror.trial, mirror.sweep):
         with opened(str(tmp_path), *["x"][: opened is not mirror.planning]) as root:
             assert root == tmp_path
-    assert mirror.read_json(str(tmp_path), "runs/x.json") is None
-    write_json_atomic(tmp_path / "runs" / "x.json", {"a": 1})
-    assert mirror.read_json(str(tmp_path), "runs/x.json") == {"a": 1}
+    run = example(RunRecord)
+    assert RunRecord.read(str(tmp_path), "x") is None
+    run.write(str(tmp_path), "x")
+    assert RunRecord.read(str(tmp_path), "x") == RunRecord.read(tmp_path, "x") == run
     assert mirror.latest(str(tmp_path)) == ""
     layout.set_latest(tmp_path, "newest")
     assert mirror.latest(str(tmp_path)) == "newest"
     assert mirror.fetch(str(tmp_path), "runs", tmp_path) == [tmp_path / "runs" / "x.json"]
 
 
-def test_json_in_a_bucket_is_read(emulator):
-    assert mirror.read_json(ROOT, "runs/x.json") is None
-    put("runs/x.json", {"a": 1})
-    assert mirror.read_json(ROOT, "runs/x.json") == {"a": 1}
+def test_a_record_in_a_bucket_is_read(emulator):
+    assert RunRecord.read(ROOT, "x") is None
+    example(RunRecord).write(ROOT, "x")
+    assert RunRecord.read(ROOT, "x") == example(RunRecord)
     storage.write(f"{ROOT}/runs/x.json", b"{")
     with pytest.raises(UserError, match=r"gs://ieg/runs/runs/x\.json is damaged"):
-        mirror.read_json(ROOT, "runs/x.json")
+        RunRecord.read(ROOT, "x")
+    assert RunRecord.look(ROOT, "x")[0] is None
 
 
 def test_a_plan_goes_up_and_what_is_there_stays(emulator):
@@ -94,14 +106,17 @@ def test_a_plan_goes_up_and_what_is_there_stays(emulator):
     config, first = f"trials/{trial}/config.json", f"sweeps/{made.sweep}/plan.json"
     assert {config, first, "runs/label.json"} <= stored()
     assert len(stored("label_sets/")) == 2
-    before, created = storage.list_files(ROOT), mirror.read_json(ROOT, first)["created"]
+    before, created = (
+        storage.list_files(ROOT),
+        PlanRecord.read(f"{ROOT}/sweeps/{made.sweep}").created,
+    )
     time.sleep(1.1)
     assert planned() == made
     after = storage.list_files(ROOT)
     assert after.keys() == before.keys()
     kept = {name for name in before if after[name] == before[name]}
     assert kept == {config} | stored("label_sets/")
-    assert mirror.read_json(ROOT, first)["created"] == created
+    assert PlanRecord.read(f"{ROOT}/sweeps/{made.sweep}").created == created
 
 
 def test_a_plan_that_fails_uploads_nothing(emulator):
@@ -118,14 +133,14 @@ def test_a_plan_that_fails_uploads_nothing(emulator):
 
 def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch):
     monkeypatch.setattr(trial_copy, "SYNC_SECONDS", 0.05)
-    put(f"trials/{TRIAL}/config.json", {"label_set": "digits-1"})
+    put(f"trials/{TRIAL}/config.json", example(TrialRecord, label_set="digits-1"))
     put("label_sets/digits-1/manifest.json", {})
     put("label_sets/digits-10/manifest.json", {})
     with mirror.trial(ROOT, TRIAL) as root:
         folder = layout.trial_folder(root, TRIAL)
         assert [path.name for path in (root / "label_sets").iterdir()] == ["digits-1"]
         save(folder, 25)
-        write_json_atomic(folder / "progress.json", {"step": 25})
+        example(ProgressRecord, step=25).write(folder)
         (folder / "model.keras").write_bytes(b"model")
         (folder / "tensorboard").mkdir()
         (folder / "tensorboard" / "events").write_bytes(b"events")
@@ -138,7 +153,7 @@ def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatc
         write_json_atomic(folder / "result.json", {"accuracy": 1})
     listed = set(storage.list_files(URL))
     assert listed == wanted | {"config.json", "model.keras", "result.json", "leases/000001.json"}
-    assert mirror.read_json(URL, "leases/000001.json")["ended"]
+    assert LeaseRecord.read(URL, 1).ended
     requests = len(emulator.requests)
     with mirror.trial(ROOT, TRIAL) as root:  # finished: nothing is leased or uploaded
         folder = layout.trial_folder(root, TRIAL)
@@ -203,14 +218,17 @@ def test_the_next_attempt_goes_on_from_the_last_ones_upload(emulator):
 
 def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator, monkeypatch):
     now = time.time()
-    put(f"trials/{TRIAL}/leases/000001.json", {"token": "a", "started": now - 900})
-    put(f"trials/{TRIAL}/progress.json", {"attempt": 1, "updated": now - 170})
+    put(f"trials/{TRIAL}/leases/000001.json", example(LeaseRecord, started=now - 900))
+    put(f"trials/{TRIAL}/progress.json", example(ProgressRecord, attempt=1, updated=now - 170))
     waited = []
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
         if len(waited) == 3:
-            put(f"trials/{TRIAL}/progress.json", {"attempt": 1, "updated": now - 190})
+            put(
+                f"trials/{TRIAL}/progress.json",
+                example(ProgressRecord, attempt=1, updated=now - 190),
+            )
 
     monkeypatch.setattr(trial_copy.time, "sleep", wait)
     with mirror.trial(ROOT, TRIAL):
@@ -219,7 +237,7 @@ def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator, monkeypatch)
 
 
 def test_a_result_that_comes_while_waiting_is_taken(emulator, monkeypatch):
-    put(f"trials/{TRIAL}/leases/000001.json", {"token": "a", "started": time.time()})
+    put(f"trials/{TRIAL}/leases/000001.json", example(LeaseRecord, started=time.time()))
     monkeypatch.setattr(
         trial_copy.time,
         "sleep",
@@ -259,7 +277,7 @@ def test_two_live_writers_the_stale_one_stops_and_its_successors_checkpoint_surv
         stale_copy = trial_copy.Copy(URL, stale, 1, trial_copy.read_generations(URL))
         lease = pods.enter_context(leases.owned(stale))
         save_checkpoint(lease, state(1), Progress(TRIAL, 1000, 1, 1, 0.0, {}))
-        write_json_atomic(stale / "progress.json", {"step": 1000})
+        example(ProgressRecord, step=1000).write(stale)
         trial_copy.send(stale_copy, everything=False)
 
         successor_root = pods.enter_context(mirror.trial(ROOT, TRIAL))
@@ -268,17 +286,17 @@ def test_two_live_writers_the_stale_one_stops_and_its_successors_checkpoint_surv
         assert read_progress(successor).step == 1000
         # It looked for a later lease before there was one, and its uploads arrive only now.
         save_checkpoint(lease, state(1), Progress(TRIAL, 2000, 1, 1, 0.0, {}))
-        write_json_atomic(stale / "progress.json", {"step": 2000})
+        example(ProgressRecord, step=2000).write(stale)
         trial_copy.send_once(stale_copy, everything=True)
 
         own = pods.enter_context(leases.owned(successor))
         save_checkpoint(own, state(2), Progress(TRIAL, 1025, 1, 1, 0.0, {}))
-        write_json_atomic(successor / "progress.json", {"step": 1025})
+        example(ProgressRecord, step=1025).write(successor)
         trial_copy.send(copy, everything=False)
-        assert mirror.read_json(URL, "progress.json") == {"step": 1025}
+        assert ProgressRecord.read(URL).step == 1025
 
         # Now it is late by more: refused, shown the lease, and stopped.
-        write_json_atomic(stale / "progress.json", {"step": 3000})
+        example(ProgressRecord, step=3000).write(stale)
         write_json_atomic(stale / "result.json", {"step": 3000})
         with pytest.raises(storage.StaleWriterError):
             trial_copy.send_once(stale_copy, everything=True)
@@ -286,7 +304,7 @@ def test_two_live_writers_the_stale_one_stops_and_its_successors_checkpoint_surv
         assert stale_copy.superseded
         with pytest.raises(SupersededError):
             save_checkpoint(lease, state(1), Progress(TRIAL, 4000, 1, 1, 0.0, {}))
-        assert mirror.read_json(URL, "progress.json") == {"step": 1025}
+        assert ProgressRecord.read(URL).step == 1025
         save_checkpoint(own, state(2), Progress(TRIAL, 1050, 1, 1, 0.0, {}))
         trial_copy.send(copy, everything=False)
     assert set(storage.list_files(URL, "checkpoint/")) == {"checkpoint/000002.safetensors"}
@@ -304,7 +322,7 @@ def test_of_two_pods_that_lease_at_once_one_waits(emulator, monkeypatch):
     def be_late(url, data, generation=None):
         if url.endswith("leases/000001.json") and generation == 0:
             monkeypatch.setattr(storage, "write", write)
-            write(url, json.dumps({"token": "other", "started": time.time(), "ended": 1}).encode())
+            write(url, example(LeaseRecord, token="other", ended=1.0).encode())
         return write(url, data, generation)
 
     monkeypatch.setattr(storage, "write", be_late)
@@ -313,12 +331,12 @@ def test_of_two_pods_that_lease_at_once_one_waits(emulator, monkeypatch):
             "leases/000001.json",
             "leases/000002.json",
         }
-    assert mirror.read_json(URL, "leases/000001.json")["token"] == "other"
+    assert LeaseRecord.read(URL, 1).token == "other"
 
 
 def test_a_sweeps_small_files_come_and_its_report_goes(emulator, tmp_path):
-    put("sweeps/s/plan.json", {"trials": [TRIAL, "another"]})
-    put(f"trials/{TRIAL}/config.json", {"label_set": "digits-1"})
+    put("sweeps/s/plan.json", example(PlanRecord, trials=[TRIAL, "another"]))
+    put(f"trials/{TRIAL}/config.json", example(TrialRecord, label_set="digits-1"))
     for name in ("result.json", "curves.json", "checkpoint/000001.safetensors", "model.keras"):
         put(f"trials/{TRIAL}/{name}", {})
     put("label_sets/digits-1/manifest.json", {})
@@ -387,9 +405,8 @@ def test_a_pod_killed_in_training_goes_on_from_the_bucket_bit_for_bit(emulator, 
     killed.communicate()
     assert "result.json" not in storage.list_files(url)
     # What its heartbeat would have become three minutes later.
-    lease = mirror.read_json(url, "leases/000001.json")
-    put(f"trials/{trial}/leases/000001.json", lease | {"started": 0})
-    put(f"trials/{trial}/progress.json", {"attempt": 1, "updated": 0})
+    dataclasses.replace(LeaseRecord.read(url, 1), started=0).write(url, 1)
+    put(f"trials/{trial}/progress.json", example(ProgressRecord, attempt=1, updated=0))
     pod = start_pod(trial)
     output, _ = pod.communicate(timeout=3600)
     assert pod.returncode == 0, output

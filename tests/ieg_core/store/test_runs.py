@@ -6,6 +6,8 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.host.files import write_json_atomic
 from ieg_core.store import leases, lost_pods, runs
+from ieg_core.store.records import LeaseRecord, ProgressRecord
+from tests.records import example
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_label_is_a_plain_name(tmp_path, label):
 
 def write_leases(folder, *records):
     for number, record in enumerate(records, 1):
-        write_json_atomic(folder / "leases" / f"{number:06d}.json", record)
+        example(LeaseRecord, **record).write(folder, number)
 
 
 @pytest.fixture
@@ -104,7 +106,7 @@ def test_a_trial_is_given_up_when_this_run_has_lost_its_pod_too_often(
 ):
     monkeypatch.setenv(runs.ATTEMPTS, "2")
     write_leases(trial, *records)
-    write_json_atomic(trial / "progress.json", {"step": 70})
+    example(ProgressRecord, step=70).write(trial)
     assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is given_up
     assert (trial / "failure.json").exists() is given_up
     if given_up:

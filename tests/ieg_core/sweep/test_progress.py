@@ -1,24 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
-import json
-import os
 
 import pytest
 
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
+from tests.records import put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 TITLE = "digits_uniform_0.8-l2r-seed0"
 SINCE = 1_000_000.0
 
 
-def write(root, name, value, trial=TRIAL, modified=None):
-    path = root / "trials" / trial / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(value if isinstance(value, str) else json.dumps(value))
-    if modified is not None:
-        os.utime(path, (modified, modified))
+def write(root, name, value, trial=TRIAL):
+    put(root / "trials" / trial / name, **value)
 
 
 def moment(**changes):
@@ -41,20 +36,20 @@ def test_a_running_trial_tells_how_far_it_is_and_how_long_it_still_takes(tmp_pat
 
 def test_what_an_earlier_attempt_left_counts_as_waiting(tmp_path):
     write(tmp_path, "progress.json", moment(updated=SINCE - 1))
-    write(tmp_path, "failure.json", {"reason": "old"}, modified=SINCE - 1)
+    write(tmp_path, "failure.json", {"reason": "old"})
     assert progress.read_trial(tmp_path, TRIAL, SINCE).state == "waiting"
 
 
 def test_a_failed_trial_says_why(tmp_path):
     write(tmp_path, "progress.json", moment())
-    write(tmp_path, "failure.json", {"reason": "loss is NaN"}, modified=SINCE + 2)
+    write(tmp_path, "failure.json", {"reason": "loss is NaN"})
     trial = progress.read_trial(tmp_path, TRIAL, SINCE)
     assert (trial.state, trial.reason, trial.step) == ("failed", "loss is NaN", 150)
     assert progress.line(trial) == f"{TITLE}: failed, accuracy 50.0 %: loss is NaN"
 
 
 def test_a_result_wins_over_everything(tmp_path):
-    write(tmp_path, "failure.json", {"reason": "once"}, modified=SINCE + 2)
+    write(tmp_path, "failure.json", {"reason": "once"})
     write(tmp_path, "progress.json", moment())
     result = {"steps": 600, "steps_per_second": 31.5, "accuracy_ema_last": 0.935}
     write(tmp_path, "result.json", result)
@@ -63,15 +58,12 @@ def test_a_result_wins_over_everything(tmp_path):
     assert progress.line(trial) == f"{TITLE}: finished, accuracy 93.5 %"
 
 
-def test_a_training_that_is_over_is_no_result_yet(tmp_path):
-    write(tmp_path, "progress.json", moment(phase="finished"))
-    assert progress.read_trial(tmp_path, TRIAL, SINCE).state == "evaluating"
-
-
 @pytest.mark.parametrize("text", ["{", "[]", "null", ""])
 def test_a_damaged_file_counts_as_not_there(tmp_path, text):
-    write(tmp_path, "progress.json", text)
-    write(tmp_path, "result.json", text)
+    folder = tmp_path / "trials" / TRIAL
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text(text)
+    (folder / "result.json").write_text(text)
     assert progress.read_trial(tmp_path, TRIAL, SINCE).state == "waiting"
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a sweep is, asked from another terminal."""
 
-import json
 import os
 import time
 
@@ -10,6 +9,7 @@ import pytest
 from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.sweep import status, worker
+from tests.records import put
 
 
 @pytest.fixture
@@ -35,8 +35,7 @@ def root(tmp_path):
 
 
 def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value))
+    put(path, **value)
 
 
 def progress(updated, step):

@@ -3,6 +3,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import pytest
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError
+from ieg_core.store.records import LeaseRecord
 from ieg_core.sweep import slots, worker
 from ieg_core.training import run_trial
+from tests.records import put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -71,7 +74,7 @@ def test_the_output_goes_to_the_log_and_is_echoed_where_asked(tmp_path, folder, 
 
 
 def test_a_killed_child_costs_its_trial_and_says_so(tmp_path, folder, interpreter):
-    (folder / "progress.json").write_text(json.dumps({"step": 40, "num_steps": 600}))
+    put(folder / "progress.json", step=40, num_steps=600)
     interpreter("echo last words; kill -9 $$")
     assert run(tmp_path) == -9
     assert failure(folder) == {
@@ -97,7 +100,7 @@ def test_a_reason_that_the_child_wrote_stays(tmp_path, folder, interpreter):
 def test_the_trial_shows_as_starting_before_the_framework_is_imported(
     tmp_path, folder, interpreter
 ):
-    (folder / "progress.json").write_text(json.dumps({"step": 40, "num_steps": 600, "updated": 1}))
+    put(folder / "progress.json", step=40, num_steps=600, updated=1)
     interpreter(f"cat {folder}/progress.json")
     run(tmp_path)
     shown = json.loads((folder / "log.txt").read_text())
@@ -106,10 +109,7 @@ def test_the_trial_shows_as_starting_before_the_framework_is_imported(
 
 
 def taken_over(folder, attempt=1):
-    record = leases.new_record() | {"machine": "other", "host": "pod-7"}
-    path = leases.lease_path(folder, attempt)
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record))
+    replace(leases.new_record(), machine="other", host="pod-7").write(folder, attempt)
 
 
 def test_a_superseded_child_is_no_failure_of_the_trial(tmp_path, folder, interpreter):
@@ -142,9 +142,8 @@ def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
 
 def test_a_dead_machine_gets_no_heartbeat_from_its_successor(tmp_path, folder, interpreter):
     taken_over(folder)
-    path = leases.lease_path(folder, 1)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"started": 0}))
-    (folder / "progress.json").write_text('{"attempt": 1, "step": 40, "updated": 1}')
+    replace(LeaseRecord.read(folder, 1), started=0).write(folder, 1)
+    put(folder / "progress.json", attempt=1, step=40, updated=1)
     interpreter("exit 0")
     run(tmp_path)
     assert json.loads((folder / "progress.json").read_text())["step"] == 40
@@ -224,12 +223,3 @@ def test_a_trial_that_another_sweep_works_on_is_waited_for(monkeypatch):
     monkeypatch.setattr(run_trial, "evaluate_trial", evaluate)
     assert worker.main(["evaluate", TRIAL, "runs", "data", "2", "4"]) == 0
     assert calls == [(TRIAL, Path("runs"), Path("data"), 2, 4)] * 3
-
-
-def test_only_finite_numbers_reach_kfp(tmp_path, folder):
-    assert worker.finite_numbers(tmp_path, TRIAL) == {}
-    row = '{"accuracy": 0.5, "seed": 0, "loss": NaN, "top5": Infinity, "method": "l2r", "x": null}'
-    (folder / "result.json").write_text(row)
-    assert worker.finite_numbers(tmp_path, TRIAL) == {"accuracy": 0.5, "seed": 0}
-    (folder / "result.json").write_text("{")
-    assert worker.finite_numbers(tmp_path, TRIAL) == {}

@@ -10,6 +10,7 @@ import pytest
 from ieg_core.data.open import open_source
 from ieg_core.store import fingerprint, leases
 from ieg_core.store import gcs as storage
+from ieg_core.store.records import Finding
 from ieg_core.tasks import examine as doctor
 from ieg_core.tasks.examine import Place, checks_for, examine
 from tests import gcs
@@ -217,5 +218,4 @@ def test_with_a_bucket_checkpoints_are_tried_in_the_scratch_folder(bucket, scrat
 def test_a_finding_is_left_in_the_bucket(bucket):
     found = examine("store", bucket)
     doctor.write_down(bucket.results, "r1", found)
-    record = storage.read_json(f"{bucket.results}/doctor/r1/store.json")
-    assert record == dataclasses.asdict(found)
+    assert Finding.read(bucket.results, "r1", "store") == found

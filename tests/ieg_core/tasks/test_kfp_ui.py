@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from ieg_core.host.files import write_json_atomic
 from ieg_core.report.trials import load_sweep, load_trial
 from ieg_core.tasks import kfp_ui
+from tests.records import put
 
 TRIAL = "c"
 
@@ -14,16 +14,18 @@ TRIAL = "c"
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "trials" / TRIAL
-    write_json_atomic(folder / "config.json", {"label_set": "o"})
+    put(folder / "config.json", label_set="o")
     return folder
 
 
-def test_only_finite_numbers_are_shown(tmp_path, folder):
+def test_only_numbers_are_shown(tmp_path, folder):
     assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {}
-    (folder / "result.json").write_text(
-        '{"accuracy": 0.5, "seed": 0, "loss": NaN, "rate": Infinity, "ok": true, "x": [1]}'
-    )
-    assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {"accuracy": 0.5, "seed": 0}
+    put(folder / "result.json", accuracy_ema_last=0.5, seed=0)
+    shown = kfp_ui.metrics(load_trial(tmp_path, TRIAL).row)
+    assert (shown["accuracy_ema_last"], shown["seed"]) == (0.5, 0)
+    assert not {"versions", "dataset", "noise_rate"} & shown.keys()
+    (folder / "result.json").write_text((folder / "result.json").read_text().replace("0.5", "NaN"))
+    assert kfp_ui.metrics(load_trial(tmp_path, TRIAL).row) == {}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"status": "failed"}'])
@@ -36,16 +38,15 @@ def test_of_a_damaged_or_failed_result_nothing_is_shown(tmp_path, folder, conten
 
 def test_classes_of_the_same_name_are_told_apart(tmp_path, folder):
     counts = np.array([[5, 1], [2, 8]])
-    (folder / "result.json").write_text("{}")
+    put(folder / "result.json")
     (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
     manifest = tmp_path / "label_sets" / "o" / "manifest.json"
-    write_json_atomic(folder / "result.json", {"accuracy": 0.5})
-    write_json_atomic(manifest, {"class_names": ["cat", "dog"]})
+    put(manifest, class_names=["cat", "dog"])
     assert kfp_ui.confusion(load_trial(tmp_path, TRIAL)) == (
         ["cat", "dog"],
         [[5.0, 1.0], [2.0, 8.0]],
     )
-    write_json_atomic(manifest, {"class_names": ["cat", "cat"]})
+    put(manifest, class_names=["cat", "cat"])
     assert kfp_ui.confusion(load_trial(tmp_path, TRIAL))[0] == ["0 cat", "1 cat"]
 
 
@@ -61,10 +62,10 @@ def test_a_long_document_is_cut_after_a_line_and_says_so():
 
 def test_failures_are_those_of_the_run_and_short(tmp_path):
     trials = [f"trial-{number:03d}" for number in range(200)]
-    write_json_atomic(tmp_path / "sweeps" / "s" / "plan.json", {"trials": trials})
+    put(tmp_path / "sweeps" / "s" / "plan.json", trials=trials)
     for trial in trials[1:]:
-        write_json_atomic(tmp_path / "trials" / trial / "failure.json", {"reason": "y" * 60})
-    write_json_atomic(tmp_path / "trials" / trials[0] / "result.json", {"accuracy_ema_last": 0.9})
+        put(tmp_path / "trials" / trial / "failure.json", reason="y" * 60)
+    put(tmp_path / "trials" / trials[0] / "result.json")
     rows = load_sweep(tmp_path, "s").rows
     assert kfp_ui.failures(rows, trials[:1]) == ""
     assert kfp_ui.failures(rows, trials[:2]) == f"trial-001: {'y' * 60}"

@@ -69,7 +69,7 @@ def test_a_dictionarys_purity_and_repetitions(label_set):
 
 
 def test_without_known_labels_nothing_is_said_of_right_and_wrong(label_set):
-    mine = dataclasses.replace(label_set, manifest={"clean_labels_known": False})
+    mine = dataclasses.replace(label_set, spec=parse("folder_labels"))
     examples = {"weight": np.ones((2, 2)), "label_coefficient": np.ones((2, 2))}
     assert step_diagnostics(examples, IDS, mine) == {"zero_weights": 0.0}
     assert "dictionary_purity" not in dictionary_diagnostics(np.arange(10), mine)

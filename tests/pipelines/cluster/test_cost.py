@@ -16,6 +16,7 @@ from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import cost, submit
 from pipelines.cluster_files import ClusterFile
 from tests import gcs
+from tests.records import put
 
 RATES = {("resnet11", "supervised"): 20.0, ("resnet11", "l2r"): 5.0}
 
@@ -168,11 +169,8 @@ def test_a_file_of_rates_that_is_none(tmp_path, content):
 def test_finished_trials_on_gpus_are_measurements(tmp_path):
     for number, (device, rate) in enumerate([("H200", 8.0), ("H200", 10.0), ("CPU", 0.5)]):
         folder = tmp_path / "trials" / str(number)
-        folder.mkdir(parents=True)
-        (folder / "training.json").write_text(
-            json.dumps({"steps_per_second": rate, "device": device})
-        )
-        (folder / "config.json").write_text(json.dumps({"network": "wrn28-10", "method": "l2r"}))
+        put(folder / "training.json", steps_per_second=rate, device=device)
+        put(folder / "config.json", network="wrn28-10", method="l2r")
     (tmp_path / "trials" / "0" / "config.json").unlink()
     assert cost.measured_rates(tmp_path) == {("wrn28-10", "l2r"): 10.0}
     assert cost.measured_rates(tmp_path / "nowhere") == {}

@@ -18,6 +18,7 @@ from pipelines.cluster.run_root import root_of
 from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
+from tests.records import KINDS, put
 
 TRIALS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
@@ -39,7 +40,10 @@ def mounted(tmp_path):
 def write(root: Path, name: str, content):
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    if path.name in KINDS:
+        put(path, **content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 def created(stub, root=None, **parameters):
@@ -74,7 +78,11 @@ SPEC = {
 
 
 def planned(root, label="digits-1"):
-    write(root, f"runs/{label}.json", {"schema": 1, "sweep": "digits-0a", "trials": list(TRIALS)})
+    write(
+        root,
+        f"runs/{label}.json",
+        {"schema": 1, "sweep": "digits-0a", "trials": list(TRIALS), "part": 1, "parts": 1},
+    )
 
 
 def result():
@@ -202,8 +210,8 @@ def test_a_trial_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
     planned(mounted)
     root = root_of(cluster_file, clients.connect(cluster_file).get_run(run.run_id))
     beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": time.time() - 310})
-    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": time.time() - 290})
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": time.time() - 190})
+    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": time.time() - 170})
     (lost, alive), beats = root.progress(since=0.0)
     assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
     assert (alive.state, beats) == ("training", True)

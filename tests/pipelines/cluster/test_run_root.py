@@ -6,8 +6,10 @@ from http import HTTPStatus
 import pytest
 
 from ieg_core.store import gcs as storage
+from ieg_core.store.records import RunRecord
 from pipelines.cluster.run_root import Root
 from tests import gcs
+from tests.records import example
 
 FILES = {"report.html": b"<p>all is well</p>", "results.json": b"{}"}
 
@@ -55,7 +57,7 @@ def test_there_is_none(bucket, tmp_path):
 
 def test_what_cannot_be_read_is_no_early_end(emulator, bucket, tmp_path):
     """The run may have succeeded: only this machine does not see it."""
-    storage.write(f"{bucket}/runs/label.json", b'{"sweep": "s1", "trials": []}')
+    example(RunRecord, sweep="s1").write(bucket, "label")
     root = Root(bucket, "label")
     emulator.failures = [HTTPStatus.FORBIDDEN]
     assert root.progress(0.0) == ([], False)

@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from ieg_core.host.files import read_json, write_json_atomic
+from ieg_core.host.files import read_json
 from ieg_core.report import acceptance
 from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from pipelines import noise_sweep, profiles
 from pipelines.local import runner
+from tests.records import put
 
 NAMESPACE = "scheduled/nightly/r2"
 
@@ -40,7 +41,7 @@ def finished_trials(results, namespace, accuracies):
         row |= dict.fromkeys(("accuracy_ema_last", "accuracy_ema_best"), accuracy)
         row |= {"steps": record["num_steps"], "status": "finished", "reason": ""}
         row |= {"steps_per_second": 40.0, "total_seconds": 15.0}
-        write_json_atomic(trial_folder(root, trial) / "result.json", row)
+        put(trial_folder(root, trial) / "result.json", **row)
     return planned.sweep
 
 

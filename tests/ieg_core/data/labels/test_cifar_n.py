@@ -73,10 +73,10 @@ def test_a_set_of_the_published_file_is_what_is_trained_on(tmp_path, small_sourc
     np.testing.assert_array_equal(label_set.noisy_labels, arrays[KEYS[name]])
     np.testing.assert_array_equal(label_set.clean_labels, source.train_labels)
     wrong = np.mean(arrays[KEYS[name]] != source.train_labels)
-    assert label_set.manifest["realised_flip_rate"] == pytest.approx(wrong)
-    assert label_set.manifest["true_flip_rate"] == pytest.approx(wrong)
-    assert label_set.manifest["noise_rate"] is None
-    assert "labels_file" not in label_set.manifest
+    assert label_set.manifest.realised_flip_rate == pytest.approx(wrong)
+    assert label_set.manifest.true_flip_rate == pytest.approx(wrong)
+    assert label_set.manifest.noise_rate is None
+    assert label_set.manifest.labels_file is None
 
 
 class RunsWhenRead:

@@ -106,7 +106,7 @@ def test_a_probe_of_ones_own_images_has_the_file_s_labels(tmp_path):
     assert (label_set.clean_labels != source.train_labels).any()
     # The example without a label is nowhere.
     assert sorted([*probe, *label_set.train_ids]) == ids.tolist()
-    facts = label_set.manifest
+    facts = label_set.manifest.to_value()
     assert not facts["clean_labels_known"]
     assert [facts[key] for key in ("noise_rate", "true_flip_rate", "realised_flip_rate")] == [
         None
@@ -126,7 +126,7 @@ def test_a_probe_with_known_labels_keeps_them(tmp_path, source):
         given=read_labels(path, source),
     )
     np.testing.assert_array_equal(label_set.clean_labels, source.train_labels)
-    assert label_set.manifest["realised_flip_rate"] == 1
+    assert label_set.manifest.realised_flip_rate == 1
 
 
 BAD = {
@@ -220,7 +220,7 @@ def test_the_label_set_holds_the_labels_and_the_files_digest(tmp_path):
     kept = np.union1d(label_set.train_ids, label_set.probe_ids)
     np.testing.assert_array_equal(kept, listed)
     assert len(label_set.probe_ids) == 20
-    manifest = label_set.manifest
+    manifest = label_set.manifest.to_value()
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert manifest["labels_file"] == {"name": "mine.csv", "sha256": sha256}
     assert manifest["noise_rate"] is None

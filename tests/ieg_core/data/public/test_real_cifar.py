@@ -115,6 +115,6 @@ def test_people_were_wrong_as_often_as_published(name, data_dir, tmp_path):
         label_sets_dir=tmp_path,
         given=open_given(spec, source, data_dir),
     )
-    rate = label_set.manifest["realised_flip_rate"]
+    rate = label_set.manifest.realised_flip_rate
     assert round(100 * rate, 1) == PUBLISHED_RATES[name]
     assert rate == np.mean(label_set.noisy_labels != label_set.clean_labels)
