@@ -194,6 +194,9 @@ def find_problem(targets: Sequence[str], given: Iterable[str]) -> str:
     """
     known = [each.variable for target in targets for each in TARGETS.get(target, ())]
     command = printable(" ".join(["make", *targets]))
+    for target in targets:
+        if "=" in target:  # make takes what is no variable's name for a target
+            return f"{printable(target)}: expected NAME=value with a variable's name"
     for name in given:
         if name in (*known, *OF_MAKE):
             continue
@@ -206,7 +209,7 @@ def find_problem(targets: Sequence[str], given: Iterable[str]) -> str:
             return f"{command} does not take {name}, only {', '.join(others)}: leave it out"
         if not known:
             return f"{command} takes no variables, got {printable(name)}: leave it out"
-        near = difflib.get_close_matches(name.upper(), known, n=2, cutoff=0.5)
+        near = difflib.get_close_matches(name.upper(), known, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         taken = ", ".join(dict.fromkeys(known))
         return f"{command}: unknown variable {printable(name)}: {hint}expected one of {taken}"
