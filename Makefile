@@ -1,50 +1,36 @@
-# The front door: every habit of the project is a target. `make` alone lists them.
+# Every routine task of the project is a target. `make` alone lists them.
 
 PYTHON ?= python3
 
-DATASET      = digits_uniform
-NOISE        =
-METHODS      = supervised,mixup,probe_only,l2r,fsr,ieg
-SEEDS        = 0
-RECIPE       =
-NETWORK      =
-STEPS        =
-SET          =
-LABELS       =
-DATA_DIR     = ./data
-OUT          = runs
-MAX_HOURS    = 4
-DEVICES      = auto
-GPUS_PER_TRIAL = 1
-RUNNER       = auto
-CLUSTER      =
-PROFILE      = gpu
-WATCH        =
-MAX_GPU_HOURS =
-MAX_PENDING  =
-RESUME       =
-RATES        =
-
-IMAGE        = ieg-python
-TARGET       = gpu
-BASE         =
-ENGINE       =
-BUILD_FLAGS  =
-RUN_FLAGS    =
-DIRTY        =
-FROM         =
-PLAN         =
-OLDER        =
-SCHEDULE     =
-RUN          =
-DATA         =
-
 BIN   = .venv/bin
 READY = .venv/.ready
-BUILD = --image=$(call quote,$(IMAGE)) --base=$(call quote,$(BASE)) --dirty=$(call quote,$(DIRTY)) \
-        --engine=$(call quote,$(ENGINE)) --build-flags=$(call quote,$(BUILD_FLAGS))
-# One shell word whatever the value holds.
-quote = '$(subst ','\'',$(1))'
+BUILD = $(call option,--image,IMAGE) $(call option,--base,BASE) $(call option,--dirty,DIRTY) \
+        $(call option,--engine,ENGINE) $(call option,--build-flags,BUILD_FLAGS)
+
+# The variables of the command line, and no others, are handed on as they were typed: `value` does
+# not expand them, and `unexport` keeps make from expanding them for the environment of commands.
+GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
+unexport $(GIVEN)
+# One shell word whatever the text holds, but for a line break.
+quote  = '$(subst ','\'',$(1))'
+option = $(if $(filter $(2),$(GIVEN)),$(1)=$(call quote,$(value $(2))))
+ALL    = $(foreach name,$(GIVEN),$(call quote,$(name)=$(value $(name))))
+
+define LINE_BREAK
+
+
+endef
+$(foreach name,$(GIVEN),$(if $(findstring $(LINE_BREAK),$(value $(name))),\
+  $(error $(name) has a line break: expected one line)))
+
+# Refuses unknown variables before anything runs. pipelines/variables.py knows what a target takes.
+ifneq ($(MAKECMDGOALS)$(GIVEN),)
+CHECKER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+REFUSAL := $(shell $(CHECKER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+  $(CHECKER) -B -m pipelines.variables $(foreach goal,$(MAKECMDGOALS),$(call quote,$(goal))) -- \
+  $(foreach name,$(GIVEN),$(call quote,$(name))))
+$(if $(REFUSAL),$(error $(REFUSAL)))
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup sweep compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
@@ -56,78 +42,57 @@ help: ## list the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET LABELS DATA_DIR OUT"
-	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, as in \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; on a cluster also"
-	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES; see README.md."
+	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK STEPS SET LABELS DATA_DIR OUT MAX_HOURS"
+	@echo "DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; and for clusters"
+	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES. README.md explains them."
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
-	@$(BIN)/python -m pipelines run noise_sweep \
-	  --dataset=$(call quote,$(DATASET)) --noise=$(call quote,$(NOISE)) \
-	  --methods=$(call quote,$(METHODS)) --seeds=$(call quote,$(SEEDS)) \
-	  --recipe=$(call quote,$(RECIPE)) --network=$(call quote,$(NETWORK)) \
-	  --steps=$(call quote,$(STEPS)) --set=$(call quote,$(SET)) \
-	  --labels=$(call quote,$(LABELS)) \
-	  --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT)) \
-	  --max-hours=$(call quote,$(MAX_HOURS)) --devices=$(call quote,$(DEVICES)) \
-	  --gpus-per-trial=$(call quote,$(GPUS_PER_TRIAL)) \
-	  --runner=$(call quote,$(RUNNER)) --cluster=$(call quote,$(CLUSTER)) \
-	  --profile=$(call quote,$(PROFILE)) --watch=$(call quote,$(WATCH)) \
-	  --max-gpu-hours=$(call quote,$(MAX_GPU_HOURS)) \
-	  --max-pending=$(call quote,$(MAX_PENDING)) \
-	  --resume=$(call quote,$(RESUME)) --rates=$(call quote,$(RATES))
+	@$(BIN)/python -m pipelines run noise_sweep $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
 
-setup: $(READY) ## set .venv up; does nothing when nothing changed
+setup: $(READY) ## set up .venv; does nothing when nothing changed
 
 ##@ On a cluster
 
-image: ## build the image with docker, podman or buildah; the git revision is its tag
-	@$(PYTHON) -m scripts.image --target=$(call quote,$(TARGET)) $(BUILD)
+image: ## build the image with docker, podman or buildah, tagged with the git revision
+	@$(PYTHON) -m scripts.image $(call option,--target,TARGET) $(BUILD)
 
-image-test: $(READY) ## build the cpu image, run a trial in it as KFP would, kill it, go on (10 minutes)
-	@$(BIN)/python -m scripts.image_test --target=cpu $(BUILD) --run-flags=$(call quote,$(RUN_FLAGS))
+image-test: $(READY) ## build the cpu image; run, kill and resume a trial in it as KFP would (10 minutes)
+	@$(BIN)/python -m scripts.image_test --target=cpu $(BUILD) $(call option,--run-flags,RUN_FLAGS)
 
-manifests: $(READY) ## render k8s/ for the cluster's namespace and image to build/k8s/, and check it
-	@$(BIN)/python -m pipelines.manifests.render --cluster=$(call quote,$(CLUSTER))
+manifests: $(READY) ## render and check k8s/ for the namespace and image of CLUSTER, in build/k8s/
+	@$(BIN)/python -m pipelines.manifests.render $(call option,--cluster,CLUSTER)
 
-data: manifests ## fill the cluster's data volume: it downloads CIFAR, or copies it FROM=folder
-	@$(BIN)/python -m scripts.cluster_data --cluster=$(call quote,$(CLUSTER)) \
-	  --from=$(call quote,$(FROM))
+data: manifests ## fill the cluster's data volume: download CIFAR there, or copy it FROM=folder
+	@$(BIN)/python -m scripts.cluster_data $(call option,--cluster,CLUSTER) $(call option,--from,FROM)
 
-doctor: $(READY) ## prove by a small run what a sweep needs: image, GPU, data, results root
-	@$(BIN)/python -m pipelines doctor --cluster=$(call quote,$(CLUSTER)) \
-	  --runner=$(call quote,$(RUNNER)) --profile=$(call quote,$(PROFILE)) \
-	  --data=$(call quote,$(DATA)) --data-dir=$(call quote,$(DATA_DIR)) --out=$(call quote,$(OUT))
+doctor: $(READY) ## check with a small run that a sweep would find its image, GPU, data and results
+	@$(BIN)/python -m pipelines doctor $(ALL)
 
-schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: show what would change)
-	@$(BIN)/python -m pipelines schedule --cluster=$(call quote,$(CLUSTER)) --plan=$(call quote,$(PLAN)) \
-	  --rates=$(call quote,$(RATES))
+schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: only show what would change)
+	@$(BIN)/python -m pipelines schedule $(ALL)
 
-accept: $(READY) ## hold a SCHEDULE's next runs against its newest run, or against RUN
-	@$(BIN)/python -m pipelines accept --cluster=$(call quote,$(CLUSTER)) \
-	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
-	  --schedule=$(call quote,$(SCHEDULE)) --run=$(call quote,$(RUN))
+accept: $(READY) ## compare the next runs of SCHEDULE with its newest run, or with RUN
+	@$(BIN)/python -m pipelines accept $(ALL)
 
-clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (PLAN=1: list them)
-	@$(BIN)/python -m pipelines clean-runs --cluster=$(call quote,$(CLUSTER)) \
-	  --runner=$(call quote,$(RUNNER)) --out=$(call quote,$(OUT)) \
-	  --older=$(call quote,$(OLDER)) --plan=$(call quote,$(PLAN))
+clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (PLAN=1: only list them)
+	@$(BIN)/python -m pipelines clean-runs $(ALL)
 
 ##@ Develop
 
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not cluster"
 
-test-docs: $(READY) ## run every documented command; build, install and try the package and the site
+test-docs: $(READY) ## run every documented command; build, install and try out the package and the site
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/test_package.py \
 	  tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
-docs: $(READY) ## build the documentation's site, build/site/index.html
+docs: $(READY) ## build the documentation site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(READY) ## check format, style, types and import contracts; changes nothing
@@ -136,17 +101,17 @@ lint: $(READY) ## check format, style, types and import contracts; changes nothi
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache --no-logo
 
-format: $(READY) ## put the code in format, mend what can be mended
+format: $(READY) ## format the code and fix what can be fixed automatically
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to be uploaded in the KFP UI
-	@$(BIN)/python -m pipelines compile --cluster=$(call quote,$(CLUSTER)) --output=build
+compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to upload in the KFP UI
+	@$(BIN)/python -m pipelines compile $(ALL) --output=build
 
-lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: the newest)
+lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: to the newest versions)
 	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)
 
-clean: ## remove caches and what was built; results and .venv stay
+clean: ## remove caches and build outputs; keeps results and .venv
 	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
 

@@ -16,8 +16,8 @@ def prepare(
     network: str,
     steps: int,
     settings: list[str],
-    accelerator: bool,
     labels: str,
+    accelerator: bool,
     data_dir: str,
     results: str,
     results_namespace: str,
@@ -30,6 +30,9 @@ def prepare(
 ) -> list[str]:
     """Checks a sweep's request, writes each distinct label set once, and lists the run's trials.
 
+    The fields of `SweepRequest` are parameters one by one (a test holds them equal): inside a
+    dictionary KFP would pass pipeline parameters on as text, and its quotes would break the JSON.
+
     Args:
       dataset: Data-set spec.
       noise_ratios: Noise ratios in [0, 1]; empty for the data set's default ones.
@@ -39,9 +42,9 @@ def prepare(
       network: Network; empty for the recipe's.
       steps: Training steps; 0 for the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05".
-      accelerator: Whether the trials will have GPUs; decides the default recipe.
       labels: File of the given labels, for a data set that takes one; empty: none.
-      data_dir: Where the base data sets lie.
+      accelerator: Whether the trials will have GPUs; decides the default recipe.
+      data_dir: Where the base data sets are.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
@@ -54,6 +57,8 @@ def prepare(
     Returns:
       The trials' names: one unnamed list, for kfp.local can loop over no other.
     """
+    given = locals()
+
     from pathlib import Path
 
     from ieg_core.host import processes
@@ -63,21 +68,7 @@ def prepare(
 
     processes.die_with_parent()
     with mirror.planning(runs.results_root(results, results_namespace, run)) as root:
-        request = SweepRequest(
-            dataset=dataset,
-            noise_ratios=tuple(noise_ratios),
-            methods=tuple(methods),
-            # The numbers of a list parameter travel as JSON numbers and arrive as floats.
-            seeds=tuple(int(seed) for seed in seeds),
-            recipe=recipe,
-            network=network,
-            steps=steps,
-            settings=tuple(settings),
-            accelerator=accelerator,
-            labels=labels,
-            data_dir=data_dir,
-            results=str(root),
-        )
+        request = SweepRequest.from_parameters(given, results=str(root))
         planned = sweep.plan(request)
         trials = runs.part_of(planned.trials, part, parts, max_trials)
         runs.write_run(root, run_label, planned.sweep, trials, part, parts)

@@ -15,7 +15,7 @@ EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     from ieg_core.cli.main import Parser
-    from pipelines import commands, options
+    from pipelines import commands, options, variables
 
     parser = Parser(prog="python -m pipelines", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True)
@@ -23,9 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("pipeline", choices=["noise_sweep"])
     options.add_arguments(run)
     compiling = subparsers.add_parser("compile", help="write and check the pipeline packages")
-    compiling.add_argument(
-        "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
-    )
+    variables.add_arguments(compiling, "compile")
     compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
     commands.add_parsers(subparsers)
     child = subparsers.add_parser("child")  # what `run` starts; not for people
@@ -33,13 +31,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Reads the command line, which takes variables of `make` as NAME=value too."""
+    from pipelines import variables
+
+    target = "sweep" if argv[:1] == ["run"] else "".join(argv[:1])
+    if target in variables.TARGETS:
+        argv = variables.as_flags(target, argv)
+    return build_parser().parse_args(argv)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    # An end by SIGTERM or by a closed terminal cleans up as Ctrl-C does.
+    # SIGTERM and a closed terminal clean up as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = parse(sys.argv[1:] if argv is None else argv)
         if arguments.command == "run":
             return _run(arguments)
         if arguments.command == "compile":
@@ -71,10 +79,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipelines.local import sweep
 
         return sweep.run_sweep(options.read(arguments))
-    asked = options.read_cluster(arguments, cluster_file)
+    cluster_options = options.read_cluster(arguments, cluster_file)
     from pipelines.cluster.sweep import run_sweep
 
-    return run_sweep(asked)
+    return run_sweep(cluster_options)
 
 
 def _interrupt(number: int, frame: object) -> None:

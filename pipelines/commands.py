@@ -6,36 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
-from pipelines import cluster_files
+from pipelines import cluster_files, options, variables
 from pipelines.cluster_files import ROOT
 
-RUNNERS = ("auto", "local", "cluster")
 SCHEDULES = ROOT / "schedules.yaml"
 
 
 def add_parsers(commands: Any) -> None:
     """Declares the commands; each option is a variable of `make`."""
-    schedule = commands.add_parser("schedule", help="make the cluster match schedules.yaml")
-    accept = commands.add_parser("accept", help="hold a schedule's next runs against this one")
-    clean = commands.add_parser("clean-runs", help="remove old checkpoints, models and sweeps")
-    doctor = commands.add_parser("doctor", help="prove what a sweep needs by a small run")
-    for parser in (schedule, accept, clean, doctor):
-        parser.add_argument(
-            "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
-        )
-    for parser in (schedule, clean):
-        parser.add_argument("--plan", default="", metavar="1", help="only show what would be done")
-    for parser in (accept, clean, doctor):
-        parser.add_argument("--runner", default="", help="local or cluster; else as configured")
-        parser.add_argument("--out", default="runs", help="the results root on this machine")
-    schedule.add_argument("--rates", default="", help="step rates, network:method=steps per second")
-    schedule.add_argument("--file", type=Path, default=SCHEDULES, help="the schedules")
-    accept.add_argument("--schedule", default="", help="the schedule's name")
-    accept.add_argument("--run", default="", help="the run's id; else the newest")
-    clean.add_argument("--older", default="", help="such as 30d, 12h or 8w")
-    doctor.add_argument("--profile", default="", help="gpu or cpu, on a cluster")
-    doctor.add_argument("--data", default="", help="base data set to open, such as cifar100")
-    doctor.add_argument("--data-dir", default="data", help="where base data sets lie, here")
+    helps = {
+        "schedule": "make the cluster match schedules.yaml",
+        "accept": "make a run the reference for the later runs of its schedule",
+        "clean-runs": "remove old checkpoints, models and sweeps",
+        "doctor": "check by a small run that a sweep can work",
+    }
+    for target, text in helps.items():
+        parser = commands.add_parser(target, help=text)
+        variables.add_arguments(parser, target)
+        if target == "schedule":
+            parser.add_argument("--file", type=Path, default=SCHEDULES, help="the schedules")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,14 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     from pipelines import doctor
 
-    options = doctor.Options(
-        runner=arguments.runner or "auto",
-        profile=arguments.profile or "gpu",
+    wanted = doctor.Options(
+        runner=arguments.runner,
+        profile=arguments.profile,
         base=arguments.data,
         data_dir=arguments.data_dir,
         out=arguments.out,
     )
-    return doctor.main(cluster_files.load(arguments.cluster or None), options)
+    return doctor.main(cluster_files.load(arguments.cluster or None), wanted)
 
 
 def results_root(arguments: argparse.Namespace) -> str:
@@ -83,9 +72,8 @@ def results_root(arguments: argparse.Namespace) -> str:
     Raises:
       UserError: RUNNER is none, or the cluster's root cannot be reached from this machine.
     """
-    runner = arguments.runner or "auto"
-    if runner not in RUNNERS:
-        raise UserError(f"RUNNER={runner!r}: expected local, cluster or auto")
+    runner = arguments.runner
+    options.check_choice(variables.RUNNER, runner)
     cluster_file = cluster_files.load(arguments.cluster or None)
     if runner == "local" or (
         runner == "auto" and not cluster_files.endpoint_configured(cluster_file)
@@ -102,6 +90,6 @@ def results_root(arguments: argparse.Namespace) -> str:
 
 
 def _is_plan(text: str) -> bool:
-    if text not in ("", "0", "1"):
-        raise UserError(f"PLAN={text!r}: expected 1 to look only, or nothing")
+    if text not in variables.PLAN.choices:
+        raise UserError(f"PLAN={text!r}: expected 1 to only show what would be done, or nothing")
     return text == "1"

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variables of `make sweep`, read strictly: what is wrong is told under the variable's name."""
+"""Reads the variables of `make sweep` strictly; a message names the variable that is wrong."""
 
 import argparse
 import math
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ieg_core.errors import UserError
-from ieg_core.experiment.methods import DEFAULT_METHODS
 from ieg_core.host import machine
 from ieg_core.sweep import slots
-from ieg_core.sweep.request import SweepRequest
-from pipelines import cluster_files
+from ieg_core.sweep.request import REQUEST_OPTIONS, Option, SweepRequest
+from pipelines import cluster_files, variables
 from pipelines.cluster import cost
 from pipelines.cluster_files import ClusterFile
+from pipelines.variables import DATA_DIR, OUT
 
+OPTIONS = {each.variable: each for each in variables.SWEEP}
 T = TypeVar("T")
 
 
@@ -71,60 +73,25 @@ class ClusterOptions:
     out: Path
 
 
+REPEATS = "RESUME, which repeats the run as it was submitted"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares one option for each variable of `make sweep`, all of them texts."""
-    for name in (
-        *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set"),
-        "labels",
-        *("data-dir", "out", "max-hours", "devices", "gpus-per-trial"),
-        *(
-            "runner",
-            "cluster",
-            "profile",
-            "watch",
-            "max-gpu-hours",
-            "max-pending",
-            "resume",
-            "rates",
-        ),
-    ):
-        parser.add_argument(f"--{name}", default=DEFAULTS.get(name, ""), metavar="TEXT")
-
-
-DEFAULTS = {
-    "dataset": "digits_uniform",
-    "methods": ",".join(DEFAULT_METHODS),
-    "seeds": "0",
-    "data-dir": "./data",
-    "out": "runs",
-    "max-hours": "4",
-    "devices": "auto",
-    "gpus-per-trial": "1",
-    "runner": "auto",
-    "profile": "gpu",
-}
-RUNNERS = ("auto", "local", "cluster")
-PROFILES = ("gpu", "cpu")
-REPEATS = "RESUME, which repeats the run as it was submitted"
-ONLY_HERE = ("data-dir", "max-hours", "devices", "gpus-per-trial")
-OF_A_NEW_RUN = (
-    *("dataset", "noise", "methods", "seeds", "recipe", "network", "steps", "set", "labels"),
-    *("profile", "max-gpu-hours", "rates"),
-)
-ONLY_THERE = ("watch", "max-gpu-hours", "max-pending", "resume", "rates")
+    variables.add_arguments(parser, "sweep")
 
 
 def choose_cluster(arguments: argparse.Namespace) -> ClusterFile | None:
     """Decides where the sweep runs.
 
     Returns:
-      The cluster of the cluster that runs it, or None for this machine.
+      The cluster file of the cluster that runs it, or None for this machine.
 
     Raises:
-      UserError: RUNNER is none, the cluster file is wrong, or a variable of a cluster's sweep was
-        given for one on this machine.
+      UserError: When RUNNER is unknown, the cluster file is wrong, or a variable of a cluster's
+        sweep was given for one on this machine.
     """
-    _choose("RUNNER", arguments.runner, RUNNERS)
+    check_choice(variables.RUNNER, arguments.runner)
     cluster_file = (
         cluster_files.load(arguments.cluster or None)
         if arguments.runner != "local"
@@ -133,11 +100,10 @@ def choose_cluster(arguments: argparse.Namespace) -> ClusterFile | None:
     configured = cluster_files.endpoint_configured(cluster_file)
     if arguments.runner == "cluster" or (arguments.runner == "auto" and configured):
         return cluster_file
-    given = [name for name in ONLY_THERE if getattr(arguments, name.replace("-", "_"))]
-    if given:
+    if given := _given(arguments, lambda each: each.scope == "cluster"):
         reason = "RUNNER=local" if arguments.runner == "local" else "no endpoint is configured"
         raise UserError(
-            f"{_variables(given)}: only for a sweep on a cluster, but {reason}: set endpoint in "
+            f"{given}: only for a sweep on a cluster, but {reason}: set endpoint in "
             "cluster.yaml or KF_PIPELINES_ENDPOINT"
         )
     return None
@@ -147,33 +113,32 @@ def read_cluster(arguments: argparse.Namespace, cluster_file: ClusterFile) -> Cl
     """Turns the texts into values, for a sweep on a cluster.
 
     Raises:
-      UserError: A text that is no value of its kind, or a variable of this machine's sweeps.
+      UserError: When a text is not acceptable, or a variable of this machine's sweeps was given.
     """
-    here = [n for n in _given(arguments, ONLY_HERE) if n != "data-dir"]
-    if arguments.data_dir not in (DEFAULTS["data-dir"], cluster_file.data_dir):
-        here = ["data-dir", *here]
-    if here:
+    own_data = arguments.data_dir != cluster_file.data_dir
+    if here := _given(
+        arguments, lambda each: each.scope == "here" and (each is not DATA_DIR or own_data)
+    ):
         raise UserError(
-            f"{_variables(here)}: only for a sweep on this machine, but this one goes to "
+            f"{here}: only for a sweep on this machine, but this one goes to "
             f"{cluster_files.endpoint(cluster_file) or 'a cluster'}: leave it out, see "
             "cluster.yaml, or RUNNER=local"
         )
     if not arguments.out.strip():
         raise UserError("OUT is empty: expected a folder")
-    _choose("PROFILE", arguments.profile, PROFILES)
+    check_choice(variables.PROFILE, arguments.profile)
     hours = arguments.max_gpu_hours or str(cluster_file.max_gpu_hours)
     watch = arguments.watch.strip()
     earlier = "" if watch in ("", "0", "1") else watch
     if earlier and arguments.resume:
         raise UserError(f"WATCH={watch!r} with RESUME: expected WATCH=1 to follow what is resumed")
-    new = _given(arguments, OF_A_NEW_RUN) if earlier or arguments.resume else []
-    if new:
+    new = _given(arguments, lambda each: each.new_run)
+    if new and (earlier or arguments.resume):
         why = f"WATCH={earlier!r}, which submits nothing" if earlier else REPEATS
-        raise UserError(f"{_variables(new)}: not with {why}: leave it out")
+        raise UserError(f"{new}: not with {why}: leave it out")
     max_pending = 0.0
     if arguments.max_pending:
-        expected = "minutes above 0, such as 30"
-        max_pending = _positive("MAX_PENDING", arguments.max_pending, expected)
+        max_pending = _positive("MAX_PENDING", arguments.max_pending)
         if watch in ("", "0"):
             raise UserError(f"MAX_PENDING={arguments.max_pending!r}: only with WATCH=1")
     return ClusterOptions(
@@ -185,7 +150,7 @@ def read_cluster(arguments: argparse.Namespace, cluster_file: ClusterFile) -> Cl
         ),
         cluster_file=cluster_file,
         profile=arguments.profile,
-        max_gpu_hours=_positive("MAX_GPU_HOURS", hours, "GPU-hours above 0, such as 24"),
+        max_gpu_hours=_positive("MAX_GPU_HOURS", hours),
         rates=cost.read_rates(arguments.rates),
         follow=watch == "1",
         watch=earlier,
@@ -199,17 +164,17 @@ def read(arguments: argparse.Namespace) -> Options:
     """Turns the texts into values.
 
     Raises:
-      UserError: A text that is no value of its kind.
+      UserError: When a text is not acceptable.
     """
     gpus = machine.find_gpus(arguments.devices)
-    max_hours = _positive("MAX_HOURS", arguments.max_hours, "hours above 0, such as 4")
-    for variable, text in (("DATA_DIR", arguments.data_dir), ("OUT", arguments.out)):
-        if not text.strip():
-            raise UserError(f"{variable} is empty: expected a folder")
+    max_hours = _positive("MAX_HOURS", arguments.max_hours)
+    for each in (DATA_DIR, OUT):
+        if not getattr(arguments, each.key).strip():
+            raise UserError(f"{each.variable} is empty: expected a folder")
     request = _request(
         arguments, accelerator=bool(gpus), data_dir=arguments.data_dir, results=arguments.out
     )
-    count = _number("GPUS_PER_TRIAL", arguments.gpus_per_trial, int, "a whole number of GPUs")
+    count = _number(OPTIONS["GPUS_PER_TRIAL"], arguments.gpus_per_trial, int)
     slots.plan_slots(1, gpus, count, cores=1, memory=0)
     return Options(request, gpus, count, max_hours)
 
@@ -217,58 +182,64 @@ def read(arguments: argparse.Namespace) -> Options:
 def _request(
     arguments: argparse.Namespace, *, accelerator: bool, data_dir: str, results: str
 ) -> SweepRequest:
-    steps = _number("STEPS", arguments.steps or "0", int, "a whole number of training steps")
-    if arguments.steps and steps < 1:
-        raise UserError(f"STEPS={arguments.steps!r}: expected at least 1, or nothing")
-    return SweepRequest(
-        dataset=arguments.dataset,
-        noise_ratios=_list("NOISE", arguments.noise, float, "ratios in [0, 1], such as 0.2,0.4"),
-        methods=_list("METHODS", arguments.methods, str, "names, such as supervised,l2r"),
-        seeds=_list("SEEDS", arguments.seeds, int, "whole numbers, such as 0,1,2"),
-        recipe=arguments.recipe,
-        network=arguments.network,
-        steps=steps,
-        settings=tuple(arguments.set.split()),
-        accelerator=accelerator,
-        data_dir=data_dir,
-        results=results,
-        labels=arguments.labels,
-    )
+    hints = typing.get_type_hints(SweepRequest)
+    values = {
+        name: _value(each, getattr(arguments, each.key), hints[name])
+        for name, each in REQUEST_OPTIONS.items()
+    }
+    place = {"accelerator": accelerator, "data_dir": data_dir, "results": results}
+    return SweepRequest(**values | place)
 
 
-def _given(arguments: argparse.Namespace, names: tuple[str, ...]) -> list[str]:
-    """Returns the options that are not at their default."""
-    return [n for n in names if getattr(arguments, n.replace("-", "_")) != DEFAULTS.get(n, "")]
-
-
-def _choose(variable: str, text: str, known: tuple[str, ...]) -> None:
-    if text not in known:
-        raise UserError(f"{variable}={text!r}: expected one of {', '.join(known)}")
-
-
-def _variables(names: list[str]) -> str:
-    return ", ".join(name.upper().replace("-", "_") for name in names)
-
-
-def _positive(variable: str, text: str, expected: str) -> float:
-    number = _number(variable, text, float, expected)
-    if not 0 < number < math.inf:
-        raise UserError(f"{variable}={text!r}: expected {expected}")
+def _value(each: Option, text: str, kind: Any) -> Any:
+    """Reads a variable of a request, by the type of the request's field."""
+    if typing.get_origin(kind) is tuple:
+        return _list(each, text, typing.get_args(kind)[0])
+    if kind is not int:
+        return text
+    number = _number(each, text or "0", int)
+    if text and number < 1:
+        raise UserError(f"{each.variable}={text!r}: expected {each.expected}, at least 1")
     return number
 
 
-def _list(variable: str, text: str, kind: Callable[[str], T], expected: str) -> tuple[T, ...]:
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+def _given(arguments: argparse.Namespace, concerned: Callable[[Option], bool]) -> str:
+    """Lists the variables among those concerned that are not at their default."""
+    return ", ".join(
+        each.variable
+        for each in variables.SWEEP
+        if concerned(each) and getattr(arguments, each.key) != each.default
+    )
+
+
+def check_choice(each: Option, text: str) -> None:
+    """Raises UserError unless a text is one of an option's choices."""
+    if text not in each.choices:
+        raise UserError(f"{each.variable}={text!r}: expected one of {', '.join(each.choices)}")
+
+
+def _positive(variable: str, text: str) -> float:
+    number = _number(OPTIONS[variable], text, float)
+    if not 0 < number < math.inf:
+        raise UserError(f"{variable}={text!r}: expected {OPTIONS[variable].expected}")
+    return number
+
+
+def _list(each: Option, text: str, kind: Callable[[str], T]) -> tuple[T, ...]:
+    if each.separator.isspace():
+        parts = text.split()
+    else:
+        parts = [part.strip() for part in text.split(each.separator)] if text.strip() else []
     try:
         if all(parts):
             return tuple(kind(part) for part in parts)
     except ValueError:
         pass
-    raise UserError(f"{variable}={text!r}: expected {expected}, separated by commas")
+    raise UserError(f"{each.variable}={text!r}: expected {each.expected}, separated by commas")
 
 
-def _number(variable: str, text: str, kind: Callable[[str], T], expected: str) -> T:
+def _number(each: Option, text: str, kind: Callable[[str], T]) -> T:
     try:
         return kind(text)
     except ValueError:
-        raise UserError(f"{variable}={text!r}: expected {expected}") from None
+        raise UserError(f"{each.variable}={text!r}: expected {each.expected}") from None

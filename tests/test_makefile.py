@@ -6,11 +6,20 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from pipelines import variables
+
 ROOT = Path(__file__).parents[1]
+CHECK = (
+    ("ieg_core", "errors"),
+    ("ieg_core/experiment", "methods"),
+    ("ieg_core/sweep", "request"),
+    ("pipelines", "variables"),
+)
 _spec = importlib.util.spec_from_file_location("set_up", ROOT / "scripts" / "set_up.py")
 assert _spec is not None
 assert _spec.loader is not None
@@ -44,61 +53,125 @@ def test_make_alone_prints_every_target_with_a_line_of_help():
     assert max(map(len, lines)) <= 100
 
 
-def sweep_arguments(*variables: str) -> dict[str, str]:
-    """Returns the options that `make sweep` hands on, read by a real shell."""
-    printed = make("-n", "sweep", *variables).stdout
-    command = printed[printed.index(".venv/bin/python") :].replace("\\\n", " ")
+def sweep_arguments(*given: str) -> list[str]:
+    """Returns what `make sweep` hands on, read by a real shell."""
+    printed = make("-n", "sweep", *given)
+    assert printed.returncode == 0, printed.stderr
+    command = printed.stdout[printed.stdout.index(".venv/bin/python -m pipelines") :]
     script = command.replace(".venv/bin/python", "printf '%s\\0'", 1)
     words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    options = [word for word in words.split("\0") if word.startswith("--")]
-    return dict(option.removeprefix("--").split("=", 1) for option in options)
+    return words.removesuffix("\0").split("\0")[4:]
 
 
-def test_the_variables_of_sweep_have_their_defaults():
-    assert sweep_arguments() == {
-        "dataset": "digits_uniform",
-        "noise": "",
-        "methods": "supervised,mixup,probe_only,l2r,fsr,ieg",
-        "seeds": "0",
-        "recipe": "",
-        "network": "",
-        "steps": "",
-        "set": "",
-        "labels": "",
-        "data-dir": "./data",
-        "out": "runs",
-        "max-hours": "4",
-        "devices": "auto",
-        "gpus-per-trial": "1",
-        "runner": "auto",
-        "cluster": "",
-        "profile": "gpu",
-        "watch": "",
-        "max-gpu-hours": "",
-        "max-pending": "",
-        "resume": "",
-        "rates": "",
-    }
+def test_only_the_variables_that_were_given_are_handed_on():
+    assert sweep_arguments() == []
+    assert sweep_arguments("NOISE=", "METHODS=l2r") == ["METHODS=l2r", "NOISE="]
 
 
-@pytest.mark.parametrize("value", ["0.2,0.4", "-1", "a b", "it's", '"; exit 3; "', "`id`", "*"])
+@pytest.mark.parametrize(
+    "value",
+    ["0.2,0.4", "-1", "a b", "it's", '"; exit 3; "', "`id`", "*", "$", "$$HOME", "$(1) ${x}", "a\\",
+     "# no comment", "a=b", "ε"],
+)  # fmt: skip
 def test_a_value_arrives_as_it_was_typed(value):
-    assert sweep_arguments(f"NOISE={value}", f"SET={value}")["noise"] == value
+    given = [f"NOISE={value}", f"SET={value}"]
+    assert sweep_arguments(*given) == given
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    ["$(shell touch made)", "`touch made`", "$(eval X := $(shell touch made))", "';touch made;'"],
+)
+def test_a_value_is_never_run(checkout, attempt):
+    make("setup", folder=checkout)
+    (checkout / ".venv" / "bin").mkdir()
+    (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    script = "import os, sys\nprint(sys.argv[-1], 'DATASET' in os.environ)\n"
+    (checkout / "pipelines" / "__main__.py").write_text(script)
+    answer = make("sweep", f"DATASET={attempt}", folder=checkout)
+    assert answer.stdout == f"DATASET={attempt} False\n"
+    assert not (checkout / "made").exists()
+
+
+def test_a_value_of_two_lines_is_refused():
+    answer = make("-n", "sweep", "SET=a=1\ntouch x")
+    assert answer.returncode == 2
+    assert "SET has a line break: expected one line" in answer.stderr
+    assert answer.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "METHOD=ieg"], "unknown variable METHOD: did you mean METHODS? expected one of"),
+        (["sweep", "noise=0.4"], "unknown variable noise: did you mean NOISE"),
+        (["sweep", "QQQQ=1"], "unknown variable QQQQ: expected one of DATASET, NOISE,"),
+        (["sweep", "OLDER=3d"], "make sweep does not take OLDER, only make clean-runs: leave it"),
+        (["lint", "STEPS=5"], "make lint does not take STEPS, only make sweep: leave it out"),
+        (["lint", "COLOR=1"], "make lint takes no variables, got COLOR: leave it out"),
+        (["schedule", "PLANS=1"], "unknown variable PLANS: did you mean PLAN?"),
+        (["image", "IMAGES=x"], "unknown variable IMAGES: did you mean IMAGE?"),
+        (["METHODS=ieg"], "make help does not take METHODS, only make sweep"),
+        (["sweep", "A;touch x=1"], "x=1: expected NAME=value with a variable's name"),
+    ],
+)
+def test_a_variable_that_no_target_takes_is_refused_in_one_line(checkout, arguments, message):
+    answer = make(*arguments, folder=checkout)
+    assert answer.returncode == 2
+    (line,) = answer.stderr.splitlines()
+    assert message in line
+    assert answer.stdout == ""  # not even set-up ran
+    assert not (checkout / ".venv").exists()
+    assert not (checkout / "x").exists()
+
+
+def test_the_variables_of_several_targets_are_accepted_together(checkout):
+    answer = make("-n", "image", "schedule", "IMAGE=x", "PLAN=1", "PYTHON=python3", folder=checkout)
+    assert answer.returncode == 0, answer.stderr
+    assert "-m scripts.image  --image='x'" in answer.stdout
+    assert "python -m pipelines schedule 'IMAGE=x' 'PLAN=1'" in answer.stdout
 
 
 def test_a_variable_of_the_callers_environment_is_no_setting(monkeypatch):
-    monkeypatch.setenv("OUT", "elsewhere")
-    assert sweep_arguments()["out"] == "runs"
+    monkeypatch.setenv("METHODS", "l2r")
+    monkeypatch.setenv("SEEDS", "0")  # the default: ignoring it changes nothing
+    monkeypatch.setenv("OLDER", "30d")  # another target's
+    assert sweep_arguments("NOISE=0.4") == ["NOISE=0.4"]
+    (hint,) = make("-n", "sweep").stderr.splitlines()
+    assert hint.startswith("hint: METHODS is set in the environment and ignored: ")
+    assert hint.endswith("to use it, add METHODS=l2r to the make command")
+    assert make("-n", "sweep", "METHODS=ieg").stderr == ""
+    assert make("-n", "lint").stderr == ""
 
 
-def test_the_readme_explains_each_variable_with_its_default():
-    table = dict(
-        re.findall(r"^\| `([A-Z_]+)` \| ([^|]*)\|", (ROOT / "README.md").read_text(), re.M)
-    )
-    names = {key.upper().replace("-", "_"): value for key, value in sweep_arguments().items()}
-    assert table.keys() == names.keys()
-    for name, value in names.items():
-        assert not value or f"`{value}`" in table[name], name
+def test_each_variable_of_a_script_is_handed_on():
+    for target in ("image", "image-test", "manifests", "data"):
+        names = [each.variable for each in variables.TARGETS[target]]
+        printed = make("-n", target, *(f"{name}=v{name}" for name in names)).stdout
+        assert all(f"='v{name}'" in printed for name in names)
+
+
+def test_the_targets_that_take_variables_are_targets():
+    assert variables.TARGETS.keys() < phony_targets()
+
+
+def test_help_lists_the_variables_of_sweep():
+    text = make().stdout
+    listed = re.findall(r"\b[A-Z_]{3,}\b(?!=)", text[text.index("sweep takes") :])
+    assert [name for name in listed if name != "README"] == [
+        each.variable for each in variables.SWEEP
+    ]
+
+
+def readme_row(each):
+    default = f"`{each.default}`" if each.default else each.default_meaning
+    return f"| `{each.variable}` | {default}{' ' if default else ''}| {each.meaning} |"
+
+
+def test_the_readme_explains_each_variable_as_it_is_declared():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if re.match(r"\| `[A-Z_]+` \|", line)]
+    assert table == [readme_row(each) for each in variables.SWEEP]
 
 
 @pytest.fixture
@@ -106,6 +179,11 @@ def checkout(tmp_path):
     """A checkout whose set-up is a stand-in that only leaves the stamp."""
     for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
+    # All that the check of variables imports: it runs before anything is installed.
+    for folder, *names in CHECK:
+        (tmp_path / folder).mkdir(parents=True)
+        for name in ("__init__", *names):
+            shutil.copy(ROOT / folder / f"{name}.py", tmp_path / folder)
     (tmp_path / "scripts").mkdir()
     (tmp_path / "scripts" / "set_up.py").write_text(
         "import pathlib\n"

@@ -53,7 +53,7 @@ from ieg_core.store.layout import (
 )
 from ieg_core.store.records import FailureRecord, TrainingRecord, TrialRecord
 from ieg_core.sweep import plan, progress, slots, status, worker
-from ieg_core.sweep.request import SweepRequest
+from ieg_core.sweep.request import REQUEST_OPTIONS, SweepRequest
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     folders = Parser(add_help=False)
     folders.add_argument("--data-dir", default="data", help="where base data sets lie (data)")
     folders.add_argument("--out", default="runs", help="the results root (runs)")
-    folders.add_argument("--labels", default="", help="the label file of a <base>_labels data set")
+    folders.add_argument("--labels", default="", help=REQUEST_OPTIONS["labels"].meaning)
 
     prepare = commands.add_parser("prepare", parents=[folders], help="write prepared data sets")
     prepare.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
@@ -97,8 +97,8 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", parents=[folders], help="train one trial and evaluate it")
     train.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
     train.add_argument("--method", default="l2r")
-    train.add_argument("--network", default="", help="another network than the recipe's")
-    train.add_argument("--recipe", default="", help="by data set and device unless given")
+    train.add_argument("--network", default="", help=REQUEST_OPTIONS["network"].meaning)
+    train.add_argument("--recipe", default="", help=REQUEST_OPTIONS["recipe"].meaning)
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
     train.add_argument(

@@ -1,13 +1,77 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep takes."""
+"""What a sweep takes, declared once.
+
+The fields of `SweepRequest` and their options are the only declaration. The variables of `make
+sweep`, the pipeline's parameters, the keys of schedules.yaml and the README's table are derived
+from them or held equal to them by tests. Only the standard library is imported here, since `make`
+checks its variables before `.venv` exists.
+"""
 
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
 
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, require
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
 
 MAX_TRIALS = 1000
+
+
+@dataclass(frozen=True)
+class Option:
+    """A variable of `make` and the command-line option that is generated from it.
+
+    Attributes:
+      variable: The make variable; `GPUS_PER_TRIAL` becomes `--gpus-per-trial`.
+      meaning: What it does, as the README's table says it (Markdown, no full stop).
+      default: The text that holds where none is given.
+      default_meaning: What an empty default stands for; empty: nothing.
+      expected: What a value must be, for the message that refuses another one.
+      choices: The only texts that are accepted; empty: any.
+      scope: Where a sweep takes it: "" everywhere, "here" on this machine, "cluster" on a cluster.
+      new_run: Whether it describes a new run, so that RESUME and WATCH=<run> exclude it.
+      separator: What separates the values of a list.
+    """
+
+    variable: str
+    meaning: str
+    default: str = ""
+    default_meaning: str = ""
+    expected: str = ""
+    choices: tuple[str, ...] = ()
+    scope: str = ""
+    new_run: bool = False
+    separator: str = ","
+
+    @property
+    def flag(self) -> str:
+        """The option's name on the command line, without dashes in front."""
+        return self.variable.lower().replace("_", "-")
+
+    @property
+    def key(self) -> str:
+        """The attribute of argparse's namespace."""
+        return self.variable.lower()
+
+    def text(self, value: Any) -> str:
+        """Returns a value as the variable's text; "" for one that is empty or 0."""
+        if isinstance(value, tuple):
+            return self.separator.join(
+                f"{each:g}" if isinstance(each, float) else str(each) for each in value
+            )
+        return str(value or "")
+
+
+def option(variable: str, meaning: str, **details: Any) -> Mapping[str, Option]:
+    """Returns the metadata of a field that is an option of the command line."""
+    return {"option": Option(variable, meaning, **details)}
+
+
+def described(meaning: str) -> Mapping[str, str]:
+    """Returns the metadata of a field that is a parameter of the pipeline alone."""
+    return {"meaning": meaning}
 
 
 @dataclass(frozen=True)
@@ -24,24 +88,120 @@ class SweepRequest:
       network: Another network than the recipe's.
       steps: Another length than the recipe's; 0 keeps it.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
-      accelerator: Whether the trials will have GPUs; decides the default recipe.
-      data_dir: Where base data sets lie.
-      results: The results root.
       labels: The label file of `<base>_labels`; empty for other data sets.
+      accelerator: Whether the trials will have GPUs; decides the default recipe.
+      data_dir: Where the base data sets are.
+      results: The results root.
     """
 
-    dataset: str
-    noise_ratios: tuple[float, ...] = ()
-    methods: tuple[str, ...] = DEFAULT_METHODS
-    seeds: tuple[int, ...] = (0,)
-    recipe: str = ""
-    network: str = ""
-    steps: int = 0
-    settings: tuple[str, ...] = ()
-    accelerator: bool = False
-    data_dir: str = "data"
-    results: str = "runs"
-    labels: str = ""
+    dataset: str = field(
+        metadata=option(
+            "DATASET",
+            "data set and kind of noise: `<base>_uniform`, `<base>_asymmetric`, "
+            "`<base>_imbal_<ratio>`, or a complete name such as `cifar10_uniform_0.4`; human "
+            "labels `cifar10_human_worst`, `cifar100_human`; a label file `<base>_labels`; bases: "
+            "`digits`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
+            default="digits_uniform",
+            new_run=True,
+        )
+    )
+    noise_ratios: tuple[float, ...] = field(
+        default=(),
+        metadata=option(
+            "NOISE",
+            "noise ratios in [0, 1], appended to the data set's name",
+            default_meaning="`0.2,0.4,0.8`; asymmetric `0.1,0.2,0.3,0.4`",
+            expected="ratios in [0, 1], such as 0.2,0.4",
+            new_run=True,
+        ),
+    )
+    methods: tuple[str, ...] = field(
+        default=DEFAULT_METHODS,
+        metadata=option(
+            "METHODS",
+            "methods to compare; `ieg recipes` lists them",
+            default=",".join(DEFAULT_METHODS),
+            expected="names, such as supervised,l2r",
+            new_run=True,
+        ),
+    )
+    seeds: tuple[int, ...] = field(
+        default=(0,),
+        metadata=option(
+            "SEEDS",
+            "each seed varies noise, clean labels, initial weights and batches, identically for "
+            "every method",
+            default="0",
+            expected="whole numbers, such as 0,1,2",
+            new_run=True,
+        ),
+    )
+    recipe: str = field(
+        default="",
+        metadata=option(
+            "RECIPE",
+            "a family of settings; `ieg recipes` lists them",
+            default_meaning="by data set and device",
+            new_run=True,
+        ),
+    )
+    network: str = field(
+        default="",
+        metadata=option(
+            "NETWORK",
+            "another network than the recipe's: `preact8`, `resnet29`, `resnet32`, `wrn28-10`, …",
+            default_meaning="the recipe's",
+            new_run=True,
+        ),
+    )
+    steps: int = field(
+        default=0,
+        metadata=option(
+            "STEPS",
+            "training steps of a trial",
+            default_meaning="the recipe's",
+            expected="a whole number of training steps",
+            new_run=True,
+        ),
+    )
+    settings: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            "SET",
+            'overrides for every trial: `SET="optimizer.learning_rate=0.05 batch_size=50"`',
+            separator=" ",
+            new_run=True,
+        ),
+    )
+    labels: str = field(
+        default="",
+        metadata=option(
+            "LABELS",
+            "the label file, CSV or Parquet, of a `<base>_labels` data set",
+            new_run=True,
+        ),
+    )
+    accelerator: bool = field(
+        default=False,
+        metadata=described("whether trainings have GPUs; decides the recipe where none is named"),
+    )
+    data_dir: str = field(
+        default="data",
+        metadata=option(
+            "DATA_DIR",
+            "folder of the base data sets, where CIFAR is or is downloaded to",
+            default="./data",
+            scope="here",
+        ),
+    )
+    results: str = field(
+        default="runs",
+        metadata=option(
+            "OUT",
+            "the results root, a folder; a pipeline on a cluster also takes `gs://bucket/prefix`",
+            default="runs",
+        ),
+    )
 
     def __post_init__(self) -> None:
         for name in ("methods", "seeds"):
@@ -51,21 +211,49 @@ class SweepRequest:
             method_spec(method)
         if min(self.seeds) < 0:
             raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
+        require(self.steps >= 0, "steps", self.steps, "at least 1, or 0 for the recipe's")
+
+    @classmethod
+    def from_parameters(cls, values: Mapping[str, Any], **changes: Any) -> Self:
+        """Builds a request from the pipeline's parameters.
+
+        Args:
+          values: A JSON value for each field; other keys are ignored. KFP hands over the numbers
+            of a list as floats.
+          **changes: Fields that differ from `values`.
+
+        Returns:
+          The request.
+
+        Raises:
+          UserError: When a value is not acceptable.
+        """
+        given = {each.name: values[each.name] for each in fields(cls)} | changes
+        for name, value in given.items():
+            if isinstance(value, list):
+                given[name] = tuple(value)
+        given["seeds"] = tuple(int(seed) for seed in given["seeds"])
+        return cls(**given)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The request as the pipeline's parameters: a JSON value for each field."""
+        values = ((each.name, getattr(self, each.name)) for each in fields(self))
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values}
 
     @property
     def command(self) -> str:
-        """The `make sweep` command that asks for this again."""
-        values = {
-            "DATASET": self.dataset,
-            "LABELS": self.labels,
-            "NOISE": ",".join(f"{ratio:g}" for ratio in self.noise_ratios),
-            "METHODS": ",".join(self.methods),
-            "SEEDS": ",".join(map(str, self.seeds)),
-            "RECIPE": self.recipe,
-            "NETWORK": self.network,
-            "STEPS": str(self.steps or ""),
-            "SET": " ".join(self.settings),
-            "DATA_DIR": "" if self.data_dir in ("data", "./data") else self.data_dir,
-        }
-        given = [f"{name}={shlex.quote(value)}" for name, value in values.items() if value]
+        """The `make sweep` command that asks for this again, into the usual results root."""
+        given = []
+        for name, each in REQUEST_OPTIONS.items():
+            text = each.text(getattr(self, name))
+            usual = name == "data_dir" and Path(text) == Path(each.default)
+            if text and name != "results" and not usual:
+                given.append(f"{each.variable}={shlex.quote(text)}")
         return " ".join(["make", "sweep", *given])
+
+
+REQUEST_OPTIONS: Mapping[str, Option] = {
+    each.name: each.metadata["option"] for each in fields(SweepRequest) if "option" in each.metadata
+}
+"""The options of a request, by the field that each one sets."""

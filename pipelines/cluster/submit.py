@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ieg_core.store import gcs
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
-from pipelines import profiles
+from pipelines import parameters, profiles
 from pipelines.cluster import client as clients
 from pipelines.cluster import cost, preflight
 from pipelines.cluster.preflight import WARNING
@@ -25,8 +25,6 @@ from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS, Profile
 
 Say = Callable[[str], None]
-ALWAYS_SENT = ("dataset", "noise_ratios", "methods", "seeds", "accelerator")
-OF_THE_SITE = ("data_dir", "results")
 BUCKET_SECONDS = 4.0
 
 
@@ -88,7 +86,7 @@ def submit(order: Order, say: Say) -> list[Run]:
     sizes = split(len(wanted), profile.max_trials)
     label = new_label(order.request.dataset)
     runs = [
-        {**arguments(order.request), "run_label": name, "part": part, "parts": len(sizes)}
+        {**parameters.sent(order.request), "run_label": name, "part": part, "parts": len(sizes)}
         for part, name in enumerate(labels(label, len(sizes)), start=1)
     ]
     for each in runs:
@@ -147,19 +145,6 @@ def image_lines(image: str) -> list[str]:
             "or commit first"
         )
     return lines
-
-
-def arguments(request: SweepRequest) -> dict[str, Any]:
-    """Returns the pipeline's arguments for a request: what the pipeline's own defaults do not say.
-
-    Where data and results lie is the cluster's matter, compiled into the package.
-    """
-    sent = {}
-    for each in fields(request):
-        value = getattr(request, each.name)
-        if each.name in ALWAYS_SENT or (each.name not in OF_THE_SITE and value != each.default):
-            sent[each.name] = list(value) if isinstance(value, tuple) else value
-    return sent
 
 
 def split(trials: int, most: int = MAX_TRIALS) -> list[int]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m pipelines run`: plan, estimate, run the pipeline in a child, show how it goes."""
+"""`make sweep` on this machine: plan, estimate, run the pipeline in a child, show its progress."""
 
 import contextlib
 import fcntl
@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,14 @@ def run_sweep(options: Options) -> int:
     1. Plan it here, so that a mistake is one line before anything starts.
     2. Share the machine out among the trials that are not finished.
     3. Estimate how long they take; refuse what takes too long.
-    4. Run the pipeline in a child process, its output in a log, and show how far the trials are.
+    4. Run the pipeline in a child process with its output in a log, and show the trials' progress.
     5. Print the results.
 
     Returns:
       The exit code: 0, or 1 if a trial failed.
 
     Raises:
-      UserError: The request is wrong, or would take longer than was allowed.
+      UserError: When the request is wrong, or would take longer than MAX_HOURS.
     """
     planned = plan.plan(options.request)
     root = options.results
@@ -81,7 +80,7 @@ def _accept_estimate(
     """Prints how long the trials will take, and returns it in seconds.
 
     Raises:
-      UserError: Longer than MAX_HOURS.
+      UserError: When they take longer than MAX_HOURS.
     """
     share = shares[0]
     seconds = estimate.seconds_per_trial(options.results, pending, share)
@@ -95,8 +94,7 @@ def _accept_estimate(
     if total > options.max_hours * 3600:
         raise UserError(
             f"the sweep would take about {total / 3600:.1f} hours, more than "
-            f"MAX_HOURS={options.max_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
-            "or SEEDS"
+            f"MAX_HOURS={options.max_hours:g}: allow more, or lower STEPS, METHODS, NOISE or SEEDS"
         )
     return total
 
@@ -124,7 +122,7 @@ def _run_pipeline(
     at_once: int,
     expected: float,
 ) -> int:
-    """Runs the pipeline in a child process while showing how far the trials are.
+    """Runs the pipeline in a child process while showing the trials' progress.
 
     The child has a process group of its own: Ctrl-C reaches this process alone, which then stops
     the child and all that it started. If this one is killed, they end themselves.
@@ -134,7 +132,7 @@ def _run_pipeline(
         scratch = stack.enter_context(_scratch_folder())
         slots.write_slots(scratch / "slots", shares)
         (scratch / "tmp").mkdir()
-        job = {"arguments": pipeline_arguments(options), "at_once": at_once}
+        job = {"arguments": options.request.parameters, "at_once": at_once}
         (scratch / "job.json").write_text(json.dumps(job))
         environment = os.environ | processes.children_environment()
         environment |= {slots.DIRECTORY: str(scratch / "slots"), "TMPDIR": str(scratch / "tmp")}
@@ -158,9 +156,9 @@ def _run_pipeline(
 
 @contextlib.contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """Makes a folder for what kfp and its tasks leave behind, and removes those of killed sweeps.
+    """Makes a folder for temporary files of kfp and its tasks; removes those of killed sweeps.
 
-    A lock in it is held as long as this process lives.
+    Each folder has a file lock that is held as long as its process lives.
     """
     for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
         with contextlib.suppress(OSError), lock.open() as file:  # in use, or another user's
@@ -173,15 +171,6 @@ def _scratch_folder() -> Iterator[Path]:
         fcntl.flock(file, fcntl.LOCK_EX)
         (folder / ".lock").rename(folder / "lock")  # nobody sees it before it is held
         yield folder
-
-
-def pipeline_arguments(options: Options) -> dict[str, Any]:
-    """Returns the pipeline's parameters for a request."""
-    return {key: _plain(value) for key, value in asdict(options.request).items()}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def log_path(root: Path, planned: plan.Plan) -> Path:
@@ -218,12 +207,12 @@ def run_child(scratch: Path) -> None:
 
 
 def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
-    """Prints the results table and where everything lies; returns the exit code."""
+    """Prints the results table and where everything is; returns the exit code."""
     page = sweep_folder(root, planned.sweep) / "report" / "report.html"
     if not page.exists() or page.stat().st_mtime < began:
         log = log_path(root, planned)
-        words = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
-        print(f"the pipeline failed before its report: {words} ({log})", file=sys.stderr)
+        last_line = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
+        print(f"the pipeline failed before its report: {last_line} ({log})", file=sys.stderr)
         return EXIT_FAILED
     report = summarize(load_sweep(root, planned.sweep))
     table = report.table

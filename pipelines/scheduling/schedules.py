@@ -7,54 +7,40 @@ taken, which KFP's driver puts in (`{run}`, see `ieg_core.store.runs`).
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ieg_core.errors import UserError, require
+from ieg_core.errors import UserError, require, unknown_name
 from ieg_core.store.layout import SCHEDULED
 from ieg_core.store.runs import RUN
 from ieg_core.sweep import plan
-from ieg_core.sweep.request import SweepRequest
-from pipelines import cluster_files
+from ieg_core.sweep.request import REQUEST_OPTIONS, SweepRequest
+from pipelines import cluster_files, parameters
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron as crons
+from pipelines.variables import PROFILES
 
 FILE = "schedules.yaml"
-PROFILES = ("cpu", "gpu")
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """One scheduled reproduction.
+class Terms:
+    """When and how a scheduled reproduction runs; what it trains is a `SweepRequest`.
 
     Attributes:
       name: Its name in KFP, and of its folder in the results root.
       cron: When: second, minute, hour, day of the month, month, day of the week.
-      dataset: Data set, complete or to be completed by the noise ratios.
-      methods: Names of methods.
-      seeds: Seeds; the mean over them is what is judged.
       tolerance: Points of accuracy, per cent.
-      noise_ratios: Empty for the data set's usual ones.
-      recipe: Recipe family; empty chooses by data set and profile.
-      network: Another network than the recipe's.
-      steps: Another length than the recipe's; 0 keeps it.
       profile: "gpu" or "cpu".
       time_zone: The zone that `cron` was written for; it has to be the cluster's.
     """
 
     name: str
     cron: str
-    dataset: str
-    methods: tuple[str, ...]
-    seeds: tuple[int, ...]
     tolerance: float
-    noise_ratios: tuple[float, ...] = ()
-    recipe: str = ""
-    network: str = ""
-    steps: int = 0
     profile: str = "gpu"
     time_zone: str = ""
 
@@ -64,42 +50,64 @@ class Schedule:
         crons.check(self.cron)
         require(0 <= self.tolerance <= 100, "tolerance", self.tolerance, "points from 0 to 100")
         require(self.profile in PROFILES, "profile", self.profile, "'gpu' or 'cpu'")
-        require(self.steps >= 0, "steps", self.steps, "at least 1, or 0 for the recipe's")
 
-    @property
-    def request(self) -> SweepRequest:
-        """What each run trains."""
-        return SweepRequest(
-            dataset=self.dataset,
-            noise_ratios=self.noise_ratios,
-            methods=self.methods,
-            seeds=self.seeds,
-            recipe=self.recipe,
-            network=self.network,
-            steps=self.steps,
-            accelerator=self.profile == "gpu",
-        )
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule(Terms):
+    """One scheduled reproduction.
+
+    Attributes:
+      request: What each run trains.
+    """
+
+    request: SweepRequest
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The pipeline's parameters; those left out are the profile's own."""
         return {
-            "dataset": self.dataset,
-            "noise_ratios": list(self.noise_ratios),
-            "methods": list(self.methods),
-            "seeds": list(self.seeds),
-            "recipe": self.recipe,
-            "network": self.network,
-            "steps": self.steps,
+            **parameters.sent(self.request),
             "results_namespace": f"{SCHEDULED}/{self.name}/{RUN}",
             "schedule": self.name,
             "tolerance": self.tolerance,
         }
 
 
-@dataclass(frozen=True)
-class _File:
-    schedules: tuple[Schedule, ...]
+def request_keys() -> list[str]:
+    """Lists the keys of schedules.yaml that say what to train: a request's, but for the place's."""
+    return [name for name in REQUEST_OPTIONS if name not in parameters.OF_THE_PLACE]
+
+
+def _entries(content: object) -> list[Any]:
+    """Returns what stands under the file's only key."""
+    if not isinstance(content, dict):
+        raise UserError(f"expected the key schedules with a list, got {content!r}")
+    for key in content:
+        if key != "schedules":
+            raise unknown_name("key", str(key), ["schedules"])
+    entries = content.get("schedules")
+    if not isinstance(entries, list):
+        raise UserError(f"schedules: expected a list, got {entries!r}")
+    return entries
+
+
+def _build(content: object, where: str) -> Schedule:
+    """Builds a schedule from a YAML mapping, which holds its terms and its request side by side."""
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: expected keys with values, got {content!r}")
+    keys = request_keys()
+    known = [*keys, *(each.name for each in fields(Terms))]
+    for key in content:
+        if key not in known:
+            raise unknown_name(f"key in {where}", str(key), known)
+    if missing := [key for key in ("methods", "seeds") if key not in content]:
+        raise UserError(f"{where}: {', '.join(missing)} missing")
+    trained = {key: value for key, value in content.items() if key in keys}
+    others = {key: value for key, value in content.items() if key not in keys}
+    terms: Terms = cluster_files.build(Terms, others, where)
+    trained["accelerator"] = terms.profile == "gpu"
+    request: SweepRequest = cluster_files.build(SweepRequest, trained, where)
+    return Schedule(**vars(terms), request=request)
 
 
 def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Schedule]:
@@ -118,9 +126,9 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
         text = path.read_text(encoding="utf-8")
         cluster_files.refuse_doubles(yaml.compose(text, yaml.SafeLoader))
         content = yaml.safe_load(text)
-        found: _File = cluster_files.build(_File, {} if content is None else content, "")
-        names = [schedule.name for schedule in found.schedules]
-        for schedule in found.schedules:
+        schedules = [_build(each, f"schedules[{i}]") for i, each in enumerate(_entries(content))]
+        names = [schedule.name for schedule in schedules]
+        for schedule in schedules:
             if names.count(schedule.name) > 1:
                 raise UserError(f"two schedules are named {schedule.name!r}: rename one")
             _check(schedule, cluster_file, max_trials)
@@ -130,7 +138,7 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
         raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
-    return list(found.schedules)
+    return schedules
 
 
 def _check(schedule: Schedule, cluster_file: ClusterFile, max_trials: int) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command in the documents can be given; those of whole pages are given in order."""
 
+import argparse
 import contextlib
 import re
 import shlex
@@ -9,7 +10,7 @@ import pytest
 
 from ieg_core.cli import main
 from ieg_core.sweep import plan
-from ieg_core.sweep.request import SweepRequest
+from pipelines import options, variables
 from tests.docs.commands import ROOT, commands, mentions, pages
 
 EVERY = [(page.name, command) for page in pages() for command in commands(page)]
@@ -48,23 +49,12 @@ def check_make(words):
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
         assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), target
-    for variable in values:
-        assert re.search(rf"\b{variable}\b", makefile), variable
+    assert not variables.find_problem(targets, values)
     if targets == ["sweep"]:
-        usual = dict(re.findall(r"^([A-Z_]+) *= *(.*)$", makefile, re.MULTILINE))
-        asked = usual | values
-        request = SweepRequest(
-            dataset=asked["DATASET"],
-            noise_ratios=tuple(map(float, filter(None, asked["NOISE"].split(",")))),
-            methods=tuple(asked["METHODS"].split(",")),
-            seeds=tuple(map(int, asked["SEEDS"].split(","))),
-            recipe=asked["RECIPE"],
-            network=asked["NETWORK"],
-            steps=int(asked["STEPS"] or 0),
-            settings=tuple(asked["SET"].split()),
-            labels=asked["LABELS"],
-        )
-        assert plan.configs(request)
+        parser = argparse.ArgumentParser()
+        options.add_arguments(parser)
+        arguments = parser.parse_args(variables.as_flags("sweep", [*words[1:], "DEVICES=cpu"]))
+        assert plan.configs(options.read(arguments).request)
 
 
 def check_python(words):

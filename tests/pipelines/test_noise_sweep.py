@@ -2,23 +2,27 @@
 """The noise sweep from its command line: real processes, no training."""
 
 import dataclasses
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import typing
 from pathlib import Path
 
 import pytest
 
+from components.prepare import prepare
 from ieg_core.host import machine
 from ieg_core.store.layout import read_planned, trial_folder
 from ieg_core.store.records import RatesRecord
 from ieg_core.sweep import estimate, plan, slots
 from ieg_core.sweep.request import SweepRequest
 from pipelines import __main__ as command_line
-from pipelines import checks, noise_sweep, profiles
+from pipelines import checks, noise_sweep, parameters, profiles
 from pipelines.local import sweep
 from tests.records import put
 
@@ -63,8 +67,34 @@ def test_every_parameter_says_in_the_kfp_ui_what_it_is():
 
 
 def test_the_request_is_among_the_parameters():
-    fields = {field.name for field in dataclasses.fields(SweepRequest)}
-    assert fields < set(spec()["root"]["inputDefinitions"]["parameters"])
+    inputs = spec()["root"]["inputDefinitions"]["parameters"]
+    declared = [*dataclasses.fields(SweepRequest), *dataclasses.fields(parameters.RunParameters)]
+    assert inputs.keys() == {each.name for each in declared}
+    for each in declared:
+        assert inputs[each.name]["description"] == parameters.description(each)
+        if each.name not in ("dataset", "accelerator", *parameters.OF_THE_PLACE):
+            default = inputs[each.name]["defaultValue"]
+            assert default == (list(each.default) if default.__class__ is list else each.default)
+
+
+def test_prepare_takes_each_field_of_the_request():
+    """KFP reads the component's signature alone, so that it cannot be derived."""
+    signature = inspect.signature(prepare.python_func).parameters
+    hints = typing.get_type_hints(SweepRequest)
+    expected = {name: parameters.parameter_type(hint) for name, hint in hints.items()}
+    given = {name: each.annotation for name, each in signature.items() if name in expected}
+    assert given == expected
+    others = [name for name in signature if name not in expected]
+    assert others == [
+        *("results_namespace", "run", "run_label", "part", "parts", "max_trials", "plan")
+    ]
+    documented = set(re.findall(r"^ +(\w+):", prepare.python_func.__doc__, re.MULTILINE))
+    assert set(signature) <= documented
+
+
+def test_every_field_of_the_request_is_documented():
+    documented = re.findall(r"^ +(\w+):", SweepRequest.__doc__, re.MULTILINE)
+    assert documented == ["Attributes", *(f.name for f in dataclasses.fields(SweepRequest))]
 
 
 def test_the_steps_run_in_their_order():
@@ -75,7 +105,7 @@ def test_the_steps_run_in_their_order():
         "prepare": set(),
         "for-loop-1": {"prepare"},
         "report": {"prepare", "for-loop-1"},
-        "check_results": {"report"},
+        "check-results": {"report"},
     }
     loop = compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]
     assert {name: task.get("dependentTasks") for name, task in loop.items()} == {

@@ -14,8 +14,10 @@ import pytest
 import yaml
 
 from ieg_core.errors import UserError
+from ieg_core.experiment.methods import DEFAULT_METHODS
 from ieg_core.sweep.request import SweepRequest
 from pipelines import options as read_options
+from pipelines import parameters
 from pipelines.__main__ import build_parser
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Order, Run
@@ -158,7 +160,7 @@ def refused(options, stubs, words, **environment):
 
 
 DIGITS = ("--methods=supervised",)
-ALL_METHODS = f"--methods={read_options.DEFAULTS['methods']}"
+ALL_METHODS = "--methods=" + ",".join(DEFAULT_METHODS)
 
 
 def test_a_wrong_endpoint(no_cluster, write_cluster_file):
@@ -208,7 +210,7 @@ def test_an_unknown_parameter(kfp_stub, write_cluster_file):
 
 
 def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypatch):
-    monkeypatch.setattr(submit, "arguments", lambda request: {"datset": request.dataset})
+    monkeypatch.setattr(parameters, "sent", lambda request: {"datset": request.dataset})
     with pytest.raises(UserError, match="unknown pipeline parameter 'datset'"):
         submit.submit(order(kfp_stub), lambda line: None)
     assert kfp_stub.requests == []
@@ -342,7 +344,7 @@ def test_it_works_in_a_profiles_namespace(no_cluster):
 
 def test_only_what_the_pipelines_defaults_do_not_say_is_sent():
     request = SweepRequest("digits_uniform", settings=("batch_size=50",), steps=7, results="x")
-    assert submit.arguments(request) == {
+    assert parameters.sent(request) == {
         "dataset": "digits_uniform",
         "noise_ratios": [],
         "methods": ["supervised", "mixup", "probe_only", "l2r", "fsr", "ieg"],

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import recurring, schedules
 from pipelines.scheduling.recurring import Existing, Wanted, plan
@@ -189,9 +190,10 @@ def test_without_an_endpoint_the_mend_is_told(no_cluster, folder):
 
 
 def wanted(name="a", **changes):
-    values = {"name": name, "cron": "0 0 3 * * *", "dataset": "digits_uniform", "seeds": (0,)}
-    values |= {"methods": ("l2r",), "tolerance": 1.0} | changes
-    return Wanted(Schedule(**values), {"spec": {}, "platform": {}}, "sa")
+    seeds = changes.pop("seeds", (0,))
+    request = SweepRequest("digits_uniform", methods=("l2r",), seeds=seeds)
+    values = {"name": name, "cron": "0 0 3 * * *", "tolerance": 1.0} | changes
+    return Wanted(Schedule(**values, request=request), {"spec": {}, "platform": {}}, "sa")
 
 
 def existing(want, id_="1", **changes):

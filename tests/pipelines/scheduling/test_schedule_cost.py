@@ -2,21 +2,28 @@
 """What schedules cost, by hand."""
 
 import re
+from dataclasses import fields
 
 import pytest
 
+from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster_files import ClusterFile, GpuNodePool
 from pipelines.scheduling import cron, schedule_cost
 from pipelines.scheduling.schedules import Schedule
 
 RATES = {("resnet11", "supervised"): 20.0}
+FIELDS = {each.name for each in fields(Schedule)}
 CLUSTER = ClusterFile(gpu=GpuNodePool(count=2))
 
 
 def schedule(name="weekly", **changes):
-    values = {"cron": "0 30 2 * * 6", "dataset": "cifar10_uniform_0.4", "methods": ("supervised",)}
-    values |= {"seeds": tuple(range(10)), "tolerance": 1.0, "recipe": "cifar_cpu", "steps": 12_000}
-    return Schedule(name=name, **values | changes)
+    asked = {"dataset": "cifar10_uniform_0.4", "methods": ("supervised",), "recipe": "cifar_cpu"}
+    asked |= {"seeds": tuple(range(10)), "steps": 12_000}
+    terms = {"cron": "0 30 2 * * 6", "tolerance": 1.0}
+    asked |= {key: value for key, value in changes.items() if key not in FIELDS}
+    terms |= {key: value for key, value in changes.items() if key in FIELDS}
+    accelerator = terms.get("profile") != "cpu"
+    return Schedule(name=name, **terms, request=SweepRequest(**asked, accelerator=accelerator))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.store.runs import results_root
 from ieg_core.sweep.plan import configs
+from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS
 from pipelines.scheduling import cron, schedules
@@ -78,6 +81,24 @@ def test_a_schedule_becomes_a_request_and_the_pipelines_arguments(tmp_path):
     assert not schedule.request.accelerator
     assert schedule.arguments["seeds"] == [0, 1]
     assert (schedule.arguments["schedule"], schedule.arguments["tolerance"]) == ("nightly", 2.0)
+
+
+def test_a_schedule_takes_each_field_of_a_request_but_the_places(tmp_path):
+    assert {*schedules.request_keys(), "accelerator", "data_dir", "results"} == {
+        each.name for each in dataclasses.fields(SweepRequest)
+    }
+    explained = (ROOT / schedules.FILE).read_text().partition("\nschedules:")[0]
+    assert all(re.search(rf"\b{key}\b", explained) for key in schedules.request_keys())
+    text = PLAIN + "    settings: [batch_size=50]\n"
+    (schedule,) = read(tmp_path, text)
+    assert schedule.request.settings == ("batch_size=50",)
+    assert schedule.arguments["settings"] == ["batch_size=50"]
+
+
+@pytest.mark.parametrize("key", ["accelerator", "data_dir", "results", "request"])
+def test_what_the_cluster_decides_is_no_key_of_a_schedule(tmp_path, key):
+    with pytest.raises(UserError, match=f"unknown key in schedules.0. '{key}'"):
+        read(tmp_path, PLAIN + f"    {key}: x\n")
 
 
 def test_each_run_of_a_schedule_has_a_results_root_of_its_own(tmp_path):
