@@ -24,6 +24,8 @@ def _count_open(event: str, arguments: tuple) -> None:
 
 sys.addaudithook(_count_open)
 
+from tests.records import put
+
 
 @pytest.fixture
 def opened(monkeypatch):
@@ -69,10 +71,9 @@ def root(results_root):
     """Two methods on one label set each rate, a failed and an interrupted trial, an audit."""
     root = results_root(seeds=(0, 1), failed=[("l2r", 0.4, 0)], skipped=[("l2r", 0.8, 1)])
     for folder in (root / "trials").iterdir():
-        (folder / "training.json").write_text(json.dumps({"num_replicas": 1}))
-        (folder / "progress.json").write_text("{}")
-        (folder / "audit").mkdir()
-        (folder / "audit" / "summary.json").write_text('{"flagged": 1, "examples": 2}')
+        put(folder / "training.json", num_replicas=1)
+        put(folder / "progress.json")
+        put(folder / "audit" / "summary.json", flagged=1, examples=2)
     return root
 
 
