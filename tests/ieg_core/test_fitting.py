@@ -65,7 +65,7 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image", id="none"),
         pytest.param({"images": IMAGES[:0] / 1.0, "labels": LABELS[:0]}, "at least one image|uint8",
                      id="no floats"),
-        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "do not form an array .*all of one size",
+        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "do not form an array .*of one size",
                      id="ragged"),
         pytest.param({"labels": LABELS.astype(np.int64) + 2**32, "class_names": NAMES},
                      "run from 4294967296 to 4294967298: expected from 0 to 2", id="wraps around"),
