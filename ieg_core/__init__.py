@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training image classifiers on badly labelled data: data, methods, training, reports."""
+"""Trains image classifiers on data with wrong labels: data sets, methods, training, reports."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Brings `ieg_core.fit` when it is asked for: most programs import this package without it."""
+    """Loads `ieg_core.fit` on first use: most programs import this package without it."""
     if name == "fit":
         import importlib
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training from Python: NumPy arrays and a Keras model in, a trained one and its audit out.
+"""Training from Python: NumPy arrays and a Keras model in, a trained model and its audit out.
 
-`fit` does what `make sweep` does with one trial: the arrays become a data directory, the trial is
-planned and trained in a process of its own, and everything that it leaves lies in its run folder,
-for `ieg audit`, `ieg predict`, `ieg report`. The same call again finds the finished run.
+`fit` does what `make sweep` does with one trial: it writes the arrays to a data directory, then
+plans and trains the trial in a separate process. The run folder holds all results, for `ieg audit`,
+`ieg predict` and `ieg report`. Repeating the same call reuses the finished run.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Data = tuple[ArrayLike, ArrayLike]
 _BATCH_SIZE = 100
-_LOOK_BACK = 1000
+_AGREEMENT_SAMPLE = 1000
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Fitted:
     Attributes:
       model: The trained network, averaged parameters: images in 0 … 255 -> logits [n, C].
       class_names: C names, by class number.
-      accuracy: On the test set, in [0, 1]; without a test set, how often the network agrees with
-        the given labels of images that it was trained on.
-      result: The run's row, as result.json holds it.
-      run_dir: The run's folder; `ieg audit`, `ieg predict` and `ieg report` take it.
+      accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
+        labels of images that it was trained on.
+      result: The run's row, the content of result.json.
+      run_dir: The run's folder, an argument of `ieg audit`, `ieg predict` and `ieg report`.
       data_dir: The folder that the arrays were written to (DATA_DIR).
-      audit: The labels to train on by how wrong they look; None for a method that never sees them.
+      audit: The training labels, most suspicious first; None for a method that does not use them.
     """
 
     model: "keras.Model"
@@ -86,17 +86,17 @@ def fit(
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1].
       labels: [n], class numbers from 0 (integers) or names, none missing.
-      network: A Keras model with logits out, taken with its values and left as it is; a network's
-        name (`resnet11`, `package.module:function`, `mine.keras`); "" chooses by the images' size.
-        A model gets images in [−1, 1].
+      network: A Keras model that returns logits, trained from its current weights and not modified;
+        or the name of a network (`resnet11`, `package.module:function`, `mine.keras`); "" chooses
+        by image size. The network receives images in [−1, 1].
       method: Name of the method; see `ieg recipes`.
-      test: Images and true labels to evaluate on; without it, up to 1,000 of the images to train
-        on with their given labels, which shows agreement and no accuracy.
-      probe: A few images with labels that are right, at least one of every class. Methods that need
-        it draw 10 a class from the images and trust their labels, if it is not given.
-      class_names: Names by class number; by default the numbers, or the labels' own names.
+      test: Images and true labels to evaluate on. Without it, up to 1,000 training images with
+        their given labels are used, which measures agreement, not accuracy.
+      probe: A few images with correct labels, at least one per class. Without it, methods that need
+        a probe draw 10 images per class from `images` and trust their labels.
+      class_names: Names by class number; by default the numbers, or the names among the labels.
       steps: Training steps; 0 for the recipe's 1,500.
-      seed: Seed of everything that is drawn.
+      seed: Seed of all random draws.
       settings: Overrides such as "optimizer.learning_rate=0.05".
       out: The results root.
 
@@ -104,8 +104,8 @@ def fit(
       The trained network, its accuracy and its audit.
 
     Raises:
-      UserError: Anything wrong with arguments or arrays.
-      RuntimeError: The training failed; the message says why.
+      UserError: When an argument or array is invalid.
+      RuntimeError: When the training fails; the message says why.
     """
     _require_kinds(network, method, steps, seed, settings)
     parts, names = _parts(images, labels, test, probe, class_names)
@@ -133,16 +133,16 @@ def fit(
             raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
     result = read_result(root, trial)
-    found = None
+    audit = None
     if is_available(folder):
         audit_trial(folder, data_dir)
-        found = read_audit(folder, data_dir, 0.5)
+        audit = read_audit(folder, data_dir, 0.5)
     import keras
 
     if isinstance(network, str) and networks.parse(result.network).family == "function":
         from ieg_core.models.user_network import import_module
 
-        import_module(network)  # which registers the layers that it may have of its own
+        import_module(network)  # registers the network's custom layers
     return Fitted(
         model=keras.saving.load_model(folder / MODEL, compile=False),
         class_names=names,
@@ -150,14 +150,14 @@ def fit(
         result=result.to_value(),
         run_dir=folder,
         data_dir=data_dir,
-        audit=found,
+        audit=audit,
     )
 
 
 def _require_kinds(
     network: Any, method: object, steps: object, seed: object, settings: object
 ) -> None:
-    """Refuses arguments of a kind that would otherwise be seen late, or misunderstood."""
+    """Refuses arguments of a wrong type that would fail late or be misread."""
     is_name = isinstance(network, str)
     if not is_name:
         import keras
@@ -176,7 +176,7 @@ def _require_kinds(
 
 
 def _run(trial: str, root: Path, data_dir: Path) -> int:
-    """Runs a trial in processes that end with this one, and with an interruption of it."""
+    """Runs a trial in processes that end when this one ends or is interrupted."""
     command = [sys.executable, "-m", "ieg_core.fitting", trial, str(root), str(data_dir)]
     environment = {**os.environ, **processes.children_environment()}
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
@@ -194,12 +194,12 @@ def _parts(
     probe: Data | None,
     class_names: Sequence[str] | None,
 ) -> tuple[dict[str, Part], tuple[str, ...]]:
-    """Brings all arrays into one form; the classes are those of the labels to train on."""
+    """Normalizes all arrays; the classes are those of the training labels."""
     pixels, given = _pixels(images), read_labels(labels)
     if len(pixels) == 0 or len(given) != len(pixels):
         raise UserError(
-            f"received {len(pixels)} images and {len(given)} labels: expected at least one image "
-            "and one label for each"
+            f"received {len(pixels)} images and {len(given)} labels: expected at least one image, "
+            "and one label per image"
         )
     if isinstance(class_names, str):
         raise UserError(f"class_names is {class_names!r}: expected a list of names")
@@ -208,8 +208,8 @@ def _parts(
     elif given.dtype.kind in "iu":
         if int(given.max()) >= given.size:
             raise UserError(
-                f"the labels run to {given.max()}, but there are {given.size}: expected class "
-                "numbers from 0 without gaps, or names"
+                f"the largest label is {given.max()}, but there are only {given.size} labels: "
+                "expected class numbers from 0 without gaps, or names"
             )
         names = tuple(map(str, range(int(given.max()) + 1)))
     else:
@@ -217,14 +217,14 @@ def _parts(
     numbers = class_numbers(given, names)
     parts = {"train": (pixels, numbers)}
     if test is None:
-        some = np.linspace(0, len(pixels) - 1, min(_LOOK_BACK, len(pixels))).astype(int)
-        parts["test"] = (pixels[some], numbers[some])
+        sample = np.linspace(0, len(pixels) - 1, min(_AGREEMENT_SAMPLE, len(pixels))).astype(int)
+        parts["test"] = (pixels[sample], numbers[sample])
     for name, data in (("test", test), ("probe", probe)):
         if data is None:
             continue
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise UserError(
-                f"{name} is {type(data).__name__}: expected a pair of images and labels, "
+                f"{name} is of type {type(data).__name__}: expected a pair of images and labels, "
                 f"{name}=(images, labels)"
             )
         parts[name] = (_pixels(data[0]), class_numbers(read_labels(data[1]), names))
@@ -236,30 +236,30 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
         array = np.asarray(images)
     except ValueError as error:
         raise UserError(
-            f"the images are no array ({error}): expected all of one size, [n, height, width, "
-            "channels] or [n, height, width]"
+            f"the images do not form an array ({error}): expected images of one size, "
+            "[n, height, width, channels] or [n, height, width]"
         ) from error
     if array.ndim not in (3, 4):
         raise UserError(
-            f"the images have the shape {array.shape}: expected [n, height, width, channels] or "
+            f"the images have shape {array.shape}: expected [n, height, width, channels] or "
             "[n, height, width]"
         )
     if array.ndim == 3:
         array = array[..., None]
     if np.ma.is_masked(images):
-        raise UserError("some pixels are masked: expected a value for each; use images.filled(0)")
+        raise UserError("some pixels are masked: expected a value for each; pass images.filled(0)")
     if array.dtype.kind == "f" and array.size:
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UserError(
-                f"float images run from {array.min():g} to {array.max():g}: expected [0, 1], or "
+                f"float images range from {array.min():g} to {array.max():g}: expected [0, 1], or "
                 "uint8 from 0 to 255"
             )
         array = np.rint(array * 255).astype(np.uint8)
-    return array  # what is wrong else, `check_parts` says
+    return array  # `check_parts` checks the rest
 
 
 def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
-    """Returns the settings that fit so many images of a shape (height, width, channels)."""
+    """Returns the settings for `count` training images of shape (height, width, channels)."""
     size = max(shape[:2])
     chosen = [
         f"images.size={size}",
@@ -267,14 +267,14 @@ def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
         f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
     ]
     if size > LARGEST_IN_MEMORY:
-        # Large files are cropped at random as they are read; arrays, as smaller images, by padding.
+        # Large files are cropped at random while reading; arrays are padded and cropped instead.
         pad, strong_pad = paddings(size)
         chosen += [f"augmentation.pad={pad}", f"augmentation.strong_pad={strong_pad}"]
     return chosen
 
 
 def _saved(model: "keras.Model", folder: Path) -> Path:
-    """Saves a model under a name made of its architecture and values, which a run goes by."""
+    """Saves a model under a digest of its architecture and weights, which identifies the run."""
     from ieg_core.models.user_network import describe
 
     try:
@@ -290,23 +290,32 @@ def _saved(model: "keras.Model", folder: Path) -> Path:
                 (Path(temporary) / path.name).replace(path)
     except OSError as error:
         raise UserError(
-            f"cannot write the network to {folder} ({error.strerror}): make room or choose another "
-            "folder"
+            f"cannot write the network to {folder} ({error.strerror}): expected a writable folder "
+            "with free space; free some space or choose another folder"
         ) from error
-    # Which exceptions a layer of somebody's own can cause, Keras does not say.
+    # Keras does not document which exceptions a custom layer can cause.
     except Exception as error:
         raise UserError(
-            f"the network cannot be saved ({describe(error)}): expected Keras's own layers; put a "
-            "function that builds it into a module and say network='module:function'"
+            f"the network cannot be saved ({describe(error)}): expected built-in Keras layers; "
+            "put a function that builds it into a module and pass network='module:function'"
         ) from error
     return path
 
 
 def main(trial: str, root: str, data_dir: str) -> int:
-    """Runs in the process that `fit` starts."""
-    share = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
+    """Trains and evaluates a trial, in the process that `fit` starts.
+
+    Args:
+      trial: The trial's name.
+      root: The results root.
+      data_dir: The data directory.
+
+    Returns:
+      The exit code; 0 when both steps succeed.
+    """
+    slot = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
     for step in ("train", "evaluate"):
-        code = worker.run_step(step, trial, Path(root), Path(data_dir), slot=share, echo=False)
+        code = worker.run_step(step, trial, Path(root), Path(data_dir), slot=slot, echo=False)
         if code:
             return abs(code)
     return 0

@@ -125,27 +125,39 @@ def parquet(columns):
 
 REFUSED = {
     "nothing there": (shutil.rmtree, "no data directory data: expected a folder with train/"),
-    "empty class": (empty_class, "class 'dog' has no file in data/train/dog: put images there"),
+    "empty class": (
+        empty_class,
+        "class 'dog' has no file in data/train/dog: expected at least one image",
+    ),
     "one class": (one_class, "has 1 class (apple): expected at least two"),
     "one image": (one_image, "has 1 class (apple): expected at least two"),
-    "class in test alone": (unknown_class, "test of data has classes that train has not: wasp"),
-    "line break in a name": (unknown_class_of_two_lines, r"train has not: wa\n\x1b[2Jsp"),
+    "class in test alone": (
+        unknown_class,
+        "test of data has classes that train does not have: wasp",
+    ),
+    "line break in a name": (unknown_class_of_two_lines, r"train does not have: wa\n\x1b[2Jsp"),
     "0-byte JPEG": (empty_jpeg, "1 of 43 files in data cannot be decoded (train/bee/zero.jpg: it"),
-    "bomb": (decompression_bomb, "30000×30000 pixels are more than 90 megapixels"),
-    "pipe": (pipe, "1 of 43 files in data cannot be decoded (train/bee/pipe.png: it is no file"),
+    "bomb": (decompression_bomb, "30000×30000 pixels exceed 90 megapixels"),
+    "pipe": (
+        pipe,
+        "1 of 43 files in data cannot be decoded (train/bee/pipe.png: it is not a regular file",
+    ),
     "dangling link": (dangling_link, "(train/bee/link.png: no such file or directory)"),
     "link to itself": (link_to_itself, "(train/bee/link.png: too many levels of symbolic links)"),
     "link outside": (link_outside, "data/train/bee/link.png leads out of the data directory"),
     "class link outside": (class_link_outside, "train/dog leads out of the data directory"),
     "hidden link outside": (hidden_link_outside, "line 2 of data/train.csv leads out of the data"),
     "table link outside": (table_link_outside, "data/train.csv leads out of the data directory"),
-    "links up": (links_up, "leads back to"),
-    "name not UTF-8": (name_not_utf8, r"the name b'caf\xe9.png' in data/train/bee is no UTF-8"),
-    "class not UTF-8": (class_not_utf8, r"the name b'\xff' in data/test is no UTF-8"),
+    "links up": (links_up, "links back to"),
+    "name not UTF-8": (
+        name_not_utf8,
+        r"the name b'caf\xe9.png' in data/train/bee is not valid UTF-8",
+    ),
+    "class not UTF-8": (class_not_utf8, r"the name b'\xff' in data/test is not valid UTF-8"),
     "no columns": (table("file,class\na,b\n"), "no column 'path' and no column 'label', but"),
     "no column": (parquet({"path": [PATH]}), "train.parquet has no column 'label', but 'path'"),
     "path outside": (table("path,label\n../x.png,bee\n"), "line 2 of data/train.csv leads out"),
-    "path of no file": (table(b"path,label\na\0b.png,bee\n"), r"has no path but 'a\x00b.png'"),
+    "path of no file": (table(b"path,label\na\0b.png,bee\n"), r"has the path 'a\x00b.png'"),
     "link to itself in a table": (linked_in_table, "too many levels of symbolic links"),
     "table not UTF-8": (table(b"path,label\ncaf\xe9.png,bee\n"), "expected a CSV file in UTF-8"),
     "Parquet no value of Python's": (
@@ -185,7 +197,7 @@ def test_a_further_test_set_lies_in_the_data_directory_too(tree, tmp_path, capsy
 @pytest.mark.parametrize("part", ["train", "test", "probe"])
 def test_the_run_s_own_parts_are_no_further_test_sets(tree, tmp_path, capsys, part):
     line = refused(capsys, train("folder", "--set", f"images.eval_sets={part}"))
-    assert f"images.eval_sets names {part!r}, which every run looks at anyway" in line
+    assert f"images.eval_sets contains {part!r}, which every run uses anyway" in line
     assert files(tmp_path / "runs") == []
 
 
@@ -208,7 +220,7 @@ def test_a_few_broken_files_and_shared_ones_are_reported(tmp_path, monkeypatch, 
     assert told[0].startswith("Note: 2 of 222 files cannot be decoded and are left out (train/bee/")
     assert "train/bee/zero.jpg: it is empty" in told[0]
     assert told[1].startswith(
-        "Note: 1 test file is in the training set too (train/car/0002.png = test/car/copy.png)"
+        "Note: 1 test file is also in the training set (train/car/0002.png = test/car/copy.png)"
     )
     assert "207 training examples, 3 clean ones" in told[-1]
 

@@ -105,7 +105,7 @@ def test_nothing_in_peoples_labels_is_run(cifar, tmp_path, capsys, door):
     people.parent.mkdir()
     people.write_bytes(pickle.dumps({"clean_label": clean, "worse_label": RunsWhenRead()}))
     line = refused(capsys, door("cifar10_human_worst"))
-    assert "it asks for posix.mkdir; nothing in it was run" in line
+    assert "it refers to posix.mkdir; no code in it was run" in line
     assert not (tmp_path / "was-run").exists()
     assert files(tmp_path / "runs") == []
     # The same bytes do run where they are read without care.

@@ -13,7 +13,7 @@ from safetensors.numpy import load
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.scores import Scores, score_examples
 from ieg_core.data.base import Source
-from ieg_core.data.corruption import realised_matrix
+from ieg_core.data.corruption import realized_matrix
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
@@ -151,7 +151,7 @@ def summarize(audit: Audit) -> AuditRecord:
         return summary
     wrong = given != clean
     precision, recall = precision_recall(wrong[seen], audit.flagged[seen])
-    true_matrix = realised_matrix(clean, given, audit.label_set.num_classes)
+    true_matrix = realized_matrix(clean, given, audit.label_set.num_classes)
     right_suggestions = scores.suggested[wrong & seen] == clean[wrong & seen]
     return replace(
         summary,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ieg_core.data.corruption import expected_matrix, realised_matrix
+from ieg_core.data.corruption import expected_matrix, realized_matrix
 from ieg_core.errors import UserError
 
 OF_POSTERIOR = "1 − q(given class)"
@@ -92,7 +92,7 @@ def score_examples(examples: Mapping[str, np.ndarray], given: np.ndarray) -> Sco
     if "label_posterior" in examples:
         transition = expected_matrix(believed, given)
     else:
-        transition = realised_matrix(suggested[seen], given[seen], believed.shape[1])
+        transition = realized_matrix(suggested[seen], given[seen], believed.shape[1])
     return Scores(
         suggested=suggested,
         score=np.where(seen, score, np.nan),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Augmentation on the device, of whole batches, by draws that come from the host."""
+"""Augmentation of whole batches on the device, with random draws made on the host."""
 
 from ieg_core.augment.crop import crop_and_flip, to_unit_range
 from ieg_core.augment.strong import strong_view

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The weak view, and the scale that networks expect."""
+"""The weak view, and scaling to the range that networks expect."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ Tensor = Any
 def crop_and_flip(
     images: Tensor, offset_y: Tensor, offset_x: Tensor, flip: Tensor, pad: int
 ) -> Tensor:
-    """Pads with black, crops back to the old size, then mirrors some images.
+    """Pads with black, crops back to the original size, then mirrors some images.
 
     out[b, y, x] = padded[b, y + offset_y[b], x' + offset_x[b]],  x' = W − 1 − x if flip[b] else x
 
     Args:
       images: uint8 [B, H, W, ch].
-      offset_y: First row of the crop inside the padded image, int32 [B] in 0 … 2·pad.
-      offset_x: First column, likewise.
+      offset_y: First row of the crop in the padded image, int32 [B] in 0 … 2·pad.
+      offset_x: First column, int32 [B] in 0 … 2·pad.
       flip: Whether to mirror left and right, bool [B].
-      pad: Rows and columns of zeros added on each side.
+      pad: Rows and columns of zeros added on each side, in pixels.
 
     Returns:
       uint8 [B, H, W, ch].
@@ -38,5 +38,5 @@ def crop_and_flip(
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """Scales uint8 [...] to float32 in [−1, 1]: x / 127.5 − 1."""
+    """Scales images, uint8 [...], to float32 [...] in [−1, 1]: x / 127.5 − 1."""
     return ops.cast(images, "float32") / 127.5 - 1.0

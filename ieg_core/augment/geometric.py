@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Affine maps and blanked rectangles, another one for each image of a batch."""
+"""Affine maps and blanked rectangles, a separate one for each image of a batch."""
 
 from typing import Any
 
 from keras import ops
 
-from ieg_core.draws.operations import GREY
+from ieg_core.draws.operations import GRAY
 
 Tensor = Any
 
 
 def warp(images: Tensor, affine: Tensor, erase: Tensor) -> Tensor:
-    """Moves pixels by the nearest neighbour, as Pillow does, then blanks a rectangle.
+    """Resamples pixels by nearest neighbor, as Pillow does, then blanks a rectangle.
 
     out[y, x] = in[(D·x + E·y + F) >> 16, (A·x + B·y + C) >> 16]
 
-    What comes from outside and what is blanked is mid-grey.
+    Blanked pixels, and pixels that map outside the image, become mid-gray.
 
     Args:
       images: uint8 [B, H, W, ch].
-      affine: (A, B, C, D, E, F) of each image (`operations.fixed_point`), int32 [B, 6].
+      affine: (A, B, C, D, E, F) of each image, see `operations.fixed_point`, int32 [B, 6].
       erase: The rectangle [top, bottom) × [left, right) of each image, int32 [B, 4]; empty where
         bottom ≤ top.
 
@@ -36,8 +36,8 @@ def warp(images: Tensor, affine: Tensor, erase: Tensor) -> Tensor:
     blank = (row >= top) & (row < bottom) & (column >= left) & (column < right)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & ~blank
     image = ops.arange(batch, dtype="int32")[:, None, None]
-    # One grey pixel behind the last image stands for everything outside.
+    # One gray pixel after the last image represents everything outside.
     source = ops.where(inside, (image * height + y) * width + x, batch * height * width)
-    grey = ops.full((1, channels), GREY, dtype="uint8")
-    pixels = ops.concatenate([ops.reshape(images, (-1, channels)), grey], axis=0)
+    gray = ops.full((1, channels), GRAY, dtype="uint8")
+    pixels = ops.concatenate([ops.reshape(images, (-1, channels)), gray], axis=0)
     return ops.take(pixels, source, axis=0)

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operations on grey levels and on neighbouring pixels, another one for each image of a batch.
+"""Operations on gray levels and neighboring pixels, a separate one for each image of a batch.
 
-Every pixel takes one look into one table: row (first row of the image's operation and level +
-anchor), column (the pixel). The anchor is what an enhancer blends with: the image's mean for
-Contrast, the pixel's luma for Color, the smoothed pixel for Sharpness, 0 for the others. Only
-AutoContrast and Equalize need rows computed from the image; they are appended to the table.
+Each pixel is one look-up in one table. The row is the first row of the image's operation and level,
+plus an anchor; the column is the pixel's value. The anchor is the value that an enhancer blends
+with: the image's mean for Contrast, the pixel's luma for Color, the smoothed pixel for Sharpness,
+and 0 for all others. Only AutoContrast and Equalize need rows computed from the image; these rows
+are appended to the table.
 """
 
 import functools
@@ -31,10 +32,10 @@ def apply(
     """Applies one pointwise or neighbourhood operation to each image, as Pillow does.
 
     Args:
-      images: uint8 [B, H, W, ch], ch 1 or 3; Color leaves one-channel images as they are.
-      operation: `Operation` of each image, int32 [B]; the geometric ones change nothing here.
-      level: Its level, int32 [B].
-      possible: The operations that occur at all; what only others need is not computed.
+      images: uint8 [B, H, W, ch], ch 1 or 3; Color does not change one-channel images.
+      operation: `Operation` of each image, int32 [B]; geometric operations have no effect here.
+      level: The operation's level for each image, int32 [B].
+      possible: The operations that can occur; work that only other operations need is skipped.
 
     Returns:
       uint8 [B, H, W, ch].
@@ -61,7 +62,7 @@ def apply(
 
 
 def smooth(pixels: Tensor) -> Tensor:
-    """Smooths as Pillow's SMOOTH: ⌊(Σ of the 3×3 pixels + 4·centre) / 13 + ½⌋, edges copied.
+    """Smooths like Pillow's SMOOTH: ⌊(Σ of the 3×3 pixels + 4·center) / 13 + ½⌋, edges copied.
 
     Args:
       pixels: int32 [B, H, W, ch].
@@ -77,9 +78,15 @@ def smooth(pixels: Tensor) -> Tensor:
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """Returns the grey level of pixels, int32 [B, H, W, ch] to [B, H, W, 1], ITU-R 601 as Pillow.
+    """Returns the gray levels of pixels, by ITU-R 601 as in Pillow.
 
     L = (19595·R + 38470·G + 7471·B + 2¹⁵) >> 16
+
+    Args:
+      pixels: int32 [B, H, W, ch], ch 1 or 3.
+
+    Returns:
+      int32 [B, H, W, 1].
     """
     if pixels.shape[-1] == 1:
         return pixels
@@ -88,12 +95,12 @@ def luma(pixels: Tensor) -> Tensor:
 
 
 def histograms(images: Tensor) -> Tensor:
-    """Counts the grey levels of each channel of each image.
+    """Counts the gray levels of each channel of each image.
 
     counts[16·h + l] = Σ_p [v_p div 16 = h]·[v_p mod 16 = l]
 
-    This product of two one-hot matrices is exact in float32 and, unlike sums scattered to memory,
-    fast and deterministic on every device.
+    This product of two one-hot matrices is exact in float32 and, unlike scatter-add, fast and
+    deterministic on every device.
 
     Args:
       images: uint8 [B, H, W, ch].
@@ -111,11 +118,11 @@ def histograms(images: Tensor) -> Tensor:
 
 
 def _anchor(pixels: Tensor, operation: Tensor) -> Tensor:
-    grey = luma(pixels)
+    gray = luma(pixels)
     size = pixels.shape[1] * pixels.shape[2]
-    mean = (2 * ops.sum(grey, axis=(1, 2, 3), keepdims=True) + size) // (2 * size)
+    mean = (2 * ops.sum(gray, axis=(1, 2, 3), keepdims=True) + size) // (2 * size)
     anchor = ops.where(_per_image(operation == Operation.CONTRAST), mean, 0)
-    anchor = ops.where(_per_image(operation == Operation.COLOR), grey, anchor)
+    anchor = ops.where(_per_image(operation == Operation.COLOR), gray, anchor)
     return ops.where(_per_image(operation == Operation.SHARPNESS), smooth(pixels), anchor)
 
 
@@ -126,10 +133,10 @@ def _measured_rows(images: Tensor, operation: Tensor) -> Tensor:
 
 
 def _autocontrast_rows(counts: Tensor) -> Tensor:
-    greys = ops.arange(256, dtype="int32")
+    grays = ops.arange(256, dtype="int32")
     present = counts > 0
-    low = ops.min(ops.where(present, greys, 255), axis=-1, keepdims=True)
-    high = ops.max(ops.where(present, greys, 0), axis=-1, keepdims=True)
+    low = ops.min(ops.where(present, grays, 255), axis=-1, keepdims=True)
+    high = ops.max(ops.where(present, grays, 0), axis=-1, keepdims=True)
     shortfall = ops.take(
         ops.convert_to_tensor(tables.autocontrast_shortfall()), low * 256 + high, axis=0
     )
@@ -138,18 +145,18 @@ def _autocontrast_rows(counts: Tensor) -> Tensor:
         ops.arange(8, dtype="int32"),
     )
     short = ops.reshape(ops.bitwise_and(bits, 1), counts.shape)
-    stretched = (greys - low) * 255 // ops.maximum(high - low, 1) - short
-    return ops.cast(ops.where(high > low, ops.clip(stretched, 0, 255), greys), "uint8")
+    stretched = (grays - low) * 255 // ops.maximum(high - low, 1) - short
+    return ops.cast(ops.where(high > low, ops.clip(stretched, 0, 255), grays), "uint8")
 
 
 def _equalize_rows(counts: Tensor) -> Tensor:
-    # Sums of counts stay below 2²⁴, where float32 is exact; integers would leave a GPU.
+    # Sums of counts stay below 2²⁴, where float32 is exact; an integer cumsum would leave the GPU.
     below = ops.cast(ops.cumsum(ops.cast(counts, "float32"), axis=-1), "int32") - counts
     all_but_brightest = ops.max(ops.where(counts > 0, below, 0), axis=-1, keepdims=True)
     step = all_but_brightest // 255
     levels = (step // 2 + below) // ops.maximum(step, 1)
-    greys = ops.arange(256, dtype="int32")
-    return ops.cast(ops.where(step > 0, ops.minimum(levels, 255), greys), "uint8")
+    grays = ops.arange(256, dtype="int32")
+    return ops.cast(ops.where(step > 0, ops.minimum(levels, 255), grays), "uint8")
 
 
 def _is_any(operation: Tensor, kinds: Iterable[Operation]) -> Tensor:

@@ -13,16 +13,16 @@ Tensor = Any
 
 
 def strong_view(images: Tensor, draws: Mapping[str, Tensor], config: AugmentationConfig) -> Tensor:
-    """Makes the strong view of raw images, each by its own draw.
+    """Computes the strong view of raw images, each with its own draws.
 
-    Stage s applies operation s to the grey levels, then affine map s to the positions, of which one
-    at most does anything except in the digits policy; the last stage has no operation, and its map
-    crops and mirrors.
+    Stage s applies operation s to the gray levels, then affine map s to the positions. Except in
+    the digits policy, at most one of the two has an effect. The last stage has no operation, and
+    its map crops and mirrors.
 
     Args:
       images: The raw images, uint8 [B, H, W, ch], ch 1 or 3.
-      draws: Their rows of what `ieg_core.draws.views.strong_view_draws` returns.
-      config: The policy that they were drawn by.
+      draws: The images' rows of the arrays that `ieg_core.draws.views.strong_view_draws` returns.
+      config: The configuration that the draws were made with.
 
     Returns:
       uint8 [B, H, W, ch].

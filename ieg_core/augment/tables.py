@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look-up tables of the pointwise operations, computed once on the host as Pillow computes them.
 
-A row of the table maps a pixel's 256 grey levels. Every operation but AutoContrast and Equalize
-finds its rows here, so both backends, with or without fused arithmetic, give Pillow's very bits.
+A row of the table maps a pixel's 256 gray levels. All operations except AutoContrast and Equalize
+have their rows here, so both backends, with or without fused arithmetic, match Pillow bit for bit.
 """
 
 import functools
@@ -21,19 +21,19 @@ from ieg_core.draws.operations import (
     solarize_threshold,
 )
 
-_GREYS = np.arange(256)
+_GRAYS = np.arange(256)
 
 
 def blend(anchor: NDArray[np.int64], image: NDArray[np.int64], factor: float) -> NDArray[np.uint8]:
-    """Blends grey levels in float32, cut off towards zero: anchor + factor·(image − anchor).
+    """Blends gray levels in float32, truncated toward zero: anchor + factor·(image − anchor).
 
     Args:
-      anchor: What factor 0 gives, in 0 … 255.
-      image: What factor 1 gives, in 0 … 255; of a shape that broadcasts with `anchor`.
-      factor: Above 1 it leads away from the anchor.
+      anchor: The result for factor 0, int64 in 0 … 255.
+      image: The result for factor 1, int64 in 0 … 255; its shape broadcasts with `anchor`'s.
+      factor: The weight of `image`; above 1 it extrapolates away from the anchor.
 
     Returns:
-      uint8, limited to 0 … 255.
+      uint8 of the broadcast shape, clipped to 0 … 255.
     """
     mixed = anchor.astype(np.float32) + np.float32(factor) * (image - anchor).astype(np.float32)
     return np.clip(mixed, 0, 255).astype(np.uint8)
@@ -44,25 +44,25 @@ def pointwise() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     """Builds the table of all operations and levels.
 
     Returns:
-      The rows, uint8 [R, 256], and where to look: int32 [operations, levels], the first row of an
-      operation at a level. Color, Contrast and Sharpness have 256 rows there, one for each grey
-      level of what they blend with; the geometric operations have the row that changes nothing.
+      The rows, uint8 [R, 256], and the first row of each operation and level, int32
+      [operations, levels]. Brightness, Color, Contrast and Sharpness have 256 rows per level, one
+      for each gray level of their anchor; geometric operations have the identity row.
     """
     levels = range(MAX_LEVEL + 1)
-    blends = [blend(_GREYS[:, None], _GREYS, enhancement_factor(level)) for level in levels]
+    blends = [blend(_GRAYS[:, None], _GRAYS, enhancement_factor(level)) for level in levels]
     single = {
-        Operation.IDENTITY: [_GREYS],
-        Operation.INVERT: [255 - _GREYS],
-        Operation.POSTERIZE: [_GREYS & -(1 << 8 - posterize_bits(level)) for level in levels],
+        Operation.IDENTITY: [_GRAYS],
+        Operation.INVERT: [255 - _GRAYS],
+        Operation.POSTERIZE: [_GRAYS & -(1 << 8 - posterize_bits(level)) for level in levels],
         Operation.SOLARIZE: [
-            np.where(solarize_threshold(level) > _GREYS, _GREYS, 255 - _GREYS) for level in levels
+            np.where(solarize_threshold(level) > _GRAYS, _GRAYS, 255 - _GRAYS) for level in levels
         ],
         Operation.SOLARIZE_ADD: [
-            np.where(_GREYS < 128, np.minimum(_GREYS + solarize_addition(level), 255), _GREYS)
+            np.where(_GRAYS < 128, np.minimum(_GRAYS + solarize_addition(level), 255), _GRAYS)
             for level in levels
         ],
         Operation.FINE_BRIGHTNESS: [
-            blend(np.zeros(1, np.int64), _GREYS, fine_brightness_factor(level))
+            blend(np.zeros(1, np.int64), _GRAYS, fine_brightness_factor(level))
             for level in range(NUM_FINE_LEVELS)
         ],
     }
@@ -82,21 +82,21 @@ def pointwise() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
 
 @functools.cache
 def autocontrast_shortfall() -> NDArray[np.uint8]:
-    """Finds where Pillow's AutoContrast falls one grey level short of the exact quotient.
+    """Finds where Pillow's AutoContrast falls one gray level short of the exact quotient.
 
     Pillow computes ⌊255·(v − low) / (high − low)⌋ as ⌊v·s − low·s⌋ with s = 255 / (high − low) in
-    float64. Where the quotient is whole, rounding can end just below it. No other precision finds
-    the same places, so they are kept as bits.
+    float64. Where the quotient is a whole number, rounding can end just below it. Other precisions
+    round differently, so the affected values are stored as a bit mask.
 
     Returns:
-      uint8 [65536, 32]: of row 256·low + high, bit v mod 8 of entry v div 8 is 1 if v falls short.
+      uint8 [65536, 32]: in row 256·low + high, bit v mod 8 of entry v div 8 is 1 if v falls short.
     """
     packed = np.zeros((256, 256, 32), np.uint8)
     for low in range(255):
         span = np.arange(1, 256 - low)[:, None]
         scale = 255.0 / span
-        rounded = (_GREYS * scale + -low * scale).astype(np.int64)
-        inside = (low <= _GREYS) & (low + span >= _GREYS)
-        short = inside & (rounded < (_GREYS - low) * 255 // span)
+        rounded = (_GRAYS * scale + -low * scale).astype(np.int64)
+        inside = (low <= _GRAYS) & (low + span >= _GRAYS)
+        short = inside & (rounded < (_GRAYS - low) * 255 // span)
         packed[low, low + 1 :] = np.packbits(short, axis=-1, bitorder="little")
     return packed.reshape(-1, 32)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows TensorFlow from JAX.
+"""The only package that distinguishes TensorFlow from JAX.
 
-Both modules offer the same functions; `KERAS_BACKEND` decides, when Keras is imported, which one
-stands behind these names. Nothing else in the package branches on the backend.
+Both adapters define the same functions; `KERAS_BACKEND`, read when Keras is imported, selects the
+adapter behind these names. No other code branches on the backend.
 
-With N replicas each holds its own share of a batch (TensorFlow) or all see the whole one, spread
-by the compiler (JAX). Code for both is written for a share: losses are sums over the examples at
-hand divided by the *global* batch size, sums over a batch go through `sum_over_replicas`, and
-blocks are laid end to end by `concatenate`, which keeps a replica's rows together.
+With N replicas, each holds its own share of a batch (TensorFlow), or all see the whole batch, which
+the compiler distributes (JAX). Code for both is written for a share: losses are sums over the local
+examples divided by the *global* batch size, sums over a batch go through `sum_over_replicas`, and
+`concatenate` joins blocks while keeping the rows of a replica together.
 """
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm's training mode on JAX; XLA fuses the composite form by itself."""
+"""BatchNorm in training mode on JAX; XLA fuses the composite form."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ def normalize(
     synchronized: bool,
     kernel: str = "auto",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalizes the batch at hand, by the moments of all replicas or of each one's own share.
+    """Normalizes a batch by its global moments or by those of each replica's share.
 
-    Under `jit` over a sharded batch every mean is global already; a replica's share is a group of
-    its rows.
+    Under `jit`, every mean over a sharded batch is global; a replica's share is a group of its
+    rows.
 
     Args:
       x: Feature maps [B, H, W, ch], the global batch.
@@ -27,7 +27,7 @@ def normalize(
       offset: β [ch].
       epsilon: Added to the variance.
       synchronized: Whether the moments are those of the global batch.
-      kernel: Accepted for the sake of the other backend; there is one form here.
+      kernel: Ignored; for compatibility with the TensorFlow adapter.
 
     Returns:
       y, μ and σ², see `batch_norm`.
@@ -48,10 +48,10 @@ def batch_norm(
       scale: γ [ch], float32 or float64.
       offset: β [ch], of the scale's dtype.
       epsilon: Added to the variance.
-      num_shares: N, a divisor of B; share r is the rows from r·B/N on.
+      num_shares: N, a divisor of B; share r consists of the B/N rows from r·B/N.
 
     Returns:
-      y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, means over the shares,
+      y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, averaged over the shares,
       without gradients.
     """
     shares = x.astype(scale.dtype).reshape(num_shares, -1, *x.shape[1:])

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm's training mode on TensorFlow: a fused kernel, twice differentiable, or plain ops.
+"""BatchNorm in training mode on TensorFlow: a twice differentiable fused kernel, or plain ops.
 
-TensorFlow differentiates its fused gradient kernel through a slow composite. The normalisation's
-Jacobian with respect to its input is symmetric, though:
+TensorFlow differentiates its fused gradient kernel through a slow composite. However, the Jacobian
+of the normalization with respect to its input is symmetric:
 
     J_x u = γ·r·(u − mean(u) − x̂·mean(u·x̂)),   r = 1/√(σ² + ε),  x̂ = (x − μ)·r,   J_x = J_xᵀ,
 
-so that the fused gradient kernel, fed with a tangent, is also the fast forward product, and
-J_γ = x̂, J_β = 1 cost one multiply-add.
+so the fused gradient kernel, applied to a tangent, also computes the forward product, and J_γ = x̂
+and J_β = 1 cost one multiply-add.
 """
 
 import functools
@@ -27,7 +27,7 @@ def normalize(
     synchronized: bool,
     kernel: str = "auto",
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes the batch at hand, by the moments of all replicas or of this one's share.
+    """Normalizes this replica's share of a batch by its own or by the global moments.
 
     Args:
       x: Feature maps [B, H, W, ch], this replica's share of the batch.
@@ -53,10 +53,11 @@ def normalize(
 
 
 def replicas() -> tuple[SumOverReplicas | None, int]:
-    """Finds how to sum over replicas where this is traced.
+    """Returns how to sum over replicas in the current trace.
 
     Returns:
-      The differentiable sum over replicas, or None for a single one, and the number of replicas.
+      The differentiable sum over replicas, or None for a single replica; and the number of
+      replicas.
     """
     context = tf.distribute.get_replica_context()
     if context is None or context.num_replicas_in_sync == 1:
@@ -86,24 +87,24 @@ def batch_norm(
       scale: γ [ch], float32 or float64.
       offset: β [ch], of the scale's dtype.
       epsilon: Added to the variance.
-      sum_over_replicas: Differentiable sum of a tensor over replicas that hold equally large
-        batches, or None for moments of this batch alone.
+      sum_over_replicas: Differentiable sum of a tensor over replicas with batches of equal size, or
+        None for the moments of this batch alone.
       num_replicas: The number of replicas.
-      kernel: "fused", "composite", or "auto": fused where it exists (one replica, float32 scale).
+      kernel: "fused", "composite", or "auto": fused if available (one replica, float32 scale).
 
     Returns:
       y [B, H, W, ch] of x's dtype; μ and σ² [ch] of the scale's dtype, without gradients.
 
     Raises:
-      ValueError: If "fused" is asked for where it does not exist.
+      ValueError: When `kernel` is "fused" and the fused kernel is not available.
     """
-    # A variable must be read here: custom gradients refuse variables in their arguments.
+    # Variables are read here, because custom gradients refuse them as arguments.
     x, scale, offset = (tf.convert_to_tensor(value) for value in (x, scale, offset))
     has_fused = sum_over_replicas is None and scale.dtype == tf.float32
     if kernel == "fused" and not has_fused:
         raise ValueError(
-            "the fused BatchNorm kernel works on one replica with float32 variables, received "
-            f"num_replicas={num_replicas} and {scale.dtype.name}; use kernel='auto'"
+            f"kernel='fused' received num_replicas={num_replicas} and {scale.dtype.name}: expected "
+            "one replica and float32; use kernel='auto'"
         )
     if kernel != "composite" and has_fused:
         y, mean, variance = _fused(x, scale, offset, epsilon)
@@ -120,7 +121,7 @@ def _composite(
     sum_over_replicas: SumOverReplicas | None = None,
     num_replicas: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes with plain, freely differentiable operations."""
+    """Normalizes with plain operations, differentiable to any order."""
     values = tf.cast(x, scale.dtype)
     mean = tf.reduce_mean(values, axis=(0, 1, 2))
     variance = tf.reduce_mean(tf.square(values - mean), axis=(0, 1, 2))
@@ -135,7 +136,7 @@ def _composite(
 def _fused(
     x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes with TensorFlow's fused kernels, forward, backward and for tangents."""
+    """Normalizes with TensorFlow's fused kernels: forward, backward and for tangents."""
 
     @tf.custom_gradient
     def forward(
@@ -145,7 +146,7 @@ def _fused(
         out = tf.raw_ops.FusedBatchNormV3(
             x=x, scale=scale, offset=offset, mean=empty, variance=empty, epsilon=epsilon
         )
-        # The kernel reports the variance with Bessel's correction.
+        # The kernel returns the variance with Bessel's correction.
         count = tf.cast(tf.size(x) // tf.size(scale), tf.float32)
         variance = out.batch_variance * (tf.maximum(count - 1.0, 1.0) / count)
         saved = (
@@ -171,8 +172,8 @@ def _fused_backward(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the gradients (dx, dγ, dβ), differentiable once more."""
 
-    # Everything is an argument, nothing captured: for a captured tensor TensorFlow searches the
-    # whole network for variables, in each layer again.
+    # All tensors are arguments: for a captured tensor, TensorFlow searches the whole network for
+    # variables, once per layer.
     @tf.custom_gradient
     def backward(
         dy: tf.Tensor, x: tf.Tensor, scale: tf.Tensor, *saved: tf.Tensor
@@ -222,8 +223,8 @@ _MAPS = tf.TensorSpec([None, None, None, None], tf.float32)
 _CHANNELS = tf.TensorSpec([None], tf.float32)
 
 
-# One function for all layers and shapes: it is hardly ever needed, and traced in place it doubles
-# the time that TensorFlow takes to build the graph of a forward product.
+# One function for all layers and shapes: it is rarely needed, and inlining it doubles the time that
+# TensorFlow takes to build the graph of a forward product.
 @functools.partial(
     tf.function,
     autograph=False,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter for JAX: one compiled loop, batches spread over devices by sharding."""
+"""The adapter for JAX: one compiled loop, batches sharded over devices."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +23,18 @@ def accelerators() -> int:
 
 
 def device_description() -> str:
-    """Names the device that a run computes on."""
+    """Returns the name of the device that a run computes on."""
     return str(jax.devices()[0].device_kind).replace("cpu", "CPU")
 
 
 def start(runtime: Runtime) -> None:
-    """Fixes the devices; threads and determinism are in the environment (ieg_core.host.runtime).
+    """Selects the devices; the environment sets threads and determinism (ieg_core.host.runtime).
+
+    Args:
+      runtime: The runtime settings.
 
     Raises:
-      UserError: More replicas than devices were asked for.
+      UserError: When there are fewer devices than replicas.
     """
     global _mesh
     if runtime.num_replicas == 1:
@@ -39,26 +42,26 @@ def start(runtime: Runtime) -> None:
     devices = jax.devices()
     if len(devices) < runtime.num_replicas:
         raise UserError(
-            f"{runtime.num_replicas} replicas need as many devices, this process sees "
-            f"{len(devices)}: lower GPUS_PER_TRIAL"
+            f"received {len(devices)} devices for {runtime.num_replicas} replicas: expected one "
+            "device per replica; lower GPUS_PER_TRIAL"
         )
     _mesh = Mesh(np.asarray(devices[: runtime.num_replicas]), ("replica",))
 
 
 def place(tree: Tree) -> Tree:
-    """Copies numpy arrays to the device, or to every replica's device."""
+    """Copies NumPy arrays to the device, or to the device of every replica."""
     if _mesh is None:
         return jax.tree.map(jnp.asarray, tree)
     return jax.device_put(tree, NamedSharding(_mesh, PartitionSpec()))
 
 
 def fetch(tree: Tree) -> Tree:
-    """Copies a tree back as numpy arrays."""
+    """Copies a tree back as NumPy arrays."""
     return jax.tree.map(np.asarray, tree)
 
 
 def first_replica(tree: Tree) -> Tree:
-    """Takes the first device's copy of values that all hold in common."""
+    """Returns the first device's copy of values that are identical on all devices."""
     if _mesh is None:
         return tree
     return jax.tree.map(lambda value: value.addressable_data(0), tree)
@@ -70,33 +73,33 @@ def compile_function(function: Callable[..., Tree]) -> Callable[..., Tree]:
 
 
 def sum_over_replicas(tree: Tree) -> Tree:
-    """Returns the tree: under sharding every sum is over the global batch already."""
+    """Returns the tree unchanged: under sharding, sums are over the global batch."""
     return tree
 
 
 def gather_replicas(value: jax.Array) -> jax.Array:
-    """Returns the value: under sharding code sees the global batch."""
+    """Returns the value unchanged: under sharding, code sees the global batch."""
     return value
 
 
 def mean_over_replicas(tree: Tree) -> Tree:
-    """Returns the tree: what depends on a replica's share is averaged where it is computed."""
+    """Returns the tree unchanged: per-share values are averaged where they are computed."""
     return tree
 
 
 def num_shares() -> int:
-    """Returns how many replicas' shares a batch at hand consists of, laid end to end."""
+    """Returns the number of replicas' shares that a batch consists of, one after another."""
     return 1 if _mesh is None else _mesh.size
 
 
 def concatenate(blocks: Sequence[jax.Array]) -> jax.Array:
-    """Lays the rows of blocks end to end, replica by replica.
+    """Concatenates the rows of blocks, replica by replica.
 
     Args:
-      blocks: K arrays [B, …] whose rows are those of the first replica, then of the second, ….
+      blocks: K arrays [B, …] with the rows of the first replica, then of the second, ….
 
     Returns:
-      [K·B, …], again so: each replica's rows of the first block, of the second, ….
+      [K·B, …], again replica by replica: for each its rows of the first block, of the second, ….
     """
     if _mesh is None:
         return jnp.concatenate(blocks)
@@ -105,7 +108,7 @@ def concatenate(blocks: Sequence[jax.Array]) -> jax.Array:
 
 
 def split(rows: jax.Array, count: int) -> list[jax.Array]:
-    """Takes `concatenate` back.
+    """Reverses `concatenate`.
 
     Args:
       rows: [K·B, …].
@@ -119,7 +122,7 @@ def split(rows: jax.Array, count: int) -> list[jax.Array]:
 
 
 def share(tree: Tree) -> Tree:
-    """Returns the tree: under sharding code sees the global batch."""
+    """Returns the tree unchanged: under sharding, code sees the global batch."""
     return tree
 
 
@@ -129,22 +132,22 @@ def gradients(
     """Differentiates a loss.
 
     Args:
-      loss: params -> (the loss, anything else).
-      params: Where to differentiate.
+      loss: params -> (the loss, a scalar; auxiliary values).
+      params: The point at which to differentiate.
 
     Returns:
-      (loss, anything else, gradient).
+      (loss, auxiliary values, gradient as a list like params).
     """
     (value, auxiliary), slopes = jax.value_and_grad(loss, has_aux=True)(list(params))
     return value, auxiliary, slopes
 
 
 class Linearization(NamedTuple):
-    """A function at a point: its value, and its Jacobian J from both sides.
+    """A function f at a point: its value, and products with its Jacobian J from both sides.
 
     Attributes:
       outputs: f(params).
-      auxiliary: What else f returned.
+      auxiliary: The auxiliary values that f returned.
       forward: v -> J·v, of the shape of the outputs.
       backward: u -> Jᵀ·u, a list like params.
     """
@@ -158,7 +161,15 @@ class Linearization(NamedTuple):
 def linearize(
     function: Callable[[Sequence[jax.Array]], tuple[jax.Array, Any]], params: Sequence[jax.Array]
 ) -> Linearization:
-    """Linearizes a function; the compiler merges the forward passes of the two products."""
+    """Linearizes a function; the compiler merges the forward passes of the two products.
+
+    Args:
+      function: params -> (outputs, auxiliary values).
+      params: The point at which to linearize.
+
+    Returns:
+      The outputs, and the two products with the Jacobian.
+    """
     params = list(params)
     outputs, pull, auxiliary = jax.vjp(function, params, has_aux=True)
 
@@ -180,16 +191,16 @@ def compile_loop(
     """Compiles up to `length` steps into one call on the device.
 
     Args:
-      step: (state, data, draws, scalars) -> (state, metrics, examples), for one step: draws are
-        the global batch's, scalars are float32, metrics are scalars, examples have the batch's
-        examples on axis 0; both float32.
+      step: One step, (state, data, draws, scalars) -> (state, metrics, examples): draws are for
+        the global batch, scalars are float32, metrics are float32 scalars, examples are float32
+        with the examples of the batch on axis 0.
       metrics: Names of the metrics that `step` returns.
       examples: Names of the per-example values that `step` returns.
-      length: Steps of a call at most.
+      length: Maximum number of steps per call.
 
     Returns:
       (state, data, draws, scalars, count) -> (state, metrics, examples), where draws, scalars and
-      results have the step on axis 0; the first `count` of them are run and filled.
+      results have the step on axis 0; the call runs `count` steps and fills as many entries.
     """
     if not accelerators():
         return _host_loop(step)
@@ -218,8 +229,8 @@ def compile_loop(
         state, (values, rows) = call(state, data, draws, scalars, jnp.asarray(count))
         if set(values) != set(metrics) or set(rows) != set(examples):
             raise ValueError(
-                f"the step promised metrics {sorted(metrics)} and examples {sorted(examples)}, "
-                f"but returned {sorted(values)} and {sorted(rows)}"
+                f"the step returned metrics {sorted(values)} and examples {sorted(rows)}: expected "
+                f"{sorted(metrics)} and {sorted(examples)}"
             )
         return state, fetch(values), fetch(rows)
 
@@ -227,10 +238,10 @@ def compile_loop(
 
 
 def _host_loop(step: Step) -> Callable[..., Any]:
-    """Repeats a compiled step from the host, with `compile_loop`'s result.
+    """Calls a compiled step repeatedly from the host, with the interface of `compile_loop`.
 
-    XLA's CPU convolutions run some 17 times slower inside a loop than outside (seen with preact8),
-    and a call costs nothing there.
+    XLA's CPU convolutions are about 17 times slower inside a loop than outside (measured with
+    preact8), and the overhead of a call on the CPU is negligible.
     """
     one = jax.jit(step, donate_argnums=0)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter for TensorFlow: graphs on CPUs, XLA on one GPU, MirroredStrategy on several."""
+"""The adapter for TensorFlow: graphs on CPUs, XLA on one GPU, MirroredStrategy on several GPUs."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ def accelerators() -> int:
 
 
 def device_description() -> str:
-    """Names the device that a run computes on."""
+    """Returns the name of the device that a run computes on."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return "CPU"
@@ -29,10 +29,13 @@ def device_description() -> str:
 
 
 def start(runtime: Runtime) -> None:
-    """Fixes threads, determinism and devices; once a process, before anything is computed.
+    """Sets threads, determinism and devices; call once per process, before any computation.
+
+    Args:
+      runtime: The runtime settings.
 
     Raises:
-      UserError: More replicas than GPUs were asked for on a machine that has GPUs.
+      UserError: When the machine has GPUs, but fewer than replicas.
     """
     global _strategy
     tf.config.threading.set_intra_op_parallelism_threads(runtime.threads)
@@ -43,8 +46,8 @@ def start(runtime: Runtime) -> None:
     gpus = accelerators()
     if gpus and gpus < runtime.num_replicas:
         raise UserError(
-            f"{runtime.num_replicas} replicas need as many GPUs, this process sees {gpus}: "
-            f"lower GPUS_PER_TRIAL"
+            f"received {gpus} GPUs for {runtime.num_replicas} replicas: expected one GPU per "
+            "replica; lower GPUS_PER_TRIAL"
         )
     if not gpus:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -57,7 +60,7 @@ def start(runtime: Runtime) -> None:
 
 
 def place(tree: Tree) -> Tree:
-    """Copies numpy arrays to the device, or to every replica's device."""
+    """Copies NumPy arrays to the device, or to the device of every replica."""
     if _strategy is None:
         return tf.nest.map_structure(tf.convert_to_tensor, tree)
     strategy = _strategy
@@ -70,12 +73,12 @@ def place(tree: Tree) -> Tree:
 
 
 def fetch(tree: Tree) -> Tree:
-    """Copies a tree back as numpy arrays; of values that replicas hold in common, the first."""
+    """Copies a tree back as NumPy arrays; for replicated values, the copy of the first replica."""
     return tf.nest.map_structure(lambda value: value.numpy(), first_replica(tree))
 
 
 def first_replica(tree: Tree) -> Tree:
-    """Takes the first replica's copy of values that all hold in common."""
+    """Returns the first replica's copy of values that are identical on all replicas."""
     return tree if _strategy is None else _map_replicas(lambda values: values[0], tree)
 
 
@@ -108,7 +111,7 @@ def gather_replicas(value: tf.Tensor) -> tf.Tensor:
 
 
 def concatenate(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Lays the rows of blocks end to end; each replica does so with its own.
+    """Concatenates the rows of blocks; each replica concatenates its own rows.
 
     Args:
       blocks: K tensors [B, …].
@@ -120,7 +123,7 @@ def concatenate(blocks: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def split(rows: tf.Tensor, count: int) -> list[tf.Tensor]:
-    """Takes `concatenate` back.
+    """Reverses `concatenate`.
 
     Args:
       rows: [K·B, …].
@@ -133,7 +136,7 @@ def split(rows: tf.Tensor, count: int) -> list[tf.Tensor]:
 
 
 def share(tree: Tree) -> Tree:
-    """Returns this replica's rows of arrays that hold the global batch on axis 0."""
+    """Returns this replica's rows of tensors that have the global batch on axis 0."""
     strategy = tf.distribute.get_strategy()
     if strategy.num_replicas_in_sync == 1:
         return tree
@@ -152,12 +155,12 @@ def gradients(
     """Differentiates a loss.
 
     Args:
-      loss: params -> (this replica's share of the loss, anything else).
-      params: Where to differentiate.
+      loss: params -> (this replica's share of the loss, a scalar; auxiliary values).
+      params: The point at which to differentiate.
 
     Returns:
-      The loss and its gradient, both summed over replicas, and what else `loss` returned:
-      (loss, anything else, gradient).
+      (loss, auxiliary values, gradient as a list like params); loss and gradient are summed over
+      replicas, the auxiliary values are this replica's.
     """
     params = list(params)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -168,11 +171,11 @@ def gradients(
 
 
 class Linearization(NamedTuple):
-    """A function at a point: its value, and its Jacobian J from both sides.
+    """A function f at a point: its value, and products with its Jacobian J from both sides.
 
     Attributes:
       outputs: f(params).
-      auxiliary: What else f returned.
+      auxiliary: The auxiliary values that f returned.
       forward: v -> J·v, of the shape of the outputs.
       backward: u -> Jᵀ·u, a list like params, summed over replicas.
     """
@@ -188,8 +191,16 @@ def linearize(
 ) -> Linearization:
     """Linearizes a function with one forward pass, which both products share.
 
-    J·v is the derivative of ⟨Jᵀ·u, v⟩ with respect to u. It is linear in u, so u's value does not
-    matter, and the graph keeps of the inner backward pass only what the derivative needs.
+    J·v is the derivative of ⟨Jᵀ·u, v⟩ with respect to u. ⟨Jᵀ·u, v⟩ is linear in u, so the value of
+    u does not matter, and the graph keeps only those parts of the inner backward pass that the
+    derivative needs.
+
+    Args:
+      function: params -> (outputs, auxiliary values).
+      params: The point at which to linearize.
+
+    Returns:
+      The outputs, and the two products with the Jacobian.
     """
     params = list(params)
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
@@ -223,16 +234,16 @@ def compile_loop(
     """Compiles up to `length` steps into one call on the device.
 
     Args:
-      step: (state, data, draws, scalars) -> (state, metrics, examples), for one step: draws are
-        the global batch's, scalars are float32, metrics are scalars summed over replicas already,
-        examples have this replica's examples on axis 0; both float32.
+      step: One step, (state, data, draws, scalars) -> (state, metrics, examples): draws are for
+        the global batch, scalars are float32, metrics are float32 scalars already summed over
+        replicas, examples are float32 with this replica's examples on axis 0.
       metrics: Names of the metrics that `step` returns.
       examples: Names of the per-example values that `step` returns.
-      length: Steps of a call at most.
+      length: Maximum number of steps per call.
 
     Returns:
       (state, data, draws, scalars, count) -> (state, metrics, examples), where draws, scalars and
-      results have the step on axis 0; the first `count` of them are run and filled.
+      results have the step on axis 0; the call runs `count` steps and fills as many entries.
     """
     strategy = _strategy
     xla = bool(accelerators()) and strategy is None
@@ -286,8 +297,8 @@ def _check_names(
 ) -> None:
     if set(values) != set(metrics) or set(rows) != set(examples):
         raise ValueError(
-            f"the step promised metrics {sorted(metrics)} and examples {sorted(examples)}, "
-            f"but returned {sorted(values)} and {sorted(rows)}"
+            f"the step returned metrics {sorted(values)} and examples {sorted(rows)}: expected "
+            f"{sorted(metrics)} and {sorted(examples)}"
         )
 
 
@@ -297,5 +308,5 @@ def _map_replicas(function: Callable[[Sequence[Any]], Any], tree: Tree) -> Tree:
     if isinstance(tree, list | tuple):
         return [_map_replicas(function, value) for value in tree]
     if _strategy is None:
-        raise ValueError("there are no replicas: start() was called for one device")
+        raise ValueError("received a replicated tree on one device: call start() for replicas")
     return function(_strategy.experimental_local_results(tree))

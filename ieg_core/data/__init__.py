@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base images by random access, label corruption, and label sets."""
+"""Random access to base images, label corruption, and label sets."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A base data set, read by random access."""
+"""A base data set with random access to its images."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,11 +18,11 @@ _DIGEST_CHUNK = 4096
 
 
 class Split(NamedTuple):
-    """One part of a data set as it is held in memory.
+    """One part of a data set, held in memory.
 
     Attributes:
-      images: uint8 [n, channels, H, W], channels first as in the official CIFAR files; a view
-        into a larger array will do.
+      images: uint8 [n, channels, H, W], channels first as in the official CIFAR files; may be a
+        view into a larger array.
       labels: int32 [n].
     """
 
@@ -32,7 +32,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class EvalSet:
-    """A further test set.
+    """An additional test set.
 
     Attributes:
       labels: int32 [M].
@@ -49,24 +49,24 @@ class Source:
 
     Attributes:
       base: Name of the base data set.
-      version: Which edition of the data this is; the same wherever it was read from.
-      origin: Where it was read from, for messages.
+      version: The edition of the data; independent of where the data are read from.
+      origin: Where the data are read from, for messages.
       class_names: C names, by class number.
       image_shape: (height, width, channels).
       train_labels: int32 [N].
       test_labels: int32 [M].
       train_images: Reads images by index, int [n] → uint8 [n, H, W, channels].
-      test_images: The same for the test set.
-      digest: SHA-256 over images and labels, hexadecimal; equal exactly if the data are.
-      probe_ids: Training examples that the data set itself sets aside as its clean probe, int64;
-        None where a probe is drawn from all of them.
-      crops: For images too large to be held in memory: reads random crops, (int [n], float64
+      test_images: Reads test images by index, int [n] → uint8 [n, H, W, channels].
+      digest: SHA-256 over images and labels, hexadecimal; equal only for identical data.
+      probe_ids: Indices of the training examples that the data set reserves as its clean probe,
+        int64; None if a probe is to be drawn from all of them.
+      crops: For images too large to hold in memory: reads random crops, (int [n], float64
         [n, 4] in [0, 1)) → uint8 [n, H, W, channels], see
-        `ieg_core.data.image_folder.decode.crop_box`; None where all images fit into memory.
-      eval_sets: Further test sets, by name.
-      paths: The files of the training examples, relative to the data directory; empty where images
-        are no files.
-      notes: What reading it brought to light, for the label set's manifest: broken files, files in
+        `ieg_core.data.image_folder.decode.crop_box`; None if all images are held in memory.
+      eval_sets: Additional test sets, by name.
+      paths: The files of the training examples, relative to the data directory; empty if the
+        images are not files.
+      notes: Problems found while reading, for the label set's manifest: broken files, files in
         both training and test set.
     """
 
@@ -88,7 +88,18 @@ class Source:
 
 
 def in_memory_source(base: str, version: str, origin: str, train: Split, test: Split) -> Source:
-    """Builds a source whose images are all held in memory as uint8."""
+    """Builds a source whose images are all held in memory as uint8.
+
+    Args:
+      base: Name of the base data set, a key of BASES.
+      version: The edition of the data.
+      origin: Where the data are read from, for messages.
+      train: The training set.
+      test: The test set.
+
+    Returns:
+      The source.
+    """
     return Source(
         base=base,
         version=version,
@@ -112,7 +123,7 @@ def _digest(*splits: Split) -> str:
     for images, labels in splits:
         digest.update(f"uint8 {images.shape} int32 {labels.shape}\n".encode())
         digest.update(np.ascontiguousarray(labels, "<i4").data)
-        # In chunks, because a view between label bytes has to be copied first.
+        # In chunks, because a non-contiguous view must be copied first.
         for start in range(0, len(images), _DIGEST_CHUNK):
             digest.update(np.ascontiguousarray(images[start : start + _DIGEST_CHUNK]).data)
     return digest.hexdigest()

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prepared label set: labels and index sets that lie over a base data set, without its images.
+"""Prepared label sets: labels and index sets for a base data set, without its images.
 
-A folder of two files. `arrays.safetensors` holds the labels and index sets; `manifest.json` says
-what was asked for, what came out and over which data, with a digest of all of it. The same
-request over the same data gives the same bytes.
+A label set is a folder of two files. `arrays.safetensors` holds the labels and index sets;
+`manifest.json` records the request, the result and the base data, with a digest of everything. The
+same request for the same data produces the same bytes.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ieg_core.data.base import Labels, Source
 from ieg_core.data.corruption import (
     corrupt_labels,
     long_tail_counts,
-    realised_matrix,
+    realized_matrix,
     select_per_class,
     transition_matrix,
 )
@@ -35,7 +35,7 @@ from ieg_core.store.records import Record
 
 FORMAT: Final = 1
 ARRAYS: Final = "arrays.safetensors"
-# Not part of the digest: the same label set made by another numpy is the same label set.
+# Not part of the digest: a label set does not depend on the NumPy version that wrote it.
 _UNDIGESTED: Final = ("versions", "digest")
 
 Ids = NDArray[np.int64]
@@ -103,7 +103,7 @@ class ManifestRecord(Record):
 
 @dataclass(frozen=True)
 class LabelSet:
-    """What a run trains and is tested on, as indices into a base data set.
+    """The data that a run trains and is tested on, as indices into a base data set.
 
     Attributes:
       name: The folder's name, for example "digits_uniform_0.4-seed0-probe10-1a2b3c4d".
@@ -113,13 +113,13 @@ class LabelSet:
       class_names: C names, by class number.
       image_shape: (height, width, channels).
       noisy_labels: The labels to train on, int32 [N], for every training example of the base.
-      clean_labels: The true labels, int32 [N], or where nobody knows them those that are trusted;
+      clean_labels: The true labels, int32 [N], or the trusted labels if the true ones are unknown;
         for the probe and for monitoring only.
       train_ids: Indices to train on, int64, ascending: kept by the long tail, not in the probe.
       probe_ids: Indices of the clean, class-balanced probe, int64, ascending.
       test_labels: True labels of the test set, int32 [M].
       digest: SHA-256 over manifest and arrays, hexadecimal.
-      manifest: What it was made of; None for one that is in memory alone.
+      manifest: Its manifest; None for a label set that exists in memory only.
     """
 
     name: str
@@ -156,30 +156,34 @@ def prepare_label_set(
     label_sets_dir: Path,
     given: GivenLabels | None = None,
 ) -> LabelSet:
-    """Draws corruption and probe, and writes the label set unless it is there already.
+    """Draws corruption and probe, and writes the label set unless it already exists.
 
-    Noise, long tail and probe have streams of their own, and each example its own draws. So the
-    noise does not depend on the probe, nor the probe on the noise.
+    Noise, long tail and probe have separate random streams, and each example has its own draws, so
+    the noise does not depend on the probe, nor the probe on the noise.
 
     Args:
-      spec: What to prepare.
-      seed: Seed of every draw here.
-      probe_per_class: Clean examples of each class to set aside; 0 for no probe.
+      spec: The data set to prepare.
+      seed: Seed of all draws.
+      probe_per_class: Clean examples of each class to reserve; 0 for no probe.
       source: The base data.
-      label_sets_dir: The folder of label sets, made if need be.
-      given: The labels of a data set that has them from elsewhere (`data.labels.open.open_given`).
+      label_sets_dir: The folder of label sets, created if missing.
+      given: The labels of a data set whose labels are not drawn (`data.labels.open.open_given`).
 
     Returns:
-      The label set, as `load_label_set` reads it.
+      The label set, as `load_label_set` returns it.
 
     Raises:
-      UserError: The source is of another base, the probe is larger than a class, the folder
-        cannot be written, or a label set of that name is there and altered.
+      UserError: When the source is of another base, `given` does not match the spec, the probe is
+        not smaller than each class, the folder cannot be written, or a label set of that name
+        exists and is altered.
     """
     if source.base != spec.base:
         raise UserError(f"{spec} needs the data of {spec.base!r}, received {source.base!r}")
     if (spec.given is None) != (given is None):
-        raise UserError(f"{spec} with {'no' if given is None else 'some'} labels given to it")
+        raise UserError(
+            f"{spec} received {'no labels' if given is None else 'given labels'}: expected "
+            f"{'given labels' if given is None else 'labels that are drawn'}"
+        )
     arrays = _draw(spec, seed, probe_per_class, source, given)
     manifest = _describe(spec, seed, probe_per_class, source, arrays)
     if given is not None and given.file:
@@ -194,50 +198,51 @@ def prepare_label_set(
             write_folder(folder, files)
         except OSError as error:
             raise UserError(
-                f"cannot write the label set {folder} ({error.strerror}): expected a folder that "
-                "can be written to, with room for it; make room or choose another output folder"
+                f"cannot write the label set {folder} ({error.strerror}): expected a writable "
+                "folder with free space; free some space or choose another output folder"
             ) from error
     return load_label_set(folder, source)
 
 
 def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
-    """Reads a label set and proves that it is whole.
+    """Reads a label set and verifies its digest.
 
     Args:
       folder: The label set's folder.
-      source: The base data; if given, they must be those that the label set was made over.
+      source: The base data; if given, must be the data that the label set was prepared for.
 
     Returns:
       The label set.
 
     Raises:
-      UserError: Missing, altered, of another format, or made over other data.
+      UserError: When the label set is missing, altered, in another format, or prepared for other
+        data.
     """
     path = ManifestRecord.path(folder)
     try:
         content = path.read_bytes()
         arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
-        said = json.loads(content)
+        values = json.loads(content)
     except OSError as error:
         raise UserError(
             f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
-            f"{ARRAYS} there; delete the folder if it exists and prepare it again"
+            f"{ARRAYS} in it; delete the folder if it exists and prepare it again"
         ) from error
     except (ValueError, SafetensorError) as error:
         raise _altered(folder, str(error)) from error
-    if not isinstance(said, dict) or said.get("digest") != _digest(said, arrays):
-        raise _altered(folder, "its digest does not fit its content")
-    if said["format"] != FORMAT:
+    if not isinstance(values, dict) or values.get("digest") != _digest(values, arrays):
+        raise _altered(folder, "its digest does not match its content")
+    if values["format"] != FORMAT:
         raise UserError(
-            f"the label set {folder} has format {said['format']}, expected {FORMAT}: prepare "
+            f"the label set {folder} has format {values['format']}, expected {FORMAT}: prepare "
             "it again with this version"
         )
-    manifest = ManifestRecord.parse(said, str(path))
+    manifest = ManifestRecord.parse(values, str(path))
     if source is not None and source.digest != manifest.base_digest:
         raise UserError(
-            f"the label set {folder} was made over {manifest.base} data of digest "
-            f"{manifest.base_digest[:16]}, received data of digest {source.digest[:16]} from "
-            f"{source.origin}: use the data it was made over, or prepare it again"
+            f"the label set {folder} was prepared for {manifest.base} data with digest "
+            f"{manifest.base_digest[:16]}, received data with digest {source.digest[:16]} from "
+            f"{source.origin}: use the original data, or prepare it again"
         )
     height, width, channels = manifest.image_shape
     return LabelSet(
@@ -263,51 +268,54 @@ def _draw(
         return generator(seed, purpose).random(num_examples)
 
     num_classes = len(source.class_names)
-    own_probe = source.probe_ids
-    kept = np.arange(num_examples)
+    reserved = source.probe_ids
+    selected = np.arange(num_examples)
     if given is not None:
-        # Who has no label is not trained on; a 0 fills the place. The data's own probe is trusted.
+        # Examples without a label are not trained on; 0 is a placeholder. A reserved probe is
+        # trusted.
         listed = given.labels != NOT_LISTED
-        kept = np.flatnonzero(listed)
+        selected = np.flatnonzero(listed)
         noisy_labels = np.maximum(given.labels, 0)
-        if own_probe is not None:
-            noisy_labels[own_probe] = clean_labels[own_probe]
+        if reserved is not None:
+            noisy_labels[reserved] = clean_labels[reserved]
         if not spec.clean_labels_known:
-            # What the file corrects is no truth to go by, nor to draw a probe from.
+            # Where the file corrects a label, the old one is not a truth to draw a probe from.
             clean_labels = np.where(listed, noisy_labels, clean_labels)
     else:
-        asked = transition_matrix(spec, num_classes)
-        noisy_labels = corrupt_labels(clean_labels, asked, uniforms("noise"))
-    if own_probe is not None:
-        kept = np.setdiff1d(kept, own_probe)
+        transition = transition_matrix(spec, num_classes)
+        noisy_labels = corrupt_labels(clean_labels, transition, uniforms("noise"))
+    if reserved is not None:
+        selected = np.setdiff1d(selected, reserved)
     if spec.imbalance is not None:
-        counts = long_tail_counts(_class_counts(clean_labels[kept], num_classes), spec.imbalance)
-        kept = select_per_class(clean_labels, kept, counts, uniforms("long tail"))
-    if own_probe is not None:
-        # Methods without a probe train on its examples too: all see the same images.
-        probe_ids = own_probe if probe_per_class else own_probe[:0]
+        counts = long_tail_counts(
+            _class_counts(clean_labels[selected], num_classes), spec.imbalance
+        )
+        selected = select_per_class(clean_labels, selected, counts, uniforms("long tail"))
+    if reserved is not None:
+        # Methods without a probe also train on the probe's examples, so all see the same images.
+        probe_ids = reserved if probe_per_class else reserved[:0]
         return {
             "noisy_labels": noisy_labels,
             "clean_labels": clean_labels,
-            "train_ids": kept if probe_per_class else np.union1d(kept, own_probe),
+            "train_ids": selected if probe_per_class else np.union1d(selected, reserved),
             "probe_ids": probe_ids,
             "test_labels": source.test_labels,
         }
 
-    smallest = _class_counts(clean_labels[kept], num_classes)
-    if not 0 <= probe_per_class < smallest.min():
-        scarce = source.class_names[int(smallest.argmin())]
+    class_counts = _class_counts(clean_labels[selected], num_classes)
+    if not 0 <= probe_per_class < class_counts.min():
+        smallest = source.class_names[int(class_counts.argmin())]
         raise UserError(
-            f"a probe of {probe_per_class} a class cannot be taken from {spec}: class {scarce!r} "
-            f"has {smallest.min()} training examples; expected from 0 to {smallest.min() - 1}, "
-            "which leaves one to train on"
+            f"a probe of {probe_per_class} per class cannot be drawn from {spec}: class "
+            f"{smallest!r} has {class_counts.min()} training examples; expected from 0 to "
+            f"{class_counts.min() - 1}, which leaves one to train on"
         )
     probe_counts = np.full(num_classes, probe_per_class)
-    probe_ids = select_per_class(clean_labels, kept, probe_counts, uniforms("probe"))
+    probe_ids = select_per_class(clean_labels, selected, probe_counts, uniforms("probe"))
     return {
         "noisy_labels": noisy_labels,
         "clean_labels": clean_labels,
-        "train_ids": np.setdiff1d(kept, probe_ids),
+        "train_ids": np.setdiff1d(selected, probe_ids),
         "probe_ids": probe_ids,
         "test_labels": source.test_labels,
     }
@@ -321,13 +329,13 @@ def _describe(
     arrays: Mapping[str, NDArray[Any]],
 ) -> ManifestRecord:
     clean, noisy = arrays["clean_labels"], arrays["noisy_labels"]
-    kept = np.union1d(arrays["train_ids"], arrays["probe_ids"])
+    used = np.union1d(arrays["train_ids"], arrays["probe_ids"])
     num_classes, known = len(source.class_names), spec.clean_labels_known
-    realised = float(np.mean(noisy[kept] != clean[kept])) if known else None
-    # How many of people's labels are wrong is a fact about them; of a file's nobody knows.
+    realized = float(np.mean(noisy[used] != clean[used])) if known else None
+    # The flip rate of human labels is measured; that of a label file is unknown.
     flips = spec.expected_flip_rate(num_classes) if known else None
     if spec.given not in (None, LABELS):
-        flips = realised
+        flips = realized
     return ManifestRecord(
         format=FORMAT,
         spec=str(spec),
@@ -340,17 +348,17 @@ def _describe(
         class_names=list(source.class_names),
         image_shape=list(source.image_shape),
         class_counts={
-            "clean": _class_counts(clean[kept], num_classes).tolist(),
-            "noisy": _class_counts(noisy[kept], num_classes).tolist(),
+            "clean": _class_counts(clean[used], num_classes).tolist(),
+            "noisy": _class_counts(noisy[used], num_classes).tolist(),
             "train": _class_counts(noisy[arrays["train_ids"]], num_classes).tolist(),
             "probe": _class_counts(clean[arrays["probe_ids"]], num_classes).tolist(),
         },
         clean_labels_known=known,
         noise_rate=spec.noise_rate if known else None,
         true_flip_rate=flips,
-        realised_flip_rate=realised,
+        realised_flip_rate=realized,
         transition_asked=None if spec.given else transition_matrix(spec, num_classes).tolist(),
-        transition_realised=realised_matrix(clean[kept], noisy[kept], num_classes).tolist(),
+        transition_realised=realized_matrix(clean[used], noisy[used], num_classes).tolist(),
         versions={"numpy": np.__version__},
         notes=dict(source.notes) or None,
     )
@@ -361,8 +369,8 @@ def _class_counts(labels: Labels, num_classes: int) -> NDArray[np.int64]:
 
 
 def _digest(manifest: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    said = {key: value for key, value in manifest.items() if key not in _UNDIGESTED}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digested = {key: value for key, value in manifest.items() if key not in _UNDIGESTED}
+    digest = hashlib.sha256(json.dumps(digested, sort_keys=True).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())

@@ -27,14 +27,14 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
 
     Args:
       base: Name of the base data set.
-      data_dir: Where data lie, and where a download goes; `digits` needs none.
-      images: How the files of one's own images are read; the defaults if it is None.
+      data_dir: The data directory, also the target of downloads; not used by `digits`.
+      images: How user image files are read; None for the defaults.
 
     Returns:
       The source.
 
     Raises:
-      UserError: Unknown name, or data that are missing, truncated or altered.
+      UserError: When the name is unknown, or the data are missing, truncated or altered.
     """
     match base:
         case "digits":
@@ -51,25 +51,25 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
 
 
 def open_cifar(layout: CifarLayout, data_dir: Path) -> Source:
-    """Opens a CIFAR data set: the official binary folder if it is there, else TFDS.
+    """Opens a CIFAR data set from the official binary folder if it exists, otherwise from TFDS.
 
-    What TFDS delivers is kept as the official binary folder, which opens in a second and without
-    TensorFlow from then on; where that cannot be written, TFDS is read each time.
+    Data read from TFDS are saved as the official binary folder, which later opens within a second
+    and without TensorFlow. If that folder cannot be written, TFDS is read every time.
 
     Args:
-      layout: How the data set lies on disk.
+      layout: The layout of the data set on disk.
       data_dir: The data directory.
 
     Returns:
-      The source; the same, digest included, from either place.
+      The source; identical, including its digest, for both origins.
 
     Raises:
-      UserError: The data are missing, truncated or altered.
+      UserError: When the data are missing, truncated or altered.
     """
     if not data_dir.is_dir() and (data_dir.exists() or not data_dir.absolute().parent.is_dir()):
         raise UserError(
             f"there is no data directory {data_dir}: expected a folder with {layout.folder}/ or "
-            f"{layout.archive}, or one that can be made for a download"
+            f"{layout.archive}, or a path where a folder for a download can be created"
         )
     folder = data_dir / layout.folder
     official = folder.is_dir()
@@ -91,7 +91,7 @@ def open_cifar(layout: CifarLayout, data_dir: Path) -> Source:
             raise altered_file(folder, layout)
         raise UserError(
             f"the TFDS data set {layout.base} in {data_dir} is altered: its digest is "
-            f"{source.digest}, expected {layout.digest}; delete it and run again"
+            f"{source.digest}, expected {layout.digest}; delete the data set and run again"
         )
     if not official:
         with contextlib.suppress(OSError):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything random: a pure function of seed and step, drawn on the host."""
+"""Random draws: pure functions of seed and step, computed on the host."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's randomness: every draw is a pure function of (seed, purpose, index).
+"""Random streams on the host: every draw is a pure function of (seed, purpose, index).
 
-A resumed run therefore draws what an uninterrupted one would have drawn, and both backends
-are fed the same numbers.
+A resumed run therefore makes the same draws as an uninterrupted one, and both backends receive the
+same numbers.
 """
 
 import functools
@@ -21,20 +21,20 @@ def generator(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
 
     Args:
       seed: The run's seed, any integer.
-      purpose: What is drawn, for example "crop"; different purposes never share a stream.
+      purpose: What the draws are for, for example "crop"; purposes never share a stream.
       index: The step, the epoch or another counter.
 
     Returns:
-      A Philox generator whose 128-bit key is a hash of the three.
+      A Philox generator whose 128-bit key is a hash of the three arguments.
     """
     digest = hashlib.sha256(f"{seed}\n{index}\n{purpose}".encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def batch_ids(train_ids: ArrayLike, batch_size: int, seed: int, step: int) -> Ids:
-    """Picks the examples of one training step.
+    """Returns the examples of one training step.
 
-    Each epoch walks through a fresh permutation, drawn from (seed, epoch), and drops the
+    Each epoch iterates over a new permutation, drawn from (seed, epoch), and drops the
     remainder: steps per epoch = ⌊n / B⌋.
 
     Args:
@@ -44,10 +44,10 @@ def batch_ids(train_ids: ArrayLike, batch_size: int, seed: int, step: int) -> Id
       step: The step, from 0.
 
     Returns:
-      int64 [B], no index twice.
+      int64 [B], without repetition.
 
     Raises:
-      UserError: There are fewer examples than one batch needs.
+      UserError: When B < 1 or B > n.
     """
     ids = np.asarray(train_ids, np.int64)
     if not 1 <= batch_size <= len(ids):
@@ -71,9 +71,9 @@ def balanced_batch(
 ) -> Ids:
     """Draws a class-balanced batch, such as one of probe examples.
 
-    Each class comes ⌊B/C⌋ or ⌈B/C⌉ times; which classes get the extra one is drawn. Within a
-    class no example comes again before each other one has come as often. The draw depends on
-    which examples there are, not on their order in `ids`.
+    Each class has ⌊B/C⌋ or ⌈B/C⌉ examples; the classes that get the extra one are drawn. Within a
+    class no example is repeated before all others have occurred equally often. The draw depends
+    on the set of examples, not on their order in `ids`.
 
     Args:
       ids: Indices to draw from, int [n].
@@ -88,14 +88,15 @@ def balanced_batch(
       int64 [B], in random order.
 
     Raises:
-      UserError: A class has no example, or B < 1.
+      UserError: When a class has no example, a label is not below C, or B < 1.
     """
     pool, classes = np.asarray(ids, np.int64), np.asarray(labels, np.int64)
     counts = np.bincount(classes, minlength=num_classes)
     if batch_size < 1 or len(counts) != num_classes or not counts.all():
         raise UserError(
-            f"a balanced batch of {batch_size} needs an example of each of {num_classes} classes "
-            f"and no other, received {counts.tolist()} examples a class"
+            f"a balanced batch of {batch_size} cannot be drawn from {counts.tolist()} examples per "
+            f"class: expected a batch size of at least 1 and examples of each of {num_classes} "
+            "classes and of no others"
         )
     rng = generator(seed, purpose, step)
     quota = np.full(num_classes, batch_size // num_classes)
@@ -119,8 +120,8 @@ def crop_flip(
     Args:
       rng: The stream to draw from.
       batch_size: B.
-      pad: Pixels of padding a side.
-      flip: Whether to flip each image with probability ½; without it none is flipped.
+      pad: Padding on each side, in pixels.
+      flip: Whether to flip each image with probability ½; otherwise no image is flipped.
 
     Returns:
       offset_y and offset_x, int32 [B] in [0, 2·pad], and flip, bool [B].
@@ -133,15 +134,15 @@ def crop_flip(
 
 
 def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Deals examples out to folds so that each has its share of each given label.
+    """Assigns examples to folds, stratified by given label.
 
     Args:
       labels: Given labels, int [n].
-      folds: How many folds.
-      seed: The seed.
+      folds: The number of folds, at least 1.
+      seed: The run's seed.
 
     Returns:
-      Each example's fold, int64 [n].
+      Each example's fold, int64 [n] in [0, folds).
     """
     order = generator(seed, "audit folds").permutation(len(labels))
     by_label = order[np.argsort(labels[order], kind="stable")]

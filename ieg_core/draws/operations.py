@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The augmentation operations: their names, what a level means, their affine matrices.
+"""The augmentation operations: names, meaning of the levels, affine matrices.
 
-A level runs from 0 to `MAX_LEVEL`; the ranges are those of AutoAugment's CIFAR experiments
+Levels range from 0 to `MAX_LEVEL`; the magnitudes are those of AutoAugment's CIFAR experiments
 (arXiv 1805.09501): shear 0.3, translation 10 of 32 pixels, rotation 30°, solarize 256, posterize to
 4 − ⌊0.4·level⌋ bits, enhancers 0.1 to 1.9, Cutout 20 of 32 pixels.
 """
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MAX_LEVEL = 10
-GREY = 128
+GRAY = 128
 NUM_FINE_LEVELS = 41
-UNMOVED = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+IDENTITY_MATRIX = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 _FIXED_POINT = 1 << 16
 
 
 class Operation(enum.IntEnum):
-    """What can be done to an image; the number stands for it in a draw.
+    """An operation on an image; draws refer to it by number.
 
-    FINE_BRIGHTNESS is BRIGHTNESS with a factor of its own, `fine_brightness_factor`.
+    FINE_BRIGHTNESS is BRIGHTNESS with the factor `fine_brightness_factor`.
     """
 
     IDENTITY = 0
@@ -52,12 +52,12 @@ def posterize_bits(level: int) -> int:
 
 
 def solarize_threshold(level: int) -> int:
-    """Returns the grey level from which SOLARIZE inverts: 256 − ⌊25.6·level⌋."""
+    """Returns the gray level at and above which SOLARIZE inverts: 256 − ⌊25.6·level⌋."""
     return 256 - 256 * level // MAX_LEVEL
 
 
 def solarize_addition(level: int) -> int:
-    """Returns what SOLARIZE_ADD adds to grey levels below 128: 11·level."""
+    """Returns the amount that SOLARIZE_ADD adds to gray levels below 128: 11·level."""
     return 110 * level // MAX_LEVEL
 
 
@@ -72,12 +72,18 @@ def fine_brightness_factor(level: int) -> float:
 
 
 def shear(level: int) -> float:
-    """Returns the pixels that SHEAR_X and SHEAR_Y move a line per pixel: 0.03·level."""
+    """Returns the slope of SHEAR_X and SHEAR_Y, in pixels per pixel: 0.03·level."""
     return level * 0.3 / MAX_LEVEL
 
 
 def translation(level: int, side: int, largest_shift: float = 10 / 32) -> int:
-    """Returns the whole pixels that TRANSLATE_X and TRANSLATE_Y move an image of so many pixels."""
+    """Returns the shift of TRANSLATE_X or TRANSLATE_Y, in whole pixels.
+
+    Args:
+      level: 0 to MAX_LEVEL.
+      side: Width or height of the image, in pixels.
+      largest_shift: The shift at MAX_LEVEL, as a fraction of the side.
+    """
     return round(level / MAX_LEVEL * largest_shift * side)
 
 
@@ -87,7 +93,7 @@ def rotation(level: int) -> float:
 
 
 def cutout_side(level: int, side: int) -> int:
-    """Returns the side in pixels of the square that CUTOUT blanks: 2·level of 32."""
+    """Returns the side of the square that CUTOUT blanks, in pixels: ⌊side·level/16⌋."""
     return 20 * level * side // (32 * MAX_LEVEL)
 
 
@@ -96,12 +102,12 @@ def rotation_matrix(degrees: float, height: int, width: int) -> tuple[float, ...
 
     Args:
       degrees: The angle.
-      height: H.
-      width: W.
+      height: H, in pixels.
+      width: W, in pixels.
 
     Returns:
-      (a, b, c, d, e, f): pixel (x, y) of the result comes from (a·x + b·y + c, d·x + e·y + f) of
-      the image, both counted from its corner. Sines are rounded to 15 digits, as Pillow does.
+      (a, b, c, d, e, f): pixel (x, y) of the result is pixel (a·x + b·y + c, d·x + e·y + f) of the
+      image, both measured from the corner. Sines are rounded to 15 digits, as in Pillow.
     """
     angle = -math.radians(degrees % 360.0)
     cosine, sine = round(math.cos(angle), 15), round(math.sin(angle), 15)
@@ -117,21 +123,21 @@ def rotation_matrix(degrees: float, height: int, width: int) -> tuple[float, ...
 
 
 def fixed_point(matrices: ArrayLike) -> NDArray[np.int32]:
-    """Turns affine matrices into the 16.16 integers by which Pillow picks the nearest pixel.
+    """Converts affine matrices to the 16.16 fixed-point form in which Pillow picks nearest pixels.
 
-    Pixel (x, y) of the result comes from ((A·x + B·y + C) >> 16, (D·x + E·y + F) >> 16), which is
-    Pillow's result for images of less than 32,768 pixels a side: the middle of a pixel is half a
-    pixel from its corner, and coefficients are rounded half up.
+    Pixel (x, y) of the result is pixel ((A·x + B·y + C) >> 16, (D·x + E·y + F) >> 16) of the image.
+    This matches Pillow for images with sides below 32,768 pixels: pixel centers are half a pixel
+    from the corner, and coefficients are rounded half up.
 
     Args:
-      matrices: (a, b, c, d, e, f) from result to image, counted from the corner, float64 [..., 6].
+      matrices: (a, b, c, d, e, f) from result to image, measured from the corner, float64 [..., 6].
 
     Returns:
       (A, B, C, D, E, F), int32 [..., 6].
     """
     a, b, c, d, e, f = np.moveaxis(np.asarray(matrices, np.float64), -1, 0)
-    centred = np.stack([a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5], axis=-1)
-    return np.floor(centred * _FIXED_POINT + 0.5).astype(np.int32)
+    centered = np.stack([a, b, c + a * 0.5 + b * 0.5, d, e, f + d * 0.5 + e * 0.5], axis=-1)
+    return np.floor(centered * _FIXED_POINT + 0.5).astype(np.int32)
 
 
 @functools.cache
@@ -139,18 +145,18 @@ def affine_maps(height: int, width: int, largest_shift: float = 10 / 32) -> NDAr
     """Tabulates the affine maps of the geometric operations.
 
     Args:
-      height: H.
-      width: W.
-      largest_shift: How far a translation of MAX_LEVEL goes, in sides.
+      height: H, in pixels.
+      width: W, in pixels.
+      largest_shift: The translation at MAX_LEVEL, as a fraction of the side.
 
     Returns:
-      The `fixed_point` map of each operation, level and way (0 forth, 1 back), int32
-      [operations, MAX_LEVEL + 1, 2, 6]; the other operations have the map that moves nothing.
+      The `fixed_point` map of each operation, level and direction (0 forward, 1 reverse), int32
+      [operations, MAX_LEVEL + 1, 2, 6]; all other operations have the identity map.
     """
     table = np.empty((len(Operation), MAX_LEVEL + 1, 2, 6))
-    table[:] = UNMOVED
+    table[:] = IDENTITY_MATRIX
     for level in range(MAX_LEVEL + 1):
-        for way, sign in enumerate((1, -1)):
+        for direction, sign in enumerate((1, -1)):
             slope = sign * shear(level)
             across = sign * translation(level, width, largest_shift)
             down = sign * translation(level, height, largest_shift)
@@ -161,7 +167,7 @@ def affine_maps(height: int, width: int, largest_shift: float = 10 / 32) -> NDAr
                 (Operation.TRANSLATE_Y, (1.0, 0.0, 0.0, 0.0, 1.0, down)),
                 (Operation.ROTATE, rotation_matrix(sign * rotation(level), height, width)),
             ):
-                table[operation, level, way] = matrix
+                table[operation, level, direction] = matrix
     maps = fixed_point(table)
     maps.flags.writeable = False
     return maps

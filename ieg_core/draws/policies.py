@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policies of the strong view: AutoAugment's sub-policies as tables, what each can draw.
+"""The policies of the strong view: AutoAugment's sub-policies, and the operations of each policy.
 
 Reference: Cubuk et al., CVPR 2019 (arXiv 1805.09501): the policies found on CIFAR-10 and ImageNet.
 """
@@ -13,9 +13,9 @@ class Application(NamedTuple):
     """One operation of a sub-policy.
 
     Attributes:
-      operation: What is done.
-      probability: How often it is done, in [0, 1].
-      level: How strongly, 0 to 10.
+      operation: The operation.
+      probability: The probability of applying it, in [0, 1].
+      level: Its level, 0 to 10.
     """
 
     operation: Op
@@ -162,7 +162,7 @@ RANDAUGMENT = tuple(op for op in Op if op not in (Op.IDENTITY, Op.FINE_BRIGHTNES
 
 
 def possible_operations(policy: str) -> frozenset[Op]:
-    """Returns the operations that a policy, one of STRONG_POLICIES, may draw."""
+    """Returns the operations that a policy can draw; `policy` is one of STRONG_POLICIES."""
     if policy == "digits":
         return frozenset({Op.FINE_BRIGHTNESS})
     if policy == "randaugment":

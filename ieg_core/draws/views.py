@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's draws for strong views: which operation, how strongly, where, for each image."""
+"""Draws for strong views, made on the host: operation, level and position for each image."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.config import AugmentationConfig
 
 Ints = NDArray[np.int32]
-_NOTHING = (0, 0, 0, 0)
+_EMPTY = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a policy chose: operations and levels, int32 [B, S]; not applied is IDENTITY."""
+    """A policy's choice: operations and levels, int32 [B, S]; IDENTITY where none is applied."""
 
     operation: Ints
     level: Ints
@@ -32,15 +32,15 @@ def strong_view_draws(
 ) -> dict[str, Ints]:
     """Draws the strong views of a batch.
 
-    `autoaugment` and `autoaugment_imagenet` draw one sub-policy an image, and apply each of its two
-    operations with that one's probability. `randaugment` draws two of 16 operations an image, each
-    with a level from 1 to 9, and applies each with probability ½. Geometric operations go either
-    way with probability ½. `digits` applies one affine map that rotates by at most 20°, shears rows
-    by at most 0.2 and translates by at most 2 pixels each way, all at once about the middle and
-    uniform, after a brightness from 0.6 to 1.4 in steps of 0.02.
+    `autoaugment` and `autoaugment_imagenet` draw one sub-policy per image, and apply each of its
+    two operations with the operation's probability. `randaugment` draws two of 16 operations per
+    image, each with a level from 1 to 9, and applies each with probability ½. Geometric operations
+    take either direction with probability ½. `digits` scales brightness by a factor from 0.6 to 1.4
+    in steps of 0.02, then applies one affine map about the center, drawn uniformly: it rotates by
+    at most 20°, shears rows by at most 0.2 and translates by at most 2 pixels in each direction.
 
-    Then each image is padded, cropped, perhaps mirrored, and loses a square: Cutout, centred on any
-    pixel, so that a part of it may lie outside.
+    Then each image is padded, cropped, mirrored if drawn, and loses a square (Cutout) that is
+    centered on any pixel, so part of it may be outside the image.
 
     Args:
       rng: The stream to draw from.
@@ -49,13 +49,13 @@ def strong_view_draws(
       image_shape: (H, W, ch) of the raw images.
 
     Returns:
-      With S operations an image, operation (`Operation`) and level, int32 [B, S]; affine, int32
-      [B, S + 1, 6], the maps after each operation and last the crop, as `operations.fixed_point`
-      makes them; erase, int32 [B, S + 1, 4], the rectangle (top, bottom, left, right) blanked after
-      each map, empty if all 0.
+      With S operations per image: operation (`Operation`) and level, int32 [B, S]; affine, int32
+      [B, S + 1, 6], the `operations.fixed_point` map after each operation, then that of the crop;
+      erase, int32 [B, S + 1, 4], the rectangle (top, bottom, left, right) blanked after each map,
+      empty if all 0.
 
     Raises:
-      UserError: Cutout would blank whole images.
+      UserError: When Cutout would blank whole images.
 
     Reference: AutoAugment, arXiv 1805.09501; RandAugment, arXiv 1909.13719; Cutout, arXiv
     1708.04552.
@@ -64,7 +64,7 @@ def strong_view_draws(
     if config.cutout >= min(height, width):
         raise UserError(
             f"augmentation.cutout={config.cutout} blanks whole images of {height}×{width} pixels: "
-            f"choose less than {min(height, width)}, such as {min(height, width) // 2}"
+            f"expected less than {min(height, width)}, such as {min(height, width) // 2}"
         )
     if config.strong == "digits":
         choice, affine = _draw_digits(rng, batch_size, height, width)
@@ -117,7 +117,7 @@ def _draw_digits(
     shear = rng.uniform(-0.2, 0.2, batch_size)
     move_y, move_x = rng.uniform(-2.0, 2.0, (2, batch_size))
     level = rng.integers(0, operations.NUM_FINE_LEVELS, (batch_size, 1), dtype=np.int32)
-    # From result to image: back by the translation, then rotation · shear, all about the middle.
+    # From result to image: undo the translation, then rotation · shear, all about the center.
     a, b = np.cos(angle), np.cos(angle) * shear + np.sin(angle)
     d, e = -np.sin(angle), np.cos(angle) - np.sin(angle) * shear
     x, y = -width / 2 - move_x, -height / 2 - move_y
@@ -131,14 +131,14 @@ def _draw_digits(
 def _draw_maps(
     rng: np.random.Generator, choice: _Choice, policy: str, height: int, width: int
 ) -> Ints:
-    # AutoAugment moves by up to 10 of CIFAR's 32 pixels and 150 of ImageNet's 331.
+    # AutoAugment translates by up to 10 of CIFAR's 32 pixels and 150 of ImageNet's 331.
     largest_shift = 150 / 331 if policy == "autoaugment_imagenet" else 10 / 32
     maps = operations.affine_maps(height, width, largest_shift)
     return maps[choice.operation, choice.level, rng.integers(0, 2, choice.operation.shape)]
 
 
 def _crop_map(offset_y: NDArray, offset_x: NDArray, flip: NDArray, pad: int, width: int) -> Ints:
-    matrices = np.tile(operations.UNMOVED, (len(flip), 1))
+    matrices = np.tile(operations.IDENTITY_MATRIX, (len(flip), 1))
     matrices[:, 0] = np.where(flip, -1.0, 1.0)
     matrices[:, 2] = np.where(flip, width, 0) + offset_x - pad
     matrices[:, 5] = offset_y - pad
@@ -149,13 +149,13 @@ def _draw_erased(rng: np.random.Generator, choice: _Choice, height: int, width: 
     sides = np.array(
         [operations.cutout_side(level, min(height, width)) for level in range(11)], np.int32
     )
-    wanted = np.where(choice.operation == Operation.CUTOUT, sides[choice.level], 0)
-    return _squares(rng, wanted, height, width)
+    side = np.where(choice.operation == Operation.CUTOUT, sides[choice.level], 0)
+    return _squares(rng, side, height, width)
 
 
 def _squares(rng: np.random.Generator, side: NDArray, height: int, width: int) -> Ints:
-    """Draws squares centred on any pixel: (top, bottom, left, right), int32 [..., 4]."""
+    """Draws squares centered on any pixel: (top, bottom, left, right), int32 [..., 4]."""
     top = rng.integers(0, height, side.shape) - side // 2
     left = rng.integers(0, width, side.shape) - side // 2
     corners = np.stack([top, top + side, left, left + side], axis=-1)
-    return np.where(side[..., None] > 0, corners, _NOTHING).astype(np.int32)
+    return np.where(side[..., None] > 0, corners, _EMPTY).astype(np.int32)

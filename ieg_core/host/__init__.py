@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine: its resources, its processes, its files."""
+"""The local machine: resources, processes and files."""

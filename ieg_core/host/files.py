@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are written whole or not at all, and JSON that is read strictly."""
+"""Atomic writes of files, and reading and writing of JSON."""
 
 import contextlib
 import errno
@@ -15,35 +15,47 @@ from ieg_core.errors import UserError
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals to write under `path` into one clear line.
+    """Converts operating system errors on writing under `path` to one-line errors.
+
+    Args:
+      path: The folder that is written to.
 
     Raises:
-      UserError: No permission, a read-only or full disk, or a file where a folder is needed.
+      UserError: When permission is missing, the disk is full or read-only, or a file is in the
+        place of a folder.
     """
     reasons = {
         errno.ENOSPC: "the disk is full",
-        errno.EDQUOT: "the disk quota is used up",
+        errno.EDQUOT: "the disk quota is exceeded",
         errno.EACCES: "no permission to write there",
         errno.EPERM: "no permission to write there",
         errno.EROFS: "the file system is read-only",
         errno.ENOTDIR: "a part of the path is a file",
-        errno.EISDIR: "a folder of that name is in the way",
-        errno.EEXIST: "a file of that name is in the way",
-        errno.ENOENT: "no folder can be made there",
+        errno.EISDIR: "a folder of that name exists",
+        errno.EEXIST: "a file of that name exists",
+        errno.ENOENT: "the folder cannot be created",
     }
     try:
         yield
     except OSError as error:
         if error.errno in reasons:
             raise UserError(
-                f"cannot write results under {path}: {reasons[error.errno]}; "
-                "make room or choose another folder (OUT=…)"
+                f"cannot write results under {path} ({reasons[error.errno]}): expected a writable "
+                "folder with free space; free some space or choose another folder (OUT=…)"
             ) from error
         raise
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader sees the old content or the new, also after a power cut."""
+    """Writes a file atomically: readers see the old content or the new, even after a power loss.
+
+    Args:
+      path: The file; its folder is created if missing.
+      data: The content.
+
+    Raises:
+      UserError: When the folder is not writable.
+    """
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -61,16 +73,25 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 
 
 def write_json_atomic(path: Path, value: Any) -> None:
-    """Writes JSON atomically; NaN and infinity are refused, they are no JSON."""
+    """Writes JSON atomically.
+
+    Args:
+      path: The file; its folder is created if missing.
+      value: A value that JSON can represent.
+
+    Raises:
+      ValueError: When the value contains NaN or infinity, which are not valid JSON.
+      UserError: When the folder is not writable.
+    """
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     write_bytes_atomic(path, text.encode())
 
 
 def read_json(path: Path) -> Any:
-    """Reads JSON; returns None where there is no such file.
+    """Reads a JSON file; returns None if it does not exist.
 
     Raises:
-      UserError: The file is not JSON.
+      UserError: When the file is not valid JSON.
     """
     try:
         return json.loads(path.read_text())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders that exist whole or not at all."""
+"""Atomic creation of folders."""
 
 import contextlib
 import fcntl
@@ -16,14 +16,14 @@ from ieg_core.host.processes import machine
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes | memoryview]) -> None:
-    """Writes a folder under a temporary name beside it, flushes it to disk and renames it.
+    """Writes a folder atomically: under a temporary name, flushed to disk, then renamed.
 
     Args:
-      folder: Where it will be; if a folder with files is there already, that one stays.
+      folder: The folder to create; an existing folder with files is left unchanged.
       files: Contents by file name.
 
     Raises:
-      OSError: It cannot be written; nothing is left behind.
+      OSError: When the folder cannot be written; nothing is left behind.
     """
     with temporary_folder(folder) as temporary:
         for name, content in files.items():
@@ -37,21 +37,24 @@ def write_folder(folder: Path, files: Mapping[str, bytes | memoryview]) -> None:
 
 @contextlib.contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Makes an empty folder beside one that is to be, and removes what is left of it at the end.
+    """Creates an empty folder next to `folder`, and removes it on exit unless renamed.
 
-    What processes that were killed have left of the same is removed first. This one holds the
-    kernel's lock on its folder; whether a process of another machine lives, whose locks need not
-    be seen here, the folder's last change says.
+    First removes temporary folders left by killed processes. The creator of a temporary folder
+    holds a file lock on it. Locks of other machines may not be visible here, so for their folders
+    the time of the last change decides.
 
     Args:
-      folder: What it is to be renamed to.
+      folder: The final folder, to which the temporary one will be renamed.
+
+    Yields:
+      The temporary folder.
 
     Raises:
-      OSError: It cannot be made.
+      OSError: When the folder cannot be created.
     """
     for path in folder.parent.glob(f".{folder.name}.*"):
         if _is_temporary(path, folder):
-            with contextlib.suppress(OSError):  # another process was faster
+            with contextlib.suppress(OSError):  # another process removed it first
                 _remove_abandoned(path)
     while True:
         temporary = folder.with_name(f".{folder.name}.{_machine()}.{uuid.uuid4().hex}")
@@ -60,7 +63,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
         _lock(handle, wait=True)
         if os.path.exists(temporary):
             break
-        os.close(handle)  # who looked for abandoned ones was faster than the lock
+        os.close(handle)  # another process removed the folder before it was locked
     try:
         yield temporary
     finally:
@@ -69,10 +72,14 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
 
 
 def rename_folder(temporary: Path, folder: Path) -> None:
-    """Renames a filled folder; if a folder with files is there already, that one stays.
+    """Renames a complete folder; an existing folder with files is left unchanged.
+
+    Args:
+      temporary: The complete folder.
+      folder: Its new name, on the same file system.
 
     Raises:
-      OSError: It cannot be renamed.
+      OSError: When the folder cannot be renamed.
     """
     try:
         temporary.rename(folder)
@@ -96,7 +103,7 @@ def _remove_abandoned(path: Path) -> None:
         is_here = path.name.split(".")[-2] == _machine()
         locked = _lock(handle, wait=False) if is_here else None
         if locked is None:
-            changed = max(each.stat().st_mtime for each in (path, *path.iterdir()))
+            changed = max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
             locked = not is_recent(changed, time.time())
         if locked:
             shutil.rmtree(path, ignore_errors=True)
@@ -105,7 +112,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _lock(handle: int, *, wait: bool) -> bool | None:
-    """Returns whether the folder is locked now; None where the file system has no such locks."""
+    """Returns whether the lock was acquired; None if the file system does not support locks."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

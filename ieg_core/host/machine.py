@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This machine: the cores, the memory and the GPUs that this process may use."""
+"""The cores, memory and GPUs that this process may use."""
 
 import contextlib
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 from ieg_core.errors import UserError
 
 UNKNOWN_MEMORY = 128 * 1024**3
-"""Bytes that are assumed where neither the kernel nor a container says how many there are."""
+"""Memory in bytes that is assumed if neither the kernel nor the container states a limit."""
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may use; a container's CPU quota counts."""
+    """Returns the number of cores that this process may use, including a container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -24,7 +24,7 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """Returns how many bytes of memory are free for trials; a container's limit counts."""
+    """Returns the free memory for trials in bytes, including a container's limit."""
     limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text()
@@ -36,43 +36,44 @@ def usable_memory() -> int:
 
 
 def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Returns the ids of the GPUs to use, as CUDA_VISIBLE_DEVICES takes them.
+    """Returns the ids of the GPUs to use, in the format of CUDA_VISIBLE_DEVICES.
 
     Args:
-      devices: "auto" (every GPU there is, else the CPU), "cpu", or ids such as "0,2".
-      environ: CUDA_VISIBLE_DEVICES in it limits what "auto" finds.
+      devices: "auto" (all GPUs, or the CPU if there are none), "cpu", or ids such as "0,2".
+      environ: The environment; its CUDA_VISIBLE_DEVICES limits the GPUs that can be used.
 
     Returns:
-      The ids; empty means the CPU.
+      The ids; empty for the CPU.
 
     Raises:
-      UserError: Neither of these, an id twice, or one that this machine does not have.
+      UserError: When `devices` is none of these, repeats an id, or names a GPU that is not
+        available.
     """
     choice = devices.strip().lower()
     if choice == "cpu":
         return ()
-    found = _installed_gpus()
+    available = _installed_gpus()
     visible = environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        found = tuple(part.strip() for part in visible.split(",") if part.strip()) if found else ()
+    if visible is not None and available:
+        available = tuple(part.strip() for part in visible.split(",") if part.strip())
     if choice == "auto":
-        return found
-    asked = tuple(part.strip() for part in devices.split(","))
-    if not all(part.isdigit() for part in asked) or len(set(asked)) < len(asked):
+        return available
+    requested = tuple(part.strip() for part in devices.split(","))
+    if not all(part.isdigit() for part in requested) or len(set(requested)) < len(requested):
         raise UserError(
-            f"DEVICES={devices!r}: expected auto, cpu, or different GPU numbers such as 0,1"
+            f"DEVICES={devices!r}: expected auto, cpu, or distinct GPU numbers such as 0,1"
         )
-    missing = [part for part in asked if part not in found]
+    missing = [part for part in requested if part not in available]
     if missing:
         raise UserError(
-            f"DEVICES={devices!r}: this machine has no GPU {', '.join(missing)} "
-            f"(found {', '.join(found) or 'none'}): use DEVICES=auto or DEVICES=cpu"
+            f"DEVICES={devices!r}: this machine has no GPU {', '.join(missing)}; expected one of "
+            f"{', '.join(available) or '(none)'}, or use DEVICES=auto or DEVICES=cpu"
         )
-    return asked
+    return requested
 
 
 def driver_version() -> str:
-    """Returns the version of NVIDIA's driver; "" where there is none."""
+    """Returns the version of NVIDIA's driver; "" if there is none."""
     return (_nvidia_smi("driver_version") or ("",))[0]
 
 
@@ -81,10 +82,10 @@ def _installed_gpus() -> tuple[str, ...]:
 
 
 def _nvidia_smi(field: str) -> tuple[str, ...]:
-    """Returns what nvidia-smi says of each GPU; empty where there is no such program, or no GPU."""
-    # Some clusters mount the driver's programs there and leave PATH alone.
-    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/nvidia/bin"])
-    program = shutil.which("nvidia-smi", path=places)
+    """Queries a field of each GPU with nvidia-smi; returns () without that program or a GPU."""
+    # Some clusters mount the driver's programs in that folder without adding it to PATH.
+    search_path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/nvidia/bin"])
+    program = shutil.which("nvidia-smi", path=search_path)
     if program is None:
         return ()
     query = [program, f"--query-gpu={field}", "--format=csv,noheader"]

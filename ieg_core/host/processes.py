@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that end when the process that wants their work is gone.
+"""Processes that exit when the process that started them is gone.
 
 A killed runner of `kfp.local` leaves its components running, and so would a killed `make sweep`.
-A process that starts others puts `children_environment()` into their environment; each of them
-calls `die_with_parent()` first thing. Where nobody set the variables, as in a pod, that does
+Therefore a process that starts others adds `children_environment()` to their environment, and each
+of them first calls `die_with_parent()`. Without these variables, as in a pod, the call does
 nothing.
 """
 
@@ -22,32 +22,33 @@ POLL_SECONDS = 1.0
 
 
 def start_time(pid: int) -> str:
-    """Returns when a process started, in the kernel's clock ticks; "" where /proc does not tell.
+    """Returns when a process started, in kernel clock ticks; "" if /proc does not list it.
 
-    Together with the id it names a process for good: ids are used again.
+    Ids are reused; id and start time together identify a process.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return ""
-    # The second field, the program's name, may hold spaces and brackets.
+    # The second field, the program's name, may contain spaces and parentheses.
     return stat.rpartition(")")[2].split()[19]
 
 
 def children_environment() -> dict[str, str]:
-    """Returns the variables that tell a child process to end when this process is gone."""
+    """Returns the environment variables that make a child exit when this process is gone."""
     return {PID: str(os.getpid()), START: start_time(os.getpid())}
 
 
 def die_with_parent(
     environ: Mapping[str, str] = os.environ, end: Callable[[int], object] = os._exit
 ) -> None:
-    """Ends this process, at once and without clean-up, when the process named in `environ` is gone.
+    """Exits this process immediately, without cleanup, when its parent is gone.
 
-    Also when it is gone already. A thread waits for it; files written by rename are safe.
+    Also exits if the parent is gone already. A thread waits for the parent's end; files written
+    atomically stay intact.
 
     Args:
-      environ: Where `children_environment` was put.
+      environ: An environment with the variables of `children_environment`.
       end: Called with exit code 1 when the parent is gone.
     """
     if not environ.get(PID):
@@ -58,7 +59,7 @@ def die_with_parent(
     except ProcessLookupError:
         end(1)
         return
-    except (AttributeError, OSError):  # not Linux, or one older than 5.3
+    except (AttributeError, OSError):  # not Linux, or older than 5.3
         handle = None
     if not _alive(pid, started):
         end(1)
@@ -87,7 +88,7 @@ def _wait(pid: int, started: str, handle: int | None, end: Callable[[int], objec
 
 
 def machine() -> str:
-    """Names the running kernel: containers on one node share it, and with it the locks."""
+    """Returns an id of the running kernel; containers on one node share it and its file locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

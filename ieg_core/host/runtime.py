@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a process must set before it imports a deep-learning framework."""
+"""Settings that a process must make before it imports a deep-learning framework."""
 
 import importlib.util
 import math
@@ -18,10 +18,10 @@ REQUIRE_GPU = "IEG_REQUIRE_GPU"
 
 
 def checkpoint_seconds(environ: Mapping[str, str] = os.environ) -> float:
-    """Returns the time between two checkpoints that the environment asks for; by default 30 s.
+    """Returns the seconds between two checkpoints, from IEG_CHECKPOINT_SECONDS; 30 by default.
 
     Raises:
-      UserError: It is no number of seconds.
+      UserError: When the variable is not a number of at least 0.
     """
     text = environ.get(CHECKPOINT_SECONDS) or "30"
     try:
@@ -29,26 +29,31 @@ def checkpoint_seconds(environ: Mapping[str, str] = os.environ) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise UserError(f"{CHECKPOINT_SECONDS} must be a number of seconds from 0, got {text!r}")
+        raise UserError(
+            f"{CHECKPOINT_SECONDS} must be a number of seconds, at least 0, got {text!r}"
+        )
     return seconds
 
 
 def is_gpu_required(environ: Mapping[str, str] = os.environ) -> bool:
-    """Returns whether this process was promised a GPU and must not compute without one."""
+    """Returns whether this process must not compute without a GPU, from IEG_REQUIRE_GPU."""
     return environ.get(REQUIRE_GPU, "") not in ("", "0")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a trial is computed, without changing what is computed beyond the last bits.
+    """How a trial is computed; affects results by rounding errors only.
 
     Attributes:
-      threads: Threads of the CPU kernels. Another number sums in another order and gives other
-        bits, so a checkpoint stores it and a resumed run uses it again.
+      threads: Threads of the CPU kernels. A different number changes the order of summation and so
+        the last bits; a checkpoint stores it, and a resumed run uses it again.
       num_replicas: Devices that share each batch. Stored in the checkpoint for the same reason.
-      steps_per_execution: Steps of one compiled call, between two visits to the host.
-      checkpoint_seconds: Time between two checkpoints, at most, plus one call; by default what
-        IEG_CHECKPOINT_SECONDS says.
+      steps_per_execution: Training steps per compiled call.
+      checkpoint_seconds: Maximum time between two checkpoints in seconds, plus one call;
+        IEG_CHECKPOINT_SECONDS by default.
+
+    Raises:
+      UserError: When one of the counts is below 1.
     """
 
     threads: int = 1
@@ -63,10 +68,10 @@ class Runtime:
 
 
 def chosen_backend() -> str:
-    """Returns the backend that KERAS_BACKEND asks for; TensorFlow unless it is set.
+    """Returns the backend that KERAS_BACKEND selects; TensorFlow if it is not set.
 
     Raises:
-      UserError: It names no backend of ours.
+      UserError: When the backend is not supported or not installed.
     """
     name = os.environ.get("KERAS_BACKEND") or "tensorflow"
     if name not in BACKENDS:
@@ -78,14 +83,14 @@ def chosen_backend() -> str:
 
 @contextmanager
 def held_stderr() -> Iterator[None]:
-    """Keeps back what this process writes to standard error, and tells it only if an error follows.
+    """Buffers this process's standard error, and prints it only if an exception is raised.
 
-    The frameworks' C++ parts log as they start, whatever the environment says.
+    The C++ parts of the frameworks log on start-up regardless of the environment.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
+    with tempfile.TemporaryFile() as buffer:
+        os.dup2(buffer.fileno(), 2)
         failed = True
         try:
             yield
@@ -95,21 +100,29 @@ def held_stderr() -> Iterator[None]:
             os.dup2(terminal, 2)
             os.close(terminal)
             if failed:
-                held.seek(0)
-                sys.stderr.write(held.read().decode(errors="replace"))
+                buffer.seek(0)
+                sys.stderr.write(buffer.read().decode(errors="replace"))
 
 
 def silence(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keeps TensorFlow's C++ parts from logging, unless the environment says how much they may."""
+    """Disables logging of TensorFlow's C++ parts, unless the environment sets a log level."""
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     environment.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
 def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Sets the variables that the frameworks read when they are imported.
+    """Sets the environment variables that the frameworks read on import.
 
-    Threads, deterministic GPU kernels, and silence: the frameworks' start-up messages would break
-    the progress display. Virtual CPU devices appear when a CPU run asks for several replicas.
+    These set the backend, the threads, deterministic GPU kernels, and a log level without start-up
+    messages, which would break the progress display. A CPU run with several replicas gets virtual
+    CPU devices.
+
+    Args:
+      runtime: The runtime settings.
+      environment: The environment to modify.
+
+    Raises:
+      UserError: When the backend is not supported or not installed.
     """
     environment["KERAS_BACKEND"] = chosen_backend()
     silence(environment)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pre-activation bottleneck ResNet for small images, depth 9n + 2.
 
-Each block: BatchNorm-ReLU-1x1, BatchNorm-ReLU-3x3, BatchNorm-ReLU-1x1, added to the shortcut. The
-first block of a stage has a bare 1x1 projection of its raw input as shortcut and strides in its
-first convolution; the very first block needs no BatchNorm of its own, it follows the stem's. The
-inner width of a stage is the input width of its first block: 16, 64, 128 inside for 64, 128, 256
-outside.
+Each block: BatchNorm-ReLU-1x1, BatchNorm-ReLU-3x3, BatchNorm-ReLU-1x1, added to the shortcut. In
+the first block of a stage, the shortcut is a plain 1x1 projection of the raw input, and the first
+convolution has the stride. The very first block has no initial BatchNorm, since it follows the
+stem's. The inner width of a stage is the input width of its first block: 16, 64 and 128 for outer
+widths of 64, 128 and 256.
 
 Reference: He et al. 2016, Identity Mappings in Deep Residual Networks (arXiv:1603.05027).
 """
@@ -19,7 +19,16 @@ _STAGE_FILTERS = (64, 128, 256)
 
 
 def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> keras.KerasTensor:
-    """Maps images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 256]."""
+    """Connects images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 256].
+
+    Args:
+      x: The images.
+      layers: Creates the layers.
+      blocks_per_stage: n.
+
+    Returns:
+      The feature maps.
+    """
     x = layers.convolution(x, _STEM_FILTERS, 3, 1, "stem")
     x = layers.normalize_relu(x, "stem")
     inner = _STEM_FILTERS

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ImageNet ResNets: post-activation, four stages, for large images.
 
-Stem: 7x7 with stride 2, then 3x3 max pooling with stride 2. Depth 18 and 34 are made of basic
-blocks (3x3, 3x3), the deeper ones of bottlenecks (1x1, 3x3, 1x1) with four times the width outside.
-Where a stage begins, the shortcut is a 1x1 projection; the stride is that of a 3x3 convolution (in
-the paper of the bottleneck's first 1x1), as in the networks that are trained today.
+Stem: 7x7 with stride 2, then 3x3 max pooling with stride 2. Depths 18 and 34 use basic blocks
+(3x3, 3x3), deeper networks use bottlenecks (1x1, 3x3, 1x1) whose outer width is four times the
+inner one. The first block of a stage has a 1x1 projection as shortcut. The stride is in a 3x3
+convolution, as in current implementations; the paper has it in the bottleneck's first 1x1.
 
 Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 """
@@ -16,7 +16,7 @@ import keras
 from ieg_core.models.layers import Layers
 
 MOMENTUM: Final = 0.997
-"""Share of the old BatchNorm statistics that a training step keeps."""
+"""Share of the previous BatchNorm statistics that a training step keeps."""
 
 _BLOCKS: Final = {
     18: (2, 2, 2, 2),
@@ -30,7 +30,16 @@ _EXPANSION: Final = 4
 
 
 def features(x: keras.KerasTensor, layers: Layers, depth: int) -> keras.KerasTensor:
-    """Maps images [B, H, W, ch] to feature maps [B, ⌈H/32⌉, ⌈W/32⌉, 512 or 2048]."""
+    """Connects images [B, H, W, ch] to feature maps [B, ⌈H/32⌉, ⌈W/32⌉, 512 or 2048].
+
+    Args:
+      x: The images.
+      layers: Creates the layers.
+      depth: 18, 34, 50, 101 or 152.
+
+    Returns:
+      The feature maps.
+    """
     bottleneck = depth >= 50
     x = layers.convolution(x, 64, 7, 2, "stem")
     x = layers.normalize_relu(x, "stem")

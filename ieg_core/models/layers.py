@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The few building blocks that every network is made of."""
+"""The building blocks of all networks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import keras
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes named layers in one precision and with one kind of BatchNorm.
+    """Creates named layers with one precision and one kind of BatchNorm.
 
     Attributes:
-      dtype: Keras dtype policy of all layers but the head, for example "mixed_bfloat16".
+      dtype: Keras dtype policy of all layers except the head, for example "mixed_bfloat16".
       head_dtype: Dtype of features and logits.
-      normalization: Makes a BatchNorm layer from its name.
+      normalization: Creates a BatchNorm layer with a given name.
     """
 
     dtype: str
@@ -24,14 +24,15 @@ class Layers:
     def convolution(
         self, x: keras.KerasTensor, filters: int, size: int, strides: int, name: str
     ) -> keras.KerasTensor:
-        """Applies a bias-free convolution with zero padding that keeps ⌈side / strides⌉ pixels."""
+        """Applies a zero-padded convolution without bias; the output side is ⌈side / strides⌉."""
         return keras.layers.Conv2D(
             filters,
             size,
             strides=strides,
             padding="same",
             use_bias=False,
-            # `initial_values` replaces it; JAX compiles each random initializer, 15 s a network.
+            # `initial_values` replaces the zeros. JAX would compile each random initializer, which
+            # takes 15 s per network.
             kernel_initializer="zeros",
             dtype=self.dtype,
             name=name,
@@ -52,7 +53,7 @@ class Layers:
     def max_pool(
         self, x: keras.KerasTensor, size: int, strides: int, name: str
     ) -> keras.KerasTensor:
-        """Takes the maximum over windows, keeping ⌈side / strides⌉ pixels."""
+        """Applies max pooling; the output side is ⌈side / strides⌉."""
         return keras.layers.MaxPooling2D(
             size, strides=strides, padding="same", dtype=self.dtype, name=name
         )(x)
@@ -66,7 +67,8 @@ class Layers:
     ) -> keras.KerasTensor:
         """Keeps every `strides`-th pixel and adds zero channels on both sides up to `filters`.
 
-        Only stock layers with settings that serialize, so that an exported network loads anywhere.
+        Uses only built-in Keras layers with serializable settings, so that an exported network
+        loads without this package.
         """
         if strides > 1:
             x = keras.layers.AveragePooling2D(
@@ -90,10 +92,14 @@ class Layers:
     def head(
         self, x: keras.KerasTensor, num_classes: int
     ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-        """Averages over the pixels and classifies.
+        """Applies global average pooling and a dense layer.
+
+        Args:
+          x: Feature maps [B, H, W, F].
+          num_classes: C.
 
         Returns:
-          logits [B, C] and the penultimate features [B, F], both in `head_dtype`.
+          Logits [B, C] and penultimate features [B, F], both in `head_dtype`.
         """
         features = keras.layers.GlobalAveragePooling2D(dtype=self.head_dtype, name="features")(x)
         logits = keras.layers.Dense(

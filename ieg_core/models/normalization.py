@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm as a Keras layer over the backend's fastest kernel.
+"""BatchNorm as a Keras layer on top of the backend's fastest kernel.
 
-Training: y = γ·(x − μ)/√(σ² + ε) + β with the batch's own μ and σ² (the mean of squared deviations,
-without Bessel's correction on every backend and kernel), over all replicas if `synchronized`.
-Inference: the same with the moving statistics s, which training moves by s ← 0.9·s + 0.1·batch.
-Only the tensors that `stateless_call` returns carry the moved statistics; a pass that must leave s
-alone drops them.
+Training: y = γ·(x − μ)/√(σ² + ε) + β with the batch's μ and σ² (the mean of squared deviations,
+without Bessel's correction on all backends and kernels), over all replicas if `synchronized`.
+Inference: the same with the moving statistics s, which training updates by s ← 0.9·s + 0.1·batch.
+Only the tensors that `stateless_call` returns hold the updated statistics; a pass that must not
+update s discards them.
 """
 
 import importlib
@@ -19,7 +19,7 @@ EPSILON = 1e-5
 
 
 def _kernels() -> ModuleType:
-    """Finds the active backend's kernels, so that the other backend is never imported."""
+    """Imports the kernels of the active backend only."""
     return importlib.import_module(f"ieg_core.backend.batch_norm_{keras.backend.backend()}")
 
 
@@ -40,12 +40,12 @@ class BatchNormalization(keras.layers.Layer):
         name: str | None = None,
         dtype: str | None = None,
     ) -> None:
-        """Sets the layer up.
+        """Initializes the layer.
 
         Args:
           kernel: "auto", "fused" or "composite", see `ieg_core.backend.batch_norm_tensorflow`.
           synchronized: Whether the moments are those of the global batch over all replicas.
-          momentum: Share of the old moving statistics kept by a training step.
+          momentum: Share of the previous moving statistics that a training step keeps, in [0, 1].
           epsilon: Added to the variance.
           name: The layer's name.
           dtype: The layer's dtype policy.
@@ -57,7 +57,7 @@ class BatchNormalization(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Makes the four variables [ch]."""
+        """Creates the four variables [ch]."""
         for name, initializer, trainable in (
             ("gamma", "ones", True),
             ("beta", "zeros", True),
@@ -75,7 +75,7 @@ class BatchNormalization(keras.layers.Layer):
             setattr(self, name, variable)
 
     def call(self, x: keras.KerasTensor, training: bool = False) -> keras.KerasTensor:
-        """Normalizes x [B, H, W, ch]; with `training` also moves the statistics."""
+        """Normalizes x [B, H, W, ch]; in training mode also updates the moving statistics."""
         if not training:
             scale = self.gamma * ops.rsqrt(self.moving_variance + self.epsilon)
             offset = self.beta - self.moving_mean * scale
@@ -96,5 +96,5 @@ class BatchNormalization(keras.layers.Layer):
     def compute_output_spec(
         self, x: keras.KerasTensor, training: bool = False
     ) -> keras.KerasTensor:
-        """Says shape and dtype without running a kernel."""
+        """Returns shape and dtype of the output without running a kernel."""
         return keras.KerasTensor(x.shape, dtype=self.compute_dtype)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CIFAR ResNet: post-activation basic blocks, depth 6n + 2, parameter-free shortcuts.
 
-Each block: 3x3-BatchNorm-ReLU-3x3-BatchNorm, added to the shortcut, ReLU. Where a stage begins, the
-shortcut keeps every second pixel and fills the new channels with zeros ("option A").
+Each block: 3x3-BatchNorm-ReLU-3x3-BatchNorm, added to the shortcut, ReLU. In the first block of a
+stage, the shortcut keeps every second pixel and fills the new channels with zeros ("option A").
 
 Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 """
@@ -15,7 +15,16 @@ _STAGE_FILTERS = (16, 32, 64)
 
 
 def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> keras.KerasTensor:
-    """Maps images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 64]."""
+    """Connects images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 64].
+
+    Args:
+      x: The images.
+      layers: Creates the layers.
+      blocks_per_stage: n.
+
+    Returns:
+      The feature maps.
+    """
     x = layers.convolution(x, _STAGE_FILTERS[0], 3, 1, "stem")
     x = layers.normalize_relu(x, "stem")
     for stage, filters in enumerate(_STAGE_FILTERS, start=1):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One's own network: any Keras model with logits out, from a function or a file.
+"""User networks: any Keras model that returns logits, from a function or a file.
 
-A function `build(num_classes, image_shape)` is called anew in each process, with Keras's, Python's
-and NumPy's seeds set, so that a run's seed decides its initial values. A `.keras` file brings its
-values along, pre-trained ones too, whatever the seed.
+A function `build(num_classes, image_shape)` is called in each process with the seeds of Keras,
+Python and NumPy set, so the run's seed determines the initial weights. A `.keras` file contains its
+weights, for example pre-trained ones, independent of the seed.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ from ieg_core.experiment.networks import Network, add_current_folder
 
 NAME: Final = "own_network"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
-_LOGITS: Final = "logits: leave the last activation out, the losses apply it"
-_STEADY: Final = (
-    "layers that compute the same at every call: remove it or set its rate to 0; the views of the "
-    "images, MixUp and weight decay regularize"
+_LOGITS: Final = "logits: remove the last activation, since the losses apply it"
+_DETERMINISTIC: Final = (
+    "layers that compute the same result in every call: remove the random layer or set its rate to "
+    "0; image augmentation, MixUp and weight decay regularize"
 )
 
 
-def build_own(
+def build_user_network(
     network: Network,
     num_classes: int,
     image_shape: tuple[int, int, int],
@@ -36,22 +36,23 @@ def build_own(
     dtype: str = "float32",
     seed: int = 0,
 ) -> keras.Model:
-    """Builds one's own network and checks that it can be trained here.
+    """Builds a user network and checks that it can be trained.
 
     Args:
-      network: Its name, of the family "function" or "file".
+      network: The network, of the family "function" or "file".
       num_classes: C.
       image_shape: (height, width, channels).
-      dtype: "float32" or "mixed_bfloat16", the policy under which a function is called.
-      seed: Decides the initial values that a function gives.
+      dtype: "float32" or "mixed_bfloat16", the dtype policy under which a function is called.
+      seed: Determines the initial weights that a function draws.
 
     Returns:
-      A model from images in [−1, 1] to the list of logits and penultimate features, float32; where
-      there are no features, the logits twice. It has its initial values.
+      A model with its initial weights, from images in [−1, 1], float32 [B, H, W, ch], to the list
+      of logits, float32 [B, C], and penultimate features, float32 [B, F]; the logits twice if there
+      are no features.
 
     Raises:
-      UserError: The function or file cannot be used, or the model has other inputs or outputs, ends
-        in a softmax, draws random numbers, or sets its trainable variables itself.
+      UserError: When the function or file cannot be used, or the model has wrong inputs or outputs,
+        ends in a softmax, draws random numbers, or assigns its own trainable variables.
     """
     name = network.name
     load = _from_file if network.family == "file" else _from_function
@@ -59,19 +60,19 @@ def build_own(
     with _policy(dtype):
         model = load(name, num_classes, image_shape)
     if not isinstance(model, keras.Model):
-        raise _refusal(name, f"gave {type(model).__name__}", "a keras.Model")
+        raise _refusal(name, f"returned {type(model).__name__}", "a keras.Model")
     model = _connected(name, model, image_shape)
     outputs = model.outputs
-    expected = f"logits [B, {num_classes}], or a list of them and of features [B, F]"
+    expected = f"logits [B, {num_classes}], or a list of logits and features [B, F]"
     shapes = [tuple(output.shape) for output in outputs]
     if len(outputs) > 2 or shapes[0] != (None, num_classes) or len(shapes[-1]) != 2:
-        raise _refusal(name, f"gives {' and '.join(map(str, shapes))}", expected)
+        raise _refusal(name, f"returns {' and '.join(map(str, shapes))}", expected)
     _refuse_probabilities(name, outputs[0])
     if not model.trainable_variables:
-        raise _refusal(name, "has nothing to train", "trainable layers")
+        raise _refusal(name, "has no trainable variables", "trainable layers")
     _try_out(name, model, image_shape)
     head = last_dense(outputs[0])
-    # What a model calls its features need not be what its last layer takes.
+    # The features that a model returns need not be the input of its last layer.
     features = head[1] if head else outputs[-1]
     tensors = [_as_float32(output) for output in (outputs[0], features)]
     return keras.Model(model.inputs[0], tensors, name=NAME)
@@ -80,13 +81,13 @@ def build_own(
 def last_dense(
     logits: keras.KerasTensor,
 ) -> tuple[keras.layers.Dense, keras.KerasTensor] | None:
-    """Finds the dense layer that the logits come out of.
+    """Finds the dense layer that computes the logits.
 
     Args:
-      logits: A model's output.
+      logits: The output of a model, [B, C].
 
     Returns:
-      The layer and its input there, [B, F]; None unless logits = input · kernel + bias.
+      The layer and its input, [B, F]; None unless logits = input · kernel + bias.
     """
     layer, node, _ = logits._keras_history
     while type(layer).__name__ == "Cast":
@@ -99,26 +100,38 @@ def last_dense(
 
 
 def require_synchronized(model: keras.Model) -> None:
-    """Raises UserError if a BatchNorm of one's own network sees only its replica's share.
+    """Checks that no BatchNormalization of a user network is limited to its replica's share.
 
-    On TensorFlow; under JAX's sharding every mean is over the global batch.
+    Does nothing on JAX, where sharding makes every mean global.
+
+    Args:
+      model: The user network.
+
+    Raises:
+      UserError: When a BatchNormalization is not synchronized.
     """
     if keras.config.backend() != "tensorflow":
         return
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized:
             raise UserError(
-                f"the network's BatchNormalization {layer.name!r} takes the moments of one "
+                f"the network's BatchNormalization {layer.name!r} uses the moments of one "
                 "replica's share of a batch: expected synchronized=True on several GPUs; set it, "
-                "or allow that with synchronized_batch_norm=false"
+                "or allow local moments with synchronized_batch_norm=false"
             )
 
 
 def import_module(name: str) -> ModuleType:
-    """Imports the module of `package.module:function`, and with it the layers that it registers.
+    """Imports the module of a network, which also registers its custom layers.
+
+    Args:
+      name: The network's name, "package.module:function".
+
+    Returns:
+      The module.
 
     Raises:
-      UserError: It cannot be imported.
+      UserError: When the import fails.
     """
     add_current_folder()
     try:
@@ -128,9 +141,9 @@ def import_module(name: str) -> ModuleType:
 
 
 def describe(error: BaseException) -> str:
-    """Says in a few words why Keras, or a function, could not make a network."""
+    """Summarizes an exception of Keras or of a user's function in a few words."""
     text = " ".join(str(error).split())
-    # Keras wraps the reason in the whole configuration, layer by layer.
+    # Keras embeds the reason in the configuration of all layers.
     text = text.rpartition("Exception encountered: ")[2]
     text = text.partition(" Full object config")[0].partition(" Example: ")[0]
     return f"{type(error).__name__}: {text[:300] or 'no message'}"
@@ -145,7 +158,7 @@ def _from_function(name: str, num_classes: int, image_shape: tuple[int, int, int
             name,
             f"is not in the module {module.__name__}, which has "
             f"{', '.join(known) or 'no function'}",
-            "the name of a function in it",
+            "the name of a function in the module",
         )
     try:
         return build(num_classes, image_shape)
@@ -154,15 +167,15 @@ def _from_function(name: str, num_classes: int, image_shape: tuple[int, int, int
 
 
 def _from_file(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> Any:
-    del num_classes, image_shape  # the file's own are checked
+    del num_classes, image_shape  # the model's shapes are checked later
     if not Path(name).is_file():
-        raise _refusal(name, "is not there", "a file that model.save wrote")
+        raise _refusal(name, "does not exist", "a file written by model.save")
     try:
         return keras.saving.load_model(name, compile=False, safe_mode=True)
     except Exception as error:
         raise UserError(
-            f"the network {name!r} cannot be loaded ({describe(error)}): expected a file that "
-            "model.save wrote of Keras's own layers; a network with others is named as "
+            f"the network {name!r} cannot be loaded ({describe(error)}): expected a file written "
+            "by model.save with built-in Keras layers only; pass a network with custom layers as "
             "package.module:function"
         ) from error
 
@@ -180,7 +193,7 @@ def _connected(name: str, model: keras.Model, image_shape: tuple[int, int, int])
             raise _failed(name, error) from error
     shapes = [tuple(value.shape) for value in model.inputs]
     fits = len(shapes) == 1 and len(shapes[0]) == 4 and all(
-        have in (None, want) for have, want in zip(shapes[0][1:], image_shape, strict=True)
+        actual in (None, side) for actual, side in zip(shapes[0][1:], image_shape, strict=True)
     )  # fmt: skip
     if not fits:
         raise _refusal(
@@ -191,8 +204,8 @@ def _connected(name: str, model: keras.Model, image_shape: tuple[int, int, int])
     if "float" not in model.inputs[0].dtype:
         raise _refusal(
             name,
-            f"takes {model.inputs[0].dtype}, which images in [−1, 1] would be cut to",
-            "an input of floats: leave its dtype out",
+            f"takes {model.inputs[0].dtype}, to which images in [−1, 1] would be truncated",
+            "a floating-point input: remove its dtype",
         )
     return model
 
@@ -204,7 +217,7 @@ def _refuse_probabilities(name: str, logits: keras.KerasTensor) -> None:
 
 
 def _last_activation(output: keras.KerasTensor) -> str:
-    """Names what an output comes out of, in a nested model too."""
+    """Returns the activation, or else the layer type, that computes an output; handles nesting."""
     layer, _, place = output._keras_history
     if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
         return _last_activation(layer.outputs[place])
@@ -212,13 +225,14 @@ def _last_activation(output: keras.KerasTensor) -> str:
 
 
 def _try_out(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -> None:
-    """Refuses what only a pass in training mode shows; the model's values stay as they were.
+    """Refuses faults that only a pass in training mode reveals; restores the model's variables.
 
-    That is layers that draw, for a resumed run, or one on another backend, would draw others;
-    layers that set what the optimizer is to move; and outputs that are no logits.
+    These are layers that draw random numbers, because a resumed run or another backend would draw
+    different ones; layers that assign variables which the optimizer should update; and outputs that
+    are not logits.
     """
     values = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    shape = [want if have is None else have for have, want in
+    shape = [side if actual is None else actual for actual, side in
              zip(model.inputs[0].shape[1:], image_shape, strict=True)]  # fmt: skip
     images = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype(np.float32)
 
@@ -231,31 +245,33 @@ def _try_out(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -
         return keras.ops.convert_to_numpy(keras.ops.cast(logits, "float32"))
 
     first = run()
-    moved = {
+    changed = {
         id(variable)
         for variable, value in zip(model.variables, values, strict=True)
         if not np.array_equal(keras.ops.convert_to_numpy(variable), value, equal_nan=True)
     }
     _restore(model, values)
     for layer in model._flatten_layers(include_self=True):
-        kind = f"has the layer {layer.name!r} ({type(layer).__name__})"
-        if any(id(generator.state) in moved for generator in layer._seed_generators):
-            raise _refusal(name, f"{kind} that draws", _STEADY)
-        if any(id(variable) in moved for variable in layer._trainable_variables):
+        prefix = f"has the layer {layer.name!r} ({type(layer).__name__})"
+        if any(id(generator.state) in changed for generator in layer._seed_generators):
+            raise _refusal(name, f"{prefix} that draws random numbers", _DETERMINISTIC)
+        if any(id(variable) in changed for variable in layer._trainable_variables):
             raise _refusal(
                 name,
-                f"{kind} that sets trainable variables as it computes",
-                "layers whose trainable variables the optimizer alone moves: leave it out",
+                f"{prefix} that assigns trainable variables during the forward pass",
+                "layers whose trainable variables only the optimizer updates: remove it",
             )
-    # What draws from Keras's global seed does not show: a second pass tells.
+    # Draws from Keras's global seed change no variable; a second pass reveals them.
     second = run()
     _restore(model, values)
     if not np.allclose(first, second, rtol=1e-2, atol=1e-4, equal_nan=True):
-        raise _refusal(name, "gives another result at every call in training mode", _STEADY)
+        raise _refusal(
+            name, "returns a different result in every call in training mode", _DETERMINISTIC
+        )
     if not np.isfinite(first).all():
-        raise _refusal(name, "gives values that are not finite before it is trained", "finite ones")
+        raise _refusal(name, "returns values that are not finite before training", "finite values")
     if (first >= 0).all() and np.allclose(first.sum(1), 1, atol=1e-2):
-        raise _refusal(name, "gives probabilities (at least 0, sum 1)", _LOGITS)
+        raise _refusal(name, "returns probabilities (non-negative, sum 1)", _LOGITS)
 
 
 def _restore(model: keras.Model, values: Sequence[np.ndarray]) -> None:
@@ -280,7 +296,7 @@ def _policy(dtype: str) -> Iterator[None]:
 def _failed(name: str, error: BaseException) -> UserError:
     return UserError(
         f"the network {name!r} could not be built ({describe(error)}): expected a function of "
-        "(num_classes, image_shape) that gives a keras.Model"
+        "(num_classes, image_shape) that returns a keras.Model"
     )
 
 

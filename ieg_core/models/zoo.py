@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks: built by name, filled with the same initial values on every backend."""
+"""Builds networks by name, and draws initial weights that are the same on every backend."""
 
 import re
 from collections.abc import Callable
@@ -33,34 +33,36 @@ def build(
     Args:
       name: The network's name, see `ieg_core.experiment.networks`.
       num_classes: C, at least 2.
-      image_shape: Height, width and channels of an image.
+      image_shape: (height, width, channels) of an image, in pixels.
       dtype: Keras dtype policy: "float32", "mixed_bfloat16" (variables, moments, features and
-        logits stay float32) or "float64" (inputs float64 too; for testing gradients).
-      batch_norm: "auto" takes the backend's fastest kernel; "fused" and "composite" insist on one;
-        "keras" takes `keras.layers.BatchNormalization`.
+        logits remain float32) or "float64" (also the inputs; for gradient tests).
+      batch_norm: "auto" for the backend's fastest kernel; "fused" or "composite" for that kernel;
+        "keras" for `keras.layers.BatchNormalization`.
       synchronized: Whether BatchNorm's moments are those of the global batch over all replicas.
-      seed: Decides the initial values of one's own network, which it brings along.
+      seed: Determines the initial weights of a user network; others are built without weights.
 
     Returns:
       A model from images in [−1, 1], float32 [B, H, W, ch], to the list of logits, float32 [B, C],
-      and penultimate features, float32 [B, F]. All kernels are zero: fill it with `initial_values`.
+      and penultimate features, float32 [B, F]. Except in user networks, all kernels are zero: set
+      them with `initial_values`.
 
     Raises:
-      UserError: If the name, the shape or a setting is none of those above.
+      UserError: When the name, the shape or a setting is invalid, or a user network is refused.
     """
     network = parse(name)
     if num_classes < 2:
-        raise UserError(
-            f"a classifier needs at least 2 classes, received num_classes={num_classes}"
-        )
+        raise UserError(f"received num_classes={num_classes}: expected at least 2 classes")
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise UserError(
-            f"expected an image shape (height, width, channels), received {image_shape}"
+            f"received the image shape {image_shape}: expected (height, width, channels), each at "
+            "least 1"
         )
     _check("dtype", dtype, _DTYPES)
     _check("batch_norm", batch_norm, _BATCH_NORMS)
     if network.family in ("function", "file"):
-        return user_network.build_own(network, num_classes, image_shape, dtype=dtype, seed=seed)
+        return user_network.build_user_network(
+            network, num_classes, image_shape, dtype=dtype, seed=seed
+        )
 
     momentum = imagenet.MOMENTUM if network.family == "imagenet" else MOMENTUM
 
@@ -82,57 +84,67 @@ def build(
 
 
 def stock_model(name: str, num_classes: int, image_shape: tuple[int, int, int]) -> keras.Model:
-    """Builds the same float32 network from Keras's own layers only, for export.
+    """Builds the same float32 network from built-in Keras layers only, for export.
 
-    Its weights are those of `build` in the same order, so that
-    `stock_model(...).set_weights(model.get_weights())` copies a trained model; a `.keras` file
-    saved from it loads without this package.
+    The order of its weights is that of `build`, so `stock_model(...).set_weights(
+    model.get_weights())` copies a trained model. A `.keras` file saved from it loads without this
+    package.
+
+    Args:
+      name: The network's name, see `ieg_core.experiment.networks`.
+      num_classes: C, at least 2.
+      image_shape: (height, width, channels) of an image, in pixels.
 
     Returns:
-      A model from images in [−1, 1] to logits [B, C]; features are the output of layer "features".
+      A model from images in [−1, 1], float32 [B, H, W, ch], to logits, float32 [B, C]; the output
+      of the layer "features" are the penultimate features.
+
+    Raises:
+      UserError: When `build` raises it.
     """
     model = build(name, num_classes, image_shape, batch_norm="keras")
-    # Slashes and colons of one's own network's name are none for Keras.
+    # Keras does not allow slashes and colons, which names of user networks contain.
     return keras.Model(model.input, model.outputs[0], name=re.sub(r"[^\w.-]", "_", name))
 
 
 def dense_variables(model: keras.Model) -> tuple[int, int] | None:
-    """Finds the last layer's kernel and bias among the trainable variables.
+    """Finds the kernel and bias of the last layer among the trainable variables.
 
     Args:
       model: A network from `build`.
 
     Returns:
-      Their positions; None for a network of one's own that does not end in a dense layer.
+      The positions of kernel and bias; None for a user network that does not end in a dense layer.
     """
     last = user_network.last_dense(model.outputs[0])
     if last is None:
         return None
     head = last[0]
-    found = [
-        place
-        for wanted in (head.kernel, head.bias)
-        for place, variable in enumerate(model.trainable_variables)
-        if variable is wanted
+    positions = [
+        position
+        for parameter in (head.kernel, head.bias)
+        for position, variable in enumerate(model.trainable_variables)
+        if variable is parameter
     ]
-    return (found[0], found[1]) if len(found) == 2 else None
+    return (positions[0], positions[1]) if len(positions) == 2 else None
 
 
 def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
-    """Draws a network's initial variables on the host: the same on every backend.
+    """Draws a network's initial variables on the host, identical on every backend.
 
-    One's own network keeps the values that it was built with.
+    User networks keep the weights they were built with.
 
-    Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, and fan-out for
-    Wide ResNets as their authors do), the dense layer with 2/(fan-in + fan-out) (Glorot). Scales
-    and moving variances are 1, everything else 0. Variable i's draw depends on (seed, i) alone.
+    Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, but fan-out for
+    Wide ResNets, as in their authors' code), the dense layer with 2/(fan-in + fan-out) (Glorot).
+    Scales and moving variances are 1, all other variables 0. The draw for variable i depends only
+    on (seed, i).
 
     Args:
       model: A network from `build` or `stock_model`.
       seed: The run's seed.
 
     Returns:
-      One array for each of `model.variables`, in their order, shape and dtype.
+      One array for each of `model.variables`, in the same order, shape and dtype.
     """
     if model.name == user_network.NAME:
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
@@ -159,7 +171,7 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
 
 def _check(setting: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise UserError(f"expected {setting} to be one of {', '.join(known)}, received {value!r}")
+        raise UserError(f"received {setting}={value!r}: expected one of {', '.join(known)}")
 
 
 def _connect(

@@ -49,7 +49,7 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         13,
         14,
     ]
-    with pytest.raises(UserError, match=r"6×8 pixels, received images.size=32: say images.size=8"):
+    with pytest.raises(UserError, match=r"6×8 pixels, received images.size=32: set images.size=8"):
         open_source("folder", folder)
     (folder / ARRAYS).write_bytes((folder / ARRAYS).read_bytes()[:100])
     with pytest.raises(UserError, match=r"arrays.safetensors is damaged"):
@@ -65,7 +65,7 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image", id="none"),
         pytest.param({"images": IMAGES[:0] / 1.0, "labels": LABELS[:0]}, "at least one image|uint8",
                      id="no floats"),
-        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "are no array .*all of one size",
+        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "do not form an array .*of one size",
                      id="ragged"),
         pytest.param({"labels": LABELS.astype(np.int64) + 2**32, "class_names": NAMES},
                      "run from 4294967296 to 4294967298: expected from 0 to 2", id="wraps around"),
@@ -78,18 +78,18 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
                      id="no pair"),
         pytest.param({"test": (IMAGES[:2], [0, np.nan])}, "label at 1 is missing", id="test label"),
         pytest.param({"class_names": "abc"}, "class_names is 'abc': expected a list", id="string"),
-        pytest.param({"images": None}, r"images have the shape \(\)", id="no images"),
+        pytest.param({"images": None}, r"images have shape \(\)", id="no images"),
         pytest.param({"images": np.ma.masked_array(IMAGES, IMAGES > 250)}, "pixels are masked",
                      id="masked pixels"),
         pytest.param({"labels": LABELS * 2}, "no image of class '1'", id="gap"),
         pytest.param({"labels": LABELS * 0}, "at least two classes", id="one class"),
-        pytest.param({"class_names": ["x", "y"]}, "labels run from 0 to 2: expected from 0 to 1",
+        pytest.param({"class_names": ["x", "y"]}, "labels range from 0 to 2: expected from 0 to 1",
                      id="too few names"),
         pytest.param({"test": (IMAGES[:2, :5], [0, 1])}, "all of one size", id="other size"),
         pytest.param({"probe": (IMAGES[:2], [0, 1])}, "part probe has no image of class '2'",
                      id="probe"),
         pytest.param({"labels": [*"abc"] * 4, "test": (IMAGES[:1], ["d"])},
-                     "the label 'd' is no class: expected a, b, c", id="unknown name"),
+                     "the label 'd' is not a class: expected one of a, b, c", id="unknown name"),
         pytest.param({"method": "iegg"}, "unknown method 'iegg': did you mean 'ieg'", id="method"),
         pytest.param({"method": ["ieg"]}, r"method is \['ieg'\]: expected a method's name",
                      id="list of methods"),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A folder of one's own images as a base data set."""
+"""User images, as files or arrays, as a base data set."""

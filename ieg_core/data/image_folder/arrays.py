@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One's own images as arrays: a data directory with one file, `arrays.safetensors`.
+"""User images as arrays: a data directory with one file, `arrays.safetensors`.
 
-It holds "train_images" uint8 [n, H, W, channels] and "train_labels" int32 [n], the same for "test",
-and perhaps for "probe"; class names are in its metadata.
+It holds "train_images" uint8 [n, H, W, channels] and "train_labels" int32 [n], the same for "test"
+and optionally for "probe"; its metadata hold the class names.
 """
 
 import contextlib
@@ -34,15 +34,16 @@ def open_arrays(base: str, data_dir: Path, images: ImagesConfig) -> Source:
     """Opens a data directory that holds arrays.
 
     Args:
-      base: Name of the base data set that it stands for.
+      base: Name of the base data set that the directory provides.
       data_dir: The directory.
-      images: Its size must be the longer side of the images; the rest is not needed.
+      images: `images.size` must be the longer side of the images, in pixels; other fields are
+        ignored.
 
     Returns:
       The source.
 
     Raises:
-      UserError: The file is damaged, or its arrays are not what they must be.
+      UserError: When the file is damaged, or its arrays are invalid.
     """
     path = data_dir / ARRAYS
     try:
@@ -64,7 +65,7 @@ def open_arrays(base: str, data_dir: Path, images: ImagesConfig) -> Source:
     if max(shape[:2]) != images.size:
         raise UserError(
             f"the images in {path} have {shape[0]}×{shape[1]} pixels, received "
-            f"images.size={images.size}: say images.size={max(shape[:2])}"
+            f"images.size={images.size}: set images.size={max(shape[:2])}"
         )
     trained = [parts[TRAIN], *([parts[PROBE]] if PROBE in parts else [])]
     pixels = np.concatenate([part[0] for part in trained])
@@ -89,19 +90,19 @@ def open_arrays(base: str, data_dir: Path, images: ImagesConfig) -> Source:
 
 
 def write_arrays(root: Path, parts: Mapping[str, Part], class_names: Sequence[str]) -> Path:
-    """Writes a data directory, named by its content, under a folder.
+    """Writes a data directory, named by its content, into a folder.
 
     Args:
-      root: The folder, made if need be.
-      parts: "train", "test" and perhaps "probe": images uint8 [n, H, W, channels] and labels int32
-        [n].
+      root: The folder, created if missing.
+      parts: "train", "test" and optionally "probe": images uint8 [n, H, W, channels] and labels
+        int32 [n].
       class_names: C names.
 
     Returns:
       The data directory.
 
     Raises:
-      UserError: The arrays are not what they must be, or the folder cannot be written to.
+      UserError: When the arrays are invalid, or the folder is not writable.
     """
     check_parts(parts, class_names)
     arrays = {}
@@ -126,16 +127,26 @@ def write_arrays(root: Path, parts: Mapping[str, Part], class_names: Sequence[st
             raise
     except OSError as error:
         raise UserError(
-            f"cannot write {data_dir / ARRAYS} ({error.strerror}): make room or choose another "
-            "folder"
+            f"cannot write {data_dir / ARRAYS} ({error.strerror}): expected a writable folder with "
+            "free space; free some space or choose another folder"
         ) from error
     return data_dir
 
 
 def check_parts(parts: Mapping[str, Part], class_names: Sequence[str]) -> None:
-    """Raises UserError unless all parts hold images of one shape and labels of the classes."""
+    """Checks that all parts hold images of one shape and labels of the classes.
+
+    Args:
+      parts: Images uint8 [n, H, W, 1 or 3] and labels int32 [n] in [0, C), by part.
+      class_names: C names, at least two, without repetition.
+
+    Raises:
+      UserError: When an array is invalid, or a part other than "test" lacks a class.
+    """
     if len(class_names) < 2 or len(set(class_names)) != len(class_names):
-        raise UserError(f"expected at least two classes, each once, received {list(class_names)}")
+        raise UserError(
+            f"received the classes {list(class_names)}: expected at least two, without repetition"
+        )
     shape = parts[TRAIN][0].shape[1:]
     for name, (pixels, labels) in parts.items():
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] not in (1, 3):
@@ -145,18 +156,18 @@ def check_parts(parts: Mapping[str, Part], class_names: Sequence[str]) -> None:
             )
         if pixels.shape[1:] != shape or min(shape) < 1 or len(pixels) == 0:
             raise UserError(
-                f"the {name} images have the shape {pixels.shape}, those to train on {shape}: "
+                f"the {name} images have shape {pixels.shape}, the training images {shape}: "
                 "expected at least one image, all of one size"
             )
         if labels.dtype != np.int32 or labels.shape != (len(pixels),):
             raise UserError(
                 f"the {name} labels are {labels.dtype} {labels.shape}: expected int32 "
-                f"[{len(pixels)}], one an image"
+                f"[{len(pixels)}], one per image"
             )
         if labels.min() < 0 or labels.max() >= len(class_names):
             raise UserError(
-                f"the {name} labels run from {labels.min()} to {labels.max()}: expected from 0 to "
-                f"{len(class_names) - 1}, the number of classes less one"
+                f"the {name} labels range from {labels.min()} to {labels.max()}: expected from 0 "
+                f"to {len(class_names) - 1}, the number of classes minus one"
             )
         missing = set(range(len(class_names))) - set(labels.tolist())
         if name != TEST and missing:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has been read of a data directory, kept beside it in `.ieg-cache/`.
+"""A cache of a data directory's images, in its folder `.ieg-cache/`.
 
-`index.json` has, for each file, its size, time of change, SHA-256 and, where it was looked at, why
-it cannot be decoded. A file whose size and time are unchanged is not read again, as with make or
-git. `images-<key>.safetensors` holds decoded images; the key is made of the contents' digests and
-of how they are decoded, so that it fits no other content. Files are written to a temporary name
-and renamed; where the directory cannot be written to, everything is read anew each time.
+`<max_megapixels>-index.json` stores the size, modification time and SHA-256 of each file and, if it
+has been decoded, why it cannot be. As with make or git, a file with unchanged size and time is not
+read again. `images-<size>x<channels>-<key>.safetensors` holds decoded images; the key is a hash of
+the contents' digests and of the decoding parameters, so it matches no other content. Files are
+written to a temporary name and renamed. If the directory is not writable, everything is read again
+each time.
 """
 
 import contextlib
@@ -36,25 +37,25 @@ from ieg_core.host.machine import usable_cores
 
 FOLDER: Final = ".ieg-cache"
 FORMAT: Final = 1
-"""Of the cache and of the rules of decoding: another number, and nothing old is used."""
+"""Version of the cache and of the decoding rules; a new number invalidates all older entries."""
 
 _INDEX: Final = "index.json"
 _BLOCK: Final = 256
 _HEAD: Final = 16
-_LARGEST: Final = 1 << 30
+_MAX_BYTES: Final = 1 << 30
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Entry(NamedTuple):
-    """What is known of one file.
+    """The cached facts about one file.
 
     Attributes:
-      size: Bytes.
-      changed: Time of change in nanoseconds.
-      sha256: Of its content; "" if it could not be read.
-      reason: Why it cannot be decoded; "" if it can be; None if nobody has looked.
+      size: Size in bytes.
+      changed: Modification time in nanoseconds.
+      sha256: Digest of its content; "" if it could not be read.
+      reason: Why it cannot be decoded; "" if it can be; None if decoding was not tried.
     """
 
     size: int
@@ -64,9 +65,17 @@ class Entry(NamedTuple):
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
-    """Maps over items in order, on as many threads as there are cores; a block at a time.
+    """Maps over items in order, one block at a time, with one thread per core.
 
-    Decoders release Python's lock. Blocks bound what waits: an executor's map submits everything.
+    Threads suffice, since decoders release Python's lock. Blocks bound the number of pending
+    results, because an executor's `map` submits all items at once.
+
+    Args:
+      work: The function to apply.
+      items: Its arguments.
+
+    Yields:
+      The results, in order.
     """
     with ThreadPoolExecutor(usable_cores(), "decode") as pool:
         for start in range(0, len(items), _BLOCK):
@@ -76,26 +85,26 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
 def index_files(
     root: Path, paths: Sequence[str], max_megapixels: float, *, decode: bool
 ) -> dict[str, Entry]:
-    """Reads all files once, those that did not change since not at all.
+    """Reads every file that is not in the index or has changed since.
 
     Args:
       root: The data directory.
       paths: The files, relative to it.
-      max_megapixels: An image of more counts as one that cannot be decoded.
-      decode: Whether to find out which ones can be decoded; else their digests will do.
+      max_megapixels: A larger image counts as one that cannot be decoded.
+      decode: Whether to test which files can be decoded; otherwise only digests are computed.
 
     Returns:
       An entry for each path.
     """
-    # What cannot be decoded depends on the limit, so that each has an index of its own.
+    # Which files can be decoded depends on the limit, so each limit has its own index.
     name = f"{max_megapixels:g}-{_INDEX}"
     known = _read_index(root / FOLDER / name)
 
     def examine(path: str) -> Entry:
         try:
-            found = os.stat(root / path)
+            status = os.stat(root / path)
             old = known.get(path)
-            unchanged = old and (old.size, old.changed) == (found.st_size, found.st_mtime_ns)
+            unchanged = old and (old.size, old.changed) == (status.st_size, status.st_mtime_ns)
             if old and unchanged and (old.reason is not None or not decode):
                 return old
             content = read_file(root / path)
@@ -103,12 +112,12 @@ def index_files(
             return Entry(0, 0, "", (error.strerror or "it cannot be read").lower())
         reason = _why_unreadable(content, max_megapixels) if decode else None
         sha256 = hashlib.sha256(content).hexdigest()
-        return Entry(found.st_size, found.st_mtime_ns, sha256, reason)
+        return Entry(status.st_size, status.st_mtime_ns, sha256, reason)
 
     entries = dict(zip(paths, in_parallel(examine, paths), strict=True))
     if any(known.get(path) != entry for path, entry in entries.items()):
-        kept = {path: entry for path, entry in {**known, **entries}.items() if entry.sha256}
-        text = json.dumps({"format": FORMAT, "files": kept}, separators=(",", ":"))
+        readable = {path: entry for path, entry in {**known, **entries}.items() if entry.sha256}
+        text = json.dumps({"format": FORMAT, "files": readable}, separators=(",", ":"))
         _write(root / FOLDER / name, text.encode())
     return entries
 
@@ -121,19 +130,19 @@ def decoded_images(
     channels: int,
     max_megapixels: float,
 ) -> tuple[Pixels, dict[str, str]]:
-    """Returns all images at one small size, from the cache if it has them.
+    """Returns all images at one small size, from the cache if possible.
 
     Args:
       root: The data directory.
       paths: The files, relative to it.
-      entries: What `index_files` found.
+      entries: The result of `index_files`.
       size: Side in pixels.
       channels: 3 or 1.
-      max_megapixels: An image of more is not decoded.
+      max_megapixels: Larger images are not decoded.
 
     Returns:
-      uint8 [n, size, size, channels] of the readable files in their order, and for each of the
-      others the reason.
+      uint8 [n, size, size, channels] of the readable files in order, and the reason for each
+      unreadable file, by path.
     """
     key = _key(size, channels, max_megapixels, [entries[path].sha256 for path in paths])
     cached = root / FOLDER / f"images-{size}x{channels}-{key}.safetensors"
@@ -160,11 +169,11 @@ def decoded_images(
             return str(error)
 
     images = np.empty((len(paths), size, size, channels), np.uint8)
-    found: dict[int, str] = {}
+    reasons = {}
     readable = 0
     for number, result in enumerate(in_parallel(decode, paths)):
         if isinstance(result, str):
-            found[number] = result
+            reasons[number] = result
         else:
             images[readable] = result
             readable += 1
@@ -172,30 +181,31 @@ def decoded_images(
     for stale in (root / FOLDER).glob(f"images-{size}x{channels}-*.safetensors"):
         with contextlib.suppress(OSError):
             stale.unlink()
-    metadata = {"reasons": json.dumps(found)}
+    metadata = {"reasons": json.dumps(reasons)}
     _write(cached, safetensors.numpy.save({"images": images}, metadata=metadata))
-    return images, {paths[number]: reason for number, reason in found.items()}
+    return images, {paths[number]: reason for number, reason in reasons.items()}
 
 
 def read_file(path: Path) -> bytes:
-    """Reads a file; a pipe, which one would wait for, is none.
+    """Reads an image file; refuses pipes, which would block.
 
     Returns:
-      Its content; of what begins like no image, such as a film of many gigabytes, the first bytes.
+      The content; only the first bytes if they are not those of an image, since such a file may be
+      a video of many gigabytes.
 
     Raises:
-      OSError: It is none, cannot be read, or is larger than any image is.
+      OSError: When it is not a regular file, cannot be read, or is larger than 1 GiB.
     """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "it is no file")
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if reader_of(head) is None:
             return head
-        if found.st_size > _LARGEST:
+        if status.st_size > _MAX_BYTES:
             raise OSError(
-                errno.EFBIG, f"its {found.st_size // 10**6:,} megabytes are more than an image's"
+                errno.EFBIG, f"its {status.st_size // 10**6:,} megabytes are too large for an image"
             )
         return head + file.read()
 
@@ -220,11 +230,11 @@ def _read_index(path: Path) -> dict[str, Entry]:
         if read["format"] == FORMAT:
             return {name: Entry(*entry) for name, entry in read["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none, or damaged: everything is looked at again
+        pass  # missing or damaged: everything is read again
     return {}
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all; a directory that cannot be written to gets none."""
+    """Writes a file atomically; does nothing if the directory is not writable."""
     with contextlib.suppress(UserError, OSError):
         write_bytes_atomic(path, content)

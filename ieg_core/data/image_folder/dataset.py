@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One's own images: folders of files, tables of paths, or arrays, as a base data set."""
+"""User image files, in class folders or listed in tables, as a base data set."""
 
 import hashlib
 import math
@@ -27,8 +27,8 @@ from ieg_core.errors import UserError, printable
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.host.machine import usable_cores
 
-_LISTED: Final = 1000
-_TOLD: Final = 3
+_MAX_LISTED: Final = 1000
+_SHOWN: Final = 3
 
 
 def open_folder(
@@ -42,18 +42,19 @@ def open_folder(
     """Opens a data directory of image files.
 
     Args:
-      base: Name of the base data set that it stands for.
-      data_dir: The directory, laid out as `data.folder_listing` says.
+      base: Name of the base data set that the directory provides.
+      data_dir: The directory, in the layout of `ieg_core.data.image_folder.listing`.
       images: How the files are read.
-      max_classes: Only the first so many classes are taken; 0 for all.
-      test_names: What the test set may be called.
+      max_classes: The number of classes to use, in order; 0 for all.
+      test_names: Possible names of the test set.
 
     Returns:
-      The source. Training examples are those of "train", then those of "probe". Its digest is over
-      the decoded pixels where images are held in memory, else over the contents of the files.
+      The source. Its training examples are those of "train", then those of "probe". The digest is
+      over the decoded pixels if images are held in memory, otherwise over the file contents.
 
     Raises:
-      UserError: See `list_files`; or more files than allowed cannot be decoded.
+      UserError: When `list_files` refuses the directory, more files than allowed cannot be decoded,
+        or a part or a class has no file that can be.
     """
     listing = list_files(data_dir, images.eval_sets, max_classes, test_names)
     files = [file for part in listing.parts.values() for file in part]
@@ -111,14 +112,14 @@ def open_folder(
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
         paths=[file.path for file in trained],
-        notes=_notes(parts, entries, reasons, listing.beside),
+        notes=_notes(parts, entries, reasons, listing.outside_classes),
     )
 
 
 class DiskReader:
-    """Decodes files in threads; a call holds no more images than it returns.
+    """Decodes files in threads; a call holds no more images in memory than it returns.
 
-    The threads start with the first call, so that planning starts none.
+    The threads start on the first call, so that planning starts none.
     """
 
     def __init__(self, root: Path, entries: Mapping[str, Entry], images: ImagesConfig) -> None:
@@ -127,11 +128,32 @@ class DiskReader:
         self._pool: ThreadPoolExecutor | None = None
 
     def evaluated(self, paths: Sequence[str]) -> Pixels:
-        """Reads the squares that evaluation sees, uint8 [n, size, size, channels]."""
+        """Reads the squares used for evaluation.
+
+        Args:
+          paths: n files, relative to the data directory.
+
+        Returns:
+          uint8 [n, size, size, channels].
+
+        Raises:
+          UserError: When a file has changed or can no longer be read.
+        """
         return self._read(paths, [evaluated_square] * len(paths))
 
     def crops(self, paths: Sequence[str], draws: NDArray[np.float64]) -> Pixels:
-        """Reads random boxes by their draws, float64 [n, 4] → uint8 [n, size, size, channels]."""
+        """Reads random boxes.
+
+        Args:
+          paths: n files, relative to the data directory.
+          draws: The draws for `crop_box`, float64 [n, 4] in [0, 1).
+
+        Returns:
+          uint8 [n, size, size, channels].
+
+        Raises:
+          UserError: When a file has changed or can no longer be read.
+        """
 
         def box_of(draw: NDArray[np.float64]) -> Callable[[int, int], Box]:
             smallest = self._images.min_crop_area
@@ -155,7 +177,7 @@ class DiskReader:
             if hashlib.sha256(content).hexdigest() != self._entries[path].sha256:
                 raise UserError(
                     f"{self._root / path} has changed since the training was planned: expected the "
-                    "same images throughout; plan it again"
+                    "same images throughout; plan the training again"
                 )
             return read_pixels(
                 content,
@@ -167,38 +189,45 @@ class DiskReader:
         except (OSError, UnreadableImageError) as error:
             raise UserError(
                 f"{self._root / path} can no longer be read ({error}): expected the files to stay "
-                "as they were when the training was planned; put it back"
+                "unchanged after planning; restore the file"
             ) from error
 
 
 def describe_notes(notes: Mapping[str, Any]) -> list[str]:
-    """Says in lines for people what reading a data set brought to light."""
+    """Formats the notes of a data set as lines for the user.
+
+    Args:
+      notes: `Source.notes`.
+
+    Returns:
+      One line per kind of problem.
+    """
     lines = []
     if broken := notes.get("unreadable"):
-        told = "; ".join(f"{path}: {reason}" for path, reason in broken[:_TOLD])
-        more = "; …" if len(broken) > _TOLD else ""
+        shown = "; ".join(f"{path}: {reason}" for path, reason in broken[:_SHOWN])
+        more = "; …" if len(broken) > _SHOWN else ""
         count = notes["num_unreadable"]
         listed = "all are" if count <= len(broken) else f"the first {len(broken):,} are"
         lines.append(
             f"{count} of {notes['num_files']} files cannot be decoded and are left out "
-            f"({told}{more}); {listed} listed in the label set's manifest.json"
+            f"({shown}{more}); {listed} listed in the label set's manifest.json"
         )
     if shared := notes.get("in_train_and_test"):
         lines.append(
-            f"{_files(notes['num_in_train_and_test'], 'test')} in the training set too "
-            f"({_pairs(shared)}): the accuracy there flatters; remove them from one"
+            f"{_files(notes['num_in_train_and_test'], 'test')} also in the training set "
+            f"({_pairs(shared)}): this inflates the accuracy; remove them from one of the two"
         )
     if contradictory := notes.get("under_two_labels"):
         lines.append(
-            f"{_files(notes['num_under_two_labels'], 'training')} there under another label too "
-            f"({_pairs(contradictory)}): at least one of the two is wrong"
+            f"{_files(notes['num_under_two_labels'], 'training')} also present with another label "
+            f"({_pairs(contradictory)}): at least one of the two labels is wrong"
         )
-    if beside := notes.get("beside_classes"):
-        told = "; ".join(beside[:_TOLD]) + ("; …" if len(beside) > _TOLD else "")
+    if unclassified := notes.get("beside_classes"):
+        shown = "; ".join(unclassified[:_SHOWN]) + ("; …" if len(unclassified) > _SHOWN else "")
         count = notes["num_beside_classes"]
         lines.append(
-            f"{count} {'file lies' if count == 1 else 'files lie'} in no class folder and "
-            f"{'is' if count == 1 else 'are'} left out ({told}): move what is to be used into one"
+            f"{count} {'file is' if count == 1 else 'files are'} outside of class folders and "
+            f"left out ({shown}): move images to be used into a class folder"
         )
     if "probe" in notes:
         lines.append(notes["probe"])
@@ -210,30 +239,30 @@ def _files(count: int, kind: str) -> str:
 
 
 def _pairs(pairs: Sequence[Sequence[str]]) -> str:
-    told = "; ".join(f"{one} = {other}" for one, other in pairs[:_TOLD])
-    return f"{told}; …" if len(pairs) > _TOLD else told
+    shown = "; ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
+    return f"{shown}; …" if len(pairs) > _SHOWN else shown
 
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
     if len(reasons) > allowed * num_files:
-        told = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_TOLD])
+        shown = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_SHOWN])
         raise UserError(
-            f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({told}"
-            f"{'; …' if len(reasons) > _TOLD else ''}): expected JPEG, PNG or WebP and at most "
-            f"{allowed:.2%} others; mend or remove them, or allow more with "
+            f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({shown}"
+            f"{'; …' if len(reasons) > _SHOWN else ''}): expected JPEG, PNG or WebP and at most "
+            f"{allowed:.2%} broken files; repair or remove them, or allow more with "
             f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
         )
 
 
 def _rounded_up(share: float) -> str:
-    """Returns a share in few digits, never less than it is: whoever allows it gets through."""
+    """Rounds a share up to four digits, so that allowing the result allows the share."""
     return f"{math.ceil(share * 10_000) / 10_000:g}"
 
 
 def _refuse_empty(
     root: Path, parts: Mapping[str, Sequence[ImageFile]], class_names: Sequence[str]
 ) -> None:
-    """Refuses parts and classes of which no file can be decoded."""
+    """Refuses parts and classes without a file that can be decoded."""
     for part, files in parts.items():
         present = {file.label for file in files}
         needed = set(range(len(class_names))) if part in (TRAIN, PROBE) else set()
@@ -243,7 +272,10 @@ def _refuse_empty(
                 "be decoded: expected at least one JPEG, PNG or WebP"
             )
         if not files:
-            raise UserError(f"no file in the part {part} of {root} can be decoded")
+            raise UserError(
+                f"no file in the part {part} of {root} can be decoded: expected at least one JPEG, "
+                "PNG or WebP"
+            )
 
 
 def _labels(files: Sequence[ImageFile]) -> Labels:
@@ -271,9 +303,9 @@ def _notes(
     parts: Mapping[str, Sequence[ImageFile]],
     entries: Mapping[str, Entry],
     reasons: Mapping[str, str],
-    beside: Sequence[str],
+    outside_classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Gathers what a person should know; at most _LISTED names of a kind."""
+    """Collects problems that the user should know; at most _MAX_LISTED names of each kind."""
     trained: dict[str, ImageFile] = {}
     contradictory = []
     for file in (*parts[TRAIN], *parts.get(PROBE, ())):
@@ -290,18 +322,21 @@ def _notes(
     notes: dict[str, Any] = {
         "num_files": len(entries),
         "num_unreadable": len(reasons),
-        "unreadable": [list(item) for item in sorted(reasons.items())[:_LISTED]],
+        "unreadable": [list(item) for item in sorted(reasons.items())[:_MAX_LISTED]],
         "num_in_train_and_test": len(shared),
-        "in_train_and_test": shared[:_LISTED],
+        "in_train_and_test": shared[:_MAX_LISTED],
         "num_under_two_labels": len(contradictory),
-        "under_two_labels": contradictory[:_LISTED],
+        "under_two_labels": contradictory[:_MAX_LISTED],
     }
-    if beside:
-        notes |= {"num_beside_classes": len(beside), "beside_classes": list(beside[:_LISTED])}
+    if outside_classes:
+        notes |= {
+            "num_beside_classes": len(outside_classes),
+            "beside_classes": list(outside_classes[:_MAX_LISTED]),
+        }
     if PROBE not in parts:
         notes["probe"] = (
             "there is no probe/: methods that need clean examples draw them from the training set "
-            "and trust its labels, or the label file's where one is given; put a few checked "
+            "and trust their labels, or those of the label file if one is given; put a few checked "
             "images of every class into probe/<class>/"
         )
     return notes

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the bytes of an image file to the pixels that a network sees.
+"""Decodes image files to the pixels that a network receives.
 
-Files are told apart by their content, not their name: JPEG, PNG and WebP, of an animation the first
-picture. EXIF's orientation is applied, palettes and CMYK become RGB, 16 bits a channel become 8,
-and what is transparent becomes white.
+Files are recognized by content, not by name: JPEG, PNG and WebP; of an animation, the first frame.
+The EXIF orientation is applied, palettes and CMYK become RGB, 16 bits per channel become 8, and
+transparent pixels become white.
 
-Whatever its size, an image is cut to a box and brought to size x size pixels by Pillow's bilinear
-filter, which averages over all pixels it skips:
+An image of any size is cropped to a box and resized to size x size pixels by Pillow's bilinear
+filter, which averages over all source pixels:
 
-* held in memory: the largest centred square; an image that is size x size stays as it is;
-* large, for evaluation: the centred square of 7/8 of the shorter side (as 224 of 256 pixels);
+* held in memory: the largest centered square; an image of size x size is unchanged;
+* large, for evaluation: the centered square of 7/8 of the shorter side (as 224 of 256 pixels);
 * large, for training: a random box, see `crop_box`.
 """
 
@@ -25,8 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-# Photographs from the web are full of damaged metadata, and Pillow warns of each; not around each
-# call, because in threads that would not hold.
+# Many photographs from the web have damaged metadata, and Pillow warns about each. The filter is
+# global, because a filter around each call is not thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 Pixels = NDArray[np.uint8]
@@ -46,11 +46,11 @@ _TRANSPOSED: Final = {
 
 
 class UnreadableImageError(Exception):
-    """A file holds no picture that can be decoded; the message says why."""
+    """The file cannot be decoded as an image; the message says why."""
 
 
 class Budget:
-    """So many megapixels may be decoded at a time, in however many threads."""
+    """Limits the megapixels that are decoded at the same time, over all threads."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -58,7 +58,12 @@ class Budget:
 
     @contextlib.contextmanager
     def held(self, megapixels: float, limit: float) -> Iterator[None]:
-        """Waits until there is room for a picture, and holds it; for one alone there always is."""
+        """Waits until an image fits into the limit, and reserves it; an image alone always fits.
+
+        Args:
+          megapixels: Size of the image.
+          limit: Megapixels that may be reserved at the same time.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._held or self._held + megapixels <= limit)
             self._held += megapixels
@@ -66,7 +71,7 @@ class Budget:
             yield
         finally:
             with self._changed:
-                # Of differences of floats something might be left for ever.
+                # Without rounding, differences of floats could leave a remainder forever.
                 self._held = max(0.0, round(self._held - megapixels, 6))
                 self._changed.notify_all()
 
@@ -82,28 +87,29 @@ def read_pixels(
     channels: int = 3,
     max_megapixels: float = 90,
 ) -> Pixels:
-    """Decodes a file and brings a box of the picture to the network's size.
+    """Decodes a file, crops it to a box and resizes the box to the network's size.
 
     Args:
       content: The file's bytes.
       size: Side of the result in pixels.
-      box: (width, height) of the upright picture -> (left, top, right, bottom) inside it.
-      channels: 3 for colour, 1 for grey.
-      max_megapixels: Of a picture of more, nothing is decoded; nor are pictures of more than that
-        together, however many threads call: a picture takes up to 16 bytes a pixel.
+      box: (width, height) of the upright image -> (left, top, right, bottom) inside it, in pixels.
+      channels: 3 for color, 1 for gray.
+      max_megapixels: Larger images are refused. All threads together decode at most this much at a
+        time, since an image takes up to 16 bytes per pixel.
 
     Returns:
       uint8 [size, size, channels].
 
     Raises:
-      UnreadableImageError: No JPEG, PNG or WebP, truncated, damaged, or too large.
+      UnreadableImageError: When the file is not a JPEG, PNG or WebP, or is truncated, damaged or
+        too large.
     """
     try:
         image = _open(content)
         megapixels = image.width * image.height / 1e6
         if megapixels > max_megapixels:
             raise UnreadableImageError(
-                f"{image.width}×{image.height} pixels are more than {max_megapixels:g} megapixels"
+                f"{image.width}×{image.height} pixels exceed {max_megapixels:g} megapixels"
             )
         return _cut(image, size, box, channels, max_megapixels)
     except UnreadableImageError:
@@ -111,42 +117,42 @@ def read_pixels(
     except MemoryError:
         raise
     except Exception as error:
-        # Which exceptions a damaged file can cause, no decoder's documentation says.
+        # No decoder documents which exceptions a damaged file can cause.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(reason) from error
 
 
 def central_square(width: int, height: int) -> Box:
-    """Returns the largest centred square, of whole pixels."""
+    """Returns the largest centered square in whole pixels, as (left, top, right, bottom)."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
 def evaluated_square(width: int, height: int) -> Box:
-    """Returns the centred square of 7/8 of the shorter side."""
+    """Returns the centered square of 7/8 of the shorter side, as (left, top, right, bottom)."""
     side = EVALUATED_SHARE * min(width, height)
     left, top = (width - side) / 2, (height - side) / 2
     return left, top, left + side, top + side
 
 
 def crop_box(draw: NDArray[np.float64], width: int, height: int, min_area: float) -> Box:
-    """Turns four uniform draws into a random box.
+    """Converts four uniform draws to a random box.
 
     area = W·H·(min_area + (1 − min_area)·u₀),   ratio = (3/4)^(1 − 2·u₁),
     w = min(W, √(area·ratio)),   h = min(H, √(area/ratio)),   left = u₂·(W − w),  top = u₃·(H − h)
 
     Args:
       draw: u, float64 [4] in [0, 1).
-      width: W.
-      height: H.
-      min_area: Smallest share of the picture.
+      width: W, in pixels.
+      height: H, in pixels.
+      min_area: Smallest area of the box, as a share of the image's, in (0, 1].
 
     Returns:
-      (left, top, right, bottom).
+      (left, top, right, bottom), in pixels.
 
-    Reference: Szegedy et al., CVPR 2015 (arXiv 1409.4842), section 6. Differs: a box that does not
-    fit is clipped, where others draw again; so a box takes four draws, always.
+    Reference: Szegedy et al., CVPR 2015 (arXiv 1409.4842), section 6. Difference: a box that does
+    not fit is clipped instead of drawn again, so that each box takes exactly four draws.
     """
     area = width * height * (min_area + (1 - min_area) * draw[0])
     ratio = (3 / 4) ** (1 - 2 * draw[1])
@@ -156,7 +162,11 @@ def crop_box(draw: NDArray[np.float64], width: int, height: int, min_area: float
 
 
 def reader_of(content: bytes) -> Callable[[io.BytesIO], Image.Image] | None:
-    """Returns what reads a file that begins so; None for what is no JPEG, PNG or WebP."""
+    """Returns Pillow's reader for a file; None unless it starts like a JPEG, PNG or WebP.
+
+    Args:
+      content: The file's bytes, at least the first 12.
+    """
     if content.startswith(b"\xff\xd8\xff"):
         return JpegImagePlugin.JpegImageFile
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -167,12 +177,12 @@ def reader_of(content: bytes) -> Callable[[io.BytesIO], Image.Image] | None:
 
 
 def _open(content: bytes) -> Image.Image:
-    """Reads a file's header; not `Image.open`, whose limit on size is a global with a warning."""
+    """Reads a file's header; unlike `Image.open`, without the global size limit and its warning."""
     if not content:
         raise UnreadableImageError("it is empty")
     reader = reader_of(content)
     if reader is None:
-        raise UnreadableImageError("it is no JPEG, PNG or WebP")
+        raise UnreadableImageError("it is not a JPEG, PNG or WebP file")
     return reader(io.BytesIO(content))
 
 
@@ -189,11 +199,11 @@ def _cut(
         width, height = height, width
     left, top, right, bottom = box(width, height)
     decoded = width * height
-    # A JPEG can be decoded at a half, a quarter or an eighth of its size, in as much less time.
+    # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, which takes correspondingly less time.
     scale = size / min(right - left, bottom - top)
     if scale < 1:
         image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-        # Of a progressive one the decoder holds all of it nevertheless.
+        # For a progressive JPEG the decoder still holds the full size in memory.
         if not image.info.get("progressive"):
             decoded = image.width * image.height
     with _DECODING.held(decoded / 1e6, max_megapixels):
@@ -211,7 +221,7 @@ def _cut(
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged metadata do not make a picture unreadable
+    except Exception:  # damaged metadata do not make an image unreadable
         return 1
 
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which image files a data directory holds, and their classes.
+"""Lists the image files of a data directory and their classes.
 
-Each part ("train", "test", "probe", the name of a further test set) is either a table
-`<part>.csv` or `<part>.parquet` with the columns `path` and `label`, or a folder
-`<part>/<class>/` of files; a table comes first. Paths are relative to the data directory and never
-lead out of it. Classes are those of "train", in the order of their names, or of their numbers
-where all of them are numbers.
+Each part ("train", "test", "probe", the name of an additional test set) is either a table
+`<part>.csv` or `<part>.parquet` with the columns `path` and `label`, or a folder of files
+`<part>/<class>/`; a table takes precedence. Paths are relative to the data directory and must stay
+inside it. The classes are those of "train", sorted by name, or by value if all names are numbers.
 """
 
 import csv
@@ -21,15 +20,15 @@ TRAIN: Final = "train"
 TEST: Final = "test"
 PROBE: Final = "probe"
 COLUMNS: Final = ("path", "label")
-_NAMED: Final = 5
+_SHOWN: Final = 5
 
 
 class ImageFile(NamedTuple):
-    """One file.
+    """One image file.
 
     Attributes:
-      path: Relative to the data directory, with slashes.
-      label: Its class number.
+      path: The path relative to the data directory, with forward slashes.
+      label: The class number.
     """
 
     path: str
@@ -42,13 +41,13 @@ class Listing:
 
     Attributes:
       class_names: The names, by class number.
-      parts: The files of each part, folders in the order of their names, tables in their own.
-      beside: Files that lie beside a part's class folders and so are in no class, by their paths.
+      parts: The files of each part, those in folders sorted by path, those of a table in its order.
+      outside_classes: Paths of files in a part's folder that are outside of all class folders.
     """
 
     class_names: tuple[str, ...]
     parts: dict[str, tuple[ImageFile, ...]]
-    beside: tuple[str, ...] = ()
+    outside_classes: tuple[str, ...] = ()
 
 
 def list_files(
@@ -61,18 +60,18 @@ def list_files(
 
     Args:
       root: The data directory.
-      eval_sets: Names of further test sets, as parts.
-      max_classes: Only the first so many classes are taken; 0 for all. A part with other class
-        names has the same classes under them, in their order.
-      test_names: What the test set may be called.
+      eval_sets: Names of additional test sets, as parts.
+      max_classes: The number of classes to use, in order; 0 for all. A part whose class names all
+        differ from those of "train" has the same classes in the same order.
+      test_names: Possible names of the test set.
 
     Returns:
-      The listing; "probe" is there only if the directory has one.
+      The listing; "probe" is included only if the directory has it.
 
     Raises:
-      UserError: There is no training or test set, it has fewer than two classes, a class without a
-        file, classes that training does not know, a table without its columns, a path that leads
-        outside or is listed twice, or a name that is no UTF-8.
+      UserError: When there is no training or test set, fewer than two classes, a class without a
+        file, a class that "train" does not have, a table without its columns, a path that leads
+        outside or is listed twice, or a name that is not valid UTF-8.
     """
     if not root.is_dir():
         raise UserError(
@@ -85,49 +84,53 @@ def list_files(
             f"{root} has no training set: expected train/<class>/… or train.csv with the columns "
             "path and label"
         )
-    beside = _files_beside(root, TRAIN)
+    outside_classes = _files_outside_classes(root, TRAIN)
     names = _in_order({label for _, label in train})[: max_classes or None]
     if len(names) < 2:
-        loose = f", and {len(beside)} files outside of class folders" if beside else ""
+        num_outside = len(outside_classes)
+        loose = f", and {num_outside} files outside of class folders" if num_outside else ""
         raise UserError(
             f"the training set in {root} has {len(names)} class ({', '.join(names) or 'none'})"
             f"{loose}: expected at least two, each a folder in train/ or a label in the table"
         )
     known = {name: number for number, name in enumerate(names)}
     parts = {TRAIN: tuple(ImageFile(p, known[label]) for p, label in train if label in known)}
-    if own := sorted({TRAIN, TEST, PROBE}.intersection(eval_sets)):
+    if standard := sorted({TRAIN, TEST, PROBE}.intersection(eval_sets)):
         raise UserError(
-            f"images.eval_sets names {own[0]!r}, which every run looks at anyway: expected the "
-            "names of further folders or tables beside it"
+            f"images.eval_sets contains {standard[0]!r}, which every run uses anyway: expected the "
+            "names of additional folders or tables next to it"
         )
     for part in (TEST, PROBE, *eval_sets):
-        called = test_names if part == TEST else (part,)
-        found = next((name for name in called if has_part(root, name)), None)
-        rows = None if found is None else _read_part(root, found)
-        if found is None or rows is None:
+        candidates = test_names if part == TEST else (part,)
+        present = next((name for name in candidates if has_part(root, name)), None)
+        rows = None if present is None else _read_part(root, present)
+        if present is None or rows is None:
             if part == PROBE:
                 continue
             raise UserError(
                 f"{root} has no {'test set' if part == TEST else f'test set {part!r}'}: expected "
                 f"{part}/<class>/… or {part}.csv with the columns path and label"
             )
-        places = known
+        numbers = known
         if not max_classes:
             _refuse_unknown(root, part, {label for _, label in rows}, known)
         elif not known.keys() & {label for _, label in rows}:
             others = _in_order({label for _, label in rows})[:max_classes]
-            places = {name: number for number, name in enumerate(others)}
-        parts[part] = tuple(ImageFile(p, places[label]) for p, label in rows if label in places)
+            numbers = {name: number for number, name in enumerate(others)}
+        parts[part] = tuple(ImageFile(p, numbers[label]) for p, label in rows if label in numbers)
         if not parts[part]:
-            raise UserError(f"the part {part} of {root} has no file of any class of train")
-        beside += _files_beside(root, found)
+            raise UserError(
+                f"the part {part} of {root} has no file of any class of train: expected at least "
+                "one"
+            )
+        outside_classes += _files_outside_classes(root, present)
     missing = set(range(len(names))) - {file.label for file in parts.get(PROBE, parts[TRAIN])}
     if missing:
         raise UserError(
             f"the probe in {root} has no image of class {names[min(missing)]!r}: expected at least "
             "one of every class, or no probe at all"
         )
-    return Listing(names, parts, tuple(beside))
+    return Listing(names, parts, tuple(outside_classes))
 
 
 def has_part(root: Path, part: str) -> bool:
@@ -136,7 +139,7 @@ def has_part(root: Path, part: str) -> bool:
 
 
 def _table(root: Path, part: str) -> Path | None:
-    tables = (root / f"{part}{ending}" for ending in _READERS)
+    tables = (root / f"{part}{extension}" for extension in _READERS)
     return next((table for table in tables if table.is_file()), None)
 
 
@@ -149,8 +152,8 @@ def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     return list(_folder_files(root, folder)) if folder.is_dir() else None
 
 
-def _files_beside(root: Path, part: str) -> list[str]:
-    """Returns the files in a part's folder that lie in none of its classes."""
+def _files_outside_classes(root: Path, part: str) -> list[str]:
+    """Returns the files in a part's folder that are outside of all class folders."""
     if _table(root, part):
         return []
     return [f"{part}/{name}" for name in sorted(_visible(root / part, folders=False))]
@@ -162,20 +165,26 @@ def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
         files = sorted(_walk(folder / name, inside, ()))
         if not files:
             raise UserError(
-                f"class {name!r} has no file in {folder / name}: put images there, or remove the "
-                "folder"
+                f"class {name!r} has no file in {folder / name}: expected at least one image; add "
+                "images or remove the folder"
             )
         for path in files:
             yield path.relative_to(root).as_posix(), name
 
 
 def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Walks through a class, sub-folders included; links may lead neither out of it nor back up."""
+    """Yields the files of a class and its subfolders; refuses links that lead outside or back up.
+
+    Args:
+      folder: The folder to walk through.
+      inside: The resolved data directory.
+      above: The resolved folders on the way to `folder`.
+    """
     target = _refuse_outside(folder, inside)
-    if any(each.is_relative_to(target) for each in above):
+    if any(parent.is_relative_to(target) for parent in above):
         raise UserError(
-            f"{folder} leads back to {target}, in which it lies: expected folders that can be "
-            "walked through to their end; remove the link"
+            f"{folder} links back to {target}, which contains it: expected folders without cycles; "
+            "remove the link"
         )
     above = (*above, target)
     for name in _visible(folder, folders=False):
@@ -188,13 +197,14 @@ def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]
 
 
 def _visible(folder: Path, *, folders: bool) -> list[str]:
-    """Returns the names in a folder that do not begin with a dot."""
+    """Returns the names of the files or subfolders of a folder that do not start with a dot."""
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if _is_folder(e) == folders and e.name[0] != "."]
     except OSError as error:
         raise UserError(
-            f"cannot read the folder {folder} ({error.strerror}): make it readable"
+            f"cannot read the folder {folder} ({error.strerror}): expected a readable folder; "
+            "change its permissions"
         ) from error
     for name in names:
         try:
@@ -202,8 +212,8 @@ def _visible(folder: Path, *, folders: bool) -> list[str]:
         except UnicodeEncodeError:
             raw = os.fsencode(name)
             raise UserError(
-                f"the name {raw!r} in {folder} is no UTF-8: expected names in UTF-8; rename it "
-                "(convmv does it for whole folders)"
+                f"the name {raw!r} in {folder} is not valid UTF-8: expected names in UTF-8; rename "
+                "it (convmv renames whole folders)"
             ) from None
     return names
 
@@ -212,16 +222,16 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        return False  # a link to itself: as a file it cannot be read, which is counted and told
+        return False  # a link to itself: counted and reported as an unreadable file
 
 
 def _refuse_outside(path: Path, inside: Path) -> Path:
-    """Returns what a path leads to."""
+    """Returns the resolved path; raises UserError if it is outside the data directory."""
     target = Path(os.path.realpath(path))
     if not target.is_relative_to(inside):
         raise UserError(
             f"{path} leads out of the data directory, to {target}: expected files inside it; copy "
-            "them there"
+            "the files there"
         )
     return target
 
@@ -280,8 +290,11 @@ def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> li
             )
         path, label = str(path).strip(), str(label).strip()
         if "\0" in path:
-            raise UserError(f"line {number} of {table} has no path but {path!r}: mend the table")
-        # Before links are followed: "link/../x" is x here, and what is checked is what is read.
+            raise UserError(
+                f"line {number} of {table} has the path {path!r}: expected a path without null "
+                "characters; correct the table"
+            )
+        # Before links are followed: "link/../x" is x here, so the path checked is the path read.
         path = os.path.normpath(path)
         target = Path(os.path.realpath(root / path))
         if os.path.isabs(path) or not target.is_relative_to(inside):
@@ -290,7 +303,10 @@ def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> li
                 f"path relative to {root}, of a file inside it"
             )
         if path in seen:
-            raise UserError(f"line {number} of {table} lists {path!r} again: list it once")
+            raise UserError(
+                f"line {number} of {table} repeats {path!r}: expected each path once; remove the "
+                "line"
+            )
         seen.add(path)
         listed.append((path, label))
     if not listed:
@@ -300,16 +316,16 @@ def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> li
 
 def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[str, int]) -> None:
     if foreign := sorted(set(labels) - known.keys()):
-        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
         raise UserError(
-            f"the part {part} of {root} has classes that train has not: "
-            f"{', '.join(foreign[:_NAMED])}{more}: expected only classes of train, "
-            f"{', '.join(list(known)[:_NAMED])}{' …' if len(known) > _NAMED else ''}"
+            f"the part {part} of {root} has classes that train does not have: "
+            f"{', '.join(foreign[:_SHOWN])}{more}: expected only classes of train, "
+            f"{', '.join(list(known)[:_SHOWN])}{' …' if len(known) > _SHOWN else ''}"
         )
 
 
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
-    found = list(names)
-    if all(name.isascii() and name.isdigit() for name in found):
-        return tuple(sorted(found, key=lambda name: (int(name), name)))
-    return tuple(sorted(found))
+    names = list(names)
+    if all(name.isascii() and name.isdigit() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels that are given rather than drawn."""
+"""Given labels: from files, from annotators (CIFAR-N), or from Python."""

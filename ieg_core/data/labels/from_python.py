@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels as people hand them over in Python: class numbers or names, one for each image.
+"""Labels passed from Python: class numbers or names, one per image.
 
-Nothing is guessed: a number with a fraction, a gap in a table or a masked entry is no class, and to
-make one of it would train on it in silence.
+Nothing is guessed: a fraction, a missing value or a masked entry is not a class. Converting it to
+one would silently train on it.
 """
 
 from collections.abc import Sequence
@@ -13,32 +13,32 @@ from numpy.typing import ArrayLike, NDArray
 
 from ieg_core.errors import UserError
 
-_EXPECTED: Final = "expected class numbers from 0, as integers, or names, one for each image"
+_EXPECTED: Final = "expected class numbers from 0, as integers, or names, one per image"
 
 
 def read_labels(labels: ArrayLike) -> NDArray[Any]:
-    """Brings labels into one of two forms.
+    """Normalizes labels to integers or strings.
 
     Args:
-      labels: [n] integers, booleans (0 and 1), strings, or bytes in UTF-8; also as objects, as a
-        table's column has them.
+      labels: [n] integers, booleans (0 and 1), strings, or bytes in UTF-8; also of dtype object,
+        such as the column of a data frame.
 
     Returns:
       [n], integers or `str` objects.
 
     Raises:
-      UserError: Another shape or type, or a label is missing.
+      UserError: When the shape or type is another one, or a label is missing.
     """
     try:
         array = np.asarray(labels)
     except ValueError as error:
-        raise UserError(f"the labels are no array ({error}): {_EXPECTED}") from error
+        raise UserError(f"the labels do not form an array ({error}): {_EXPECTED}") from error
     if array.ndim == 2:
-        mend = "labels.ravel()" if array.shape[1] == 1 else "labels.argmax(axis=1) if one-hot"
-        raise UserError(f"the labels have the shape {array.shape}: {_EXPECTED}; say {mend}")
+        fix = "labels.ravel()" if array.shape[1] == 1 else "labels.argmax(axis=1) if one-hot"
+        raise UserError(f"the labels have shape {array.shape}: {_EXPECTED}; pass {fix}")
     if array.ndim != 1:
         raise UserError(
-            f"the labels are {type(labels).__name__} of the shape {array.shape}: {_EXPECTED}"
+            f"the labels are {type(labels).__name__} of shape {array.shape}: {_EXPECTED}"
         )
     if np.ma.is_masked(labels):
         raise _missing(int(np.argmax(np.ma.asarray(labels).mask)), "masked")
@@ -47,7 +47,7 @@ def read_labels(labels: ArrayLike) -> NDArray[Any]:
         raise _missing(place, repr(array[place].item()))
     if array.dtype.kind == "f":
         raise UserError(
-            f"the labels are {array.dtype}: {_EXPECTED}; where they are whole numbers say "
+            f"the labels are {array.dtype}: {_EXPECTED}; if they are whole numbers, pass "
             "labels.astype(int)"
         )
     if array.dtype.kind in "iu":
@@ -57,47 +57,49 @@ def read_labels(labels: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind not in "USO":
         raise UserError(f"the labels are {array.dtype}: {_EXPECTED}")
     if array.dtype.kind in "US" and not isinstance(labels, np.ndarray):
-        array = np.asarray(labels, object)  # or NumPy has made the name "nan" of a missing one
+        array = np.asarray(labels, object)  # else NumPy turns a missing label into the name "nan"
     values = [_plain(value, place) for place, value in enumerate(array)]
     for place, value in enumerate(values):
         if type(value) is not type(values[0]):
             raise UserError(
-                f"the label at {place} is {value!r}, the first one {values[0]!r}: {_EXPECTED}, not "
-                "both"
+                f"the label at {place} is {value!r}, but the first is {values[0]!r}: {_EXPECTED}, "
+                "not both"
             )
     return np.array(values, None if values and isinstance(values[0], int) else object)
 
 
 def class_numbers(labels: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
-    """Turns labels into class numbers.
+    """Converts labels to class numbers.
 
     Args:
-      labels: As `read_labels` returns them.
+      labels: [n], as returned by `read_labels`.
       names: C names, by class number.
 
     Returns:
       int32 [n] in 0 … C − 1.
 
     Raises:
-      UserError: A label is none of the classes.
+      UserError: When a label is not one of the classes.
     """
     if labels.dtype.kind in "iu":
         if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
             raise UserError(
-                f"the labels run from {labels.min()} to {labels.max()}: expected from 0 to "
-                f"{len(names) - 1}, the number of classes less one; leave images without a label "
-                "out"
+                f"the labels range from {labels.min()} to {labels.max()}: expected from 0 to "
+                f"{len(names) - 1}, the number of classes minus one; leave out images without a "
+                "label"
             )
         return labels.astype(np.int32)
     places = {name: number for number, name in enumerate(names)}
     unknown = sorted(set(labels.tolist()) - places.keys())
     if unknown:
-        raise UserError(f"the label {unknown[0]!r} is no class: expected {', '.join(names)}")
+        raise UserError(
+            f"the label {unknown[0]!r} is not a class: expected one of {', '.join(names)}"
+        )
     return np.array([places[label] for label in labels], np.int32)
 
 
 def _plain(value: Any, place: int) -> int | str:
-    """Returns one label of an array of objects, strings or bytes."""
+    """Returns a label from an array of objects, strings or bytes as an `int` or `str`."""
     if isinstance(value, bytes):
         try:
             value = value.decode()
@@ -116,5 +118,5 @@ def _plain(value: Any, place: int) -> int | str:
 
 def _missing(place: int, value: str) -> UserError:
     return UserError(
-        f"the label at {place} is missing ({value}): {_EXPECTED}; leave images without a label out"
+        f"the label at {place} is missing ({value}): {_EXPECTED}; leave out images without a label"
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labels that are given instead of drawn: people's (CIFAR-N) or a file's."""
+"""Given labels, as opposed to drawn ones: human labels (CIFAR-N) or those of a file."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class GivenLabels:
     """One label for each training example of a base data set.
 
     Attributes:
-      labels: int32 [N] in the base's order, NOT_LISTED where there is none.
+      labels: int32 [N] in the order of the base data, NOT_LISTED for examples without a label.
       file: The name of the user's file; "" for a published set.
       sha256: Digest of that file, hexadecimal; "" for a published set.
     """
@@ -24,5 +24,5 @@ class GivenLabels:
 
 
 def data_tag(source: Source) -> str:
-    """Names a base data set in few letters, so that a label file says which data it is for."""
+    """Returns a short name of a base data set, by which a label file states its data."""
     return f"{source.base}:{source.digest[:12]}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label files: a CSV or Parquet file with the columns index and label.
 
-An audit writes them, and so does any annotator's tool. A third column, data, may say which base
-data set the labels are for; then they are taken for no other. Other columns are ignored.
+Audits and annotation tools write them. An optional third column, data, names the base data set
+that the labels are for; the file is then refused for any other. Other columns are ignored.
 """
 
 import csv
@@ -27,9 +27,9 @@ _MAX_CELL: Final = 40
 def read_labels(path: Path, source: Source) -> GivenLabels:
     """Reads a label file for a base data set.
 
-    A label is a class's name or its number; where a name is itself a number, the name counts. Where
-    all names are numbers, only their values do: 7 is the class called 007, as a spreadsheet or
-    pandas has written it, and never the eighth class.
+    A label is the name or the number of a class. If a name is itself a number, the name takes
+    precedence. If all names are numbers, labels are compared by value: 7 means the class named
+    007, since spreadsheets and pandas drop the zeros, and never the eighth class.
     Examples that the file does not list have no label and are not trained on.
 
     Args:
@@ -37,11 +37,11 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
       source: The base data set.
 
     Returns:
-      The labels, and the file's digest.
+      The labels, and the file's name and digest.
 
     Raises:
-      UserError: The file cannot be read, lacks a column, is for other data, or has an index or
-        label that there is not, an index twice, or no example of some class.
+      UserError: When the file cannot be read, lacks a column, is for other data, has an unknown
+        index or label or a repeated index, or labels no example with one of the classes.
     """
     try:
         content = path.read_bytes()
@@ -53,7 +53,7 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
     reader = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
     if reader is None:
         raise UserError(
-            f"the label file {path} is called {path.suffix!r}: expected .csv or .parquet"
+            f"the label file {path} has the extension {path.suffix!r}: expected .csv or .parquet"
         )
     columns = reader(path, content)
     _check_data(path, columns.get(DATA_COLUMN), source)
@@ -63,22 +63,22 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
         name = source.class_names[min(missing)]
         raise UserError(
             f"the label file {path} gives no example the label {name!r} ({len(missing)} of "
-            f"{len(source.class_names)} classes have none): expected at least one a class"
+            f"{len(source.class_names)} classes have none): expected at least one per class"
         )
     return GivenLabels(labels, path.name, hashlib.sha256(content).hexdigest())
 
 
 def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source) -> None:
-    """Writes a label file that `read_labels` takes for these data and no others.
+    """Writes a label file that `read_labels` accepts for these data only.
 
     Args:
-      path: Ends in .csv or .parquet.
+      path: The file, with the extension .csv or .parquet.
       ids: Indices of the examples, int [n].
-      labels: Their classes, int [n]; written as names.
+      labels: Their classes, int [n] in [0, C); written as names.
       source: The base data set.
 
     Raises:
-      UserError: Another ending, or the file cannot be written.
+      UserError: When the extension is another one, or the file cannot be written.
     """
     names = [source.class_names[label] for label in labels]
     tag = data_tag(source)
@@ -95,13 +95,20 @@ def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source
         content = to_parquet({"index": ids, "label": names, DATA_COLUMN: [tag] * len(names)})
     else:
         raise UserError(
-            f"the label file {path} is called {path.suffix!r}: expected .csv or .parquet"
+            f"the label file {path} has the extension {path.suffix!r}: expected .csv or .parquet"
         )
     write_bytes_atomic(path, content)
 
 
 def to_parquet(columns: dict[str, Any]) -> bytes:
-    """Returns a Parquet file with the given columns."""
+    """Encodes columns as a Parquet file.
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+
+    Returns:
+      The bytes of the file.
+    """
     import pyarrow
     from pyarrow import parquet
 
@@ -167,7 +174,7 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
     for tag in dict.fromkeys(tags or ()):
         if str(tag).strip() != expected:
             raise UserError(
-                f"the label file {path} is for the data {str(tag)[:_MAX_CELL]}, not for "
+                f"the label file {path} is for the data {str(tag)[:_MAX_CELL]}, expected "
                 f"{expected} from {source.origin}: use the file that was written for these data"
             )
 
@@ -189,10 +196,10 @@ def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) ->
             )
         if labels[place] != NOT_LISTED:
             raise UserError(
-                f"the label file {path} has the index {place} twice, again in row {row}: expected "
-                "one label an example"
+                f"the label file {path} repeats the index {place} in row {row}: expected one label "
+                "per example"
             )
-        # As it stands first: a folder's name, and so a class's, may end in a space.
+        # Unstripped first: the name of a folder, and so of a class, may end in a space.
         number = by_name.get(str(label), by_name.get(str(label).strip()))
         if number is None and (value := _whole(label)) is not None:
             number = by_number.get(value)
@@ -205,7 +212,7 @@ def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) ->
 
 
 def _whole(value: Any) -> int | None:
-    """Reads a whole number; None if it is none."""
+    """Parses a whole number; returns None for anything else."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     text = str(value).strip()
@@ -213,5 +220,5 @@ def _whole(value: Any) -> int | None:
 
 
 def _some(names: Sequence[str]) -> Sequence[str]:
-    """Returns few enough names for one readable line."""
+    """Shortens a list of names to fit a readable line."""
     return names if len(names) <= 20 else (*names[:20], "…")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens the labels that a data set is given: those of people (CIFAR-N) or of a file."""
+"""Opens the given labels of a data set: human labels (CIFAR-N) or those of a file."""
 
 from pathlib import Path
 
@@ -14,20 +14,20 @@ from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
 def open_given(
     spec: DatasetSpec, source: Source, data_dir: Path, labels_file: str = ""
 ) -> GivenLabels | None:
-    """Opens the labels that a data set is given.
+    """Opens the given labels of a data set.
 
     Args:
       spec: The data set.
       source: The base data, for their order, class names and digest.
-      data_dir: Where CIFAR-N's files lie, in cifar-n/ or as TFDS data sets.
-      labels_file: The user's file, for `<base>_labels`.
+      data_dir: The directory that has CIFAR-N's files in cifar-n/ or as TFDS data sets.
+      labels_file: The user's label file, for `<base>_labels`.
 
     Returns:
       The labels, or None for a data set whose labels are drawn.
 
     Raises:
-      UserError: A file is missing where one is needed or given where none is, or is no label file
-        of these data.
+      UserError: When a label file is missing, is given for a data set that takes none, or is not a
+        label file for these data.
     """
     check_labels_file(spec, labels_file)
     if spec.given is None:
@@ -38,14 +38,22 @@ def open_given(
 
 
 def check_labels_file(spec: DatasetSpec, labels_file: str) -> None:
-    """Raises UserError unless a label file is given exactly where the data set needs one."""
+    """Checks that a label file is given if and only if the data set needs one.
+
+    Args:
+      spec: The data set.
+      labels_file: The path of the label file; "" for none.
+
+    Raises:
+      UserError: When a label file is missing, or given for a data set that takes none.
+    """
     if spec.given == LABELS and not labels_file:
         raise UserError(
-            f"{spec} needs a file of labels: give LABELS=path (ieg: --labels), a CSV or Parquet "
-            "file with the columns index and label"
+            f"{spec} received no label file: expected a CSV or Parquet file with the columns index "
+            "and label; pass LABELS=path (ieg: --labels)"
         )
     if spec.given != LABELS and labels_file:
         raise UserError(
-            f"LABELS={labels_file} was given, but {spec} takes no label file: ask for "
+            f"received LABELS={labels_file}, but {spec} takes no label file: set "
             f"DATASET={spec.base}_labels, or leave LABELS out"
         )

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads a pickle of integer arrays by name, and runs nothing that is in it.
+"""Reads a pickle of named integer arrays without running any code in it.
 
-A pickle is a program: it may import and call anything. Here it can name five things only, each
-replaced by an object of ours that takes its arguments apart. Not even numpy's own reading of a
-pickled array is reached.
+A pickle is a program that can import and call anything. Here it can name only five objects, each
+replaced by a stand-in from this module that checks its arguments. NumPy's own unpickling is never
+called.
 """
 
 import io
@@ -17,47 +17,47 @@ _INTEGER = re.compile(r"[<>|=]?[iu][1248]")
 
 
 class NotArraysError(ValueError):
-    """The pickle holds something other than integer arrays by name."""
+    """The pickle holds something other than named integer arrays."""
 
 
 def read_arrays(content: bytes) -> dict[str, np.ndarray]:
     """Reads the arrays of a pickle.
 
     Args:
-      content: The pickle.
+      content: The bytes of the pickle.
 
     Returns:
-      Integer arrays by name; a list of whole numbers counts as one.
+      Integer arrays by name; a list of whole numbers becomes an int64 array.
 
     Raises:
-      NotArraysError: It holds anything else; what, in one line.
+      NotArraysError: When the pickle holds anything else; the message names it on one line.
     """
     try:
         loaded = _Unpickler(io.BytesIO(content)).load()
     except NotArraysError:
         raise
-    # A damaged pickle makes the unpickler raise whatever its operations happen to meet.
+    # A damaged pickle can make the unpickler raise any exception.
     except Exception as error:
         reason = str(error).splitlines()[:1]
         raise NotArraysError(reason[0] if reason else type(error).__name__) from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
-        raise NotArraysError("it holds no dictionary of arrays")
+        raise NotArraysError("it does not hold a dictionary of arrays")
     return {name: _content(name, value) for name, value in loaded.items()}
 
 
 def _content(name: str, value: Any) -> np.ndarray:
     if isinstance(value, _Array) and value.content is not None:
         return value.content
-    # One of the published arrays is a list of plain numbers.
+    # One of the published arrays is a list of Python integers.
     if isinstance(value, list) and all(
         type(number) is int and abs(number) < 1 << 63 for number in value
     ):
         return np.array(value, np.int64)
-    raise NotArraysError(f"its {name[:40]!r} is no array of integers")
+    raise NotArraysError(f"its {name[:40]!r} is not an array of integers")
 
 
 class _Array:
-    """Stands for an array until its state arrives."""
+    """A placeholder for an array whose state follows later in the pickle."""
 
     __slots__ = ("content",)
 
@@ -67,13 +67,13 @@ class _Array:
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes) or fortran is not False:
-            raise NotArraysError("an array in it is not one of integers")
+            raise NotArraysError("an array in it is not an array of integers")
         flat = np.frombuffer(raw, dtype.order + dtype.kind)
         self.content = flat.reshape(tuple(int(size) for size in shape))
 
 
 class _Dtype:
-    """Stands for an integer dtype until its byte order arrives."""
+    """A placeholder for an integer dtype whose byte order follows later in the pickle."""
 
     __slots__ = ("kind", "order")
 
@@ -86,7 +86,7 @@ class _Dtype:
         self.order = {">": ">", "<": "<", "|": "<", "=": "<"}[state[1]]
 
 
-# Without attributes: what a pickle is handed it may also try to alter.
+# No attributes, because a pickle could modify any object it receives.
 class _ArrayType:
     __slots__ = ()
 
@@ -110,7 +110,7 @@ class _MakeDtype:
 
 
 class _Encode:
-    """Bytes, as Python 2's pickle protocols spell them."""
+    """Encodes bytes that Python 2's pickle protocols store as text."""
 
     __slots__ = ()
 
@@ -120,7 +120,7 @@ class _Encode:
         return text.encode("latin1")
 
 
-_ADMITTED = {
+_ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _Reconstruct(),
     ("numpy._core.multiarray", "_reconstruct"): _Reconstruct(),
     ("numpy", "ndarray"): _ArrayType(),
@@ -131,6 +131,6 @@ _ADMITTED = {
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise NotArraysError(f"it asks for {module[:60]}.{name[:60]}")
-        return _ADMITTED[module, name]
+        if (module, name) not in _ALLOWED:
+            raise NotArraysError(f"it refers to {module[:60]}.{name[:60]}")
+        return _ALLOWED[module, name]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CIFAR's official "binary version": one or two label bytes and 3,072 pixel bytes a record."""
+"""CIFAR's official binary version: one or two label bytes and 3,072 pixel bytes per record."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ PIXEL_BYTES: Final = 3 * 32 * 32
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """How one CIFAR data set lies on disk.
+    """The layout of a CIFAR data set on disk.
 
     Attributes:
       base: Name of the base data set.
-      folder: The folder in its archive.
+      folder: The folder inside the archive.
       archive: The archive's file name.
       train_files: The training files in order.
       test_files: The test files.
-      records_per_file: Records by file name.
-      label_bytes: Label bytes before the pixels; the last one is the class.
-      sha256: Known digests by file name; empty where none is known.
-      digest: The known digest of the whole data as `Source.digest`; None where none is known.
+      records_per_file: Number of records by file name.
+      label_bytes: Number of label bytes before the pixels; the last one is the class.
+      sha256: Known digests by file name; empty if unknown.
+      digest: The expected `Source.digest`; None if unknown.
     """
 
     base: str
@@ -47,7 +47,7 @@ class CifarLayout:
 
     @property
     def record_bytes(self) -> int:
-        """Bytes a record."""
+        """Bytes per record."""
         return self.label_bytes + PIXEL_BYTES
 
     def files(self, split: str) -> tuple[str, ...]:
@@ -98,18 +98,18 @@ LAYOUTS: Final = {
 
 
 def read_records(folder: Path, split: str, layout: CifarLayout) -> Records:
-    """Reads one split's records.
+    """Reads the records of one split.
 
     Args:
       folder: The folder with the .bin files.
       split: "train" or "test".
-      layout: What the files must look like.
+      layout: The expected layout.
 
     Returns:
       uint8 [n, label bytes + 3072], in the official order.
 
     Raises:
-      UserError: A file is missing, has another size, or holds a label that is no class.
+      UserError: When a file is missing, has a wrong size, or holds a label out of range.
     """
     parts = []
     for name in layout.files(split):
@@ -120,12 +120,12 @@ def read_records(folder: Path, split: str, layout: CifarLayout) -> Records:
         except OSError as error:
             raise UserError(
                 f"cannot read {path} ({error.strerror}): expected {expected} bytes; "
-                f"{_mend(folder, layout)}"
+                f"{_fix(folder, layout)}"
             ) from error
         if content.size != expected:
             raise UserError(
                 f"{path} has {content.size} bytes, expected {expected} ({records} records of "
-                f"{layout.record_bytes} bytes): truncated or altered; {_mend(folder, layout)}"
+                f"{layout.record_bytes} bytes): truncated or altered; {_fix(folder, layout)}"
             )
         part = content.reshape(records, layout.record_bytes)
         highest = int(part[:, layout.label_bytes - 1].max())
@@ -133,17 +133,23 @@ def read_records(folder: Path, split: str, layout: CifarLayout) -> Records:
         if highest >= num_classes:
             raise UserError(
                 f"{path} holds the label {highest}, expected labels from 0 to {num_classes - 1}: "
-                f"altered or of another data set; {_mend(folder, layout)}"
+                f"altered or from another data set; {_fix(folder, layout)}"
             )
         parts.append(part)
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def write_records(folder: Path, train: Records, test: Records, layout: CifarLayout) -> None:
-    """Writes a whole folder of records, all or nothing; an existing folder is left as it is.
+    """Writes a folder of records atomically; an existing folder is left unchanged.
+
+    Args:
+      folder: The folder to write.
+      train: Training records, uint8 [n, label bytes + 3072].
+      test: Test records, uint8 [m, label bytes + 3072].
+      layout: The layout to write.
 
     Raises:
-      OSError: It cannot be written.
+      OSError: When the folder cannot be written.
     """
     files = {}
     for split, records in (("train", train), ("test", test)):
@@ -155,23 +161,23 @@ def write_records(folder: Path, train: Records, test: Records, layout: CifarLayo
 
 
 def split_of(records: Records, layout: CifarLayout) -> Split:
-    """Splits records into images and classes, the images as a view."""
+    """Splits records, uint8 [n, label bytes + 3072], into images (a view) and classes."""
     images = records[:, layout.label_bytes :].reshape(-1, 3, 32, 32)
     return Split(images, records[:, layout.label_bytes - 1].astype(np.int32))
 
 
 def altered_file(folder: Path, layout: CifarLayout) -> UserError:
-    """Builds the error for a folder whose content is not the official one."""
+    """Returns the error for a folder whose content differs from the official one."""
     for name, expected in layout.sha256.items():
         with (folder / name).open("rb") as file:
             received = hashlib.file_digest(file, "sha256").hexdigest()
         if received != expected:
             return UserError(
                 f"{folder / name} is altered: its SHA-256 is {received}, expected {expected}; "
-                f"{_mend(folder, layout)}"
+                f"{_fix(folder, layout)}"
             )
     return UserError(f"the files in {folder} changed while they were read: run again")
 
 
-def _mend(folder: Path, layout: CifarLayout) -> str:
+def _fix(folder: Path, layout: CifarLayout) -> str:
     return f"unpack the official {layout.archive} again in {folder.parent}"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CIFAR through TensorFlow Datasets, put back into the official order.
+"""Reads CIFAR from TensorFlow Datasets (TFDS) and restores the official order.
 
-TFDS shuffles what it stores; its feature `id` ("train_16399") is the index in the official
-files. Building a data set imports TensorFlow, and so does reading one stored as TFRecord.
+TFDS shuffles the examples; the feature `id` ("train_16399") is the index in the official files.
+Building a data set imports TensorFlow, and so does reading one stored as TFRecord.
 """
 
 import sys
@@ -20,27 +20,27 @@ from ieg_core.host.folders import rename_folder, temporary_folder
 HOMEPAGE: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 _PROBE_SECONDS = 10
-_MEND: Final = "delete that folder and run again"
+_FIX: Final = "delete that folder and run again"
 
 
 def read_tfds(data_dir: Path, layout: CifarLayout) -> tuple[Records, Records]:
-    """Reads the data set from a TFDS directory, building it there first if need be.
+    """Reads the data set from a TFDS directory, and builds it there first if missing.
 
-    Looked for in data_dir/tfds, then data_dir. If neither has it, it is built in data_dir/tfds
-    from the official archive: data_dir/<archive> where that exists, else downloaded.
+    Searches data_dir/tfds, then data_dir. If neither has the data set, it is built in data_dir/tfds
+    from the official archive: data_dir/<archive> if that exists, otherwise a download.
 
     Args:
       data_dir: The data directory.
-      layout: Which data set, and how many records it has.
+      layout: The layout of the data set, including its name and number of records.
 
     Returns:
       Training and test records as in the official files, uint8 [n, label bytes + 3072].
 
     Raises:
-      UserError: It is not there and cannot be built, or it is damaged.
+      UserError: When the data set is missing and cannot be built, or is damaged.
     """
     roots = (data_dir / "tfds", data_dir)
-    builder = find_prepared(layout.base, roots, _MEND) or _build(data_dir, layout)
+    builder = find_prepared(layout.base, roots, _FIX) or _build(data_dir, layout)
     return _read_split(builder, "train", layout), _read_split(builder, "test", layout)
 
 
@@ -57,9 +57,9 @@ def _build(data_dir: Path, layout: CifarLayout) -> Any:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        # What a process that is killed leaves there, the next one removes; TFDS itself would not.
+        # The next process removes the remains of a killed one, which TFDS itself would not do.
         with temporary_folder(root / layout.base) as temporary:
-            # The one format that TFDS reads by random access and without TensorFlow.
+            # The only format that TFDS reads with random access and without TensorFlow.
             builder = tfds.builder(
                 layout.base, data_dir=temporary, file_format="array_record", try_gcs=False
             )
@@ -74,7 +74,7 @@ def _build(data_dir: Path, layout: CifarLayout) -> Any:
     except NonMatchingChecksumError as error:
         raise UserError(
             f"{archive if archive.exists() else 'the downloaded ' + layout.archive} is not the "
-            f"official archive (size or SHA-256 differ): get it again from {HOMEPAGE}"
+            f"official archive (size or SHA-256 differs): get it again from {HOMEPAGE}"
         ) from error
     except (OSError, DownloadError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -83,7 +83,7 @@ def _build(data_dir: Path, layout: CifarLayout) -> Any:
 
 
 def _check_reachable(url: str, data_dir: Path, layout: CifarLayout) -> None:
-    """Asks for the archive's headers first: TFDS itself retries for minutes without a network."""
+    """Requests the archive's headers first, since TFDS retries for minutes without a network."""
     try:
         request = urllib.request.Request(url, method="HEAD")
         with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
@@ -94,7 +94,7 @@ def _check_reachable(url: str, data_dir: Path, layout: CifarLayout) -> None:
 
 def _unavailable(data_dir: Path, layout: CifarLayout, reason: str) -> UserError:
     return UserError(
-        f"{layout.base} is neither in {data_dir} nor can it be downloaded ({reason}): put the "
+        f"{layout.base} is not in {data_dir} and cannot be downloaded ({reason}): put the "
         f"folder {layout.folder}/ or the archive {layout.archive} from {HOMEPAGE} into {data_dir}"
     )
 
@@ -103,9 +103,9 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     expected = layout.num_records(split)
     records = np.zeros((expected, layout.record_bytes), np.uint8)
     seen = np.zeros(expected, bool)
-    # As the official record has them: the coarse label, if any, before the class.
+    # In the order of the official record: the coarse label, if any, before the class.
     label_keys = ("coarse_label", "label")[-layout.label_bytes :]
-    for example in examples(builder, split, mend=_MEND):
+    for example in examples(builder, split, fix=_FIX):
         index = int(example["id"].decode().removeprefix(f"{split}_"))
         if not 0 <= index < expected or seen[index]:
             raise _damaged(builder, f"its {split} set has an unexpected or repeated id {index}")
@@ -118,5 +118,5 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     return records
 
 
-def _damaged(builder: Any, what: str) -> UserError:
-    return UserError(f"the TFDS data set in {builder.data_path} is damaged, {what}: {_MEND}")
+def _damaged(builder: Any, reason: str) -> UserError:
+    return UserError(f"the TFDS data set in {builder.data_path} is damaged, {reason}: {_FIX}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded default: scikit-learn's handwritten digits, 1,797 real images of 8x8."""
+"""The built-in default: scikit-learn's handwritten digits, 1,797 real images of 8x8 pixels."""
 
 import numpy as np
 
@@ -11,9 +11,13 @@ TEST_FRACTION = 0.2
 
 
 def open_digits() -> Source:
-    """Reads the digits, uint8 = round(v·255/16) of the original's v in 0..16.
+    """Reads the digits.
 
-    The test set is a fixed fifth of each class, the same for every seed.
+    Pixels are uint8, round(v·255/16) for the original values v in 0 … 16. The test set is a fixed
+    fifth of each class, the same for every seed.
+
+    Returns:
+      The source.
     """
     from sklearn.datasets import load_digits  # takes over a second to import
 

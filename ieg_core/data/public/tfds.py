@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the examples of a TFDS build, however it is stored, and tells a damaged one.
+"""Reads the examples of a TFDS build in any storage format, and detects damaged builds.
 
-What a copy that stopped half way, a cut file or another build's metadata make TFDS raise, neither
-it nor the libraries below it say; here each is one line, and no build is read as a shorter one.
+TFDS does not document which exceptions an incomplete copy, a truncated file or metadata of another
+build cause; here each becomes a one-line error, and a build is never read with fewer examples.
 """
 
 import contextlib
@@ -17,17 +17,21 @@ from ieg_core.host.runtime import held_stderr, silence
 
 INFO: Final = "dataset_info.json"
 INCOMPLETE: Final = "incomplete."
-"""What TFDS lets the names of folders begin with that it has not filled yet."""
+"""Prefix of the folders that TFDS has not finished writing."""
 
 _CHUNK: Final = 200
 _RANDOM_ACCESS: Final = "array_record"
 _LONGEST_REASON: Final = 150
-# TensorFlow puts the operation before and behind its messages, TFDS a call before others'.
+# TensorFlow adds the operation before and after its messages; TFDS prefixes a call to others'.
 _NO_REASON: Final = r"^\{\{.*?\}\} | \[Op:.*$|^Failed to construct dataset .*?\}\": "
 
 
 def import_tfds() -> Any:
-    """Imports TensorFlow Datasets; what it imports in its turn says nothing as it starts."""
+    """Imports TensorFlow Datasets without start-up messages of TensorFlow.
+
+    Raises:
+      UserError: When it is not installed.
+    """
     silence()
     if importlib.util.find_spec("tensorflow_datasets") is None:
         raise missing_extra("tensorflow-datasets", "tfds")
@@ -36,44 +40,44 @@ def import_tfds() -> Any:
     return tensorflow_datasets
 
 
-def find_prepared(name: str, roots: Iterable[Path], mend: str) -> Any:
-    """Finds a data set that TFDS knows by name.
+def find_prepared(name: str, roots: Iterable[Path], fix: str) -> Any:
+    """Finds a prepared data set that TFDS knows by name.
 
     Args:
       name: Its name.
-      roots: The TFDS directories that may hold it.
-      mend: What is to be done where it is damaged.
+      roots: The TFDS directories to search, in order.
+      fix: How to fix a damaged build, for the error message.
 
     Returns:
-      The first one's `tfds.core.DatasetBuilder`; None where there is none.
+      The `tfds.core.DatasetBuilder` of the first match; None if there is none.
 
     Raises:
-      UserError: It is there, but not whole.
+      UserError: When the data set is incomplete, or TFDS is not installed.
     """
     tfds = import_tfds()
     for root in roots:
         if not any((root / name).glob("*/*")):
-            continue  # TFDS would warn of it, or of the empty folder of a version
-        with told_as_damage(root / name, mend):
+            continue  # TFDS would warn about a missing data set or an empty version folder
+        with reported_as_damage(root / name, fix):
             builder = tfds.builder(name, data_dir=root, try_gcs=False)
             place = Path(builder.data_path)
             if place.exists() and not (place / INFO).exists():
-                raise damaged(place, f"it has no {INFO}", mend)
+                raise damaged(place, f"it has no {INFO}", fix)
             if builder.is_prepared():
                 return builder
     return None
 
 
 @contextlib.contextmanager
-def told_as_damage(place: Path, mend: str) -> Iterator[None]:
-    """Turns whatever TFDS raises into one line.
+def reported_as_damage(place: Path, fix: str) -> Iterator[None]:
+    """Converts any exception of TFDS to a one-line error.
 
     Args:
       place: The build's folder.
-      mend: What is to be done about it.
+      fix: How to fix a damaged build, for the error message.
 
     Raises:
-      UserError: Anything but a lack of memory was raised.
+      UserError: When anything other than a MemoryError is raised.
     """
     try:
         yield
@@ -83,47 +87,48 @@ def told_as_damage(place: Path, mend: str) -> Iterator[None]:
         lines = (line.strip() for line in str(error).splitlines())
         reason = next(filter(None, lines), type(error).__name__)
         reason = re.sub(_NO_REASON, "", reason)
-        raise damaged(place, reason[:_LONGEST_REASON], mend) from error
+        raise damaged(place, reason[:_LONGEST_REASON], fix) from error
 
 
-def damaged(place: Path, reason: str, mend: str) -> UserError:
-    """Builds the error for a build that cannot be used as it is."""
-    return UserError(f"the TFDS build {place} is damaged or not whole ({reason}): {mend}")
+def damaged(place: Path, reason: str, fix: str) -> UserError:
+    """Returns the error for a damaged build in the folder `place`."""
+    return UserError(f"the TFDS build {place} is damaged or incomplete ({reason}): {fix}")
 
 
 def examples(
-    builder: Any, split: str, decoders: Mapping[str, Any] | None = None, *, mend: str
+    builder: Any, split: str, decoders: Mapping[str, Any] | None = None, *, fix: str
 ) -> Iterator[Mapping[str, Any]]:
-    """Reads every example of a split, in the order in which TFDS stores them.
+    """Reads all examples of a split, in the order in which TFDS stores them.
 
     Args:
       builder: The build's `tfds.core.DatasetBuilder`.
       split: The split's name.
-      decoders: By feature, as TFDS takes them; None decodes everything.
-      mend: What is to be done where the build is damaged.
+      decoders: TFDS decoders by feature; None decodes everything.
+      fix: How to fix a damaged build, for the error message.
 
     Yields:
-      The example's features as NumPy values, by name. Of a build in a sequential format, TFRecord,
-      by way of TensorFlow.
+      The features of an example as NumPy values, by name. A build in a sequential format (TFRecord)
+      is read with TensorFlow.
 
     Raises:
-      UserError: A file is missing or damaged, or has more or fewer examples than the build says.
+      UserError: When a file is missing or damaged, or the number of examples differs from the one
+        in dataset_info.json.
     """
     place = Path(builder.data_path)
-    with told_as_damage(place, mend):
+    with reported_as_damage(place, fix):
         if builder.info.file_format.value != _RANDOM_ACCESS:
-            with held_stderr():  # it imports TensorFlow
+            with held_stderr():  # imports TensorFlow
                 dataset = builder.as_dataset(split, decoders=decoders)
-            # The number of examples TFDS checks itself.
+            # TFDS itself checks the number of examples.
             yield from import_tfds().as_numpy(dataset)
             return
-        _refuse_other_count(builder, split, mend)
+        _refuse_other_count(builder, split, fix)
         source = builder.as_data_source(split, decoders=decoders)
         for start in range(0, len(source), _CHUNK):
             yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
 
 
-def _refuse_other_count(builder: Any, split: str, mend: str) -> None:
+def _refuse_other_count(builder: Any, split: str, fix: str) -> None:
     from array_record.python.array_record_data_source import ArrayRecordDataSource
 
     info = builder.info.splits[split]
@@ -131,6 +136,6 @@ def _refuse_other_count(builder: Any, split: str, mend: str) -> None:
     if stored != info.num_examples:
         raise damaged(
             Path(builder.data_path),
-            f"the files of {split} hold {stored} examples, {INFO} says {info.num_examples}",
-            mend,
+            f"the files of {split} hold {stored} examples, but {INFO} lists {info.num_examples}",
+            fix,
         )

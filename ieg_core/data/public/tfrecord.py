@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads TFDS builds of images and labels from before TFDS wrote down their features (version 4).
+"""Reads TFDS builds of images and labels from before TFDS recorded their features (version 4).
 
-Such a folder has `label.labels.txt`, a class a line, `dataset_info.json`, which counts the
-examples, and `<name>-<split>.tfrecord-<i>-of-<n>`, whose records are messages tf.train.Example.
-TFDS itself reads it only by the class that built it, which it no longer has.
+Such a folder has `label.labels.txt` with one class per line, `dataset_info.json` with the number of
+examples, and `<name>-<split>.tfrecord-<i>-of-<n>`, whose records are tf.train.Example messages.
+TFDS can read it only with the class that built it, which TFDS has since removed.
 """
 
 import json
@@ -17,8 +17,8 @@ from ieg_core.errors import UserError
 from ieg_core.host.runtime import held_stderr, silence
 
 LABELS: Final = "label.labels.txt"
-_MEND: Final = "get it again, or put the images into class folders"
-# Of a record: its length, 8 bytes, and the checksums of the length and of the content, 4 each.
+_FIX: Final = "get it again, or put the images into class folders"
+# Overhead per record: its length (8 bytes) and the checksums of length and content (4 bytes each).
 _FRAME_BYTES: Final = 16
 _NAME: Final = re.compile(r".+-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
 
@@ -26,57 +26,70 @@ _NAME: Final = re.compile(r".+-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
 def splits_of(folder: Path) -> dict[str, list[Path]]:
     """Returns the files of each split, in order.
 
+    Args:
+      folder: The build's folder.
+
+    Returns:
+      The files by split.
+
     Raises:
-      UserError: Some of a split's files are not there.
+      UserError: When a split lacks some of its files.
     """
-    found: dict[str, list[Path]] = {}
+    splits: dict[str, list[Path]] = {}
     expected: dict[str, int] = {}
     for path in sorted(folder.iterdir()):
         if match := _NAME.fullmatch(path.name):
-            found.setdefault(match[1], []).append(path)
+            splits.setdefault(match[1], []).append(path)
             expected[match[1]] = int(match[3])
-    for split, files in found.items():
+    for split, files in splits.items():
         if len(files) != expected[split]:
             raise UserError(
-                f"{folder} has {len(files)} of the {expected[split]} files of {split}: get the "
-                "others"
+                f"{folder} has {len(files)} files of {split}, expected {expected[split]}: get the "
+                "missing files"
             )
-    return found
+    return splits
 
 
 def num_examples(folder: Path, split: str) -> int:
-    """Returns how many examples dataset_info.json says that a split has.
+    """Returns the number of examples of a split according to dataset_info.json.
+
+    Args:
+      folder: The build's folder.
+      split: The split's name.
 
     Raises:
-      UserError: It says nothing of the sort.
+      UserError: When the file is missing or does not give the number.
     """
     try:
-        found = json.loads((folder / INFO).read_bytes())["splits"]
-        (counts,) = (each for each in found if each["name"] == split)
-        # The first versions counted the examples alone, not those of each file.
+        splits = json.loads((folder / INFO).read_bytes())["splits"]
+        (counts,) = (entry for entry in splits if entry["name"] == split)
+        # The first versions recorded only the total, not the examples of each file.
         lengths = counts.get("shardLengths") or [counts["statistics"]["numExamples"]]
         return sum(int(length) for length in lengths)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        is_there = (folder / INFO).is_file()
-        reason = f"does not say how many examples {split} has" if is_there else "is not there"
-        raise damaged(folder, f"its {INFO} {reason}", _MEND) from error
+        exists = (folder / INFO).is_file()
+        reason = f"does not give the number of examples of {split}" if exists else "is missing"
+        raise damaged(folder, f"its {INFO} {reason}", _FIX) from error
 
 
 def examples(files: Sequence[Path], expected: int) -> Iterator[tuple[int, bytes]]:
-    """Yields label and encoded image of every example.
+    """Reads the label and the encoded image of every example.
 
     Args:
-      files: A split's files.
-      expected: How many examples they have together.
+      files: The files of a split.
+      expected: The total number of examples.
+
+    Yields:
+      (label, bytes of the image file).
 
     Raises:
-      UserError: A file is damaged, or has other features, or there are more or fewer examples.
+      UserError: When a file is damaged or has other features, or the number of examples differs.
     """
     silence()
     with held_stderr():
         import tensorflow as tf
 
-        tf.constant(0)  # the first operation starts it
+        tf.constant(0)  # the first operation initializes TensorFlow
     from google.protobuf.message import DecodeError
 
     count = 0
@@ -92,11 +105,11 @@ def examples(files: Sequence[Path], expected: int) -> Iterator[tuple[int, bytes]
             is_other = isinstance(error, IndexError)
             reason = "they have other features" if is_other else "they are damaged"
             raise UserError(
-                f"{path} holds no TFRecords of image and label ({reason}): {_MEND}"
+                f"{path} has no valid records of image and label ({reason}): {_FIX}"
             ) from error
-        # A file that is cut inside a record's length ends there for TensorFlow.
+        # TensorFlow treats a file that is truncated inside a record's length as complete.
         if read != path.stat().st_size:
-            raise damaged(path.parent, f"{path.name} is cut", _MEND)
+            raise damaged(path.parent, f"{path.name} is truncated", _FIX)
     if count != expected:
-        reason = f"its files hold {count} examples, {INFO} says {expected}"
-        raise damaged(files[0].parent, reason, _MEND)
+        reason = f"its files hold {count} examples, but {INFO} lists {expected}"
+        raise damaged(files[0].parent, reason, _FIX)

@@ -156,9 +156,7 @@ def test_what_cannot_be_audited_is_one_clear_line(make_trial, tmp_path):
     assert "threshold must be in [0, 1], got 1.5" in message(trial, threshold=1.5)
     assert "expected .csv or .parquet" in message(trial, labels_file=tmp_path / "x.txt")
     (tmp_path / "folder.csv").mkdir()
-    assert "a folder of that name is in the way" in message(
-        trial, labels_file=tmp_path / "folder.csv"
-    )
+    assert "a folder of that name exists" in message(trial, labels_file=tmp_path / "folder.csv")
     record = (trial.folder / "config.json").read_text()
     with pytest.raises(UserError, match="is not a run"):
         audit_trial(tmp_path, DATA)

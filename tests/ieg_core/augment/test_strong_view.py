@@ -58,7 +58,9 @@ def test_a_strong_view_by_hand() -> None:
     draws = {
         "operation": np.int32([[Operation.INVERT, Operation.TRANSLATE_Y]]),
         "level": np.int32([[0, 3]]),
-        "affine": np.stack([operations.fixed_point(operations.UNMOVED), down, mirror])[None],
+        "affine": np.stack([operations.fixed_point(operations.IDENTITY_MATRIX), down, mirror])[
+            None
+        ],
         "erase": np.int32([[[0] * 4, [0] * 4, [1, 2, 1, 9]]]),
     }
     # Inverted, moved one row down, mirrored, two pixels blanked.
@@ -73,7 +75,7 @@ def test_the_last_map_crops_and_mirrors_as_the_weak_view_does() -> None:
     config = AugmentationConfig(strong="digits", cutout=0)
     draws = strong_view_draws(generator(0, "view"), len(images), config, (32, 32, 3))
     draws["level"][:] = 20  # factor 0.6 + 0.02·20 = 1
-    draws["affine"][:, 0] = operations.fixed_point(operations.UNMOVED)
+    draws["affine"][:, 0] = operations.fixed_point(operations.IDENTITY_MATRIX)
     matrix = draws["affine"][:, 1]
     flip = matrix[:, 0] < 0
     assert set(flip) == {True, False}

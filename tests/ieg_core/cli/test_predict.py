@@ -86,7 +86,7 @@ def test_files_that_cannot_be_read_are_told_and_cost_themselves_alone(trained, t
     assert code == worker.EXIT_FAILED
     assert len(output.out.splitlines()) == 1
     assert output.err.splitlines() == [
-        f"ieg: {broken} cannot be read: it is no JPEG, PNG or WebP",
+        f"ieg: {broken} cannot be read: it is not a JPEG, PNG or WebP file",
         f"ieg: {missing} cannot be read: No such file or directory",
     ]
 

@@ -79,8 +79,8 @@ def test_a_folder_stands_for_its_files(exported, tmp_path, capsys, monkeypatch):
     ]
     assert told.err.splitlines() == [
         "ieg: photos/3.jpg cannot be read: it is empty",
-        "ieg: photos/pipe.png cannot be read: it is no file",
-        r"ieg: photos/two\nlines.png cannot be read: it is no JPEG, PNG or WebP",
+        "ieg: photos/pipe.png cannot be read: it is not a regular file",
+        r"ieg: photos/two\nlines.png cannot be read: it is not a JPEG, PNG or WebP file",
     ]
 
 

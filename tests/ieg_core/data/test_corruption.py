@@ -7,7 +7,7 @@ from ieg_core.data.corruption import (
     corrupt_labels,
     expected_matrix,
     long_tail_counts,
-    realised_matrix,
+    realized_matrix,
     select_per_class,
     transition_matrix,
     uniform_transition,
@@ -101,7 +101,7 @@ def test_the_realised_matrix_keeps_within_binomial_bounds(text):
     labels = np.repeat(np.arange(10, dtype=np.int32), per_class)
     asked = transition_matrix(spec)
     noisy = corrupt_labels(labels, asked, generator(0, "noise").random(len(labels)))
-    realised = realised_matrix(labels, noisy, 10)
+    realised = realized_matrix(labels, noisy, 10)
     sigma = np.sqrt(asked * (1 - asked) / per_class)
     assert (np.abs(realised - asked) <= 5 * sigma + 1e-12).all()
     flip_rate = np.mean(labels != noisy)
@@ -111,11 +111,11 @@ def test_the_realised_matrix_keeps_within_binomial_bounds(text):
 def test_realised_matrix_by_hand():
     clean, noisy = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 2, 1])
     np.testing.assert_allclose(
-        realised_matrix(clean, noisy, 3), [[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 0]]
+        realized_matrix(clean, noisy, 3), [[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 0]]
     )
     # Beliefs that are certain are labels.
     np.testing.assert_array_equal(
-        expected_matrix(np.eye(3)[clean], noisy), realised_matrix(clean, noisy, 3)
+        expected_matrix(np.eye(3)[clean], noisy), realized_matrix(clean, noisy, 3)
     )
 
 

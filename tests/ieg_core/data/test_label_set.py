@@ -147,7 +147,7 @@ def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
     label_set = prepare()
     other = dataclasses.replace(digits, digest="0" * 64, origin="elsewhere")
     with pytest.raises(
-        UserError, match=r"made over digits data of digest .* 0000.* from elsewhere"
+        UserError, match=r"prepared for digits data with digest .* 0000.* from elsewhere"
     ):
         load_label_set(tmp_path / label_set.name, other)
     assert prepare(source=other).name != label_set.name

@@ -189,7 +189,7 @@ def test_the_digits_policy_stays_in_its_bounds():
 
 def test_cutout_must_leave_something():
     with pytest.raises(
-        UserError, match=r"cutout=16 blanks whole images of 8×8 pixels: choose less"
+        UserError, match=r"cutout=16 blanks whole images of 8×8 pixels: expected less"
     ):
         _draw("randaugment", shape=(8, 8, 1), batch=1)
 

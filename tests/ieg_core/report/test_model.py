@@ -12,6 +12,7 @@ from ieg_core.cli import main
 from ieg_core.report import summary, trials
 from ieg_core.report.trials import FINISHED, load_sweep
 from ieg_core.report.write import write_joined, write_report
+from tests.records import put
 
 OPENED: list[Counter[str]] = []
 """Where the audit hook counts; such a hook cannot be removed again."""
@@ -23,8 +24,6 @@ def _count_open(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(_count_open)
-
-from tests.records import put
 
 
 @pytest.fixture

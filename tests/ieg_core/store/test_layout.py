@@ -68,7 +68,7 @@ def test_a_disk_that_refuses_is_one_clear_line(tmp_path, monkeypatch, number, re
 
 def test_a_file_where_the_root_should_be_is_one_clear_line(tmp_path):
     (tmp_path / "runs").write_text("")
-    with pytest.raises(UserError, match=r"a part of the path is a file|in the way"):
+    with pytest.raises(UserError, match=r"a part of the path is a file|of that name exists"):
         files.write_json_atomic(tmp_path / "runs" / "trials" / "x.json", {})
 
 

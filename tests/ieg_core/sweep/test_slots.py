@@ -86,10 +86,10 @@ def test_devices_name_the_gpus_to_use(three_gpus, devices, environ, expected):
     ("devices", "message"),
     [
         ("3", r"no GPU 3 \(found 0, 1, 2\)"),
-        ("0,0", "expected auto, cpu, or different GPU numbers"),
-        ("gpu", "expected auto, cpu, or different GPU numbers"),
-        ("", "expected auto, cpu, or different GPU numbers"),
-        ("0,", "expected auto, cpu, or different GPU numbers"),
+        ("0,0", "expected auto, cpu, or distinct GPU numbers"),
+        ("gpu", "expected auto, cpu, or distinct GPU numbers"),
+        ("", "expected auto, cpu, or distinct GPU numbers"),
+        ("0,", "expected auto, cpu, or distinct GPU numbers"),
     ],
 )
 def test_devices_that_are_none_are_refused(three_gpus, devices, message):

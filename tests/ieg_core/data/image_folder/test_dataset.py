@@ -115,7 +115,7 @@ def test_broken_files_are_left_out_and_listed(tree, images):
     assert len(source.train_labels) == 18
     assert source.notes["num_files"] == 26
     assert source.notes["unreadable"] == [
-        ["train/bee/bomb.png", "30000×30000 pixels are more than 90 megapixels"],
+        ["train/bee/bomb.png", "30000×30000 pixels exceed 90 megapixels"],
         ["train/bee/zero.jpg", "it is empty"],
     ]
     (line, _) = describe_notes(source.notes)
@@ -133,8 +133,8 @@ def test_a_file_of_gigabytes_is_not_read_into_memory(tree, images):
             file.truncate(1 << 42)  # nothing of it on disk
     allowed = ImagesConfig(size=images.size, max_broken_fraction=0.1)
     assert open_source("folder", tree, allowed).notes["unreadable"] == [
-        ["train/bee/film.jpg", "its 4,398,046 megabytes are more than an image's"],
-        ["train/bee/film.mp4", "it is no JPEG, PNG or WebP"],
+        ["train/bee/film.jpg", "its 4,398,046 megabytes are too large for an image"],
+        ["train/bee/film.mp4", "it is not a JPEG, PNG or WebP file"],
     ]
 
 
@@ -160,8 +160,8 @@ def test_files_beside_the_class_folders_are_reported(tree):
     assert notes["num_files"] == 24
     assert notes["beside_classes"] == ["train/loose.png", "train/readme.txt", "test/loose.png"]
     assert describe_notes(notes)[0] == (
-        "3 files lie in no class folder and are left out (train/loose.png; train/readme.txt; "
-        "test/loose.png): move what is to be used into one"
+        "3 files are outside of class folders and left out (train/loose.png; train/readme.txt; "
+        "test/loose.png): move images to be used into a class folder"
     )
     # Where a table says what belongs to the part, the folder may hold anything.
     (tree / "train.csv").write_text(
@@ -179,7 +179,7 @@ def test_files_of_both_sets_are_reported(tree):
     shutil.copy(tree / "train" / "car" / "0002.png", tree / "test" / "car" / "copy.png")
     notes = open_source("folder", tree, SMALL).notes
     assert notes["in_train_and_test"] == [["train/car/0002.png", "test/car/copy.png"]]
-    assert any("1 test file is in the training set too" in line
+    assert any("1 test file is also in the training set" in line
                for line in describe_notes(notes))  # fmt: skip
 
 
@@ -189,7 +189,7 @@ def test_a_training_file_under_two_labels_is_reported(tree):
     notes = open_source("folder", tree, SMALL).notes
     assert notes["num_under_two_labels"] == 1
     assert notes["under_two_labels"] == [["train/bee/copy.png", "train/car/0002.png"]]
-    assert any("1 training file is there under another label too (train/bee/copy.png = train/car"
+    assert any("1 training file is also present with another label (train/bee/copy.png = train/car"
                in line for line in describe_notes(notes))  # fmt: skip
 
 

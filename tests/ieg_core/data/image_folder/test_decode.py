@@ -185,12 +185,14 @@ JPEG = encoded(Image.effect_noise((64, 64), 50).convert("RGB"), "JPEG")
     ("content", "reason"),
     [
         pytest.param(b"", "it is empty", id="empty"),
-        pytest.param(b"GIF89a" + bytes(100), "it is no JPEG, PNG or WebP", id="another kind"),
+        pytest.param(
+            b"GIF89a" + bytes(100), "it is not a JPEG, PNG or WebP file", id="another kind"
+        ),
         pytest.param(JPEG[: len(JPEG) // 2], "truncated", id="half a JPEG"),
         pytest.param(PNG[: len(PNG) // 2], "truncated", id="half a PNG"),
         pytest.param(encoded(two_by_two(), "WEBP")[:20], ".", id="half a WebP"),
         pytest.param(b"\xff\xd8\xff" + bytes(50), ".", id="no JPEG inside"),
-        pytest.param(bomb(), "30000×30000 pixels are more than 90 megapixels", id="bomb"),
+        pytest.param(bomb(), "30000×30000 pixels exceed 90 megapixels", id="bomb"),
     ],
 )
 def test_what_cannot_be_decoded_says_why_in_one_line(content, reason):

@@ -92,7 +92,7 @@ def test_nothing_in_the_file_is_run(tmp_path, small_source):
     mark = tmp_path / "was-run"
     content = pickle.dumps(published(source) | {"worse_label": RunsWhenRead(mark)}, protocol=2)
     path = write_published(tmp_path / "data", "cifar10", content)
-    with pytest.raises(UserError, match=r"it asks for \w+.system; nothing in it was run") as error:
+    with pytest.raises(UserError, match=r"it refers to \w+.system; no code in it was run") as error:
         open_given(parse("cifar10_human_worst"), source, tmp_path / "data")
     assert not mark.exists()
     assert str(path) in str(error.value)
@@ -115,7 +115,7 @@ BAD = {
     "too few": (lambda a: changed(a, worse_label=a["worse_label"][:-1]), r"is \(99,\)"),
     "no class": (lambda a: changed(a, worse_label=a["worse_label"] + 1), "goes from 1 to 10"),
     "floats": (lambda a: changed(a, worse_label=a["worse_label"] / 2), "not of integers"),
-    "truncated": (lambda a: pickle.dumps(a)[:-30], "nothing in it was run"),
+    "truncated": (lambda a: pickle.dumps(a)[:-30], "no code in it was run"),
 }
 
 

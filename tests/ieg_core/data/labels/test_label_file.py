@@ -136,7 +136,7 @@ BAD = {
     "out of range": ("index,label\n40,cat\n", r"index '40' in row 1: .* 0 to 39"),
     "negative": ("index,label\n-1,cat\n", r"index '-1' in row 1"),
     "no index": ("index,label\n1.5,cat\n", r"index '1.5' in row 1"),
-    "twice": ("index,label\n1,cat\n1,cat\n", r"index 1 twice, again in row 2"),
+    "twice": ("index,label\n1,cat\n1,cat\n", r"repeats the index 1 in row 2"),
     "unknown label": ("index,label\n1,cta\n", r"row 1: unknown label 'cta': did you mean 'cat'"),
     "number too high": ("index,label\n1,10\n", r"unknown label '10'.*or a number from 0 to 9"),
     "no label": ("index,label\n1,\n", r"row 1: unknown label ''"),
@@ -192,7 +192,7 @@ def test_a_cleaned_file_is_for_its_own_data_alone(tmp_path, source, suffix):
     path = tmp_path / f"cleaned{suffix}"
     write_labels(path, np.arange(40), source.train_labels, source)
     other = small_source(seed=1)
-    with pytest.raises(UserError, match=f"for the data {data_tag(source)}, not for cifar10:"):
+    with pytest.raises(UserError, match=f"for the data {data_tag(source)}, expected cifar10:"):
         read_labels(path, other)
 
 
@@ -248,8 +248,8 @@ def test_a_sweep_over_a_label_file_is_planned_with_its_digest(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "labels", "message"),
     [
-        ("digits_labels", "", "digits_labels needs a file of labels: give LABELS=path"),
-        ("digits_uniform", "x.csv", "LABELS=x.csv was given, but digits_uniform_0.2 takes no"),
+        ("digits_labels", "", "digits_labels received no label file: .* pass LABELS=path"),
+        ("digits_uniform", "x.csv", "received LABELS=x.csv, but digits_uniform_0.2 takes no"),
     ],
 )
 def test_a_label_file_and_its_data_set_go_together(dataset, labels, message):

@@ -56,7 +56,7 @@ def test_nothing_in_a_malicious_pickle_is_run(tmp_path, protocol, function, plac
         "inside a list": {"a": [1, bad]},
         "whole": bad,
     }[place]
-    with pytest.raises(NotArraysError, match=r"it asks for \w+\.\w+"):
+    with pytest.raises(NotArraysError, match=r"it refers to \w+\.\w+"):
         read_arrays(pickle.dumps(content, protocol=protocol))
     assert not mark.exists()
     # The same bytes do run where they are read without care.

@@ -132,7 +132,7 @@ def test_a_damaged_data_set_of_tfds_is_one_line(
             path.unlink()
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        line = r"cifar10.* is damaged or not whole \(.+\): delete that folder and run again"
+        line = r"cifar10.* is damaged or incomplete \(.+\): delete that folder and run again"
         with pytest.raises(UserError, match=line) as caught:
             open_cifar(layout, tmp_path)
         assert reason in str(caught.value)
