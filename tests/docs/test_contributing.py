@@ -41,6 +41,7 @@ def test_every_walk_of_the_issue_is_there():
         "data set",
         "noise type",
         "recipe",
+        "option of a sweep",
         "component",
         "report column",
         "KFP retry rule",

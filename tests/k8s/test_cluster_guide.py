@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipelines import cluster_files
+from pipelines import cluster_files, variables
 from pipelines.manifests import kustomize, render
 from tests.pipelines.stubs import kubernetes_api
 
@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "cluster.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, re.MULTILINE))
-VARIABLES = set(re.findall(r"^([A-Z_]+)\s*\??=", MAKEFILE, re.MULTILINE))
 
 
 def commands() -> list[str]:
@@ -39,17 +38,17 @@ def test_every_make_target_is_there():
 
 def test_every_variable_that_a_make_command_sets_is_there():
     for call in make_calls():
-        for word in call[2:]:
-            name, equals, _ = word.partition("=")
-            assert equals, call
-            assert name in VARIABLES | set(re.findall(r"\$\((?:if )?([A-Z]+)", MAKEFILE)), call
+        assert all("=" in word for word in call[2:]), call
+        names = [word.partition("=")[0] for word in call[2:]]
+        assert not variables.find_problem([call[1]], names), call
 
 
 def test_every_variable_named_alone_is_there():
     named = set(re.findall(r"`([A-Z][A-Z_]+)(?:=[^`]*)?`", GUIDE))
     assert {"RESUME", "RATES", "WATCH", "MAX_GPU_HOURS"} <= named
     controllers = {"CRON_SCHEDULE_TIMEZONE"}
-    assert named - controllers <= VARIABLES
+    known = {each.variable for options in variables.TARGETS.values() for each in options}
+    assert named - controllers <= known
 
 
 def test_every_file_named_is_there_or_rendered():
