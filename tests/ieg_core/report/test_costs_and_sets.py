@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a trial cost, and further test sets, from result.json to the page."""
+"""The cost of a trial and additional test sets, from result.json to the page."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ def test_gpu_hours_by_hand(results_root: Builder) -> None:
     assert unknown == {"supervised": 0.0, "l2r": 3.0, "fsr": None}
 
 
-def test_further_test_sets_have_a_table_of_their_own(results_root: Builder) -> None:
+def test_additional_test_sets_have_a_table_of_their_own(results_root: Builder) -> None:
     root = results_root(rates=(0.8,))
     before = re.search("<h1>.*</h1>", report(root))
     trials = {path.name.split("-")[1]: path for path in (root / "trials").iterdir()}

@@ -167,8 +167,8 @@ def test_what_reading_the_data_brought_to_light_is_told_once(
     for manifest in root.glob("label_sets/*/manifest.json"):
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"notes": notes}))
     page = report(root)
-    told = "1 test file is also in the training set (train/&lt;b&gt;/1.png = test/&lt;b&gt;/2.png)"
-    assert page.count(told) == (0 if damaged else 1)
+    note = "1 test file is also in the training set (train/&lt;b&gt;/1.png = test/&lt;b&gt;/2.png)"
+    assert page.count(note) == (0 if damaged else 1)
     markdown = (root / "sweeps/s1/report/results.md").read_text()
     assert markdown.count("this inflates the accuracy") == (0 if damaged else 1)
 
