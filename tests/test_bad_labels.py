@@ -32,7 +32,7 @@ LABELS = {
     "other data": (
         "labels.csv",
         labels_csv("index,label,data\n0,bee,folder:0123456789ab\n"),
-        "is for the data folder:0123456789ab, not for folder:",
+        "is for the data folder:0123456789ab, expected folder:",
     ),
     "not UTF-8": ("labels.csv", labels_csv(b"index,label\n0,b\xe9e\n"), "no CSV file in UTF-8"),
     "too many": ("labels.csv", labels_csv("index,label\n36,bee\n"), "index '36' in row 1"),
@@ -48,7 +48,7 @@ LABELS = {
         ),
         "is no readable Parquet file",
     ),
-    "objects": ("labels.npy", pickled, "is called '.npy': expected .csv or .parquet"),
+    "objects": ("labels.npy", pickled, "has the extension '.npy': expected .csv or .parquet"),
 }
 
 

@@ -66,7 +66,7 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     missing = [part for part in requested if part not in available]
     if missing:
         raise UserError(
-            f"DEVICES={devices!r}: this machine has no GPU {', '.join(missing)}; expected one of "
+            f"DEVICES={devices!r}: this machine has no GPU {', '.join(missing)}: expected one of "
             f"{', '.join(available) or '(none)'}, or use DEVICES=auto or DEVICES=cpu"
         )
     return requested

@@ -44,8 +44,8 @@ def splits_of(folder: Path) -> dict[str, list[Path]]:
     for split, files in splits.items():
         if len(files) != expected[split]:
             raise UserError(
-                f"{folder} has {len(files)} files of {split}, expected {expected[split]}: get the "
-                "missing files"
+                f"{folder} has {len(files)} of {expected[split]} files of {split}: "
+                "expected all; get the missing files"
             )
     return splits
 

@@ -195,8 +195,8 @@ def test_the_exported_model_is_the_trained_one_without_this_package(
         (("preact8", 1, DIGITS), {}, "at least 2 classes"),
         (("preact8", 10, (8, 8)), {}, "image shape"),
         (("preact8", 10, (8, 0, 1)), {}, "image shape"),
-        (("preact8", 10, DIGITS), {"dtype": "float16"}, "expected dtype"),
-        (("preact8", 10, DIGITS), {"batch_norm": "mkl"}, "expected batch_norm"),
+        (("preact8", 10, DIGITS), {"dtype": "float16"}, "received dtype='float16': expected"),
+        (("preact8", 10, DIGITS), {"batch_norm": "mkl"}, "received batch_norm='mkl': expected"),
     ],
 )
 def test_bad_requests(arguments: tuple, settings: dict, message: str) -> None:

@@ -118,7 +118,7 @@ def test_a_file_brings_its_values(tmp_path):
         zoo.build(str(path), 4, (9, 8, 1))
     path.write_bytes(b"not a model")
     with pytest.raises(
-        UserError, match=r"mine.keras' cannot be loaded \(ValueError: .*Keras's own"
+        UserError, match=r"mine.keras' cannot be loaded \(ValueError: .*built-in Keras"
     ):
         zoo.build(str(path), 4, SHAPE)
 
@@ -126,20 +126,23 @@ def test_a_file_brings_its_values(tmp_path):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("dropout", r"the layer 'forget' \(Dropout\) that draws: expected .*rate to 0"),
+        (
+            "dropout",
+            r"the layer 'forget' \(Dropout\) that draws random numbers: expected .*rate to 0",
+        ),
         ("hidden_noise", "returns a different result in every call in training mode"),
         ("softmax", "ends in a softmax: expected logits"),
         ("softmax_layer", "ends in a softmax: expected logits"),
         ("nested_softmax", "ends in a softmax: expected logits"),
-        ("hidden_softmax", "gives probabilities .*: expected logits"),
+        ("hidden_softmax", "returns probabilities .*: expected logits"),
         ("whole_numbers", "takes uint8, which .*: expected a floating-point input"),
         ("not_finite", "returns values that are not finite"),
         ("spectral", "the layer 'bounded' .* that assigns trainable variables"),
-        ("too_few", r"gives \(None, 3\): expected logits \[B, 4\]"),
+        ("too_few", r"returns \(None, 3\): expected logits \[B, 4\]"),
         ("other_input", r"takes \(None, 64, 64, 3\): expected .*\(None, 8, 8, 1\)"),
         ("nothing_to_train", "has no trainable variables"),
         ("fails", "could not be built .KeyError: .*not found"),
-        ("no_model", r"gave list: expected a keras.Model"),
+        ("no_model", r"returned list: expected a keras.Model"),
         ("one_argument", "could not be built .TypeError: .*takes 1 positional argument"),
         ("tiny", r"is not in the module .*, which has .*small"),
     ],

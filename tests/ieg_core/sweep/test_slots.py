@@ -85,7 +85,7 @@ def test_devices_name_the_gpus_to_use(three_gpus, devices, environ, expected):
 @pytest.mark.parametrize(
     ("devices", "message"),
     [
-        ("3", r"no GPU 3 \(found 0, 1, 2\)"),
+        ("3", r"no GPU 3: expected one of 0, 1, 2"),
         ("0,0", "expected auto, cpu, or distinct GPU numbers"),
         ("gpu", "expected auto, cpu, or distinct GPU numbers"),
         ("", "expected auto, cpu, or distinct GPU numbers"),

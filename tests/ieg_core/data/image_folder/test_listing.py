@@ -109,7 +109,7 @@ PATH = "train/bee/0000.png"
                      id="path outside"),
         pytest.param(_csv("path,label\n/etc/passwd,bee\n"), "leads out.*'/etc/passwd'",
                      id="absolute path"),
-        pytest.param(_csv(f"path,label\n{PATH},bee\n./{PATH},car\n"), "line 3 .* lists .* again",
+        pytest.param(_csv(f"path,label\n{PATH},bee\n./{PATH},car\n"), "line 3 .* repeats .*",
                      id="listed twice"),
         pytest.param(_csv("path,label\ncaf\xe9.png,bee\n".encode("latin-1")),
                      "cannot read .*expected a CSV file in UTF-8", id="table not UTF-8"),

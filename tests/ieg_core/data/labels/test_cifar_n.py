@@ -110,10 +110,10 @@ BAD = {
     ),
     "a set is missing": (
         lambda a: pickle.dumps({"clean_label": a["clean_label"]}),
-        "its 'worse_label' is missing",
+        "'worse_label' is missing",
     ),
-    "too few": (lambda a: changed(a, worse_label=a["worse_label"][:-1]), r"is \(99,\)"),
-    "no class": (lambda a: changed(a, worse_label=a["worse_label"] + 1), "goes from 1 to 10"),
+    "too few": (lambda a: changed(a, worse_label=a["worse_label"][:-1]), r"has shape \(99,\)"),
+    "no class": (lambda a: changed(a, worse_label=a["worse_label"] + 1), "ranges from 1 to 10"),
     "floats": (lambda a: changed(a, worse_label=a["worse_label"] / 2), "not of integers"),
     "truncated": (lambda a: pickle.dumps(a)[:-30], "no code in it was run"),
 }

@@ -168,7 +168,7 @@ def test_a_class_without_an_example_is_told(tmp_path, source):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("labels.txt", b"index,label\n", r"called '.txt': expected .csv or .parquet"),
+        ("labels.txt", b"index,label\n", r"the extension '.txt': expected .csv or .parquet"),
         ("labels.parquet", b"index,label\n", "is no readable Parquet file"),
         ("labels.parquet", b"", "is no readable Parquet file"),
         ("labels.parquet", to_parquet({"a": [1]}), "has the columns a: expected index and label"),

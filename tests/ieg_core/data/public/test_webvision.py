@@ -170,8 +170,8 @@ def one_more(folder):
 def test_a_damaged_build_is_one_line_and_leaves_nothing(data, spoil):
     (folder,) = data.glob("tensorflow_datasets/**/1.0.0")
     spoil(folder)
-    with pytest.raises(UserError, match=r"image_label_folder/webvisionmini/1.0.0 is damaged or not "
-                       r"whole \(.+\): get it again") as caught:  # fmt: skip
+    with pytest.raises(UserError, match=r"image_label_folder/webvisionmini/1.0.0 is damaged or "
+                       r"incomplete \(.+\): get it again") as caught:  # fmt: skip
         open_source("webvisionmini", data, IMAGES)
     assert "\n" not in str(caught.value)
     assert not list(data.glob("webvisionmini/*"))
@@ -245,16 +245,16 @@ VAL = {"val.tfrecord-00000-of-00001": WHOLE}
         (
             {ONE: WHOLE + WHOLE[:7]},
             "a\n",
-            r"\(webvisionmini-train.tfrecord-00000-of-00001 is cut\)",
+            r"\(webvisionmini-train.tfrecord-00000-of-00001 is truncated\)",
         ),
-        ({ONE: b""}, "a\n", r"its files hold 0 examples, dataset_info.json says 1\)"),
-        ({ONE: WHOLE * 2}, "a\n", r"its files hold 2 examples, dataset_info.json says 1\)"),
+        ({ONE: b""}, "a\n", r"its files hold 0 examples, but dataset_info.json lists 1\)"),
+        ({ONE: WHOLE * 2}, "a\n", r"its files hold 2 examples, but dataset_info.json lists 1\)"),
         ({ONE: record(1, b"")}, "a\n", r"it has 1 class names, but train has label 1\)"),
         ({ONE: b"\xff" * 100}, "a\n", r"\(they are damaged\)"),
         ({ONE: WHOLE[:-1] + b"\xff"}, "a\n", r"\(they are damaged\)"),
         ({ONE: framed(b"\xff" * 9)}, "a\n", r"\(they are damaged\)"),
         ({ONE: framed(b"")}, "a\n", r"\(they have other features\)"),
-        ({"train.tfrecord-00000-of-00002": WHOLE}, "a\n", "has 1 of the 2 files of train"),
+        ({"train.tfrecord-00000-of-00002": WHOLE}, "a\n", "has 1 of 2 files of train"),
         ({}, "a\n", "has the splits val: expected train"),
         ({ONE: WHOLE}, "../../out\n", r"has a class '../../out': expected a valid folder"),
     ],
