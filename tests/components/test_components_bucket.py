@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The components on a results root in a bucket, each with a scratch folder of its own."""
 
-
 import numpy as np
 import pytest
 from kfp import dsl

@@ -15,9 +15,9 @@ from ieg_core.data.label_set import load_label_set
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
+from ieg_core.store.records import AuditRecord
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
-from ieg_core.tasks.audit_page import read_summary
 from tests.ieg_core.audit.conftest import MadeTrial, beliefs
 from tests.ieg_core.data.trees import write_tree
 from tests.records import put
@@ -55,28 +55,28 @@ def test_the_measures_are_scikit_learns(knowing_trial):
     wrong = np.array([row["given"] != row["clean"] for row in rows])
     score = np.array([float(row["score"]) for row in rows])
     flagged = score > 0.5
-    assert 0.8 < summary["average_precision"] < 1
-    assert summary["average_precision"] == pytest.approx(
+    assert 0.8 < summary.average_precision < 1
+    assert summary.average_precision == pytest.approx(
         average_precision_score(wrong, score), abs=1e-4
     )
-    assert summary["auroc"] == pytest.approx(roc_auc_score(wrong, score), abs=1e-4)
-    assert summary["precision"] == pytest.approx(precision_score(wrong, flagged))
-    assert summary["recall"] == pytest.approx(recall_score(wrong, flagged))
-    assert summary["wrong"] == wrong.sum()
-    assert summary["flagged"] == flagged.sum()
-    estimated, true = (np.array(summary[f"transition_{n}"]) for n in ("estimated", "true"))
+    assert summary.auroc == pytest.approx(roc_auc_score(wrong, score), abs=1e-4)
+    assert summary.precision == pytest.approx(precision_score(wrong, flagged))
+    assert summary.recall == pytest.approx(recall_score(wrong, flagged))
+    assert summary.wrong == wrong.sum()
+    assert summary.flagged == flagged.sum()
+    estimated, true = (np.array(getattr(summary, f"transition_{n}")) for n in ("estimated", "true"))
     np.testing.assert_allclose(estimated.sum(1), 1)
-    assert summary["transition_error"] == pytest.approx(np.abs(estimated - true).mean())
-    assert read_summary(knowing_trial.folder) == summary
+    assert summary.transition_error == pytest.approx(np.abs(estimated - true).mean())
+    assert AuditRecord.read(knowing_trial.folder) == summary
 
 
 def test_true_labels_are_told_only_where_they_are_known(make_trial):
     trial = make_trial("digits", "supervised")
     trial.write(beliefs(trial.label_set), name="prediction")
     summary = audit_trial(trial.folder, DATA)
-    assert not summary["clean_labels_known"]
-    assert "average_precision" not in summary
-    assert "transition_true" not in summary
+    assert not summary.clean_labels_known
+    assert summary.average_precision is None
+    assert summary.transition_true is None
     assert "clean" not in rows_of(trial)[0]
     page = (trial.folder / "audit" / "audit.html").read_text()
     assert "true labels are not known" in page
@@ -89,7 +89,7 @@ def test_an_example_that_was_never_seen_has_no_score(make_trial):
     visits[unseen] = 0
     trial.write(beliefs(trial.label_set), visits, name="prediction")
     summary = audit_trial(trial.folder, DATA)
-    assert summary["not_seen"] == 7
+    assert summary.not_seen == 7
     last = rows_of(trial)[-7:]
     assert sorted(int(row["index"]) for row in last) == unseen.tolist()
     assert {row["score"] for row in last} == {""}
@@ -125,7 +125,7 @@ def test_a_cleaned_file_is_the_next_runs_labels(knowing_trial, make_trial, tmp_p
 def test_a_threshold_of_zero_changes_only_what_has_another_suggestion(knowing_trial):
     summary = audit_trial(knowing_trial.folder, DATA, threshold=0.0)
     rows = rows_of(knowing_trial)
-    assert summary["flagged"] == sum(row["given"] != row["suggested"] for row in rows)
+    assert summary.flagged == sum(row["given"] != row["suggested"] for row in rows)
 
 
 def test_doing_it_again_gives_the_same_bytes(knowing_trial):
