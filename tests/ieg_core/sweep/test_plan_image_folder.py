@@ -5,7 +5,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import read_json
-from ieg_core.store.layout import read_config
+from ieg_core.store.layout import read_planned
 from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
@@ -33,7 +33,7 @@ def request_of(tmp_path):
 
 def planned(request, tmp_path):
     made = plan(request)
-    return made, [read_config(tmp_path / "runs", trial) for trial in made.trials]
+    return made, [read_planned(tmp_path / "runs", trial).settings for trial in made.trials]
 
 
 def test_network_views_and_dictionary_go_by_the_data(request_of, tmp_path):

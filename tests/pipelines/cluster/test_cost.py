@@ -10,7 +10,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.recipes.build import build_config
 from ieg_core.store import gcs as storage
-from ieg_core.store import mirror
+from ieg_core.store.records import LatestRecord
 from ieg_core.sweep.plan import configs
 from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import cost, submit
@@ -190,7 +190,7 @@ def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
         assert submit.measured(cluster_file) == {}
         name = "sweeps/s1/report/results.json"
         storage.upload(cluster_file.results, tmp_path, [name], {name: None})
-        storage.point(storage.join(cluster_file.results, mirror.LATEST), '{"sweep": "s1"}')
+        LatestRecord(sweep="s1").write(cluster_file.results)
         assert submit.measured(cluster_file) == {("wrn28-10", "l2r"): 9.0}
 
 
