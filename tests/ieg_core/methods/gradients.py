@@ -26,10 +26,9 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     from keras import ops
 
     from ieg_core import backend
-    from ieg_core.methods import ieg
+    from ieg_core.methods import ieg, registry
     from ieg_core.methods.losses import softmax_cross_entropy
     from ieg_core.methods.method import State
-    from ieg_core.methods.registry import METHODS
     from ieg_core.methods.reweighting import clip_weights
 
     momentum = [ops.convert_to_tensor(0.01 * rng.standard_normal(p.shape)) for p in params]
@@ -101,7 +100,7 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
         mean = float(ops.mean(softmax_cross_entropy(logits, batch.probe_labels)))
         return mean + 0.5 * DECAY * float((kernel**2).sum())
 
-    update = METHODS["fsr"].update(
+    update = registry.find("fsr").update(
         network, config, State(params, momentum, stats, method_state), batch
     )
     by_dense = central_differences(dense_probe_after, even)
@@ -121,9 +120,9 @@ def main(out: str) -> None:
 
     keras.backend.set_floatx("float64")
     from ieg_core import backend
+    from ieg_core.methods import registry
     from ieg_core.methods.losses import softmax_cross_entropy
     from ieg_core.methods.method import Batch, State
-    from ieg_core.methods.registry import METHODS
     from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
     from ieg_core.models import zoo
     from ieg_core.training.step import build_network
@@ -195,7 +194,7 @@ def main(out: str) -> None:
     )
 
     config = build.build_config(parse("digits_uniform_0.4"), "l2r")
-    update = METHODS["l2r"].update(network, config, State(params, params, stats, {}), batch)
+    update = registry.find("l2r").update(network, config, State(params, params, stats, {}), batch)
     weights = clip_weights(meta)
 
     def weighted(at: list) -> tuple:

@@ -8,7 +8,7 @@ from keras.ops import convert_to_numpy
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.methods.registry import METHODS
+from ieg_core.methods import registry
 from ieg_core.models import user_network, zoo
 from ieg_core.recipes import build
 from ieg_core.training.step import build_network, initial_state
@@ -86,7 +86,7 @@ def test_layers_of_equal_names_have_their_own_values():
     paths = [variable.path for variable in model.trainable_variables]
     assert len(set(paths)) < len(paths)
     config = build.build_config(parse("digits"), "supervised")
-    state = initial_state(model, METHODS["supervised"], config, None)
+    state = initial_state(model, registry.find("supervised"), config, None)
     for key, variables in (
         ("params", model.trainable_variables),
         ("stats", model.non_trainable_variables),

@@ -75,7 +75,7 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
     runtime = Runtime(threads=1, num_replicas=num_replicas)
     set_environment(runtime)
     from ieg_core import backend
-    from ieg_core.methods.registry import METHODS as UPDATES
+    from ieg_core.methods import registry
     from ieg_core.models import zoo
     from ieg_core.training.measure import synthetic_label_set
     from ieg_core.training.step import build_network, build_step, initial_state
@@ -87,7 +87,7 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
     several = VARIANTS if num_replicas == 1 else SHARED
     for name in several if synchronized else OWN_SHARES:
         config = build_config(name, synchronized)
-        method = UPDATES[config.method]
+        method = registry.find(config.method)
         label_set = synthetic_label_set(config, 10, (8, 8, 1))
         images = np.random.default_rng(0).integers(
             0, 256, (len(label_set.noisy_labels), 8, 8, 1), dtype=np.uint8
