@@ -107,8 +107,8 @@ def families() -> str:
             family.data,
             f"`{family.network}`",
             str(family.batch_size),
-            *(_changed(part) for part in (family.schedule, family.augmentation, family.fsr)),
-            _changed(family.ieg) if family.ieg else "defaults",
+            *(_changed(part) for part in (family.schedule, family.augmentation)),
+            *(_changed(family.settings_of(method)) for method in ("fsr", "ieg")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
+from ieg_core.recipes.family import Published
+from ieg_core.recipes.published import PUBLISHED, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic, group_rows, statistic
 from ieg_core.report.trials import FINISHED, Row
 

@@ -5,7 +5,8 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.recipes import build
-from ieg_core.recipes.published import PUBLISHED, RECALLED, Published
+from ieg_core.recipes.family import OURS, RECALLED, Published
+from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report.reproduction import (
     NOT_COMPARABLE,
     NOT_REPRODUCED,
@@ -212,6 +213,6 @@ def test_a_planned_trial_says_how_it_departs_from_its_recipe(tmp_path):
 
 
 def test_papers_recipes_are_told_from_ours():
-    ours = {name for name, family in build.FAMILIES.items() if family.source == build.OURS}
+    ours = {name for name, family in build.FAMILIES.items() if family.source == OURS}
     assert {"digits", "cifar_cpu"} <= ours
     assert not {"cifar", "longtail", "longtail_noise", "webvision"} & ours
