@@ -239,7 +239,7 @@ class ForwardSettings(MethodSettings):
       transition_floor: ε of T ← (1 − ε)·T + ε/C, which bounds the corrected loss.
     """
 
-    warmup_fraction: float = 0.5
+    warmup_fraction: float = 0.35
     transition_floor: float = 0.01
 
     def __post_init__(self) -> None:
@@ -344,6 +344,13 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             2.0,
             "fast sample re-weighting (ICCV 2021)",
             mixes=1,
+        ),
+        "forward": MethodSpec(
+            "forward:FORWARD",
+            ForwardSettings,
+            "none",
+            1.0,
+            "loss correction with an estimated transition matrix (Patrini et al., CVPR 2017)",
         ),
         "ieg_no_lookahead": MethodSpec(
             "ieg:IEG_NO_LOOKAHEAD",

@@ -24,6 +24,23 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -ops.sum(labels * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
+def forward_cross_entropy(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+    """Cross-entropy between given labels and the distribution of given labels that z implies.
+
+    ℓ(z, y) = −log Σ_c softmax(z)_c T[c, y],   ∂ℓ/∂z = softmax(z) − q,   q_c ∝ softmax(z)_c T[c, y]
+
+    Args:
+      logits: z of the true class, float [B, C].
+      labels: y, one-hot float [B, C].
+      transition: T[c, k] = P(given label k | class c), float [C, C], each entry above 0.
+
+    Returns:
+      ℓ, float [B], at least 0 and at most −log min T.
+    """
+    likelihoods = labels @ ops.transpose(transition)
+    return -ops.logsumexp(ops.log_softmax(logits, axis=-1) + ops.log(likelihoods), axis=-1)
+
+
 def smooth_labels(labels: Tensor, smoothing: float) -> Tensor:
     """Moves a share of each label to all classes alike.
 
