@@ -111,7 +111,7 @@ _SIZES = ("capacity", "dictionary_batch_size")
 
 @dataclass(frozen=True)
 class SupervisedSettings(MethodSettings):
-    """Plain training, also with MixUp or on the probe alone: Σ ℓ_i / B.
+    """Plain training, also with MixUp or on the probe set alone: Σ ℓ_i / B.
 
     Attributes:
       label_smoothing: s of y' = (1 − s)·y + s/C.
@@ -144,12 +144,12 @@ class L2RSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class IEGSettings(MethodSettings):
-    """IEG (arXiv 1910.00701): re-weighting, re-labelling, and the unsupervised losses.
+    """IEG (arXiv 1910.00701): re-weighting, re-labeling, and the unsupervised losses.
 
     Attributes:
-      pseudo_label_loss_weight: p, upstream's --ce_factor; 0 removes the MixUp loss whole.
+      pseudo_label_loss_weight: p, upstream's --ce_factor; 0 removes the whole MixUp loss.
       consistency_loss_weight: k, upstream's --consistency_factor; 0 removes the KL loss.
-      temperature: T of the sharpening of pseudo-labels.
+      temperature: T, the temperature that sharpens pseudo-labels.
       initial_label_coefficient: λ⁰, the given label's share in the look-ahead's targets.
       lookahead_lr: α.
       lookahead_momentum: μ.
@@ -182,9 +182,9 @@ class FSRSettings(DictionarySettings):
     Attributes:
       capacity: Examples in the dictionary, a multiple of the number of classes.
       dictionary_batch_size: Examples drawn from it each step, likewise.
-      start_epoch: Until then all weights are 1/B and there is no pseudo-label loss.
+      start_epoch: Before it, all weights are 1/B and there is no pseudo-label loss.
       mixup: Whether to train on mixed images; recipes with noise need it for the margin.
-      label_smoothing: On the probe loss, and on the training loss where `mixup` is off.
+      label_smoothing: s in the dictionary loss, and in the training loss if `mixup` is off.
       weighting: "clip" for noise, "shift" for imbalance.
       pseudo_label_loss_weight: Weight of the pseudo-label term; 0 removes it.
       pseudo_label_temperature: τ.
@@ -192,9 +192,9 @@ class FSRSettings(DictionarySettings):
       score_decay: β.
       lookahead_lr: α.
       lookahead_momentum: μ.
-      class_weight_decay: Upstream's --moving_weight_gamma: examples take their class's moving
-        weight; 0 switches it off.
-      class_weight_end_epoch: From then on the class weights stay as they are; 0 for never.
+      class_weight_decay: Upstream's --moving_weight_gamma: above 0, examples get the moving weight
+        of their class; 0 switches it off.
+      class_weight_end_epoch: The epoch from which the class weights are fixed; 0 for never.
     """
 
     start_epoch: int = 20

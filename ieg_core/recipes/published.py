@@ -19,14 +19,14 @@ PUBLISHED: tuple[Published, ...] = tuple(
 
 
 def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
-    """Says why a result cannot be held against a figure of its data set and method.
+    """Returns why a result is not comparable with a figure of its data set and method.
 
     Args:
       row: A row of results.json.
       figure: A published figure of the same data set and method.
 
     Returns:
-      The first difference between the protocols, or "" where they are the same.
+      The first difference between the protocols, or "" if they are the same.
     """
     if row["network"] != figure.network:
         return f"published with {figure.network}, this is {row['network']}"
@@ -34,20 +34,20 @@ def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
         return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"
     flipped = figure.true_flip_rate
     flipped = dataset_spec.parse(figure.dataset).true_flip_rate if flipped is None else flipped
-    # Labels that people gave have no convention: the data set's name says all.
+    # Human labels have no convention: the name of the data set determines them.
     if flipped is not None and not (
         row["true_flip_rate"] is not None and math.isclose(row["true_flip_rate"], flipped)
     ):
         return f"another noise convention: {flipped:.1%} of the published run's labels were wrong"
     family = build.FAMILIES.get(str(row["recipe"]))
     if family is None or family.source == OURS:
-        return f"recipe {row['recipe']} is none of a paper's"
+        return f"recipe {row['recipe']} follows no paper"
     if row.get("recipe_steps") is None:
-        return "the trial does not say how long its recipe is"
+        return "the trial does not record the length of its recipe"
     if row["steps"] != row["recipe_steps"]:
-        return f"trained {row['steps']} steps, the recipe is {row['recipe_steps']} long"
+        return f"trained {row['steps']} steps, the recipe has {row['recipe_steps']}"
     if row.get("changed_settings"):
-        return f"other settings than the recipe's: {', '.join(row['changed_settings'])}"
+        return f"settings differ from the recipe's: {', '.join(row['changed_settings'])}"
     if figure.is_recalled:
-        return "the published figure was recalled, not read: it is no gate"
+        return "the published figure was recalled, not read, so it is not a gate"
     return ""

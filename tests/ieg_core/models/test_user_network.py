@@ -60,7 +60,9 @@ def test_without_a_last_dense_layer_only_methods_that_look_into_it_are_refused(f
     model = built(function)
     assert tuple(model(IMAGES)[0].shape) == (6, 4)
     network = build_network(model, 0.0)
-    with pytest.raises(UserError, match=r"no dense layer with a bias .*: end the network in one"):
+    with pytest.raises(
+        UserError, match=r"is not dense: .*a bias on features .*; end the network in one"
+    ):
         _ = network.head
 
 
