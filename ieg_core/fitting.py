@@ -28,7 +28,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.host import machine, processes
-from ieg_core.recipes.build import paddings
+from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
 from ieg_core.store.records import FailureRecord

@@ -36,10 +36,10 @@ SECTIONS = {
 CHOSEN_ELSEWHERE = ("recipe", "dataset", "method", "network", "seed", "method_settings")
 HEAD = """# Settings
 
-Every setting that a recipe fixes and `SET=` (or `ieg train --set`) changes, made by
-`scripts/write_settings.py` from the dataclasses in `ieg_core/config.py` and
-`ieg_core/settings.py`. Several at once: `make sweep SET="optimizer.learning_rate=0.05
-batch_size=50"`. A setting of one method passes the others by; an unknown name, a wrong type or a
+Every setting that a recipe fixes and `SET=` (or `ieg train --set`) changes, written by
+`scripts/write_settings.py` from the dataclasses in `ieg_core/experiment/config.py` and
+`ieg_core/experiment/methods.py`. Several at once: `make sweep SET="optimizer.learning_rate=0.05
+batch_size=50"`. Methods ignore settings that are not theirs; an unknown name, a wrong type or a
 value out of range is refused in one line.
 """
 
@@ -107,8 +107,8 @@ def families() -> str:
             family.data,
             f"`{family.network}`",
             str(family.batch_size),
-            *(_changed(part) for part in (family.schedule, family.augmentation, family.fsr)),
-            _changed(family.ieg) if family.ieg else "defaults",
+            *(_changed(part) for part in (family.schedule, family.augmentation)),
+            *(_changed(family.settings_of(method)) for method in ("fsr", "ieg")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -137,8 +137,8 @@ def render() -> str:
         summary = (owner.__doc__ or "").strip().splitlines()[0]
         parts.append(f"## `method` of {title}\n\n{summary}\n\n" + table(rows(owner, "method.")))
     parts.append(
-        "## What the recipes set\n\nWhat is as by default is left out. The weight decay goes "
-        "with the network (`ieg_core/recipes.py`).\n\n" + families()
+        "## What the recipes set\n\nDefaults are left out. The weight decay depends on the network "
+        "(`ieg_core/recipes/build.py`).\n\n" + families()
     )
     return "\n".join(parts)
 

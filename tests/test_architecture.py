@@ -66,6 +66,30 @@ def test_planning_and_reports_import_no_deep_learning_framework():
     assert done.stdout == "[]\n", done.stdout + done.stderr
 
 
+def test_only_the_registry_and_the_methods_look_at_the_class_of_settings():
+    """Everything else asks what a method declares, so that a new one needs no further edit."""
+    declarations = ast.parse((ROOT / "ieg_core/experiment/methods.py").read_text())
+    classes = {node.name for node in declarations.body if isinstance(node, ast.ClassDef)}
+    classes = {name for name in classes if name.endswith("Settings")}
+    assert {"MethodSettings", "FSRSettings"} <= classes
+    rooms = [ROOT / "ieg_core" / room for room in ("methods", "experiment")]
+    paths = [path for path in tracked("ieg_core/*.py") if not set(rooms) & set(path.parents)]
+    assert len(paths) > 100
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "isinstance",
+                "issubclass",
+                "type",
+            ):
+                names = {child.id for child in ast.walk(node) if isinstance(child, ast.Name)}
+                attributes = {
+                    child.attr for child in ast.walk(node) if isinstance(child, ast.Attribute)
+                }
+                found = (names | attributes) & {*classes, "method_settings"}
+                assert not found, f"{path}:{node.lineno}: {found}"
+
+
 def test_components_import_only_kfp_and_the_standard_library_at_the_top():
     """A component's source is copied alone; and importing them must not load the science."""
     allowed = {"kfp", "components", *sys.stdlib_module_names}

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one training is: data set, method, network, configuration."""
+"""Defines one training: data set, method, network, configuration."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is fixed about each base data set: its classes and which of them look alike."""
+"""The fixed facts of each base data set: its classes, and which of them look alike."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,11 +52,11 @@ class Base:
     """One base data set.
 
     Attributes:
-      class_names: The names, by class number; empty where only the data tell them.
-      image_shape: (height, width, channels) of the uint8 images; zeros where only the data and the
-        settings tell it.
-      lookalikes: For asymmetric noise, source class → the class it is mistaken for;
-        None where no such map exists.
+      class_names: The names, by class number; empty if only the data define them.
+      image_shape: (height, width, channels) of the uint8 images; zeros if the data and the settings
+        define it.
+      lookalikes: For asymmetric noise, source class → the class it is mistaken for; None if the
+        data set has no such map.
     """
 
     class_names: tuple[str, ...]
@@ -120,4 +120,4 @@ HUMAN_SETS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "cifar100": ("human",),
 }
-"""The sets of labels that people gave, by base (CIFAR-N, arXiv 2110.12088)."""
+"""The sets of human labels, by base (CIFAR-N, arXiv 2110.12088)."""

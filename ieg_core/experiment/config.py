@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What decides the outcome of a run: frozen, typed, validated, written beside every result."""
+"""The configuration of a run: frozen, typed, validated, and stored with every result."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,9 +14,9 @@ PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
 STRONG_POLICIES = ("autoaugment", "autoaugment_imagenet", "randaugment", "digits")
 LENGTHS = ("num_steps", "num_epochs", "num_cycles", "max_steps")
-"""The settings of a schedule of which one gives the length of a run."""
+"""The settings of a schedule of which exactly one sets the length of a run."""
 LARGEST_IN_MEMORY = 96
-"""Side in pixels up to which all images are held in memory."""
+"""Largest side in pixels at which all images are held in memory."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class OptimizerConfig:
     """Momentum SGD: m ← μ·m + ∇, θ ← θ − lr·m, and the moving average of θ that is evaluated.
 
     Attributes:
-      learning_rate: lr at its highest; the schedule lowers it.
+      learning_rate: Peak of lr; the schedule lowers it.
       momentum: μ.
       weight_decay: wd of R(θ) = ½·wd·Σ‖kernel‖².
-      ema_decay: Highest decay of the moving average; of step t it is min(ema_decay, (1+t)/(10+t)).
+      ema_decay: Maximum decay of the moving average; at step t it is min(ema_decay, (1+t)/(10+t)).
     """
 
     learning_rate: float = 0.1
@@ -44,9 +44,9 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """How the learning rate changes and how long the training is.
+    """The learning-rate schedule and the length of the training.
 
-    Exactly one of `num_steps`, `num_epochs`, `num_cycles` and `max_steps` gives the length; an
+    Exactly one of `num_steps`, `num_epochs`, `num_cycles` and `max_steps` sets the length; an
     epoch is ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is
     `cycle_multiplier` times as long as the one before it, the first being one epoch.
 
@@ -55,12 +55,13 @@ class ScheduleConfig:
       num_steps: Length in steps.
       num_epochs: Length in epochs.
       num_cycles: Length in cycles of `cosine_restarts`.
-      max_steps: Length in as many whole cycles of `cosine_restarts` as fit so many steps.
-      cycle_multiplier: Of `cosine_restarts`, upstream's --cos_t_mul.
-      cycle_decay: Of `cosine_restarts`: each cycle starts at so much of the one before it.
-      boundary_fractions: Of `step`: where in the run the rate drops, as fractions of its length.
-      factor: Of `step`: what the rate is multiplied by at each boundary; of `exponential`: what is
-        left of it at the end.
+      max_steps: Upper bound in steps; the length is as many whole cycles of `cosine_restarts` as
+        fit.
+      cycle_multiplier: For `cosine_restarts`, upstream's --cos_t_mul.
+      cycle_decay: For `cosine_restarts`: initial rate of a cycle relative to the one before it.
+      boundary_fractions: For `step`: where the rate drops, as fractions of the run's length.
+      factor: For `step`: factor on the rate at each boundary; for `exponential`: final rate
+        relative to the initial one.
       warmup_epochs: Epochs in which the rate rises linearly to the schedule's; part of the length.
     """
 
@@ -115,10 +116,10 @@ class AugmentationConfig:
     """The views of an image that a step trains on.
 
     Attributes:
-      pad: Of the weak view: black pixels added on each side before a random crop back.
+      pad: Weak view: black pixels added on each side before a random crop to the original size.
       flip: Whether both views are mirrored with probability ½.
       strong: Policy of the strong view, one of STRONG_POLICIES.
-      strong_pad: Of the strong view: mid-grey pixels added on each side before the crop.
+      strong_pad: Strong view: mid-gray pixels added on each side before the crop.
       cutout: Side in pixels of the square blanked in the strong view; 0 for none.
     """
 
@@ -139,17 +140,16 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """How one's own images are read; see `ieg_core.data.image_folder.decode` for the rules.
+    """How images from files are read; see `ieg_core.data.image_folder.decode` for the rules.
 
     Attributes:
-      size: Side in pixels of what the network sees. Up to LARGEST_IN_MEMORY each image is brought
-        to this size once and kept in memory; beyond, images are read from disk and cropped anew at
-        every visit.
-      channels: 3 for colour, 1 for grey.
-      max_broken_fraction: Share of the files that may be unreadable, and are left out.
-      max_megapixels: An image of more is not decoded but counts as unreadable.
-      min_crop_area: Smallest share of a large image that a random crop shows.
-      eval_sets: Names of further test sets that lie beside the test set.
+      size: Side in pixels of the network's input. Up to LARGEST_IN_MEMORY each image is resized
+        once and kept in memory; above, images are read from disk and cropped again at every visit.
+      channels: 3 for color, 1 for grayscale.
+      max_broken_fraction: Largest share of unreadable files that is tolerated; they are skipped.
+      max_megapixels: An image with more is not decoded and counts as unreadable.
+      min_crop_area: Smallest share of a large image's area that a random crop covers.
+      eval_sets: Names of further test sets next to the test set.
     """
 
     size: int = 32
@@ -169,27 +169,28 @@ class ImagesConfig:
 
     @property
     def held_in_memory(self) -> bool:
-        """Whether images of this size are kept in memory."""
+        """Whether images of this size are held in memory."""
         return self.size <= LARGEST_IN_MEMORY
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that decides the outcome of a run, apart from the prepared data and the code.
+    """Everything that determines the outcome of a run, apart from the prepared data and the code.
 
     Attributes:
-      recipe: Name of the recipe family that it came from.
-      dataset: Data-set spec, in canonical spelling.
+      recipe: Name of the recipe family that it is based on.
+      dataset: Data-set spec, in canonical form.
       method: Name of the method.
       network: Name of the network.
       seed: Seed of every random draw.
-      batch_size: Examples a step, over all replicas.
-      probe_per_class: Clean examples a class; 0 for a method without a probe.
-      evaluations: How many evaluations to make at least, equally spaced; those of a
-        `cosine_restarts` schedule lie at the ends of its cycles besides.
+      batch_size: Examples per step, over all replicas.
+      probe_per_class: Clean examples per class; 0 for a method without a probe.
+      evaluations: Minimum number of evaluations, equally spaced; a `cosine_restarts` schedule adds
+        one at the end of each cycle.
       precision: "float32" or "bfloat16" (computation only; variables stay float32).
-      synchronized_batch_norm: BatchNorm moments over all replicas, or over each one's own share.
-      images: How the images are read, where the data set is one's own; else None.
+      synchronized_batch_norm: Whether BatchNorm moments are over all replicas, or over each
+        replica's share.
+      images: How the images are read, for a data set of files; else None.
     """
 
     recipe: str
@@ -220,18 +221,18 @@ class Config:
             require(self.probe_per_class > 0, "probe_per_class", self.probe_per_class, "above 0")
         elif self.probe_per_class != 0:
             raise UserError(
-                f"probe_per_class={self.probe_per_class} was asked for, but the method "
-                f"{self.method!r} uses no probe: leave it out"
+                f"probe_per_class is {self.probe_per_class}: expected 0, since the method "
+                f"{self.method!r} uses no probe; leave it out"
             )
         if type(self.method_settings) is not spec.settings:
             raise UserError(
-                f"method {self.method!r} takes {getattr(spec.settings, '__name__', '?')}, "
-                f"got {type(self.method_settings).__name__}"
+                f"settings of method {self.method!r} must be {spec.settings.__name__}, got "
+                f"{type(self.method_settings).__name__}"
             )
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turns a configuration into nested plain values, ready for JSON."""
+    """Converts a configuration to nested plain values for JSON."""
     return dataclasses.asdict(config)
 
 
@@ -239,11 +240,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """Rebuilds a configuration from `to_dict`'s output, also after JSON.
 
     Raises:
-      UserError: A key is unknown or missing, or a value is out of range.
+      UserError: When a key is unknown or missing, or a value is out of range.
     """
     method = values.get("method")
     if not isinstance(method, str):
-        raise UserError(f"configuration: expected a method's name under 'method', got {method!r}")
+        raise UserError(f"method must be a method's name, got {method!r}")
     settings_type = method_spec(method).settings
     sections: dict[str, Callable[..., Any]] = {
         "optimizer": OptimizerConfig,
@@ -265,5 +266,5 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         )
     except TypeError as error:
         raise UserError(
-            f"configuration: {error}; it was written by another version of this program"
+            f"configuration: {error}; another version of this program wrote it: use that version"
         ) from error

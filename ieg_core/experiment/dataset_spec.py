@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The name of a data set with its corruption, and the only parser of such names.
+"""Names of data sets with their corruption, and the only parser of such names.
 
 <base>                      no synthetic corruption
 <base>_uniform_<r>          with probability r the label is redrawn from all C classes
 <base>_asymmetric_<r>       each source class flips to its look-alike with probability r
 <base>_imbal_<rho>          long tail, rho = smallest class / largest class
 <base>_imbal_<rho>_<r>      the same, then uniform noise r
-<base>_human_<set>          the labels that people gave, CIFAR-N's (cifar100_human has one set)
-<base>_labels               the labels of a file
+<base>_human_<set>          human labels, CIFAR-N (cifar100_human has one set)
+<base>_labels               labels from a file
 """
 
 import math
@@ -26,7 +26,7 @@ GRAMMAR: Final = (
 )
 NOISES: Final = ("uniform", "asymmetric")
 LABELS: Final = "labels"
-# Above a half, a look-alike flip leaves nothing that tells the two classes apart.
+# Above one half, look-alike flips make the two classes indistinguishable.
 DEFAULT_NOISE_RATES: Final[dict[str, tuple[float, ...]]] = {
     "uniform": (0.2, 0.4, 0.8),
     "asymmetric": (0.1, 0.2, 0.3, 0.4),
@@ -35,19 +35,19 @@ DEFAULT_NOISE_RATES: Final[dict[str, tuple[float, ...]]] = {
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A base data set and what is done to it.
+    """A base data set and its corruption.
 
     Attributes:
       base: Name of the clean data set.
       noise: "uniform", "asymmetric" or None.
       noise_rate: r in [0, 1], the probability that a label is redrawn (uniform) or that a
-        source class's label flips (asymmetric); 0.0 without noise, None where labels are `given`.
+        source class's label flips (asymmetric); 0.0 without noise, None if labels are `given`.
       imbalance: rho in (0, 1], smallest class / largest class of the long tail; None if balanced.
-      given: Where the labels come from if nothing is drawn: "labels", a file of the user's, or one
-        of the base's HUMAN_SETS; None otherwise.
+      given: Where the labels come from if none are drawn: "labels", a file of the user's, or one of
+        the base's HUMAN_SETS; None otherwise.
 
     Raises:
-      UserError: A field is unknown, out of range, or the combination has no spelling.
+      UserError: When a field is unknown or out of range, or the combination has no name.
     """
 
     base: str
@@ -66,7 +66,9 @@ class DatasetSpec:
         if self.noise_rate is None:
             raise UserError(f"noise rate None for {self.base!r}: expected a number in [0, 1]")
         if self.noise is None and self.noise_rate != 0:
-            raise UserError(f"a noise rate of {self.noise_rate} needs a noise, one of {NOISES}")
+            raise UserError(
+                f"noise rate {self.noise_rate} without a noise: expected one of {', '.join(NOISES)}"
+            )
         if self.noise is not None and self.noise not in NOISES:
             raise unknown_name("noise", self.noise, NOISES)
         if self.noise == "asymmetric" and self.imbalance is not None:
@@ -94,8 +96,8 @@ class DatasetSpec:
     def _check_given(self) -> None:
         if self.noise is not None or self.noise_rate or self.imbalance is not None:
             raise UserError(
-                f"{self.base}_{self.given} takes its labels as they are: expected no noise and no "
-                f"imbalance with it; {GRAMMAR}"
+                f"{self.base}_{self.given} with noise or imbalance: given labels are used as they "
+                f"are; expected {GRAMMAR}"
             )
         known = (*HUMAN_SETS.get(self.base, ()), LABELS)
         if self.given not in known:
@@ -121,17 +123,17 @@ class DatasetSpec:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes C; an error where the data alone tell it, as for `folder`."""
+        """The number of classes C; raises UserError if only the data define it, as for `folder`."""
         number = BASES[self.base].num_classes
         if not number:
-            raise UserError(f"the number of classes of {self.base!r} stands in its data alone")
+            raise UserError(f"the number of classes of {self.base!r} is known only from its data")
         return number
 
     @property
     def clean_labels_known(self) -> bool:
-        """Whether the base's own labels are the true ones.
+        """Whether the base's own labels count as the true ones.
 
-        Those of one's own images are, if noise is added to them; as they come, they may be wrong.
+        Those of the user's own images do if noise is added to them; otherwise they may be wrong.
         """
         return bool(BASES[self.base].class_names) or self.noise is not None
 
@@ -145,10 +147,10 @@ class DatasetSpec:
         return self.expected_flip_rate(self.num_classes if self.noise else 1)
 
     def expected_flip_rate(self, num_classes: int) -> float | None:
-        """Returns the expected share of wrong labels; None where nothing is drawn.
+        """Returns the expected share of wrong labels; None if labels are given, not drawn.
 
-        Uniform noise redraws from all C classes, the right one included: r·(C-1)/C.
-        Asymmetric noise: r times the share of source classes, all classes being equally large.
+        Uniform noise redraws from all C classes, including the right one: r·(C-1)/C.
+        Asymmetric noise: r times the share of source classes, for classes of equal size.
         """
         if self.given is not None:
             return None
@@ -161,7 +163,7 @@ class DatasetSpec:
 
 
 def parse(text: str) -> DatasetSpec:
-    """Reads a complete data-set name.
+    """Parses a complete data-set name.
 
     Args:
       text: For example "digits_uniform_0.4".
@@ -170,7 +172,7 @@ def parse(text: str) -> DatasetSpec:
       The spec; `str` of it is the canonical spelling of `text`.
 
     Raises:
-      UserError: Unknown base, malformed name, or a number out of range.
+      UserError: When the base is unknown, the name malformed, or a number out of range.
     """
     base, *corruption = text.split("_")
     if base not in BASES:
@@ -192,21 +194,21 @@ def parse(text: str) -> DatasetSpec:
 
 
 def combine(dataset: str, noise_rates: Sequence[float] | None = None) -> list[DatasetSpec]:
-    """Lists the specs that a data set and a list of noise rates stand for.
+    """Lists the specs that a data set and a list of noise rates denote.
 
-    A name ending in `_uniform` or `_asymmetric` gets each rate appended, `<base>_imbal_<rho>`
-    gets each as its uniform noise; every other complete name is taken as it is.
+    A name that ends in `_uniform` or `_asymmetric` gets each rate appended; `<base>_imbal_<rho>`
+    gets each as uniform noise; any other complete name is used as it is.
 
     Args:
-      dataset: A complete name, or one that lacks only its noise rate.
-      noise_rates: Rates in [0, 1]; None or empty means none was given, and where the name needs
-        one the defaults of its noise are used.
+      dataset: A complete name, or one without its noise rate.
+      noise_rates: Rates in [0, 1]; None or empty for the defaults of the noise, if the name needs
+        a rate.
 
     Returns:
       The specs in the order of the rates, without duplicates.
 
     Raises:
-      UserError: Bad name or rate, or rates given for a name that takes none.
+      UserError: When the name or a rate is invalid, or rates are given for a name without one.
     """
     rates = tuple(noise_rates or ())
     head, _, ending = dataset.rpartition("_")
@@ -243,6 +245,6 @@ def _parse_number(text: str, number: str) -> float:
 
 
 def _number(value: float) -> str:
-    """The shortest decimal spelling that reads back to the same float, never an exponent."""
+    """Returns the shortest decimal text that parses to the same float, without an exponent."""
     text = format(Decimal(repr(value)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

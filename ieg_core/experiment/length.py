@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a run is and when it is evaluated: arithmetic on its configuration alone."""
+"""The length of a run and when it is evaluated, from its configuration alone."""
 
 from ieg_core.errors import UserError, require
 from ieg_core.experiment.config import Config
@@ -8,7 +8,7 @@ MIN_EVALUATION_STEPS = 50
 
 
 def cycle_ends(first_cycle_steps: int, num_cycles: int, multiplier: float) -> list[int]:
-    """Returns after which step each cosine cycle ends.
+    """Returns the step after which each cosine cycle ends.
 
     Args:
       first_cycle_steps: E, the steps of the first cycle.
@@ -26,12 +26,21 @@ def cycle_ends(first_cycle_steps: int, num_cycles: int, multiplier: float) -> li
 
 
 def steps_per_epoch(config: Config, num_examples: int) -> int:
-    """Returns ⌊num_examples / batch_size⌋; for a set smaller than a batch an epoch is one step."""
+    """Returns ⌊num_examples / batch_size⌋, but at least 1."""
     return max(1, num_examples // config.batch_size)
 
 
 def num_steps(config: Config, epoch_steps: int) -> int:
-    """Returns the length of a run in steps, whatever unit its schedule gives it in."""
+    """Returns the length of a run in steps, whichever unit its schedule uses.
+
+    Args:
+      config: The configuration.
+      epoch_steps: Steps per epoch.
+
+    Raises:
+      UserError: When the schedule's cycles add up to more than 100,000,000 steps, or not even the
+        first cycle fits into its `max_steps`.
+    """
     schedule = config.schedule
     if schedule.num_steps:
         return schedule.num_steps
@@ -42,13 +51,14 @@ def num_steps(config: Config, epoch_steps: int) -> int:
     steps = cycle_ends(epoch_steps, schedule.num_cycles, schedule.cycle_multiplier)[-1]
     if steps > 100_000_000:
         raise UserError(
-            f"schedule.num_cycles={schedule.num_cycles} makes {steps} steps: choose fewer cycles"
+            f"schedule.num_cycles={schedule.num_cycles} gives {steps} steps: expected at most "
+            "100000000; choose fewer cycles"
         )
     return steps
 
 
 def _whole_cycles(first_cycle_steps: int, multiplier: float, max_steps: int) -> int:
-    """Returns where the last cycle ends that ends within `max_steps`."""
+    """Returns the step at which the last cycle that fits into `max_steps` ends."""
     require(
         max_steps >= first_cycle_steps,
         "schedule.max_steps",
@@ -62,10 +72,10 @@ def _whole_cycles(first_cycle_steps: int, multiplier: float, max_steps: int) -> 
 
 
 def evaluation_steps(config: Config, epoch_steps: int, last: int) -> list[int]:
-    """Returns after which steps to evaluate: equally spaced, at cycle ends, and the last one.
+    """Returns the steps after which to evaluate: equally spaced, at cycle ends, and the last one.
 
     The equally spaced ones are at least MIN_EVALUATION_STEPS apart: on CIFAR an evaluation costs as
-    much as some 60 steps, and a run of a few steps would do little else.
+    much as about 60 steps, and would dominate a run of a few steps.
     """
     parts = max(1, min(config.evaluations, last // MIN_EVALUATION_STEPS))
     spaced = {round(last * part / parts) for part in range(1, parts + 1)}

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods' settings, and what planning must know of each method without a framework."""
+"""The registry of methods: their settings, and what planning needs to know without a framework.
 
+Everything about a method that does not need a deep-learning framework is here: its settings beside
+its entry in `METHODS`. The entry names the implementation, which `ieg_core.methods.registry` loads
+when a training starts.
+"""
+
+import dataclasses
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 from ieg_core.errors import require, unknown_name
 
@@ -11,8 +18,100 @@ WEIGHTINGS = ("clip", "shift")
 
 
 @dataclass(frozen=True)
-class SupervisedSettings:
-    """Plain training, also with MixUp or on the probe alone: Σ ℓ_i / B.
+class MethodSettings:
+    """Base of every method's settings: what planning and training ask of any of them."""
+
+    @property
+    def dictionary_capacity(self) -> int:
+        """Number of examples in the method's dictionary; 0 for a method without one."""
+        return 0
+
+    def trusted_batch_size(self, batch_size: int) -> int:
+        """Returns the size of the global trusted batch of a step.
+
+        Args:
+          batch_size: B, the size of the global training batch.
+
+        Returns:
+          B_p: that of the dictionary batch if there is one, else B.
+        """
+        return batch_size
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises UserError when these settings do not fit a data set of `num_classes` classes."""
+
+    def fit_to_classes(self, num_classes: int, fixed: Collection[str]) -> Self:
+        """Adapts the settings to a number of classes that only the data reveal.
+
+        Args:
+          num_classes: C.
+          fixed: Names of the settings to leave as they are, because the user set them.
+
+        Returns:
+          Settings that fit, apart from the fixed ones.
+        """
+        del num_classes, fixed
+        return self
+
+
+@dataclass(frozen=True)
+class DictionarySettings(MethodSettings):
+    """Base of the settings of a method whose trusted batch comes from a dictionary.
+
+    Attributes:
+      capacity: Examples in the dictionary, a multiple of the number of classes.
+      dictionary_batch_size: Examples drawn from it each step, likewise.
+    """
+
+    capacity: int = 2000
+    dictionary_batch_size: int = 200
+
+    def __post_init__(self) -> None:
+        for name in _SIZES:
+            require(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
+        require(
+            self.dictionary_batch_size <= self.capacity,
+            "method.dictionary_batch_size",
+            self.dictionary_batch_size,
+            f"at most the capacity of {self.capacity}",
+        )
+
+    @property
+    def dictionary_capacity(self) -> int:
+        """Number of examples in the dictionary."""
+        return self.capacity
+
+    def trusted_batch_size(self, batch_size: int) -> int:
+        """Returns the size of the global dictionary batch, whatever the training batch is."""
+        del batch_size
+        return self.dictionary_batch_size
+
+    def check_classes(self, num_classes: int) -> None:
+        """Raises UserError unless capacity and batch are multiples of the number of classes."""
+        for name in _SIZES:
+            require(
+                getattr(self, name) % num_classes == 0,
+                f"method.{name}",
+                getattr(self, name),
+                f"a multiple of the {num_classes} classes",
+            )
+
+    def fit_to_classes(self, num_classes: int, fixed: Collection[str]) -> Self:
+        """Rounds capacity and batch down to multiples of C, but to no less than C."""
+        sizes: dict[str, Any] = {
+            name: max(num_classes, getattr(self, name) // num_classes * num_classes)
+            for name in _SIZES
+            if name not in fixed
+        }
+        return dataclasses.replace(self, **sizes)
+
+
+_SIZES = ("capacity", "dictionary_batch_size")
+
+
+@dataclass(frozen=True)
+class SupervisedSettings(MethodSettings):
+    """Plain training, also with MixUp or on the probe set alone: Σ ℓ_i / B.
 
     Attributes:
       label_smoothing: s of y' = (1 − s)·y + s/C.
@@ -30,7 +129,7 @@ class SupervisedSettings:
 
 
 @dataclass(frozen=True)
-class L2RSettings:
+class L2RSettings(MethodSettings):
     """Learning to reweight (arXiv 1803.09050).
 
     Attributes:
@@ -44,13 +143,13 @@ class L2RSettings:
 
 
 @dataclass(frozen=True)
-class IEGSettings:
-    """IEG (arXiv 1910.00701): re-weighting, re-labelling, and the unsupervised losses.
+class IEGSettings(MethodSettings):
+    """IEG (arXiv 1910.00701): re-weighting, re-labeling, and the unsupervised losses.
 
     Attributes:
-      pseudo_label_loss_weight: p, upstream's --ce_factor; 0 removes the MixUp loss whole.
+      pseudo_label_loss_weight: p, upstream's --ce_factor; 0 removes the whole MixUp loss.
       consistency_loss_weight: k, upstream's --consistency_factor; 0 removes the KL loss.
-      temperature: T of the sharpening of pseudo-labels.
+      temperature: T, the temperature that sharpens pseudo-labels.
       initial_label_coefficient: λ⁰, the given label's share in the look-ahead's targets.
       lookahead_lr: α.
       lookahead_momentum: μ.
@@ -77,15 +176,15 @@ class IEGSettings:
 
 
 @dataclass(frozen=True)
-class FSRSettings:
+class FSRSettings(DictionarySettings):
     """FSR (arXiv 2109.03216): a dictionary of trusted examples, dense look-ahead, pseudo-labels.
 
     Attributes:
       capacity: Examples in the dictionary, a multiple of the number of classes.
       dictionary_batch_size: Examples drawn from it each step, likewise.
-      start_epoch: Until then all weights are 1/B and there is no pseudo-label loss.
+      start_epoch: Before it, all weights are 1/B and there is no pseudo-label loss.
       mixup: Whether to train on mixed images; recipes with noise need it for the margin.
-      label_smoothing: On the probe loss, and on the training loss where `mixup` is off.
+      label_smoothing: s in the dictionary loss, and in the training loss if `mixup` is off.
       weighting: "clip" for noise, "shift" for imbalance.
       pseudo_label_loss_weight: Weight of the pseudo-label term; 0 removes it.
       pseudo_label_temperature: τ.
@@ -93,13 +192,11 @@ class FSRSettings:
       score_decay: β.
       lookahead_lr: α.
       lookahead_momentum: μ.
-      class_weight_decay: Upstream's --moving_weight_gamma: examples take their class's moving
-        weight; 0 switches it off.
-      class_weight_end_epoch: From then on the class weights stay as they are; 0 for never.
+      class_weight_decay: Upstream's --moving_weight_gamma: above 0, examples get the moving weight
+        of their class; 0 switches it off.
+      class_weight_end_epoch: The epoch from which the class weights are fixed; 0 for never.
     """
 
-    capacity: int = 2000
-    dictionary_batch_size: int = 200
     start_epoch: int = 20
     mixup: bool = True
     label_smoothing: float = 0.0
@@ -114,14 +211,7 @@ class FSRSettings:
     class_weight_end_epoch: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("capacity", "dictionary_batch_size"):
-            require(getattr(self, name) > 0, f"method.{name}", getattr(self, name), "above 0")
-        require(
-            self.dictionary_batch_size <= self.capacity,
-            "method.dictionary_batch_size",
-            self.dictionary_batch_size,
-            f"at most the capacity of {self.capacity}",
-        )
+        super().__post_init__()
         for name in ("start_epoch", "pseudo_label_loss_weight", "class_weight_end_epoch"):
             require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "at least 0")
         for name in ("label_smoothing", "moving_logits_decay", "score_decay", "class_weight_decay"):
@@ -138,15 +228,24 @@ class FSRSettings:
         )
         _require_lookahead(self.lookahead_lr, self.lookahead_momentum)
 
-    def check_classes(self, num_classes: int) -> None:
-        """Raises UserError unless capacity and batch are multiples of the number of classes."""
-        for name in ("capacity", "dictionary_batch_size"):
-            require(
-                getattr(self, name) % num_classes == 0,
-                f"method.{name}",
-                getattr(self, name),
-                f"a multiple of the {num_classes} classes",
-            )
+
+@dataclass(frozen=True)
+class ForwardSettings(MethodSettings):
+    """Loss correction with an estimated transition matrix (arXiv 1609.03683).
+
+    Attributes:
+      warmup_fraction: Share of the training, rounded down to whole epochs and at least one, that
+        minimizes the plain cross-entropy; T is estimated in the last of these epochs.
+      transition_floor: ε of T ← (1 − ε)·T + ε/C, which bounds the corrected loss.
+    """
+
+    warmup_fraction: float = 0.35
+    transition_floor: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_fraction", "transition_floor"):
+            value = getattr(self, name)
+            require(0 < value < 1, f"method.{name}", value, "in (0, 1)")
 
 
 def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
@@ -156,69 +255,116 @@ def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
     )
 
 
-MethodSettings = SupervisedSettings | L2RSettings | IEGSettings | FSRSettings
+TrustedSource = Literal["none", "probe", "dictionary"]
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """What planning must know of a method without importing a deep-learning framework.
+    """What planning needs to know of a method without importing a deep-learning framework.
 
     Attributes:
-      settings: Its settings' class.
-      uses_probe: Whether it trains with the clean probe set.
+      implementation: "<module>:<name>", the `Method` object and its module in `ieg_core.methods`.
+      settings: The class of its settings.
+      trusted: Where its trusted batch comes from: "none", the clean "probe" set, or a "dictionary"
+        of noisy examples that the method chooses itself.
+      relative_cost: Time of a step in supervised steps, as measured (docs/PERFORMANCE.md);
+        estimates use it until the machine has measured the method itself.
+      summary: A one-line description for `ieg recipes`.
       trains_on_noisy: Whether it trains on the noisy set at all.
       view: "weak" or "strong", the view of a single-view method; "both" for IEG.
-      mixes: Whether it draws MixUp partners and coefficients, and of how many blocks of B images.
-      relative_cost: Time of a step in supervised steps, measured (docs/PERFORMANCE.md); estimates
-        use it until the machine has measured the method itself.
-      summary: One line for people.
+      mixes: Number of blocks of B images that it mixes (MixUp), for which partners and
+        coefficients are drawn; 0 without MixUp.
     """
 
-    settings: Callable[..., MethodSettings]
-    uses_probe: bool
-    trains_on_noisy: bool
+    implementation: str
+    settings: type[MethodSettings]
+    trusted: TrustedSource
     relative_cost: float
     summary: str
+    trains_on_noisy: bool = True
     view: str = "weak"
     mixes: int = 0
 
+    @property
+    def uses_probe(self) -> bool:
+        """Whether the method trains with the clean probe set."""
+        return self.trusted == "probe"
 
-_PLAIN = SupervisedSettings
+    @property
+    def uses_dictionary(self) -> bool:
+        """Whether the method's trusted batch comes from a dictionary of its own."""
+        return self.trusted == "dictionary"
+
 
 METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
     {
-        "supervised": MethodSpec(_PLAIN, False, True, 1.0, "plain training on the noisy labels"),
-        "supervised_strong": MethodSpec(
-            _PLAIN, False, True, 1.1, "plain training with the strong view", view="strong"
+        "supervised": MethodSpec(
+            "supervised:SUPERVISED",
+            SupervisedSettings,
+            "none",
+            1.0,
+            "plain training on the noisy labels",
         ),
-        "mixup": MethodSpec(_PLAIN, False, True, 1.0, "plain training with MixUp", mixes=1),
+        "supervised_strong": MethodSpec(
+            "supervised:SUPERVISED",
+            SupervisedSettings,
+            "none",
+            1.1,
+            "plain training with the strong view",
+            view="strong",
+        ),
+        "mixup": MethodSpec(
+            "supervised:MIXUP",
+            SupervisedSettings,
+            "none",
+            1.0,
+            "plain training with MixUp",
+            mixes=1,
+        ),
         "probe_only": MethodSpec(
-            _PLAIN,
-            True,
-            False,
+            "supervised:PROBE_ONLY",
+            SupervisedSettings,
+            "probe",
             1.1,
             "plain training on the clean probe set alone, strong view",
+            trains_on_noisy=False,
             view="strong",
         ),
         "l2r": MethodSpec(
-            L2RSettings, True, True, 2.7, "learning to reweight examples (Ren et al., ICML 2018)"
+            "l2r:L2R",
+            L2RSettings,
+            "probe",
+            2.7,
+            "learning to reweight examples (Ren et al., ICML 2018)",
         ),
         "fsr": MethodSpec(
-            FSRSettings, False, True, 2.0, "fast sample re-weighting (ICCV 2021)", mixes=1
+            "fsr:FSR",
+            FSRSettings,
+            "dictionary",
+            2.0,
+            "fast sample re-weighting (ICCV 2021)",
+            mixes=1,
+        ),
+        "forward": MethodSpec(
+            "forward:FORWARD",
+            ForwardSettings,
+            "none",
+            1.0,
+            "loss correction with an estimated transition matrix (Patrini et al., CVPR 2017)",
         ),
         "ieg_no_lookahead": MethodSpec(
+            "ieg:IEG_NO_LOOKAHEAD",
             IEGSettings,
-            True,
-            True,
+            "probe",
             4.5,
             "IEG without its look-ahead: all weights 1/B, λ = λ⁰",
             view="both",
             mixes=3,
         ),
         "ieg": MethodSpec(
+            "ieg:IEG",
             IEGSettings,
-            True,
-            True,
+            "probe",
             6.8,
             "distilling effective supervision (CVPR 2020)",
             view="both",
@@ -229,11 +375,11 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
 
 
 DEFAULT_METHODS = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
-"""What a sweep compares unless it is told otherwise."""
+"""The methods that a sweep compares by default."""
 
 
 def method_spec(name: str) -> MethodSpec:
-    """Returns the spec of a method; raises UserError with the nearest names if there is none."""
+    """Returns the spec of a method; raises UserError with the nearest names when it is unknown."""
     if name not in METHODS:
         raise unknown_name("method", name, METHODS)
     return METHODS[name]

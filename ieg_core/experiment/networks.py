@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The names of the networks, readable without importing a deep-learning library.
 
-A name says family and size:
+A name gives the family and the size:
 
 * `resnet{D}`, D = 9n + 2: pre-activation bottleneck ResNet (`resnet11`, `resnet29`);
 * `resnet{D}`, D = 6n + 2 and not 9n + 2: post-activation ResNet of basic blocks (`resnet32`);
-* `preact8`: pre-activation basic blocks, one a stage, for 8x8 images;
+* `preact8`: pre-activation basic blocks, one per stage, for 8x8 images;
 * `wrn{D}-{K}`, D = 6n + 4: Wide ResNet of depth D and widening factor K (`wrn28-10`);
 * `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks;
-* `package.module:function`: one's own, from a function that builds it;
-* `path/to/network.keras`: one's own, from a file that `keras.Model.save` wrote.
+* `package.module:function`: a network of the user's, from a function that builds it;
+* `path/to/network.keras`: a network of the user's, from a file that `keras.Model.save` wrote.
 
 A depth that fits both ResNet rules (20, 38, 56, ...) is the bottleneck network. The depths of the
-ImageNet networks (18, 34, 50, 101, 152) belong to those networks alone: `resnet50` never means the
-small network of depth 6*8 + 2.
+ImageNet networks (18, 34, 50, 101, 152) are reserved for those: `resnet50` never means the small
+network of depth 6*8 + 2.
 """
 
 import ast
@@ -46,7 +46,7 @@ _RULE = (
     "ImageNet's, your own package.module:function, or a file ending in .keras"
 )
 _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
-# The deepest published one is resnet1202; a greater depth is a typing error.
+# The deepest published network is resnet1202; a greater depth is a typo.
 _MAX_DEPTH = 1202
 _MAX_WIDTH = 64
 OURS = "ieg_core"
@@ -54,15 +54,15 @@ OURS = "ieg_core"
 
 @dataclass(frozen=True)
 class Network:
-    """What a network's name says.
+    """A parsed network name.
 
     Attributes:
       name: The name itself.
       family: "bottleneck", "basic", "preact8", "wide" or "imagenet"; "function" or "file" for
-        one's own.
-      blocks_per_stage: Number of residual blocks in each of the three stages; the depth of one of
-        ImageNet's; 0 for one's own.
-      width: Factor on the base number of filters; 1 outside the family "wide".
+        a network of the user's.
+      blocks_per_stage: Number of residual blocks in each of the three stages; for "imagenet" the
+        depth; 0 for a network of the user's.
+      width: Factor on the base number of filters; 1 for every family but "wide".
     """
 
     name: str
@@ -81,7 +81,7 @@ def parse(name: str) -> Network:
       Family and size.
 
     Raises:
-      UserError: If no network has that name; the message offers the nearest names and the rule.
+      UserError: When no network has that name; the message lists the nearest names and the rule.
     """
     if name == "preact8":
         return Network(name, "preact8", 1)
@@ -108,22 +108,22 @@ def parse(name: str) -> Network:
 
 
 def source_digest(name: str) -> str:
-    """Returns a digest of what one's own network is made from: its file, or its modules' sources.
+    """Returns a digest of the sources of a network of the user's: its file, or its modules.
 
-    Those are the function's module and all that it imports, directly or not, from its own package
-    or from the folder in which that lies. Installed packages are not among them, nor what is found
-    at run time: files that a function reads, `importlib.import_module`.
+    The modules are the function's own and all that it imports, directly or indirectly, from its own
+    package or from the folder that contains it. Installed packages are excluded, and so is what is
+    found at run time: files that a function reads, `importlib.import_module`.
 
-    The network itself is not built, and no module imported (the packages above the function's are).
+    The network is not built, and no module is imported except the packages above the function's.
 
     Args:
       name: A network's name.
 
     Returns:
-      SHA-256, hexadecimal; "" for a network of ours, which the code's version covers.
+      SHA-256, hexadecimal; "" for a built-in network, which the code digest covers.
 
     Raises:
-      UserError: There is no such module or file, or a module is no Python.
+      UserError: When the module or file does not exist, or a module is not valid Python.
     """
     family = parse(name).family
     if family not in ("function", "file"):
@@ -138,11 +138,11 @@ def source_digest(name: str) -> str:
 
 
 def _sources(name: str) -> dict[str, bytes]:
-    """Reads a function's module and what it imports from where it lies, by the modules' names."""
+    """Returns the sources, by module name, of a function's module and its local imports."""
     module, file = name.partition(":")[0], module_file(name)
     depth = module.count(".") + (file.name == "__init__.py")
     root = file.parents[depth]
-    # Neighbours of an installed package are strangers; our own code has its version.
+    # Neighbors of an installed package are unrelated; the code digest covers ieg_core.
     is_installed = root.name in ("site-packages", "dist-packages")
     sources: dict[str, bytes] = {}
     waiting = [(module, file), *_files(root, module)]
@@ -157,7 +157,7 @@ def _sources(name: str) -> dict[str, bytes]:
             tree = ast.parse(sources[module])
         except (SyntaxError, ValueError) as error:
             raise UserError(
-                f"the network {name!r} cannot be built: {file} is no Python ({error}); mend it"
+                f"cannot build the network {name!r}: {file} is not valid Python ({error}); fix it"
             ) from error
         package = module if file.name == "__init__.py" else module.rpartition(".")[0]
         for imported in _imported(tree, package):
@@ -168,7 +168,7 @@ def _sources(name: str) -> dict[str, bytes]:
 
 
 def _imported(tree: ast.AST, package: str) -> Iterator[str]:
-    """Yields the full names of what a module imports; some are no modules but what is in them."""
+    """Yields the full names that a module imports: modules, or names defined in modules."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -179,7 +179,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _files(root: Path, imported: str) -> Iterator[tuple[str, Path]]:
-    """Yields the modules under a folder that importing a name runs: itself and those above it."""
+    """Yields the modules in a folder that run when a name is imported: itself and its packages."""
     parts = imported.split(".")
     for length in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:length])
@@ -199,7 +199,11 @@ def _read(name: str, path: Path, expected: str) -> bytes:
 
 
 def module_file(name: str) -> Path:
-    """Returns the file of the module in `package.module:function`, seen from the current folder."""
+    """Returns the file of the module in `package.module:function`, found from the current folder.
+
+    Raises:
+      UserError: When the module is not found, or a package above it cannot be imported.
+    """
     module = name.partition(":")[0]
     add_current_folder()
     try:
@@ -207,7 +211,7 @@ def module_file(name: str) -> Path:
     except (Exception, SystemExit) as error:  # the packages above it are imported
         raise UserError(
             f"no module {module!r} for the network {name!r} ({type(error).__name__}: {error}): "
-            "expected packages above it that can be imported; mend them"
+            "expected that the packages above it can be imported; fix them"
         ) from error
     if found is None or not found.origin or not os.path.isfile(found.origin):
         raise UserError(
@@ -218,11 +222,11 @@ def module_file(name: str) -> Path:
 
 
 def add_current_folder() -> None:
-    """Lets modules of the current folder be imported, as `python -m` does."""
+    """Makes modules in the current folder importable, as `python -m` does."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
 
 
 def validate(name: str) -> None:
-    """Raises UserError, with the nearest names, unless a network can have this name."""
+    """Raises UserError with the nearest names when no network can have this name."""
     parse(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed overrides of a configuration, as `--set key=value` takes them."""
+"""Typed overrides of a configuration, as given by `--set key=value`."""
 
 import dataclasses
 import math
@@ -16,15 +16,15 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
     Args:
       config: The configuration to start from.
-      assignments: "key=value" each; nested keys by dots, `method.` for the method's settings. A
-        length (schedule.num_steps, .num_epochs, …) replaces the one that was there.
+      assignments: "key=value" each; dots for nested keys, `method.` for the method's settings. A
+        length (schedule.num_steps, .num_epochs, …) replaces the present one.
 
     Returns:
       The changed configuration.
 
     Raises:
-      UserError: Not of the form key=value, an unknown key (the nearest ones are named), a value of
-        the wrong type, or one out of range.
+      UserError: When an assignment is not key=value, a key is unknown (the message lists the
+        nearest), or a value has the wrong type or is out of range.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -43,7 +43,7 @@ def override(config: Config, assignments: Sequence[str]) -> Config:
 
 
 def settable_keys(config: Config) -> dict[str, Any]:
-    """Returns every key that `override` takes, with its present value."""
+    """Returns every key that `override` accepts, with its current value."""
     keys: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods, one paper a file."""
+"""The methods, one paper per file."""

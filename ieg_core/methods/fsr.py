@@ -8,13 +8,13 @@
     w     = clip(g) for noise, shift(g) for imbalance; 1/B before the start epoch
     L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R
     q_i   ← γ n(q_i) + (1 − γ) z_i                 moving logits, from step 0
-    r_i   ← β r_i − (1 − β)·[ℓ_i(θ) − ℓ_i(θ̂)]      score; ℓ_i(θ̂) on the un-mixed image, own label
+    r_i   ← β r_i − (1 − β)·[ℓ_i(θ) − ℓ_i(θ̂)]      score; ℓ_i(θ̂) on the unmixed image, own label
 
-After each epoch the dictionary holds, for each given class, the examples of lowest score.
+After each epoch the dictionary holds the examples with the lowest score of each given class.
 
 Reference: Zhang & Pfister, ICCV 2021, arXiv 2109.03216. Differs from the authors' released code:
-dictionary and un-mixed images are two forward passes, each with its own batch statistics; each
-class's moving weight is moved by the mean over its examples in the batch.
+the dictionary and the unmixed images are two forward passes, each with its own batch statistics;
+the moving weight of a class follows the mean over its examples in the batch.
 """
 
 from collections.abc import Sequence
@@ -112,12 +112,12 @@ def lookahead_dense(
     residuals: Tensor,
     size: int,
 ) -> tuple[Tensor, Tensor]:
-    """Looks one momentum step ahead with the dense layer alone, from w = 1/B.
+    """Looks one momentum step ahead with the dense layer only, from w = 1/B.
 
-    ∇W = hᵀ(softmax(z) − ỹ)/B + wd·W,   Ŵ = W − α (μ m + ∇W),   and so for the bias without decay
+    ∇W = hᵀ(softmax(z) − ỹ)/B + wd·W,   Ŵ = W − α (μ m + ∇W);   the bias likewise, without decay
 
     Args:
-      network: Which parameters the dense layer is, and wd.
+      network: The positions of the dense layer among the parameters, and wd.
       settings: α, μ.
       state: θ and m.
       features: h, float32 [B, F].
@@ -143,10 +143,10 @@ def lookahead_dense(
 def example_weights(
     settings: FSRSettings, state: State, batch: Batch, meta_gradient: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Turns the meta-gradient into weights, each its own or its class's moving one.
+    """Converts the meta-gradient to weights: per example, or the moving weight of its class.
 
     Args:
-      settings: Clip or shift; decay and end of the class weights.
+      settings: Clip or shift; decay and end epoch of the class weights.
       state: The class weights.
       batch: Labels and epoch.
       meta_gradient: ∂P/∂w, float32 [B].
@@ -187,7 +187,7 @@ def _next_state(
     margin: Tensor,
     class_weights: Tensor,
 ) -> dict[str, Tensor]:
-    """Moves scores and moving logits of the batch's examples; each comes once in a batch."""
+    """Updates scores and moving logits of the batch's examples, each of which is in it once."""
     scores = ops.take(state.method["scores"], batch.ids, axis=0)
     scores = settings.score_decay * scores - (1.0 - settings.score_decay) * margin
     decay = settings.moving_logits_decay
@@ -207,7 +207,7 @@ def _next_state(
 
 
 def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
-    """Returns FSR's state of step 0; its dictionary is a random class-balanced draw.
+    """Returns FSR's state at step 0; the dictionary is a random class-balanced draw.
 
     Returns:
       "scores" and "scored" float32 [N], "moving_logits" float32 [N, C], "class_weights" float32
@@ -236,18 +236,19 @@ def best_of_each_class(
     capacity: int,
     present: np.ndarray,
 ) -> np.ndarray:
-    """Picks the examples of lowest score of each given class.
+    """Picks the examples with the lowest score of each given class.
 
     Args:
       scores: r, float [N].
-      eligible: Who may be picked, bool [N]; only training examples ever are.
+      eligible: Which examples may be picked, bool [N]; only training examples ever are.
       label_set: Given labels and training examples.
-      capacity: Examples in all; capacity / C a class.
-      present: The dictionary so far, [capacity]; a class without an eligible example keeps its own.
+      capacity: Total number of examples; capacity / C per class.
+      present: The current dictionary, [capacity]; a class without an eligible example keeps its
+        part.
 
     Returns:
-      Indices, int32 [capacity], class after class; a class with fewer eligible examples than places
-      is repeated from its best on.
+      Indices, int32 [capacity], class by class; a class with fewer eligible examples than places
+      repeats them, starting with its best.
     """
     places = capacity // label_set.num_classes
     pool = label_set.train_ids[eligible[label_set.train_ids]]
@@ -263,7 +264,7 @@ def best_of_each_class(
 
 
 def after_epoch(config: Config, label_set: LabelSet, state: dict[str, Any]) -> dict[str, Any]:
-    """Refills the dictionary with the examples of lowest score; unscored ones cannot enter."""
+    """Refills the dictionary with the examples of lowest score; unscored ones are not eligible."""
     dictionary = best_of_each_class(
         state["scores"],
         state["scored"] > 0,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """IEG: distilling effective supervision from severe label noise.
 
-    ĝ    = sharpen(½ softmax(n(f(x))) + ½ softmax(n(f(x′))))        pseudo-labels of two views
+    ĝ    = sharpen(½ softmax(n(f(x))) + ½ softmax(n(f(x′))))        pseudo-labels from two views
     ỹ    = λ⁰ y + (1 − λ⁰) ĝ,  w⁰ = 1/B
     θ̂    = θ − α (μ m + ∇[Σ w⁰ ℓ(z_i, ỹ_i) + R])                    one look-ahead
     v    = ∇θ̂ [mean CE on the probe batch + R(θ̂)],  dz = (∂z/∂θ)·v
@@ -9,7 +9,7 @@
     L    = ½ [mean CE(z, y*) + Σ w_i CE(z_i, ỹ_i)] + L_mix + k·mean KL(softmax z ‖ softmax z′) + R
     L_mix = mean CE(probe block) + p·mean CE(both views' blocks), over MixUp of probe, x and x′
 
-`ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: what the other losses reach without the look-ahead.
+`ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: it measures the other losses without the look-ahead.
 
 Reference: Zhang et al., CVPR 2020, arXiv 1910.00701. Differs from the authors' released code: the
 pseudo-labels are constant in the look-ahead; MixUp coefficients are Beta(½, ½) exactly; the strong
@@ -32,7 +32,7 @@ from ieg_core.methods.reweighting import clip_weights, label_meta_gradient, weig
 
 
 class Supervision(NamedTuple):
-    """What the look-ahead decides.
+    """The decisions of the look-ahead.
 
     Attributes:
       example_weights: w, float32 [B].
@@ -46,11 +46,11 @@ class Supervision(NamedTuple):
 
 
 class MetaGradient(NamedTuple):
-    """What the look-ahead finds.
+    """The gradients of the look-ahead.
 
     Attributes:
       example_weights: ∂P/∂w at w⁰ and λ⁰, float32 [B].
-      label_coefficients: ∂P/∂λ there, float32 [B].
+      label_coefficients: ∂P/∂λ at w⁰ and λ⁰, float32 [B].
       probe_loss: Mean cross-entropy on the probe batch at θ̂.
     """
 
@@ -134,7 +134,7 @@ def _update(
 def guess_labels(
     weak_logits: Tensor, strong_logits: Tensor, temperature: float, size: int
 ) -> Tensor:
-    """Guesses labels from two views: ĝ = sharpen(½ softmax(n(z)) + ½ softmax(n(z′)), T).
+    """Computes pseudo-labels from two views: ĝ = sharpen(½ softmax(n(z)) + ½ softmax(n(z′)), T).
 
     Args:
       weak_logits: z, float32 [B, C].
@@ -143,7 +143,7 @@ def guess_labels(
       size: B of the global batch.
 
     Returns:
-      ĝ, float32 [B, C], constant for differentiation.
+      ĝ, float32 [B, C]; no gradient flows through it.
     """
     guesses = [
         ops.softmax(normalize_logits(logits, size, backend.sum_over_replicas))
@@ -161,7 +161,7 @@ def meta_gradient(
     pseudo_labels: Tensor,
     targets: Tensor,
 ) -> MetaGradient:
-    """Looks one step ahead, from w⁰ and λ⁰, and differentiates the probe loss there.
+    """Looks one step ahead from w⁰ and λ⁰ and differentiates the probe loss there.
 
     ∂P/∂w_i = −α (softmax(z_i) − ỹ_i)·dz_i,   ∂P/∂λ_i = −α w⁰_i (ĝ_i − y_i)·dz_i
 
@@ -201,7 +201,7 @@ def meta_gradient(
 
 
 def distil(found: MetaGradient) -> Supervision:
-    """Turns the meta-gradient into weights, w = clip(∂P/∂w), and λ* = 1 where ∂P/∂λ < 0, else 0."""
+    """Returns w = clip(∂P/∂w), and λ* = 1 where ∂P/∂λ < 0, else 0."""
     return Supervision(
         clip_weights(found.example_weights, backend.sum_over_replicas),
         ops.cast(found.label_coefficients < 0, found.label_coefficients.dtype),
@@ -216,7 +216,7 @@ def mix_loss(
     batch: Batch,
     pseudo_labels: Tensor,
 ) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-    """The MixUp cross-entropy over probe examples and both views, in one forward pass.
+    """Computes the MixUp loss over probe examples and both views, in one forward pass.
 
     L_mix = mean CE(n(probe block)) + p·mean CE(n(x block), n(x′ block))
 
@@ -231,7 +231,7 @@ def mix_loss(
       ∇θ L_mix, and its two means.
     """
     if batch.mixing is None:
-        raise TypeError("IEG needs MixUp's draws")
+        raise TypeError("mixing is None: expected the draws for MixUp")
     probe_images = backend.gather_replicas(batch.probe_images)
     probe_labels = backend.gather_replicas(batch.probe_labels)
     choice = batch.mixing.probe_choice

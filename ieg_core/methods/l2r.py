@@ -7,9 +7,9 @@
     w_i  = max(0, −g_i) / (Σ_j max(0, −g_j) + 1e-5)
     θ    ← momentum step along ∇[Σ w_i ℓ_i + R]
 
-Reference: Ren et al., ICML 2018, arXiv 1803.09050. Differs from a literal reading: the
-meta-gradient is one forward product instead of a second backward pass through the look-ahead, which
-is the same number, and the forward pass over the batch is shared with the weighted step.
+Reference: Ren et al., ICML 2018, arXiv 1803.09050. Differs from a literal
+implementation: the meta-gradient is one forward product, which equals the second backward pass
+through the look-ahead, and the weighted step shares the forward pass over the batch.
 """
 
 from collections.abc import Sequence

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Losses per example, never reduced: the caller weights and sums."""
+"""Per-example losses; the caller weights and sums them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ Tensor = Any
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy between labels and the softmax of logits.
+    """Computes the cross-entropy between labels and the softmax of logits.
 
     ℓ(z, y) = −Σ_c y_c log softmax(z)_c
 
@@ -24,8 +24,25 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return -ops.sum(labels * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
+def forward_cross_entropy(logits: Tensor, labels: Tensor, transition: Tensor) -> Tensor:
+    """Cross-entropy between given labels and the distribution of given labels that z implies.
+
+    ℓ(z, y) = −log Σ_c softmax(z)_c T[c, y],   ∂ℓ/∂z = softmax(z) − q,   q_c ∝ softmax(z)_c T[c, y]
+
+    Args:
+      logits: z of the true class, float [B, C].
+      labels: y, one-hot float [B, C].
+      transition: T[c, k] = P(given label k | class c), float [C, C], each entry above 0.
+
+    Returns:
+      ℓ, float [B], at least 0 and at most −log min T.
+    """
+    likelihoods = labels @ ops.transpose(transition)
+    return -ops.logsumexp(ops.log_softmax(logits, axis=-1) + ops.log(likelihoods), axis=-1)
+
+
 def smooth_labels(labels: Tensor, smoothing: float) -> Tensor:
-    """Moves a share of each label to all classes alike.
+    """Spreads a share of each label evenly over all classes.
 
     y' = (1 − s)·y + s/C
 
@@ -34,7 +51,7 @@ def smooth_labels(labels: Tensor, smoothing: float) -> Tensor:
       smoothing: s, in [0, 1].
 
     Returns:
-      y', float [B, C], again distributions; `labels` themselves where s = 0.
+      y', float [B, C], each row a distribution; `labels` itself if s = 0.
     """
     if smoothing == 0.0:
         return labels
@@ -46,7 +63,7 @@ def normalize_logits(
 ) -> Tensor:
     """Scales a block of logits to a mean square of 1.
 
-    n(z) = z / sqrt(mean(z²) + 1e-8), the mean over the whole block
+    n(z) = z / sqrt(mean(z²) + 1e-8), with the mean over the whole block
 
     Args:
       logits: z, float [B, C], this replica's rows.
@@ -63,21 +80,21 @@ def normalize_logits(
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """Moves distributions towards their largest class: g^(1/T) / Σ g^(1/T).
+    """Concentrates distributions on their largest class: g^(1/T) / Σ g^(1/T).
 
     Args:
       probabilities: g, float [B, C], each row a distribution.
       temperature: T, above 0; 1 changes nothing.
 
     Returns:
-      float [B, C], again distributions.
+      float [B, C], each row a distribution.
     """
     powers = probabilities ** (1.0 / temperature)
     return powers / ops.sum(powers, axis=-1, keepdims=True)
 
 
 def kl_divergence(target_logits: Tensor, logits: Tensor) -> Tensor:
-    """KL(softmax(target_logits) ‖ softmax(logits)) per example.
+    """Computes KL(softmax(target_logits) ‖ softmax(logits)) per example.
 
     Args:
       target_logits: float [B, C].

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method is: a pure function from (network, state, batch) to a gradient and its by-products.
+"""The interface of a method: a pure function from (network, state, batch) to a gradient.
 
-The loop owns everything else: data, views, the optimiser, evaluation, checkpoints. A method never
+The loop owns everything else: data, views, the optimizer, evaluation, checkpoints. A method never
 sees the clean labels of the noisy set; they are not on the device.
 """
 
@@ -18,19 +18,19 @@ Tensor = Any
 
 
 class Batch(NamedTuple):
-    """One step's examples; with several replicas, this replica's share of them.
+    """The examples of one step; with several replicas, this replica's share of them.
 
     Attributes:
       ids: Indices of the examples in the base data set, int32 [B].
-      images: The view of a single-view method, else the weak one, float32 [B, H, W, channels] in
-        [-1, 1].
-      strong_images: The strong view of the same examples for a method with both, or None.
+      images: The weak view, or the only view of a single-view method, float32 [B, H, W, channels]
+        in [-1, 1].
+      strong_images: The strong view of the same examples for a method with both views, or None.
       labels: Given labels, one-hot float32 [B, C].
-      probe_images: View of a class-balanced batch of the probe or the dictionary, float32
+      probe_images: View of a class-balanced batch from the probe or the dictionary, float32
         [B_p, H, W, channels], or None.
       probe_labels: Its labels, one-hot float32 [B_p, C], or None.
-      mixing: MixUp's draws, or None.
-      epoch: Epochs done, a float32 scalar.
+      mixing: The draws for MixUp, or None.
+      epoch: Number of completed epochs, a float32 scalar.
       size: B of the global batch, over all replicas; the divisor of every mean over it.
       probe_size: B_p of the global probe batch.
     """
@@ -48,13 +48,13 @@ class Batch(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a step reads of the training state.
+    """The part of the training state that a method reads.
 
     Attributes:
       params: θ, a list of trainable tensors.
-      momentum: m, the optimiser's buffer, like params.
+      momentum: m, the optimizer's buffer, like params.
       stats: s, the BatchNorm statistics.
-      method: The method's own state, a dictionary of tensors; empty for most.
+      method: The method's own state, a dictionary of tensors; empty for most methods.
     """
 
     params: Sequence[Tensor]
@@ -64,11 +64,11 @@ class State(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What a method makes of a batch.
+    """The result of a method for one batch.
 
     Attributes:
       gradients: ∇θ of its loss, R included, summed over replicas; like params.
-      stats: The new BatchNorm statistics, from the first forward pass alone.
+      stats: The new BatchNorm statistics, from the first forward pass only.
       method: The method's new state.
       metrics: Named scalars, summed over replicas: the loss and its terms.
       examples: Named per-example values, float32 [B, …], in the batch's order.
@@ -87,7 +87,7 @@ class Forward(NamedTuple):
     Attributes:
       logits: float32 [B, C].
       features: Penultimate features, float32 [B, F].
-      stats: BatchNorm statistics moved by this batch.
+      stats: BatchNorm statistics updated with this batch.
     """
 
     logits: Tensor
@@ -101,10 +101,10 @@ class Network:
 
     Attributes:
       forward: (params, stats, images float32 [B, H, W, channels]) -> Forward.
-      decayed: For each parameter, whether R = ½·wd·Σ‖kernel‖² counts it.
+      decayed: For each parameter, whether R = ½·wd·Σ‖kernel‖² includes it.
       weight_decay: wd.
       dense: Positions of the last layer's kernel [F, C] and bias [C] among the parameters; None
-        where the network does not end in a dense layer.
+        if the network does not end in a dense layer.
     """
 
     forward: Callable[[Sequence[Tensor], Sequence[Tensor], Tensor], Forward]
@@ -114,11 +114,11 @@ class Network:
 
     @property
     def head(self) -> tuple[int, int]:
-        """The positions of the last layer's kernel and bias, for a method that looks into it."""
+        """Positions of the last layer's kernel and bias; raises UserError if it is not dense."""
         if self.dense is None:
             raise UserError(
-                "this method looks into the network's last layer, which is no dense layer with a "
-                "bias on features [B, F]: end the network in one, or choose another method"
+                "the network's last layer is not dense: this method expected a dense layer with a "
+                "bias on features [B, F]; end the network in one, or choose another method"
             )
         return self.dense
 
@@ -131,7 +131,7 @@ class Network:
 
 
 def no_state(config: Config, label_set: LabelSet) -> dict[str, Any]:
-    """The state of a method that has none."""
+    """Returns the empty state of a method without one."""
     del config, label_set
     return {}
 
@@ -144,10 +144,11 @@ class Method:
       update: (network, config, state, batch) -> Update; pure, written with keras.ops.
       metrics: Names of the metrics that `update` returns.
       examples: Names of the per-example values that it returns.
-      init: (config, label set) -> its own initial state, numpy arrays; it must not read clean
-        labels outside the probe.
-      after_epoch: (config, label set, its state as numpy arrays) -> the entries that change, or
-        None for a method that does nothing between epochs.
+      init: (config, label set) -> the method's initial state, numpy arrays; it must not read clean
+        labels outside the probe. A method with a dictionary keeps it under "dictionary", int32
+        [capacity], class by class.
+      after_epoch: (config, label set, state as numpy arrays) -> the entries that change; None for a
+        method that does nothing between epochs. It must not read clean labels outside the probe.
     """
 
     update: Callable[[Network, Config, State, Batch], Update]

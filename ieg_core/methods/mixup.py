@@ -15,10 +15,10 @@ Tensor = Any
 
 
 class Mixing(NamedTuple):
-    """MixUp's draws for K blocks of B images each, laid end to end.
+    """The draws for MixUp of K concatenated blocks of B images each.
 
     Attributes:
-      partners: For each example of each block its partner among the K·B, int32 [B, K].
+      partners: The partner of each example of each block, among all K·B, int32 [B, K].
       coefficients: The share of the example itself, float32 [B, K].
       probe_choice: Positions in the probe batch, drawn with replacement, int32 [B], or None.
     """
@@ -35,12 +35,12 @@ def mix_blocks(
     coefficients: Tensor,
     gather_replicas: Callable[[Tensor], Tensor],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Mixes each example of K blocks with its partner in any of them.
+    """Mixes each example of K blocks with its partner in any block.
 
     Args:
       images: K blocks, each float [B, H, W, channels], this replica's rows.
       labels: K blocks of distributions, each float [B, C].
-      partners: π, int32 [B, K]: positions in the K global blocks laid end to end.
+      partners: π, int32 [B, K]: positions in the K concatenated global blocks.
       coefficients: β, float32 [B, K].
       gather_replicas: Concatenates the rows of all replicas.
 
@@ -67,7 +67,7 @@ def mix_batch(
     mixing: Mixing | None,
     gather_replicas: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Mixes each example of a batch with its partner, as `mix_blocks` does of one block.
+    """Mixes each example of a batch with its partner: `mix_blocks` for one block.
 
     Args:
       images: float [B, H, W, channels], this replica's rows.
@@ -79,10 +79,10 @@ def mix_batch(
       Mixed images and labels.
 
     Raises:
-      TypeError: Nothing was drawn.
+      TypeError: When `mixing` is None.
     """
     if mixing is None:
-        raise TypeError("MixUp needs its draws")
+        raise TypeError("mixing is None: expected the draws for MixUp")
     mixed_images, mixed_labels = mix_blocks(
         [images], [labels], mixing.partners, mixing.coefficients, gather_replicas
     )

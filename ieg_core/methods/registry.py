@@ -1,24 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The methods by name; their settings and what planning knows of them: `experiment.methods`."""
+"""Loads a method's implementation by the name in its registry entry, `experiment.methods`."""
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import importlib
 
-from ieg_core.methods.fsr import FSR
-from ieg_core.methods.ieg import IEG, IEG_NO_LOOKAHEAD
-from ieg_core.methods.l2r import L2R
+from ieg_core.experiment.methods import method_spec
 from ieg_core.methods.method import Method
-from ieg_core.methods.supervised import MIXUP, PROBE_ONLY, SUPERVISED
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {
-        "supervised": SUPERVISED,
-        "supervised_strong": SUPERVISED,
-        "mixup": MIXUP,
-        "probe_only": PROBE_ONLY,
-        "l2r": L2R,
-        "fsr": FSR,
-        "ieg_no_lookahead": IEG_NO_LOOKAHEAD,
-        "ieg": IEG,
-    }
-)
+
+def find(name: str) -> Method:
+    """Returns the implementation of a method and imports its module on first use.
+
+    Args:
+      name: A key of `ieg_core.experiment.methods.METHODS`.
+
+    Returns:
+      The `Method` that the entry names.
+
+    Raises:
+      UserError: When the method is unknown.
+      TypeError: When the entry does not name a `Method`.
+    """
+    implementation = method_spec(name).implementation
+    module, _, attribute = implementation.partition(":")
+    method = getattr(importlib.import_module(f"ieg_core.methods.{module}"), attribute)
+    if not isinstance(method, Method):
+        raise TypeError(f"{implementation}: expected a Method, got {type(method).__name__}")
+    return method

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a probe loss to example weights, by one forward product.
+"""Converts a probe loss to example weights by one forward product.
 
-After a look-ahead θ̂ = θ − α·∇Σ w_i ℓ_i the probe loss P(θ̂) changes with the weight of example i as
+After a look-ahead θ̂ = θ − α·∇Σ w_i ℓ_i, the derivative of the probe loss P(θ̂) by a weight is
 
     ∂P/∂w_i = −α ⟨∇θ ℓ_i(θ), v⟩ = −α (softmax(z_i) − y_i)·dz_i,     v = ∇P(θ̂),  dz = (∂z/∂θ)·v.
 
@@ -15,8 +15,8 @@ from keras import ops
 
 Tensor = Any
 
-# Of the IEG authors' code, not of the paper: weights sum to slightly less than 1, and to much less
-# where the meta-gradient itself is of this size.
+# From the IEG authors' code, not the paper. Weights sum to slightly less than 1, and to much less
+# when the meta-gradient itself is this small.
 _NORMALIZER_OFFSET = 1e-5
 
 
@@ -32,7 +32,7 @@ def weight_meta_gradient(logits: Tensor, labels: Tensor, dz: Tensor, lookahead_l
       lookahead_lr: α, above 0.
 
     Returns:
-      g = ∂P/∂w, float [B]; negative where more weight on the example would lower the probe loss.
+      g = ∂P/∂w, float [B]; negative if more weight on the example lowers the probe loss.
     """
     residual = ops.softmax(logits, axis=-1) - labels
     return -lookahead_lr * ops.sum(residual * dz, axis=-1)
@@ -41,7 +41,7 @@ def weight_meta_gradient(logits: Tensor, labels: Tensor, dz: Tensor, lookahead_l
 def clip_weights(
     meta_gradient: Tensor, sum_over_replicas: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Turns the meta-gradient into example weights.
+    """Converts the meta-gradient to example weights.
 
     w_i = max(0, −g_i) / (Σ_j max(0, −g_j) + 1e-5)
 
@@ -51,7 +51,7 @@ def clip_weights(
         for a single replica.
 
     Returns:
-      w, float [B], at least 0, summing over all replicas to less than 1; all 0 if no example helps.
+      w, float [B], at least 0, with a sum below 1 over all replicas; all 0 if no example helps.
       No gradient flows through it.
     """
     helpful = ops.maximum(-ops.stop_gradient(meta_gradient), 0.0)
@@ -78,11 +78,11 @@ def label_meta_gradient(
       given_labels: y, float [B, C].
       pseudo_labels: ĝ, float [B, C].
       dz: (∂z/∂θ)·v, float [B, C].
-      example_weights: w of the look-ahead's loss, float [B] or one number.
+      example_weights: w in the look-ahead's loss, float [B] or a scalar.
       lookahead_lr: α.
 
     Returns:
-      ∂P/∂λ, float [B]; negative where trusting the given label more would lower the probe loss.
+      ∂P/∂λ, float [B]; negative if more trust in the given label lowers the probe loss.
     """
     product = ops.sum((pseudo_labels - given_labels) * dz, axis=-1)
     return -lookahead_lr * example_weights * product
@@ -94,7 +94,7 @@ def shift_weights(
     sum_over_replicas: Callable[[Tensor], Tensor] | None = None,
     minimum: Callable[[Tensor], Tensor] = ops.min,
 ) -> Tensor:
-    """Turns the meta-gradient into example weights that are all positive.
+    """Converts the meta-gradient to example weights that are all positive.
 
     w̃_i = u_i − min_j u_j + 1/B,  u_i = 1/B − g_i,  w_i = w̃_i / (Σ_j w̃_j + 1e-5)
 

@@ -6,8 +6,8 @@
 
 `supervised` takes the weak view of the noisy set, `supervised_strong` the strong one, `mixup` mixes
 images and labels first (arXiv 1710.09412; Beta(½, ½), partners and coefficients per example), and
-`probe_only` takes the clean probe set alone: with few clean labels it is the ablation that says how
-much of a method's accuracy the probe set carries by itself.
+`probe_only` takes the clean probe set alone: with few clean labels, this ablation shows how much of
+a method's accuracy comes from the probe set itself.
 """
 
 from collections.abc import Sequence
@@ -31,17 +31,17 @@ def _step(
     size: int,
     given: Tensor | None,
 ) -> Update:
-    """One step of plain training.
+    """Makes one step of plain training.
 
     Args:
       network: The network.
       config: Label smoothing.
-      state: Where to differentiate.
+      state: The point at which to differentiate.
       images: float32 [B, H, W, channels].
       labels: Distributions over the classes, float32 [B, C].
-      size: Examples of the global batch.
-      given: Given labels of the noisy set's examples, float32 [B, C], to say of each the loss of
-        its own label and the prediction; None where the noisy set is not seen.
+      size: Number of examples in the global batch.
+      given: Given labels of the noisy set's examples, float32 [B, C], for the per-example values;
+        None if the batch is not from the noisy set.
 
     Returns:
       The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
@@ -66,7 +66,7 @@ def _step(
 
 
 def see_examples(logits: Tensor, given: Tensor) -> dict[str, Tensor]:
-    """Says of each example the loss of its given label, and the prediction.
+    """Returns the per-example values of a method without weights.
 
     Args:
       logits: z, float32 [B, C].

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The settings of every experiment, and published figures."""
+"""The settings of every experiment, one family of recipes per file, and published figures."""

@@ -1,33 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `ieg recipes` lists: families, methods, what accuracy to expect, how to ask for them."""
+"""The tables of `ieg recipes`: families, methods, published accuracies and commands."""
 
 from collections.abc import Iterator
 
 from ieg_core.experiment.config import ScheduleConfig
-from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.methods import METHODS
-from ieg_core.recipes.build import FAMILIES, Family
-from ieg_core.recipes.published import PUBLISHED, Published
+from ieg_core.recipes.build import FAMILIES
+from ieg_core.recipes.family import Family, Published
 
 Lines = list[list[str]]
 
 
 def family_lines() -> Lines:
-    """Lays out the families, header first."""
+    """Returns the table of families, header first."""
     table = [["recipe", "for", "network", "batch", "length", "source"]]
     for family in FAMILIES.values():
         network = " or ".join((family.network, *family.other_networks))
         batch, length = str(family.batch_size), length_text(family.schedule)
-        if family.fsr_batch_size:
-            batch += f"; fsr: {family.fsr_batch_size}"
-        if family.fsr_schedule:
-            length += f"; fsr: {length_text(family.fsr_schedule)}"
+        for method, size in family.batch_sizes.items():
+            batch += f"; {method}: {size}"
+        for method, schedule in family.schedules.items():
+            length += f"; {method}: {length_text(schedule)}"
         table.append([family.name, family.data, network, batch, length, family.source])
     return table
 
 
 def method_lines() -> Lines:
-    """Lays out the methods, header first."""
+    """Returns the table of methods, header first."""
     table = [["method", "probe", "what it is"]]
     for name, spec in METHODS.items():
         table.append([name, "yes" if spec.uses_probe else "no", spec.summary])
@@ -35,22 +34,15 @@ def method_lines() -> Lines:
 
 
 def expected(family: Family, method: str) -> list[Published]:
-    """Finds the published accuracies of a recipe: its data, its method, one of its networks."""
-    networks = (family.network, *family.other_networks)
-    return [
-        figure
-        for figure in PUBLISHED
-        if figure.method == method
-        and figure.network in networks
-        and parse(figure.dataset).base in family.bases
-    ]
+    """Returns the published accuracies of a method in a family."""
+    return [figure for figure in family.figures if figure.method == method]
 
 
 def expected_lines() -> Lines:
-    """Lays out what to expect of each recipe and method, header first.
+    """Returns the table of published accuracies, header first.
 
     Returns:
-      A line for each published figure, and one a family for the methods that have none.
+      A line for each published figure, and one line per family for the methods without one.
     """
     table = [["recipe", "method", "data set", "network", "clean", "expected %", "source"]]
     for family in FAMILIES.values():
@@ -68,20 +60,14 @@ def expected_lines() -> Lines:
 
 
 def commands() -> Iterator[str]:
-    """Yields for each family the command that runs it with every method."""
-    noise = {
-        "longtail": "_imbal_0.02",
-        "longtail_noise": "_imbal_0.02_0.2",
-        "folder": "",  # as its labels are; the same with WebVision's
-        "webvision": "",
-    }
+    """Yields the command that runs every method, for each family."""
+    methods = ",".join(METHODS)
     for family in FAMILIES.values():
-        dataset = family.bases[0] + noise.get(family.name, "_uniform_0.8")
-        yield f"make sweep DATASET={dataset} RECIPE={family.name} METHODS={','.join(METHODS)}"
+        yield f"make sweep DATASET={family.example} RECIPE={family.name} METHODS={methods}"
 
 
 def length_text(schedule: ScheduleConfig) -> str:
-    """Says how long a training is, for example "600 steps, cosine"."""
+    """Returns the length of a training in words, for example "600 steps, cosine"."""
     if schedule.max_steps:
         return f"whole cycles in {schedule.max_steps:,} steps, {schedule.name}"
     for count, unit in (

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ieg_core.errors import UserError
-from ieg_core.recipes.published import PUBLISHED, Published, protocol_difference
+from ieg_core.recipes.family import Published
+from ieg_core.recipes.published import PUBLISHED, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
 from ieg_core.store.records import ReportRecord, VerdictRecord

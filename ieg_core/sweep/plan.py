@@ -25,7 +25,7 @@ from ieg_core.experiment import networks
 from ieg_core.experiment.config import Config, ImagesConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
-from ieg_core.experiment.methods import METHODS, FSRSettings, method_spec
+from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.host import files
 from ieg_core.host.runtime import chosen_backend
@@ -196,8 +196,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
             f"{config.dataset} has {examples} training examples, too few for a batch of "
             f"{config.batch_size}: lower batch_size"
         )
-    if isinstance(config.method_settings, FSRSettings):
-        config.method_settings.check_classes(label_set.num_classes)
+    config.method_settings.check_classes(label_set.num_classes)
     epoch_steps = steps_per_epoch(config, examples)
     steps = num_steps(config, epoch_steps)
     outcome: dict[str, Any] = {

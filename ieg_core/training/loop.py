@@ -26,9 +26,9 @@ from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
-from ieg_core.experiment.methods import FSRSettings
+from ieg_core.experiment.methods import method_spec
 from ieg_core.host.runtime import Runtime
-from ieg_core.methods.registry import METHODS
+from ieg_core.methods import registry
 from ieg_core.models import user_network, zoo
 from ieg_core.store.leases import Lease
 from ieg_core.training import checkpoint, history, learning_rate, step_draws, streaming
@@ -133,15 +133,16 @@ def train(
     """
     folder = lease.folder
     sizes = {"batch_size": config.batch_size}
-    if isinstance(config.method_settings, FSRSettings):
-        sizes["method.dictionary_batch_size"] = config.method_settings.dictionary_batch_size
+    if method_spec(config.method).uses_dictionary:
+        trusted_size = config.method_settings.trusted_batch_size(config.batch_size)
+        sizes["method.dictionary_batch_size"] = trusted_size
     for name, size in sizes.items():
         if size % runtime.num_replicas:
             raise UserError(
                 f"a batch of {size} cannot be shared evenly by {runtime.num_replicas} replicas: "
                 f"choose a {name} that their number divides"
             )
-    method = METHODS[config.method]
+    method = registry.find(config.method)
     epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
     last = num_steps(config, epoch_steps)
     evaluated_at = evaluation_steps(config, epoch_steps, last)
@@ -239,8 +240,9 @@ def train(
             if end in epoch_ends and method.after_epoch:
                 changes = method.after_epoch(config, label_set, backend.fetch(state["method"]))
                 state["method"] = {**state["method"], **backend.place(changes)}
-                dictionary = changes["dictionary"]
-                found |= dictionary_diagnostics(dictionary, label_set)
+                if "dictionary" in changes:
+                    dictionary = changes["dictionary"]
+                    found |= dictionary_diagnostics(dictionary, label_set)
             if waits:
                 prepared = prepare(number + 1)
             if _is_row_due(curves["training"], end, last, stops):

@@ -70,7 +70,7 @@ def synthetic_call(
       A function that runs so many steps, at most `length`.
     """
     from ieg_core import backend
-    from ieg_core.methods.registry import METHODS
+    from ieg_core.methods import registry
     from ieg_core.models import zoo
     from ieg_core.training.step import build_network, build_step, initial_state
     from ieg_core.training.step_draws import device_data, stacked_draws
@@ -84,7 +84,7 @@ def synthetic_call(
         "ema_decay": np.full(length, 0.9, np.float32),
         "epoch": np.full(length, 1e6, np.float32),
     }
-    method = METHODS[config.method]
+    method = registry.find(config.method)
     model = zoo.build(
         config.network,
         num_classes,

@@ -14,8 +14,8 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import method_spec
+from ieg_core.methods import registry
 from ieg_core.methods.method import Batch
-from ieg_core.methods.registry import METHODS
 from ieg_core.training import step_draws, streaming
 from ieg_core.training.step import build_batch
 
@@ -130,7 +130,7 @@ def _cpu() -> contextlib.AbstractContextManager[None]:
 
 def _first_batch(config: Config, label_set: LabelSet, source: Source) -> Batch:
     """Makes the first rows of step 0's batch; what is fed is read for these rows alone."""
-    state = METHODS[config.method].init(config, label_set)
+    state = registry.find(config.method).init(config, label_set)
     whole = step_draws.step_draws(config, label_set, 0)
     drawn = {name: values[:MOST_IMAGES] for name, values in whole.items()}
     for prefix, size in streaming.views(config).items():

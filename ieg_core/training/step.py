@@ -14,7 +14,7 @@ from keras import ops
 from ieg_core import augment, backend
 from ieg_core.data.label_set import LabelSet
 from ieg_core.experiment.config import Config
-from ieg_core.experiment.methods import FSRSettings, method_spec
+from ieg_core.experiment.methods import method_spec
 from ieg_core.methods.method import Batch, Forward, Method, Network, State
 from ieg_core.methods.mixup import Mixing
 from ieg_core.models import zoo
@@ -104,17 +104,17 @@ def build_batch(
 
     ids = draws.get("ids")
     probe_ids, probe_labels = draws.get("probe_ids"), "probe_labels"
-    probe_size = config.batch_size
-    if isinstance(config.method_settings, FSRSettings):
+    probe_size = config.method_settings.trusted_batch_size(config.batch_size)
+    spec = method_spec(config.method)
+    if spec.uses_dictionary:
         probe_ids = ops.take(method_state["dictionary"], draws["probe_slots"], axis=0)
         probe_labels = "labels"
-        probe_size = config.method_settings.dictionary_batch_size
     mixing = None
     if "mix_partners" in draws:
         mixing = Mixing(
             draws["mix_partners"], draws["mix_coefficients"], draws.get("mix_probe_choice")
         )
-    both = method_spec(config.method).view == "both"
+    both = spec.view == "both"
     return Batch(
         ids=ids,
         images=None if ids is None else view(ids, "view_"),

@@ -9,7 +9,7 @@ from ieg_core.data.label_set import LabelSet
 from ieg_core.draws import generator
 from ieg_core.draws.views import strong_view_draws
 from ieg_core.experiment.config import Config
-from ieg_core.experiment.methods import FSRSettings, method_spec
+from ieg_core.experiment.methods import method_spec
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,8 +53,8 @@ def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
         # The papers' methods see the probe by the weak view; the ablation trains on it alone.
         strong_probe = not spec.trains_on_noisy and spec.view == "strong"
         drawn |= _view("probe_view_", size, config, label_set, step, strong=strong_probe)
-    if isinstance(config.method_settings, FSRSettings):
-        drawn |= _dictionary(config.method_settings, config, label_set, step)
+    if spec.uses_dictionary:
+        drawn |= _dictionary(config, label_set, step)
     if spec.mixes:
         drawn |= _mixing(spec.mixes, size, config.seed, step)
     return drawn
@@ -72,18 +72,19 @@ def _view(
     return {f"{prefix}{name}": values for name, values in drawn.items()}
 
 
-def _dictionary(settings: FSRSettings, config: Config, label_set: LabelSet, step: int) -> Arrays:
-    slots = np.arange(settings.capacity)
+def _dictionary(config: Config, label_set: LabelSet, step: int) -> Arrays:
+    capacity = config.method_settings.dictionary_capacity
+    size = config.method_settings.trusted_batch_size(config.batch_size)
+    slots = np.arange(capacity)
     drawn = generator.balanced_batch(
         slots,
-        slots // (settings.capacity // label_set.num_classes),
+        slots // (capacity // label_set.num_classes),
         label_set.num_classes,
-        settings.dictionary_batch_size,
+        size,
         config.seed,
         step,
         "dictionary",
     )
-    size = settings.dictionary_batch_size
     view = _view("probe_view_", size, config, label_set, step, strong=False)
     return {"probe_slots": drawn.astype(np.int32)} | view
 

@@ -17,7 +17,7 @@ from ieg_core.data.base import Images, Source
 from ieg_core.data.label_set import LabelSet
 from ieg_core.draws import generator
 from ieg_core.experiment.config import Config
-from ieg_core.experiment.methods import FSRSettings, method_spec
+from ieg_core.experiment.methods import method_spec
 from ieg_core.training import step_draws
 
 CALL_BYTES: Final = 64 * 2**20
@@ -91,16 +91,14 @@ def crop_draws(seed: int, prefix: str, step: int, size: int) -> np.ndarray:
 
 def views(config: Config) -> dict[str, int]:
     """Lists the views that a step of the method looks at, with their batch sizes."""
-    facts = method_spec(config.method)
+    spec = method_spec(config.method)
     views = {}
-    if facts.trains_on_noisy:
+    if spec.trains_on_noisy:
         views["view_"] = config.batch_size
-        if facts.view == "both":
+        if spec.view == "both":
             views["strong_"] = config.batch_size
-    if facts.uses_probe:
-        views["probe_view_"] = config.batch_size
-    if isinstance(config.method_settings, FSRSettings):
-        views["probe_view_"] = config.method_settings.dictionary_batch_size
+    if spec.trusted != "none":
+        views["probe_view_"] = config.method_settings.trusted_batch_size(config.batch_size)
     return views
 
 

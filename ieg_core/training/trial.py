@@ -19,7 +19,7 @@ from ieg_core.experiment.networks import source_digest
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
-from ieg_core.methods.registry import METHODS
+from ieg_core.methods import registry
 from ieg_core.models import zoo
 from ieg_core.store.layout import (
     EXAMPLES,
@@ -189,8 +189,9 @@ def evaluate_here(
     backend.start(dataclasses.replace(runtime, num_replicas=1))
     report_progress(step=training.steps, num_steps=record.num_steps)
     model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
-    template = initial_state(model, METHODS[config.method], config, label_set)
-    template["history"] = history.start(METHODS[config.method], label_set)
+    method = registry.find(config.method)
+    template = initial_state(model, method, config, label_set)
+    template["history"] = history.start(method, label_set)
     state, progress = checkpoint.load_checkpoint(folder, trial, template)
     predict = build_predictor(model)
     images = LazyImages(source.test_images, len(label_set.test_labels))

@@ -103,8 +103,8 @@ def test_asymmetric_noise_needs_a_map_of_lookalikes(monkeypatch):
     [
         ({"base": "cifar10", "noise": "asymmetric", "imbalance": 0.1}, "uniform noise only"),
         ({"base": "cifar10", "noise": "unifrm"}, "unknown noise 'unifrm': did you mean 'uniform'"),
-        ({"base": "cifar10", "noise_rate": 0.2}, "needs a noise"),
-        ({"base": "cifar10", "noise_rate": float("nan")}, "needs a noise"),
+        ({"base": "cifar10", "noise_rate": 0.2}, "without a noise"),
+        ({"base": "cifar10", "noise_rate": float("nan")}, "without a noise"),
     ],
 )
 def test_a_spec_without_a_name_cannot_be_built(fields, message):
@@ -256,7 +256,7 @@ def test_given_labels_that_do_not_exist_are_told(text, message):
 
 
 def test_given_labels_take_no_noise():
-    with pytest.raises(UserError, match="takes its labels as they are"):
+    with pytest.raises(UserError, match="given labels are used as they are"):
         DatasetSpec("digits", "uniform", 0.2, given="labels")
     with pytest.raises(UserError, match="noise rate None"):
         DatasetSpec("digits", "uniform", None)

@@ -144,7 +144,9 @@ def test_a_helper_that_is_no_python_is_told_while_planning(
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "net_with_helper.py").write_text("import helper_of_it\n")
     (tmp_path / "helper_of_it.py").write_text("def build(:\n")
-    with pytest.raises(UserError, match=r"helper_of_it.py is no Python \(invalid syntax.*line 1"):
+    with pytest.raises(
+        UserError, match=r"helper_of_it.py is not valid Python \(invalid syntax.*line 1"
+    ):
         source_digest("net_with_helper:build")
 
 
@@ -155,7 +157,7 @@ def test_a_package_that_does_not_import_is_told_while_planning(
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "package_of_a_net").mkdir()
     (tmp_path / "package_of_a_net" / "__init__.py").write_text("1 / 0\n")
-    with pytest.raises(UserError, match=r"ZeroDivisionError: division by zero.: .*mend them"):
+    with pytest.raises(UserError, match=r"ZeroDivisionError: division by zero.: .*fix them"):
         source_digest("package_of_a_net.net:build")
 
 

@@ -10,9 +10,9 @@ from keras import ops
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
+from ieg_core.methods import registry
 from ieg_core.methods.method import Batch, Forward, Network, State, Update
 from ieg_core.methods.mixup import Mixing
-from ieg_core.methods.registry import METHODS
 from ieg_core.recipes import build
 
 Rows = list[list[float]]
@@ -148,7 +148,7 @@ def one_step(
         size=2,
         probe_size=2,
     )
-    return METHODS[method].update(
+    return registry.find(method).update(
         Network(forward, [True, False], DECAY, dense=(0, 1)), config, state, batch
     )
 

@@ -5,7 +5,8 @@
 
 Writes the meta-gradient by the forward product, by central differences of the probe loss after an
 explicit look-ahead, and L2R's own update beside one put together by hand; of IEG and FSR what their
-look-aheads decide beside what the differences say.
+look-aheads decide beside what the differences say; of Forward the slope of its loss in some
+directions beside the differences.
 """
 
 import sys
@@ -26,10 +27,9 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     from keras import ops
 
     from ieg_core import backend
-    from ieg_core.methods import ieg
+    from ieg_core.methods import ieg, registry
     from ieg_core.methods.losses import softmax_cross_entropy
     from ieg_core.methods.method import State
-    from ieg_core.methods.registry import METHODS
     from ieg_core.methods.reweighting import clip_weights
 
     momentum = [ops.convert_to_tensor(0.01 * rng.standard_normal(p.shape)) for p in params]
@@ -101,7 +101,7 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
         mean = float(ops.mean(softmax_cross_entropy(logits, batch.probe_labels)))
         return mean + 0.5 * DECAY * float((kernel**2).sum())
 
-    update = METHODS["fsr"].update(
+    update = registry.find("fsr").update(
         network, config, State(params, momentum, stats, method_state), batch
     )
     by_dense = central_differences(dense_probe_after, even)
@@ -114,6 +114,47 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     return written
 
 
+def forward_correction(network, params, stats, batch, rng) -> dict:
+    from keras import ops
+
+    from ieg_core.methods import registry
+    from ieg_core.methods.method import State
+
+    counts = rng.integers(0, 9, (CLASSES, CLASSES)).astype(float)
+    state = {"counts": ops.convert_to_tensor(counts), "start_epoch": ops.cast(0.0, "float64")}
+    config = build.build_config(parse("digits_uniform_0.4"), "forward")
+    update = registry.find("forward").update(
+        network, config, State(params, params, stats, state), batch
+    )
+    counts = counts + np.eye(CLASSES)
+    transition = 0.99 * counts / counts.sum(1, keepdims=True) + 0.01 / CLASSES
+    given = np.asarray(batch.labels).argmax(1)
+
+    def loss(at: list) -> float:
+        logits = np.asarray(network.forward(at, stats, batch.images).logits)
+        powers = np.exp(logits)
+        probabilities = powers / powers.sum(1, keepdims=True)
+        likelihoods = (probabilities * transition[:, given].T).sum(1)
+        decay = sum(
+            float(ops.sum(p**2)) for p, decayed in zip(at, network.decayed, strict=True) if decayed
+        )
+        return float(-np.log(likelihoods).mean()) + 0.5 * DECAY * decay
+
+    # All parameters move at once, so a smaller step than STEP keeps off the ReLUs' kinks.
+    step = 1e-8
+    slopes, differences = [], []
+    for _ in range(5):
+        direction = [rng.standard_normal(p.shape) for p in params]
+        either = [
+            loss([p + sign * step * d for p, d in zip(params, direction, strict=True)])
+            for sign in (1, -1)
+        ]
+        differences.append((either[0] - either[1]) / (2 * step))
+        pairs = zip(update.gradients, direction, strict=True)
+        slopes.append(sum(float((np.asarray(g) * d).sum()) for g, d in pairs))
+    return {"forward_slopes": np.array(slopes), "forward_differences": np.array(differences)}
+
+
 def main(out: str) -> None:
     set_environment(Runtime())
     import keras
@@ -121,9 +162,9 @@ def main(out: str) -> None:
 
     keras.backend.set_floatx("float64")
     from ieg_core import backend
+    from ieg_core.methods import registry
     from ieg_core.methods.losses import softmax_cross_entropy
     from ieg_core.methods.method import Batch, State
-    from ieg_core.methods.registry import METHODS
     from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
     from ieg_core.models import zoo
     from ieg_core.training.step import build_network
@@ -195,7 +236,7 @@ def main(out: str) -> None:
     )
 
     config = build.build_config(parse("digits_uniform_0.4"), "l2r")
-    update = METHODS["l2r"].update(network, config, State(params, params, stats, {}), batch)
+    update = registry.find("l2r").update(network, config, State(params, params, stats, {}), batch)
     weights = clip_weights(meta)
 
     def weighted(at: list) -> tuple:
@@ -206,6 +247,7 @@ def main(out: str) -> None:
     _, moved, slopes = backend.gradients(weighted, params)
     by_hand = network.add_decay(slopes, params)
     written = ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, rng)
+    written |= forward_correction(network, params, stats, batch, rng)
     written |= {
         "differences": differences,
         "meta_gradient": np.asarray(meta),

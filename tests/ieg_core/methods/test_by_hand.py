@@ -90,6 +90,49 @@ def test_l2r():
     )
 
 
+# N + I has the rows (4, 1) and (0, 2); ε = 0.01.
+COUNTS = [[3.0, 1.0], [0.0, 1.0]]
+TRANSITION = [[0.99 * 0.8 + 0.005, 0.99 * 0.2 + 0.005], [0.005, 0.995]]
+
+
+def _forward_step(epoch: float) -> Update:
+    state = {"counts": tensor(COUNTS), "start_epoch": tensor(5.0)}
+    return one_step("forward", epoch=epoch, method_state=state)
+
+
+def test_forward_corrects_the_loss_from_its_start_epoch_on():
+    update = _forward_step(epoch=5.0)
+    probabilities = [softmax(row) for row in logits(IMAGES)]
+    # Example 0 was given label 0, example 1 label 1.
+    joint = [[probabilities[i][c] * TRANSITION[c][i] for c in range(2)] for i in range(2)]
+    np.testing.assert_allclose(
+        update.metrics["loss"], mean([-math.log(sum(row)) for row in joint]), rtol=1e-5
+    )
+    # ∂ℓ/∂z = p − q with the posterior q of the true class.
+    halves = [
+        [(p - q / sum(row)) / 2 for p, q in zip(probability, row, strict=True)]
+        for probability, row in zip(probabilities, joint, strict=True)
+    ]
+    assert_gradient(update, IMAGES, halves)
+    np.testing.assert_array_equal(update.method["counts"], tensor(COUNTS))
+
+
+@pytest.mark.parametrize(("epoch", "counts"), [(3.0, False), (4.0, True)])
+def test_forward_warms_up_on_given_labels_and_counts_in_the_last_epoch(epoch, counts):
+    update = _forward_step(epoch)
+    rows = logits(IMAGES)
+    losses = [cross_entropy(row, label) for row, label in zip(rows, LABELS, strict=True)]
+    np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
+    halves = [[value / 2 for value in row] for row in residuals_of(rows, LABELS)]
+    assert_gradient(update, IMAGES, halves)
+    expected = [list(row) for row in COUNTS]
+    if counts:
+        for given, row in enumerate(rows):
+            expected[row.index(max(row))][given] += 1
+        assert expected != COUNTS
+    np.testing.assert_array_equal(update.method["counts"], tensor(expected))
+
+
 # Probe examples 1 and 1; each block's first example is mixed with the next block's.
 CHOICE = [1, 1]
 PARTNERS = [[2, 4, 0], [3, 5, 1]]

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 from ieg_core.methods.losses import (
+    forward_cross_entropy,
     kl_divergence,
     normalize_logits,
     sharpen,
@@ -100,3 +101,19 @@ def test_divergence_is_not_symmetric() -> None:
     # KL((1/2, 1/2) || (1/10, 9/10)) = 1/2 log 5 + 1/2 log(5/9).
     expected = 0.5 * math.log(5) + 0.5 * math.log(5 / 9)
     np.testing.assert_allclose(kl_divergence(even, one), [expected], rtol=1e-5)
+
+
+def test_the_forward_loss_by_hand() -> None:
+    # Softmax (1/4, 3/4): P(given 0) = 1/4 x 0.9 + 3/4 x 0.2 = 0.375, P(given 1) = 0.625.
+    logits = np.array([[0.0, math.log(3)]] * 2, np.float32)
+    transition = np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    found = forward_cross_entropy(logits, np.eye(2, dtype=np.float32), transition)
+    np.testing.assert_allclose(found, [-math.log(0.375), -math.log(0.625)], rtol=1e-6)
+
+
+def test_the_forward_loss_of_extreme_logits_is_bounded_by_the_smallest_entry() -> None:
+    transition = np.array([[0.99, 0.01], [0.02, 0.98]], np.float32)
+    logits = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32)
+    wrong = np.array([[0.0, 1.0], [1.0, 0.0]], np.float32)
+    found = forward_cross_entropy(logits, wrong, transition)
+    np.testing.assert_allclose(found, [-math.log(0.01), -math.log(0.02)], rtol=1e-6)

@@ -43,5 +43,5 @@ def test_a_partner_may_lie_on_another_replica():
 
 
 def test_without_draws_there_is_no_mixing():
-    with pytest.raises(TypeError, match="needs its draws"):
+    with pytest.raises(TypeError, match="expected the draws for MixUp"):
         mix_batch(_pixels(IMAGES[0]), LABELS[0], None, lambda rows: rows)

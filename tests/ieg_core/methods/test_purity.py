@@ -9,13 +9,14 @@ from ieg_core.recipes import build
 from tests.backends import run_on
 
 SCRIPT = Path(__file__).parent / "purity.py"
-FAMILIES = [name for name, family in build.FAMILIES.items() if family.fsr.weighting == "clip"]
+FSR = {name: family.settings_of("fsr") for name, family in build.FAMILIES.items()}
+FAMILIES = [name for name, settings in FSR.items() if settings.weighting == "clip"]
 STEPS = 84  # six epochs
 
 
 def test_the_recipes_for_noise_mix():
     assert len(FAMILIES) == len(build.FAMILIES) - 1
-    assert all(build.FAMILIES[name].fsr.mixup for name in FAMILIES)
+    assert all(FSR[name].mixup for name in FAMILIES)
 
 
 def test_the_digits_recipe_finds_rightly_labelled_examples():

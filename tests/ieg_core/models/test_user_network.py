@@ -8,7 +8,7 @@ from keras.ops import convert_to_numpy
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.methods.registry import METHODS
+from ieg_core.methods import registry
 from ieg_core.models import user_network, zoo
 from ieg_core.recipes import build
 from ieg_core.training.step import build_network, initial_state
@@ -60,7 +60,9 @@ def test_without_a_last_dense_layer_only_methods_that_look_into_it_are_refused(f
     model = built(function)
     assert tuple(model(IMAGES)[0].shape) == (6, 4)
     network = build_network(model, 0.0)
-    with pytest.raises(UserError, match=r"no dense layer with a bias .*: end the network in one"):
+    with pytest.raises(
+        UserError, match=r"is not dense: .*a bias on features .*; end the network in one"
+    ):
         _ = network.head
 
 
@@ -86,7 +88,7 @@ def test_layers_of_equal_names_have_their_own_values():
     paths = [variable.path for variable in model.trainable_variables]
     assert len(set(paths)) < len(paths)
     config = build.build_config(parse("digits"), "supervised")
-    state = initial_state(model, METHODS["supervised"], config, None)
+    state = initial_state(model, registry.find("supervised"), config, None)
     for key, variables in (
         ("params", model.trainable_variables),
         ("stats", model.non_trainable_variables),

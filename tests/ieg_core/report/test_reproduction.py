@@ -5,7 +5,8 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.recipes import build
-from ieg_core.recipes.published import PUBLISHED, RECALLED, Published
+from ieg_core.recipes.family import OURS, RECALLED, Published
+from ieg_core.recipes.published import PUBLISHED
 from ieg_core.report.reproduction import (
     NOT_COMPARABLE,
     NOT_REPRODUCED,
@@ -78,10 +79,10 @@ def test_far_above_a_paper_is_remarked():
         ({"network": "resnet29"}, "published with wrn28-10, this is resnet29"),
         ({"clean_labels_used": 50}, "published with 100 clean labels, not 50"),
         ({"true_flip_rate": 0.2}, "another noise convention: 18.0%"),
-        ({"steps": 20}, "trained 20 steps, the recipe is 500 long"),
-        ({"recipe": "cifar_cpu"}, "recipe cifar_cpu is none of a paper's"),
-        ({"recipe_steps": None}, "does not say how long"),
-        ({"changed_settings": ["batch_size"]}, "other settings than the recipe's: batch_size"),
+        ({"steps": 20}, "trained 20 steps, the recipe has 500"),
+        ({"recipe": "cifar_cpu"}, "recipe cifar_cpu follows no paper"),
+        ({"recipe_steps": None}, "does not record the length"),
+        ({"changed_settings": ["batch_size"]}, "settings differ from the recipe's: batch_size"),
         ({"method": "l2r"}, "no published figure"),
         ({"status": "failed", "reason": "out of memory"}, "1 of 1 trials did not finish: out of"),
     ],
@@ -214,6 +215,6 @@ def test_a_planned_trial_says_how_it_departs_from_its_recipe(tmp_path):
 
 
 def test_papers_recipes_are_told_from_ours():
-    ours = {name for name, family in build.FAMILIES.items() if family.source == build.OURS}
+    ours = {name for name, family in build.FAMILIES.items() if family.source == OURS}
     assert {"digits", "cifar_cpu"} <= ours
     assert not {"cifar", "longtail", "longtail_noise", "webvision"} & ours

@@ -259,7 +259,7 @@ def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
     _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own)]))
     assert (first[4], first[-1]) == ("96.2", SAME)
     _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own | {"steps": 1000})]))
-    assert first[-1] == "trained 1000 steps, the recipe is 200000 long"
+    assert first[-1] == "trained 1000 steps, the recipe has 200000"
 
 
 def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:

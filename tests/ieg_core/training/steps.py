@@ -21,7 +21,11 @@ from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.recipes import build
 
 BATCH_SIZE = 40
-EXTRA = {"fsr": ["method.capacity=80", "method.dictionary_batch_size=40", "method.start_epoch=0"]}
+# Of the 60 epochs of 10 steps, Forward corrects the loss from epoch 3 on, which the step is in.
+EXTRA = {
+    "fsr": ["method.capacity=80", "method.dictionary_batch_size=40", "method.start_epoch=0"],
+    "forward": ["method.warmup_fraction=0.05"],
+}
 VARIANTS = {
     **{name: (name, []) for name in METHODS},
     "fsr_shift": (
@@ -29,13 +33,14 @@ VARIANTS = {
         ["method.weighting=shift", "method.mixup=false", "method.label_smoothing=0.1"],
     ),
     "fsr_class_weights": ("fsr", ["method.class_weight_decay=0.5"]),
+    "forward_counting": ("forward", ["method.warmup_fraction=0.07"]),
     "ieg_plain": (
         "ieg",
         ["method.pseudo_label_loss_weight=0", "method.consistency_loss_weight=0"],
     ),
 }
 # What needs more of the other replicas than the gradient's sum.
-SHARED = ("l2r", "fsr_shift", "fsr_class_weights", "ieg")
+SHARED = ("l2r", "fsr_shift", "fsr_class_weights", "forward_counting", "ieg")
 # Which has five passes, one of them over blocks laid end to end.
 OWN_SHARES = ("ieg",)
 
@@ -55,6 +60,8 @@ def perturbed(state: dict) -> dict:
     for name in ("scores", "moving_logits"):
         if name in method:
             method[name] = rng.standard_normal(method[name].shape).astype(np.float32)
+    if "counts" in method:
+        method["counts"] = rng.integers(0, 9, method["counts"].shape).astype(np.float32)
     return {**state, "momentum": noise, "method": method}
 
 
@@ -75,7 +82,7 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
     runtime = Runtime(threads=1, num_replicas=num_replicas)
     set_environment(runtime)
     from ieg_core import backend
-    from ieg_core.methods.registry import METHODS as UPDATES
+    from ieg_core.methods import registry
     from ieg_core.models import zoo
     from ieg_core.training.measure import synthetic_label_set
     from ieg_core.training.step import build_network, build_step, initial_state
@@ -87,7 +94,7 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
     several = VARIANTS if num_replicas == 1 else SHARED
     for name in several if synchronized else OWN_SHARES:
         config = build_config(name, synchronized)
-        method = UPDATES[config.method]
+        method = registry.find(config.method)
         label_set = synthetic_label_set(config, 10, (8, 8, 1))
         images = np.random.default_rng(0).integers(
             0, 256, (len(label_set.noisy_labels), 8, 8, 1), dtype=np.uint8

@@ -13,7 +13,7 @@ from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
-from ieg_core.methods.registry import METHODS
+from ieg_core.methods import registry
 from ieg_core.models import zoo
 from ieg_core.recipes import build
 from ieg_core.training.evaluation import build_predictor
@@ -39,7 +39,7 @@ def exported(folder, data_dir, size, channels):
         spec, seed=0, probe_per_class=0, source=source, label_sets_dir=folder / "label_sets"
     )
     model = zoo.build(NETWORK, label_set.num_classes, label_set.image_shape)
-    state = initial_state(model, METHODS["supervised"], config, label_set)
+    state = initial_state(model, registry.find("supervised"), config, label_set)
     path = folder / "model.keras"
     export_model(path, config, label_set, source, state)
     images = source.test_images(np.arange(len(source.test_labels)))

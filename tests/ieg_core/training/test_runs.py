@@ -10,7 +10,7 @@ from ieg_core.training.loop import spans
 from tests.backends import run_on
 
 SCRIPT = Path(__file__).parent / "runs.py"
-METHODS = ("l2r", "fsr", "ieg")
+METHODS = ("l2r", "fsr", "forward", "ieg")
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,13 @@ def test_a_run_is_evaluated_where_it_should_be_and_learns(runs):
     # FSR closes its epochs of 28 steps.
     assert {28, 56} <= set(runs["fsr/whole/steps"].tolist())
     assert (runs["fsr/whole/method/dictionary"] != runs["fsr/first-dictionary"]).any()
+
+
+def test_forward_counts_one_epoch_and_then_corrects(runs):
+    counts = runs["forward/whole/method/counts"]
+    assert counts.sum() == 28 * 50
+    assert np.trace(counts) < counts.sum()
+    assert runs["forward/whole/method/start_epoch"] == 1
 
 
 def test_spans_end_at_every_stop():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.backends import assert_close, run_on
+from tests.ieg_core.training.steps import VARIANTS
 
 TOLERANCE = 1e-4
 SCRIPT = Path(__file__).parent / "steps.py"
@@ -26,9 +27,19 @@ def test_jax_makes_the_same_step(reference):
 
 def test_every_parameter_moves(reference):
     names = [name for name in reference if "/state/momentum/" in name]
-    assert len({name.split("/")[0] for name in names}) == 11
+    assert {name.split("/")[0] for name in names} == set(VARIANTS)
     for name in names:
         assert np.abs(reference[name]).max() > 0, name
+
+
+def test_forward_corrects_or_counts(reference):
+    corrected = reference["forward/state/method/counts"]
+    counted = reference["forward_counting/state/method/counts"]
+    assert counted.sum() == corrected.sum() + 40
+    assert (counted >= corrected).all()
+    losses = [reference[f"{name}/metrics/loss"] for name in ("forward", "supervised")]
+    assert abs(losses[0] - losses[1]) > 1e-3
+    np.testing.assert_array_equal(reference["forward_counting/metrics/loss"], losses[1])
 
 
 def test_the_variants_differ_where_they_should(reference):

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
+import pytest
+
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.recipes import build
+from ieg_core.recipes.family import Published
+
+
+def test_pure_imbalance_changes_fsr_in_every_family_and_no_other_method():
+    tail, noisy_tail = parse("digits_imbal_0.1"), parse("digits_imbal_0.1_0.2")
+    fsr, noisy_fsr = (build.build_config(s, "fsr").method_settings for s in (tail, noisy_tail))
+    assert (fsr.weighting, fsr.mixup, fsr.label_smoothing) == ("shift", False, 0.1)
+    assert (noisy_fsr.weighting, noisy_fsr.mixup) == ("clip", True)
+    assert fsr.capacity == noisy_fsr.capacity == 200
+    ieg, noisy_ieg = (build.build_config(s, "ieg").method_settings for s in (tail, noisy_tail))
+    assert ieg == noisy_ieg
+
+
+@pytest.mark.parametrize("name", build.FAMILIES)
+def test_a_family_is_consistent(name):
+    family = build.FAMILIES[name]
+    assert parse(family.example).base in family.bases
+    for figure in family.figures:
+        assert parse(figure.dataset).base in family.bases, figure
+        assert figure.network in (family.network, *family.other_networks), figure
+    for method in (*family.settings, *family.schedules, *family.batch_sizes):
+        build.build_config(parse(family.example), method, recipe=name)
+
+
+def test_dictionary_sizes_fit_the_classes_unless_they_were_set():
+    config = build.build_config(parse("folder"), "fsr")
+    fitted = build.fit_to_classes(config, 7, ["optimizer.momentum=0.5"]).method_settings
+    assert (fitted.capacity, fitted.dictionary_batch_size) == (1995, 196)
+    fitted = build.fit_to_classes(config, 7, [" method.capacity = 2000"]).method_settings
+    assert (fitted.capacity, fitted.dictionary_batch_size) == (2000, 196)
+    fitted = build.fit_to_classes(config, 3000, []).method_settings
+    assert (fitted.capacity, fitted.dictionary_batch_size) == (3000, 3000)
+    digits = build.build_config(parse("digits"), "fsr")
+    assert build.fit_to_classes(digits, 7, []) is digits
+    plain = build.build_config(parse("folder"), "supervised")
+    assert build.fit_to_classes(plain, 7, []) == plain
+
+
+def test_a_figure_is_displayed_with_its_deviation():
+    figure = Published("cifar10", "ieg", "resnet29", 0, 92.0, 0.3, "a paper")
+    assert figure.text == "92.0 ± 0.3"
+    assert dataclasses.replace(figure, source="recalled", deviation=None).text == "92.0 (recalled)"
