@@ -85,7 +85,10 @@ def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source
     header = (*COLUMNS, DATA_COLUMN)
     if path.suffix.lower() == ".csv":
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        # Left to itself, the writer quotes the line ends that it writes, and readers take all.
+        has_returns = any("\r" in name for name in names)
+        quoting = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
+        writer = csv.writer(text, lineterminator="\n", quoting=quoting)
         writer.writerow(header)
         writer.writerows(
             (index, name, tag) for index, name in zip(ids.tolist(), names, strict=True)
