@@ -85,10 +85,9 @@ def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source
     header = (*COLUMNS, DATA_COLUMN)
     if path.suffix.lower() == ".csv":
         text = io.StringIO()
-        # Left to itself, the writer quotes the line ends that it writes, and readers take all.
-        has_returns = any("\r" in name for name in names)
-        quoting = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
-        writer = csv.writer(text, lineterminator="\n", quoting=quoting)
+        writer = csv.writer(text, lineterminator="\n")
+        if any("\r" in name for name in names):  # which the writer leaves bare, and ends a line
+            writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
         writer.writerows(
             (index, name, tag) for index, name in zip(ids.tolist(), names, strict=True)
