@@ -3,6 +3,8 @@
 PYTHON ?= python3
 
 BIN   = .venv/bin
+# In the order of tests/conftest.py, where xdist would start the files with the most tests first.
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 READY = .venv/.ready
 BUILD = $(call option,--image,IMAGE) $(call option,--base,BASE) $(call option,--dirty,DIRTY) \
         $(call option,--engine,ENGINE) $(call option,--build-flags,BUILD_FLAGS)
@@ -83,14 +85,14 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 ##@ Develop
 
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu and not cluster"
+	@$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu and not cluster"
 
 test-docs: $(READY) ## run every documented command; build, install and try out the package and the site
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow tests/docs tests/test_package.py \
+	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/test_package.py \
 	  tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest $(WORKERS)
 
 docs: $(READY) ## build the documentation site, build/site/index.html
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

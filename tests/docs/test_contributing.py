@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CONTRIBUTING.md names files and names that exist."""
 
+import functools
 import re
 
 import pytest
@@ -21,6 +22,12 @@ NAMES = [
 ]
 
 
+@functools.cache
+def sources() -> str:
+    files = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_named_path_exists(path):
     fixed = re.sub(r"[^/]*<\w+>.*$", "", path)
@@ -30,8 +37,7 @@ def test_a_named_path_exists(path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_named_thing_is_defined(name):
     defined = re.compile(rf"^\s*(?:(?:def|class) {name}\b|{name}(?:\[|:| =))", re.MULTILINE)
-    files = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
-    assert any(defined.search(path.read_text(encoding="utf-8")) for path in files), name
+    assert defined.search(sources()), name
 
 
 def test_every_walk_of_the_issue_is_there():

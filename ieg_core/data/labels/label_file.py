@@ -86,6 +86,8 @@ def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source
     if path.suffix.lower() == ".csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
+        if any("\r" in name for name in names):  # which the writer leaves bare, and ends a line
+            writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
         writer.writerows(
             (index, name, tag) for index, name in zip(ids.tolist(), names, strict=True)

@@ -20,6 +20,7 @@ from ieg_core.recipes import build
 from ieg_core.store.leases import owned
 from ieg_core.training.export import export_model
 from ieg_core.training.loop import train
+from tests.ieg_core.training.compiled_once import compile_once
 
 RUNTIME = Runtime(threads=1, steps_per_execution=5, checkpoint_seconds=0.0)
 
@@ -34,6 +35,7 @@ def stop_halfway(moment):
 
 
 def main(out: str, methods: list[str]) -> None:
+    compile_once()
     spec = parse("digits_uniform_0.4")
     source = open_source("digits", Path("data"))
     written = {}

@@ -33,8 +33,10 @@ def main(out: str, methods: list[str]) -> None:
     from ieg_core import backend
     from ieg_core.methods.fsr import init
     from ieg_core.training.loop import train
+    from tests.ieg_core.training.compiled_once import compile_once
 
     backend.start(RUNTIME)
+    compile_once()
     spec = parse("digits_uniform_0.4")
     source = open_source("digits", Path("data"))
     written = {}

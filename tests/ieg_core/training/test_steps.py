@@ -14,8 +14,8 @@ SCRIPT = Path(__file__).parent / "steps.py"
 
 
 @pytest.fixture(scope="module")
-def reference() -> dict[str, np.ndarray]:
-    return run_on("tensorflow", SCRIPT, "1")
+def reference(one_step) -> dict[str, np.ndarray]:
+    return one_step()
 
 
 def test_jax_makes_the_same_step(reference):

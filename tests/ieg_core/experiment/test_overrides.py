@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every override of every configuration."""
+
+import functools
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.methods import METHODS
+from ieg_core.experiment.overrides import override, settable_keys
+from ieg_core.recipes import build
+
+
+@functools.cache
+def config_of(family: str, method: str) -> Config:
+    base = build.FAMILIES[family].bases[0]
+    name = f"{base}_imbal_0.02" if family.startswith("longtail") else f"{base}_uniform_0.4"
+    return build.build_config(parse(name), method, recipe=family)
+
+
+CONFIG = st.builds(config_of, st.sampled_from(list(build.FAMILIES)), st.sampled_from(list(METHODS)))
+TEXT = st.text(max_size=12)
+NUMBER = st.one_of(st.integers(), st.floats(), st.floats(0, 1)).map(str)
+LENGTH_KEYS = {f"schedule.{name}" for name in LENGTHS}
+
+
+def spelled(value: object) -> str:
+    """Writes a value as one would on the command line."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
+
+
+def like(key: str, value: object) -> st.SearchStrategy:
+    """Draws other values of a setting's type."""
+    if key == "images.eval_sets":
+        return st.lists(st.sampled_from(["photos", "my drawings", "ä"]), max_size=3).map(tuple)
+    if isinstance(value, bool):
+        return st.booleans()
+    if isinstance(value, int):
+        return st.integers(-2, 200)
+    if isinstance(value, float):
+        return st.one_of(st.floats(0, 1), st.floats(allow_nan=False, allow_infinity=False))
+    if isinstance(value, tuple):
+        return st.lists(st.floats(0, 1), max_size=3).map(tuple)
+    return st.just(value)
+
+
+@given(CONFIG)
+def test_a_configuration_is_what_its_own_settings_make_it(config):
+    settings = settable_keys(config)
+    assert (
+        override(config, [f"{key}={spelled(value)}" for key, value in settings.items()]) == config
+    )
+
+
+@given(st.data(), CONFIG)
+def test_an_override_sets_its_value_with_its_type_and_nothing_else(data, config):
+    before = settable_keys(config)
+    key = data.draw(st.sampled_from(list(before)))
+    value = data.draw(like(key, before[key]))
+    try:
+        changed = override(config, [f" {key} = {spelled(value)} "])
+    except UserError:  # out of range, or with no sense beside the other settings
+        return
+    after = settable_keys(changed)
+    assert (type(after[key]), after[key]) == (type(value), value)
+    others = before.keys() - {key} - (LENGTH_KEYS if key in LENGTH_KEYS else set())
+    assert {name: after[name] for name in others} == {name: before[name] for name in others}
+    again = [f"{name}={spelled(each)}" for name, each in after.items()]
+    assert override(config, again) == changed
+
+
+@given(CONFIG, TEXT, TEXT)
+def test_a_key_that_there_is_not_is_a_mistake_of_the_users(config, key, value):
+    assume(key.partition("=")[0].strip() not in settable_keys(config))
+    with pytest.raises(UserError, match="unknown setting") as caught:
+        override(config, [f"{key}={value}"])
+    assert "\n" not in str(caught.value)
+
+
+@given(st.data(), CONFIG, st.one_of(TEXT, NUMBER))
+def test_any_value_is_taken_or_a_mistake_of_the_users(data, config, value):
+    key = data.draw(st.sampled_from(list(settable_keys(config))))
+    try:
+        changed = override(config, [f"{key}={value}"])
+    except UserError as error:
+        message = str(error)
+    else:
+        assert isinstance(changed, Config)
+        return
+    assert "\n" not in message
