@@ -11,18 +11,21 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ieg_core.errors import UserError, require, unknown_name
-from pipelines import quantities
 
 ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
+# KFP takes only these of Kubernetes' spellings of a quantity.
+CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
+MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -99,7 +102,8 @@ class GpuNodePool:
         found = re.fullmatch(pattern, self.resource)
         require(bool(found), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
         require(self.count >= 1, "count", self.count, "at least 1")
-        quantities.size(self.shared_memory, "shared_memory")
+        memory = MEMORY.fullmatch(self.shared_memory)
+        require(bool(memory), "shared_memory", self.shared_memory, MEMORY_EXAMPLE)
 
 
 @dataclass(frozen=True)
@@ -120,11 +124,18 @@ class Resources:
 
     def __post_init__(self) -> None:
         # Kubernetes refuses the pod of a request above its limit, long after the sweep began.
-        for kind, read in (("cpu", quantities.cores), ("memory", quantities.size)):
-            asked, limit = f"{kind}_request", f"{kind}_limit"
-            fits = read(getattr(self, asked), asked) <= read(getattr(self, limit), limit)
+        for kind, spelling, example in (
+            ("cpu", CPU, CPU_EXAMPLES),
+            ("memory", MEMORY, MEMORY_EXAMPLE),
+        ):
+            request, limit = f"{kind}_request", f"{kind}_limit"
+            amounts = {}
+            for name in (request, limit):
+                text = getattr(self, name)
+                require(bool(spelling.fullmatch(text)), name, text, example)
+                amounts[name] = _parse_quantity(text)
             expected = f"at most {limit}, {getattr(self, limit)}"
-            require(fits, asked, getattr(self, asked), expected)
+            require(amounts[request] <= amounts[limit], request, getattr(self, request), expected)
 
 
 @dataclass(frozen=True)
@@ -137,9 +148,10 @@ class TaskResources:
       evaluate: An evaluation, on CPUs; there is one only where a training was cut short.
     """
 
-    small: Resources = Resources("500m", "2", "1Gi", "4Gi")
-    train: Resources = Resources("3", "8", "8Gi", "16Gi")
-    evaluate: Resources = Resources("1", "4", "4Gi", "8Gi")
+    # Made late: comparing them imports kubernetes, which takes half a second.
+    small: Resources = field(default_factory=lambda: Resources("500m", "2", "1Gi", "4Gi"))
+    train: Resources = field(default_factory=lambda: Resources("3", "8", "8Gi", "16Gi"))
+    evaluate: Resources = field(default_factory=lambda: Resources("1", "4", "4Gi", "8Gi"))
 
 
 @dataclass(frozen=True)
@@ -188,7 +200,7 @@ class ClusterFile:
     results_claim: str = "ieg-results"
     gpu: GpuNodePool = GpuNodePool()
     cpu: NodePool = NodePool()
-    resources: TaskResources = TaskResources()
+    resources: TaskResources = field(default_factory=TaskResources)
     time_limit: int = 24 * 3600
     retries: int = 3
     parallelism: int = 4
@@ -294,6 +306,13 @@ def seconds(text: str) -> int:
     if not found:
         raise UserError(f"expected a duration such as 90m, 24h or 2d, got {text!r}")
     return int(found[1]) * UNITS[found[2]]
+
+
+def _parse_quantity(text: str) -> Decimal:
+    from kubernetes.utils.quantity import parse_quantity
+
+    quantity: Decimal = parse_quantity(text)
+    return quantity
 
 
 def _check_image(image: str) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import itertools
 import pickle
 import typing
 from pathlib import Path
@@ -138,6 +139,42 @@ AMOUNT = (
     "resources: {{train: {{cpu_request: '{}', cpu_limit: '{}', "
     "memory_request: {}, memory_limit: {}}}}}"
 )
+
+
+def test_cores_are_compared_by_their_value():
+    for smaller, larger in [("1", "1001m"), ("2.5", "3"), ("999m", "1"), ("0.0999", "100m")]:
+        Resources(smaller, larger, "1", "1")
+        with pytest.raises(UserError, match=f"cpu_request must be at most cpu_limit, {smaller}"):
+            Resources(larger, smaller, "1", "1")
+    for one, same in [("0.1", "100m"), ("2", "2000m"), ("0", "0m")]:
+        Resources(one, same, "1", "1")
+        Resources(same, one, "1", "1")
+
+
+def test_memory_is_compared_by_its_value():
+    """Each size is below the next: decimal powers and binary ones, up to Ei."""
+    sizes = ["0", "999", "1K", "1001", "1Ki", "1000K", "1Mi", "1G", "1000Mi", "1Gi", "1T", "1Ti"]
+    sizes += ["1P", "1Pi", "1E", "1Ei"]
+    for smaller, larger in itertools.pairwise(sizes):
+        Resources("1", "1", smaller, larger)
+        with pytest.raises(UserError, match=f"memory_request must be at .*, {smaller}, got"):
+            Resources("1", "1", larger, smaller)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "1.", ".5", "-1", "+1", "1e3", "1u", "1k", " 1", "1 ", "1_000", "NaN", "٣"]
+)
+def test_a_number_of_cores_that_kfp_does_not_take_is_refused(text):
+    with pytest.raises(UserError, match="cpu_request must be cores such as '2' or '500m', got"):
+        Resources(text, "8", "1Gi", "1Gi")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Gi", "1.5Gi", "-1Gi", "1k", "1ki", "1m", "1gb", "1Gi ", "1i", "1e9", "inf", "٣Gi"]
+)
+def test_a_size_that_kfp_does_not_take_is_refused(text):
+    with pytest.raises(UserError, match="memory_request must be a size such as 4Gi, got"):
+        Resources("1", "1", text, "9Ei")
 
 
 @pytest.mark.parametrize(
