@@ -142,8 +142,14 @@ REFUSED = {
     "links up": (links_up, "leads back to"),
     "name not UTF-8": (name_not_utf8, r"the name b'caf\xe9.png' in data/train/bee is no UTF-8"),
     "class not UTF-8": (class_not_utf8, r"the name b'\xff' in data/test is no UTF-8"),
-    "no columns": (table("file,class\na,b\n"), "no column 'path' and no column 'label', but"),
-    "no column": (parquet({"path": [PATH]}), "train.parquet has no column 'label', but 'path'"),
+    "no columns": (
+        table("file,class\na,b\n"),
+        "file, class: expected path and label, path and",
+    ),
+    "no column": (
+        parquet({"path": [PATH]}),
+        "train.parquet has the columns path: expected",
+    ),
     "path outside": (table("path,label\n../x.png,bee\n"), "line 2 of data/train.csv leads out"),
     "path of no file": (table(b"path,label\na\0b.png,bee\n"), r"has no path but 'a\x00b.png'"),
     "link to itself in a table": (linked_in_table, "too many levels of symbolic links"),
