@@ -26,16 +26,16 @@ def build_parser() -> argparse.ArgumentParser:
     compiling.add_argument(
         "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
     )
-    compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
+    compiling.add_argument("--output", type=Path, default=Path("build"), help="folder to write to")
     commands.add_parsers(subparsers)
-    child = subparsers.add_parser("child")  # what `run` starts; not for people
+    child = subparsers.add_parser("child")  # internal: started by `run`
     child.add_argument("scratch", type=Path)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    # An end by SIGTERM or by a closed terminal cleans up as Ctrl-C does.
+    # SIGTERM and a closed terminal must clean up just as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("\nieg: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
@@ -71,10 +71,10 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipelines.local import sweep
 
         return sweep.run_sweep(options.read(arguments))
-    asked = options.read_cluster(arguments, cluster_file)
+    cluster_options = options.read_cluster(arguments, cluster_file)
     from pipelines.cluster.sweep import run_sweep
 
-    return run_sweep(asked)
+    return run_sweep(cluster_options)
 
 
 def _interrupt(number: int, frame: object) -> None:
