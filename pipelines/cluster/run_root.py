@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's part of the results root, where this machine can read it: a folder or a bucket."""
+"""A run's part of the results root, in a folder or a bucket that this machine can read."""
 
 import shutil
 import time
@@ -22,15 +22,15 @@ READERS = 16
 
 @dataclass
 class Root:
-    """Where a run keeps its results.
+    """The place of a run's results.
 
     Attributes:
       place: A folder, or gs://bucket/prefix.
-      label: The run's label; prepare writes its trials down under it.
-      sweep: The sweep's name, once prepare has told it.
+      label: The run's label, under which prepare records its trials.
+      sweep: The sweep's name, once prepare has recorded it.
       names: The run's trials, likewise.
-      finished: Progress of the trials that are finished, which are not read again.
-      problem: Why this machine could not read the run's record when it last tried; or "".
+      finished: Progress of the finished trials, which are not read again.
+      problem: Why the last attempt to read the run's record failed; "" if it did not.
     """
 
     place: str
@@ -41,13 +41,13 @@ class Root:
     problem: str = ""
 
     def progress(self, since: float) -> tuple[list[TrialProgress], bool]:
-        """Reads how far the run's trials are.
+        """Reads the progress of the run's trials.
 
         Args:
-          since: Unix time before which progress is an earlier run's.
+          since: Unix time; older progress belongs to an earlier run.
 
         Returns:
-          The trials, none before prepare has listed them; and whether one has a fresh heartbeat.
+          The trials, none before prepare has listed them; and whether one has a recent heartbeat.
         """
         if not self.names:
             record = self._record()
@@ -64,16 +64,16 @@ class Root:
         return trials, any(beats for _, beats in found.values())
 
     def _record(self) -> Mapping[str, Any] | None:
-        """Reads what prepare wrote down of the run; None before it has, or if it cannot be read."""
+        """Reads the run's record; None before prepare has written it, or if it is unreadable."""
         if not self.label:
             return None
         try:
-            found = mirror.read_json(self.place, f"runs/{self.label}.json")
+            record = mirror.read_json(self.place, f"runs/{self.label}.json")
         except (OSError, UserError) as error:
             self.problem = str(error)
             return None
         self.problem = ""
-        return found if isinstance(found, dict) else None
+        return record if isinstance(record, dict) else None
 
     def _trial(self, name: str, since: float) -> tuple[TrialProgress, bool]:
         read = {
@@ -81,7 +81,7 @@ class Root:
             for key in ("result", "progress", "failure")
         }
         updated = float(read["progress"].get("updated") or 0)
-        # An attempt removes failure.json and then says that it starts: an older failure is none.
+        # An attempt removes failure.json before it records its start: an older failure is obsolete.
         failure = read["failure"] if not updated or updated >= since else {}
         trial = progress.from_files(name, read["result"], read["progress"], failure, since)
         beats = trial.is_running and is_recent(updated, time.time())
@@ -90,15 +90,15 @@ class Root:
         return trial, beats
 
     def _read(self, name: str) -> Mapping[str, Any] | None:
-        """Reads a JSON file; None if there is none, or while it is replaced."""
+        """Reads a JSON file; None if it is missing or being replaced."""
         try:
-            found = mirror.read_json(self.place, name)
+            content = mirror.read_json(self.place, name)
         except (OSError, UserError):
             return None
-        return found if isinstance(found, dict) else None
+        return content if isinstance(content, dict) else None
 
     def fetch_report(self, target: Path) -> str:
-        """Copies the report to this machine, if it can be read there; returns where it is."""
+        """Copies the report to this machine if possible; returns where it is."""
         if not self.sweep and not self.label:
             return f"below {self.place}/sweeps: the run has no run_label to find it by"
         if not self.sweep and self.problem:
@@ -123,14 +123,14 @@ class Root:
 
 
 def root_of(cluster_file: ClusterFile, run: Any) -> Root | None:
-    """Returns where a run keeps its results, or None if this machine cannot read that.
+    """Returns the place of a run's results, or None if this machine cannot read it.
 
     Args:
       cluster_file: The cluster file.
       run: The run, as KFP describes it.
 
     Raises:
-      UserError: The run's namespace of results is none.
+      UserError: When the run's results namespace is invalid.
     """
     given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
     place = seen_here(cluster_file, str(given.get("results") or cluster_file.results))
@@ -143,7 +143,7 @@ def root_of(cluster_file: ClusterFile, run: Any) -> Root | None:
 
 
 def seen_here(cluster_file: ClusterFile, place: str) -> str:
-    """Returns how this machine sees a place in the results root; "" if it does not."""
+    """Returns a place of the results root as this machine sees it; "" if it cannot."""
     if place.startswith("gs://"):
         return place
     if cluster_file.results_mount and not cluster_file.results.startswith("gs://"):

@@ -188,7 +188,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("gpu: nvidia", "gpu: expected keys with values, got 'nvidia'"),
         ("gpu: {tolerations: x}", "gpu.tolerations: expected a list, got 'x'"),
         ("gpu: {node_selector: [a]}", "gpu.node_selector: expected keys with values"),
-        ("gpu: {node_selector: {spot: true}}", "gpu.node_selector: spot: True is no text: put it"),
+        ("gpu: {node_selector: {spot: true}}", "gpu.node_selector: spot: True is not text: put it"),
         ("gpu: {count: two}", "gpu.count: expected a whole number, got 'two'"),
         ("gpu: {count: true}", "gpu.count: expected a whole number, got True"),
         ("gpu: {count: 0}", "gpu: count must be at least 1, got 0"),
@@ -239,7 +239,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("experiment: ' '", "experiment must be a name"),
         ("a: [", "is no YAML"),
         ("endpoint: !!python/object:os.system {}", "is no YAML"),
-        ("retries: 1\nretries: 2", "retries stands there twice"),
+        ("retries: 1\nretries: 2", "retries is there twice"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):

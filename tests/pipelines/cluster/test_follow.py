@@ -279,7 +279,7 @@ def test_a_short_silence_of_kfp_is_waited_for(kfp_stub):
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/", body="busy", times=2))
     code, said = followed(cluster_file, run)
     assert code == 0
-    assert "could not read the run: busy (HTTP 503); trying again" in said
+    assert "could not read the run: busy (HTTP 503); retrying" in said
 
 
 def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
@@ -312,7 +312,7 @@ def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch)
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 0.2)
     cluster_file, run = created(kfp_stub)
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/"))
-    with pytest.raises(UserError, match="stopped watching, the run goes on: http"):
+    with pytest.raises(UserError, match="stopped watching, the run continues: http"):
         followed(cluster_file, run)
     assert kfp_stub.seen("POST", ":terminate$") == []
 
@@ -333,7 +333,7 @@ def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     cluster_file, run = created(kfp_stub)
     stream = InterruptedOnce()
     assert follow.follow(cluster_file, [run], stream=stream) == 130
-    assert "Stopped watching; on the cluster it goes on: http" in stream.getvalue()
+    assert "Stopped watching; it continues on the cluster: http" in stream.getvalue()
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 

@@ -195,7 +195,7 @@ def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path)
     once = [claim(name, "ReadWriteOnce") for name in ("ieg-data", "ieg-results")]
     with kubernetes_api(nodes=[node("a"), node("b")], claims={"kubeflow": once}) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        words = "the volume claim ieg-data is ReadWriteOnce, but 4 trials at once are spread over 2"
+        words = "the volume claim ieg-data is ReadWriteOnce, but 4 concurrent trials are spread over 2"
         refused([*DIGITS, write_cluster_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
         cluster.claims.clear()
         words = "there is no volume claim ieg-data in the namespace kubeflow"

@@ -60,7 +60,7 @@ def test_what_kfp_reads_as_six_fields_is_taken(text):
         ("0 */0 3 * * *", "'*/0' is no minute"),
         ("0 0 ? * * *", "no hour"),
         ("0 1,,2 3 * * *", "no minute"),
-        ("* 0 3 * * *", "several seconds"),
+        ("* 0 3 * * *", "several times"),
         ("", "has 0 fields"),
     ],
 )
@@ -107,7 +107,7 @@ def test_each_run_of_a_schedule_has_a_results_root_of_its_own(tmp_path):
         ("tolerance: 2", "tolerance: 2\n    network: wrn", "wrn"),
         ("profile: cpu", "profile: tpu", "profile must be"),
         ("profile: cpu", "profile: cpu\n    steps: -5", "steps must be"),
-        ("profile: cpu", "profile: cpu\n    profile: gpu", "profile stands there twice"),
+        ("profile: cpu", "profile: cpu\n    profile: gpu", "profile is there twice"),
         ("profile: cpu", "profile: cpu\n    time_zone: Asia/Tokyo", "one zone, UTC"),
         ("schedules:", "schedule:", "unknown key 'schedule'"),
         ("schedules:", "schedules: [", "is no YAML"),
