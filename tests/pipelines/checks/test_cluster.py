@@ -88,7 +88,7 @@ def tolerating(key, operator="Exists"):
 
 
 BAD = [
-    (changed("evaluate", resource="nvidia.com/gpu", count=1), "gpu_beside_training", "asks for"),
+    (changed("evaluate", resource="nvidia.com/gpu", count=1), "gpu_beside_training", "requests"),
     (tolerating("nvidia.com/gpu"), "gpu_beside_training", "exec-evaluate tolerates nvidia.com/gpu"),
     (tolerating("our-gpus"), "gpu_beside_training", "exec-evaluate tolerates our-gpus"),
     (tolerating(""), "gpu_beside_training", "exec-evaluate tolerates every taint"),

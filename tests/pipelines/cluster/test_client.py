@@ -101,8 +101,8 @@ def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
         (Fault(status=503, body="no healthy upstream"), "HTTP 503 no healthy upstream"),
         (Fault(status=302, location="/dex/auth?state=x"), "redirects to the login page /dex/auth;"),
         (Fault(status=200, body="<!DOCTYPE html><html></html>"), "answers with a web page"),
-        (Fault(status=200, body="pong"), "is no KFP 2 API: its health is 'pong'"),
-        (Fault(status=200, body="[]"), "is no KFP 2 API"),
+        (Fault(status=200, body="pong"), "is not a KFP 2 API: its health is 'pong'"),
+        (Fault(status=200, body="[]"), "is not a KFP 2 API"),
         (
             Fault(status=301, location="https://kfp.example.org/apis/v2beta1/healthz"),
             "has moved: use https://kfp.example.org instead",
