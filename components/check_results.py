@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Last step of a sweep: fail the run if something was wrong, now that the report is written."""
+"""Last step of a sweep: fails the run if something is wrong, after the report is written."""
 
 from components import component
 
@@ -9,13 +9,13 @@ def check_results(failures: str) -> str:
     """Fails if a trial did not finish or a result was not reproduced.
 
     Args:
-      failures: Which trials did not finish and what was not reproduced; "" if all is well.
+      failures: The trials that did not finish and the results not reproduced; "" if there are none.
 
     Returns:
       "every trial finished".
 
     Raises:
-      RuntimeError: Something was wrong.
+      RuntimeError: When `failures` is not empty.
     """
     if failures:
         raise RuntimeError(failures)

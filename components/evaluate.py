@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Third step of a sweep, for each trial: evaluate it on the test set, and show its audit."""
+"""Third step of a sweep, for each trial: evaluates it on the test set and shows its audit."""
 
 from kfp.dsl import HTML, ClassificationMetrics, Metrics, Output
 
@@ -19,18 +19,18 @@ def evaluate(
 ) -> str:
     """Evaluates one trained trial, or only shows it if the results root has its result.
 
-    Like `train` it costs no other trial: a pod that was lost as often as the profile allows is
-    recorded as the trial's failure (`attempts.fail_evaluation_after_lost_pods`).
+    Like `train`, it does not affect other trials: when the retry budget for lost pods is exhausted,
+    the trial is recorded as failed (`lost_pods.count_evaluation`).
 
     Args:
       trial: The trial's name.
-      data_dir: Where the base data sets lie.
+      data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
-      metrics: What it reached, and its audit's numbers as audit_<name>, for the KFP UI.
+      metrics: Its results, and its audit's figures as audit_<name>, for the KFP UI.
       confusion: Its confusion matrix, for the KFP UI; no task reads it.
-      audit: The labels that look wrong, for the KFP UI, or why nobody looked at them.
+      audit: The labels that are probably wrong, or why there was no audit, for the KFP UI.
 
     Returns:
       The trial's name.

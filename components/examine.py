@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One check of a place: the task succeeds if all is well, so that its state says so too."""
+"""A step of `make doctor`: runs one check; the task fails if the check does."""
 
 from components import component
 
 
 @component
 def examine(check: str, base: str, data_dir: str, results: str, require_gpu: bool, run: str) -> str:
-    """Runs one check of `ieg_core.tasks.examine` and leaves its line in the results root.
+    """Runs one check of `ieg_core.tasks.examine` and records its finding in the results root.
 
     Args:
       check: Name of the check.
       base: Base data set to open.
-      data_dir: Where the base data sets lie.
+      data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
-      require_gpu: Whether a GPU must be there.
-      run: Name of this examination.
+      require_gpu: Whether there must be a GPU.
+      run: Name of this run of the doctor.
 
     Returns:
-      What was found, in one line.
+      The finding, in one line.
 
     Raises:
-      RuntimeError: What was found is wrong; the line says what mends it.
+      RuntimeError: When the check fails; the message says how to fix it.
     """
     from ieg_core.host import processes
     from ieg_core.tasks import examine as doctor

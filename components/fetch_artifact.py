@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other half of a check of KFP's object store: whether what a task left there comes back."""
+"""Second half of the check of KFP's object store: reads what `leave_artifact` stored there."""
 
 from kfp.dsl import Artifact, Input
 
@@ -8,18 +8,18 @@ from components import component
 
 @component
 def fetch_artifact(note: Input[Artifact], results: str, run: str) -> str:
-    """Reads an artifact, which KFP's launcher has fetched from its object store.
+    """Reads an artifact that KFP's launcher has fetched from its object store.
 
     Args:
       note: The artifact.
       results: The results root, a folder or gs://bucket/prefix.
-      run: What must stand in it.
+      run: The expected content.
 
     Returns:
-      What was found, in one line.
+      The finding, in one line.
 
     Raises:
-      RuntimeError: What was found is wrong.
+      RuntimeError: When the content differs.
     """
     from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half of a check of KFP's object store: what this task leaves there, another fetches."""
+"""First half of the check of KFP's object store: stores an artifact for `fetch_artifact`."""
 
 from kfp.dsl import Artifact, Output
 
@@ -8,10 +8,10 @@ from components import component
 
 @component
 def leave_artifact(run: str, note: Output[Artifact]) -> None:
-    """Writes an artifact, which KFP's launcher puts into its object store.
+    """Writes an artifact, which KFP's launcher uploads to its object store.
 
     Args:
-      run: What to write.
+      run: The content.
       note: The artifact.
     """
     from pathlib import Path

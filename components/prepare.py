@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""First step of a sweep: check the request, write the data, list the trials."""
+"""First step of a sweep: checks the request, writes the label sets, lists the trials."""
 
 from kfp.dsl import Markdown, Output
 
@@ -35,27 +35,27 @@ def prepare(
 
     Args:
       dataset: Data-set spec.
-      noise_ratios: Noise ratios in [0, 1]; empty for the data set's default ones.
+      noise_ratios: Noise ratios in [0, 1]; empty for the data set's default.
       methods: Names of methods.
       seeds: Seeds.
-      recipe: Recipe family; empty chooses by data set and device.
+      recipe: Recipe family; empty to choose by data set and device.
       network: Network; empty for the recipe's.
       steps: Training steps; 0 for the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05".
       labels: File of the given labels, for a data set that takes one; empty: none.
       accelerator: Whether the trials will have GPUs; decides the default recipe.
-      data_dir: Where the base data sets are.
+      data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
-      run_label: Name under which the run is written down; empty: it is not.
-      part: Which part of the sweep's trials this run trains, from 1.
-      parts: How many runs share the sweep.
-      max_trials: Most trials that one run may have.
-      plan: The trials, to read in the KFP UI; its metadata name the sweep.
+      run_label: Name under which the run is recorded; empty: it is not.
+      part: The part of the sweep's trials that this run trains, from 1.
+      parts: Number of runs that share the sweep.
+      max_trials: Maximum number of trials of one run.
+      plan: The trials, for the KFP UI; its metadata contain the sweep's name.
 
     Returns:
-      The trials' names: one unnamed list, for kfp.local can loop over no other.
+      The trials' names, as one unnamed list: kfp.local cannot loop over a named output.
     """
     given = locals()
 

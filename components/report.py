@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fourth step of a sweep: put all trials into one report, and judge a reproduction."""
+"""Fourth step of a sweep: reports all trials, and judges a reproduction."""
 
 from kfp.dsl import HTML, Input, Markdown, Output
 
@@ -22,20 +22,21 @@ def report(
     """Writes the sweep's report from the results root.
 
     Args:
-      plan: The plan that `prepare` wrote; its metadata name the sweep.
-      evaluated: The trials of this run; the report is about all of the sweep's.
+      plan: The plan that `prepare` wrote; its metadata contain the sweep's name.
+      evaluated: The trials of this run; the report covers all trials of the sweep.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
       schedule: Name of the schedule that started this run; empty: none did.
-      tolerance: Points of accuracy, per cent, by which a result may differ; negative: any.
-      accepted: Another results.json to compare with; empty: the schedule's accepted run.
+      tolerance: Allowed difference of a result, in percentage points of accuracy; negative: any.
+      accepted: A results.json to compare with; empty: that of the schedule's accepted run.
       page: report.html, for the KFP UI.
       table: The verdicts and results.md, for the KFP UI.
 
     Returns:
-      Which trials of this run did not finish and why, and what was not reproduced; "" if all is
-      well. It is `check_results` that fails then: what a failed task has written KFP does not keep.
+      The trials of this run that did not finish and why, and the results not reproduced; "" if
+      there are none. `check_results` then fails, not this task: KFP discards the outputs of a
+      failed task.
     """
     import shutil
     from pathlib import Path

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second step of a sweep, for each trial: train it."""
+"""Second step of a sweep, for each trial: trains it."""
 
 from components import component
 
 
 @component
 def train(trial: str, data_dir: str, results: str, results_namespace: str, run: str) -> str:
-    """Trains one trial, or returns at once if the results root has it.
+    """Trains one trial, or returns immediately if the results root has its training.
 
-    A failure is recorded in the trial's folder and costs that trial alone: this task succeeds, or
-    nothing after the loop would run. `check_results` makes the run fail at the end. So is a pod
-    that was lost as often as the profile allows (`runs.fail_after_lost_pods`).
+    A failure is recorded in the trial's folder and affects only that trial: this task succeeds,
+    otherwise nothing after the loop would run, and `check_results` fails the run at the end. The
+    same holds when the retry budget for lost pods is exhausted (`lost_pods.fail_after_lost_pods`).
 
     Args:
       trial: The trial's name.
-      data_dir: Where the base data sets lie.
+      data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pipelines: what runs after what, where, how often. Run as `python -m pipelines`."""
+"""The pipelines: the order, place and schedule of the steps. Run with `python -m pipelines`."""

@@ -24,9 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
     options.add_arguments(run)
     compiling = subparsers.add_parser("compile", help="write and check the pipeline packages")
     variables.add_arguments(compiling, "compile")
-    compiling.add_argument("--output", type=Path, default=Path("build"), help="their folder")
+    compiling.add_argument("--output", type=Path, default=Path("build"), help="folder to write to")
     commands.add_parsers(subparsers)
-    child = subparsers.add_parser("child")  # what `run` starts; not for people
+    child = subparsers.add_parser("child")  # internal: started by `run`
     child.add_argument("scratch", type=Path)
     return parser
 
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    # SIGTERM and a closed terminal clean up as Ctrl-C does.
+    # SIGTERM and a closed terminal must clean up just as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("\nieg: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make clean-runs`: takes from a results root what is old and what nothing needs any more.
+"""`make clean-runs`: removes old data that nothing needs any more from a results root.
 
-What is older than OLDER goes, by the newest file in it:
+Removed if its newest file is older than OLDER:
 
-- of a finished trial what is large: checkpoint, exported model, TensorBoard files, log, unfinished
-  copies of files. Its result, settings, curves, matrices and what an audit reads stay, so that it
-  is not run again and its sweep can be reported;
-- a trial without a result, whole: another run of it begins anew;
+- the large files of a finished trial: checkpoint, exported model, TensorBoard files, log, partial
+  copies of files. Its result, settings, curves, matrices and audit inputs stay, so that it does not
+  run again and its sweep can still be reported;
+- a trial without a result, entirely: the next run of it starts from step 0;
 - a sweep's folder with its report, and the records of its runs;
-- a scheduled run's namespace, whole, and the doctor's lines.
+- a scheduled run's namespace, entirely, and the doctor's findings.
 
-What stays whatever its age: a trial that is running, all trials of a sweep that stays, the sweep
-that `latest` names, the newest run of every schedule, and what an accepted run left. Label sets
-stay: they are small and every report reads them. KFP's own artifacts lie in KFP's store, not here.
+Kept at any age: a running trial, all trials of a sweep that is kept, the sweep that `latest` names,
+the newest run of every schedule, and the data of accepted runs. Label sets are kept: they are small
+and every report reads them. KFP's artifacts are in KFP's object store, not here.
 """
 
 import re
@@ -35,7 +35,7 @@ from ieg_core.store.records import (
 )
 
 LARGE = ("checkpoint", MODEL, "tensorboard", LOG)
-"""What a finished trial can do without. All else stays, what is not known here included."""
+"""What a finished trial can do without. Everything else stays, including unknown files."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -66,17 +66,17 @@ class Root(Protocol):
         """Returns the sweep that `latest` names below a namespace; "" if there is none."""
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
-        """Removes files; False if the trial that they belong to is being worked on."""
+        """Removes files; False if another process is working on their trial."""
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something to remove.
+    """A group of files to remove.
 
     Attributes:
-      what: What it is, for people.
-      files: Its files.
-      trial: The trial's folder that they belong to, below the root; "" if they belong to none.
+      what: A description for the printed list.
+      files: The files.
+      trial: Their trial's folder, relative to the root; "" if they belong to no trial.
     """
 
     what: str
@@ -85,20 +85,20 @@ class Removal:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size of all files, in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def modified(self) -> float:
-        """When its newest file was written, Unix time."""
+        """Modification time of the newest file, Unix time."""
         return max(file.modified for file in self.files)
 
 
 def parse_age(text: str) -> float:
-    """Reads an age such as "30d" and returns seconds.
+    """Returns an age such as "30d" in seconds.
 
     Raises:
-      UserError: It is none, or less than an hour.
+      UserError: When the text is not an age, or less than an hour.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
     seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
@@ -117,58 +117,58 @@ def clean(
     now: float | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Removes what is old and not needed, or lists it.
+    """Removes old data that nothing needs, or lists it.
 
     Args:
       root: The results root.
-      older: Age in seconds.
-      only_plan: Whether to list only.
-      now: Unix time; the clock's by default.
-      say: Where each line goes.
+      older: Minimum age, in seconds.
+      only_plan: Whether to list without removing.
+      now: The current Unix time; by default read from the clock.
+      say: Called with each line of output.
 
     Returns:
-      The bytes removed, or to be removed.
+      The number of bytes removed, or that would be removed.
     """
     moment = time.time() if now is None else now
-    found = plan(root, older, moment)
+    removals = plan(root, older, moment)
     say(f"Results root {root.place}: {'would remove' if only_plan else 'removing'}")
     done = 0
-    for removal in found:
+    for removal in removals:
         if only_plan or root.remove(removal.files, removal.trial):
             done += removal.size
             age = (moment - removal.modified) / UNITS["d"]
             say(f"  {size_text(removal.size):>10}  {age:6.1f} days old  {removal.what}")
         else:
             say(f"  {'kept':>10}  in use by another process  {removal.what}")
-    say(f"  {size_text(done):>10}  in {len(found)} places" if found else "  nothing that old")
+    say(f"  {size_text(done):>10}  in {len(removals)} places" if removals else "  nothing that old")
     return done
 
 
 def plan(root: Root, older: float, now: float) -> list[Removal]:
-    """Lists what may go, the largest first.
+    """Lists what can be removed, largest first.
 
     Args:
       root: The results root.
-      older: Age in seconds.
-      now: Unix time.
+      older: Minimum age, in seconds.
+      now: The current Unix time.
     """
     by_namespace: dict[str, list[File]] = {}
     for file in root.files():
         by_namespace.setdefault(namespace_of(file.name), []).append(file)
     accepted = _accepted(root, by_namespace.get("", []))
     newest = _newest_runs(by_namespace)
-    found: list[Removal] = []
+    removals: list[Removal] = []
     for namespace, files in by_namespace.items():
         old = all(now - file.modified > older for file in files)
         if not namespace:
-            found += _plan_namespace(root, files, older, now, accepted)
+            removals += _plan_namespace(root, files, older, now, accepted)
         elif old and namespace not in newest | accepted and not _any_running(root, files, now):
-            found.append(Removal(f"scheduled run {namespace}", tuple(files)))
-    return sorted(found, key=lambda removal: (-removal.size, removal.what))
+            removals.append(Removal(f"scheduled run {namespace}", tuple(files)))
+    return sorted(removals, key=lambda removal: (-removal.size, removal.what))
 
 
 def namespace_of(name: str) -> str:
-    """Returns the scheduled run's namespace that a file lies in: "scheduled/<name>/<run>" or ""."""
+    """Returns the namespace of a scheduled run's file, "scheduled/<name>/<run>"; else ""."""
     parts = name.split("/")
     return "/".join(parts[:3]) if parts[0] == SCHEDULED and len(parts) > 3 else ""
 
@@ -184,7 +184,7 @@ def _newest_runs(by_namespace: Mapping[str, Sequence[File]]) -> set[str]:
 
 
 def _accepted(root: Root, files: Iterable[File]) -> set[str]:
-    """Returns the namespaces and sweeps that accepted runs came from."""
+    """Returns the namespaces and sweeps of accepted runs."""
     kept = set()
     for file in files:
         if file.name.startswith(f"{ACCEPTED}/"):
@@ -197,41 +197,43 @@ def _accepted(root: Root, files: Iterable[File]) -> set[str]:
 def _plan_namespace(
     root: Root, files: Sequence[File], older: float, now: float, accepted: set[str]
 ) -> list[Removal]:
-    """Lists what may go from the plain part of a root."""
+    """Lists what can be removed outside the namespaces of scheduled runs."""
     sweeps, trials = _folders(files, "sweeps"), _folders(files, "trials")
     kept_sweeps = {root.latest(""), *accepted}
-    kept_sweeps |= {name for name, own in sweeps.items() if _age(own, now) <= older}
+    kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
         plan = PlanRecord.read(below(root.place, f"sweeps/{name}"))
         kept_trials |= set(plan.trials if plan else ())
-    found = [
-        Removal(f"sweep {name}", tuple(own))
-        for name, own in sweeps.items()
+    removals = [
+        Removal(f"sweep {name}", tuple(members))
+        for name, members in sweeps.items()
         if name not in kept_sweeps
     ]
-    for name, own in trials.items():
-        if name in kept_trials or _age(own, now) <= older or _any_running(root, own, now):
+    for name, members in trials.items():
+        recent = _age(members, now) <= older
+        if name in kept_trials or recent or _any_running(root, members, now):
             continue
         folder = relative_trial(name)
-        finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in own)
-        large = [file for file in own if _is_large(file.name.split("/")[2])]
+        finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in members)
+        large = [file for file in members if _is_large(file.name.split("/")[2])]
         if finished and large:
-            found.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
+            removals.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
         elif not finished:
-            found.append(Removal(f"unfinished trial {name}", tuple(own), folder))
-    lines = _folders(files, "doctor").items()
-    found += [Removal(f"lines of {n}", tuple(own)) for n, own in lines if _age(own, now) > older]
+            removals.append(Removal(f"unfinished trial {name}", tuple(members), folder))
+    for name, members in _folders(files, "doctor").items():
+        if _age(members, now) > older:
+            removals.append(Removal(f"findings of {name}", tuple(members)))
     for file in files:
         if file.name.startswith("runs/") and now - file.modified > older:
             run, _ = RunRecord.look(root.place, PurePosixPath(file.name).stem)
             if run is None or run.sweep not in kept_sweeps:
-                found.append(Removal(f"record {file.name}", (file,)))
-    return found
+                removals.append(Removal(f"record {file.name}", (file,)))
+    return removals
 
 
 def _is_large(name: str) -> bool:
-    # Files are written under a name that begins with a dot, then renamed.
+    # A file is written under a name that starts with a dot, then renamed.
     return name in LARGE or name.startswith(".")
 
 
@@ -261,7 +263,7 @@ def _any_running(root: Root, files: Iterable[File], now: float) -> bool:
 
 
 def size_text(size: float) -> str:
-    """Writes bytes for people, in powers of 1024."""
+    """Formats a number of bytes, in powers of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

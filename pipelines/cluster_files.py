@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is particular to an installation of KFP: the cluster file, one YAML file read strictly.
+"""The cluster file: everything specific to an installation of KFP, in one strictly read YAML file.
 
-docs/cluster.example.yaml says line by line what each key means. Without a file the defaults hold,
-which fit the manifests in k8s/ and no endpoint.
+docs/cluster.example.yaml explains each key. Without a file the defaults apply; they fit the
+manifests in k8s/ and name no endpoint.
 """
 
 import dataclasses
@@ -11,18 +11,21 @@ import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ieg_core.errors import UserError, require, unknown_name
-from pipelines import quantities
 
 ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
+# KFP takes only these of Kubernetes' spellings of a quantity.
+CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
+MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -54,7 +57,7 @@ class Toleration:
 
 @dataclass(frozen=True)
 class NodePool:
-    """Where pods without a GPU go.
+    """The nodes for pods without a GPU.
 
     Attributes:
       node_selector: Labels of the nodes.
@@ -70,18 +73,18 @@ SPOT = "cloud.google.com/gke-spot"
 
 @dataclass(frozen=True)
 class GpuNodePool:
-    """Where trainings with a GPU go.
+    """The nodes for trainings with a GPU.
 
     Attributes:
       resource: The GPUs' resource name.
-      count: GPUs a training gets.
+      count: GPUs per training.
       node_selector: Labels of the nodes.
       tolerations: Taints of the nodes.
       shared_memory: Size of /dev/shm, which counts towards the training's memory.
-      spot: Whether trainings go to nodes that may be taken away at any time.
-      spot_node_selector: Further labels of those nodes.
-      spot_tolerations: Further taints of those nodes.
-      autoscaled: Whether nodes come when they are asked for: none now is then only a warning.
+      spot: Whether trainings use nodes that may be preempted at any time.
+      spot_node_selector: Additional labels of those nodes.
+      spot_tolerations: Additional taints of those nodes.
+      autoscaled: Whether nodes start on demand: having none now is then only a warning.
     """
 
     resource: str = "nvidia.com/gpu"
@@ -96,21 +99,22 @@ class GpuNodePool:
 
     def __post_init__(self) -> None:
         pattern = r"[a-z0-9.-]+/[A-Za-z0-9._-]+"
-        found = re.fullmatch(pattern, self.resource)
-        require(bool(found), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
+        valid = re.fullmatch(pattern, self.resource)
+        require(bool(valid), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
         require(self.count >= 1, "count", self.count, "at least 1")
-        quantities.size(self.shared_memory, "shared_memory")
+        memory = MEMORY.fullmatch(self.shared_memory)
+        require(bool(memory), "shared_memory", self.shared_memory, MEMORY_EXAMPLE)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a container is given: it is scheduled by the requests and held to the limits.
+    """The resources of a container: requests decide where it is scheduled, limits bound its use.
 
     Attributes:
       cpu_request: Cores, such as "2" or "500m".
       cpu_limit: Cores.
       memory_request: Memory, such as "4Gi".
-      memory_limit: Memory; a container that takes more is killed.
+      memory_limit: Memory; a container that exceeds it is killed.
     """
 
     cpu_request: str
@@ -119,58 +123,66 @@ class Resources:
     memory_limit: str
 
     def __post_init__(self) -> None:
-        # Kubernetes refuses the pod of a request above its limit, long after the sweep began.
-        for kind, read in (("cpu", quantities.cores), ("memory", quantities.size)):
-            asked, limit = f"{kind}_request", f"{kind}_limit"
-            fits = read(getattr(self, asked), asked) <= read(getattr(self, limit), limit)
+        # Kubernetes rejects a pod whose request exceeds its limit, but only after the sweep began.
+        for kind, spelling, example in (
+            ("cpu", CPU, CPU_EXAMPLES),
+            ("memory", MEMORY, MEMORY_EXAMPLE),
+        ):
+            request, limit = f"{kind}_request", f"{kind}_limit"
+            amounts = {}
+            for name in (request, limit):
+                text = getattr(self, name)
+                require(bool(spelling.fullmatch(text)), name, text, example)
+                amounts[name] = _parse_quantity(text)
             expected = f"at most {limit}, {getattr(self, limit)}"
-            require(fits, asked, getattr(self, asked), expected)
+            require(amounts[request] <= amounts[limit], request, getattr(self, request), expected)
 
 
 @dataclass(frozen=True)
 class TaskResources:
-    """What each kind of task is given.
+    """The resources of each kind of task.
 
     Attributes:
       small: prepare, report and check_results.
       train: A training.
-      evaluate: An evaluation, on CPUs; there is one only where a training was cut short.
+      evaluate: An evaluation, on CPUs; it runs only if a training was interrupted.
     """
 
-    small: Resources = Resources("500m", "2", "1Gi", "4Gi")
-    train: Resources = Resources("3", "8", "8Gi", "16Gi")
-    evaluate: Resources = Resources("1", "4", "4Gi", "8Gi")
+    # Made late: comparing them imports kubernetes, which takes half a second.
+    small: Resources = field(default_factory=lambda: Resources("500m", "2", "1Gi", "4Gi"))
+    train: Resources = field(default_factory=lambda: Resources("3", "8", "8Gi", "16Gi"))
+    evaluate: Resources = field(default_factory=lambda: Resources("1", "4", "4Gi", "8Gi"))
 
 
 @dataclass(frozen=True)
 class ClusterFile:
-    """An installation of KFP and what the sweeps get there.
+    """An installation of KFP, and the settings of sweeps on it.
 
     Attributes:
       endpoint: Address of the KFP API; empty: none, sweeps run on this machine.
       ui_endpoint: Address of the KFP UI, for links; empty: the endpoint.
       namespace: The profile's namespace in a multi-user installation; empty for a single-user one.
-      service_account: The pods' service account; empty for the installation's own.
-      token_file: File with a bearer token, read again whenever it is needed; empty: none.
-      cookie_file: File with a session cookie, read again whenever it is needed; empty: none.
-      ca_file: Certificates to trust instead of the usual public ones; empty: those.
+      service_account: The pods' service account; empty for the installation's default.
+      token_file: File with a bearer token, read again each time it is needed; empty: none.
+      cookie_file: File with a session cookie, read again each time it is needed; empty: none.
+      ca_file: Certificates to trust instead of the public ones; empty: the public ones.
       image: The image of every task, tagged; empty: ieg-python:<git revision>.
       results: Results root as the pods see it: a folder under /results, or gs://bucket/prefix.
       results_mount: Where this machine sees the same root; empty: nowhere.
       data_dir: The base data sets as the pods see them, a folder.
       data_claim: Volume claim mounted on /data; empty: none.
       results_claim: Volume claim mounted on /results; empty: none.
-      gpu: Where trainings with a GPU go.
-      cpu: Where all other pods go.
-      resources: What each kind of task is given.
-      time_limit: How long one attempt at a task may take, in seconds.
+      gpu: The nodes for trainings with a GPU.
+      cpu: The nodes for all other pods.
+      resources: The resources of each kind of task.
+      time_limit: Time limit of one attempt at a task, in seconds.
       retries: Further attempts at a training or evaluation that ended without a result.
-      parallelism: Trials at once.
+      parallelism: Number of concurrent trials.
       checkpoint_minutes: Minutes between two checkpoints: the most that a lost pod costs.
-      time_zone: The controller's CRON_SCHEDULE_TIMEZONE, in which schedules are read.
+      time_zone: The time zone of schedules, the controller's CRON_SCHEDULE_TIMEZONE.
       max_gpu_hours: Largest estimate that is submitted.
-      experiment: The experiment in the KFP UI that runs go into.
-      kube_context: Context of the kubeconfig for looking at nodes and pods; empty: the current one.
+      experiment: The experiment in the KFP UI that holds the runs.
+      kube_context: Context of the kubeconfig for reading nodes and pods; empty: the current one.
     """
 
     endpoint: str = ""
@@ -188,7 +200,7 @@ class ClusterFile:
     results_claim: str = "ieg-results"
     gpu: GpuNodePool = GpuNodePool()
     cpu: NodePool = NodePool()
-    resources: TaskResources = TaskResources()
+    resources: TaskResources = field(default_factory=TaskResources)
     time_limit: int = 24 * 3600
     retries: int = 3
     parallelism: int = 4
@@ -225,7 +237,7 @@ class ClusterFile:
 
     def _check_folders(self) -> None:
         under = Path(self.results).is_relative_to(RESULTS_MOUNT) and ".." not in self.results
-        place = f"a folder under {RESULTS_MOUNT} or gs://bucket/prefix: pods lose all else"
+        place = f"a folder under {RESULTS_MOUNT} or gs://bucket/prefix: only these outlive a pod"
         require(under or bool(BUCKET.fullmatch(self.results)), "results", self.results, place)
         if under and not self.results_claim:
             raise UserError(
@@ -236,7 +248,7 @@ class ClusterFile:
 
     @property
     def kubernetes_namespace(self) -> str:
-        """Where the pods run: in a single-user installation KFP's own namespace."""
+        """The pods' namespace; in a single-user installation, KFP's."""
         return self.namespace or "kubeflow"
 
 
@@ -245,10 +257,13 @@ def load(path: str | Path | None = None) -> ClusterFile:
 
     Args:
       path: The file; by default the one that IEG_CLUSTER names, else cluster.yaml in the
-        repository's root if there is one, else every default holds.
+        repository's root; if that does not exist, the defaults apply.
+
+    Returns:
+      The cluster file, its relative paths resolved.
 
     Raises:
-      UserError: No such file, no YAML, an unknown key, or a value that is none.
+      UserError: When the file is missing or not valid YAML, or a key or a value is invalid.
     """
     named = str(path or os.environ.get("IEG_CLUSTER", ""))
     file = Path(named).expanduser() if named else ROOT / "cluster.yaml"
@@ -263,7 +278,7 @@ def load(path: str | Path | None = None) -> ClusterFile:
         raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         words = " ".join(str(error).split())
-        raise UserError(f"the cluster file {file} is no YAML: {words}") from error
+        raise UserError(f"the cluster file {file} is not valid YAML: {words}") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     paths: dict[str, Any] = {
@@ -275,12 +290,12 @@ def load(path: str | Path | None = None) -> ClusterFile:
 
 
 def endpoint(cluster_file: ClusterFile) -> str:
-    """Returns the address of the KFP API: KF_PIPELINES_ENDPOINT wins over the cluster file."""
+    """Returns the address of the KFP API; KF_PIPELINES_ENDPOINT overrides the cluster file."""
     return os.environ.get("KF_PIPELINES_ENDPOINT", "") or cluster_file.endpoint
 
 
 def endpoint_configured(cluster_file: ClusterFile) -> bool:
-    """Returns whether sweeps go to a cluster by default."""
+    """Returns whether sweeps run on a cluster by default."""
     return bool(endpoint(cluster_file))
 
 
@@ -288,12 +303,19 @@ def seconds(text: str) -> int:
     """Returns a duration such as "90m" or "24h" in seconds.
 
     Raises:
-      UserError: It is none.
+      UserError: When the text is not a duration.
     """
-    found = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
+    if not match:
         raise UserError(f"expected a duration such as 90m, 24h or 2d, got {text!r}")
-    return int(found[1]) * UNITS[found[2]]
+    return int(match[1]) * UNITS[match[2]]
+
+
+def _parse_quantity(text: str) -> Decimal:
+    from kubernetes.utils.quantity import parse_quantity
+
+    quantity: Decimal = parse_quantity(text)
+    return quantity
 
 
 def _check_image(image: str) -> None:
@@ -307,13 +329,13 @@ def _check_image(image: str) -> None:
 
 
 def refuse_doubles(node: yaml.Node | None) -> None:
-    """Raises UserError for a key that stands twice in a mapping."""
-    # YAML forbids a key that stands there twice; PyYAML takes the last one without a word.
+    """Raises a UserError for a duplicate key in a mapping."""
+    # YAML forbids duplicate keys, but PyYAML silently takes the last one.
     if isinstance(node, yaml.MappingNode):
         names = [key.value for key, _ in node.value]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"{name} stands there twice")
+                raise UserError(f"{name} is there twice: expected each key once; remove one")
         for _, value in node.value:
             refuse_doubles(value)
     elif isinstance(node, yaml.SequenceNode):
@@ -322,15 +344,15 @@ def refuse_doubles(node: yaml.Node | None) -> None:
 
 
 def build(kind: type, content: object, where: str) -> Any:
-    """Builds a dataclass from a YAML mapping, each value checked against its field's type.
+    """Builds a dataclass from a YAML mapping, checking each value against its field's type.
 
     Args:
       kind: The dataclass.
-      content: What the file says.
-      where: Key of this part of the file; "" for the whole.
+      content: The parsed content.
+      where: Key of this part of the file; "" for the whole file.
 
     Raises:
-      UserError: It names the key.
+      UserError: When a key or a value is invalid; the message names the key.
     """
     if not isinstance(content, dict):
         raise UserError(f"{where or 'the file'}: expected keys with values, got {content!r}")
@@ -369,7 +391,7 @@ def _value(expected: Any, value: object, where: str, owner: type) -> Any:
             raise UserError(f"{where}: expected keys with values, got {value!r}")
         for key, each in value.items():
             if not (isinstance(key, str) and isinstance(each, str)):
-                raise UserError(f"{where}: {key}: {each!r} is no text: put it in quotes")
+                raise UserError(f"{where}: {key}: {each!r} is not text: put it in quotes")
         return dict(value)
     if where == "time_limit" and isinstance(value, str):
         try:
@@ -382,7 +404,7 @@ def _value(expected: Any, value: object, where: str, owner: type) -> Any:
     if expected is float and number:
         return float(typing.cast(float, value))
     if type(value) is not expected:
-        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
         hint = ": put it in quotes" if expected is str and number else ""
         raise UserError(f"{where}: expected {names[expected]}, got {value!r}{hint}")
     return value

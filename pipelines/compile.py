@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the noise sweep into packages that can be uploaded in the KFP UI, one a profile."""
+"""Compiles the noise sweep into packages for upload in the KFP UI, one per profile."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,39 +25,39 @@ def main(cluster_file: str, output: Path) -> int:
 
 
 def all_profiles(cluster_file: ClusterFile) -> list[Profile]:
-    """Returns every profile on a cluster, with the image that the packages name."""
+    """Returns the profiles of all packages, each with the image that its package names."""
     image = cluster_file.image or image_of_revision()
     local = replace(profiles.LOCAL, image=image)
     return [local, profiles.cpu(cluster_file, image), profiles.gpu(cluster_file, image)]
 
 
 def image_of_revision() -> str:
-    """Returns the image that `make image` builds from this checkout: its tag is the revision.
+    """Returns the image that `make image` builds from this checkout, tagged with the revision.
 
     Raises:
-      UserError: There is no checkout to take a revision from.
+      UserError: When this folder is not a git checkout.
     """
     try:
         tag = revision(dirty=True)
     except (OSError, SystemExit):
         raise UserError(
-            "this folder is no git checkout, so that no revision can tag the image: "
-            "expected `image` in the cluster file"
+            "this folder is not a git checkout, so there is no revision to tag the image with: set "
+            "`image` in the cluster file"
         ) from None
     return f"{IMAGE.partition(':')[0]}:{tag}"
 
 
 def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Compiles the noise sweep for a place, if it has none of KFP's traps in it.
+    """Compiles the noise sweep for a profile and checks it for KFP's pitfalls.
 
     Args:
-      profile: The place.
+      profile: The profile.
 
     Returns:
-      The pipeline's specification and its platform part, empty without one.
+      The pipeline's specification and its platform part, which may be empty.
 
     Raises:
-      ValueError: The compiled pipeline would go wrong.
+      ValueError: When a check fails.
     """
     pipeline = noise_sweep.build(profile)
     where = checks.CLUSTER if profile.pod_templates else checks.PACKAGE
@@ -69,7 +69,7 @@ def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def write_packages(chosen: Sequence[Profile], folder: Path) -> list[Path]:
-    """Writes the package of each profile: the same bytes whenever the same is compiled.
+    """Writes the package of each profile; the same pipeline always gives the same bytes.
 
     Args:
       chosen: The profiles.
@@ -79,7 +79,7 @@ def write_packages(chosen: Sequence[Profile], folder: Path) -> list[Path]:
       The files, in the profiles' order.
 
     Raises:
-      ValueError: A compiled pipeline would go wrong.
+      ValueError: When a check of a compiled pipeline fails.
     """
     texts = {}
     for profile in chosen:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make doctor`: a small run that proves what a sweep will need, one line each.
+"""`make doctor`: a small run that checks everything a sweep needs, one line per check.
 
-On a cluster each check is a task of its own, made like the sweep's tasks: the GPU's as a training,
-the others as small ones. KFP's object store takes two: one leaves an artifact there, the other
-fetches it. Their lines come from the results root; where that cannot be read from here, the tasks'
-states tell, and the log in the KFP UI says the rest.
+On a cluster each check is a separate task, placed like the sweep's tasks: the GPU check like a
+training, the others like small tasks. KFP's object store takes two: one stores an artifact, the
+other fetches it. Findings are read from the results root; if this machine cannot read it, only the
+tasks' states are known, and details are in the logs in the KFP UI.
 """
 
 import contextlib
@@ -49,13 +49,13 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What `make doctor` was asked for.
+    """The options of `make doctor`.
 
     Attributes:
       runner: "auto", "local" or "cluster".
       profile: "gpu" or "cpu", on a cluster.
-      base: Base data set to open; "" for the profile's default one.
-      data_dir: Where base data sets lie, on this machine.
+      base: Base data set to open; "" for the profile's default.
+      data_dir: Folder of the base data sets, on this machine.
       out: The results root, on this machine.
     """
 
@@ -73,18 +73,18 @@ class Options:
 
 
 def build(profile: Profile, checks: Sequence[str]) -> Any:
-    """Builds the pipeline: one task a check, none after another, but two for the artifact.
+    """Builds the pipeline: one independent task per check, two for the artifact.
 
     Args:
-      profile: The place.
-      checks: Names of checks of `ieg_core.tasks.examine`, `ARTIFACT` last if it is among them.
+      profile: The profile.
+      checks: Names of checks of `ieg_core.tasks.examine`; `ARTIFACT`, if present, is last.
 
     Returns:
       The pipeline.
     """
     quick = _without_retries(profile)
 
-    @dsl.pipeline(name="doctor", description="Proves what a sweep will need, a task a check.")
+    @dsl.pipeline(name="doctor", description="Checks what a sweep needs, one task per check.")
     def doctor(
         base: str = profile.dataset.partition("_")[0],
         data_dir: str = profile.data_dir,
@@ -92,14 +92,14 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
         require_gpu: bool = profile.accelerator,
         run: str = "by-hand",
     ) -> None:
-        """Proves what a sweep will need.
+        """Checks what a sweep needs.
 
         Args:
           base: Base data set to open.
           data_dir: Folder of the base data sets, as the pods see it.
           results: Results root, a folder as the pods see it, or gs://bucket/prefix.
-          require_gpu: Whether a GPU must be there.
-          run: Name of this examination, for its lines in the results root.
+          require_gpu: Whether there must be a GPU.
+          run: Name of this run, under which the results root stores its findings.
         """
         for check in checks:
             if check == ARTIFACT:
@@ -133,13 +133,13 @@ def _without_retries(profile: Profile) -> Profile:
 def main(cluster_file: ClusterFile, options: Options, say: Say = print) -> int:
     """Runs `make doctor`.
 
-    Without an endpoint it examines this machine, unless RUNNER says otherwise.
+    Without an endpoint it checks this machine, unless RUNNER says otherwise.
 
     Returns:
       The exit code: 0, or 1 if a check failed.
 
     Raises:
-      UserError: The cluster cannot be reached, or refuses the run.
+      UserError: When the cluster cannot be reached or refuses the run.
     """
     configured = cluster_files.endpoint_configured(cluster_file)
     if options.runner == "cluster" or (options.runner == "auto" and configured):
@@ -150,7 +150,7 @@ def main(cluster_file: ClusterFile, options: Options, say: Say = print) -> int:
 
 
 def here(options: Options, say: Say) -> int:
-    """Runs each check by kfp.local on this machine."""
+    """Runs each check on this machine with kfp.local."""
     run = _name()
     base = options.base or profiles.LOCAL.dataset.partition("_")[0]
     arguments = {"base": base, "data_dir": options.data_dir, "results": options.out}
@@ -159,8 +159,7 @@ def here(options: Options, say: Say) -> int:
     with tempfile.TemporaryDirectory(prefix="ieg-doctor-", ignore_cleanup_errors=True) as scratch:
         for check in checks_for(options.out, require_gpu=True):
             output = _run_quietly(check, arguments, Path(scratch) / check)
-            found = _read(options.out, run, check) or _heard(output, check)
-            findings.append(found)
+            findings.append(_read(options.out, run, check) or _parse(output, check))
             say(f"  {findings[-1].line}")
     if gcs.is_url(options.out):
         names = [Finding.name(run, finding.check) for finding in findings]
@@ -174,7 +173,7 @@ def here(options: Options, say: Say) -> int:
 
 
 def _run_quietly(check: str, arguments: Mapping[str, str], scratch: Path) -> str:
-    """Runs one check by kfp.local and returns all that was printed."""
+    """Runs one check with kfp.local and returns everything that it printed."""
     output = io.StringIO()
     logging.disable(logging.CRITICAL)
     try:
@@ -187,13 +186,13 @@ def _run_quietly(check: str, arguments: Mapping[str, str], scratch: Path) -> str
     return output.getvalue()
 
 
-def _heard(output: str, check: str) -> Finding:
-    """Returns the line that a check printed where it could not write it into the results root."""
+def _parse(output: str, check: str) -> Finding:
+    """Reads the finding that a check printed but could not write to the results root."""
     lines = output.strip().splitlines() or ["no output"]
     for line in reversed(lines):
         for ok, word in ((True, "ok  "), (False, "FAIL")):
-            _, found, text = line.partition(f"{word} {check}: ")
-            if found:
+            _, separator, text = line.partition(f"{word} {check}: ")
+            if separator:
                 return Finding(check, ok, text)
     return Finding(check, False, lines[-1])
 
@@ -206,7 +205,7 @@ def on_cluster(
     poll_seconds: float = POLL_SECONDS,
     patience: float = PATIENCE_SECONDS,
 ) -> int:
-    """Submits the run and tells each check's outcome as it ends."""
+    """Submits the run and prints each check's finding as it ends."""
     from pipelines import compile as packages
     from pipelines.cluster import client as clients
 
@@ -224,19 +223,19 @@ def on_cluster(
         f"{profile.image}"
     )
     say(f"  {clients.run_link(cluster_file, run_id)}")
-    found: dict[str, Finding] = {}
+    findings: dict[str, Finding] = {}
     began = looked = time.monotonic()
     waits = ""
     while True:
         with clients.plain_errors(cluster_file, "follow the doctor's run"):
             state, tasks = _states(client.get_run(run_id))
         for position, check in enumerate(wanted):
-            own = tasks.get(check) or tasks.get(_task_name(check, position), "")
-            if check not in found and (own in ENDED or state in ENDED):
-                found[check] = _finding(cluster_file, run, check, own)
-                say(f"  {found[check].line}")
-        if len(found) == len(wanted):
-            return _conclude([found[check] for check in wanted], say)
+            task_state = tasks.get(check) or tasks.get(_task_name(check, position), "")
+            if check not in findings and (task_state in ENDED or state in ENDED):
+                findings[check] = _finding(cluster_file, run, check, task_state)
+                say(f"  {findings[check].line}")
+        if len(findings) == len(wanted):
+            return _conclude([findings[check] for check in wanted], say)
         now = time.monotonic()
         if now - looked > min(LOOK_SECONDS, patience / 2):
             looked, before, waits = now, waits, _why_pods_wait(cluster_file, run_id)
@@ -247,16 +246,16 @@ def on_cluster(
         time.sleep(poll_seconds)
     with clients.plain_errors(cluster_file, "cancel the doctor's run"):
         client.terminate_run(run_id)
-    for check in (check for check in wanted if check not in found):
+    for check in (check for check in wanted if check not in findings):
         why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
-        text = f"did not end in {patience / 60:.0f} minutes, the run was cancelled; {why}"
-        found[check] = Finding(check, False, text)
-        say(f"  {found[check].line}")
-    return _conclude([found[check] for check in wanted], say)
+        text = f"did not end within {patience / 60:.0f} minutes, the run was canceled; {why}"
+        findings[check] = Finding(check, False, text)
+        say(f"  {findings[check].line}")
+    return _conclude([findings[check] for check in wanted], say)
 
 
 def _why_pods_wait(cluster_file: ClusterFile, run_id: str) -> str:
-    """Says why pods of the run wait, where this machine may look at them."""
+    """Explains why pods of the run wait; "" if this machine cannot see them."""
     from pipelines.cluster import preflight, waiting
 
     kubernetes = preflight.reach(cluster_file)
@@ -289,13 +288,13 @@ def _submit(
 
 
 def _states(run: Any) -> tuple[str, dict[str, str]]:
-    """Returns a run's state, and its tasks' by name."""
+    """Returns the state of a run, and those of its tasks by name."""
     details = (run.run_details.task_details if run.run_details else None) or []
     return str(run.state), {str(each.display_name): str(each.state) for each in details}
 
 
 def _task_name(check: str, position: int) -> str:
-    """Returns what KFP calls a check's task, the n-th of the same component."""
+    """Returns KFP's name for a check's task: it numbers tasks of the same component."""
     if check == ARTIFACT:
         return "fetch-artifact"
     return "examine" if position == 0 else f"examine-{position + 1}"
@@ -306,7 +305,7 @@ def _finding(cluster_file: ClusterFile, run: str, check: str, state: str) -> Fin
     record = _read(root, run, check) if root else None
     if record:
         return record
-    unread = "the results root cannot be read from here" if not root else "it left no line"
+    unread = "the results root cannot be read from here" if not root else "it wrote no finding"
     if state == SUCCEEDED:
         return Finding(check, True, f"succeeded ({unread})")
     return Finding(check, False, f"{(state or 'did not start').lower()} ({unread}): see its log")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a pipeline runs: the same components, placed by a profile that is chosen at compile time.
+"""Where a pipeline runs: the same components, placed by a profile chosen at compile time.
 
-What a profile says are constants of the compiled pipeline: inside a loop KFP 2.17 loses resources
+A profile's values are constants of the compiled pipeline: inside a loop KFP 2.17 loses resources
 that are given as pipeline parameters (`checks.undeclared_input`).
 """
 
@@ -17,27 +17,27 @@ from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Reso
 
 USER = GROUP = 1000
 POD_LABEL = ("app.kubernetes.io/part-of", "ieg")
-"""On the pods of our tasks, and on no driver's: k8s/base's network policy holds for it."""
+"""Marks the pods of our tasks, but not KFP's drivers, for the network policy in k8s/base."""
 BACKOFF_SECONDS, BACKOFF_FACTOR = 30, 2
 SMALL_SECONDS, SMALL_RETRIES = 2 * 3600, 2
 MAX_TRIALS = 100
-"""Trials a run on a cluster: more bring the workflow near the size that Kubernetes stores."""
+"""Maximum number of trials per run; more would approach Kubernetes' size limit for a workflow."""
 
 
 @dataclass(frozen=True)
 class PodTemplate:
-    """How the pods of one kind of task are made.
+    """How the pods of one kind of task are created.
 
     Attributes:
-      amount: CPUs and memory.
-      time_limit: How long one attempt may take, in seconds.
-      retries: Further attempts.
+      resources: CPUs and memory.
+      time_limit: Maximum duration of one attempt, in seconds.
+      retries: Number of further attempts.
       env: Environment variables.
       node_selector: Labels of the nodes.
       tolerations: Taints of the nodes.
       resource: Resource name of the accelerators.
       count: Number of accelerators.
-      shared_memory: Size of a /dev/shm in memory; empty: the container's own 64 MiB.
+      shared_memory: Size of /dev/shm; empty for the container's default of 64 MiB.
     """
 
     resources: Resources
@@ -52,10 +52,10 @@ class PodTemplate:
 
     @property
     def patience(self) -> int:
-        """How long all attempts may take together, in seconds.
+        """Maximum duration of all attempts together, in seconds.
 
-        KFP counts `backoff_max_duration` from the start of the first attempt and makes it the
-        deadline of the later ones: its default of one hour would end a resumed training.
+        KFP counts `backoff_max_duration` from the start of the first attempt and applies it as a
+        deadline to the later ones: its default of one hour would end a resumed training.
         """
         waits = sum(BACKOFF_SECONDS * BACKOFF_FACTOR**attempt for attempt in range(self.retries))
         return (self.retries + 1) * self.time_limit + waits
@@ -63,20 +63,20 @@ class PodTemplate:
 
 @dataclass(frozen=True)
 class Profile:
-    """What differs between the places where a pipeline runs.
+    """The settings that differ between the places where a pipeline runs.
 
     Attributes:
       name: The profile's name.
       image: The image of every task; ignored by kfp.local.
-      parallelism: Trials at once, a constant of the compiled pipeline; 0 leaves it to the place.
-      max_trials: Most trials that one run may have.
-      dataset: Default of the pipeline's parameter of that name.
-      accelerator: Default of the pipeline's parameter of that name.
-      data_dir: Default of the pipeline's parameter of that name.
-      results: Default of the pipeline's parameter of that name.
+      parallelism: Concurrent trials, a constant of the compiled pipeline; 0 for no limit there.
+      max_trials: Maximum number of trials of one run.
+      dataset: Default of the pipeline parameter with this name.
+      accelerator: Default of the pipeline parameter with this name.
+      data_dir: Default of the pipeline parameter with this name.
+      results: Default of the pipeline parameter with this name.
       pod_templates: For "train", "evaluate", "check_results" and "small" (all others); empty
-        where there are no pods.
-      volumes: Volume claims and where they are mounted.
+        if there are no pods.
+      volumes: Mount paths by volume claim.
     """
 
     name: str
@@ -92,15 +92,15 @@ class Profile:
 
 
 LOCAL = Profile(name="local")
-"""This machine. How many trials run at once is decided by its slots (`pipelines.local.runner`)."""
+"""This machine; its slots limit the concurrent trials (`pipelines.local.runner`)."""
 
 
 def cpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     """Returns the profile of a cluster whose trainings use CPUs.
 
     Args:
-      cluster_file: The installation.
-      image: The image, where the cluster names none.
+      cluster_file: The cluster file.
+      image: The image if the cluster file names none.
     """
     place = _pod_template(cluster_file, cluster_file.resources.train)
     train = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
@@ -111,8 +111,8 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     """Returns the profile of a cluster whose trainings use GPUs.
 
     Args:
-      cluster_file: The installation.
-      image: The image, where the cluster names none.
+      cluster_file: The cluster file.
+      image: The image if the cluster file names none.
     """
     pool = cluster_file.gpu
     train = PodTemplate(
@@ -130,18 +130,18 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
 
 
 def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTask:
-    """Gives a task what its profile says.
+    """Applies a profile to a task.
 
     Args:
       task: The task.
       kind: "train", "evaluate", "check_results" or "small".
-      profile: The place.
+      profile: The profile.
 
     Returns:
       The task.
     """
-    # The results root remembers. KFP's cache does not see our code, and to switch it off at
-    # submission does not reach the tasks of a loop.
+    # KFP's cache does not see changes of our code, and disabling it at submission does not reach
+    # the tasks of a loop. The results root already avoids repeated work.
     task.set_caching_options(False)
     task.set_container_image(profile.image)
     pod_template = profile.pod_templates.get(kind)
@@ -159,7 +159,7 @@ def _env(cluster_file: ClusterFile) -> dict[str, str]:
 
 
 def _counted_env(cluster_file: ClusterFile) -> dict[str, str]:
-    # One attempt more than the cluster allows: the one that only writes down that all were lost.
+    # One attempt more than the cluster allows: it only records that all the others were lost.
     return _env(cluster_file) | {ATTEMPTS: str(cluster_file.retries + 1)}
 
 
@@ -201,7 +201,7 @@ def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemp
             "train": train,
             "evaluate": evaluate,
             "small": small,
-            # It fails on purpose: to try again would only delay the bad news.
+            # It fails on purpose: a retry would only delay the bad news.
             "check_results": replace(small, retries=0),
         },
         volumes={claim: path for claim, path in mounts.items() if claim},
@@ -231,7 +231,7 @@ def _set_pod(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
     )
     kubernetes.add_pod_label(task, *POD_LABEL)
     kubernetes.set_timeout(task, pod_template.time_limit)
-    # KFP mounts /.cache and the like, not /tmp, which Python, the launcher and HOME need.
+    # KFP mounts /.cache and others, but not /tmp, which Python, the launcher and HOME need.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp", size_limit="20Gi")
     if pod_template.shared_memory:
         kubernetes.empty_dir_mount(

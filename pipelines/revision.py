@@ -9,25 +9,25 @@ SOURCES = (
     ".dockerignore", "docker", "ieg_core", "requirements.lock", "requirements-gpu.lock",
     "scripts/image_packages.py", "scripts/set_up.py",
 )  # fmt: skip
-"""What the image is made of."""
+"""The files that go into the image."""
 
 
 def revision(dirty: bool, root: Path = ROOT) -> str:
-    """Returns the source's revision, twelve digits.
+    """Returns the revision of the source, twelve hexadecimal digits.
 
     Args:
-      dirty: Whether a tree with changes is marked instead of refused.
+      dirty: Whether uncommitted changes are marked with "-dirty" instead of refused.
       root: The checkout.
 
     Raises:
-      SystemExit: No checkout, or one with changes to what goes into the image.
+      SystemExit: When this is not a checkout, or files of the image have uncommitted changes.
     """
     git = ("git", "-C", str(root))
     answer = subprocess.run(
         [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
     )
     if answer.returncode:
-        raise SystemExit("image: the tag is the git revision, but this is no git checkout")
+        raise SystemExit("image: the tag is the git revision, but this is not a git checkout")
     changed = subprocess.run(
         [*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results root as cleanup sees it: names, sizes and ages, in a folder or in a bucket."""
+"""The files of a results root with their sizes and ages, in a folder or in a bucket."""
 
 import contextlib
 import os
@@ -18,22 +18,22 @@ class FolderRoot:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UserError(f"there is no results root {folder}: name one by OUT=…")
+            raise UserError(f"there is no results root {folder}: set OUT=…")
         require_this_version(folder)
         self.folder = folder
         self.place = str(folder)
 
     def files(self) -> list[File]:
         """Lists every file; links are not followed."""
-        found = []
+        files = []
         for owner, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(owner) / name
                 with contextlib.suppress(FileNotFoundError):  # a running trial's temporary files
                     status = path.lstat()
                     relative = path.relative_to(self.folder).as_posix()
-                    found.append(File(relative, status.st_size, status.st_mtime))
-        return found
+                    files.append(File(relative, status.st_size, status.st_mtime))
+        return files
 
     def latest(self, namespace: str) -> str:
         """Returns the sweep that `latest` names below a namespace; "" if there is none."""
@@ -43,7 +43,7 @@ class FolderRoot:
         """Removes files and the folders that they leave empty.
 
         Returns:
-          False if another process works on the trial that they belong to.
+          False if another process is working on their trial.
         """
         lock = leases.trial_lock(self.folder / trial) if trial else contextlib.nullcontext()
         try:
@@ -56,7 +56,7 @@ class FolderRoot:
         return True
 
     def _prune(self, files: Sequence[File]) -> None:
-        """Removes the folders that hold nothing any more, or a trial's lock alone."""
+        """Removes folders that are empty or contain only a trial's lock."""
         above = {parent for file in files for parent in (self.folder / file.name).parents}
         inside = [folder for folder in above if folder.is_relative_to(self.folder)]
         for folder in sorted(inside, key=lambda path: -len(path.parts)):
@@ -85,10 +85,10 @@ class BucketRoot:
         return mirror.latest(gcs.join(self.place, namespace) if namespace else self.place)
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
-        """Removes objects as they were listed; what was written since stays.
+        """Removes the listed generations of objects; newer ones stay.
 
         Returns:
-          False if somebody wrote into the trial that they belong to since.
+          False if an object of their trial has been written since.
         """
         if trial:
             now = gcs.list_files(self.place, f"{trial}/")
@@ -102,7 +102,7 @@ def open_root(place: str) -> Root:
     """Opens a results root: a folder or gs://bucket/prefix.
 
     Raises:
-      UserError: There is none.
+      UserError: When the folder does not exist.
     """
     if gcs.is_url(place):
         return BucketRoot(place)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the label audit with cleanlab's on mistakes that are known.
+"""Compares the label audit with cleanlab's on known mistakes.
 
     .venv/bin/uv pip install --python .venv/bin/python --group bench
     .venv/bin/python -m scripts.audit_bench --datasets digits_uniform_0.4 --seeds 0,1,2
 
-cleanlab gets what it asks for: out-of-sample probabilities of every example, from the plain
-baseline in five-fold cross-validation, each fold trained as long as a whole run, or as long as
---fold-steps says, so that both sides cost the same. All are compared on the same examples, those
-that are in no method's probe. Finished runs and folds are kept.
+cleanlab gets the out-of-sample probabilities that it needs from the plain baseline in five-fold
+cross-validation. Each fold is trained for as many steps as a whole run, or for --fold-steps so that
+both sides cost the same. All are compared on the same examples, those in no method's probe.
+Finished runs and folds are kept.
 """
 
 import argparse
@@ -50,11 +50,11 @@ MEASURES = ("average_precision", "auroc", "precision", "recall")
 
 @dataclasses.dataclass(frozen=True)
 class Folds:
-    """How cleanlab's networks are trained.
+    """The training of cleanlab's networks.
 
     Attributes:
-      number: How many.
-      steps: Steps of each; 0 for those of the plain baseline's run.
+      number: Number of networks.
+      steps: Training steps of each; 0 for those of the plain baseline's run.
     """
 
     number: int
@@ -62,19 +62,19 @@ class Folds:
 
     @property
     def label(self) -> str:
-        """Names their results."""
+        """The name of their results."""
         return f"{self.number}-folds" + (f"-of-{self.steps}-steps" if self.steps else "")
 
 
 def out_of_sample(
     trial: str, root: Path, data_dir: Path, folds: Folds, runtime: Runtime
 ) -> tuple[LabelSet, np.ndarray]:
-    """Predicts each training example of a planned trial by networks that never saw it.
+    """Predicts each training example of a planned trial with a network that never saw it.
 
     Args:
       trial: A planned trial of the baseline.
-      root: The results root; probabilities and unfinished folds lie under audit_bench/.
-      data_dir: Where base data sets lie.
+      root: The results root; probabilities and unfinished folds are stored in audit_bench/.
+      data_dir: Folder of the base data sets.
       folds: The networks to train.
       runtime: How to compute.
 
@@ -132,13 +132,13 @@ def cleanlab_rows(
 
     Args:
       given: Given labels, int [n].
-      probabilities: Out-of-sample, float [n, C].
-      compared: Which of the examples the comparison is about, bool [n].
-      wrong: Which of those are wrongly labelled, bool.
+      probabilities: Out-of-sample probabilities, float [n, C].
+      compared: Whether each example is part of the comparison, bool [n].
+      wrong: Whether each compared example is mislabeled, bool.
 
     Returns:
       For each of its scores, measures of the ranking, with precision and recall of
-      `find_label_issues`; and the ranking by that score which puts those findings first.
+      `find_label_issues`; and of the ranking by that score with those findings first.
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
@@ -202,7 +202,7 @@ def _measure(
 
 
 def to_table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float | None]]]]) -> str:
-    """Lays out the comparison as Markdown: a line for each data set and audit.
+    """Formats the comparison as Markdown, with a line for each data set and audit.
 
     Args:
       found: For each data set, a result of `compare` for each seed.
@@ -228,7 +228,7 @@ def _mean_text(values: Sequence[float | None]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the comparison, prints its table and keeps it in <out>/audit_bench/."""
+    """Runs the comparison, prints its table and writes it to <out>/audit_bench/."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -236,15 +236,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="ieg,fsr,supervised")
     parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--fold-steps", type=int, default=0, help="another length for the folds")
-    parser.add_argument("--steps", type=int, default=0, help="another length than the recipe's")
+    parser.add_argument("--fold-steps", type=int, default=0, help="steps of each fold; 0: as a run")
+    parser.add_argument("--steps", type=int, default=0, help="steps of each run; 0: the recipe's")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", default="runs")
     parser.add_argument("--without-cleanlab", action="store_true")
-    asked = parser.parse_args(arguments)
-    with_cleanlab = not asked.without_cleanlab
+    options = parser.parse_args(arguments)
+    with_cleanlab = not options.without_cleanlab
     if with_cleanlab and importlib.util.find_spec("cleanlab") is None:
         print(
             "cleanlab is not installed: expected the group bench of pyproject.toml; "
@@ -252,26 +252,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return worker.EXIT_USER_ERROR
-    runtime = Runtime(threads=asked.threads)
+    runtime = Runtime(threads=options.threads)
     set_environment(runtime)
     if with_cleanlab:
         from ieg_core import backend
 
         backend.start(runtime)
-    methods = tuple(dict.fromkeys([*asked.methods.split(","), BASELINE]))
-    folds = Folds(asked.folds, asked.fold_steps)
+    methods = tuple(dict.fromkeys([*options.methods.split(","), BASELINE]))
+    folds = Folds(options.folds, options.fold_steps)
     found: dict[str, list[Any]] = {}
     try:
-        for dataset in asked.datasets.split(","):
-            for seed in asked.seeds.split(","):
+        for dataset in options.datasets.split(","):
+            for seed in options.seeds.split(","):
                 request = SweepRequest(
                     str(parse(dataset)),
                     methods=methods,
                     seeds=(int(seed),),
-                    steps=asked.steps,
-                    settings=tuple(asked.set),
-                    data_dir=asked.data_dir,
-                    results=asked.out,
+                    steps=options.steps,
+                    settings=tuple(options.set),
+                    data_dir=options.data_dir,
+                    results=options.out,
                 )
                 rows = compare(request, folds, runtime, with_cleanlab)
                 found.setdefault(dataset, []).append(rows)
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ieg: error: {error}", file=sys.stderr)
         return worker.EXIT_USER_ERROR
     text = to_table(found)
-    files.write_bytes_atomic(Path(asked.out) / "audit_bench" / "table.md", f"{text}\n".encode())
+    files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0
 

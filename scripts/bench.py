@@ -3,9 +3,9 @@
 
     python -m scripts.bench [--network resnet29] [--rounds 7] [--steps 2] [--threads N]
 
-All variants are compiled first; then each round times every one of them in turn, so that whatever
-else the machine does falls on all alike. The figure is the median over rounds of the ratio to the
-same round's supervised step. The images are noise: only the time matters.
+All variants are compiled first; then each round times them in turn, so that other load on the
+machine affects all of them. The result is the median over rounds of the ratio to the supervised
+step of the same round. The images are noise: only the time matters.
 """
 
 import argparse
@@ -30,12 +30,12 @@ def paired_times(calls: dict[str, Callable[[int], None]], rounds: int, steps: in
     """Times `steps` steps of every variant in each of several rounds.
 
     Args:
-      calls: Runs so many steps, by name of the variant; each has run before.
-      rounds: How many rounds.
-      steps: Steps of a variant in a round.
+      calls: Functions that run a number of steps, by variant; each must have been called before.
+      rounds: Number of rounds.
+      steps: Steps of a variant per round.
 
     Returns:
-      For each round, seconds a step by variant.
+      For each round, seconds per step by variant.
     """
     measured = []
     for _ in range(rounds):
@@ -49,8 +49,8 @@ def paired_times(calls: dict[str, Callable[[int], None]], rounds: int, steps: in
 
 
 def table(measured: Sequence[dict[str, float]]) -> list[str]:
-    """Sums the rounds up: median seconds a step, and median and range of the ratio."""
-    lines = ["| variant | seconds a step | in supervised steps | range over rounds |"]
+    """Summarizes the rounds: median seconds per step, and median and range of the ratio."""
+    lines = ["| variant | seconds per step | in supervised steps | range over rounds |"]
     lines += ["|---|---|---|---|"]
     for name in measured[0]:
         ratios = [seconds[name] / seconds[REFERENCE] for seconds in measured]
@@ -70,8 +70,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--precision", default="float32")
-    asked = parser.parse_args()
-    runtime = Runtime(threads=asked.threads)
+    options = parser.parse_args()
+    runtime = Runtime(threads=options.threads)
     set_environment(runtime)
     from ieg_core import backend
     from ieg_core.training.measure import synthetic_call
@@ -82,19 +82,19 @@ def main() -> None:
     variants.append((f"{REFERENCE}, Keras's BatchNorm", REFERENCE, "keras"))
     for name, method, batch_norm in variants:
         config = override(
-            build.build_config(parse(SPEC), method, recipe="cifar", network=asked.network),
-            [f"precision={asked.precision}"],
+            build.build_config(parse(SPEC), method, recipe="cifar", network=options.network),
+            [f"precision={options.precision}"],
         )
-        calls[name] = synthetic_call(config, 10, (32, 32, 3), asked.steps, batch_norm)
+        calls[name] = synthetic_call(config, 10, (32, 32, 3), options.steps, batch_norm)
         calls[name](1)
     versions = fingerprint.library_versions()
     print(
-        f"{asked.network}, batch {config.batch_size}, 32x32, {asked.precision}, "
+        f"{options.network}, batch {config.batch_size}, 32x32, {options.precision}, "
         f"{chosen_backend()} {versions.get(chosen_backend(), '')}, "
-        f"{backend.device_description()} ({platform.machine()}, {asked.threads} threads), "
-        f"{time.strftime('%Y-%m-%d')}, {asked.rounds} rounds of {asked.steps} steps\n"
+        f"{backend.device_description()} ({platform.machine()}, {options.threads} threads), "
+        f"{time.strftime('%Y-%m-%d')}, {options.rounds} rounds of {options.steps} steps\n"
     )
-    print("\n".join(table(paired_times(calls, asked.rounds, asked.steps))))
+    print("\n".join(table(paired_times(calls, options.rounds, options.steps))))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fills the cluster's data volume, by kubectl and the jobs that `make manifests` rendered.
+"""Fills the cluster's data volume, with kubectl and the jobs that `make manifests` rendered.
 
-Without FROM a job in the cluster downloads CIFAR-10 and CIFAR-100 and reads them once. With
-FROM=folder the folders of data sets in it are copied into a waiting pod, as one tar stream.
+Without FROM, a job in the cluster downloads CIFAR-10 and CIFAR-100 and verifies them. With
+FROM=folder, the data sets in that folder are copied into a waiting pod as a tar stream.
 """
 
 import argparse
@@ -20,15 +20,15 @@ from pipelines import cluster_files
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "k8s"
 KNOWN = ("cifar-10-batches-bin", "cifar-100-binary", "cifar10", "cifar100")
-"""What data sets lie in: the official binaries' folders, and TensorFlow Datasets'."""
+"""Folders of data sets: those of the official binaries, and of TensorFlow Datasets."""
 DOWNLOAD_SECONDS, START_SECONDS, POLL_SECONDS = 3600.0, 600.0, 2.0
 
 
 def kubectl(context: str, namespace: str) -> list[str]:
-    """Returns how kubectl is called.
+    """Returns the start of a kubectl command.
 
     Raises:
-      SystemExit: There is none.
+      SystemExit: When kubectl is not installed.
     """
     program = shutil.which("kubectl")
     if program is None:
@@ -45,7 +45,7 @@ def _run(what: str, command: list[str]) -> None:
 
 
 def start(call: list[str], path: Path) -> None:
-    """Starts a job anew: what a job runs cannot be changed, so an old one is removed first."""
+    """Starts a job, after removing an old one: a job's pod template cannot be changed."""
     if not path.exists():
         raise SystemExit(f"data: {path} is missing: run `make manifests`")
     _run("remove the old job", [*call, "delete", "--ignore-not-found", "--wait", "-f", str(path)])
@@ -55,28 +55,28 @@ def start(call: list[str], path: Path) -> None:
 def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) -> str:
     """Waits until a job has ended, or until its pod is ready.
 
-    `kubectl wait` waits for one condition, to the end of its time where the other one comes; and it
-    gives up at once on a pod that the job has not made yet.
+    `kubectl wait` waits for a single condition: if the job fails instead, it waits until its
+    timeout; and it fails immediately if the job has not created its pod yet.
 
     Args:
-      call: How kubectl is called.
+      call: The start of a kubectl command.
       job: "job/<name>".
-      seconds: How long.
+      seconds: The timeout.
       pod: Whether to wait for its pod.
 
     Returns:
-      "Complete", "Failed", "ready", or "" when the time is over.
+      "Complete", "Failed", "ready", or "" after the timeout.
     """
     print(f"waiting for {job}; why it may not start: kubectl describe pod "
           f"--selector=job-name={job.partition('/')[2]}", flush=True)  # fmt: skip
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
-        looked = subprocess.run(
+        answer = subprocess.run(
             [*call, "get", job, "--output=json"], stdout=subprocess.PIPE, text=True, check=False
         )
-        if looked.returncode:
-            raise SystemExit(f"data: could not look at {job}, see above")
-        status: Mapping[str, Any] = json.loads(looked.stdout).get("status", {})
+        if answer.returncode:
+            raise SystemExit(f"data: could not read {job}, see above")
+        status: Mapping[str, Any] = json.loads(answer.stdout).get("status", {})
         for condition in status.get("conditions") or []:
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 return str(condition["type"])
@@ -87,7 +87,7 @@ def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) ->
 
 
 def download(call: list[str], rendered: Path) -> None:
-    """Lets the cluster download the data sets; prints what the job printed."""
+    """Lets the cluster download the data sets; prints the job's log."""
     start(call, rendered / "fill-data.yaml")
     job = "job/ieg-fill-data"
     ended = wait_for(call, job, DOWNLOAD_SECONDS)
@@ -97,15 +97,15 @@ def download(call: list[str], rendered: Path) -> None:
 
 
 def data_sets(folder: Path) -> list[str]:
-    """Returns which data sets lie in a folder.
+    """Returns the data sets in a folder.
 
     Raises:
-      SystemExit: None does.
+      SystemExit: When there are none.
     """
-    found = [name for name in KNOWN if (folder / name).is_dir()]
-    if not found:
+    names = [name for name in KNOWN if (folder / name).is_dir()]
+    if not names:
         raise SystemExit(f"data: FROM={folder}: expected one of {', '.join(KNOWN)} in it")
-    return found
+    return names
 
 
 def copy(call: list[str], rendered: Path, folder: Path) -> None:
@@ -116,7 +116,7 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
     pod = "job/ieg-receive-data"
     try:
         if wait_for(call, pod, START_SECONDS, pod=True) != "ready":
-            raise SystemExit(f"data: no pod of {pod} got ready to take the files")
+            raise SystemExit(f"data: no pod of {pod} became ready to receive the files")
         unpack = [*call, "exec", "--stdin", pod, "--", "tar", "-C", "/data", "-xf", "-"]
         pack = ["tar", "-C", str(folder), "--dereference", "-cf", "-", *names]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
@@ -130,7 +130,7 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    """Fills the volume as the command line says."""
+    """Fills the volume."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--from", dest="folder", default="", help="folder of this machine")
     options.add_argument(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Containers of one image, shut as tightly as a cluster shuts them, and the pods of a run."""
+"""Runs containers of one image with a cluster's restrictions, and the pods of a run."""
 
 import json
 import shlex
@@ -35,8 +35,8 @@ with open(sys.argv[1], "w") as file:
     file.write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 sys.exit(code)
 """
-"""Process 1 as Argo's: it hands SIGTERM to its child's process group. KFP's launcher dies of it at
-once, so that process 1 ends too, and the kernel kills whatever is left in the container."""
+"""Process 1, like Argo's: it sends SIGTERM to its child's process group. KFP's launcher ends
+immediately, so process 1 ends too, and the kernel kills all other processes of the container."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Box:
     Attributes:
       runner: docker or podman.
       image: The image's name.
-      flags: More flags for the runner.
+      flags: Additional flags for the runner.
     """
 
     runner: str
@@ -79,14 +79,14 @@ def fail(reason: str) -> NoReturn:
 
 
 def open_folder(path: Path) -> Path:
-    """Makes a folder that the container's user may write, whoever that is outside."""
+    """Creates a folder that the container's user can write to, whatever its id outside."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o777)
     return path
 
 
 class Pods:
-    """Runs the tasks of one run, each in a container of its own, on volumes of their own."""
+    """Runs each task of one run in a separate container, on the run's volumes."""
 
     def __init__(self, box: Box, folder: Path) -> None:
         self.box = box
@@ -95,7 +95,7 @@ class Pods:
         self.peak = 0
 
     def volumes(self, task: kfp_pods.Task, scratch: Path) -> dict[str, Path]:
-        """Returns the folder that stands for each volume, by where the package mounts it."""
+        """Returns the folder that serves as each volume, by mount path."""
         claims = {
             each["mountPath"]: open_folder(self.folder / "claims" / each["constant"])
             for each in task.settings["pvcMount"]
@@ -104,7 +104,7 @@ class Pods:
         return claims | {tmp: scratch, f"/{kfp_pods.STORE}": self.store}
 
     def command(self, task: kfp_pods.Task, name: str) -> tuple[Path, list[str]]:
-        """Returns the pod's own /tmp and the command that runs the task in a container."""
+        """Returns the pod's /tmp and the command that runs the task in a container."""
         scratch = open_folder(self.folder / "pods" / name)
         volumes = self.volumes(task, scratch)
         for each in task.folders:
@@ -124,7 +124,7 @@ class Pods:
         return scratch, self.box.command(*words, user=user, flags=flags)
 
     def __call__(self, task: kfp_pods.Task) -> Mapping[str, Any]:
-        """Runs a task to its end; returns its executor output."""
+        """Runs a task until it ends; returns its executor output."""
         name = f"ieg-{task.component}-{uuid.uuid4().hex[:8]}"
         scratch, command = self.command(task, name)
         started = time.monotonic()
@@ -142,6 +142,6 @@ class Pods:
         return written
 
     def trial(self) -> Path:
-        """Returns the folder of the run's one trial."""
+        """Returns the folder of the run's only trial."""
         (config,) = self.folder.glob(f"claims/*/**/trials/*/{TrialRecord.NAME}")
         return config.parent

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages of the documentation's site that no file in docs/ holds, and its navigation.
+"""Generates the pages of the documentation's site that are not in docs/, and its navigation.
 
-MkDocs calls the functions `on_…` (mkdocs.yml names this file as a hook). A new page in docs/, a new
-room or a new module appears by itself.
+MkDocs calls the functions `on_…` (mkdocs.yml names this file as a hook). New pages in docs/, new
+rooms and new modules are included automatically.
 """
 
 import re
@@ -22,10 +22,10 @@ FROM_ROOT = {
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
 }
-"""The site's pages that are files of the repository's root."""
+"""Files in the repository's root, and the site's pages made from them."""
 FIRST = ("index", "tutorial", "own-images", "notebook", "methods", "settings", "cluster")
 LAST = ("contributing", "changelog")
-"""Where the reader begins and ends; the other pages stand between them by name."""
+"""The first and the last pages; the others are between them, ordered by name."""
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)")
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
@@ -38,8 +38,8 @@ def rooms(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> dict[str, li
       packages: Its packages.
 
     Returns:
-      By room, "ieg_core.methods" for a folder and "ieg_core" for the modules beside them, the
-      dotted names of its modules, the package's own first and those of its folders included.
+      The dotted names of the modules by room: "ieg_core.methods" for a folder, including its
+      sub-folders, and "ieg_core" for the modules that are in no folder. A package comes first.
     """
     found: dict[str, list[str]] = {}
     for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
@@ -56,19 +56,19 @@ def api_page(room: str, modules: Iterable[str]) -> str:
 
 
 def rewrite_links(text: str, page: str, repository: str, root: Path = ROOT) -> str:
-    """Makes a page's links right on the site.
+    """Adapts the links of a page to the site.
 
-    A link out of docs/ leads to the page that stands for that file, else to the file in the
-    repository. A link to a file that does not exist stays, and the strict build refuses it.
+    A link to a file outside docs/ leads to that file's page, or else to the file in the repository.
+    A link to a missing file is kept, and the strict build rejects it.
 
     Args:
       text: Markdown.
-      page: The file that it is from, relative to the repository, "docs/methods.md".
+      page: Its file, relative to the repository, "docs/methods.md".
       repository: The repository's address.
       root: The repository's folder.
 
     Returns:
-      The Markdown with its links as the site needs them, what is code left alone.
+      The Markdown with adapted links; code is not changed.
     """
     folder = PurePosixPath(page).parent
 
@@ -93,10 +93,10 @@ def navigation(pages: Iterable[str]) -> list[Any]:
     """Orders the site's pages.
 
     Args:
-      pages: Their files' names on the site, "decisions/data.md".
+      pages: Their file names on the site, "decisions/data.md".
 
     Returns:
-      The navigation as MkDocs takes it: pages of the root, then each folder as a section.
+      The navigation in MkDocs' format: the root's pages, then each folder as a section.
     """
     order = {name: rank for rank, name in enumerate([*FIRST, "", *LAST])}
     by_folder: dict[str, list[str]] = {}
@@ -134,7 +134,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Makes the links of a page of docs/ right on the site."""
+    """Adapts the links of a page in docs/ to the site."""
     del files
     if page.file.generated_by is not None:
         return markdown

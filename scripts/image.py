@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the image with docker, podman or buildah, whichever works; needs only Python and git.
 
-The tag is the git revision, so that a run's record, KFP's cache key and the image mean the same
-source; "-cpu" stands behind it on the image without CUDA. A tree with changes is refused, or marked
-"-dirty" with DIRTY=1.
+The tag is the git revision, so that a run's record, KFP's cache key and the image identify the same
+source; the image without CUDA adds "-cpu". Uncommitted changes are refused, or marked "-dirty" with
+DIRTY=1.
 """
 
 import argparse
@@ -22,17 +22,17 @@ DOCKERFILE = "docker/Dockerfile"
 TARGETS = ("cpu", "gpu")
 ENGINES = ("docker", "podman", "buildah")
 RUNNERS = {"docker": "docker", "podman": "podman", "buildah": "podman"}
-"""buildah builds only; podman shares its images."""
+"""What runs the images of each engine: buildah only builds, but shares its images with podman."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that was built.
+    """A built image.
 
     Attributes:
       engine: The engine that built it.
       name: Its name with the tag.
-      revision: The git revision in it, with "-dirty" if the tree had changes.
+      revision: The git revision in it, with "-dirty" if there were uncommitted changes.
       target: "cpu" or "gpu".
     """
 
@@ -42,29 +42,29 @@ class Image:
     target: str
 
 
-def find_engine(asked: str) -> str:
-    """Returns the engine asked for, or the first one that answers.
+def find_engine(requested: str) -> str:
+    """Returns the requested engine, or the first one that works.
 
     Raises:
-      SystemExit: None does.
+      SystemExit: When none works.
     """
-    if asked and asked not in ENGINES:
-        raise SystemExit(f"image: ENGINE={asked}: expected one of {', '.join(ENGINES)}")
-    for engine in (asked,) if asked else ENGINES:
+    if requested and requested not in ENGINES:
+        raise SystemExit(f"image: ENGINE={requested}: expected one of {', '.join(ENGINES)}")
+    for engine in (requested,) if requested else ENGINES:
         if shutil.which(engine) and _succeeds(engine, "info"):
             return engine
-    wanted = asked or "docker, podman or buildah"
+    wanted = requested or "docker, podman or buildah"
     raise SystemExit(
-        f"image: found no engine that works: expected {wanted}, installed, started and allowed "
-        "to you (`docker info`, `podman info` or `buildah info` must answer)"
+        f"image: found no working engine: expected {wanted}, installed, started and accessible to "
+        "you (`docker info`, `podman info` or `buildah info` must succeed)"
     )
 
 
 def find_runner(engine: str) -> str:
-    """Returns what runs containers of the engine's images.
+    """Returns the program that runs containers of the engine's images.
 
     Raises:
-      SystemExit: There is nothing that does.
+      SystemExit: When it does not work.
     """
     runner = RUNNERS[engine]
     if shutil.which(runner) and _succeeds(runner, "info"):
@@ -77,14 +77,14 @@ def _succeeds(*command: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Returns an image's name without a tag, or raises a SystemExit."""
+    """Returns an image's name if it is valid and has no tag; else raises a SystemExit."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]", name) or ":" in name.rpartition("/")[2]:
         raise SystemExit(
             f"image: IMAGE={name!r}: expected a name without a tag, such as "
             "registry.example/team/ieg-python; the tag is the git revision"
         )
     if "python" not in name.rpartition("/")[2]:
-        raise SystemExit(f"image: IMAGE={name!r}: KFP warns unless the name holds 'python'")
+        raise SystemExit(f"image: IMAGE={name!r}: KFP warns unless the name contains 'python'")
     return name
 
 
@@ -99,7 +99,7 @@ def project_version(root: Path = ROOT) -> str:
 def build_command(
     engine: str, name: str, target: str, base: str, revision: str, flags: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that builds an image, to be run in the checkout's root."""
+    """Returns the command that builds an image; it must run in the checkout's root."""
     verb = ("bud", "--layers") if engine == "buildah" else ("build",)
     arguments = {"BASE": base, "REVISION": revision, "VERSION": project_version()}
     settings = [f"--build-arg={key}={value}" for key, value in arguments.items() if value]
@@ -110,13 +110,13 @@ def build_command(
 
 
 def build(arguments: argparse.Namespace) -> Image:
-    """Builds the image that the command line asks for; returns it."""
+    """Builds the requested image."""
     if arguments.target not in TARGETS:
         raise SystemExit(f"image: TARGET={arguments.target}: expected {' or '.join(TARGETS)}")
     name = check_name(arguments.image)
     source = revision(arguments.dirty == "1")
     engine = find_engine(arguments.engine)
-    # Without a registry in front docker and podman would mean different places.
+    # docker and podman resolve a name without a registry differently.
     host, slash, _ = name.partition("/")
     local = not slash or not ("." in host or ":" in host or host == "localhost")
     prefix = "localhost/" if local and engine != "docker" else ""
@@ -131,23 +131,25 @@ def build(arguments: argparse.Namespace) -> Image:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns the options that building and testing share."""
+    """Returns a parser of the options shared by building and testing."""
     options = argparse.ArgumentParser(description=description, allow_abbrev=False)
     options.add_argument("--image", default="ieg-python", help="name without a tag")
     options.add_argument("--target", default="gpu", help="cpu or gpu")
     options.add_argument("--base", default="", help="base image; python:3.11-slim by default")
     options.add_argument("--engine", default="", help="docker, podman or buildah")
     options.add_argument("--build-flags", default="", help="more flags for the build")
-    options.add_argument("--dirty", default="", help="1: mark a tree with changes, not refuse it")
+    options.add_argument(
+        "--dirty", default="", help="1: mark uncommitted changes instead of refusing them"
+    )
     return options
 
 
 def main() -> None:
-    """Builds, and says what to do with the image."""
+    """Builds the image and prints how to use it."""
     image = build(parser(__doc__).parse_args())
     print(f"\n{image.name}")
-    print(f"Push it where the cluster's nodes find it:  {RUNNERS[image.engine]} push {image.name}")
-    print(f"and name it in cluster.yaml:                   image: {image.name}")
+    print(f"Push it to a registry of the cluster:  {RUNNERS[image.engine]} push {image.name}")
+    print(f"and set it in cluster.yaml:            image: {image.name}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Installs into `.venv` what the pods need of a lock file: no tool of a developer's, no client.
+"""Installs the packages of a lock file that pods need: no development tools, no clients.
 
-Run inside the image's build. The lock file says in its comments who asked for each package; kept
-is what the project itself asked for (not its group "dev"), and what those need in turn. So one
+Runs during the image's build. The lock file's comments name what requires each package; selected
+are the project's dependencies (except its group "dev") and, in turn, what those require. So one
 lock file serves laptops and pods, and both run the same versions.
 """
 
@@ -17,21 +17,21 @@ from scripts import set_up
 
 PROJECT = "ieg-core (pyproject.toml)"
 UNUSED = ("docker", "kfp-kubernetes", "kfp-server-api", "kubernetes", "libclang")
-"""Asked for, but never imported in a pod: clients of clusters and engines, a compiler's bindings.
+"""Required, but never imported in a pod: clients of clusters and engines, a compiler's bindings.
 
-KFP's executor imports kfp alone, without what kfp's client needs.
+KFP's executor imports only kfp, not the dependencies of its client.
 """
 
 
 def needed(lock: str, unused: Collection[str] = UNUSED) -> str:
-    """Returns the part of a lock file that pods need, hashes included.
+    """Returns the entries of a lock file that pods need, including hashes.
 
     Args:
       lock: The lock file's text, as uv writes it, with its comments "# via …".
-      unused: Packages to leave out, and with them what nothing else needs.
+      unused: Packages to omit, together with what only they require.
 
     Returns:
-      The entries kept, in their order.
+      The selected entries, in their order.
     """
     entries = re.findall(r"^(?:[a-z0-9].*\n(?:[ \t].*\n?)*)", lock, re.MULTILINE)
     names = [re.split(r"[=\[ ]", entry, maxsplit=1)[0] for entry in entries]
@@ -81,11 +81,11 @@ def install(selected: Path) -> None:
     tools = (python, "-m", "pip", "uninstall", "--quiet", "--yes", "uv", "pip")
     set_up.run("remove the installers", *tools)
     for folder in set_up.VENV.glob("lib/python3*/site-packages/tensorflow/include"):
-        set_up.run("remove headers that only a compiler reads", "rm", "-r", folder)
+        set_up.run("remove headers that only a compiler needs", "rm", "-r", folder)
 
 
 def main() -> None:
-    """Selects from the lock file named, or without one installs what was selected."""
+    """Selects from the given lock file; without an argument, installs the selection."""
     if len(sys.argv) > 1:
         select(Path(sys.argv[1]), Path("selected.lock"))
     else:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the cpu image and runs a sweep of one trial in it as KFP would, then kills and resumes it.
 
-1. user, labels, size, `ieg --version`, no tools of a developer's, nothing writable but /tmp
-2. the compiled pipeline, a container a task: not root, read-only root, no network, 4 GB of memory
+1. user, labels, size, `ieg --version`, no development tools, only /tmp is writable
+2. the compiled pipeline, one container per task: not root, read-only root, no network, 4 GB memory
 3. the training again: SIGTERM to the whole process group and the end of the container's first
-   process 1 ms later, as a pod that is taken away; then a second container that goes on
+   process 1 ms later, like a preempted pod; then a second container that resumes it
 4. both checkpoints, tensor by tensor
 
-Each line says what was found; the first that is wrong ends it with exit code 1.
+Each check prints a line; the first that fails ends the test with exit code 1.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ from scripts.containers import USER, Box, Pods, fail
 OUT = image.ROOT / "build" / "image-test"
 MEMORY_LIMIT = 4e9
 LARGEST = {"cpu": 3.2e9, "gpu": 9e9}
-"""Bytes that a target may have at most, to notice what creeps in."""
+"""Maximum size in bytes of each target, to detect unintended growth."""
 DATASET = "digits_uniform_0.4"
 METHOD = "l2r"
 STEPS = 300
@@ -44,14 +44,14 @@ EXIT_TERMINATED = 143
 
 
 def require(holds: bool, what: str) -> None:
-    """Prints what holds, or ends the test."""
+    """Prints a line if the condition holds, else ends the test."""
     if not holds:
-        fail(f"not so: {what}")
+        fail(f"false: {what}")
     print(f"  {what}", flush=True)
 
 
 def inspect(box: Box, built: image.Image) -> None:
-    """Checks the image's description, and what does and does not work in it."""
+    """Checks the image's metadata, commands, packages and permissions."""
     (about,) = json.loads(
         subprocess.run(
             [box.runner, "image", "inspect", box.image], capture_output=True, text=True, check=True
@@ -70,19 +70,19 @@ def inspect(box: Box, built: image.Image) -> None:
     require(size < limit, f"size {size / 1e9:.2f} GB, of {limit / 1e9:.1f} GB at most")
 
     started = time.monotonic()
-    told = box.run("ieg", "--version")
+    printed = box.run("ieg", "--version")
     seconds = time.monotonic() - started
-    require(told == f"ieg {version}", f"`ieg --version` prints {told!r} in {seconds:.1f} s")
-    told = box.run("ieg", "--version", user="12345:12345")
-    require(told == f"ieg {version}", "and as a user that the image does not know")
+    require(printed == f"ieg {version}", f"`ieg --version` prints {printed!r} in {seconds:.1f} s")
+    printed = box.run("ieg", "--version", user="12345:12345")
+    require(printed == f"ieg {version}", "and as a user unknown to the image")
     box.run("python3", "-m", "kfp.dsl.executor_main", "--help", flags=("--env=_KFP_RUNTIME=true",))
     require(True, "`python3 -m kfp.dsl.executor_main` is there")
 
     names = set(box.run("python3", "-c", INSTALLED).split())
     tools = {re.split(r"[<>=\[ ]", each)[0].lower() for each in developers_packages()}
-    require(not tools & names, f"{len(names)} packages, none of the {len(tools)} developer's")
+    require(not tools & names, f"{len(names)} packages, none of the {len(tools)} development tools")
     writable = set(box.run("python3", "-c", WRITABLE, flags=("--tmpfs=/tmp",)).split())
-    require(writable == {"/tmp"}, f"writable in it: {' '.join(sorted(writable))}")
+    require(writable == {"/tmp"}, f"writable: {' '.join(sorted(writable))}")
 
 
 INSTALLED = """
@@ -101,7 +101,7 @@ for folder in ("/", "/app", "/app/ieg_core", "/etc", "/home", "/root", "/tmp", "
 
 
 def developers_packages() -> list[str]:
-    """Returns what pyproject.toml asks for to develop with."""
+    """Returns the packages of the group "dev" in pyproject.toml."""
     text = (image.ROOT / "pyproject.toml").read_text()
     return list(tomllib.loads(text)["dependency-groups"]["dev"])
 
@@ -109,8 +109,7 @@ def developers_packages() -> list[str]:
 def compiled_package(folder: Path) -> tuple[Any, Any]:
     """Compiles as `make compile` does; returns the package for clusters without GPUs.
 
-    For a cluster of defaults: a cluster file of yours may name a bucket, which no container here
-    sees.
+    It uses the default cluster file: yours may name a bucket, which no container here can access.
     """
     cluster_file = folder / "cluster.yaml"
     cluster_file.write_text("{}\n")
@@ -133,21 +132,21 @@ def newest_checkpoint(trial: Path) -> Path | None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads a safetensors file: what its writer noted, and a digest of each tensor."""
+    """Reads a safetensors file: its metadata, and a digest of each tensor."""
     data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    noted = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", {})
     digests = {}
     for name, about in header.items():
         first, last = (8 + length + offset for offset in about["data_offsets"])
         front = f"{about['dtype']}{about['shape']}".encode()
         digests[name] = hashlib.sha256(front + data[first:last]).hexdigest()
-    return noted, digests
+    return metadata, digests
 
 
 def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    """Waits until something is so while a process runs."""
+    """Waits for a condition while a process runs."""
     limit = time.monotonic() + WAIT_SECONDS
     while not ready():
         if process.poll() is not None:
@@ -160,7 +159,7 @@ def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[byt
 
 @contextlib.contextmanager
 def stopped_at_the_end(runner: str, name: str) -> Iterator[None]:
-    """Leaves no container behind, however the test ends."""
+    """Removes a container, however the test ends."""
     try:
         yield
     finally:
@@ -168,7 +167,7 @@ def stopped_at_the_end(runner: str, name: str) -> Iterator[None]:
 
 
 class TrainingError(Exception):
-    """The run has come to a training."""
+    """Raised when the run reaches a training."""
 
     def __init__(self, task: kfp_pods.Task) -> None:
         super().__init__(task.name)
@@ -191,7 +190,7 @@ def first_training(spec: Any, platform: Any, wanted: Any, pods: Pods) -> kfp_pod
 
 
 def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
-    """Starts a training and takes its container away half way; returns the checkpoint's step."""
+    """Starts a training and kills its container halfway; returns the checkpoint's step."""
     name = f"ieg-killed-{uuid.uuid4().hex[:8]}"
     scratch, command = pods.command(task, name)
     trial = pods.trial()
@@ -201,12 +200,12 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
 
-        def half_way() -> bool:
+        def halfway() -> bool:
             path = newest_checkpoint(trial)
             progress = ProgressRecord.read(trial)
             return path is not None and progress is not None and progress.step > STEPS // 2
 
-        wait_for("it was half way with a checkpoint", half_way, process)
+        wait_for("it was halfway and had a checkpoint", halfway, process)
         kill = [pods.box.runner, "kill", "--signal=TERM", name]
         subprocess.run(kill, capture_output=True, check=True)
         code = process.wait()
@@ -227,8 +226,8 @@ def compare(first: Path, second: Path) -> None:
         path = newest_checkpoint(trial)
         if path is None:
             fail(f"{trial} has no checkpoint")
-        noted, digests = read_tensors(path)
-        found.append((json.loads(noted["ieg"])["step"], digests))
+        metadata, digests = read_tensors(path)
+        found.append((json.loads(metadata["ieg"])["step"], digests))
     different = [
         k for k in found[0][1].keys() | found[1][1] if found[0][1].get(k) != found[1][1].get(k)
     ]
@@ -241,9 +240,9 @@ def compare(first: Path, second: Path) -> None:
 
 
 def main() -> None:
-    """Builds, tries, and prints what was found."""
+    """Builds and tests the image."""
     options = image.parser(__doc__)
-    options.add_argument("--run-flags", default="", help="more flags for each container")
+    options.add_argument("--run-flags", default="", help="additional flags for each container")
     arguments = options.parse_args()
     arguments.dirty = "1"
     runner = image.find_runner(image.find_engine(arguments.engine))
@@ -272,13 +271,13 @@ def main() -> None:
     (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 
-    print("The training again, its pod taken away", flush=True)
+    print("The training again, its pod killed", flush=True)
     broken = Pods(box, OUT / "disturbed")
     task = first_training(spec, platform, wanted, broken)
     require(broken.trial().name == whole.trial().name, "the same trial")
     kill_in_training(broken, task)
     broken(task)
-    require(ResultRecord.exists(broken.trial()), "a second container went on to its result")
+    require(ResultRecord.exists(broken.trial()), "a second container resumed it to its result")
     compare(whole.trial(), broken.trial())
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plays the driver and the launcher of KFP for a compiled pipeline, one container a task.
+"""Emulates KFP's driver and launcher for a compiled pipeline, with one container per task.
 
-What a cluster decides between two pods is decided here from the same specification: the order of
-the tasks, their inputs, the loop, and the one argument `--executor_input` in which a task gets its
-inputs and the places of its outputs. What runs in the container is the compiled command itself.
+From the same specification as a cluster it derives the order of the tasks, their inputs, the loop,
+and the argument `--executor_input`, in which a task receives its inputs and the places of its
+outputs. The container runs the compiled command.
 """
 
 import json
@@ -24,10 +24,10 @@ class Task:
     Attributes:
       name: The task's name, unique in the run.
       component: The component's function.
-      command: Program and arguments, executor input included.
+      command: Program and arguments, including the executor input.
       env: Environment variables of the executor.
-      folders: Folders that the launcher makes before it starts the command.
-      settings: What the Kubernetes part of the package says of the executor.
+      folders: Folders that the launcher creates before it starts the command.
+      settings: The executor's part of the package's Kubernetes settings.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Task:
 
 @dataclass
 class Outputs:
-    """What a task left: output parameters, and artifacts as the next task's input has them."""
+    """A task's outputs: parameters, and artifacts in the form of the next task's input."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
     artifacts: dict[str, Any] = field(default_factory=dict)
 
 
 Pod = Callable[[Task], Mapping[str, Any]]
-"""Runs a task to its end and returns its executor output as KFP's executor writes it."""
+"""Runs a task until it ends and returns its executor output as KFP's executor writes it."""
 
 
 def run(spec: Spec, platform: Spec, parameters: Mapping[str, Any], pod: Pod) -> Outputs:
@@ -63,7 +63,7 @@ def run(spec: Spec, platform: Spec, parameters: Mapping[str, Any], pod: Pod) -> 
       Output parameters by "task.name".
 
     Raises:
-      ValueError: An argument that the pipeline does not have, or a specification with more than
+      ValueError: When the pipeline does not have an argument, or the specification uses more than
         tasks, loops over a list, parameters and artifacts.
     """
     known = spec["root"].get("inputDefinitions", {}).get("parameters", {})
@@ -146,7 +146,7 @@ def as_launcher(value: Any) -> str:
 
 
 def in_order(tasks: Spec) -> Iterator[str]:
-    """Yields a graph's tasks so that each comes after those it depends on."""
+    """Yields a graph's tasks, each after those that it depends on."""
     left = dict(tasks)
     while left:
         ready = [
@@ -164,7 +164,7 @@ def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
     found = Outputs()
     for key, value in inputs.get("parameters", {}).items():
         if "parameterExpressionSelector" in value:
-            raise ValueError(f"{key} takes a part of a parameter, which is not played here")
+            raise ValueError(f"{key} takes a part of a parameter, which is not emulated here")
         if "componentInputParameter" in value:
             found.parameters[key] = outer.parameters[value["componentInputParameter"]]
         elif "taskOutputParameter" in value:
@@ -184,16 +184,16 @@ def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
 
 
 def _resolved(constant: Any) -> Any:
-    """Fills in what only a run knows."""
+    """Replaces the placeholders whose values only a run knows."""
     if isinstance(constant, str):
         constant = constant.replace("{{$.pipeline_job_uuid}}", RUN)
         if "{{$." in constant:
-            raise ValueError(f"{constant} has a placeholder that is not played here")
+            raise ValueError(f"{constant} has a placeholder that is not emulated here")
     return constant
 
 
 def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str, Any]:
-    """Makes what a task's container gets as `--executor_input`.
+    """Builds the `--executor_input` of a task's container.
 
     Args:
       component: The component's part of the specification.
@@ -201,7 +201,7 @@ def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str,
       name: The task's name, unique in the run.
 
     Returns:
-      Inputs, and where outputs go: the object store's places as KFP mounts them.
+      Inputs, and the places of outputs: the object store's paths as KFP mounts them.
     """
     outputs = component.get("outputDefinitions", {})
     return {

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes `.venv` hold exactly what a lock file names; needs only Python, venv and pip.
+"""Installs exactly the packages of a lock file into `.venv`; needs only Python, venv and pip.
 
 1. `python3 -m venv .venv`
-2. pip installs uv alone, at the version and hashes of the lock file
-3. uv installs the rest by the same hashes, compiled to bytecode (without it the first import of
+2. pip installs only uv, with the version and hashes of the lock file
+3. uv installs the rest with the same hashes, compiled to bytecode (without it the first import of
    TensorFlow takes 17 s), then this package, editable
 
-Run by `make`, from the repository's root. What pip is configured to use (a mirror, local wheels,
-certificates, a proxy) is handed on to uv, which has a configuration of its own.
+`make` runs it in the repository's root. pip's configuration (a mirror, local wheels, certificates,
+a proxy) is passed on to uv, which does not read it.
 """
 
 import ast
@@ -23,33 +23,33 @@ from urllib.parse import unquote, urlsplit
 
 VENV = Path(".venv")
 LOCK = Path("requirements.lock")
-GPU_LOCK = Path("requirements-gpu.lock")  # the same, and CUDA's libraries
+GPU_LOCK = Path("requirements-gpu.lock")  # the same, plus CUDA's libraries
 EXTRAS = ("gcs", "jax", "pipelines", "tfds")  # all but "gpu", which the GPU's lock file adds
 STAMP = VENV / ".ready"
 MINIMUM_PYTHON = (3, 11)
 
 
 def locked_requirement(lock: str, name: str) -> str:
-    """Returns one package's entry of a lock file, its hashes included.
+    """Returns a package's entry in a lock file, including its hashes.
 
     Args:
       lock: The lock file's text.
       name: The package's name.
 
     Returns:
-      The line "name==version" and those that continue it.
+      The line "name==version" and its continuation lines.
 
     Raises:
-      SystemExit: The lock file has no such entry.
+      SystemExit: When the lock file has no such entry.
     """
     match = re.search(rf"^{re.escape(name)}==(?:.*\\\n)*.*$", lock, re.MULTILINE)
     if match is None:
-        raise SystemExit(f"set-up: {LOCK} pins no {name}: run `make lock` where it is complete")
+        raise SystemExit(f"set-up: {LOCK} does not pin {name}: run `make lock`")
     return match.group() + "\n"
 
 
 def read_pip_configuration(listing: str) -> dict[str, str]:
-    """Reads what `pip config list` printed; the environment wins over files, as it does in pip."""
+    """Parses the output of `pip config list`; as in pip, the environment overrides files."""
     found: dict[str, tuple[int, str]] = {}
     rank = {"global": 0, "install": 1, ":env:": 2}
     for line in listing.splitlines():
@@ -63,19 +63,19 @@ def read_pip_configuration(listing: str) -> dict[str, str]:
 
 
 def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment in which uv finds packages where pip would.
+    """Returns an environment in which uv finds packages in the same places as pip.
 
-    pip asks all its indexes and takes the best version; uv by default stops at the first index
-    that knows a name. The hashes decide what may be installed, so pip's rule is safe here.
-    A local index that does not exist is left out: pip skips it, uv would stop. Plain folders of
-    wheels are not carried over: whoever has some tells uv by its own variable, which stays.
+    pip queries all its indexes and takes the best version; uv by default stops at the first index
+    that has the name. The hashes decide what may be installed, so pip's rule is safe here. A local
+    index that does not exist is omitted: pip skips it, but uv would fail. Plain folders of wheels
+    are not translated: set uv's variable for them, which is kept.
 
     Args:
-      pip: pip's options, as `read_pip_configuration` returns them.
-      environ: The present environment; what is set in it for uv already stays.
+      pip: pip's options, as returned by `read_pip_configuration`.
+      environ: The current environment; uv's variables in it are kept.
 
     Returns:
-      The whole environment for uv.
+      The complete environment for uv.
     """
     indexes = [place for place in pip.get("extra-index-url", "").split() if _exists(place)]
     wanted = {
@@ -92,7 +92,7 @@ def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[s
 
 
 def pip_configuration(python: Path) -> dict[str, str]:
-    """Asks the pip of `python` what it is configured to do."""
+    """Returns the configuration of the pip that belongs to `python`."""
     listing = subprocess.run(
         [python, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
@@ -107,25 +107,25 @@ def _exists(place: str) -> bool:
 
 
 def run(what: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
-    """Runs a command; raises a SystemExit that says what it was for where it fails."""
+    """Runs a command; if it fails, raises a SystemExit that names its purpose."""
     result = subprocess.run([str(part) for part in command], env=env, check=False)
     if result.returncode:
         raise SystemExit(f"set-up: could not {what}, see above")
 
 
 def make_environment() -> Path:
-    """Makes the virtual environment, or a new one where it is broken; returns its interpreter."""
+    """Creates the virtual environment if it is missing or broken; returns its interpreter."""
     python = VENV / "bin" / "python"
     probe = [str(python), "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
     usable = python.exists() and subprocess.run(probe, check=False).returncode == 0
     if not usable:
-        what = f"make {VENV} (Debian's package python3-venv has what it takes)"
+        what = f"create {VENV} (on Debian it needs the package python3-venv)"
         run(what, sys.executable, "-m", "venv", "--clear", VENV)
     return python
 
 
 def install_uv(python: Path) -> Path:
-    """Installs uv as the lock file has it, unless it is there already; returns its path."""
+    """Installs the locked version of uv if it is not installed yet; returns its path."""
     uv = VENV / "bin" / "uv"
     requirement = locked_requirement(LOCK.read_text(), "uv")
     wanted = requirement.split()[0].removeprefix("uv==")
@@ -136,7 +136,7 @@ def install_uv(python: Path) -> Path:
     if subprocess.run(
         [python, "-m", "pip", "--version"], capture_output=True, check=False
     ).returncode:
-        run(f"put pip into {VENV}", python, "-m", "ensurepip")
+        run(f"install pip into {VENV}", python, "-m", "ensurepip")
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write(requirement)
         file.flush()
@@ -157,7 +157,7 @@ def has_gpu() -> bool:
 
 
 def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
-    """Makes the environment hold what `lock` names and nothing else, and this package, editable."""
+    """Installs exactly the packages of `lock`, and this package, editable."""
     target = ("--quiet", "--python", python)
     sync = (uv, "pip", "sync", *target)
     run(f"install {lock}", *sync, "--require-hashes", "--compile-bytecode", lock, env=env)
@@ -167,7 +167,7 @@ def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
 
 
 def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
-    """Writes both lock files from pyproject.toml, the GPU's with the versions of the other."""
+    """Writes both lock files from pyproject.toml; the GPU's uses the versions of the other."""
     extras = [f"--extra={extra}" for extra in EXTRAS]
     sources = ("pyproject.toml", "--group", "dev", *extras)
     scope = ("--universal", "--python-version", "3.11", "--generate-hashes")
@@ -179,15 +179,15 @@ def pin(uv: Path, env: Mapping[str, str], arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Sets up `.venv` and leaves the stamp that tells `make` so.
+    """Sets up `.venv` and writes the stamp file that `make` checks.
 
-    With "gpu" as argument CUDA's libraries too, as on a machine with a GPU; with "lock" it pins the
-    dependencies anew instead.
+    The argument "gpu" also installs CUDA's libraries, as on a machine with a GPU; "lock" pins the
+    dependencies again instead.
     """
     if sys.version_info < MINIMUM_PYTHON:
         raise SystemExit(
             f"set-up: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
-            "choose one with PYTHON=/path/to/python3.11"
+            "set PYTHON=/path/to/python3.11"
         )
     task = sys.argv[1] if len(sys.argv) > 1 else ""
     if task != "lock":

@@ -34,19 +34,23 @@ LABELS = {
         labels_csv("index,label,data\n0,bee,folder:0123456789ab\n"),
         "is for the data folder:0123456789ab, expected folder:",
     ),
-    "not UTF-8": ("labels.csv", labels_csv(b"index,label\n0,b\xe9e\n"), "no CSV file in UTF-8"),
+    "not UTF-8": (
+        "labels.csv",
+        labels_csv(b"index,label\n0,b\xe9e\n"),
+        "expected a CSV file in UTF-8",
+    ),
     "too many": ("labels.csv", labels_csv("index,label\n36,bee\n"), "index '36' in row 1"),
     "Parquet not UTF-8": (
         "labels.parquet",
         lambda path: path.write_bytes(to_parquet({"index": [0, 1], "label": not_utf8_column()})),
-        "is no readable Parquet file",
+        "expected a Parquet file with the columns index and label",
     ),
     "Parquet no value of Python's": (
         "labels.parquet",
         lambda path: path.write_bytes(
             to_parquet({"index": [0], "label": pyarrow.array([10**15], pyarrow.timestamp("s"))})
         ),
-        "is no readable Parquet file",
+        "expected a Parquet file with the columns index and label",
     ),
     "objects": ("labels.npy", pickled, "has the extension '.npy': expected .csv or .parquet"),
 }

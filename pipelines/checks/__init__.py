@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of a compiled pipeline for what KFP 2.17 compiles without a word and then gets wrong.
+"""Checks of a compiled pipeline for pitfalls that KFP 2.17 compiles without an error.
 
-Each check takes the pipeline's specification and returns what it found, one line a finding.
-`ALL` holds everywhere; `LOCAL` are those that bite under kfp.local only, `CLUSTER` those that bite
-on a cluster only. `PACKAGE` are those of `LOCAL` that hold for a package too, whose image is the
-cluster's to name.
+Each check takes the pipeline's specification and returns its findings, one line each. `ALL` apply
+everywhere, `LOCAL` only to kfp.local, and `CLUSTER` only to a cluster. `PACKAGE` is the part of
+`LOCAL` that also applies to a package for upload, whose image the cluster names.
 """
 
 from collections.abc import Callable, Sequence
@@ -58,7 +57,7 @@ CLUSTER: tuple[Check, ...] = (
 
 
 def require_sound(spec: Spec, checks: Sequence[Check]) -> None:
-    """Raises a ValueError that lists every finding of the checks, if there is any."""
-    findings = [f"{check.__name__}: {found}" for check in checks for found in check(spec)]
+    """Raises a ValueError that lists all findings of the checks, if there are any."""
+    findings = [f"{check.__name__}: {finding}" for check in checks for finding in check(spec)]
     if findings:
-        raise ValueError("this pipeline would go wrong in KFP:\n" + "\n".join(findings))
+        raise ValueError("this pipeline would fail in KFP:\n" + "\n".join(findings))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of how large a task's command-line arguments become: Linux takes 128 KiB in one.
+"""Checks the size of a task's command-line arguments, which Linux limits to 128 KiB each.
 
-A task gets all its inputs in one argument, `--executor_input`, and KFP's driver the specification
-of what it is to start in others.
+A task receives all its inputs in one argument, `--executor_input`; KFP's driver receives the
+specification of the task to start in others.
 """
 
 import json
@@ -16,12 +16,12 @@ from pipelines.checks.compiled import Spec, executors, parameters, tasks
 MOST_BYTES = 64 * 1024
 MOST_TRIALS = 100
 LONGEST_TEXT = {"failures": 8000}
-"""Longer texts than any other, by the name of the input (`ieg_core.report.acceptance`)."""
+"""Inputs with longer texts than the others, by name (`ieg_core.report.acceptance`)."""
 TEXT, ENTRY, TRIAL, URI = "x" * 512, "e" * 64, "c" * 200, "gs://bucket/" + "u" * 500
 
 
 def large_argument(spec: Spec) -> list[str]:
-    """Finds arguments that a large plan would push past half of what Linux takes."""
+    """Finds arguments that a large plan would make longer than half of Linux's limit."""
     sizes = {
         f"the inputs of {name} at {MOST_TRIALS} trials": len(text)
         for name, text in executor_inputs(spec).items()
@@ -31,22 +31,23 @@ def large_argument(spec: Spec) -> list[str]:
         for part in (*container.get("command", []), *container.get("args", [])):
             key = f"the command of {name}"
             sizes[key] = max(sizes.get(key, 0), len(part.encode()))
-        sizes[f"what the driver is told of {name}"] = len(json.dumps(executor))
+        sizes[f"the driver's specification of {name}"] = len(json.dumps(executor))
     for name, component in {"root": spec["root"], **spec["components"]}.items():
-        sizes[f"what the driver is told of {name}"] = len(json.dumps(component))
+        sizes[f"the driver's specification of {name}"] = len(json.dumps(component))
     return [
-        f"{what} are {size} bytes in one argument, more than {MOST_BYTES}"
+        f"{what} take {size} bytes in one argument, expected at most {MOST_BYTES}"
         for what, size in sizes.items()
         if size > MOST_BYTES
     ]
 
 
 def executor_inputs(spec: Spec) -> dict[str, str]:
-    """Returns the `--executor_input` of each component, as long as a plan of 100 trials makes it.
+    """Returns the longest `--executor_input` of each component, that of a plan of 100 trials.
 
-    Texts are 512 characters, trials' names 200, entries of lists that people give 64, URIs 512.
+    Assumed are 512 characters for a text or a URI, 200 for a trial's name and 64 for an entry of a
+    list that a user gives.
     """
-    found = {}
+    texts = {}
     for _, _, task in tasks(spec):
         name = task["componentRef"]["name"]
         component = spec["components"][name]
@@ -81,8 +82,8 @@ def executor_inputs(spec: Spec) -> dict[str, str]:
             },
         }
         json_format.ParseDict(content, message)
-        found[name] = json_format.MessageToJson(message, indent=None)
-    return found
+        texts[name] = json_format.MessageToJson(message, indent=None)
+    return texts
 
 
 def _value(key: str, kind: str, entry: str) -> Any:

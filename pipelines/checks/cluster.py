@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks for what bites on a cluster only, where each task is a pod."""
+"""Checks for pitfalls of a cluster, where each task is a pod."""
 
 import re
 from collections.abc import Iterator
@@ -12,25 +12,25 @@ TRAINING = "exec-train"
 
 
 def gpu_beside_training(spec: Spec) -> list[str]:
-    """Finds tasks other than trainings that ask for a GPU or could run on a node with GPUs."""
+    """Finds tasks other than trainings that request a GPU or could run on a node with GPUs."""
     kinds = {kind for _, executor in executors(spec) if (kind := _accelerator(executor))}
     findings = []
     for name, executor in executors(spec):
         if name == TRAINING:
             continue
         if _accelerator(executor):
-            findings.append(f"{name} asks for {_accelerator(executor)}: trainings alone do")
+            findings.append(f"{name} requests {_accelerator(executor)}: only trainings may")
         for each in _pod(spec, name).get("tolerations", []):
             key = each.get("key", "")
             if key in kinds or "gpu" in key.lower() or not key:
-                findings.append(f"{name} tolerates {key or 'every taint'}: trainings alone do")
+                findings.append(f"{name} tolerates {key or 'every taint'}: only trainings may")
     return findings
 
 
 def short_patience(spec: Spec) -> list[str]:
     """Finds retries that would end early: KFP counts their time from the first attempt's start.
 
-    What is left of `backoff_max_duration` becomes the deadline of the next attempt.
+    The rest of `backoff_max_duration` becomes the deadline of the next attempt.
     """
     findings = []
     for _, name, task in tasks(spec):
@@ -39,7 +39,7 @@ def short_patience(spec: Spec) -> list[str]:
             continue
         limit = int(_pod(spec, label).get("activeDeadlineSeconds", 0))
         if not limit:
-            findings.append(f"{name} has no time limit: a hanging pod holds its node for ever")
+            findings.append(f"{name} has no time limit: a hanging pod blocks its node forever")
         policy = task.get("retryPolicy")
         if not policy:
             continue
@@ -49,14 +49,14 @@ def short_patience(spec: Spec) -> list[str]:
         needed = (attempts + 1) * limit + waits
         if _seconds(policy["backoffMaxDuration"]) < needed:
             findings.append(
-                f"{name} is given {policy['backoffMaxDuration']} for all attempts, which may take "
+                f"{name} has {policy['backoffMaxDuration']} for all attempts, which may take "
                 f"{needed:.0f}s: raise backoff_max_duration"
             )
     return findings
 
 
 def root_user(spec: Spec) -> list[str]:
-    """Finds pods that may run as root: user and group must be numbers for Kubernetes to see."""
+    """Finds pods that may run as root: Kubernetes can only check a numeric user and group."""
     findings = []
     for name, _ in executors(spec):
         context = _pod(spec, name).get("securityContext", {})
@@ -67,7 +67,7 @@ def root_user(spec: Spec) -> list[str]:
 
 
 def no_home(spec: Spec) -> list[str]:
-    """Finds tasks without a HOME, which a numeric user has not and libraries write to."""
+    """Finds tasks without HOME: libraries write to it, and a numeric user has none by default."""
     return [f"{name} has no HOME" for name, _ in executors(spec) if not _env(spec, name, "HOME")]
 
 
@@ -83,7 +83,7 @@ def no_tmp(spec: Spec) -> list[str]:
 
 
 def small_shared_memory(spec: Spec) -> list[str]:
-    """Finds tasks with GPUs and the 64 MiB of /dev/shm that a container has by itself."""
+    """Finds tasks with GPUs and only the default /dev/shm of 64 MiB."""
     return [
         f"{name} has GPUs, but no /dev/shm in memory"
         for name, executor in executors(spec)
@@ -96,9 +96,9 @@ def small_shared_memory(spec: Spec) -> list[str]:
 
 
 def no_fan_out_limit(spec: Spec) -> list[str]:
-    """Finds loops that would start all their pods at once."""
+    """Finds loops that would start all their pods at the same time."""
     return [
-        f"{name} has no limit on what runs at once: set parallelism"
+        f"{name} does not limit its concurrent pods: set parallelism"
         for _, name, task in tasks(spec)
         if "parameterIterator" in task
         and not task.get("iteratorPolicy", {}).get("parallelismLimit")
@@ -106,7 +106,7 @@ def no_fan_out_limit(spec: Spec) -> list[str]:
 
 
 def no_resources(spec: Spec) -> list[str]:
-    """Finds tasks without requests or limits, which a namespace with a quota refuses."""
+    """Finds tasks without requests or limits, which a namespace with a quota rejects."""
     wanted = ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit")
     return [
         f"{name} has no {key}"
@@ -117,7 +117,7 @@ def no_resources(spec: Spec) -> list[str]:
 
 
 def image_of_no_revision(spec: Spec) -> list[str]:
-    """Finds images that do not say which code they hold, and tasks that run different ones."""
+    """Finds images whose tag does not identify the code, and tasks with different images."""
     images = {name: each.get("container", {}).get("image", "") for name, each in executors(spec)}
     findings = [
         f"{name} runs {IMAGE}, a name for local runs: tag the image with the revision"
@@ -130,9 +130,9 @@ def image_of_no_revision(spec: Spec) -> list[str]:
 
 
 def large_plan(spec: Spec) -> list[str]:
-    """Finds loops over a list without a bound: Kubernetes stores a workflow of 100 trials.
+    """Finds loops over an unbounded list: Kubernetes cannot store a workflow of over 100 trials.
 
-    `prepare` is told the bound and refuses a longer plan.
+    `prepare` takes the bound as `max_trials` and refuses a longer plan.
     """
     findings = []
     for owner, name, task in tasks(spec):
@@ -170,5 +170,5 @@ def _variables(spec: Spec, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)s", text)
-    return float(found[1]) if found else 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)s", text)
+    return float(match[1]) if match else 0.0

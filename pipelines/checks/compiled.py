@@ -10,7 +10,7 @@ Spec = dict[str, Any]
 
 
 def compiled(pipeline: Any) -> Spec:
-    """Returns a pipeline's specification, its platform part included."""
+    """Returns a pipeline's specification, including its platform part."""
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
     platforms = json_format.MessageToDict(pipeline.platform_spec)
     return {**spec, "platforms": platforms.get("platforms", {})}
@@ -36,19 +36,19 @@ def inputs(spec: Spec, owner: str) -> set[str]:
 
 
 def input_type(spec: Spec, task: Spec, channel: str) -> str | None:
-    """Returns the type of a task's parameter, None if it has none of that name."""
+    """Returns the type of a task's parameter; None if there is no parameter of that name."""
     component = spec["components"][task["componentRef"]["name"]]
     inputs = component.get("inputDefinitions", {}).get("parameters", {})
     return inputs.get(channel, {}).get("parameterType")
 
 
 def executors(spec: Spec) -> list[tuple[str, Spec]]:
-    """Returns what is run for the components, by label."""
+    """Returns the components' executors with their labels."""
     return list(spec.get("deploymentSpec", {}).get("executors", {}).items())
 
 
 def command(executor: Spec) -> list[str]:
-    """Returns an executor's command; for a lightweight component the last part is its source."""
+    """Returns an executor's command; its last part is a lightweight component's source."""
     return executor.get("container", {}).get("command") or [""]
 
 

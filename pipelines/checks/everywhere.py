@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that hold wherever a pipeline runs."""
+"""Checks that apply wherever a pipeline runs."""
 
 import builtins
 import dis
@@ -25,7 +25,7 @@ from pipelines.checks.compiled import (
 def task_output_enters_loop(spec: Spec) -> list[str]:
     """Finds outputs of earlier tasks used inside a loop.
 
-    kfp.local replaces such a parameter by the loop's item without a word. Pass an artifact or a
+    kfp.local silently replaces such a parameter with the loop's item. Pass an artifact or a
     pipeline parameter instead.
     """
     return [
@@ -39,9 +39,9 @@ def task_output_enters_loop(spec: Spec) -> list[str]:
 
 
 def undeclared_input(spec: Spec) -> list[str]:
-    """Finds inputs lost at a loop's boundary: the cluster's driver fails on them, kfp.local not.
+    """Finds inputs lost at a loop's boundary: they fail on a cluster, but not under kfp.local.
 
-    Resource limits given as a pipeline parameter inside a loop are the known case.
+    The known case is a resource limit inside a loop that is a pipeline parameter.
     """
     return [
         f"{name} takes {value['componentInputParameter']} undeclared"
@@ -52,34 +52,34 @@ def undeclared_input(spec: Spec) -> list[str]:
 
 
 def caching(spec: Spec) -> list[str]:
-    """Finds tasks that KFP may answer from its cache, which does not see our code."""
+    """Finds tasks that KFP may answer from its cache, which ignores changes of our code."""
     return [
-        f"{name} may be cached: set_caching_options(False)"
+        f"{name} may be cached: call set_caching_options(False)"
         for _, name, task in tasks(spec)
         if task.get("cachingOptions", {}).get("enableCache")
     ]
 
 
 def installs_packages(spec: Spec) -> list[str]:
-    """Finds components that would install packages when they run, here into this environment."""
+    """Finds components that would install packages when they run; here, into this environment."""
     return [
-        f"{name} runs pip: install_kfp_package=False and no packages_to_install"
+        f"{name} runs pip: set install_kfp_package=False and no packages_to_install"
         for name, executor in executors(spec)
         if "pip install" in " ".join(command(executor)[:-1])
     ]
 
 
 def not_lightweight(spec: Spec) -> list[str]:
-    """Finds tasks that do not run in a subprocess, or whose artifacts get lost there."""
+    """Finds tasks that cannot run in a subprocess, or that lose their artifacts there."""
     return [
-        f"{name} is no lightweight Python component"
+        f"{name} is not a lightweight Python component"
         for name, executor in executors(spec)
         if "ephemeral_component.py" not in " ".join(command(executor))
     ]
 
 
 def collects_artifacts(spec: Spec) -> list[str]:
-    """Finds lists of artifacts as input: a few large ones exceed the 128 KiB of an argument."""
+    """Finds lists of artifacts as input: a few large ones exceed an argument's 128 KiB."""
     return [
         f"{name} collects the artifacts {key}: collect short strings, read the results root"
         for name, component in spec["components"].items()
@@ -89,7 +89,7 @@ def collects_artifacts(spec: Spec) -> list[str]:
 
 
 def nested_loop(spec: Spec) -> list[str]:
-    """Finds loops in loops: what they collect is a list of lists, their threads multiply."""
+    """Finds nested loops: they collect a list of lists, and their threads multiply."""
     return [
         f"{name} is a loop inside a loop: list the combinations in one task"
         for owner, name, task in tasks(spec)
@@ -98,7 +98,7 @@ def nested_loop(spec: Spec) -> list[str]:
 
 
 def loops_over_named_output(spec: Spec) -> list[str]:
-    """Finds loops over an output that has a name, which kfp.local does not find."""
+    """Finds loops over a named output, which kfp.local cannot resolve."""
     findings = []
     for _, name, task in tasks(spec):
         items = task.get("parameterIterator", {}).get("items", {}).get("inputParameter")
@@ -109,7 +109,7 @@ def loops_over_named_output(spec: Spec) -> list[str]:
 
 
 def unused_item(spec: Spec) -> list[str]:
-    """Finds loops whose tasks do not use the item: kfp.local then loses the loop's own inputs."""
+    """Finds loops whose tasks ignore the item: kfp.local then loses the loop's inputs."""
     findings = []
     for _, name, task in tasks(spec):
         item = task.get("parameterIterator", {}).get("itemInput")
@@ -125,9 +125,9 @@ def unused_item(spec: Spec) -> list[str]:
 
 
 def compares_text(spec: Spec) -> list[str]:
-    """Finds conditions on text: with a quote in it, kfp.local takes the condition for false."""
+    """Finds conditions on text: if it contains a quote, kfp.local evaluates them to false."""
     return [
-        f"{name} runs if {condition}: decide in a component, pass a bool or a number"
+        f"{name} runs if {condition}: decide in a component and pass a bool or a number"
         for owner, name, task in tasks(spec)
         if (condition := task.get("triggerPolicy", {}).get("condition"))
         for channel in re.findall(r"parameter_values\['([^']+)'\]", condition)
@@ -136,7 +136,7 @@ def compares_text(spec: Spec) -> list[str]:
 
 
 def exit_handler(spec: Spec) -> list[str]:
-    """Finds exit handlers: around a loop, clusters report the run as failed whatever it did."""
+    """Finds exit handlers: around a loop, clusters always report the run as failed."""
     return [
         f"{name} is an exit task: record failures and decide in a last task"
         for _, name, task in tasks(spec)
@@ -145,9 +145,9 @@ def exit_handler(spec: Spec) -> list[str]:
 
 
 def ignores_failure(spec: Spec) -> list[str]:
-    """Finds tasks that shall run after a failure: after a loop a cluster never starts them.
+    """Finds tasks that are meant to run after a failure: after a loop, clusters never start them.
 
-    KFP makes an exit hook of them, and loops have none.
+    KFP turns them into exit hooks, which loops do not have.
     """
     return [
         f"{name} ignores the failure of {', '.join(task.get('dependentTasks', ['nothing']))}: "
@@ -159,39 +159,41 @@ def ignores_failure(spec: Spec) -> list[str]:
 
 
 def parameter_without_value(spec: Spec) -> list[str]:
-    """Finds pipeline parameters that are None unless given, which kfp.local fails on."""
-    found = spec["root"].get("inputDefinitions", {}).get("parameters", {})
+    """Finds pipeline parameters that default to None, on which kfp.local fails."""
+    definitions = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     return [
-        f"{name} may be left without a value: let it default to an empty one"
-        for name, value in found.items()
+        f"{name} has no default value: give it an empty one"
+        for name, value in definitions.items()
         if value.get("isOptional") and "defaultValue" not in value
     ]
 
 
 def floating_image(spec: Spec) -> list[str]:
-    """Finds images without a fixed tag: what they stand for changes under a run."""
+    """Finds images without a fixed tag: their content can change during a run."""
     findings = []
     for name, executor in executors(spec):
         image = executor.get("container", {}).get("image", "")
         tag = image.rpartition("/")[2].partition(":")[2]
         if tag in ("", "latest") and "@sha256:" not in image:
-            findings.append(f"{name} runs {image or 'no image'}: name a fixed tag")
+            findings.append(f"{name} runs {image or 'no image'}: use a fixed tag")
     return findings
 
 
 def name_from_module(spec: Spec) -> list[str]:
-    """Finds names that a component's body takes from its module: only its source is copied."""
+    """Finds module-level names in a component's body, of which only the source is copied."""
     known = {*dir(builtins), *dir(typing), *dsl.__all__, "kfp", "dsl"}
     findings = []
     for name, executor in executors(spec):
         for function in _functions(executor):
-            found = sorted(set(_global_names(function)) - known)
-            findings += [f"{name} uses {each} from its module: import it inside" for each in found]
+            unknown = sorted(set(_global_names(function)) - known)
+            findings += [
+                f"{name} uses {each} from its module: import it inside" for each in unknown
+            ]
     return findings
 
 
 def artifact_not_written(spec: Spec) -> list[str]:
-    """Finds declared artifacts that the component never writes: the task succeeds all the same."""
+    """Finds declared artifacts that a component never writes: its task succeeds nevertheless."""
     labels = {c.get("executorLabel"): c for c in spec["components"].values()}
     return [
         f"{name} never writes {key}.path"
@@ -202,7 +204,7 @@ def artifact_not_written(spec: Spec) -> list[str]:
 
 
 def _functions(executor: Spec) -> list[types.CodeType]:
-    """Compiles the functions that a lightweight component's source defines."""
+    """Compiles the functions defined in a lightweight component's source."""
     source = command(executor)[-1]
     module = compile(source if "def " in source else "", "component", "exec")
     return [code for code in module.co_consts if isinstance(code, types.CodeType)]

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks for what bites, or does nothing, under kfp.local only."""
+"""Checks for pitfalls of kfp.local, and for settings that it ignores."""
 
 from pipelines.checks.compiled import Spec, executors, parameters, tasks
 
 
 def waits_before_retry(spec: Spec) -> list[str]:
-    """Finds retries: kfp.local sleeps through their backoff, minutes of a failing test."""
+    """Finds retries: kfp.local sleeps for their backoff, which delays a failure by minutes."""
     return [
-        f"{name} is tried again after {policy.get('backoffDuration', '0s')}: cluster profiles only"
+        f"{name} is retried after {policy.get('backoffDuration', '0s')}: only on a cluster"
         for _, name, task in tasks(spec)
         if (policy := task.get("retryPolicy"))
     ]
 
 
 def ignored_setting(spec: Spec) -> list[str]:
-    """Finds what kfp.local ignores: volumes, secrets, selectors, limits are simply absent."""
+    """Finds settings that kfp.local ignores: volumes, secrets, selectors, limits."""
     findings = [f"settings for {name} have no effect here" for name in spec.get("platforms", {})]
     findings += [
-        f"{name} asks for resources, which have no effect here"
+        f"{name} requests resources, which have no effect here"
         for name, executor in executors(spec)
         if executor.get("container", {}).get("resources")
     ]
@@ -25,18 +25,18 @@ def ignored_setting(spec: Spec) -> list[str]:
 
 
 def warned_image(spec: Spec) -> list[str]:
-    """Finds images that kfp.local warns about: it looks for "python" in their names."""
+    """Finds images that kfp.local warns about, since their names do not contain "python"."""
     return [
-        f"{name} runs {image}: kfp.local warns unless its name holds 'python'"
+        f"{name} runs {image}: kfp.local warns unless its name contains 'python'"
         for name, executor in executors(spec)
         if "python" not in (image := executor.get("container", {}).get("image", ""))
     ]
 
 
 def unknown_placeholder(spec: Spec) -> list[str]:
-    """Finds placeholders that kfp.local fails on with an IndexError."""
+    """Finds placeholders on which kfp.local fails with an IndexError."""
     return [
-        f"{name} takes {value['runtimeValue']['constant']}, which there is not here"
+        f"{name} takes {value['runtimeValue']['constant']}, which kfp.local does not support"
         for _, name, task in tasks(spec)
         for _, value in parameters(task)
         if any(
@@ -47,7 +47,7 @@ def unknown_placeholder(spec: Spec) -> list[str]:
 
 
 def one_of_artifacts(spec: Spec) -> list[str]:
-    """Finds artifacts taken from one of several branches, which kfp.local cannot."""
+    """Finds artifacts taken from one of several branches, which kfp.local cannot do."""
     return [
         f"{name} takes {key} from one of several tasks: branch inside a component"
         for name, component in spec["components"].items()
@@ -57,7 +57,7 @@ def one_of_artifacts(spec: Spec) -> list[str]:
 
 
 def artifacts_alone(spec: Spec) -> list[str]:
-    """Finds pipelines in a pipeline whose inputs are all artifacts: kfp.local loses them."""
+    """Finds nested pipelines whose inputs are all artifacts: kfp.local loses them."""
     return [
         f"{name} takes artifacts and no parameter: add one"
         for name, component in spec["components"].items()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sweep on a cluster: connect to KFP, check, count the cost, submit, follow."""
+"""The sweep on a cluster: connects to KFP, checks, estimates the cost, submits, follows."""

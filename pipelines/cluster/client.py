@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""KFP's own client, connected in seconds or refused in one clear line.
+"""Connects KFP's client within seconds, or fails with a one-line error.
 
-`kfp.Client` tries for half a minute, prints tracebacks, waits without limit for a slow server,
-follows redirects into login pages and reads ~/.config/kfp/context.json. Here the health is asked
-first, each request has its limit, and the cluster file alone decides.
+`kfp.Client` tries for half a minute, prints tracebacks, waits indefinitely for a slow server,
+follows redirects to login pages and reads ~/.config/kfp/context.json. Here a health check comes
+first, each request has a timeout, and only the cluster file counts.
 """
 
 import contextlib
@@ -37,16 +37,16 @@ FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
 def connect(cluster_file: ClusterFile) -> Any:
     """Connects to the cluster's KFP.
 
-    KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT win over the
-    cluster file. Token and cookie are read from their files again: the token for each request, the
-    cookie at each `connect`.
+    KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT override the
+    cluster file. The token is read from its file for each request, the cookie at each `connect`.
 
     Returns:
-      A `kfp.Client` of which each request is given up after half a minute.
+      A `kfp.Client` whose requests time out after half a minute.
 
     Raises:
-      UserError: Wrong address, no answer within seconds, credentials refused, a login page, no
-        KFP, or a namespace that does not fit the installation.
+      UserError: When the address is wrong, does not answer within seconds, is not a KFP or answers
+        with a login page, the credentials are refused, or the namespace does not fit the
+        installation.
     """
     address = cluster_files.endpoint(cluster_file).rstrip("/")
     if not address:
@@ -87,7 +87,7 @@ def connect(cluster_file: ClusterFile) -> Any:
 
 
 class _Client(kfp.Client):
-    """KFP's client without its context file, its retries and its taste for redirects."""
+    """KFP's client without its context file, its retries and its redirects."""
 
     def _load_config(self, *arguments: Any, **named: Any) -> Any:
         config = super()._load_config(*arguments, **named)
@@ -95,47 +95,47 @@ class _Client(kfp.Client):
         return config
 
     def _load_context_setting_or_default(self) -> None:
-        # Any namespace will do here: without one, KFP would ask for its health again, five times.
+        # Any namespace will do: without one, KFP would repeat its health check five times.
         self._context_setting = {"namespace": "set by connect"}
 
 
 class FileToken(TokenCredentialsBase):
-    """A bearer token read from its file for each request, since such tokens expire."""
+    """A bearer token that is read from its file for each request, since such tokens expire."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def refresh_api_key_hook(self, config: Any) -> None:
-        """Puts the token as it is now into a client's configuration."""
+        """Writes the current token into a client's configuration."""
         config.api_key["authorization"] = _read_secret(self.path, "token_file")
 
 
 def token_file(cluster_file: ClusterFile) -> str:
-    """Returns the path of the file with the bearer token; "" if there is none."""
+    """Returns the path of the bearer token's file; "" if none is configured."""
     return os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "") or cluster_file.token_file
 
 
 def ui_address(cluster_file: ClusterFile) -> str:
     """Returns the address of the KFP UI."""
-    found = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "") or cluster_file.ui_endpoint
-    return (found or cluster_files.endpoint(cluster_file)).rstrip("/")
+    address = os.environ.get("KF_PIPELINES_UI_ENDPOINT", "") or cluster_file.ui_endpoint
+    return (address or cluster_files.endpoint(cluster_file)).rstrip("/")
 
 
 def run_link(cluster_file: ClusterFile, run_id: str) -> str:
-    """Returns a run's page in the KFP UI."""
+    """Returns the address of a run's page in the KFP UI."""
     return f"{ui_address(cluster_file)}/#/runs/details/{run_id}"
 
 
 @contextlib.contextmanager
 def plain_errors(cluster_file: ClusterFile, doing: str) -> Iterator[None]:
-    """Turns what the API refuses into one clear line, and keeps what KFP's client prints.
+    """Turns errors of the API into one line each, and suppresses the output of KFP's client.
 
     Args:
       cluster_file: The cluster file.
-      doing: What was tried, such as "create the run".
+      doing: The attempted action, such as "create the run".
 
     Raises:
-      UserError: The API refused, or did not answer.
+      UserError: When the API refuses or does not answer.
     """
     address = cluster_files.endpoint(cluster_file)
     try:
@@ -162,7 +162,7 @@ def _refused(error: Any, cluster_file: ClusterFile, doing: str) -> UserError:
 
 
 def _message(body: Any) -> str:
-    """Returns the first sentence of what the API said."""
+    """Returns the API's message, shortened to one line."""
     text = body.decode(errors="replace") if isinstance(body, bytes) else str(body or "")
     with contextlib.suppress(ValueError):
         answer = json.loads(text)
@@ -175,17 +175,15 @@ def _not_logged_in(address: str, cluster_file: ClusterFile, what: str) -> UserEr
     if token_file(cluster_file):
         return UserError(
             f"{address} refuses the token in {token_file(cluster_file)}: {what}; it may have "
-            "expired: "
-            "write a new one into that file"
+            "expired: write a new one to that file"
         )
     if cluster_file.cookie_file:
         return UserError(
-            f"{address} refuses the cookie in {cluster_file.cookie_file}: {what}; log in again "
-            "with a "
-            "browser and write the new cookie into that file"
+            f"{address} refuses the cookie in {cluster_file.cookie_file}: {what}; log in with a "
+            "browser again and write the new cookie to that file"
         )
     return UserError(
-        f"{address} wants a login: {what}; name a token_file or a cookie_file in cluster.yaml"
+        f"{address} requires a login: {what}; set token_file or cookie_file in cluster.yaml"
     )
 
 
@@ -193,7 +191,7 @@ def _read_secret(path: str, key: str) -> str:
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        words = getattr(error, "strerror", "") or "it is no text"
+        words = getattr(error, "strerror", "") or "it is not a text file"
         raise UserError(f"{key} {path!r} cannot be read: {words}") from None
     if not text or "\n" in text:
         raise UserError(f"{key} {path!r}: expected one line, got {len(text.splitlines())}")
@@ -201,7 +199,7 @@ def _read_secret(path: str, key: str) -> str:
 
 
 def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> bool:
-    """Asks for the health; returns whether this is a multi-user installation."""
+    """Checks the health; returns whether this is a multi-user installation."""
     headers = {"Accept": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
@@ -228,16 +226,16 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
     if status in (301, 302, 303, 307, 308):
         if location.endswith(HEALTH):
             raise UserError(
-                f"endpoint {address} has moved: write {location.removesuffix(HEALTH)} instead"
+                f"endpoint {address} has moved: use {location.removesuffix(HEALTH)} instead"
             )
         raise _not_logged_in(
-            address, cluster_file, f"it leads to the login page {location.split('?')[0]}"
+            address, cluster_file, f"it redirects to the login page {location.split('?')[0]}"
         )
     if status == 401:
         raise _not_logged_in(address, cluster_file, f"HTTP 401 {_message(text)}")
     if status == 403:
         raise UserError(
-            f"{address} does not let you in: HTTP 403 {_message(text)}; check that token_file or "
+            f"{address} denies access: HTTP 403 {_message(text)}; check that token_file or "
             "cookie_file in cluster.yaml is yours and that you may use KFP there"
         )
     if status == 404:
@@ -254,7 +252,7 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
         if "<html" in text.lower():
             raise _not_logged_in(address, cluster_file, "it answers with a web page") from None
         raise UserError(
-            f"{address} is no KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
+            f"{address} is not a KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
         ) from None
 
 
@@ -263,16 +261,16 @@ def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> Use
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
-        return UserError(f"nothing listens at {address}; is a port-forward missing? {FORWARD}")
+        return UserError(f"nothing is listening at {address}; is a port-forward missing? {FORWARD}")
     if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
         given = (
             f"ca_file {cluster_file.ca_file} did not sign it"
             if cluster_file.ca_file
-            else "name its ca_file"
+            else "set its ca_file"
         )
         return UserError(f"{address}: the certificate is not trusted: {given} (cluster.yaml)")
     if isinstance(error, urllib3.exceptions.SSLError):
-        return UserError(f"{address} does not speak TLS: write http:// if it really is plain")
+        return UserError(f"{address} does not speak TLS: use http:// if it is plain HTTP")
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return UserError(
             f"{address} did not answer within {HEALTH_SECONDS:g} seconds; check the address, your "
@@ -282,15 +280,15 @@ def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> Use
 
 
 def _reason(error: Exception) -> str:
-    found = getattr(error, "reason", None) or error
-    return " ".join(str(found).split())[:200]
+    reason = getattr(error, "reason", None) or error
+    return " ".join(str(reason).split())[:200]
 
 
 def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
-    """Runs a function in a thread that is left behind when it takes too long.
+    """Runs a function in a thread that is abandoned when it takes too long.
 
-    A server that sends a byte now and then, or a DNS that does not answer, escapes the timeouts of
-    single steps.
+    The timeouts of the single steps do not cover a server that sends a byte now and then, or a DNS
+    server that does not answer.
     """
     done: list[T] = []
     failed: list[BaseException] = []

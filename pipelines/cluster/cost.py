@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep costs on GPUs: its pods and its GPU-hours, from the best step rates there are.
+"""Estimates the cost of a sweep on GPUs, its pods and GPU-hours, from the best known step rates.
 
-Of each training, in this order: the rate that RATES gives for network and method; the one measured
-by finished trials in the results root; RATES' or the root's rate of a plain step of that network
-times the method's relative cost; the assumed one. What is assumed is said to be.
+The step rate of a training is the first of these that is known: the rate that RATES gives for the
+network and method; the rate measured by finished trials in the results root; the rate of a plain
+step of that network, from RATES or the results root, divided by the method's relative cost; an
+assumed rate, which the output marks as assumed.
 """
 
 import json
@@ -28,15 +29,15 @@ Rates = Mapping[tuple[str, str], float]
 
 PLAIN = "supervised"
 PODS_PER_TRIAL, OTHER_PODS = 5, 8
-"""A task is two pods, a driver and an executor, and a trial two tasks and its loop's driver."""
+"""A task has two pods, a driver and an executor; a trial has two tasks and its loop's driver."""
 MAX_FILES = 400
 POD_SECONDS = 180.0
-"""A GPU is held while the image is pulled, TensorFlow imported and the step compiled; assumed."""
+"""Assumed time for which a GPU is held while the image is pulled and the step is compiled."""
 ASSUMED_FLOPS = 20e12
 ASSUMED_STEP_SECONDS = 0.012
-"""A training step's floor, and what one GPU computes in a second: both assumed, no measurement.
+"""The least duration of a training step; like one GPU's operations per second, an assumption.
 
-A step is three passes of two operations for each multiplication: 6·MACs·batch.
+A step is three passes with two operations for each multiplication: 6·MACs·batch.
 """
 TRAIN_EXAMPLES: Mapping[str, int] = {
     **{"digits": 1437, "cifar10": 50_000, "cifar100": 50_000},
@@ -49,14 +50,14 @@ IMAGENET_MACS: Mapping[int, float] = {18: 1.8e9, 34: 3.7e9, 50: 4.1e9, 101: 7.8e
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep is expected to cost.
+    """The expected cost of a sweep.
 
     Attributes:
       trials: Number of trials.
-      pods: Number of pods, drivers included.
-      gpu_hours: All GPUs' hours together; 0 without GPUs.
-      hours: How long it takes with that many trials at once, once they run.
-      at_once: Trials at once.
+      pods: Number of pods, including drivers.
+      gpu_hours: Hours of all GPUs together; 0 without GPUs.
+      hours: Duration in hours, without waiting for nodes.
+      at_once: Number of concurrent trials.
       assumed: Number of trials whose rate is assumed.
     """
 
@@ -75,14 +76,14 @@ class Estimate:
         if not self.gpu_hours:
             return f"{size}, no GPUs"
         if self.assumed == self.trials:
-            source = "step rates assumed, not measured: give better ones by RATES"
+            source = "step rates assumed, not measured: set better ones with RATES"
         elif self.assumed:
-            source = f"step rates measured, of {self.assumed} trials assumed"
+            source = f"step rates measured, but assumed for {self.assumed} trials"
         else:
             source = "step rates measured"
         return (
             f"{size}, about {self.gpu_hours:.1f} GPU-hours in {self.hours:.1f} hours with "
-            f"{self.at_once} trials at once ({source})"
+            f"{self.at_once} concurrent trials ({source})"
         )
 
 
@@ -94,17 +95,17 @@ def estimate(
     at_once: int,
     rates: Rates,
 ) -> Estimate:
-    """Estimates what a sweep costs.
+    """Estimates the cost of a sweep.
 
     Args:
       wanted: Data set and configuration of each trial.
       runs: Number of trials in each run.
-      gpus: GPUs a training gets; 0 for none.
-      at_once: Trials at once in a run; 0 for all.
+      gpus: GPUs per training; 0 for none.
+      at_once: Concurrent trials of a run; 0 for all.
       rates: Known step rates.
 
     Returns:
-      The estimate. Trials that are finished already count as if they were not.
+      The estimate. Finished trials are counted as if they had to run again.
     """
     seconds, assumed = [], 0
     for spec, config in wanted:
@@ -119,21 +120,21 @@ def estimate(
 
 
 def accept(estimated: Estimate, max_gpu_hours: float) -> None:
-    """Refuses what costs more than was allowed.
+    """Refuses an estimate above the budget.
 
     Raises:
-      UserError: It does.
+      UserError: When the estimate is above `max_gpu_hours`.
     """
     if estimated.gpu_hours > max_gpu_hours:
         raise UserError(
             f"the sweep would take about {estimated.gpu_hours:.1f} GPU-hours, more than "
-            f"MAX_GPU_HOURS={max_gpu_hours:g}: allow more, or ask for fewer STEPS, METHODS, NOISE "
-            "or SEEDS"
+            f"MAX_GPU_HOURS={max_gpu_hours:g}: raise it, or request fewer STEPS, METHODS, NOISE or "
+            "SEEDS"
         )
 
 
 def plain_steps(spec: DatasetSpec, config: Config) -> float:
-    """Returns a trial's training and evaluations, in steps of its method.
+    """Returns the cost of a trial's training and evaluations, in training steps of its method.
 
     An evaluation is two forward passes over the test set, a plain step three passes over a batch.
     """
@@ -146,9 +147,9 @@ def plain_steps(spec: DatasetSpec, config: Config) -> float:
 
 
 def num_examples(spec: DatasetSpec) -> int:
-    """Returns about how many training examples a data set has, without opening it.
+    """Returns a data set's approximate number of training examples, without opening it.
 
-    Of a long tail, class c keeps N/C·ρ^(c/(C−1)).
+    In a long tail, class c keeps N/C·ρ^(c/(C−1)) examples.
     """
     size = TRAIN_EXAMPLES.get(spec.base, USUAL_EXAMPLES)
     if spec.imbalance is None:
@@ -171,32 +172,32 @@ def step_rate(config: Config, gpus: int, rates: Rates) -> tuple[float, bool]:
 
 
 def macs(network: str) -> float:
-    """Returns about how many multiplications a forward pass of one image takes.
+    """Returns the approximate number of multiplications in a forward pass of one image.
 
     Counted on the built networks at 32×32 (8×8 for preact8, 224×224 for ImageNet's); linear in the
-    blocks and square in the width. One's own network counts as resnet50.
+    number of blocks and quadratic in the width. Custom networks count as resnet50.
     """
-    found = networks.parse(network)
-    if found.family == "bottleneck":
-        return 2.7e6 + 31.8e6 * found.blocks_per_stage
-    if found.family == "basic":
-        return -1.9e6 + 14.2e6 * found.blocks_per_stage
-    if found.family == "wide":
-        return 13.1e6 * found.blocks_per_stage * found.width**2
-    if found.family == "preact8":
+    parsed = networks.parse(network)
+    if parsed.family == "bottleneck":
+        return 2.7e6 + 31.8e6 * parsed.blocks_per_stage
+    if parsed.family == "basic":
+        return -1.9e6 + 14.2e6 * parsed.blocks_per_stage
+    if parsed.family == "wide":
+        return 13.1e6 * parsed.blocks_per_stage * parsed.width**2
+    if parsed.family == "preact8":
         return 3.0e6
-    return IMAGENET_MACS.get(found.blocks_per_stage, IMAGENET_MACS[50])
+    return IMAGENET_MACS.get(parsed.blocks_per_stage, IMAGENET_MACS[50])
 
 
 def read_rates(text: str) -> Rates:
-    """Reads RATES: `wrn28-10:supervised=9.5,wrn28-10:ieg=1.4`, or a JSON file of the same shape.
+    """Reads RATES: `wrn28-10:supervised=9.5,wrn28-10:ieg=1.4`, or the path of a JSON file.
 
     Args:
-      text: The rates, in training steps per second as the cluster places a training, or the path of
-        a file such as {"wrn28-10": {"supervised": 9.5}}.
+      text: Rates in training steps per second, for a training with all its GPUs on the cluster, or
+        the path of a file such as {"wrn28-10": {"supervised": 9.5}}.
 
     Raises:
-      UserError: It is neither.
+      UserError: When the text is neither, or a rate, network or method is invalid.
     """
     if text.strip().endswith(".json"):
         return _from_file(Path(text.strip()))
@@ -250,7 +251,7 @@ def measured_rates(root: Path) -> Rates:
     """Collects the step rates of the newest trials that were trained on GPUs.
 
     Args:
-      root: A results root in a folder; without one there are none.
+      root: A results root in a folder, which need not exist.
 
     Returns:
       The median rate by network and method.
@@ -264,7 +265,7 @@ def measured_rates(root: Path) -> Rates:
 
 
 def reported_rates(root: str) -> Rates:
-    """Collects the step rates of trainings on GPUs that the newest report in a bucket tells.
+    """Collects the step rates of trainings on GPUs from the newest report in a bucket.
 
     Args:
       root: A results root, gs://….
@@ -273,7 +274,7 @@ def reported_rates(root: str) -> Rates:
       The median rate by network and method.
 
     Raises:
-      UserError: The bucket cannot be read.
+      UserError: When the bucket cannot be read.
     """
     newest = mirror.latest(root)
     report = ReportRecord.read(below(root, f"sweeps/{newest}")) if newest else None

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follows runs to their true end: what the trials do, why one waits, how it all ended.
+"""Follows runs until they end: the progress of the trials, why they wait, and the outcome.
 
-KFP's own wait knows no canceled run and shows nothing. The state of a run comes from KFP, the
-progress of its trials from the results root, why a trial waits from Kubernetes; each of the last
-two may be out of reach.
+KFP's wait does not recognize canceled runs and shows no progress. The state of a run comes from
+KFP, the progress of its trials from the results root and why a trial waits from Kubernetes; the
+last two may be inaccessible.
 """
 
 import sys
@@ -34,21 +34,21 @@ POLL_SECONDS = 10.0
 PLAIN_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0
 SKEW_SECONDS = 120.0
-"""How much earlier than KFP's a pod's clock may be."""
+"""How far a pod's clock may be behind KFP's."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at the runs found.
+    """A snapshot of the runs.
 
     Attributes:
       states: State of each run, by id.
-      errors: What KFP says went wrong, by run id.
+      errors: KFP's error messages, by run id.
       tasks: Number of tasks in each state, over all runs.
-      trials: Progress of the trials; empty where the results root is out of reach.
-      running: Whether anything works: a pod, or a trial with a fresh heartbeat.
-      waiting: Why trials wait.
-      note: What could not be looked at.
+      trials: Progress of the trials; empty if the results root cannot be read.
+      running: Whether there is a running pod, or a trial with a recent heartbeat.
+      waiting: Why trials wait, by name.
+      note: What could not be read, and why.
     """
 
     states: Mapping[str, str] = field(default_factory=dict)
@@ -73,20 +73,20 @@ def follow(
     out: Path = Path("runs"),
     stream: IO[str] | None = None,
 ) -> int:
-    """Follows runs until they have ended, then fetches the report.
+    """Follows runs until they end, then fetches the report.
 
     Args:
       cluster_file: The cluster file.
       runs: The runs.
-      max_pending: Minutes after which runs of which nothing works are canceled; 0: never.
-      out: Folder under which the report is copied, to cluster/<label>.
+      max_pending: Minutes without a running pod after which the runs are canceled; 0: never.
+      out: Folder to copy the report to, as cluster/<label>.
       stream: Where to write; standard output by default.
 
     Returns:
-      0 if all succeeded, 1 if not, 130 if the user stopped watching: the runs go on then.
+      0 if all succeeded, 1 if not, 130 if the user stopped watching; the runs then continue.
 
     Raises:
-      UserError: KFP does not answer for ten minutes.
+      UserError: When KFP does not answer for ten minutes.
     """
     console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
     watcher = _Watcher(cluster_file, runs, max_pending, console)
@@ -94,13 +94,13 @@ def follow(
         look = watcher.watch()
     except KeyboardInterrupt:
         links = ", ".join(clients.run_link(cluster_file, run.run_id) for run in runs)
-        console.print(f"\nStopped watching; on the cluster it goes on: {links}", markup=False)
+        console.print(f"\nStopped watching; it continues on the cluster: {links}", markup=False)
         return EXIT_INTERRUPTED
     return _conclude(watcher, look, out)
 
 
 class _Watcher:
-    """Looks at runs again and again; holds what lasts from one look to the next."""
+    """Polls the runs, and keeps the state between two polls."""
 
     def __init__(
         self, cluster_file: ClusterFile, runs: Sequence[Run], max_pending: float, console: Console
@@ -120,31 +120,31 @@ class _Watcher:
         self.shown: dict[str, tuple[str, float]] = {}
 
     def watch(self) -> Look:
-        """Looks until every run has ended; shows each look."""
+        """Polls until every run has ended, and shows each snapshot."""
         if not self.console.is_terminal:
             while True:
                 look = self.look()
-                self.tell(look)
+                self.print_changes(look)
                 if look.is_over:
                     return look
                 time.sleep(POLL_SECONDS)
         with Live(console=self.console, auto_refresh=False) as live:
             while True:
                 look = self.look()
-                live.update(self.drawn(look), refresh=True)
+                live.update(self.render(look), refresh=True)
                 if look.is_over:
                     return look
                 time.sleep(POLL_SECONDS)
 
     def look(self) -> Look:
-        """Looks once; cancels what has waited for too long."""
-        found = self._ask_kfp()
-        if isinstance(found, Look):
-            return found
-        states = {run.run_id: str(run.state or "PENDING") for run in found}
-        errors = {run.run_id: str(run.error.message or "") for run in found if run.error}
-        tasks = Counter(str(task.state) for run in found for task in _tasks(run) if task.state)
-        progressed = [self._trials(run) for run in found]
+        """Polls once; cancels runs that have waited too long."""
+        answer = self._ask_kfp()
+        if isinstance(answer, Look):
+            return answer
+        states = {run.run_id: str(run.state or "PENDING") for run in answer}
+        errors = {run.run_id: str(run.error.message or "") for run in answer if run.error}
+        tasks = Counter(str(task.state) for run in answer for task in _tasks(run) if task.state)
+        progressed = [self._trials(run) for run in answer]
         trials = [trial for some, _ in progressed for trial in some]
         pods = self._pods([run for run in states if states[run] not in TERMINAL])
         problems = [root.problem for root in self.roots.values() if root]
@@ -161,23 +161,22 @@ class _Watcher:
         return look
 
     def _ask_kfp(self) -> Any:
-        """Reads the runs; while KFP does not answer, an empty look says so."""
+        """Reads the runs; while KFP does not answer, returns the last snapshot with a note."""
         try:
             with clients.plain_errors(self.cluster_file, "read the run"):
-                found = [self.client.get_run(run.run_id) for run in self.runs]
+                runs = [self.client.get_run(run.run_id) for run in self.runs]
         except UserError as error:
             if time.monotonic() - self.last_answer > PATIENCE_SECONDS:
                 link = clients.run_link(self.cluster_file, self.runs[0].run_id)
-                raise UserError(f"{error}; stopped watching, the run goes on: {link}") from None
+                raise UserError(f"{error}; stopped watching, the run continues: {link}") from None
             try:
-                self.client = clients.connect(
-                    self.cluster_file
-                )  # with the credentials as they are now
+                # Reads the credentials again, which may have been renewed.
+                self.client = clients.connect(self.cluster_file)
             except UserError as again:
                 error = again
-            return replace(self.last, note=f"{error}; trying again")
+            return replace(self.last, note=f"{error}; retrying")
         self.last_answer = time.monotonic()
-        return found
+        return runs
 
     def _trials(self, run: Any) -> tuple[list[TrialProgress], bool]:
         if run.run_id not in self.roots:
@@ -197,10 +196,10 @@ class _Watcher:
         try:
             return waiting.look(self.kubernetes, self.cluster_file.kubernetes_namespace, runs)
         except (urllib3.exceptions.HTTPError, OSError):
-            return waiting.Pods(note="the Kubernetes API does not answer; trying again")
+            return waiting.Pods(note="the Kubernetes API does not answer; retrying")
 
     def _cancel_if_stuck(self, look: Look) -> None:
-        """Cancels runs when nothing has worked for `max_pending` minutes."""
+        """Cancels the runs if no pod has run for `max_pending` minutes."""
         unseen = self.kubernetes is None and not look.trials
         waits = "PENDING" in look.states.values() if unseen else not look.running
         if not waits or look.is_over:
@@ -211,7 +210,7 @@ class _Watcher:
         self.canceled = True
         reasons = "; ".join(dict.fromkeys(look.waiting.values()))
         self.console.print(
-            f"Canceled: nothing has run for MAX_PENDING={self.max_pending:g} minutes"
+            f"Canceled: no pod has run for MAX_PENDING={self.max_pending:g} minutes"
             + (f": {reasons}" if reasons else ""),
             markup=False,
         )
@@ -222,42 +221,42 @@ class _Watcher:
                     with clients.plain_errors(self.cluster_file, "cancel the run"):
                         self.client.terminate_run(run)
             except UserError as error:
-                failed.append(error)  # the other runs are to be canceled all the same
+                failed.append(error)  # still cancel the other runs
         if failed:
             raise failed[0]
 
     def lines(self, look: Look) -> dict[str, str]:
-        """Returns what there is to tell, by what it is about."""
-        told = {}
+        """Returns the lines to print, by subject."""
+        lines = {}
         for run in self.runs:
             words = f"run {run.label or run.run_id}: {look.states[run.run_id]}"
-            told[run.run_id] = ": ".join(filter(None, (words, look.errors.get(run.run_id, ""))))
+            lines[run.run_id] = ": ".join(filter(None, (words, look.errors.get(run.run_id, ""))))
         if look.tasks and not look.trials:
             counts = ", ".join(f"{n} {state.lower()}" for state, n in sorted(look.tasks.items()))
-            told["tasks"] = f"tasks: {counts}"
+            lines["tasks"] = f"tasks: {counts}"
         trials = {trial.trial for trial in look.trials}
         others = {name: why for name, why in look.waiting.items() if name not in trials}
-        told |= {f"waiting {name}": f"waiting: {name}: {why}" for name, why in others.items()}
+        lines |= {f"waiting {name}": f"waiting: {name}: {why}" for name, why in others.items()}
         if look.note:
-            told["note"] = look.note
-        return told
+            lines["note"] = look.note
+        return lines
 
-    def tell(self, look: Look) -> None:
-        """Prints what has changed, and each running trial once a minute."""
+    def print_changes(self, look: Look) -> None:
+        """Prints the lines that changed, and each running trial once a minute."""
         now, clock = time.monotonic(), time.strftime("%H:%M:%S")
-        told = {key: (text, text, False) for key, text in self.lines(look).items()}
+        lines = {key: (text, text, False) for key, text in self.lines(look).items()}
         for trial in look.trials:
             words = f"{trial.state} {trial.reason}"
-            told[trial.trial] = (words, progress.line(trial), trial.is_running)
-        for key, (words, text, repeats) in told.items():
+            lines[trial.trial] = (words, progress.line(trial), trial.is_running)
+        for key, (words, text, repeats) in lines.items():
             before, last = self.shown.get(key, ("waiting ", 0.0))
             if words != before or (repeats and now - last >= PLAIN_SECONDS):
                 self.console.print(f"{clock} {text}", markup=False)
                 self.shown[key] = (words, now)
         self.console.file.flush()
 
-    def drawn(self, look: Look) -> Group:
-        """Lays a look out for a terminal."""
+    def render(self, look: Look) -> Group:
+        """Renders a snapshot for a terminal."""
         parts: list[Any] = []
         if look.trials:
             elapsed = time.monotonic() - self.began
@@ -271,7 +270,7 @@ class _Watcher:
 
 
 def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
-    """Says how it ended and fetches the report; returns the exit code."""
+    """Prints the outcome and fetches the report; returns the exit code."""
     cluster_file, console = watcher.cluster_file, watcher.console
     for trial in look.trials:
         if trial.state == progress.FAILED:
@@ -304,5 +303,5 @@ def _with_reason(trial: TrialProgress, reasons: Mapping[str, str]) -> TrialProgr
 
 
 def _lost(trial: TrialProgress) -> TrialProgress:
-    """Says of a trial without a pod that it does not run, however young its heartbeat is."""
+    """Marks a trial without a pod as not running, however recent its heartbeat is."""
     return replace(trial, state=progress.INTERRUPTED) if trial.is_running else trial

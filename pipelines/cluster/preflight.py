@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is checked before anything is created: arguments, GPU nodes, volume claims, retry policy.
+"""Checks before anything is created: arguments, GPU nodes, volume claims, retry policy.
 
-Nodes, claims, rights and the controller's configuration need access to the Kubernetes API, by a
-kubeconfig or from inside a pod. Without it the sweep goes on, and a line says what was not looked
-at.
+Nodes, claims, permissions and the controller's configuration need access to the Kubernetes API,
+with a kubeconfig or from inside a pod. Without it the sweep continues, and a line lists what was
+not checked.
 """
 
 import os
@@ -25,7 +25,7 @@ REQUEST_SECONDS = (2, 3)
 WARNING = "warning: "
 MANY, READ_MANY, ONE_POD = "ReadWriteMany", "ReadOnlyMany", "ReadWriteOncePod"
 KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "STRING": ((str,), "a text"),
+    "STRING": ((str,), "text"),
     "NUMBER_INTEGER": ((int,), "a whole number"),
     "NUMBER_DOUBLE": ((int, float), "a number"),
     "BOOLEAN": ((bool,), "true or false"),
@@ -35,14 +35,14 @@ KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
 
 
 def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Holds arguments against a compiled pipeline's own inputs; KFP's client takes any.
+    """Checks arguments against a compiled pipeline's inputs; KFP's client accepts any.
 
     Args:
       spec: The pipeline's specification, as nested plain values.
       arguments: The arguments.
 
     Raises:
-      UserError: An unknown name, a wrong type, or an input without a value.
+      UserError: When a name is unknown, a type is wrong, or an input has no value.
     """
     inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, value in arguments.items():
@@ -64,7 +64,7 @@ class Kubernetes:
     Attributes:
       core: Nodes, pods, events, config maps, volume claims.
       custom: Argo's workflows.
-      authorization: What the caller may do.
+      authorization: The caller's permissions.
     """
 
     core: Any
@@ -73,9 +73,9 @@ class Kubernetes:
 
 
 def reach(cluster_file: ClusterFile) -> Kubernetes | None:
-    """Returns access to the Kubernetes API, or None where there is neither kubeconfig nor pod."""
+    """Returns access to the Kubernetes API; None without a kubeconfig and outside a pod."""
     try:
-        # The client itself reads KUBECONFIG only once, when it is imported.
+        # The client reads KUBECONFIG only once, when it is imported.
         settings = config.new_client_from_config(
             os.environ.get("KUBECONFIG"), context=cluster_file.kube_context or None
         ).configuration
@@ -93,23 +93,23 @@ def reach(cluster_file: ClusterFile) -> Kubernetes | None:
 
 
 def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | None) -> list[str]:
-    """Looks at the cluster before a sweep.
+    """Checks the cluster before a sweep.
 
     Args:
       cluster_file: The cluster file.
-      profile: Where its pods are placed, how many at once, and which volume claims they mount.
-      kubernetes: Access to the Kubernetes API, if there is any.
+      profile: The placement of the pods, their number and their volume claims.
+      kubernetes: Access to the Kubernetes API, or None.
 
     Returns:
-      Lines to print; those that begin with "warning: " may spoil the sweep.
+      Lines to print; a line that starts with "warning: " describes what may make the sweep fail.
 
     Raises:
-      UserError: No node can take a training, on a cluster whose GPU nodes are not autoscaled; a
-        volume claim is not there, or cannot serve pods on several nodes at once and would have to.
+      UserError: When no node can run a training and the GPU nodes are not autoscaled, or a volume
+        claim is missing or cannot be mounted on all the nodes that the trials run on.
     """
     if kubernetes is None:
-        unseen = "nodes, volume claims, rights and retry policy"
-        return [f"No access to the Kubernetes API: {unseen} not looked at"]
+        unchecked = "nodes, volume claims, permissions and retry policy"
+        return [f"No access to the Kubernetes API: {unchecked} not checked"]
     lines: list[str] = []
     try:
         train = profile.pod_templates["train"]
@@ -121,7 +121,7 @@ def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | N
         lines += _retry_lines(kubernetes)
     except urllib3.exceptions.HTTPError as error:
         words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
-        lines.append(f"The Kubernetes API does not answer, not looked at further: {words}")
+        lines.append(f"The Kubernetes API does not answer, remaining checks skipped: {words}")
     return lines
 
 
@@ -129,7 +129,7 @@ def _gpu_lines(kubernetes: Kubernetes, train: PodTemplate, autoscaled: bool) -> 
     try:
         nodes = kubernetes.core.list_node(_request_timeout=REQUEST_SECONDS).items
     except client.ApiException as error:
-        return [f"GPU nodes not looked at: {_words(error, 'list nodes')}"]
+        return [f"GPU nodes not checked: {_words(error, 'list nodes')}"]
     offers = [node for node in nodes if gpus(node, train.resource)]
     faults = {node.metadata.name: unfit(node, train) for node in offers}
     fit = [node for node in offers if not faults[node.metadata.name]]
@@ -137,26 +137,28 @@ def _gpu_lines(kubernetes: Kubernetes, train: PodTemplate, autoscaled: bool) -> 
         total = sum(gpus(node, train.resource) for node in fit)
         return [f"GPU nodes: {len(fit)} ready, {total} {train.resource} in all"]
     if offers:
-        found = "; ".join(f"{name} {fault}" for name, fault in sorted(faults.items())[:3])
-        words = f"no node can take a training now: {found}"
+        reasons = "; ".join(f"{name} {fault}" for name, fault in sorted(faults.items())[:3])
+        words = f"no node can run a training now: {reasons}"
     else:
         words = f"no node offers {train.resource} now"
     if autoscaled:
-        return [f"{WARNING}{words}; fine if the pool grows from zero, else the trials will wait"]
+        return [
+            f"{WARNING}{words}; fine if the pool scales up from zero, else the trials will wait"
+        ]
     raise UserError(
-        f"{words}: add or mend GPU nodes, set gpu.node_selector and gpu.tolerations in "
-        "cluster.yaml "
-        "to fit them, gpu.autoscaled: true if they come on demand, or use PROFILE=cpu"
+        f"{words}: add or repair GPU nodes, set gpu.node_selector and gpu.tolerations in "
+        "cluster.yaml to match them, set gpu.autoscaled: true if they start on demand, or use "
+        "PROFILE=cpu"
     )
 
 
 def gpus(node: Any, resource: str) -> int:
-    """Returns how many accelerators of a kind a node offers."""
+    """Returns the number of accelerators of a kind that a node offers."""
     return int((node.status.allocatable or {}).get(resource, 0))
 
 
 def unfit(node: Any, train: PodTemplate) -> str:
-    """Says why a node cannot take a training; "" if it can."""
+    """Returns why a node cannot run a training; "" if it can."""
     conditions = node.status.conditions or []
     if not any(each.type == "Ready" and each.status == "True" for each in conditions):
         return "is not ready"
@@ -165,16 +167,16 @@ def unfit(node: Any, train: PodTemplate) -> str:
     if fault := out_of_place(node, train):
         return fault
     if gpus(node, train.resource) < train.count:
-        return f"offers {gpus(node, train.resource)} GPUs where a training wants {train.count}"
+        return f"offers {gpus(node, train.resource)} GPUs, a training needs {train.count}"
     return ""
 
 
 def out_of_place(node: Any, pod_template: PodTemplate) -> str:
-    """Says which label or taint keeps a kind of pod from a node; "" if none does."""
+    """Returns which label or taint keeps a kind of pod off a node; "" if none does."""
     labels = node.metadata.labels or {}
     for key, value in pod_template.node_selector.items():
         if labels.get(key) != value:
-            return f"has not the label {key}={value} of the node selector"
+            return f"lacks the label {key}={value} of the node selector"
     for taint in node.spec.taints or []:
         if taint.effect != "PreferNoSchedule" and not tolerates(pod_template.tolerations, taint):
             return f"has the taint {taint.key}={taint.value or ''}:{taint.effect}, not tolerated"
@@ -182,7 +184,7 @@ def out_of_place(node: Any, pod_template: PodTemplate) -> str:
 
 
 def tolerates(tolerations: Sequence[Toleration], taint: Any) -> bool:
-    """Returns whether a taint is tolerated, by Kubernetes' rules."""
+    """Returns whether a taint is tolerated, according to Kubernetes' rules."""
     return any(
         each.key in ("", taint.key)
         and each.effect in ("", taint.effect)
@@ -192,7 +194,7 @@ def tolerates(tolerations: Sequence[Toleration], taint: Any) -> bool:
 
 
 def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes) -> list[str]:
-    """Looks whether the volume claims are there and serve all nodes that pods may be on at once."""
+    """Checks that the volume claims exist and can be mounted on all nodes that pods may use."""
     lines, narrow = [], []
     for name, mount in profile.volumes.items():
         try:
@@ -203,7 +205,7 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
             if error.status == 404:
                 raise UserError(_missing(name, mount, cluster_file)) from None
             words = _words(error, f"read {name}")
-            lines.append(f"{WARNING}volume claim not looked at: {words}")
+            lines.append(f"{WARNING}volume claim not checked: {words}")
             continue
         modes = claim.spec.access_modes or []
         if not set(modes) & ({MANY, READ_MANY} if mount == DATA_MOUNT else {MANY}):
@@ -214,8 +216,8 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
         nodes = kubernetes.core.list_node(_request_timeout=REQUEST_SECONDS).items
     except client.ApiException as error:
         names = " and ".join(f"{name} ({modes})" for name, _, modes in narrow)
-        unseen = f"nodes not looked at: {_words(error, 'list nodes')}"
-        return [*lines, f"{WARNING}{names} can serve pods on one node only; {unseen}"]
+        unchecked = f"nodes not checked: {_words(error, 'list nodes')}"
+        return [*lines, f"{WARNING}{names} can be mounted on one node only; {unchecked}"]
     kinds = profile.pod_templates.values()
     usable = sum(not all(out_of_place(node, kind) for kind in kinds) for node in nodes)
     for name, mount, modes in narrow:
@@ -228,23 +230,22 @@ def _missing(name: str, mount: str, cluster_file: ClusterFile) -> str:
     key = "data_claim" if mount == DATA_MOUNT else "results_claim"
     return (
         f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace}: "
-        "apply "
-        f"build/k8s/gpu.yaml (docs/cluster.md, step 4), or name yours by {key} in cluster.yaml"
+        f"apply build/k8s/gpu.yaml (docs/cluster.md, step 4), or set {key} in cluster.yaml to yours"
     )
 
 
 def _too_narrow(name: str, mount: str, modes: str, nodes: int, at_once: int) -> str:
     bucket = "" if mount == DATA_MOUNT else ", results: gs://… in cluster.yaml"
-    where = f"over {nodes} nodes" if nodes > 1 else "in pods of their own"
+    where = f"over {nodes} nodes" if nodes > 1 else "over several pods"
     return (
-        f"the volume claim {name} is {modes}, but {at_once} trials at once are spread {where}: "
+        f"the volume claim {name} is {modes}, but {at_once} concurrent trials are spread {where}: "
         f"use a storage class with {MANY} (k8s/base/volumes.yaml){bucket}, parallelism: 1, or "
         "build/k8s/single-node.yaml on a cluster of one node"
     )
 
 
 def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]:
-    """Asks whether this Kubernetes user may create runs: KFP asks the same for its own users."""
+    """Checks whether this Kubernetes user may create runs; KFP checks the same for its users."""
     attributes = client.V1ResourceAttributes(
         group="pipelines.kubeflow.org",
         resource="runs",
@@ -259,7 +260,7 @@ def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]
             review, _request_timeout=REQUEST_SECONDS
         )
     except client.ApiException as error:
-        return [f"Rights not looked at: {_words(error, 'review your access')}"]
+        return [f"Permissions not checked: {_words(error, 'review your access')}"]
     if answer.status.allowed:
         return []
     where = cluster_file.namespace
@@ -269,31 +270,31 @@ def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]
 
 def _retry_lines(kubernetes: Kubernetes) -> list[str]:
     try:
-        found = kubernetes.core.read_namespaced_config_map(
+        config_map = kubernetes.core.read_namespaced_config_map(
             CONTROLLER, KFP_NAMESPACE, _request_timeout=REQUEST_SECONDS
         )
     except client.ApiException as error:
-        return [f"Retry policy not looked at: {_words(error, f'read {CONTROLLER}')}"]
-    policy = retry_policy(found.data or {})
+        return [f"Retry policy not checked: {_words(error, f'read {CONTROLLER}')}"]
+    policy = retry_policy(config_map.data or {})
     if policy == "Always":
-        return ["Retries: killed, evicted and pre-empted pods are tried again (Always)"]
+        return ["Retries: killed, evicted and preempted pods are retried (Always)"]
     if policy in ("OnError", "OnTransientError"):
         lost = "run out of memory or are evicted or killed"
     else:
         lost = "vanish with their node"
     words = f"the controller's policy is {policy or 'OnFailure (its default)'}: pods that {lost}"
-    mend = f"set retryPolicy: Always in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
-    return [f"{WARNING}retries: {words} are not tried again; {mend}"]
+    fix = f"set retryPolicy: Always in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
+    return [f"{WARNING}retries: {words} are not retried; {fix}"]
 
 
 def retry_policy(data: Mapping[str, str]) -> str:
-    """Reads the retry policy that the workflow controller gives to every template.
+    """Reads the default retry policy of the workflow controller.
 
     Args:
-      data: The controller's config map, one key a setting or all below the key `config`.
+      data: The controller's config map, with a key per setting or all below the key `config`.
 
     Returns:
-      "Always", "OnError" …; "" if it names none.
+      "Always", "OnError" …; "" if none is set.
     """
     texts = [data.get("workflowDefaults", "")]
     try:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goes on with a run's unfinished trials: the same pipeline, image and arguments, once more.
+"""Resumes a run's unfinished trials by submitting its pipeline, image and arguments again.
 
-The results root remembers what is finished; an unfinished trial goes on from its checkpoint. The
-same image means the same code version, without which every trial would be another one.
+The results root knows which trials are finished; an unfinished one resumes from its checkpoint.
+Trials are identified by their code version among others, so the image must be the same.
 """
 
 import json
@@ -22,7 +22,7 @@ ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def find(client: Any, cluster_file: ClusterFile, name: str) -> list[Any]:
-    """Finds the runs that a name stands for.
+    """Finds runs by name.
 
     Args:
       client: KFP's client.
@@ -30,29 +30,28 @@ def find(client: Any, cluster_file: ClusterFile, name: str) -> list[Any]:
       name: A run's id, a run's label, or the label that the parts of a sweep share.
 
     Returns:
-      The runs, the newest of each label: a resumed run has the label of the one before it.
+      The newest run of each label: a resumed run keeps the label.
 
     Raises:
-      UserError: There is no such run.
+      UserError: When there is no such run.
     """
     if ID.fullmatch(name):
         with clients.plain_errors(cluster_file, f"find the run {name}"):
             return [client.get_run(name)]
-    found = _newest(client, cluster_file, name)
-    if found is None:
+    run = _newest(client, cluster_file, name)
+    if run is None:
         first = _newest(client, cluster_file, f"{name}-part1")
         if first is None:
             raise UserError(
-                f"there is no run {name!r} at {clients.ui_address(cluster_file)}: give a run's "
-                "id, or its "
-                "label as `make sweep` printed it"
+                f"there is no run {name!r} at {clients.ui_address(cluster_file)}: expected a run's "
+                "id, or its label as `make sweep` printed it"
             )
         parts = int(parameters(first).get("parts", 1))
         others = [
             _newest(client, cluster_file, f"{name}-part{part}") for part in range(2, parts + 1)
         ]
-        return [first, *(run for run in others if run is not None)]
-    return [found]
+        return [first, *(other for other in others if other is not None)]
+    return [run]
 
 
 def _newest(client: Any, cluster_file: ClusterFile, label: str) -> Any | None:
@@ -78,7 +77,7 @@ def parameters(run: Any) -> dict[str, Any]:
 
 
 def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
-    """Submits a run, or all parts of a sweep, again; parts that were never created too.
+    """Submits a run, or all parts of a sweep, again, including parts that were never created.
 
     Args:
       cluster_file: The cluster file.
@@ -89,7 +88,7 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
       The new runs; runs that succeeded are left out.
 
     Raises:
-      UserError: No such run, or nothing left of it to do, or it still runs.
+      UserError: When there is no such run, it has finished, or it is still running.
     """
     client = clients.connect(cluster_file)
     old = find(client, cluster_file, name)
@@ -97,10 +96,12 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
     running = [run for run in old if run.state not in (*OVER, "SUCCEEDED")]
     if running and not absent:
         link = clients.run_link(cluster_file, running[0].run_id)
-        raise UserError(f"{name} is {running[0].state}: follow it by WATCH={name}; {link}")
+        raise UserError(f"{name} is {running[0].state}: follow it with WATCH={name}; {link}")
     unfinished = [run for run in old if run.state in OVER]
     if not unfinished and not absent:
-        raise UserError(f"{name} has finished: nothing is left to do, its report is in the results")
+        raise UserError(
+            f"{name} has finished: there is nothing to resume, its report is in the results"
+        )
     made = []
     for run in unfinished:
         again = parameters_again(parameters(run), run.run_id)
@@ -111,7 +112,7 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
                 client, cluster_file, run.experiment_id, title, again, _pipeline_of(run)
             )
         )
-        say(f"Run {label} goes on: {clients.run_link(cluster_file, made[-1].run_id)}")
+        say(f"Run {label} continues: {clients.run_link(cluster_file, made[-1].run_id)}")
     for each in absent:
         label, pipeline = each["run_label"], _pipeline_of(old[0])
         made.append(
@@ -121,28 +122,28 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
     return made
 
 
-def absent_parts(found: Sequence[Any], name: str) -> list[dict[str, Any]]:
-    """Returns the arguments of the parts of a sweep of which there is no run.
+def absent_parts(runs: Sequence[Any], name: str) -> list[dict[str, Any]]:
+    """Returns the arguments of those parts of a sweep that have no run.
 
     Args:
-      found: The runs that `find` returned.
-      name: What it was asked for; only the label that all parts share stands for all of them.
+      runs: The runs that `find` returned.
+      name: The name that it searched for; all parts are meant only if it is their shared label.
     """
-    given = parameters(found[0])
+    given = parameters(runs[0])
     if given.get("run_label") != f"{name}-part1":
         return []
-    there = {int(parameters(run).get("part", 1)) for run in found}
+    present = {int(parameters(run).get("part", 1)) for run in runs}
     return [
         {**given, "part": part, "run_label": f"{name}-part{part}"}
         for part in range(1, int(given.get("parts", 1)) + 1)
-        if part not in there
+        if part not in present
     ]
 
 
 def parameters_again(given: Mapping[str, Any], run_id: str) -> dict[str, Any]:
     """Returns a run's arguments for its continuation.
 
-    A namespace of results that is named after the run stays the first run's.
+    A results namespace named after the run keeps the name of the first run.
     """
     again = dict(given)
     if "results_namespace" in again:
@@ -155,5 +156,7 @@ def _pipeline_of(run: Any) -> dict[str, Any]:
     if run.pipeline_version_reference:
         return {**body, "pipeline_version_reference": run.pipeline_version_reference}
     if not run.pipeline_spec:
-        raise UserError(f"KFP no longer knows the pipeline of the run {run.run_id}: submit anew")
+        raise UserError(
+            f"KFP no longer has the pipeline of the run {run.run_id}: submit the sweep again"
+        )
     return {**body, "pipeline_spec": run.pipeline_spec}

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run's part of the results root, where this machine can read it: a folder or a bucket."""
+"""A run's part of the results root, in a folder or a bucket that this machine can read."""
 
 import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +10,6 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import mirror, runs
 from ieg_core.store.records import RunRecord
-from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster_files import ClusterFile
 
@@ -21,15 +18,15 @@ READERS = 16
 
 @dataclass
 class Root:
-    """Where a run keeps its results.
+    """The place of a run's results.
 
     Attributes:
       place: A folder, or gs://bucket/prefix.
-      label: The run's label; prepare writes its trials down under it.
-      sweep: The sweep's name, once prepare has told it.
+      label: The run's label, under which prepare records its trials.
+      sweep: The sweep's name, once prepare has recorded it.
       names: The run's trials, likewise.
-      finished: Progress of the trials that are finished, which are not read again.
-      problem: Why this machine could not read the run's record when it last tried; or "".
+      finished: Progress of the finished trials, which are not read again.
+      problem: Why the last attempt to read the run's record failed; "" if it did not.
     """
 
     place: str
@@ -40,13 +37,13 @@ class Root:
     problem: str = ""
 
     def progress(self, since: float) -> tuple[list[TrialProgress], bool]:
-        """Reads how far the run's trials are.
+        """Reads the progress of the run's trials.
 
         Args:
-          since: Unix time before which progress is an earlier run's.
+          since: Unix time; older progress belongs to an earlier run.
 
         Returns:
-          The trials, none before prepare has listed them; and whether one has a fresh heartbeat.
+          The trials, none before prepare has listed them; and whether one has a recent heartbeat.
         """
         if not self.names:
             record = self._record()
@@ -59,20 +56,20 @@ class Root:
             return progress.read_trial(self.place, name, since, time.time())
 
         with ThreadPoolExecutor(READERS) as pool:
-            found = dict(zip(open_trials, pool.map(read, open_trials), strict=True))
-        self.finished |= {name: c for name, c in found.items() if c.state == progress.FINISHED}
-        trials = [self.finished.get(name) or found[name] for name in self.names]
-        return trials, any(trial.is_running for trial in found.values())
+            read_now = dict(zip(open_trials, pool.map(read, open_trials), strict=True))
+        self.finished |= {n: t for n, t in read_now.items() if t.state == progress.FINISHED}
+        trials = [self.finished.get(name) or read_now[name] for name in self.names]
+        return trials, any(trial.is_running for trial in read_now.values())
 
     def _record(self) -> RunRecord | None:
-        """Reads what prepare wrote down of the run; None before it has, or if it cannot be read."""
+        """Reads the run's record; None before prepare has written it, or if it is unreadable."""
         if not self.label:
             return None
         record, self.problem = RunRecord.look(self.place, self.label)
         return record
 
     def fetch_report(self, target: Path) -> str:
-        """Copies the report to this machine, if it can be read there; returns where it is."""
+        """Copies the report to this machine if possible; returns where it is."""
         if not self.sweep and not self.label:
             return f"below {self.place}/sweeps: the run has no run_label to find it by"
         if not self.sweep and self.problem:
@@ -97,14 +94,14 @@ class Root:
 
 
 def root_of(cluster_file: ClusterFile, run: Any) -> Root | None:
-    """Returns where a run keeps its results, or None if this machine cannot read that.
+    """Returns the place of a run's results, or None if this machine cannot read it.
 
     Args:
       cluster_file: The cluster file.
       run: The run, as KFP describes it.
 
     Raises:
-      UserError: The run's namespace of results is none.
+      UserError: When the run's results namespace is invalid.
     """
     given = (run.runtime_config.parameters or {}) if run.runtime_config else {}
     place = seen_here(cluster_file, str(given.get("results") or cluster_file.results))
@@ -117,7 +114,7 @@ def root_of(cluster_file: ClusterFile, run: Any) -> Root | None:
 
 
 def seen_here(cluster_file: ClusterFile, place: str) -> str:
-    """Returns how this machine sees a place in the results root; "" if it does not."""
+    """Returns a place of the results root as this machine sees it; "" if it cannot."""
     if place.startswith("gs://"):
         return place
     if cluster_file.results_mount and not cluster_file.results.startswith("gs://"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Submits a sweep to KFP: everything is checked first, and nothing created if a check fails."""
+"""Submits a sweep to KFP, after checks; nothing is created if a check fails."""
 
 import contextlib
 import secrets
@@ -30,11 +30,11 @@ BUCKET_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a sweep that was created.
+    """A created run of a sweep.
 
     Attributes:
       run_id: KFP's id.
-      label: Under which prepare writes the run down in the results root.
+      label: The name under which prepare records the run in the results root.
     """
 
     run_id: str
@@ -43,14 +43,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be submitted.
+    """A sweep to submit.
 
     Attributes:
       request: The sweep; its data_dir and results are the cluster's.
       cluster_file: The cluster file.
       profile: "gpu" or "cpu".
-      max_gpu_hours: Largest estimate that is accepted.
-      rates: Step rates given by the user.
+      max_gpu_hours: Largest accepted estimate.
+      rates: The user's step rates.
     """
 
     request: SweepRequest
@@ -63,22 +63,22 @@ class Order:
 def submit(order: Order, say: Say) -> list[Run]:
     """Submits a sweep.
 
-    1. List its trials from names alone, compile the package, hold the arguments against its inputs.
-    2. Estimate its cost; refuse what exceeds the budget.
-    3. Ask for KFP's health, and for what one must be allowed to read.
-    4. With access to Kubernetes: GPU nodes, volume claims, rights, retry policy.
+    1. List its trials from names alone, compile the package, check the arguments.
+    2. Estimate its cost; refuse a cost above the budget.
+    3. Check KFP's health and the required read permissions.
+    4. With access to Kubernetes: check GPU nodes, volume claims, permissions, retry policy.
     5. Get or create the experiment; create a run for each 100 trials.
 
     Args:
-      order: What is to be submitted.
+      order: The sweep.
       say: Prints a line.
 
     Returns:
       The runs.
 
     Raises:
-      UserError: A check failed, and nothing was created; or KFP refused to create, and `resume`
-        creates the parts that are missing.
+      UserError: When a check fails, with nothing created; or when KFP refuses to create a run: then
+        `resume` creates the missing parts.
     """
     wanted = plan.configs(order.request)
     profile = compiled_for(order)
@@ -126,38 +126,38 @@ def submit(order: Order, say: Say) -> list[Run]:
 
 
 def compiled_for(order: Order) -> Profile:
-    """Returns the profile whose package is submitted."""
+    """Returns the profile of the package to submit."""
     image = order.cluster_file.image or packages.image_of_revision()
     return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.cluster_file, image)
 
 
 def image_lines(image: str) -> list[str]:
-    """Returns the image as a line to print, and what may keep it from starting."""
+    """Returns a line with the image, and warnings about what may keep it from starting."""
     lines = [f"Image: {image}"]
     if "/" not in image:
         lines.append(
-            f"{WARNING}{image} names no registry: only nodes that hold it already can start it; "
+            f"{WARNING}{image} names no registry: only nodes that already have it can start it; "
             "push it and set image in cluster.yaml"
         )
     if image.endswith("-dirty"):
         lines.append(
-            f"{WARNING}{image} stands for uncommitted changes: build it now (make image DIRTY=1), "
+            f"{WARNING}{image} contains uncommitted changes: build it now (make image DIRTY=1), "
             "or commit first"
         )
     return lines
 
 
 def split(trials: int, most: int = MAX_TRIALS) -> list[int]:
-    """Returns how many trials each run has: as few runs as possible, as equal as possible.
+    """Returns the number of trials of each run: as few runs as possible, as equal as possible.
 
-    Run p of P does every P-th trial from the p-th.
+    Run p of P trains every P-th trial, starting from the p-th.
     """
     parts = -(-trials // most)
     return [len(range(part, trials, parts)) for part in range(parts)]
 
 
 def new_label(dataset: str) -> str:
-    """Names a sweep's submission: data set, time, and four digits against doubles."""
+    """Names a submission: data set, time, and four random digits to make it unique."""
     return f"{dataset}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
@@ -167,39 +167,39 @@ def labels(label: str, parts: int) -> list[str]:
 
 
 def whole(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a package as a run's body holds it."""
+    """Returns a package in the form that a run's body needs."""
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else dict(spec)
 
 
 def measured(cluster_file: ClusterFile) -> cost.Rates:
-    """Returns the step rates measured in the results root, where this machine sees it.
+    """Returns the step rates measured in the results root, if this machine can read it.
 
-    Of a bucket it is the newest report's, if that comes within a few seconds: without credentials
-    or network the client would go on trying for minutes.
+    For a bucket they come from the newest report, if it can be read within a few seconds: without
+    credentials or network the client would retry for minutes.
     """
     if cluster_file.results_mount:
         return cost.measured_rates(Path(cluster_file.results_mount))
-    found: list[cost.Rates] = []
+    rates: list[cost.Rates] = []
 
     def read() -> None:
         with contextlib.suppress(OSError, UserError):
-            found.append(cost.reported_rates(cluster_file.results))
+            rates.append(cost.reported_rates(cluster_file.results))
 
     if gcs.is_url(cluster_file.results):
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         reader.join(BUCKET_SECONDS)
-    return found[0] if found else {}
+    return rates[0] if rates else {}
 
 
 def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
-    """Reads what a submission needs to read, and so finds missing rights before creating anything.
+    """Reads what a submission needs, to detect missing permissions before anything is created.
 
     Returns:
       The id of the cluster's experiment; "" if there is none yet.
 
     Raises:
-      UserError: KFP refuses.
+      UserError: When KFP refuses.
     """
     with clients.plain_errors(cluster_file, "list runs"):
         client.list_runs(page_size=1, namespace=cluster_file.namespace or None)
@@ -210,9 +210,8 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
             if "No experiment is found" in str(error):
                 return ""
             raise UserError(
-                f"there are several experiments {cluster_file.experiment!r}: archive all but "
-                "one in the "
-                "KFP UI, or name another experiment in cluster.yaml"
+                f"there are several experiments {cluster_file.experiment!r}: archive all but one "
+                "in the KFP UI, or set another experiment in cluster.yaml"
             ) from None
     return str(found.experiment_id)
 
@@ -239,10 +238,10 @@ def create_run(
       experiment: The experiment's id.
       name: The run's name in the KFP UI.
       parameters: The pipeline's arguments.
-      body: What else the run consists of: `pipeline_spec` or `pipeline_version_reference`.
+      body: Other fields of the run: `pipeline_spec` or `pipeline_version_reference`.
 
     Raises:
-      UserError: KFP refuses.
+      UserError: When KFP refuses.
     """
     config = {"parameters": dict(parameters)}
     given = {
@@ -257,7 +256,7 @@ def create_run(
 
 
 def follow_hint(runs: Sequence[Run]) -> str:
-    """Says how to follow runs from another terminal or another day."""
+    """Returns a line with the command that follows the runs from another terminal or later."""
     return f"Follow it: make sweep WATCH={base_label(runs)}"
 
 

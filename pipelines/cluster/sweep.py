@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make sweep` on a cluster: submit, go on with, or follow a sweep."""
+"""`make sweep` on a cluster: submits, resumes or follows a sweep."""
 
 import sys
 
@@ -12,19 +12,19 @@ EXIT_OK, EXIT_INTERRUPTED = 0, 130
 
 
 def run_sweep(options: ClusterOptions) -> int:
-    """Submits the sweep, or goes on with an earlier one, or only follows one.
+    """Submits a sweep, resumes an earlier one, or only follows one.
 
     Returns:
-      The exit code: of what was followed, else 0.
+      The exit code: of the followed runs, else 0.
 
     Raises:
-      UserError: A check failed, and nothing was created; or KFP refused.
+      UserError: When a check fails, with nothing created, or KFP refuses.
     """
     try:
         return _run(options)
     except KeyboardInterrupt:
         say(
-            f"\nInterrupted; what was submitted goes on: "
+            f"\nInterrupted; submitted runs continue: "
             f"{clients.ui_address(options.cluster_file)}/#/runs"
         )
         return EXIT_INTERRUPTED
@@ -54,13 +54,13 @@ def _run(options: ClusterOptions) -> int:
 
 def _earlier(options: ClusterOptions) -> list[Run]:
     client = clients.connect(options.cluster_file)
-    found = [
+    runs = [
         Run(run.run_id, str(resume.parameters(run).get("run_label", "")))
         for run in resume.find(client, options.cluster_file, options.watch)
     ]
-    for run in found:
+    for run in runs:
         say(f"Run {run.label or run.run_id}: {clients.run_link(options.cluster_file, run.run_id)}")
-    return found
+    return runs
 
 
 def say(line: str) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a trial waits: what its pod, the pod's events and Argo's workflow say."""
+"""Finds why a trial waits, from its pod, the pod's events and Argo's workflow."""
 
 import base64
 import gzip
@@ -17,17 +17,17 @@ RUN_LABEL = "pipeline/runid"
 ARGO = ("argoproj.io", "v1alpha1")
 TRIAL = re.compile(r'\\*"trial\\*":\s*\\*"([^"\\]+)')
 STARTING = ("ContainerCreating", "PodInitializing")
-TOLD_REASONS = 200
+MAX_REASON = 200
 
 
 @dataclass(frozen=True)
 class Pods:
-    """What a run's pods do.
+    """The state of a run's pods.
 
     Attributes:
-      running: Number of pods that run.
-      waiting: Why each trial, or each pod that belongs to none, waits.
-      note: What could not be looked at; "" if all could.
+      running: Number of running pods.
+      waiting: Why they wait, by trial, or by pod if it belongs to no trial.
+      note: What could not be read; "" if everything could.
     """
 
     running: int = 0
@@ -36,15 +36,15 @@ class Pods:
 
 
 def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
-    """Looks at the pods of runs.
+    """Reads the state of the pods of runs.
 
     Args:
       kubernetes: Access to the Kubernetes API.
-      namespace: Where the pods are.
+      namespace: The pods' namespace.
       runs: KFP's ids of the runs.
 
     Returns:
-      What they do. A right that is missing is told in the note.
+      The state; its note names missing permissions.
     """
     running = 0
     waiting: dict[str, str] = {}
@@ -66,11 +66,11 @@ def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
 
 
 def pod_reason(pod: Any, event: str) -> str:
-    """Says why a pending pod waits.
+    """Returns why a pending pod waits.
 
     Args:
       pod: The pod.
-      event: The newest warning about it; "" if there is none.
+      event: The newest warning about the pod; "" if there is none.
     """
     status = pod.status
     for each in [*(status.init_container_statuses or []), *(status.container_statuses or [])]:
@@ -82,14 +82,14 @@ def pod_reason(pod: Any, event: str) -> str:
             return _short(f"{condition.reason or 'Unschedulable'}: {condition.message or ''}")
     if event:
         return _short(event)
-    return "its node pulls the image or mounts the volumes"
+    return "its node is pulling the image or mounting the volumes"
 
 
 def trial_of(pod: Any) -> str:
-    """Returns the trial that a pod works on; the pod's own name if it is none's."""
+    """Returns the trial of a pod; the pod's name if it belongs to no trial."""
     for container in pod.spec.containers or []:
-        if found := TRIAL.search(" ".join(container.args or [])):
-            return found[1]
+        if match := TRIAL.search(" ".join(container.args or [])):
+            return match[1]
     return str(pod.metadata.name)
 
 
@@ -101,11 +101,11 @@ def _warnings(kubernetes: Kubernetes, namespace: str, notes: list[str]) -> dict[
     except client.ApiException as error:
         notes.append(f"events cannot be seen: {_refusal(error, 'list events')}")
         return {}
-    found = {}
+    warnings = {}
     for event in sorted(events, key=lambda each: str(each.last_timestamp or each.event_time or "")):
         if event.type == "Warning" and event.involved_object.kind == "Pod":
-            found[event.involved_object.name] = f"{event.reason}: {event.message or ''}"
-    return found
+            warnings[event.involved_object.name] = f"{event.reason}: {event.message or ''}"
+    return warnings
 
 
 def _podless(
@@ -115,16 +115,16 @@ def _podless(
     present: set[str],
     notes: list[str],
 ) -> dict[str, str]:
-    """Finds what waits without a pod: a quota refuses the pod itself, which only Argo knows."""
+    """Finds what waits without a pod: if a quota rejects the pod, only Argo knows about it."""
     try:
-        found = kubernetes.custom.list_namespaced_custom_object(
+        workflows = kubernetes.custom.list_namespaced_custom_object(
             *ARGO, namespace, "workflows", **named
         )
     except client.ApiException as error:
         notes.append(f"quota cannot be seen: {_refusal(error, 'list workflows')}")
         return {}
     waiting = {}
-    for workflow in found.get("items", []):
+    for workflow in workflows.get("items", []):
         for node in _nodes(workflow.get("status") or {}):
             message = node.get("message") or ""
             refused = "quota" in message or "forbidden" in message
@@ -149,4 +149,4 @@ def _refusal(error: Any, doing: str) -> str:
 
 
 def _short(text: str) -> str:
-    return " ".join(text.split())[:TOLD_REASONS].rstrip(": ")
+    return " ".join(text.split())[:MAX_REASON].rstrip(": ")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sweep on this machine, by kfp.local."""
+"""The sweep on this machine, with kfp.local."""

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a pipeline on this machine by kfp.local, with what bites in kfp 2.17 taken care of.
+"""Runs a pipeline on this machine with kfp.local, working around defects of kfp 2.17.
 
-Each of these was seen (docs/decisions.md) and has a test in tests/pipelines/local/test_runner.py:
+Each defect has a test in tests/pipelines/local/test_runner.py:
 
-- It runs two iterations of a loop at once whatever is asked for: here, `at_once`.
-- It wraps `print` and the root logger's handlers a thread and leaves some of that behind, so that
-  the output is indented ever deeper: not wrapped.
-- It writes terminal colours into its log and its error messages: not here.
-- It replaces the text "python3" in every argument, data included, so that a results root
-  `python3-project/` becomes another folder: only in the command here.
-- A parameter's text holding `{{$` breaks its placeholders: refused.
-- A pipeline root `gs://…` becomes a local folder of that name: refused.
+- It always runs two iterations of a loop at the same time: here, `at_once`.
+- Each thread wraps `print` and the root logger's handlers and leaves some wrappers behind, so that
+  the output is indented ever deeper: not wrapped here.
+- It writes terminal colors into its log and its error messages: not here.
+- It replaces "python3" in every argument, including data, so that a results root
+  `python3-project/` becomes another folder: here, only in the command.
+- A parameter that contains `{{$` breaks its placeholders: refused here.
+- A pipeline root `gs://…` becomes a local folder with that name: refused here.
 """
 
 import contextlib
@@ -39,28 +39,28 @@ def run(
     at_once: int,
     where: Sequence[checks.Check] = checks.LOCAL,
 ) -> None:
-    """Runs a pipeline in subprocesses of this one.
+    """Runs a pipeline in subprocesses of this process.
 
     Args:
       pipeline: The compiled pipeline.
       arguments: Its parameters.
-      scratch: A folder for KFP's own files, worth nothing afterwards.
-      at_once: Iterations of a loop to run at the same time.
-      where: Checks besides `checks.ALL`; those of clusters for a package made for one, whose
-        placement does nothing here.
+      scratch: A folder for KFP's files, which can be removed afterwards.
+      at_once: Maximum number of concurrent iterations of a loop.
+      where: Checks in addition to `checks.ALL`; for a package of a cluster, the cluster's: its
+        placement has no effect here.
 
     Raises:
-      UserError: An argument or the folder that kfp.local would get wrong.
-      ValueError: The pipeline has one of KFP's traps in it, or an argument is of another type.
-      RuntimeError: A task failed.
+      UserError: When kfp.local would misread an argument or the folder.
+      ValueError: When a check fails, or an argument has the wrong type.
+      RuntimeError: When a task fails.
     """
     for name, value in arguments.items():
         if "{{$" in json.dumps(value):
-            raise UserError(f"{name}={value!r}: kfp takes '{{{{$' for a placeholder; rename it")
+            raise UserError(f"{name}={value!r}: kfp reads '{{{{$' as a placeholder; rename it")
     if "://" in str(scratch):
         raise UserError(f"expected a local folder for kfp's files, got {scratch}")
     checks.require_sound(checks.compiled(pipeline), [*checks.ALL, *where])
-    with _cured(at_once):
+    with _patched(at_once):
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=str(scratch),
@@ -71,7 +71,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _cured(at_once: int) -> Iterator[None]:
+def _patched(at_once: int) -> Iterator[None]:
     class Executor(enhanced_dag_orchestrator.ParallelExecutor):
         def __init__(self, max_workers: int | None = None) -> None:
             super().__init__(max_workers)
@@ -95,13 +95,13 @@ def _cured(at_once: int) -> Iterator[None]:
 
 
 def _with_interpreter(full_command: list[str], interpreter: str) -> list[str]:
-    """Puts this interpreter for `python3` into the shell line, and nowhere else."""
+    """Replaces `python3` with this interpreter in the shell line, but not in the arguments."""
     end = next((i for i, part in enumerate(full_command) if PROGRAM in part), -1) + 1
     shell = [part.replace("python3", interpreter) for part in full_command[:end]]
     return shell + full_command[end:]
 
 
 def log_to_stdout() -> None:
-    """Sends kfp's own log lines to standard output, among those of the tasks."""
+    """Sends kfp's log lines to standard output, where the tasks' lines go."""
     form = "%(asctime)s %(message)s"
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format=form, datefmt="%H:%M:%S")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What k8s/ holds, rendered and checked."""
+"""Renders and checks the Kubernetes manifests in k8s/."""

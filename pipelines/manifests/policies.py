@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our manifests must keep to.
+"""The policies of our manifests.
 
-Each policy takes all objects of one rendering and returns what it found, one line a finding.
+Each policy takes all objects of one rendering and returns its findings, one line each.
 """
 
 import re
@@ -12,23 +12,23 @@ from pipelines.manifests.kustomize import Document, containers, identity, pod_sp
 
 Policy = Callable[[Sequence[Document]], list[str]]
 OWNER = "ieg-own-volumes"
-"""The one job that runs as root, with the right to change owners and no other."""
+"""The only job that runs as root, with the capability to change owners and no other."""
 ONE_NODE = "ieg/nodes"
 
 
 def floating_image(documents: Sequence[Document]) -> list[str]:
-    """Images must be tagged, by something that does not move."""
+    """Images must have a fixed tag."""
     found = []
     for document, container in _containers(documents):
         image = container.get("image", "")
         tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
         if (tag in ("", "latest") and "@sha256:" not in image) or tag == "revision":
-            found.append(f"{_name(document)} runs {image or 'no image'}: give it a fixed tag")
+            found.append(f"{_name(document)} runs {image or 'no image'}: use a fixed tag")
     return found
 
 
 def root(documents: Sequence[Document]) -> list[str]:
-    """Pods run as a numeric user other than root; one job changes owners and may do that alone."""
+    """Pods run as a numeric user other than root, except for the job that changes owners."""
     found = []
     for document, container in _containers(documents):
         pod = pod_spec(document)
@@ -36,14 +36,14 @@ def root(documents: Sequence[Document]) -> list[str]:
         rights = security.get("capabilities", {})
         if document["metadata"]["name"] == OWNER:
             if rights.get("add", []) != ["CHOWN"]:
-                found.append(f"{_name(document)} adds the rights {rights.get('add')}")
+                found.append(f"{_name(document)} adds the capabilities {rights.get('add')}")
         else:
             if not security.get("runAsNonRoot") or security.get("runAsUser") in (None, 0):
                 found.append(f"{_name(document)}: set runAsNonRoot and a numeric runAsUser")
             if rights.get("add"):
-                found.append(f"{_name(document)} adds the rights {rights['add']}")
+                found.append(f"{_name(document)} adds the capabilities {rights['add']}")
         if rights.get("drop") != ["ALL"]:
-            found.append(f"{_name(document)} keeps rights: capabilities drop [ALL]")
+            found.append(f"{_name(document)} keeps capabilities: set capabilities: drop [ALL]")
         if security.get("allowPrivilegeEscalation") is not False:
             found.append(f"{_name(document)}: set allowPrivilegeEscalation: false")
         if security.get("readOnlyRootFilesystem") is not True:
@@ -54,7 +54,7 @@ def root(documents: Sequence[Document]) -> list[str]:
 
 
 def hosts(documents: Sequence[Document]) -> list[str]:
-    """No pod sees its node, and none holds a token for the Kubernetes API that it does not need."""
+    """Pods must not access their node, nor hold a token for the Kubernetes API."""
     found = []
     for document in documents:
         pod = pod_spec(document)
@@ -72,9 +72,9 @@ def hosts(documents: Sequence[Document]) -> list[str]:
 
 
 def unbounded(documents: Sequence[Document]) -> list[str]:
-    """Containers state requests and limits, of CPU and memory."""
+    """Containers must set requests and limits of CPU and memory."""
     return [
-        f"{_name(document)} states no {kind} of {what}"
+        f"{_name(document)} sets no {kind} of {what}"
         for document, container in _containers(documents)
         for kind in ("requests", "limits")
         for what in ("cpu", "memory")
@@ -83,29 +83,31 @@ def unbounded(documents: Sequence[Document]) -> list[str]:
 
 
 def wide_rights(documents: Sequence[Document]) -> list[str]:
-    """Roles name what they give; secrets by their names; no right to hand out rights."""
+    """Roles must list what they grant, name secrets, and not allow privilege escalation."""
     found = []
     for document in documents:
         for rule in document.get("rules", []) or []:
             words = [word for key in ("apiGroups", "resources", "verbs") for word in rule[key]]
             if "*" in words:
-                found.append(f"{_name(document)} gives a right by '*'")
+                found.append(f"{_name(document)} grants rights with '*'")
             if "secrets" in words and (not rule.get("resourceNames") or rule["verbs"] != ["get"]):
-                found.append(f"{_name(document)}: secrets only by name, only to get")
+                found.append(f"{_name(document)}: grant only get on secrets, by name")
             if {"escalate", "bind", "impersonate", "pods/exec"} & set(words):
-                found.append(f"{_name(document)} gives rights that become others")
+                found.append(f"{_name(document)} allows privilege escalation")
         reference = document.get("roleRef", {})
         if reference and ("Role", reference["name"]) not in {
             (other["kind"].removeprefix("Cluster"), other["metadata"]["name"])
             for other in documents
         }:
-            found.append(f"{_name(document)} binds {reference['name']}, which is not from here")
+            found.append(
+                f"{_name(document)} binds {reference['name']}, which these manifests do not define"
+            )
     return found
 
 
 def foreign(documents: Sequence[Document]) -> list[str]:
-    """Everything goes into one namespace that exists; none is made, nothing goes elsewhere."""
-    found = [f"{_name(d)} makes a namespace" for d in documents if d["kind"] == "Namespace"]
+    """All objects must be in one namespace, which exists already."""
+    found = [f"{_name(d)} creates a namespace" for d in documents if d["kind"] == "Namespace"]
     names = {document["metadata"].get("namespace") for document in documents}
     if len(names - {None}) > 1:
         found.append(f"objects in several namespaces: {sorted(names - {None})}")
@@ -113,7 +115,7 @@ def foreign(documents: Sequence[Document]) -> list[str]:
 
 
 def quota_alone(documents: Sequence[Document]) -> list[str]:
-    """A quota of CPU or memory needs defaults, or it rejects pods that Argo adds containers to."""
+    """A quota of CPU or memory needs defaults, or it rejects pods with containers from Argo."""
     defaults = {
         what
         for document in documents
@@ -133,7 +135,7 @@ def quota_alone(documents: Sequence[Document]) -> list[str]:
 
 
 def unshared_volume(documents: Sequence[Document]) -> list[str]:
-    """Pods on different nodes need ReadWriteMany; only a cluster of one node does without."""
+    """Volumes must be ReadWriteMany, except on a cluster of one node."""
     found = []
     for document in documents:
         if document["kind"] == "PersistentVolumeClaim":
@@ -141,8 +143,8 @@ def unshared_volume(documents: Sequence[Document]) -> list[str]:
             one_node = document["metadata"].get("annotations", {}).get(ONE_NODE) == "1"
             if "ReadWriteMany" not in modes and not (one_node and modes == ["ReadWriteOnce"]):
                 found.append(
-                    f"{_name(document)} is {', '.join(modes)}, but trials run on several nodes at "
-                    "once: use ReadWriteMany, or the overlay single-node on a cluster of one node"
+                    f"{_name(document)} is {', '.join(modes)}, but concurrent trials run on "
+                    "several nodes: use ReadWriteMany, or the overlay single-node with one node"
                 )
     return found
 
@@ -153,11 +155,11 @@ ALL: tuple[Policy, ...] = (
 
 
 def findings(documents: Sequence[Document], parallelism: int = 2) -> list[str]:
-    """Returns what all policies find.
+    """Returns the findings of all policies.
 
     Args:
       documents: All objects of one rendering.
-      parallelism: Trials at once; where it is one, a volume of one node will do.
+      parallelism: Number of concurrent trials; with one, a volume for one node is enough.
     """
     chosen = [policy for policy in ALL if parallelism > 1 or policy is not unshared_volume]
     return [f"{policy.__name__}: {found}" for policy in chosen for found in policy(documents)]

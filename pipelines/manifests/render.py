@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders what k8s/ holds for the cluster's namespace and image, and checks it before you apply it.
+"""Renders k8s/ for the cluster's namespace and image, and checks the result before you apply it.
 
-Each kustomization becomes one file in build/k8s/ if neither the policies
-(pipelines/manifests/policies.py) nor the schemas of any Kubernetes release from 1.29 on have
-anything against it; a misspelt key counts.
+Each kustomization becomes one file in build/k8s/, provided that it passes the policies
+(pipelines/manifests/policies.py) and the schemas of every Kubernetes release from 1.29 on, which
+also reject misspelled keys.
 """
 
 import argparse
@@ -29,14 +29,14 @@ PLACEHOLDER = "ieg-python"
 
 def kustomizations(source: Path = SOURCE) -> list[str]:
     """Returns the names of the folders that can be applied: all but the base."""
-    found = sorted(path.parent for path in source.glob("**/kustomization.yaml"))
-    return [str(path.relative_to(source)) for path in found if path.name != "base"]
+    folders = sorted(path.parent for path in source.glob("**/kustomization.yaml"))
+    return [str(path.relative_to(source)) for path in folders if path.name != "base"]
 
 
 def releases() -> list[str]:
-    """Returns the releases of Kubernetes that manifests must fit."""
-    found = {tuple(map(int, major_minor(version).split("."))) for version in all_versions()}
-    return [f"{major}.{minor}" for major, minor in sorted(found) if (major, minor) >= OLDEST]
+    """Returns the Kubernetes releases that manifests must fit."""
+    known = {tuple(map(int, major_minor(version).split("."))) for version in all_versions()}
+    return [f"{major}.{minor}" for major, minor in sorted(known) if (major, minor) >= OLDEST]
 
 
 def write_plan(name: str, folder: Path, namespace: str, image: str) -> Path:
@@ -55,37 +55,39 @@ def write_plan(name: str, folder: Path, namespace: str, image: str) -> Path:
     return plan
 
 
-def misfits(documents: Sequence[kustomize.Document], versions: Sequence[str] = ()) -> list[str]:
-    """Returns what the schemas have against the objects, one line each.
+def schema_errors(
+    documents: Sequence[kustomize.Document], versions: Sequence[str] = ()
+) -> list[str]:
+    """Returns the schemas' errors, one line each.
 
     Args:
       documents: The objects.
-      versions: Releases of Kubernetes; all from 1.29 on by default.
+      versions: Kubernetes releases; by default all from 1.29 on.
     """
-    found = []
+    errors = []
     for document in documents:
         _, kind, name = kustomize.identity(document)
         for release in versions or releases():
             try:
                 kubernetes_validate.validate(document, release, strict=True)
             except kubernetes_validate.ValidationError as error:
-                place = ".".join(map(str, error.absolute_path)) or "it"
-                found.append(f"schema {release}: {kind} {name}: {place}: {error.message}")
+                path = ".".join(map(str, error.absolute_path)) or "object"
+                errors.append(f"schema {release}: {kind} {name}: {path}: {error.message}")
             except kubernetes_validate.SchemaNotFoundError:
-                found.append(f"schema {release}: {kind} {name}: there is no such kind")
-    return found
+                errors.append(f"schema {release}: {kind} {name}: there is no such kind")
+    return errors
 
 
-def waits(
+def quota_warnings(
     documents: Sequence[kustomize.Document], cluster_file: cluster_files.ClusterFile, gpus: bool
 ) -> list[str]:
-    """Returns where the quota holds fewer trials at once than the cluster lets run."""
+    """Returns a line for each quota that admits fewer concurrent trials than `parallelism`."""
     per_trial: dict[str, Any] = {"pods": 2}
     if gpus:
         per_trial[f"requests.{cluster_file.gpu.resource}"] = cluster_file.gpu.count
     return [
         f"the quota allows {hard[what]} {what}, but parallelism {cluster_file.parallelism} takes "
-        f"{count * cluster_file.parallelism}: the other trials wait"
+        f"{count * cluster_file.parallelism}: the other trials will wait"
         for document in documents
         if document["kind"] == "ResourceQuota"
         for hard in [document["spec"]["hard"]]
@@ -95,7 +97,7 @@ def waits(
 
 
 def main() -> None:
-    """Renders, checks, writes, and says how to apply."""
+    """Renders, checks and writes every kustomization."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument(
         "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
@@ -109,24 +111,27 @@ def main() -> None:
         raise SystemExit(f"manifests: error: {error}") from None
     namespace = cluster_file.kubernetes_namespace
     folder = arguments.output.resolve()
-    name, renderer = next(iter(kustomize.renderers().items()))
-    print(f"namespace {namespace}, image {image}, rendered by {name}, checked against Kubernetes "
-          f"{releases()[0]} to {releases()[-1]}")  # fmt: skip
-    wrong: list[str] = []
+    print(
+        f"namespace {namespace}, image {image}, checked against Kubernetes {releases()[0]} to "
+        f"{releases()[-1]}"
+    )
+    problems: list[str] = []
     for each in kustomizations():
-        documents = renderer(write_plan(each, folder / "plans", namespace, image))
-        found = policies.findings(documents, cluster_file.parallelism) + misfits(documents)
+        documents = kustomize.render(write_plan(each, folder / "plans", namespace, image))
+        found = policies.findings(documents, cluster_file.parallelism) + schema_errors(documents)
         path = folder / f"{Path(each).name}.yaml"
         if found:
-            wrong += [f"k8s/{each}: {line}" for line in found]
+            problems += [f"k8s/{each}: {line}" for line in found]
             path.unlink(missing_ok=True)
             continue
         path.write_text(yaml.safe_dump_all(documents, sort_keys=False))
         print(f"  {os.path.relpath(path)}: {len(documents)} objects")
-        for line in waits(documents, cluster_file, gpus=Path(each).name in ("gpu", "spot")):
+        for line in quota_warnings(
+            documents, cluster_file, gpus=Path(each).name in ("gpu", "spot")
+        ):
             print(f"    note: {line}")
-    if wrong:
-        raise SystemExit("manifests: " + "\nmanifests: ".join(wrong))
+    if problems:
+        raise SystemExit("manifests: " + "\nmanifests: ".join(problems))
 
 
 if __name__ == "__main__":

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recurring runs."""
+"""Recurring runs: their schedules, cost and state on a cluster."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cron expressions of KFP's schedules: six fields, seconds first, without a time zone.
+"""Cron expressions of KFP's schedules: six fields, seconds first, without a time zone.
 
-KFP's controller reads five fields too, as six whose last is missing: `0 3 * * *` then means second
-0 of minute 3 of every hour. So five fields are refused here.
+KFP's controller also accepts five fields, as six without the last: `0 3 * * *` then means second 0
+of minute 3 of every hour. So five fields are refused here.
 """
 
 import datetime
@@ -26,17 +26,17 @@ EXAMPLE: Final = "'0 30 2 * * 6' (Saturdays at 02:30:00)"
 
 
 CALENDAR_YEARS: Final = range(2001, 2029)
-"""All pairs of date and day of the week, as often as they come: they repeat after 28 years."""
+"""All pairs of date and day of the week with their frequency: they repeat after 28 years."""
 
 
 def runs_a_month(cron: str) -> float:
-    """Returns how often a cron expression fires in a month, a twelfth of a year, on average.
+    """Returns how often a cron expression fires in an average month, a twelfth of a year.
 
-    As KFP's controller reads it: where both kinds of day are restricted, either is enough, and n/s
-    means from n to the end in steps of s.
+    Follows KFP's controller: if both kinds of day are restricted, either is enough, and n/s means
+    from n to the end in steps of s.
 
     Args:
-      cron: What `check` accepts.
+      cron: An expression that `check` accepts.
     """
     texts = cron.split()
     seconds, minutes, hours, days, months, weekdays = map(_values, texts, FIELDS)
@@ -54,9 +54,9 @@ def runs_a_month(cron: str) -> float:
 
 
 def _values(text: str, field: tuple[str, int, int, Mapping[str, int]]) -> set[int]:
-    """Returns the numbers that a field stands for."""
+    """Returns the numbers that a field matches."""
     _, low, high, names = field
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.split(","):
         span, slash, step = part.partition("/")
         first, dash, last = span.partition("-")
@@ -65,30 +65,30 @@ def _values(text: str, field: tuple[str, int, int, Mapping[str, int]]) -> set[in
         else:
             start = _number(first, names)
             end = _number(last, names) if dash else high if slash else start
-        found.update(range(start, end + 1, int(step or 1)))
-    return found
+        numbers.update(range(start, end + 1, int(step or 1)))
+    return numbers
 
 
 def check(cron: str) -> None:
-    """Refuses what KFP's controller would refuse, or take for something else.
+    """Refuses an expression that KFP's controller would refuse or misread.
 
     Args:
       cron: For example "0 0 3 * * *", each day at 03:00:00.
 
     Raises:
-      UserError: Another number of fields, a time zone, a descriptor such as @daily, a value out of
-        range, or a second that is not one number.
+      UserError: When there are not six fields, the expression has a time zone, a descriptor such as
+        @daily or a value out of range, or its second is not a single number.
     """
     fields = cron.split()
     if "TZ=" in cron.upper():
         raise UserError(
-            f"cron {cron!r} names a time zone, which KFP does not read: all schedules of a cluster "
-            f"are in its controller's zone; expected six fields, such as {EXAMPLE}"
+            f"cron {cron!r} names a time zone, which KFP ignores: all schedules of a cluster use "
+            f"its controller's zone; expected six fields, such as {EXAMPLE}"
         )
     if len(fields) == 5 and "@" not in cron:
         raise UserError(
             f"cron {cron!r} has 5 fields, which KFP would read with the seconds first, as every "
-            f"hour or worse: expected 6, so write '0 {cron.strip()}'"
+            f"hour or worse: expected 6, such as '0 {cron.strip()}'"
         )
     if len(fields) != 6:
         raise UserError(
@@ -100,7 +100,7 @@ def check(cron: str) -> None:
             _check_part(cron, part, name, low, high, names)
     if not fields[0].isdigit():
         raise UserError(
-            f"cron {cron!r} fires in several seconds of a minute: expected one second, such as "
+            f"cron {cron!r} fires several times in a minute: expected one second, such as "
             f"'0 {' '.join(fields[1:])}'"
         )
 
@@ -110,7 +110,7 @@ def _check_part(
 ) -> None:
     span, slash, step = part.partition("/")
     wrong = UserError(
-        f"cron {cron!r}: {part!r} is no {name}: expected {low} to {high}"
+        f"cron {cron!r}: {part!r} is not a valid {name}: expected {low} to {high}"
         + (f" or {next(iter(names))} to {list(names)[-1]}" if names else "")
         + ", *, a-b, a,b or */n"
     )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make schedule`: makes the recurring runs of a KFP match schedules.yaml.
 
-KFP cannot change a recurring run, so what changed is created anew before the old one is deleted: a
-failure in between leaves two, of which the next `make schedule` deletes the old one. A run that is
-going on survives that (propagation policy ORPHAN). Recurring runs are owned by a marker in their
-description, which holds a digest of all that was sent; those without it are not touched.
+KFP cannot change a recurring run, so a changed one is created again before the old one is deleted:
+a failure in between leaves both, and the next `make schedule` deletes the old one. A run in
+progress survives that (propagation policy ORPHAN). Our recurring runs have a marker in their
+description, with a digest of everything that was sent; others are not touched.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ PAGE = 100
 
 @dataclass(frozen=True)
 class Wanted:
-    """A recurring run as it ought to be: everything that is sent, and the digest of it."""
+    """A desired recurring run: everything that is sent, and its digest."""
 
     schedule: Schedule
     package: Mapping[str, Any]
@@ -37,7 +37,7 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that stand for everything that is sent."""
+        """Sixteen hexadecimal digits of a digest of everything that is sent."""
         sent = {
             "cron": self.schedule.cron,
             "arguments": self.schedule.arguments,
@@ -48,16 +48,16 @@ class Wanted:
 
     @property
     def description(self) -> str:
-        """What people read in the KFP UI, and the marker of what is owned."""
+        """The text for the KFP UI, with our marker."""
         return (
-            f"Scheduled reproduction, written by `make schedule` from {FILE}: change it there. "
+            f"Scheduled reproduction, created by `make schedule` from {FILE}: change it there. "
             f"[ieg-schedule {self.schedule.name} {self.digest}]"
         )
 
 
 @dataclass(frozen=True)
 class Existing:
-    """A recurring run of ours as the cluster has it."""
+    """One of our recurring runs on the cluster."""
 
     id: str
     name: str
@@ -69,14 +69,14 @@ class Existing:
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do.
+    """One step towards the desired state.
 
     Attributes:
       verb: "create", "replace", "enable", "disable" or "delete".
       name: The schedule's name.
-      why: In words.
-      ids: The recurring runs that it ends or switches.
-      wanted: What it creates.
+      why: The reason, for the user.
+      ids: The recurring runs that it deletes, enables or disables.
+      wanted: The recurring run that it creates.
     """
 
     verb: str
@@ -87,28 +87,30 @@ class Action:
 
 
 def plan(wanted: Sequence[Wanted], existing: Sequence[Existing]) -> list[Action]:
-    """Lists what has to be done for the cluster to match.
+    """Lists the actions that make the cluster match schedules.yaml.
 
     Args:
-      wanted: What schedules.yaml asks for.
-      existing: What the cluster has of ours.
+      wanted: The schedules of schedules.yaml.
+      existing: Our recurring runs on the cluster.
 
     Returns:
-      The actions; none if it matches already.
+      The actions; none if the cluster already matches.
     """
     actions = []
     for want in wanted:
         name = want.schedule.name
-        own = [each for each in existing if each.name == name]
-        right = sorted((e for e in own if e.digest == want.digest), key=lambda e: not e.enabled)
-        rest = tuple(each.id for each in own if each not in right[:1])
-        if not own:
+        same_name = [each for each in existing if each.name == name]
+        same = sorted(
+            (e for e in same_name if e.digest == want.digest), key=lambda e: not e.enabled
+        )
+        rest = tuple(each.id for each in same_name if each not in same[:1])
+        if not same_name:
             actions.append(Action("create", name, "new", wanted=want))
-        elif not right:
-            actions.append(Action("replace", name, _difference(want, own[0]), rest, want))
+        elif not same:
+            actions.append(Action("replace", name, _difference(want, same_name[0]), rest, want))
         else:
-            if not right[0].enabled:
-                actions.append(Action("enable", name, "it was disabled", (right[0].id,)))
+            if not same[0].enabled:
+                actions.append(Action("enable", name, "it was disabled", (same[0].id,)))
             if rest:
                 actions.append(Action("delete", name, "left by an earlier change", rest))
     names = {want.schedule.name for want in wanted}
@@ -119,7 +121,7 @@ def plan(wanted: Sequence[Wanted], existing: Sequence[Existing]) -> list[Action]
 
 
 def _difference(want: Wanted, old: Existing) -> str:
-    """Says what changed, as far as the cluster tells."""
+    """Describes what changed, as far as the cluster shows it."""
     new = want.schedule.arguments
     changed = sorted(
         key
@@ -135,7 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def compile_wanted(schedules: Iterable[Schedule], cluster_file: ClusterFile) -> list[Wanted]:
-    """Compiles each schedule's package, once a profile."""
+    """Compiles the package of each schedule, once per profile."""
     from pipelines import compile as packages
 
     profiles = {profile.name: profile for profile in packages.all_profiles(cluster_file)}
@@ -161,11 +163,11 @@ def main(
     rates: str = "",
     say: Callable[[str], None] = print,
 ) -> int:
-    """Runs `make schedule`: shows what is to be done, and does it unless only the plan is wanted.
+    """Runs `make schedule`: prints the actions, and carries them out unless `only_plan` is set.
 
     Args:
-      cluster_file: The installation.
-      only_plan: Whether to show only.
+      cluster_file: The cluster file.
+      only_plan: Whether to print the actions without carrying them out.
       path: schedules.yaml.
       rates: Known step rates, as in RATES.
       say: Prints a line.
@@ -174,7 +176,7 @@ def main(
       The exit code.
 
     Raises:
-      UserError: A mistake in the file, or what the cluster refuses.
+      UserError: When schedules.yaml is invalid, or the cluster refuses.
     """
     from pipelines import profiles
     from pipelines.cluster import client as clients
@@ -229,8 +231,8 @@ def _experiment(client: Any, cluster_file: ClusterFile) -> str:
 
 
 def list_existing(client: Any, experiment: str) -> list[Existing]:
-    """Lists the recurring runs of an experiment that carry our marker, the newest first."""
-    found, token = [], ""
+    """Lists the recurring runs of an experiment that have our marker, newest first."""
+    existing, token = [], ""
     while True:
         answer = client.list_recurring_runs(
             page_token=token, page_size=PAGE, experiment_id=experiment, sort_by="created_at desc"
@@ -240,7 +242,7 @@ def list_existing(client: Any, experiment: str) -> list[Existing]:
             if marker:
                 schedule = each.trigger.cron_schedule if each.trigger else None
                 config = each.runtime_config
-                found.append(
+                existing.append(
                     Existing(
                         id=each.recurring_run_id,
                         name=marker[1],
@@ -252,11 +254,11 @@ def list_existing(client: Any, experiment: str) -> list[Existing]:
                 )
         token = answer.next_page_token or ""
         if not token:
-            return found
+            return existing
 
 
 def apply(client: Any, experiment: str, action: Action) -> None:
-    """Does one action; what replaces is there before what it replaces goes."""
+    """Carries out one action; a replacement is created before the old one is deleted."""
     if action.wanted is not None:
         _create(client, experiment, action.wanted)
     for id_ in action.ids:
@@ -265,8 +267,8 @@ def apply(client: Any, experiment: str, action: Action) -> None:
         elif action.verb == "disable":
             client.disable_recurring_run(id_)
         else:
-            # kfp's own method cannot name a policy, and the server's default, to delete in
-            # cascade, ends a run that is going on.
+            # kfp's method cannot set a policy, and the server's default, cascading deletion, would
+            # end a run in progress.
             client._recurring_run_api.recurring_run_service_delete_recurring_run(
                 recurring_run_id=id_, propagation_policy="ORPHAN"
             )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the schedules cost: GPU-hours a run and a month, shown before anything is changed."""
+"""Estimates the cost of schedules in GPU-hours per run and per month."""
 
 from collections.abc import Sequence
 
@@ -10,19 +10,20 @@ from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron
 from pipelines.scheduling.schedules import Schedule
 
-HEADER = ("schedule", "GPU-hours a run", "runs a month", "GPU-hours a month", "step rates")
+HEADER = ("schedule", "GPU-hours per run", "runs per month", "GPU-hours per month", "step rates")
 
 
 def table(schedules: Sequence[Schedule], cluster_file: ClusterFile, rates: cost.Rates) -> list[str]:
-    """Estimates what schedules cost if each of their runs trains everything, which it does.
+    """Estimates the cost of schedules, each of whose runs trains everything again.
 
     Args:
       schedules: The schedules.
-      cluster_file: The installation; its profiles say how many GPUs a training gets.
+      cluster_file: The cluster file, which sets the GPUs per training.
       rates: Known step rates.
 
     Returns:
-      Lines of text: a header, one a schedule, and with several one for all; none without schedules.
+      A header, a line for each schedule and, if there are several, their sum; empty without
+      schedules.
     """
     rows = []
     total = 0.0

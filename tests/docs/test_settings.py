@@ -20,11 +20,11 @@ def test_the_page_is_up_to_date(writer):
     assert page == writer["render"](), "run .venv/bin/python scripts/write_settings.py"
 
 
-def test_a_constant_is_spelt_out(writer):
-    assert writer["spelt"]("One of SCHEDULES, MSE.").startswith(
+def test_a_constant_is_replaced_by_its_value(writer):
+    assert writer["with_values"]("One of SCHEDULES, MSE.").startswith(
         "One of `cosine`, `cosine_restarts`"
     )
-    assert writer["spelt"]("up to LARGEST_IN_MEMORY, MSE") == "up to 96, MSE"
+    assert writer["with_values"]("up to LARGEST_IN_MEMORY, MSE") == "up to 96, MSE"
     assert " STRONG_POLICIES" not in writer["render"]()
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import itertools
 import pickle
 import typing
 from pathlib import Path
@@ -140,6 +141,42 @@ AMOUNT = (
 )
 
 
+def test_cores_are_compared_by_their_value():
+    for smaller, larger in [("1", "1001m"), ("2.5", "3"), ("999m", "1"), ("0.0999", "100m")]:
+        Resources(smaller, larger, "1", "1")
+        with pytest.raises(UserError, match=f"cpu_request must be at most cpu_limit, {smaller}"):
+            Resources(larger, smaller, "1", "1")
+    for one, same in [("0.1", "100m"), ("2", "2000m"), ("0", "0m")]:
+        Resources(one, same, "1", "1")
+        Resources(same, one, "1", "1")
+
+
+def test_memory_is_compared_by_its_value():
+    """Each size is below the next: decimal powers and binary ones, up to Ei."""
+    sizes = ["0", "999", "1K", "1001", "1Ki", "1000K", "1Mi", "1G", "1000Mi", "1Gi", "1T", "1Ti"]
+    sizes += ["1P", "1Pi", "1E", "1Ei"]
+    for smaller, larger in itertools.pairwise(sizes):
+        Resources("1", "1", smaller, larger)
+        with pytest.raises(UserError, match=f"memory_request must be at .*, {smaller}, got"):
+            Resources("1", "1", larger, smaller)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "m", "1.", ".5", "-1", "+1", "1e3", "1u", "1k", " 1", "1 ", "1_000", "NaN", "٣"]
+)
+def test_a_number_of_cores_that_kfp_does_not_take_is_refused(text):
+    with pytest.raises(UserError, match="cpu_request must be cores such as '2' or '500m', got"):
+        Resources(text, "8", "1Gi", "1Gi")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Gi", "1.5Gi", "-1Gi", "1k", "1ki", "1m", "1gb", "1Gi ", "1i", "1e9", "inf", "٣Gi"]
+)
+def test_a_size_that_kfp_does_not_take_is_refused(text):
+    with pytest.raises(UserError, match="memory_request must be a size such as 4Gi, got"):
+        Resources("1", "1", text, "9Ei")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -151,7 +188,7 @@ AMOUNT = (
         ("gpu: nvidia", "gpu: expected keys with values, got 'nvidia'"),
         ("gpu: {tolerations: x}", "gpu.tolerations: expected a list, got 'x'"),
         ("gpu: {node_selector: [a]}", "gpu.node_selector: expected keys with values"),
-        ("gpu: {node_selector: {spot: true}}", "gpu.node_selector: spot: True is no text: put it"),
+        ("gpu: {node_selector: {spot: true}}", "gpu.node_selector: spot: True is not text: put it"),
         ("gpu: {count: two}", "gpu.count: expected a whole number, got 'two'"),
         ("gpu: {count: true}", "gpu.count: expected a whole number, got True"),
         ("gpu: {count: 0}", "gpu: count must be at least 1, got 0"),
@@ -176,9 +213,9 @@ AMOUNT = (
             "gpu: {resource: a.org/npu}\ncpu: {tolerations: [{key: a.org/npu}]}",
             "cpu.tolerations must be no taint",
         ),
-        ("namespace: 12", "namespace: expected a text, got 12: put it in quotes"),
+        ("namespace: 12", "namespace: expected text, got 12: put it in quotes"),
         ("namespace: Team", "namespace must be a Kubernetes name"),
-        ("namespace:", "namespace: expected a text, got None"),
+        ("namespace:", "namespace: expected text, got None"),
         ("endpoint: kfp.example.org", "endpoint must be an address such as https://"),
         ("image: ieg-python", "image must be an image with a tag other than latest"),
         ("image: localhost:5000/ieg-python", "image must be an image with a tag"),
@@ -200,9 +237,9 @@ AMOUNT = (
         ("max_gpu_hours: 0", "max_gpu_hours must be above 0"),
         ("time_zone: Mars!", "time_zone must be a zone"),
         ("experiment: ' '", "experiment must be a name"),
-        ("a: [", "is no YAML"),
-        ("endpoint: !!python/object:os.system {}", "is no YAML"),
-        ("retries: 1\nretries: 2", "retries stands there twice"),
+        ("a: [", "is not valid YAML"),
+        ("endpoint: !!python/object:os.system {}", "is not valid YAML"),
+        ("retries: 1\nretries: 2", "retries is there twice"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):

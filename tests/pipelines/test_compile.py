@@ -220,9 +220,9 @@ def test_without_a_checkout_the_cluster_names_the_image(monkeypatch, capsys, tmp
 
     monkeypatch.setattr(packages, "revision", no_checkout)
     assert command_line.main(["compile", "--output", str(tmp_path)]) == 2
-    assert "no git checkout" in capsys.readouterr().err
+    assert "not a git checkout" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="expected `image` in the cluster file"):
+    with pytest.raises(UserError, match="set `image` in the cluster file"):
         packages.image_of_revision()
 
 

@@ -96,11 +96,11 @@ def test_a_task_that_never_started_fails_when_its_run_ends(kfp_stub, tmp_path):
     assert any("FAIL image: did not start" in line for line in lines)
 
 
-def test_a_run_that_waits_too_long_is_cancelled(kfp_stub, tmp_path):
+def test_a_run_that_waits_too_long_is_canceled(kfp_stub, tmp_path):
     kfp_stub.script = ("PENDING",)
     code, lines = submit(kfp_stub, tmp_path, patience=0.05)
     assert code == 1
-    assert any("FAIL gpu: did not end in" in line for line in lines)
+    assert any("FAIL gpu: did not end within" in line for line in lines)
     assert kfp_stub.seen("POST", ":terminate")
 
 
@@ -122,7 +122,7 @@ def test_why_a_pod_waits_is_told(kfp_stub, tmp_path, monkeypatch):
         code, lines = submit(kfp_stub, tmp_path, patience=1.0)
     assert code == 1
     assert "  waiting: ImagePullBackOff: no such image" in lines
-    assert any("cancelled; ImagePullBackOff: no such image" in line for line in lines)
+    assert any("canceled; ImagePullBackOff: no such image" in line for line in lines)
 
 
 def test_a_kubernetes_api_that_does_not_answer_does_not_end_the_examination(kfp_stub, tmp_path):
@@ -131,7 +131,7 @@ def test_a_kubernetes_api_that_does_not_answer_does_not_end_the_examination(kfp_
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
     code, lines = submit(kfp_stub, tmp_path, patience=0.05)  # nothing listens there any more
     assert code == 1
-    assert any("FAIL gpu: did not end in" in line for line in lines)
+    assert any("FAIL gpu: did not end within" in line for line in lines)
 
 
 def test_the_gpus_check_is_made_like_a_training_and_the_others_small(kfp_stub, tmp_path):

@@ -368,7 +368,7 @@ def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
     running.send_signal(number)
     output, error = running.communicate(timeout=3600)
     assert running.returncode == command_line.EXIT_INTERRUPTED
-    assert error == "\nieg: interrupted; the same command goes on where it stopped\n"
+    assert error == "\nieg: interrupted; run the same command again to continue\n"
     assert output.startswith("Sweep ")
     slow_tensorflow.wait_until_ended()
     assert not list((tmp_path / "runs").rglob("failure.json"))

@@ -162,7 +162,7 @@ def stand_in(folder: Path, name: str, code: int) -> None:
 def test_the_first_engine_that_answers_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     stand_in(tmp_path, "docker", 1)  # installed, but its daemon does not run
-    with pytest.raises(SystemExit, match="found no engine that works"):
+    with pytest.raises(SystemExit, match="found no working engine"):
         image.find_engine("")
     stand_in(tmp_path, "buildah", 0)
     assert image.find_engine("") == "buildah"
@@ -171,7 +171,7 @@ def test_the_first_engine_that_answers_is_taken(tmp_path, monkeypatch):
     stand_in(tmp_path, "podman", 0)
     assert image.find_engine("") == "podman"
     assert image.find_runner("buildah") == "podman"
-    with pytest.raises(SystemExit, match="found no engine"):
+    with pytest.raises(SystemExit, match="found no working engine"):
         image.find_engine("docker")
     with pytest.raises(SystemExit, match="ENGINE=kaniko"):
         image.find_engine("kaniko")
@@ -188,7 +188,7 @@ def test_without_an_engine_it_says_so_in_one_line(script, tmp_path):
     )
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "found no engine" in done.stderr
+    assert "found no working engine" in done.stderr
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_changed_tree_is_refused_or_marked(checkout, name):
 
 
 def test_without_a_checkout_there_is_no_tag(tmp_path):
-    with pytest.raises(SystemExit, match="no git checkout"):
+    with pytest.raises(SystemExit, match="not a git checkout"):
         image.revision(True, tmp_path)
 
 

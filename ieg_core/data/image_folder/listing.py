@@ -7,13 +7,13 @@ Each part ("train", "test", "probe", the name of an additional test set) is eith
 inside it. The classes are those of "train", sorted by name, or by value if all names are numbers.
 """
 
-import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ieg_core.data.tables import SUFFIXES, read_columns
 from ieg_core.errors import UserError
 
 TRAIN: Final = "train"
@@ -139,7 +139,7 @@ def has_part(root: Path, part: str) -> bool:
 
 
 def _table(root: Path, part: str) -> Path | None:
-    tables = (root / f"{part}{extension}" for extension in _READERS)
+    tables = (root / f"{part}{extension}" for extension in SUFFIXES)
     return next((table for table in tables if table.is_file()), None)
 
 
@@ -147,7 +147,7 @@ def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     """Returns (path, class name) of a part's files; None if there is no such part."""
     if table := _table(root, part):
         _refuse_outside(table, Path(os.path.realpath(root)))
-        return _checked_rows(root, table, _READERS[table.suffix](table))
+        return _read_table(root, table)
     folder = root / part
     return list(_folder_files(root, folder)) if folder.is_dir() else None
 
@@ -236,54 +236,10 @@ def _refuse_outside(path: Path, inside: Path) -> Path:
     return target
 
 
-def _csv_rows(table: Path) -> list[dict[str, str]]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(table, reader.fieldnames or ())
-            return list(reader)
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UserError(
-            f"cannot read {table} ({error}): expected a CSV file in UTF-8 with the columns path "
-            "and label"
-        ) from error
-
-
-def _parquet_rows(table: Path) -> list[dict[str, str]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        _require_columns(table, pyarrow.parquet.read_schema(table).names)
-        return pyarrow.parquet.read_table(table, columns=list(COLUMNS)).to_pylist()
-    except UserError:
-        raise
-    # Which exceptions a value that Python has no type for can cause, Arrow does not say.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"cannot read {table} ({reason}): expected a Parquet file with the columns path and "
-            "label"
-        ) from error
-
-
-_READERS: Final = {".csv": _csv_rows, ".parquet": _parquet_rows}
-
-
-def _require_columns(table: Path, columns: Iterable[str]) -> None:
-    have = list(columns)
-    if missing := [name for name in COLUMNS if name not in have]:
-        raise UserError(
-            f"{table} has no column {' and no column '.join(map(repr, missing))}, but "
-            f"{', '.join(map(repr, have)) or 'none at all'}: expected path and label in its first "
-            "line"
-        )
-
-
-def _checked_rows(root: Path, table: Path, rows: Iterable[dict[str, str]]) -> list[tuple[str, str]]:
+def _read_table(root: Path, table: Path) -> list[tuple[str, str]]:
     inside, listed, seen = os.path.realpath(root), [], set()
-    for number, row in enumerate(rows, 2):
-        path, label = row["path"], row["label"]
+    columns = read_columns(table, COLUMNS)
+    for number, (path, label) in enumerate(zip(columns["path"], columns["label"], strict=True), 2):
         if path is None or label is None or not str(path).strip() or not str(label).strip():
             raise UserError(
                 f"line {number} of {table} lacks a path or a label: expected both in every line"

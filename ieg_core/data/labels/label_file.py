@@ -8,7 +8,7 @@ that the labels are for; the file is then refused for any other. Other columns a
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from ieg_core.data.base import Labels, Source
 from ieg_core.data.labels.given import NOT_LISTED, GivenLabels, data_tag
+from ieg_core.data.tables import SUFFIXES, read_columns
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
@@ -40,8 +41,8 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
       The labels, and the file's name and digest.
 
     Raises:
-      UserError: When the file cannot be read, lacks a column, is for other data, has an unknown
-        index or label or a repeated index, or labels no example with one of the classes.
+      UserError: When the file cannot be read, lacks a column or a cell, is for other data, has an
+        unknown index or label or a repeated index, or labels no example with one of the classes.
     """
     try:
         content = path.read_bytes()
@@ -50,12 +51,18 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
             f"cannot read the label file {path} ({error.strerror}): expected a CSV or Parquet file "
             "with the columns index and label"
         ) from error
-    reader = {".csv": _read_csv, ".parquet": _read_parquet}.get(path.suffix.lower())
-    if reader is None:
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"the label file {path} has the extension {path.suffix!r}: expected .csv or .parquet"
         )
-    columns = reader(path, content)
+    name = f"the label file {path}"
+    columns = read_columns(path, COLUMNS, (DATA_COLUMN,), name=name, content=content)
+    for column, cells in columns.items():
+        if None in cells:
+            raise UserError(
+                f"{name} has no {column} in row {cells.index(None) + 1}: expected "
+                f"{', '.join(columns)} in every row"
+            )
     _check_data(path, columns.get(DATA_COLUMN), source)
     labels = _to_labels(path, columns, source)
     missing = set(range(len(source.class_names))) - set(labels.tolist())
@@ -119,58 +126,6 @@ def to_parquet(columns: dict[str, Any]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _read_csv(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
-    try:
-        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"the label file {path} is no CSV file in UTF-8 ({error}): save it as UTF-8, with "
-            "commas between the columns"
-        ) from error
-    header, *rows = [line for line in lines if line] or [[]]
-    names = [name.strip() for name in header]
-    _check_columns(path, names)
-    wanted = [names.index(name) for name in (*COLUMNS, DATA_COLUMN) if name in names]
-    short = next((number for number, row in enumerate(rows) if len(row) <= max(wanted)), None)
-    if short is not None:
-        raise UserError(
-            f"the label file {path} has {len(rows[short])} columns in row {short + 1}, expected "
-            f"{len(names)} as in its header: {','.join(names)[:_MAX_CELL]}"
-        )
-    return {names[place]: [row[place] for row in rows] for place in wanted}
-
-
-def _read_parquet(path: Path, content: bytes) -> dict[str, Sequence[Any]]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        file = parquet.ParquetFile(pyarrow.BufferReader(content))
-        names = file.schema_arrow.names
-        _check_columns(path, names)
-        wanted = [name for name in (*COLUMNS, DATA_COLUMN) if name in names]
-        table = file.read(columns=wanted)
-        return {name: table.column(name).to_pylist() for name in wanted}
-    except UserError:
-        raise
-    # Which exceptions a value that Python has no type for can cause, Arrow does not say.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise UserError(
-            f"the label file {path} is no readable Parquet file ({reason}): write it again"
-        ) from error
-
-
-def _check_columns(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS if name not in names]
-    if missing:
-        raise UserError(
-            f"the label file {path} has the columns {', '.join(names)[:100] or '(none)'}: expected "
-            f"index and label, {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing"
-        )
-
-
 def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
     expected = data_tag(source)
     for tag in dict.fromkeys(tags or ()):
@@ -181,7 +136,7 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
             )
 
 
-def _to_labels(path: Path, columns: dict[str, Sequence[Any]], source: Source) -> Labels:
+def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source) -> Labels:
     num_examples = len(source.train_labels)
     by_name = {name: number for number, name in enumerate(source.class_names)}
     values = [_whole(name) for name in source.class_names]

@@ -88,7 +88,7 @@ def tolerating(key, operator="Exists"):
 
 
 BAD = [
-    (changed("evaluate", resource="nvidia.com/gpu", count=1), "gpu_beside_training", "asks for"),
+    (changed("evaluate", resource="nvidia.com/gpu", count=1), "gpu_beside_training", "requests"),
     (tolerating("nvidia.com/gpu"), "gpu_beside_training", "exec-evaluate tolerates nvidia.com/gpu"),
     (tolerating("our-gpus"), "gpu_beside_training", "exec-evaluate tolerates our-gpus"),
     (tolerating(""), "gpu_beside_training", "exec-evaluate tolerates every taint"),
@@ -100,7 +100,7 @@ BAD = [
     (changed("small", env={}), "no_home", "exec-report has no HOME"),
     (by_default, "no_tmp", "exec-train has no emptyDir on /tmp"),
     (changed("train", shared_memory=""), "small_shared_memory", "no /dev/shm in memory"),
-    (built(parallelism=0), "no_fan_out_limit", "for-loop-1 has no limit"),
+    (built(parallelism=0), "no_fan_out_limit", "for-loop-1 does not limit"),
     (requests_alone, "no_resources", "exec-train has no MemoryLimit"),
     (built(image=IMAGE), "image_of_no_revision", f"exec-train runs {IMAGE}, a name for local"),
     (two_images, "image_of_no_revision", "run different code: ieg-python:0.1.0, ieg-python:other"),
@@ -158,4 +158,4 @@ def test_a_long_command_is_found():
     command[-1] += "#" * 70_000
     found = arguments.large_argument(spec)
     assert any("the command of exec-train" in each for each in found)
-    assert any("what the driver is told of exec-train" in each for each in found)
+    assert any("the driver's specification of exec-train" in each for each in found)

@@ -36,7 +36,7 @@ def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
         code, said = followed(cluster_file, run, max_pending=0.005)
     assert code == 1
     assert len(kfp_stub.seen("POST", ":terminate$")) == 1
-    assert "Canceled: nothing has run for MAX_PENDING=0.005 minutes" in said
+    assert "Canceled: no pod has run for MAX_PENDING=0.005 minutes" in said
     assert ("minutes: Unschedulable: full" in said) is seen
     assert said.index("CANCELING") < said.index("CANCELED: digits-1")
 

@@ -94,18 +94,18 @@ def test_nothing_is_written_into_the_callers_home(kfp_stub, tmp_path):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(status=401, body="Jwt is expired"), "wants a login: HTTP 401 Jwt is expired"),
-        (Fault(status=403, body="RBAC: access denied"), "does not let you in: HTTP 403 RBAC"),
+        (Fault(status=401, body="Jwt is expired"), "requires a login: HTTP 401 Jwt is expired"),
+        (Fault(status=403, body="RBAC: access denied"), "denies access: HTTP 403 RBAC"),
         (Fault(status=404, body="page not found"), "the endpoint ends in /pipeline"),
         (Fault(status=500, body='{"message": "database is down"}'), "HTTP 500 database is down"),
         (Fault(status=503, body="no healthy upstream"), "HTTP 503 no healthy upstream"),
-        (Fault(status=302, location="/dex/auth?state=x"), "leads to the login page /dex/auth;"),
+        (Fault(status=302, location="/dex/auth?state=x"), "redirects to the login page /dex/auth;"),
         (Fault(status=200, body="<!DOCTYPE html><html></html>"), "answers with a web page"),
-        (Fault(status=200, body="pong"), "is no KFP 2 API: its health is 'pong'"),
-        (Fault(status=200, body="[]"), "is no KFP 2 API"),
+        (Fault(status=200, body="pong"), "is not a KFP 2 API: its health is 'pong'"),
+        (Fault(status=200, body="[]"), "is not a KFP 2 API"),
         (
             Fault(status=301, location="https://kfp.example.org/apis/v2beta1/healthz"),
-            "has moved: write https://kfp.example.org instead",
+            "has moved: use https://kfp.example.org instead",
         ),
         (Fault(delay=FOREVER), "did not answer within 4 seconds"),
     ],
@@ -135,7 +135,7 @@ def test_a_host_that_is_not_there(no_cluster, monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = refusal(ClusterFile(endpoint=f"http://127.0.0.1:{port}"))
-    assert "nothing listens at" in line
+    assert "nothing is listening at" in line
     assert "port-forward" in line
     assert "no cluster is configured" in refusal(ClusterFile())
 
@@ -197,7 +197,7 @@ def test_tls_is_checked_against_the_clusters_own_authority(certificate, no_clust
         address = stub.url.replace("127.0.0.1", "localhost")
         client = connect(ClusterFile(endpoint=address, ca_file=str(public)))
         assert client.list_runs().total_size == 0
-        assert "not trusted: name its ca_file" in refusal(ClusterFile(endpoint=address))
+        assert "not trusted: set its ca_file" in refusal(ClusterFile(endpoint=address))
         line = refusal(ClusterFile(endpoint=address, ca_file=str(public.with_name("none"))))
         assert "does not exist" in line
 
@@ -210,10 +210,10 @@ def test_plain_http_where_tls_was_asked_for(kfp_stub):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (Fault(status=401, body="Jwt is expired"), "wants a login: could not list the runs"),
+        (Fault(status=401, body="Jwt is expired"), "requires a login: could not list the runs"),
         (Fault(status=403, body='{"message": "not yours"}'), "does not allow you to list the runs"),
         (Fault(status=500), "could not list the runs: scripted failure (HTTP 500)"),
-        (Fault(status=302, location="/dex/auth"), "wants a login"),
+        (Fault(status=302, location="/dex/auth"), "requires a login"),
     ],
 )
 def test_a_later_refusal_is_one_clear_line_too(kfp_stub, fault, words):

@@ -77,7 +77,7 @@ def test_a_long_trial_is_waited_for():
 def test_what_is_assumed_is_said_to_be():
     assert "step rates assumed, not measured" in estimate([cifar("l2r")]).line
     both = estimate([cifar("l2r"), cifar("ieg")], rates={("resnet11", "l2r"): 5.0})
-    assert "step rates measured, of 1 trials assumed" in both.line
+    assert "step rates measured, but assumed for 1 trials" in both.line
     assert estimate([cifar("l2r")], rates=RATES).line.endswith("(step rates measured)")
 
 

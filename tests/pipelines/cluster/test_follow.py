@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.host.liveness import STALE_SECONDS
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, submit
@@ -210,8 +211,9 @@ def test_a_trial_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
     planned(mounted)
     root = root_of(cluster_file, clients.connect(cluster_file).get_run(run.run_id))
     beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": time.time() - 190})
-    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": time.time() - 170})
+    stale, young = (time.time() - STALE_SECONDS + margin for margin in (-10, 10))
+    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": stale})
+    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": young})
     (lost, alive), beats = root.progress(since=0.0)
     assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
     assert (alive.state, beats) == ("training", True)
@@ -287,7 +289,7 @@ def test_a_short_silence_of_kfp_is_waited_for(kfp_stub):
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/", body="busy", times=2))
     code, said = followed(cluster_file, run)
     assert code == 0
-    assert "could not read the run: busy (HTTP 503); trying again" in said
+    assert "could not read the run: busy (HTTP 503); retrying" in said
 
 
 def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
@@ -320,7 +322,7 @@ def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch)
     monkeypatch.setattr(follow, "PATIENCE_SECONDS", 0.2)
     cluster_file, run = created(kfp_stub)
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/"))
-    with pytest.raises(UserError, match="stopped watching, the run goes on: http"):
+    with pytest.raises(UserError, match="stopped watching, the run continues: http"):
         followed(cluster_file, run)
     assert kfp_stub.seen("POST", ":terminate$") == []
 
@@ -341,7 +343,7 @@ def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     cluster_file, run = created(kfp_stub)
     stream = InterruptedOnce()
     assert follow.follow(cluster_file, [run], stream=stream) == 130
-    assert "Stopped watching; on the cluster it goes on: http" in stream.getvalue()
+    assert "Stopped watching; it continues on the cluster: http" in stream.getvalue()
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 

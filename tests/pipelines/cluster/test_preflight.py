@@ -89,7 +89,7 @@ def test_nodes_that_are_ready_are_counted(cluster):
     cluster.configmaps["kubeflow"] = policy(ALWAYS)
     assert look() == [
         "GPU nodes: 2 ready, 6 nvidia.com/gpu in all",
-        "Retries: killed, evicted and pre-empted pods are tried again (Always)",
+        "Retries: killed, evicted and preempted pods are retried (Always)",
     ]
 
 
@@ -123,9 +123,9 @@ def test_selector_and_number_of_gpus_count(cluster):
     fits = ClusterFile(gpu=GpuNodePool(node_selector={"pool": "a"}))
     assert "1 ready" in look(fits)[0]
     other = ClusterFile(gpu=GpuNodePool(node_selector={"pool": "b"}))
-    assert "has not the label pool=b" in look(other)[0]
+    assert "lacks the label pool=b" in look(other)[0]
     two = replace(fits, gpu=replace(fits.gpu, count=2))
-    assert "offers 1 GPUs where a training wants 2" in look(two)[0]
+    assert "offers 1 GPUs, a training needs 2" in look(two)[0]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +149,10 @@ def test_tolerations_follow_kubernetes_rules(cluster, toleration, tolerated):
 def test_a_missing_right_is_said_and_costs_nothing_more(cluster):
     cluster.rights = frozenset()
     assert look() == [
-        "GPU nodes not looked at: you may not list nodes (HTTP 403)",
-        "warning: volume claim not looked at: you may not read ieg-data (HTTP 403)",
-        "warning: volume claim not looked at: you may not read ieg-results (HTTP 403)",
-        "Retry policy not looked at: you may not read workflow-controller-configmap (HTTP 403)",
+        "GPU nodes not checked: you may not list nodes (HTTP 403)",
+        "warning: volume claim not checked: you may not read ieg-data (HTTP 403)",
+        "warning: volume claim not checked: you may not read ieg-results (HTTP 403)",
+        "Retry policy not checked: you may not read workflow-controller-configmap (HTTP 403)",
     ]
 
 
@@ -239,7 +239,7 @@ def test_a_claim_for_one_node_is_refused_on_two(two_nodes, data, results, refuse
     message = refusal()
     mode = (data if refused == "ieg-data" else results)[0]
     assert message.startswith(
-        f"the volume claim {refused} is {mode}, but 4 trials at once are spread over 2 nodes: "
+        f"the volume claim {refused} is {mode}, but 4 concurrent trials are spread over 2 nodes: "
         "use a storage class with ReadWriteMany"
     )
     assert "build/k8s/single-node.yaml on a cluster of one node" in message
@@ -276,7 +276,7 @@ def test_nodes_that_no_pod_of_ours_can_use_do_not_count(cluster, other):
 def test_a_claim_for_one_pod_is_refused_on_one_node_too(cluster):
     cluster.nodes = [node()]
     cluster.claims["kubeflow"][1] = claim("ieg-results", "ReadWriteOncePod")
-    assert "ieg-results is ReadWriteOncePod, but 4 trials at once" in refusal()
+    assert "ieg-results is ReadWriteOncePod, but 4 concurrent trials" in refusal()
 
 
 def test_only_the_claims_that_are_mounted_are_looked_at(two_nodes):
@@ -299,10 +299,10 @@ def test_claims_that_may_not_be_read_and_nodes_that_may_not_be_counted_are_a_war
     two_nodes.rights = two_nodes.rights - {("list", "nodes")}
     (line,) = [line for line in look() if "ieg-data" in line]
     assert line == (
-        "warning: ieg-data (ReadWriteOnce) and ieg-results (ReadWriteOnce) can serve pods on one "
-        "node only; nodes not looked at: you may not list nodes (HTTP 403)"
+        "warning: ieg-data (ReadWriteOnce) and ieg-results (ReadWriteOnce) can be mounted on one "
+        "node only; nodes not checked: you may not list nodes (HTTP 403)"
     )
     two_nodes.rights = two_nodes.rights - {("get", "persistentvolumeclaims")}
     lines = [line for line in look() if "claim" in line]
-    assert all(line.startswith("warning: volume claim not looked at") for line in lines)
+    assert all(line.startswith("warning: volume claim not checked") for line in lines)
     assert len(lines) == 2

@@ -84,15 +84,15 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
     for key in ("pipeline_spec", "experiment_id", "service_account"):
         assert second[key] == first[key], key
     kfp_stub.set_state(new.run_id, "RUNNING")
-    with pytest.raises(UserError, match="follow it by WATCH"):
+    with pytest.raises(UserError, match="follow it with WATCH"):
         resume.resume(cluster_file, name, lines.append)
 
 
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("RUNNING", "digits-1 is RUNNING: follow it by WATCH=digits-1; http"),
-        ("SUCCEEDED", "digits-1 has finished: nothing is left to do"),
+        ("RUNNING", "digits-1 is RUNNING: follow it with WATCH=digits-1; http"),
+        ("SUCCEEDED", "digits-1 has finished: there is nothing to resume"),
     ],
 )
 def test_resume_refuses_what_needs_none(kfp_stub, state, words):

@@ -197,7 +197,9 @@ def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path)
     once = [claim(name, "ReadWriteOnce") for name in ("ieg-data", "ieg-results")]
     with kubernetes_api(nodes=[node("a"), node("b")], claims={"kubeflow": once}) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-        words = "the volume claim ieg-data is ReadWriteOnce, but 4 trials at once are spread over 2"
+        words = (
+            "the volume claim ieg-data is ReadWriteOnce, but 4 concurrent trials are spread over 2"
+        )
         refused([*DIGITS, write_cluster_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
         cluster.claims.clear()
         words = "there is no volume claim ieg-data in the namespace kubeflow"
@@ -218,7 +220,7 @@ def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypa
 
 def test_over_budget(kfp_stub, write_cluster_file):
     cluster_file = write_cluster_file(endpoint=kfp_stub.url, max_gpu_hours=3)
-    words = "GPU-hours, more than MAX_GPU_HOURS=3: allow more"
+    words = "GPU-hours, more than MAX_GPU_HOURS=3: raise it"
     refused(["--dataset=cifar10_asymmetric", cluster_file], [kfp_stub], words)
     assert kfp_stub.requests == []
 

@@ -56,7 +56,7 @@ def container(reason, message=None):
             [event("train-1", "FailedMount", 'claim "ieg-data" not found')],
             'FailedMount: claim "ieg-data" not found',
         ),
-        (container("PodInitializing"), [], "its node pulls the image or mounts the volumes"),
+        (container("PodInitializing"), [], "its node is pulling the image or mounting the volumes"),
     ],
 )
 def test_a_pending_pod_says_why(cluster, status, events, reason):
@@ -124,5 +124,5 @@ def test_missing_rights_are_told_once(cluster):
 def test_a_long_reason_is_cut(cluster):
     cluster.pods["kubeflow"] = [pod(RUN, "a", **unscheduled("no\nroom " * 100))]
     reason = look().waiting["a"]
-    assert len(reason) <= waiting.TOLD_REASONS
+    assert len(reason) <= waiting.MAX_REASON
     assert "\n" not in reason

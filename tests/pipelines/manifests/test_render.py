@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What k8s/ renders to, by each renderer, and that schemas find what is misspelt."""
+"""What k8s/ renders to, and that the schemas reject misspelled keys."""
 
 import dataclasses
 import re
@@ -20,35 +20,31 @@ NAMES = render.kustomizations()
 IMAGE = "registry.example:5000/team/ieg-python:1a2b3c4d"
 
 
-def by_name(documents: list[kustomize.Document]) -> dict[tuple[str, str, str], kustomize.Document]:
-    found = {kustomize.identity(document): document for document in documents}
-    assert len(found) == len(documents)
-    return found
+CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding")
+LABEL = ("app.kubernetes.io/part-of", "ieg")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_all_renderers_agree(name, tmp_path):
-    """Our own renderer needs no kubectl; where there is one, it is the judge."""
-    plan = render.write_plan(name, tmp_path, "team-vision", IMAGE)
-    (first, *others) = [by_name(render(plan)) for render in kustomize.renderers().values()]
-    assert all(other == first for other in others)
-    assert all(
-        document["metadata"]["namespace"] == "team-vision"
-        for document in first.values()
-        if document["kind"] not in kustomize.CLUSTER_SCOPED
-    )
-    images = [
-        each["image"] for document in first.values() for each in kustomize.containers(document)
-    ]
-    assert set(images) <= {IMAGE}
+def test_namespace_image_and_labels_are_set(name, tmp_path):
+    documents = kustomize.render(render.write_plan(name, tmp_path, "team-vision", IMAGE))
+    assert len({kustomize.identity(document) for document in documents}) == len(documents)
+    for document in documents:
+        namespace = None if document["kind"] in CLUSTER_SCOPED else "team-vision"
+        assert document["metadata"].get("namespace") == namespace
+        accounts = [each for each in document.get("subjects", []) if each["kind"] != "Group"]
+        assert {each["namespace"] for each in accounts} <= {"team-vision"}
+        assert {each["image"] for each in kustomize.containers(document)} <= {IMAGE}
+        assert LABEL in document["metadata"]["labels"].items()
+        if document["kind"] == "Job":
+            assert LABEL in document["spec"]["template"]["metadata"]["labels"].items()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_schemas_have_nothing_against_it(name, tmp_path):
+def test_it_fits_the_schemas(name, tmp_path):
     plan = render.write_plan(name, tmp_path, "kubeflow", IMAGE)
     # `make manifests`, below, goes through all releases.
     ends = [render.releases()[0], render.releases()[-1]]
-    assert render.misfits(kustomize.render(plan), ends) == []
+    assert render.schema_errors(kustomize.render(plan), ends) == []
 
 
 def test_the_schemas_checked_begin_with_1_29():
@@ -64,10 +60,10 @@ def test_the_schemas_checked_begin_with_1_29():
         ("apiVersion: batch/v1", "apiVersion: batch/v2"),
     ],
 )
-def test_a_misspelt_key_or_wrong_type_is_found(line, wrong):
+def test_a_misspelled_key_or_wrong_type_is_found(line, wrong):
     text = (ROOT / "k8s/jobs/prepare-volumes/job.yaml").read_text()
     assert line in text
-    found = render.misfits([yaml.safe_load(text.replace(line, wrong))])
+    found = render.schema_errors([yaml.safe_load(text.replace(line, wrong))])
     assert len(found) == len(render.releases())
 
 
@@ -136,33 +132,40 @@ def test_the_network_policy_is_for_the_pods_of_our_tasks():
     assert open_to_all == {53, 443, 6443}
 
 
-def test_a_quota_too_small_for_the_cluster_is_told():
+def test_a_quota_too_small_for_the_cluster_is_reported():
     documents = kustomize.render(ROOT / "k8s/overlays/gpu")
     cluster_file = dataclasses.replace(ClusterFile(), parallelism=9)
-    (line,) = render.waits(documents, cluster_file, gpus=True)
+    (line,) = render.quota_warnings(documents, cluster_file, gpus=True)
     assert "8 requests.nvidia.com/gpu" in line
     assert "takes 9" in line
-    assert render.waits(documents, cluster_file, gpus=False) == []
+    assert render.quota_warnings(documents, cluster_file, gpus=False) == []
 
 
-def test_a_kustomization_with_more_than_we_render_is_refused(tmp_path):
-    (tmp_path / "kustomization.yaml").write_text("resources: []\nconfigMapGenerator: []\n")
-    with pytest.raises(SystemExit, match="configMapGenerator"):
-        kustomize.render(tmp_path)
-
-
-def test_a_patch_of_nothing_is_refused(tmp_path):
+def test_a_broken_kustomization_is_one_line(tmp_path):
     (tmp_path / "kustomization.yaml").write_text("resources: []\npatches: [{path: p.yaml}]\n")
     (tmp_path / "p.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
-    with pytest.raises(SystemExit, match="not there"):
+    with pytest.raises(SystemExit, match=r"^manifests: cannot render .*no matches.*") as error:
+        kustomize.render(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_kubectl_names_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(kustomize.shutil, "which", lambda name, path: None)
+    with pytest.raises(SystemExit, match="found no kubectl: run `make setup`"):
         kustomize.render(tmp_path)
 
 
-def test_merging_replaces_lists_removes_nulls_and_changes_neither_argument():
-    target = {"a": {"b": 1, "c": 2}, "l": [1, 2], "gone": 3}
-    patch = {"a": {"c": 4}, "l": [5], "gone": None}
-    assert kustomize.merge(target, patch) == {"a": {"b": 1, "c": 4}, "l": [5]}
-    assert target == {"a": {"b": 1, "c": 2}, "l": [1, 2], "gone": 3}
+def test_the_locked_kubectl_comes_before_the_one_on_path(tmp_path, monkeypatch):
+    for place in ("locked", "path"):
+        (tmp_path / place).mkdir()
+        program = tmp_path / place / "kubectl"
+        program.write_text(f"#!/bin/sh\necho 'from: {place}'\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"), prepend=":")
+    monkeypatch.setattr(kustomize.sysconfig, "get_path", lambda name: str(tmp_path / "locked"))
+    assert kustomize.render(tmp_path) == [{"from": "locked"}]
+    (tmp_path / "locked" / "kubectl").unlink()
+    assert kustomize.render(tmp_path) == [{"from": "path"}]
 
 
 STOCK = {
@@ -178,9 +181,13 @@ STOCK = {
 }
 
 
-def test_the_controllers_patch_changes_its_defaults_and_nothing_else():
+def test_the_controllers_patch_changes_its_defaults_and_nothing_else(tmp_path):
     patch = yaml.safe_load((ROOT / "k8s/overlays/spot/workflow-controller-patch.yaml").read_text())
-    merged = kustomize.merge(STOCK, patch)
+    (tmp_path / "patch.yaml").write_text(yaml.safe_dump({**STOCK, **patch}))
+    plan = {"resources": ["stock.yaml"], "patches": [{"path": "patch.yaml"}]}
+    (tmp_path / "stock.yaml").write_text(yaml.safe_dump(STOCK))
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(plan))
+    (merged,) = kustomize.render(tmp_path)
     assert merged["data"].keys() == STOCK["data"].keys()
     for key in ("artifactRepository", "executor"):
         assert merged["data"][key] == STOCK["data"][key]

@@ -140,10 +140,10 @@ BAD = {
     "unknown label": ("index,label\n1,cta\n", r"row 1: unknown label 'cta': did you mean 'cat'"),
     "number too high": ("index,label\n1,10\n", r"unknown label '10'.*or a number from 0 to 9"),
     "no label": ("index,label\n1,\n", r"row 1: unknown label ''"),
-    "short row": ("index,label\n1\n", r"has 1 columns in row 1, expected 2"),
+    "short row": ("index,label\n1\n", r"has no label in row 1: expected index, label in every row"),
     "other data": ("index,label,data\n1,cat,digits:123456789abc\n", r"for the data digits:1234"),
-    "no UTF-8": (b"index,label\n1,c\xe4t\n", r"is no CSV file in UTF-8"),
-    "a quote left open": ('index,label\n1,"cat\n', r"is no CSV file in UTF-8"),
+    "no UTF-8": (b"index,label\n1,c\xe4t\n", r"cannot read .*: expected a CSV file in UTF-8"),
+    "a quote left open": ('index,label\n1,"cat\n', r"expected a CSV file in UTF-8"),
 }  # fmt: skip
 
 
@@ -169,8 +169,12 @@ def test_a_class_without_an_example_is_told(tmp_path, source):
     ("name", "content", "message"),
     [
         ("labels.txt", b"index,label\n", r"the extension '.txt': expected .csv or .parquet"),
-        ("labels.parquet", b"index,label\n", "is no readable Parquet file"),
-        ("labels.parquet", b"", "is no readable Parquet file"),
+        (
+            "labels.parquet",
+            b"index,label\n",
+            "cannot read the label file .*: expected a Parquet file",
+        ),
+        ("labels.parquet", b"", "cannot read the label file .*: expected a Parquet file"),
         ("labels.parquet", to_parquet({"a": [1]}), "has the columns a: expected index and label"),
     ],
 )

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the tables that users bring: CSV files in UTF-8 with a header, and Parquet files."""
+
+import csv
+import io
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from ieg_core.errors import UserError
+
+SUFFIXES: Final = (".csv", ".parquet")
+_MAX_SHOWN: Final = 100
+
+
+def read_columns(
+    path: Path,
+    required: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    name: str = "",
+    content: bytes | None = None,
+) -> dict[str, list[Any]]:
+    """Reads some columns of a table and ignores the others.
+
+    Args:
+      path: A file whose name ends in one of `SUFFIXES`, in upper or lower case.
+      required: Columns that the table must have.
+      optional: Columns that are read if the table has them.
+      name: What error messages call the file; by default its path.
+      content: The file's bytes, if they have been read already.
+
+    Returns:
+      The cells of each column, in the order of the rows, header and empty lines excluded. A cell of
+      a CSV file is its text, not stripped, and None where the row is too short; a cell of a Parquet
+      file is its Python value, and None for null.
+
+    Raises:
+      UserError: When the file cannot be read, lacks a required column, or has a column twice.
+    """
+    name = name or str(path)
+    kind, read = {
+        ".csv": ("CSV file in UTF-8", _read_csv),
+        ".parquet": ("Parquet file", _read_parquet),
+    }[path.suffix.lower()]
+    try:
+        with path.open("rb") if content is None else nullcontext(io.BytesIO(content)) as file:
+            return read(file, name, required, optional)
+    except UserError:
+        raise
+    # Arrow does not document which exceptions a value without a Python type can cause.
+    except Exception as error:
+        text = getattr(error, "strerror", None) or str(error)
+        reason = (text.splitlines() or [type(error).__name__])[0][:_MAX_SHOWN]
+        raise UserError(
+            f"cannot read {name} ({reason}): expected a {kind} with the columns "
+            f"{' and '.join(required)}; save it again in that format"
+        ) from error
+
+
+# Not pyarrow.csv: it takes an open quote's text to the end of the file for one cell, `"a"b` for ab,
+# and bytes that are not UTF-8 in a header or an ignored column, all without an error.
+def _read_csv(
+    file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str]
+) -> dict[str, list[Any]]:
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        rows = (row for row in csv.reader(text, strict=True) if row)
+        header = [column.strip() for column in next(rows, [])]
+        chosen = _choose(name, header, required, optional)
+        places = {column: header.index(column) for column in chosen}
+        columns: dict[str, list[Any]] = {column: [] for column in places}
+        for row in rows:
+            for column, place in places.items():
+                columns[column].append(row[place] if place < len(row) else None)
+    return columns
+
+
+def _read_parquet(
+    file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str]
+) -> dict[str, list[Any]]:
+    from pyarrow import parquet
+
+    table = parquet.ParquetFile(file)
+    chosen = _choose(name, table.schema_arrow.names, required, optional)
+    values = table.read(columns=chosen)
+    return {column: values.column(column).to_pylist() for column in chosen}
+
+
+def _choose(
+    name: str, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> list[str]:
+    """Returns the columns to read, in the order of `required` and `optional`."""
+    if missing := [column for column in required if column not in header]:
+        raise UserError(
+            f"{name} has the columns {', '.join(header)[:_MAX_SHOWN] or '(none)'}: expected "
+            f"{' and '.join(required)}, {' and '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing"
+        )
+    chosen = [column for column in (*required, *optional) if column in header]
+    if double := next((column for column in chosen if header.count(column) > 1), None):
+        raise UserError(
+            f"{name} has the column {double} {header.count(double)} times: expected it once; "
+            "rename or remove the others"
+        )
+    return chosen

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CSV and Parquet tables: what is read, and what is refused instead of guessed."""
+
+import csv
+import io
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from ieg_core.data.tables import read_columns
+from ieg_core.errors import UserError
+
+CSV_CASES = {
+    "plain": (b"path,label\nx,a\n", ["x"], ["a"]),
+    "byte order mark": (b"\xef\xbb\xbfpath,label\nx,a\n", ["x"], ["a"]),
+    "no newline at the end": (b"path,label\nx,a", ["x"], ["a"]),
+    "empty lines": (b"\n\npath,label\n\nx,a\n\n", ["x"], ["a"]),
+    "line ends": (b"path,label\nx,a\r\ny,b\rz,c\n", ["x", "y", "z"], ["a", "b", "c"]),
+    "quotes": (b'path,label\n"x,1","say ""a"""\n', ["x,1"], ['say "a"']),
+    "a newline in quotes": (b'path,label\n"x\ny",a\n', ["x\ny"], ["a"]),
+    "a quote inside": (b'path,label\nx,a"b\n', ["x"], ['a"b']),
+    "empty cells": (b"path,label\n,\n", [""], [""]),
+    "spaces stay": (b"path,label\n x , a\n", [" x "], [" a"]),
+    "words for null": (b"path,label\nNA,null\n", ["NA"], ["null"]),
+    "leading zeros": (b"path,label\n007,1e3\n", ["007"], ["1e3"]),
+    "other columns": (b"a,label,b,path\n1,a,2,x\n", ["x"], ["a"]),
+    "more cells than columns": (b"path,label\nx,a,b\n", ["x"], ["a"]),
+    "fewer cells than columns": (b"path,label\nx\n", ["x"], [None]),
+    "spaces in the header": (b" path, label \nx,a\n", ["x"], ["a"]),
+    "a header alone": (b"path,label\n", [], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CSV_CASES)
+def test_a_csv_file_is_read(tmp_path, name):
+    content, paths, labels = CSV_CASES[name]
+    path = tmp_path / "table.CSV"
+    path.write_bytes(content)
+    expected = {"path": paths, "label": labels}
+    assert read_columns(path, ("path", "label")) == expected
+    assert read_columns(tmp_path / "no.csv", ("path", "label"), content=content) == expected
+
+
+def test_what_python_writes_is_read_back(tmp_path):
+    cells = ['a"b', '"', "a,b", "a\nb", " a ", "é", "\u2028", "0", "", "\\", "'"]
+    text = io.StringIO()
+    csv.writer(text).writerows([["path", "label"], *zip(cells, reversed(cells), strict=True)])
+    (tmp_path / "table.csv").write_bytes(text.getvalue().encode())
+    found = read_columns(tmp_path / "table.csv", ("path", "label"))
+    assert found == {"path": cells, "label": cells[::-1]}
+
+
+# pyarrow.csv reads every one of these without an error, except the table in UTF-16.
+REFUSED = {
+    "an open quote": b'path,label\nx,"open\ny,b\n',
+    "text after a quote": b'path,label\nx,"a"b\n',
+    "Latin-1": b"path,label,other\nx,a,\xe9\n",
+    "Latin-1 in the header": b"path,label,\xe9\nx,a,b\n",
+    "UTF-16": "path,label\nx,a\n".encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_csv_file_that_can_be_misread_is_refused(tmp_path, name):
+    path = tmp_path / "table.csv"
+    path.write_bytes(REFUSED[name])
+    expected = rf"cannot read {path} \(.+\): expected a CSV file in UTF-8 with the columns path and"
+    with pytest.raises(UserError, match=expected) as error:
+        read_columns(path, ("path", "label"))
+    assert "\n" not in str(error.value)
+
+
+def write_parquet(path, columns):
+    parquet.write_table(pyarrow.table(list(columns.values()), list(columns)), path)
+
+
+def test_a_parquet_file_is_read_with_its_types_and_nulls(tmp_path):
+    path = tmp_path / "table.parquet"
+    write_parquet(path, {"o": [[1], [2]], "label": [1, None], "path": ["x", "y"]})
+    assert read_columns(path, ("path", "label")) == {"path": ["x", "y"], "label": [1, None]}
+    content = path.read_bytes()
+    assert read_columns(path, ("path",), ("label", "data"), content=content) == {
+        "path": ["x", "y"],
+        "label": [1, None],
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_missing_column_is_named(tmp_path, suffix):
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".csv":
+        path.write_text("file,label\nx,a\n")
+    else:
+        write_parquet(path, {"file": ["x"], "label": ["a"]})
+    with pytest.raises(UserError, match=r"^this has the columns file, label: expected path and"):
+        read_columns(path, ("path", "label"), name="this")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_column_that_is_there_twice_is_refused_if_it_is_read(tmp_path, suffix):
+    path = tmp_path / f"table{suffix}"
+    if suffix == ".csv":
+        path.write_text("path,label,label,o,o\nx,a,b,1,2\n")
+    else:
+        table = pyarrow.table([["x"], ["a"], ["b"], [1], [2]], ["path", "label", "label", "o", "o"])
+        parquet.write_table(table, path)
+    assert read_columns(path, ("path",)) == {"path": ["x"]}
+    with pytest.raises(UserError, match="has the column label 2 times: expected it once"):
+        read_columns(path, ("path", "label"))
+
+
+def test_a_missing_file_and_no_parquet_file_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"\(No such file or directory\): expected a CSV"):
+        read_columns(tmp_path / "no.csv", ("path",))
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 it is not")
+    with pytest.raises(UserError, match=r"expected a Parquet file with the columns path;") as error:
+        read_columns(tmp_path / "no.parquet", ("path",))
+    assert "\n" not in str(error.value)
