@@ -2,6 +2,8 @@
 """A run's part of the results root, in a folder or a bucket that this machine can read."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,6 +12,7 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import mirror, runs
 from ieg_core.store.records import RunRecord
+from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster_files import ClusterFile
 
