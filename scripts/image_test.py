@@ -46,7 +46,7 @@ EXIT_TERMINATED = 143
 def require(holds: bool, what: str) -> None:
     """Prints a line if the condition holds, else ends the test."""
     if not holds:
-        fail(f"false: {what}")
+        fail(f"failed: {what}")
     print(f"  {what}", flush=True)
 
 

@@ -103,7 +103,7 @@ def test_the_pod_that_takes_the_files_does_not_stay(cluster, tmp_path):
     (tmp_path / "a" / "cifar10").mkdir(parents=True)
     done = cluster(f"--from={tmp_path / 'a'}", fails=True)
     assert done.returncode == 1
-    assert "no pod of job/ieg-receive-data got ready" in done.stderr
+    assert "no pod of job/ieg-receive-data became ready" in done.stderr
     assert "delete" in (tmp_path / "log").read_text().splitlines()[-1]
 
 
