@@ -224,7 +224,7 @@ def _parts(
             continue
         if not isinstance(data, tuple | list) or len(data) != 2:
             raise UserError(
-                f"{name} is of type {type(data).__name__}: expected a pair of images and labels, "
+                f"{name} is {type(data).__name__}: expected a pair of images and labels, "
                 f"{name}=(images, labels)"
             )
         parts[name] = (_pixels(data[0]), class_numbers(read_labels(data[1]), names))

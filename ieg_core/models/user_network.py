@@ -21,9 +21,9 @@ from ieg_core.experiment.networks import Network, add_current_folder
 
 NAME: Final = "own_network"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
-_LOGITS: Final = "logits: remove the last activation, since the losses apply it"
+_LOGITS: Final = "logits; remove the last activation, since the losses apply it"
 _DETERMINISTIC: Final = (
-    "layers that compute the same result in every call: remove the random layer or set its rate to "
+    "layers that compute the same result in every call; remove the random layer or set its rate to "
     "0; image augmentation, MixUp and weight decay regularize"
 )
 
@@ -205,7 +205,7 @@ def _connected(name: str, model: keras.Model, image_shape: tuple[int, int, int])
         raise _refusal(
             name,
             f"takes {model.inputs[0].dtype}, to which images in [−1, 1] would be truncated",
-            "a floating-point input: remove its dtype",
+            "a floating-point input; remove its dtype",
         )
     return model
 
@@ -259,7 +259,7 @@ def _try_out(name: str, model: keras.Model, image_shape: tuple[int, int, int]) -
             raise _refusal(
                 name,
                 f"{prefix} that assigns trainable variables during the forward pass",
-                "layers whose trainable variables only the optimizer updates: remove it",
+                "layers whose trainable variables only the optimizer updates; remove it",
             )
     # Draws from Keras's global seed change no variable; a second pass reveals them.
     second = run()
