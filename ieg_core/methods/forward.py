@@ -12,14 +12,14 @@ step that visits it, made before the step learns from it in that epoch.
 
 Reference: Patrini et al., CVPR 2017, arXiv 1609.03683. Differs from the paper in two ways. T: the
 paper reads row c off the predicted distribution of one example, the one that is most confidently of
-class c (or at a high quantile). That estimate rests on one prediction per class, and on a network
-whose probabilities are calibrated; a short training of a network with BatchNorm is not, and its
-most confident example overstates the diagonal. Counts need only the argmax, which is right for most
-examples as long as every class keeps most of its own labels, and average over N/C examples per
-class. They share the paper's weakness: where the network has memorized wrong labels, T moves toward
-the identity. I, one example per class, keeps plain cross-entropy for a class that is never
-predicted; ε bounds the loss. Training: the paper trains a second network from scratch with T; here
-one training goes on, so that the method costs as much as plain training.
+class c (or at a high quantile). That estimate rests on one prediction per class, chosen for its
+large diagonal entry, and on calibrated probabilities, which a short training does not give. Counts
+need only the argmax, which is right for most examples as long as every class keeps most of its own
+labels, and average over N/C examples per class. Wrong predictions make T noisier than it is;
+memorized labels, a weakness of the paper's estimate too, move it toward the identity. I, one
+example per class, keeps plain cross-entropy for a class that is never predicted; ε bounds the loss.
+Training: the paper trains a second network from scratch with T; here one training goes on, so that
+the method costs as much as plain training.
 """
 
 from collections.abc import Sequence
