@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.host.liveness import STALE_SECONDS
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, submit
@@ -202,8 +203,16 @@ def test_a_trial_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
     planned(mounted)
     root = root_of(cluster_file, clients.connect(cluster_file).get_run(run.run_id))
     beat = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": time.time() - 310})
-    write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": time.time() - 290})
+    write(
+        mounted,
+        f"trials/{TRIALS[0]}/progress.json",
+        beat | {"updated": time.time() - STALE_SECONDS - 10},
+    )
+    write(
+        mounted,
+        f"trials/{TRIALS[1]}/progress.json",
+        beat | {"updated": time.time() - STALE_SECONDS / 2},
+    )
     (lost, alive), beats = root.progress(since=0.0)
     assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
     assert (alive.state, beats) == ("training", True)
