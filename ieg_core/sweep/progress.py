@@ -243,6 +243,7 @@ def watch(
     expected: float = 0.0,
     stream: IO[str] | None = None,
     plain_seconds: float = PLAIN_SECONDS,
+    live_seconds: float = LIVE_SECONDS,
     read: Callable[[], list[TrialProgress]] | None = None,
 ) -> list[TrialProgress]:
     """Shows how far the trials are until the process that runs them has ended.
@@ -257,6 +258,7 @@ def watch(
       expected: Seconds that all was estimated to take; 0 if that is not known.
       stream: Where to write; standard output by default.
       plain_seconds: Seconds between the plain lines of a running trial.
+      live_seconds: Seconds between two looks.
       read: Reads how far they are; by default `read_trial` with this call's start.
 
     Returns:
@@ -267,7 +269,7 @@ def watch(
     read = read or (lambda: [read_trial(results, trial, began) for trial in trials])
 
     if not console.is_terminal:
-        return _watch_plainly(console.file, read, is_alive, plain_seconds)
+        return _watch_plainly(console.file, read, is_alive, plain_seconds, live_seconds)
     with Live(console=console, auto_refresh=False) as live:
         alive = True
         while alive:
@@ -276,7 +278,7 @@ def watch(
             drawn = table(read(), elapsed, console.height, expected, console.width)
             live.update(drawn, refresh=True)
             if alive:
-                time.sleep(LIVE_SECONDS)
+                time.sleep(live_seconds)
     return read()
 
 
@@ -285,6 +287,7 @@ def _watch_plainly(
     read: Callable[[], list[TrialProgress]],
     is_alive: Callable[[], bool],
     plain_seconds: float,
+    live_seconds: float,
 ) -> list[TrialProgress]:
     trials = read()
     shown = {trial.trial: (trial.state, 0.0) for trial in trials}
@@ -299,5 +302,5 @@ def _watch_plainly(
                 print(f"{time.strftime('%H:%M:%S')} {line(trial)}", file=stream, flush=True)
                 shown[trial.trial] = (trial.state, now)
         if alive:
-            time.sleep(LIVE_SECONDS)
+            time.sleep(live_seconds)
     return trials

@@ -139,9 +139,8 @@ def test_in_a_narrow_terminal_a_trial_is_one_line_that_tells_it_apart(width, col
         assert shown.endswith(name[-4:])
 
 
-def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path, monkeypatch):
+def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path):
     """Three looks: waiting, training, finished; the trial that was finished before is silent."""
-    monkeypatch.setattr(progress, "LIVE_SECONDS", 0.0)
     done = "digits_uniform_0.2-l2r-seed0-0123456789ab"
     write(tmp_path, "result.json", {"steps": 600, "accuracy_ema_last": 0.9}, trial=done)
     changes = iter(
@@ -159,7 +158,7 @@ def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path, mon
         return change is not None
 
     stream = io.StringIO()
-    last = progress.watch(tmp_path, [done, TRIAL], is_alive, stream=stream)
+    last = progress.watch(tmp_path, [done, TRIAL], is_alive, stream=stream, live_seconds=0.0)
     lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
     assert lines == [
         f"{TITLE}: training step 150/600, 30.0 steps/s, 0:15 left, accuracy 50.0 %",
@@ -168,12 +167,13 @@ def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path, mon
     assert [trial.state for trial in last] == ["finished", "finished"]
 
 
-def test_a_running_trial_is_repeated_after_a_while(tmp_path, monkeypatch):
-    monkeypatch.setattr(progress, "LIVE_SECONDS", 0.0)
+def test_a_running_trial_is_repeated_after_a_while(tmp_path):
     write(tmp_path, "progress.json", moment(updated=2e9))
     looks = iter([True, True, False])
     stream = io.StringIO()
-    progress.watch(tmp_path, [TRIAL], lambda: next(looks), stream=stream, plain_seconds=0.0)
+    progress.watch(
+        tmp_path, [TRIAL], lambda: next(looks), stream=stream, plain_seconds=0.0, live_seconds=0.0
+    )
     assert len(stream.getvalue().splitlines()) == 3
 
 
@@ -186,11 +186,10 @@ def test_on_a_terminal_one_table_is_redrawn(tmp_path, monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     for name in ("NO_COLOR", "TTY_COMPATIBLE", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(progress, "LIVE_SECONDS", 0.0)
     write(tmp_path, "progress.json", moment(updated=2e9))
     looks = iter([True, False])
     stream = Terminal()
-    progress.watch(tmp_path, [TRIAL], lambda: next(looks), stream=stream)
+    progress.watch(tmp_path, [TRIAL], lambda: next(looks), stream=stream, live_seconds=0.0)
     text = stream.getvalue()
     assert "150/600" in text
     assert "\x1b[1A" in text  # the cursor goes up to draw over the last table
