@@ -237,7 +237,7 @@ def test_the_lock_files_entry_of_one_package_is_found_whole():
     lock = "# made\nuv-build==1 \\\n    --hash=sha256:aa\nuv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n    # via x\nzip==3\n"  # noqa: E501
     expected = "uv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"
     assert set_up.locked_requirement(lock, "uv") == expected
-    with pytest.raises(SystemExit, match="pins no pip"):
+    with pytest.raises(SystemExit, match="does not pin pip"):
         set_up.locked_requirement(lock, "pip")
 
 
