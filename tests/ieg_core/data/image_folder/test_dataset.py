@@ -230,10 +230,10 @@ def test_the_noise_of_ones_own_labels_is_unknown(tree, tmp_path):
         for text in ("folder", "folder_uniform_0.4")
     ]
     assert [m.clean_labels_known for m in manifests] == [False, True]
-    assert [m["noise_rate"] for m in manifests] == [None, 0.4]
+    assert [m.noise_rate for m in manifests] == [None, 0.4]
     # 0.4 · (3 − 1) / 3
-    assert [m["true_flip_rate"] for m in manifests] == [None, pytest.approx(0.4 * 2 / 3)]
-    assert manifests[0]["notes"]["num_files"] == 24
+    assert [m.true_flip_rate for m in manifests] == [None, pytest.approx(0.4 * 2 / 3)]
+    assert manifests[0].notes["num_files"] == 24
 
 
 def test_further_test_sets_lie_beside(tmp_path):
