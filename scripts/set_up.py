@@ -24,7 +24,13 @@ from urllib.parse import unquote, urlsplit
 VENV = Path(".venv")
 LOCK = Path("requirements.lock")
 GPU_LOCK = Path("requirements-gpu.lock")  # the same, and CUDA's libraries
-EXTRAS = ("features", "gcs", "jax", "pipelines", "tfds")  # all but "gpu", which the GPU's lock file adds
+EXTRAS = (
+    "features",
+    "gcs",
+    "jax",
+    "pipelines",
+    "tfds",
+)  # all but "gpu", which the GPU's lock file adds
 STAMP = VENV / ".ready"
 MINIMUM_PYTHON = (3, 11)
 

@@ -142,7 +142,7 @@ def judge_labels(
         folds,
         reduction.variances,
         precisions,
-        np.zeros_like(start),
+        layers,
         columns,
         transitions,
     )
@@ -222,9 +222,8 @@ def _fit_out_of_fold(
     """Fits with one λ after the other until held-out given labels get less likely."""
     best: tuple[NDArray[np.float32], Layers, float] | None = None
     most = -np.inf
-    layers = start
     for precision in precisions:
-        layers = fit(features, evidence, folds, precision / variances, layers)
+        layers = fit(features, evidence, folds, precision / variances, start)
         predicted = predict(layers, features, folds)
         likelihood = _held_out_likelihood(predicted, labels, transitions)
         if best is not None and likelihood <= most:

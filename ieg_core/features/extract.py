@@ -72,6 +72,7 @@ def extract_features(
     """
     read, total = _reader(images, count)
     require(dtype in _DTYPES, "dtype", dtype, f"one of {', '.join(_DTYPES)}")
+    require(total >= 1, "the number of images", total, "at least 1")
     require(size >= 32, "size", size, "at least 32 pixels")
     if digests is not None and len(digests) != total:
         raise UserError(f"received {len(digests)} digests of {total} images: expected one each")
@@ -79,17 +80,16 @@ def extract_features(
     root = cache or cache_folder()
     keys = _keys(read, total) if digests is None else _parse_digests(digests)
     views = (False, True) if mirrored else (False,)
-    features = None
+    computed = []
     for number, flip in enumerate(views):
-        shift = functools.partial(_report, progress, number * total, len(views) * total)
+        report = functools.partial(_report, progress, number * total, len(views) * total)
         view = _View(network, size, precision, flip)
-        computed = _cached_or_computed(view, read, keys, root, shift)
-        if features is None:
-            features = computed
-        else:
-            features = ((features.astype(np.float32) + computed) / 2).astype(np.float16)
-    if features is None:
-        raise UserError("received no image: expected at least one")
+        computed.append(_cached_or_computed(view, read, keys, root, report))
+    features = computed[0]
+    for more in computed[1:]:
+        # In place and exactly halved first: nothing of float32's size, nothing beyond float16.
+        features /= 2
+        features += more / 2
     return features
 
 
@@ -115,29 +115,32 @@ def resize(images: Pixels, size: int) -> Pixels:
 
 
 class _View:
-    """One network's look at the images; built when the first batch needs it."""
+    """One network's look at the images."""
 
     def __init__(self, network: str, size: int, dtype: str, flip: bool) -> None:
         self.network, self.size, self.dtype, self.flip = network, size, dtype, flip
         kind = "mirrored" if flip else "plain"
         self.key = f"{network}-{size}-{dtype}-{kind}-{find(network).sha256[:12]}-v{_FORMAT}"
 
-    # Keras is imported with the first batch alone: where all is cached, it takes longest.
-    @functools.cached_property
-    def _compute(self) -> Callable[[Pixels], np.ndarray]:
-        from ieg_core import backend
-        from ieg_core.models import efficientnet_lite
-
-        model = efficientnet_lite.build(self.network, self.size, self.dtype)
-        model.set_weights(load_weights(self.network))
-        return backend.compile_function(lambda batch: model(batch, training=False))
-
     def __call__(self, images: Pixels) -> NDArray[np.float16]:
         resized = resize(images[:, :, ::-1] if self.flip else images, self.size)
         # One shape, one compilation: the last batch is filled up.
         padded = np.zeros((_BATCH, *resized.shape[1:]), np.uint8)
         padded[: len(resized)] = resized
-        return np.asarray(self._compute(padded))[: len(resized)].astype(np.float16)
+        return np.asarray(_network(self.network, self.size, self.dtype)(padded))[
+            : len(resized)
+        ].astype(np.float16)
+
+
+# Keras is imported with the first batch alone: where all is cached, it would take longest.
+@functools.lru_cache(maxsize=2)
+def _network(name: str, size: int, dtype: str) -> Callable[[Pixels], np.ndarray]:
+    from ieg_core import backend
+    from ieg_core.models import efficientnet_lite
+
+    model = efficientnet_lite.build(name, size, dtype)
+    model.set_weights(load_weights(name))
+    return backend.compile_function(lambda batch: model(batch, training=False))
 
 
 def _cached_or_computed(

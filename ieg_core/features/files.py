@@ -51,7 +51,8 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
 
 
 def _read_npz(path: Path) -> np.ndarray:
-    with np.load(path, allow_pickle=False) as file:
+    # numpy leaves what it opened itself open where it fails.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         if len(file.files) != 1:
             raise ValueError(f"it holds the arrays {', '.join(file.files) or 'none'}, not one")
         return file[file.files[0]]
