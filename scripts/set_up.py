@@ -24,7 +24,8 @@ from urllib.parse import unquote, urlsplit
 VENV = Path(".venv")
 LOCK = Path("requirements.lock")
 GPU_LOCK = Path("requirements-gpu.lock")  # the same, plus CUDA's libraries
-EXTRAS = ("gcs", "jax", "pipelines", "tfds")  # all but "gpu", which the GPU's lock file adds
+# All but "gpu", which the GPU's lock file adds.
+EXTRAS = ("features", "gcs", "jax", "pipelines", "tfds")
 STAMP = VENV / ".ready"
 MINIMUM_PYTHON = (3, 11)
 

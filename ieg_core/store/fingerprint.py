@@ -30,6 +30,7 @@ UNCOUNTED = (
     "audit",
     "cli",
     "errors.py",
+    "features",
     "fitting.py",
     "host",
     "recipes",

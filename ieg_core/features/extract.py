@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features of many images by a pre-trained network, computed once.
+
+Images are brought to 160 pixels by a bicubic filter and go through the network in batches. Every
+4096 images their features are written to the cache, each image known by the SHA-256 of its pixels:
+a second call reads them, a call with some new images computes those, and one that was interrupted
+goes on. All that is held is a batch of images and everybody's features in float16.
+"""
+
+import contextlib
+import functools
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ieg_core.errors import UserError, require
+from ieg_core.host.cache import cache_folder, read_arrays, write_arrays
+from ieg_core.models.efficientnet_weights import find, load_weights
+
+Pixels = NDArray[np.uint8]
+Reader = Callable[[NDArray[np.int64]], Pixels]
+"""Reads images by index, int64 [m] → uint8 [m, H, W, channels]; a `Source`'s `train_images`."""
+
+SIZE: Final = 160
+NETWORK: Final = "efficientnet-lite0"
+
+_FORMAT: Final = 1  # another number, and nothing that was cached is used
+_BATCH: Final = 32
+_SHARD: Final = 4096
+_DTYPES: Final = ("auto", "bfloat16", "float32")
+_SHA256_BYTES: Final = 32
+
+
+def extract_features(
+    images: Reader | Pixels,
+    count: int | None = None,
+    *,
+    network: str = NETWORK,
+    size: int = SIZE,
+    mirrored: bool = False,
+    dtype: str = "auto",
+    digests: Sequence[str] | None = None,
+    cache: Path | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> NDArray[np.float16]:
+    """Computes the features of images, or reads those that were computed before.
+
+    Args:
+      images: uint8 [n, H, W, 3] or [n, H, W, 1], or what reads them by index.
+      count: n, where `images` is a reader.
+      network: One of `ieg_core.models.efficientnet_weights.NETWORKS`.
+      size: Side in pixels at which the network sees them.
+      mirrored: Whether to average with the features of the mirror images, at twice the cost.
+      dtype: "bfloat16", "float32", or "auto": bfloat16 where this processor computes in it.
+      digests: SHA-256 of each image's content, hexadecimal, of the file for example; with them a
+        cached image is not even read. Without, of the pixels.
+      cache: Folder of the cache; by default the user's.
+      progress: Is told after each batch: images done, images in all, images a second.
+
+    Returns:
+      float16 [n, 1280], in the order of the images.
+
+    Raises:
+      UserError: When there is no such network, its weights are not installed, or the images are not
+        what they must be.
+    """
+    read, total = _reader(images, count)
+    require(dtype in _DTYPES, "dtype", dtype, f"one of {', '.join(_DTYPES)}")
+    require(total >= 1, "the number of images", total, "at least 1")
+    require(size >= 32, "size", size, "at least 32 pixels")
+    if digests is not None and len(digests) != total:
+        raise UserError(f"received {len(digests)} digests of {total} images: expected one each")
+    precision = _fast_dtype() if dtype == "auto" else dtype
+    root = cache or cache_folder()
+    keys = _keys(read, total) if digests is None else _parse_digests(digests)
+    views = (False, True) if mirrored else (False,)
+    computed = []
+    for number, flip in enumerate(views):
+        report = functools.partial(_report, progress, number * total, len(views) * total)
+        view = _View(network, size, precision, flip)
+        computed.append(_cached_or_computed(view, read, keys, root, report))
+    features = computed[0]
+    for more in computed[1:]:
+        # In place and exactly halved first: nothing of float32's size, nothing beyond float16.
+        features /= 2
+        features += more / 2
+    return features
+
+
+def resize(images: Pixels, size: int) -> Pixels:
+    """Brings images to a size by Pillow's bicubic filter; grey ones get three equal channels.
+
+    Args:
+      images: uint8 [m, H, W, 3] or [m, H, W, 1].
+      size: Side in pixels.
+
+    Returns:
+      uint8 [m, size, size, 3].
+    """
+    if images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
+    if images.shape[1:3] == (size, size):
+        return images
+    resized = [
+        Image.fromarray(np.ascontiguousarray(each)).resize((size, size), Image.Resampling.BICUBIC)
+        for each in images
+    ]
+    return np.stack([np.asarray(each) for each in resized])
+
+
+class _View:
+    """One network's look at the images."""
+
+    def __init__(self, network: str, size: int, dtype: str, flip: bool) -> None:
+        self.network, self.size, self.dtype, self.flip = network, size, dtype, flip
+        kind = "mirrored" if flip else "plain"
+        self.key = f"{network}-{size}-{dtype}-{kind}-{find(network).sha256[:12]}-v{_FORMAT}"
+
+    def __call__(self, images: Pixels) -> NDArray[np.float16]:
+        resized = resize(images[:, :, ::-1] if self.flip else images, self.size)
+        # One shape, one compilation: the last batch is filled up.
+        padded = np.zeros((_BATCH, *resized.shape[1:]), np.uint8)
+        padded[: len(resized)] = resized
+        return np.asarray(_network(self.network, self.size, self.dtype)(padded))[
+            : len(resized)
+        ].astype(np.float16)
+
+
+# Keras is imported with the first batch alone: where all is cached, it would take longest.
+@functools.lru_cache(maxsize=2)
+def _network(name: str, size: int, dtype: str) -> Callable[[Pixels], np.ndarray]:
+    from ieg_core import backend
+    from ieg_core.models import efficientnet_lite
+
+    model = efficientnet_lite.build(name, size, dtype)
+    model.set_weights(load_weights(name))
+    return backend.compile_function(lambda batch: model(batch, training=False))
+
+
+def _cached_or_computed(
+    view: _View,
+    read: Reader,
+    keys: NDArray[np.bytes_],
+    root: Path,
+    report: Callable[[int, float], None],
+) -> NDArray[np.float16]:
+    folder = root / "features" / view.key
+    features = np.empty((len(keys), 0), np.float16)
+    is_missing = np.ones(len(keys), bool)
+    for shard in sorted(folder.glob("*.safetensors")):
+        arrays = read_arrays(shard)
+        if arrays is None or not is_missing.any():
+            continue
+        known, rows = arrays["digests"].view(keys.dtype)[:, 0], arrays["features"]
+        order = np.argsort(known)
+        place = order[np.minimum(np.searchsorted(known[order], keys), len(known) - 1)]
+        found = is_missing & (known[place] == keys)
+        if not features.shape[1]:
+            features = np.empty((len(keys), rows.shape[1]), np.float16)
+        features[found] = rows[place[found]]
+        is_missing &= ~found
+    missing = np.flatnonzero(is_missing)
+    started = time.monotonic()
+    done = len(keys) - len(missing)
+    for start in range(0, len(missing), _SHARD):
+        ids = missing[start : start + _SHARD]
+        rows = np.concatenate(
+            list(_compute_rows(view, read, ids, done + start, started, start, report))
+        )
+        if not features.shape[1]:
+            features = np.empty((len(keys), rows.shape[1]), np.float16)
+        features[ids] = rows
+        digests = keys[ids].view(np.uint8).reshape(len(ids), -1)
+        name = hashlib.sha256(digests.tobytes()).hexdigest()[:16]
+        write_arrays(folder / f"{name}.safetensors", {"digests": digests, "features": rows})
+    return features
+
+
+def _compute_rows(
+    view: _View,
+    read: Reader,
+    ids: NDArray[np.int64],
+    before: int,
+    started: float,
+    computed: int,
+    report: Callable[[int, float], None],
+) -> Iterator[NDArray[np.float16]]:
+    for start in range(0, len(ids), _BATCH):
+        batch = ids[start : start + _BATCH]
+        yield view(_checked(read(batch), len(batch)))
+        done = start + len(batch)
+        report(before + done, (computed + done) / max(time.monotonic() - started, 1e-9))
+
+
+def _report(
+    progress: Callable[[int, int, float], None] | None,
+    before: int,
+    total: int,
+    done: int,
+    rate: float,
+) -> None:
+    if progress is not None:
+        progress(before + done, total, rate)
+
+
+def _reader(images: Reader | Pixels, count: int | None) -> tuple[Reader, int]:
+    if isinstance(images, np.ndarray):
+        _checked(images, len(images))
+        return images.__getitem__, len(images)
+    if count is None:
+        raise UserError("received a function that reads images and no count: say how many")
+    return images, count
+
+
+def _checked(images: Pixels, count: int) -> Pixels:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise UserError(
+            f"the images are {images.dtype} {images.shape}: expected uint8 [n, height, width, "
+            "channels] with 1 or 3 channels"
+        )
+    if len(images) != count:
+        raise UserError(f"received {len(images)} images: expected {count}")
+    return images
+
+
+def _keys(read: Reader, count: int) -> NDArray[np.bytes_]:
+    """Returns the SHA-256 of each image's shape and pixels."""
+
+    def digests() -> Iterable[bytes]:
+        for start in range(0, count, _BATCH):
+            ids = np.arange(start, min(start + _BATCH, count))
+            for image in _checked(read(ids), len(ids)):
+                head = f"{image.shape}\n".encode()
+                yield hashlib.sha256(head + image.tobytes()).digest()
+
+    return _as_keys(b"".join(digests()))
+
+
+def _parse_digests(digests: Sequence[str]) -> NDArray[np.bytes_]:
+    try:
+        raw = [bytes.fromhex(each) for each in digests]
+    except ValueError:
+        raw = []
+    if len(raw) != len(digests) or {len(each) for each in raw} - {_SHA256_BYTES}:
+        raise UserError("a digest of an image is not a SHA-256 in hexadecimal")
+    return _as_keys(b"".join(raw))
+
+
+def _as_keys(raw: bytes) -> NDArray[np.bytes_]:
+    return np.frombuffer(raw, f"S{_SHA256_BYTES}")
+
+
+def _fast_dtype() -> str:
+    """Returns bfloat16 where the processor multiplies in it, else float32."""
+    flags = ""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text()
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Features that somebody else computed: `.npy`, `.npz` and Parquet files, one row an example."""
+
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ieg_core.errors import UserError
+from ieg_core.features.reduction import check_features
+
+
+def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
+    """Reads features of the same examples from one or several files.
+
+    `.npy` files are mapped into memory, not read. An `.npz` file holds one array. A Parquet file
+    has a number a column, or one column of lists of equal length. Nothing pickled is loaded.
+
+    Args:
+      paths: The files, all of the same examples in the same order.
+
+    Returns:
+      Float arrays [n, D₁], [n, D₂], …
+
+    Raises:
+      UserError: When a file is missing or damaged, holds something else, or has another number of
+        rows, or a number in it is not finite.
+    """
+    features = []
+    for path in paths:
+        reader = _READERS.get(path.suffix.lower())
+        if reader is None:
+            raise UserError(
+                f"{path} is not a features file: expected one ending in {', '.join(_READERS)}"
+            )
+        try:
+            features.append(reader(path))
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+            raise UserError(
+                f"cannot read features from {path} ({error}): expected numbers, one row an example"
+            ) from error
+        if features[-1].dtype.kind not in "fiu":
+            raise UserError(
+                f"the features in {path} are of type {features[-1].dtype}: expected numbers"
+            )
+    check_features(features)
+    return features
+
+
+def _read_npz(path: Path) -> np.ndarray:
+    # numpy leaves what it opened itself open where it fails.
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        if len(file.files) != 1:
+            raise ValueError(f"it holds the arrays {', '.join(file.files) or 'none'}, not one")
+        return file[file.files[0]]
+
+
+def _read_parquet(path: Path) -> np.ndarray:
+    table = pq.read_table(path)
+    if table.num_columns == 1 and pa.types.is_nested(table.schema.types[0]):
+        rows = table.column(0).combine_chunks()
+        lengths = set(pa.compute.list_value_length(rows).to_pylist())
+        if len(lengths) != 1 or None in lengths:
+            raise ValueError("its lists are not all of one length")
+        values = rows.flatten().to_numpy(zero_copy_only=False)
+        return np.asarray(values).reshape(len(rows), -1)
+    return np.column_stack([column.to_numpy() for column in table.columns])
+
+
+_READERS = {
+    ".npy": lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
+}

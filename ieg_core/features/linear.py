@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Linear classifiers on features, fitted to all folds' complements at once.
+
+p(x) = softmax(Wx + b); for each fold f, over the examples outside it,
+
+    W, b minimise  −Σ_i log Σ_c p_c(x_i) E_i(c)  +  ½ Σ_jc λ_j W_jc²
+
+E_i(c) is the probability of what was observed of example i if its class is c. With one label y and
+without noise it is 1 at y, and this is logistic regression; with the transition matrix T it is
+T[c, y_i], and this is the forward correction of Patrini et al. (CVPR 2017, arXiv 1609.03683,
+equation 7); with several annotators it is Π_a T_a[c, y_ia].
+
+The fits share no parameter, so that one L-BFGS over all of them finds each one's minimum, with
+large matrix products instead of many small ones.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+Layers = NDArray[np.float64]
+"""W and, in the last row, b of each fold: [F, d + 1, C]."""
+
+NO_FOLD: Final = -1
+_BLOCK: Final = 4096
+_MOST_STEPS: Final = 200
+_TOLERANCE: Final = 1e-6
+TINY: Final = 1e-12
+
+
+def fit(
+    features: NDArray[np.float32],
+    evidence: NDArray[np.float32],
+    folds: NDArray[np.int64],
+    precision: NDArray[np.float64],
+    start: Layers,
+) -> Layers:
+    """Fits a classifier to the examples outside each fold.
+
+    Args:
+      features: float32 [n, d].
+      evidence: E, float32 [n, C].
+      folds: Each example's fold, int [n] in [0, F); `NO_FOLD` for one that all fits see.
+      precision: λ of each feature's weights, float64 [d].
+      start: Where the fits start.
+
+    Returns:
+      The fitted layers.
+    """
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = loss_and_gradient(
+            flat.reshape(start.shape), features, evidence, folds, precision
+        )
+        return value, gradient.ravel()
+
+    options = {"maxiter": _MOST_STEPS, "ftol": _TOLERANCE, "gtol": 0.0}
+    found: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.reshape(found.x, start.shape)
+
+
+def loss_and_gradient(
+    layers: Layers,
+    features: NDArray[np.float32],
+    evidence: NDArray[np.float32],
+    folds: NDArray[np.int64],
+    precision: NDArray[np.float64],
+) -> tuple[float, Layers]:
+    """Returns what the fits minimise, over the number of examples and summed over folds.
+
+    By a logit z_c, the loss of an example has the derivative p_c − q(c), with q(c) ∝ p_c E(c).
+
+    Args:
+      layers: W and b, [F, d + 1, C].
+      features: Float [n, d]; what is as large as they are is computed in their precision.
+      evidence: E, float [n, C].
+      folds: int [n].
+      precision: λ, float64 [d].
+
+    Returns:
+      The loss, and its gradient, [F, d + 1, C].
+    """
+    num_folds, _, classes = layers.shape
+    # Classes before examples: sums over classes then run along whole rows of memory.
+    weights = np.ascontiguousarray(layers.transpose(0, 2, 1).reshape(num_folds * classes, -1))
+    weights = weights.astype(features.dtype)
+    loss = 0.5 * float(np.sum(precision[:, None] * layers[:, :-1] ** 2))
+    products = np.zeros_like(weights)
+    numbers = np.arange(num_folds)[:, None]
+    for begin in range(0, len(features), _BLOCK):
+        block = features[begin : begin + _BLOCK]
+        fold = folds[begin : begin + _BLOCK]
+        seen = (numbers != fold).astype(features.dtype)
+        predicted = _softmax(weights, block, num_folds)
+        joint = predicted * evidence[begin : begin + _BLOCK].T
+        joint += features.dtype.type(TINY)
+        likelihood = joint.sum(1)
+        loss -= float(np.sum(np.log(likelihood) * seen, dtype=np.float64))
+        joint /= likelihood[:, None]
+        predicted -= joint
+        predicted *= seen[:, None]
+        errors = predicted.reshape(num_folds * classes, -1)
+        products[:, :-1] += errors @ block
+        products[:, -1] += errors.sum(1)
+    gradient = products.reshape(num_folds, classes, -1).transpose(0, 2, 1).astype(np.float64)
+    gradient[:, :-1] += precision[:, None] * layers[:, :-1]
+    return loss / len(features), gradient / len(features)
+
+
+def predict(
+    layers: Layers, features: NDArray[np.float32], folds: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Predicts each example by the fit that did not see it.
+
+    Args:
+      layers: Of each fold, [F, d + 1, C].
+      features: float32 [n, d].
+      folds: Each example's fold, int [n]; of `NO_FOLD`, the mean over all fits is taken.
+
+    Returns:
+      p, float32 [n, C].
+    """
+    num_folds, _, classes = layers.shape
+    weights = layers.transpose(0, 2, 1).reshape(num_folds * classes, -1).astype(features.dtype)
+    predicted = np.empty((len(features), classes), features.dtype)
+    for begin in range(0, len(features), _BLOCK):
+        fold = folds[begin : begin + _BLOCK]
+        of_all = _softmax(weights, features[begin : begin + _BLOCK], num_folds)
+        chosen = of_all[np.maximum(fold, 0), :, np.arange(len(fold))]
+        mean = of_all.mean(0).T
+        predicted[begin : begin + _BLOCK] = np.where(fold[:, None] == NO_FOLD, mean, chosen)
+    return predicted
+
+
+def _softmax(weights: np.ndarray, block: np.ndarray, num_folds: int) -> np.ndarray:
+    """Returns p, [F, C, n], for weights [F C, d + 1]."""
+    logits = weights[:, :-1] @ block.T
+    logits += weights[:, -1:]
+    logits = logits.reshape(num_folds, -1, len(block))
+    logits -= logits.max(1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(1, keepdims=True)
+    return logits

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many features of many examples, reduced to the directions in which they vary most.
+
+Each feature is standardised over the examples, so that features of several networks may stand side
+by side; principal components follow, each scaled to variance 1. What they varied by, v, tells a
+prior on a classifier how much each direction may count: one of precision λ on the weights of
+standardised features is one of λ / v on those of the scaled components.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ieg_core.errors import UserError
+
+MOST_COMPONENTS: Final = 320
+_BLOCK: Final = 4096
+_LEAST_DEVIATION: Final = 1e-6
+_LEAST_SHARE: Final = 1e-6
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Standardising and principal components.
+
+    Attributes:
+      mean: Of each feature, float32 [D].
+      projection: From standardised features to components of variance 1, float32 [D, d].
+      deviation: Standard deviation of each feature, float32 [D].
+      variances: Of the components before they were scaled, descending, float64 [d].
+    """
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+    projection: NDArray[np.float32]
+    variances: NDArray[np.float64]
+
+    def apply(self, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
+        """Reduces features, float arrays [n, D₁], [n, D₂], …, to float32 [n, d]."""
+        blocks = _blocks(features)
+        return np.concatenate([self._standardize(block) @ self.projection for block in blocks])
+
+    def _standardize(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (block - self.mean) / self.deviation
+
+
+def reduce_features(
+    features: Sequence[np.ndarray], most_components: int = MOST_COMPONENTS
+) -> tuple[NDArray[np.float32], Reduction]:
+    """Standardises features and reduces them to their principal components.
+
+    They are read in blocks, so that they may be memory-mapped files.
+
+    Args:
+      features: Float arrays [n, D₁], [n, D₂], …, the same examples in the same order.
+      most_components: d is at most that, and less than n.
+
+    Returns:
+      The reduced features, float32 [n, d], and how they came about.
+
+    Raises:
+      UserError: When their shapes or values do not allow it.
+    """
+    check_features(features)
+    num_examples = len(features[0])
+    total = sum(each.shape[1] for each in features)
+    sums, squares = np.zeros(total), np.zeros(total)
+    for block in _blocks(features):
+        sums += block.sum(0, dtype=np.float64)
+    mean = (sums / num_examples).astype(np.float32)
+    for block in _blocks(features):
+        squares += np.square(block - mean).sum(0, dtype=np.float64)
+    deviation = np.sqrt(squares / num_examples)
+    # What never changes says nothing, and dividing by next to nothing would make it speak.
+    deviation[deviation < _LEAST_DEVIATION] = np.inf
+    whole = Reduction(mean, deviation.astype(np.float32), np.empty((0, 0), np.float32), sums)
+    covariance = np.zeros((total, total))
+    for block in _blocks(features):
+        standardized = whole._standardize(block)
+        covariance += standardized.T @ standardized
+    variances, directions = np.linalg.eigh(covariance / num_examples)
+    variances, directions = variances[::-1], directions[:, ::-1]
+    kept = min(most_components, num_examples - 1, total)
+    kept = min(kept, int((variances > _LEAST_SHARE * max(variances[0], 1e-30)).sum()))
+    if not kept or not variances[0] > 0:
+        raise UserError("all examples have the same features: expected features that differ")
+    projection = (directions[:, :kept] / np.sqrt(variances[:kept])).astype(np.float32)
+    reduction = Reduction(mean, whole.deviation, projection, variances[:kept].copy())
+    return reduction.apply(features), reduction
+
+
+def check_features(features: Sequence[np.ndarray]) -> None:
+    """Raises UserError unless features are finite float matrices with equally many rows."""
+    if not features:
+        raise UserError("received no features: expected at least one array [n, D]")
+    shapes = [each.shape for each in features]
+    if any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
+        raise UserError(f"features have the shapes {shapes}: expected [n, D], one row an example")
+    if len({shape[0] for shape in shapes}) > 1:
+        raise UserError(f"features have the shapes {shapes}: expected equally many rows")
+    if shapes[0][0] < 2:
+        raise UserError("received the features of one example: expected at least two")
+    for block_start, block in zip(range(0, shapes[0][0], _BLOCK), _blocks(features), strict=True):
+        broken = ~np.isfinite(block).all(1)
+        if broken.any():
+            row = block_start + int(broken.argmax())
+            raise UserError(f"the features of row {row} are not finite: expected numbers")
+
+
+def _blocks(features: Sequence[np.ndarray]) -> Iterator[NDArray[np.float32]]:
+    for start in range(0, len(features[0]), _BLOCK):
+        rows = [np.asarray(each[start : start + _BLOCK], np.float32) for each in features]
+        yield rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays that took long to compute, kept for the next process.
+
+They are in safetensors files under $XDG_CACHE_HOME/ieg (~/.cache/ieg), each with a SHA-256 over its
+content in its metadata. One that is damaged counts as missing. Where the folder cannot be written
+to, nothing is kept, and nothing fails.
+"""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from ieg_core.errors import UserError
+from ieg_core.host.files import write_bytes_atomic
+
+_DIGEST: Final = "sha256"
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Returns this package's folder among the user's caches."""
+    root = environ.get("XDG_CACHE_HOME", "")
+    # The specification asks to ignore relative ones.
+    return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "ieg"
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Reads a cached file's arrays by name; None where it is missing, damaged or unreadable."""
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            digest = (file.metadata() or {}).get(_DIGEST)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError):
+        return None
+    return arrays if _digest(arrays) == digest else None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a cached file whole or not at all; where that is impossible, not at all."""
+    content = safetensors.numpy.save(dict(arrays), metadata={_DIGEST: _digest(arrays)})
+    with contextlib.suppress(UserError, OSError):
+        write_bytes_atomic(path, content)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        digest.update(f"{name} {values.dtype} {values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

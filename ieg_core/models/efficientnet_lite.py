@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""EfficientNet-Lite without its classifier: images to 1280 features.
+
+Seven stages of inverted residual blocks: 1x1 to six times the channels, depthwise, 1x1 back, and a
+shortcut where the shape stays. Against EfficientNet: ReLU6 for swish, no squeeze-and-excite, and
+neither the stem nor the last convolution is scaled. Padding is TensorFlow's SAME, which at stride 2
+puts the odd pixel below and to the right.
+
+References: Tan and Le, ICML 2019 (arXiv:1905.11946); Liu et al. 2020, "Higher accuracy on vision
+models with EfficientNet-Lite".
+"""
+
+from typing import Final
+
+import keras
+
+from ieg_core.models.efficientnet_weights import STEM_FILTERS, blocks_of, find
+
+FEATURES: Final = 1280
+MEAN, SCALE = 127.0, 128.0
+"""Of the input: (x − 127) / 128 for x in [0, 255]."""
+
+
+def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
+    """Builds a network without weights; `set_weights(load_weights(name))` fills it.
+
+    Args:
+      name: One of `NETWORKS`.
+      size: Side of the images in pixels.
+      dtype: Keras dtype policy of the convolutions, "float32" or "bfloat16".
+
+    Returns:
+      A model from images in [0, 255], [B, size, size, 3] of any number type, to features, float32
+      [B, 1280].
+
+    Raises:
+      UserError: When there is no such network.
+    """
+    lite = find(name)
+
+    def convolve(x: keras.KerasTensor, kernel: int, filters: int, stride: int) -> keras.KerasTensor:
+        return keras.layers.Conv2D(
+            filters, kernel, stride, "same", kernel_initializer="zeros", dtype=dtype
+        )(x)
+
+    def relu6(x: keras.KerasTensor) -> keras.KerasTensor:
+        return keras.layers.ReLU(6.0, dtype=dtype)(x)
+
+    images = keras.Input((size, size, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / SCALE, -MEAN / SCALE, dtype="float32")(images)
+    x = relu6(convolve(x, 3, STEM_FILTERS, 2))
+    for block in blocks_of(lite):
+        y = x
+        if block.expansion > 1:
+            y = relu6(convolve(y, 1, block.inputs * block.expansion, 1))
+        y = keras.layers.DepthwiseConv2D(
+            block.kernel, block.stride, "same", depthwise_initializer="zeros", dtype=dtype
+        )(y)
+        y = convolve(relu6(y), 1, block.filters, 1)
+        x = keras.layers.Add(dtype=dtype)([x, y]) if block.has_shortcut else y
+    x = relu6(convolve(x, 1, FEATURES, 1))
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D(dtype="float32")(x), name=name)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+
+from ieg_core.audit import feature_posterior as fp
+from ieg_core.errors import UserError
+
+NONE = fp.MISSING
+
+
+def draw(n=1500, classes=3, seed=0, flip=0.3):
+    """Returns features in three clusters, true classes, labels of T and that T."""
+    rng = np.random.default_rng(seed)
+    clean = rng.integers(0, classes, n)
+    features = rng.normal(size=(n, 10)) + 3.5 * np.eye(10)[clean]
+    transition = np.full((classes, classes), flip / 4)
+    transition[np.arange(classes), (np.arange(classes) + 1) % classes] = flip * 3 / 4
+    np.fill_diagonal(transition, 1 - flip)
+    given = np.array([rng.choice(classes, p=transition[c]) for c in clean])
+    return features, clean, given, transition
+
+
+def test_the_posterior_by_hand():
+    """p = (0.5, 0.3, 0.2); T's column of label 1 is (0.1, 0.8, 0.3): 0.05, 0.24, 0.06 of 0.35.
+
+    A second annotator says 0, with (0.9, 0.5, 0.5): 0.045, 0.12, 0.03 of 0.195.
+    """
+    predicted = np.tile([0.5, 0.3, 0.2], (4, 1))
+    first = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
+    second = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.5, 0.2, 0.3]])
+    labels = np.array([[1, NONE], [1, 0], [NONE, NONE], [1, 0]])
+    trusted = np.array([NONE, NONE, NONE, 2])
+    q = fp.posterior(predicted, labels, np.stack([first, second]), trusted)
+    expected = [
+        np.array([0.05, 0.24, 0.06]) / 0.35,
+        np.array([0.045, 0.12, 0.03]) / 0.195,
+        [0.5, 0.3, 0.2],
+        [0, 0, 1],
+    ]
+    np.testing.assert_allclose(q, expected, atol=1e-6)
+
+
+def test_scores_by_hand():
+    q = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]], np.float32)
+    evidence = fp.Evidence(q, q, q, *([None] * 7))
+    np.testing.assert_allclose(evidence.score(np.array([1, 1])), [0.7, 0], atol=1e-7)
+    found = evidence.score(np.array([[0, NONE], [NONE, 0]]))
+    np.testing.assert_allclose(found, [[0.5, np.nan], [np.nan, 1]], atol=1e-7)
+    assert evidence.suggested.tolist() == [0, 1]
+
+
+def test_majority():
+    labels = np.array([[0, 1, 1], [2, 0, 1], [NONE, NONE, 2], [NONE] * 3])
+    assert fp.majority(labels, 3).tolist() == [1, 2, 2, NONE]
+
+
+def test_wrong_labels_and_their_transitions_are_found():
+    features, clean, given, transition = draw()
+    found = fp.judge_labels([features], given, 3)
+    np.testing.assert_allclose(found.transitions[0], transition, atol=0.05)
+    np.testing.assert_allclose(found.reliability, [(given == clean).mean()], atol=0.03)
+    assert (found.suggested == clean).mean() > 0.97
+    wrong = given != clean
+    suspects = np.argsort(-found.score(given))[: wrong.sum()]
+    assert wrong[suspects].mean() > 0.94
+    # Better than what would be without looking at features or without correcting for noise.
+    assert found.agreement > 0.6 > found.chance
+    assert found.q.dtype == np.float32
+    np.testing.assert_allclose(found.q.sum(1), 1, atol=1e-5)
+
+
+def test_examples_in_another_order_are_judged_alike():
+    """Folds are drawn by place, so that only what they change may differ."""
+    features, _, given, _ = draw(600)
+    order = np.random.default_rng(5).permutation(600)
+    found = fp.judge_labels([features], given, 3)
+    moved = fp.judge_labels([features[order]], given[order], 3)
+    assert np.abs(moved.q - found.q[order]).mean() < 0.02
+    assert (moved.suggested == found.suggested[order]).mean() > 0.98
+
+
+def test_classes_by_other_numbers_are_judged_alike():
+    features, _, given, _ = draw(600)
+    names = np.array([2, 0, 1])
+    found = fp.judge_labels([features], given, 3)
+    renamed = fp.judge_labels([features], names[given], 3)
+    assert np.abs(renamed.q[:, names] - found.q).mean() < 0.02
+
+
+def test_a_better_annotator_is_found_and_missing_labels_are_none():
+    features, clean, given, _ = draw(flip=0.5)
+    rng = np.random.default_rng(9)
+    good = np.where(rng.random(len(clean)) < 0.9, clean, rng.integers(0, 3, len(clean)))
+    good[::3] = NONE
+    labels = np.column_stack([given, good])
+    found = fp.judge_labels([features], labels, 3)
+    expected = [(given == clean).mean(), (good == clean)[good != NONE].mean()]
+    np.testing.assert_allclose(found.reliability, expected, atol=0.04)
+    alone = fp.judge_labels([features], given, 3)
+    assert (found.suggested == clean).mean() > (alone.suggested == clean).mean()
+
+
+def test_trusted_examples_are_taken_at_their_word():
+    features, clean, given, _ = draw(400, flip=0.45)
+    trusted = np.where(np.arange(400) % 4 == 0, clean, NONE)
+    found = fp.judge_labels([features], given, 3, trusted=trusted)
+    sure = trusted != NONE
+    np.testing.assert_array_equal(found.q[sure], np.eye(3)[clean[sure]])
+    without = fp.judge_labels([features], given, 3)
+    right = [(each.suggested == clean)[~sure].mean() for each in (found, without)]
+    assert right[0] >= right[1]
+
+
+def test_trusted_examples_count_in_transitions_by_hand():
+    """Label 1 of a trusted 0 with weight 3, and label 0 of one believed (0.6, 0.4).
+
+    Row 0: (½ + 0.6, ½ + 3) / 4.6; row 1: (½ + 0.4, ½) / 1.4.
+    """
+    found = fp._transitions(
+        np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[1], [0]]), np.array([0, NONE]), 3.0
+    )
+    np.testing.assert_allclose(found, [[[1.1 / 4.6, 3.5 / 4.6], [0.9 / 1.4, 0.5 / 1.4]]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "trusted", "message"),
+    [
+        ([0, 1, 0], None, "one row an example"),
+        ([0, 1, 0, 3], None, "run from 0 to 3: expected from 0 to 2"),
+        ([0, 1, 0, -2], None, "run from -2 to 1"),
+        ([1, 1, 1, 1], None, "all labels are of one class"),
+        ([[0, NONE], [1, NONE], [0, NONE], [2, NONE]], None, "label column 1 is empty"),
+        ([0, 1, 0, 2], [0, 1, 5, 2], "trusted classes run from 0 to 5"),
+    ],
+)
+def test_other_labels_are_refused(labels, trusted, message):
+    features = np.random.default_rng(0).normal(size=(4, 2))
+    known = None if trusted is None else np.array(trusted)
+    with pytest.raises(UserError, match=message):
+        fp.judge_labels([features], np.array(labels), 3, trusted=known)

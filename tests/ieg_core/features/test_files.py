@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.features.files import read_features
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def write(folder):
+    np.save(folder / "a.npy", FEATURES)
+    np.savez(folder / "b.npz", features=FEATURES)
+    columns = {f"f{number}": column for number, column in enumerate(FEATURES.T)}
+    pq.write_table(pa.table(columns), folder / "c.parquet")
+    pq.write_table(pa.table({"embedding": FEATURES.tolist()}), folder / "d.parquet")
+    fixed = pa.FixedSizeListArray.from_arrays(pa.array(FEATURES.ravel()), 3)
+    pq.write_table(pa.table({"embedding": fixed}), folder / "e.parquet")
+    return sorted(folder.iterdir())
+
+
+def test_every_kind_of_file_is_read(tmp_path):
+    found = read_features(write(tmp_path))
+    assert len(found) == 5
+    for features in found:
+        np.testing.assert_array_equal(features, FEATURES)
+    assert isinstance(found[0], np.memmap)
+
+
+def test_other_files_are_refused(tmp_path):
+    def refused(name, message, *others):
+        with pytest.raises(UserError, match=message):
+            read_features([tmp_path / name, *(tmp_path / other for other in others)])
+
+    write(tmp_path)
+    refused("missing.npy", "cannot read features from .*missing.npy")
+    (tmp_path / "x.txt").write_text("1")
+    refused("x.txt", r"not a features file: expected one ending in \.npy, \.npz, \.parquet")
+    (tmp_path / "x.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])
+    refused("x.npy", "cannot read features")
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 and nothing more")
+    refused("x.npz", "cannot read features")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    refused("x.parquet", "cannot read features")
+    np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
+    refused("object.npy", "cannot read features")
+    np.savez(tmp_path / "two.npz", a=FEATURES, b=FEATURES)
+    refused("two.npz", "the arrays a, b, not one")
+    pq.write_table(pa.table({"e": [[1.0], [1.0, 2.0]]}), tmp_path / "ragged.parquet")
+    refused("ragged.parquet", "not all of one length")
+    np.save(tmp_path / "words.npy", np.array([["a"], ["b"]]))
+    refused("words.npy", "expected numbers")
+    np.save(tmp_path / "short.npy", FEATURES[:3])
+    refused("a.npy", "equally many rows", "short.npy")
+    np.save(tmp_path / "nan.npy", np.where(FEATURES == 4, np.nan, FEATURES))
+    refused("nan.npy", "row 1 are not finite")
