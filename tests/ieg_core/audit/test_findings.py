@@ -199,7 +199,7 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
     assert main.main(["report", str(without_digest), "--output", str(tmp_path / "joined")]) == 0
     (trial.folder / "training.json").unlink()
     assert main.main(["evaluate", str(without_digest)]) == 2
-    assert "is not trained to the end" in capsys.readouterr().err
+    assert "has not finished training" in capsys.readouterr().err
     put(plan, trials=["not-run"])
     assert main.main(["audit", str(plan.parent)]) == 2
     assert "none of the 1 runs" in capsys.readouterr().err
