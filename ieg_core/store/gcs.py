@@ -8,6 +8,7 @@ then of two writers one wins, and the other learns it by StaleWriterError.
 
 import base64
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -101,9 +102,8 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 def read(url: str) -> tuple[bytes, int] | None:
     """Reads one object: its content and generation; None where there is none."""
     require_library()
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import NotFound
 
-    damaged = 0
     while True:
         blob = _blob(url)
         with errors_in_words(url):
@@ -111,20 +111,10 @@ def read(url: str) -> tuple[bytes, int] | None:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             except NotFound:
                 return None
-            generation, expected = int(blob.generation), blob.crc32c
-            try:
-                # Checked below: the library's own check would fail at the first damage.
-                data = blob.download_as_bytes(
-                    checksum=None, if_generation_match=generation, retry=_retry(), timeout=TIMEOUT
-                )
-            except (NotFound, PreconditionFailed):
-                continue  # replaced or deleted in between: the generation asked for is gone
-        import google_crc32c
-
-        if (found := _encode(google_crc32c.Checksum(data))) == expected:
-            return data, generation
-        if (damaged := damaged + 1) == DOWNLOADS:
-            raise _corrupt(url, expected, found)
+        stored, file = _stored(blob), io.BytesIO()
+        with contextlib.suppress(FileNotFoundError):  # replaced since: read the new generation
+            _fetch(url, stored, file)
+            return file.getvalue(), stored.generation
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:
@@ -251,36 +241,46 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     return int(blob.generation)
 
 
-def _receive(url: str, stored: Stored, path: Path) -> None:
+def _fetch(url: str, stored: Stored, file: IO[bytes]) -> None:
+    """Downloads one generation of an object to an open file, again if it comes damaged.
+
+    Raises:
+      FileNotFoundError: When the object was replaced or deleted.
+      UserError: When it came damaged each time.
+    """
     from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
 
+    checksum = ""
+    for _ in range(DOWNLOADS):
+        file.seek(0)
+        file.truncate()
+        with errors_in_words(url):
+            try:
+                _blob(url).download_to_file(
+                    file,
+                    checksum="crc32c",
+                    if_generation_match=stored.generation,
+                    retry=_retry(),
+                    timeout=TIMEOUT,
+                )
+                checksum = _checksum(file, file.tell())
+            except DataCorruption:
+                checksum = "another"
+            except (NotFound, PreconditionFailed) as error:
+                raise FileNotFoundError(f"{url} was replaced or deleted") from error
+        if checksum == stored.crc32c:
+            return
+    raise _corrupt(url, stored.crc32c, checksum)
+
+
+def _receive(url: str, stored: Stored, path: Path) -> None:
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        found = ""
-        with os.fdopen(handle, "w+b") as file, errors_in_words(url):
-            for _ in range(DOWNLOADS):
-                file.seek(0)
-                file.truncate()
-                try:
-                    _blob(url).download_to_file(
-                        file,
-                        checksum="crc32c",
-                        if_generation_match=stored.generation,
-                        retry=_retry(),
-                        timeout=TIMEOUT,
-                    )
-                    found = _checksum(file, file.tell())
-                except DataCorruption:
-                    found = "another"
-                except (NotFound, PreconditionFailed) as error:
-                    raise FileNotFoundError(f"{url} was replaced or deleted") from error
-                if found == stored.crc32c:
-                    break
-            else:
-                raise _corrupt(url, stored.crc32c, found)
+        with os.fdopen(handle, "w+b") as file:
+            _fetch(url, stored, file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -297,10 +297,6 @@ def _checksum(file: IO[bytes], size: int) -> str:
     while left > 0 and (part := file.read(min(left, CHUNK))):
         checksum.update(part)
         left -= len(part)
-    return _encode(checksum)
-
-
-def _encode(checksum: Any) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 

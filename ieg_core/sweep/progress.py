@@ -96,28 +96,20 @@ def read_trial(place: Place, trial: str, since: float, now: float | None = None)
     progress, _ = ProgressRecord.look(folder)
     failure, _ = FailureRecord.look(folder)
     is_old = progress is not None and progress.updated < since
+    reason = ""
     # An attempt deletes failure.json before it first reports progress.
     if failure and not is_old:
-        return _at(trial, FAILED, progress, failure.reason)
-    if progress is None or is_old:
-        return _at(trial, WAITING, progress)
-    if now is not None and not is_recent(progress.updated, now):
-        return _at(trial, INTERRUPTED, progress)
-    return _at(trial, progress.phase, progress)
-
-
-def _at(trial: str, state: str, progress: ProgressRecord | None, reason: str = "") -> TrialProgress:
+        state, reason = FAILED, failure.reason
+    elif progress is None or is_old:
+        state = WAITING
+    elif now is not None and not is_recent(progress.updated, now):
+        state = INTERRUPTED
+    else:
+        state = progress.phase
     if progress is None:
         return TrialProgress(trial, state, reason=reason)
-    return TrialProgress(
-        trial,
-        state,
-        progress.step,
-        progress.num_steps,
-        progress.steps_per_second,
-        progress.accuracy_ema,
-        reason,
-    )
+    steps, rate = (progress.step, progress.num_steps), progress.steps_per_second
+    return TrialProgress(trial, state, *steps, rate, progress.accuracy_ema, reason)
 
 
 def title(trial: str) -> str:

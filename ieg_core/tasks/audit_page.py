@@ -2,13 +2,13 @@
 """A trial's audit for the KFP UI: made during training or, if it is missing, here."""
 
 import html
-import math
 import traceback
 from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.store.layout import AUDIT_PAGE
 from ieg_core.store.records import AuditRecord
+from ieg_core.tasks.kfp_ui import finite_numbers
 
 
 def page_and_measures(
@@ -40,12 +40,8 @@ def page_and_measures(
     except Exception as error:
         traceback.print_exc()
         return _no_audit(f"{type(error).__name__}: {error}"), {}
-    numbers = {
-        f"audit_{name}": value
-        for name, value in summary.to_value().items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
-    return text, numbers
+    numbers = finite_numbers(summary.to_value())
+    return text, {f"audit_{name}": value for name, value in numbers.items()}
 
 
 def _no_audit(reason: str) -> str:

@@ -7,7 +7,8 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ieg_core.report.trials import FINISHED, Row, Trial
 
@@ -17,11 +18,14 @@ FAILURES_CHARACTERS = 4000
 
 def metrics(row: Row) -> dict[str, float]:
     """Returns the finite numbers of a trial's result; empty if it has not finished."""
-    if row["status"] != FINISHED:
-        return {}
+    return finite_numbers(row) if row["status"] == FINISHED else {}
+
+
+def finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the values that are finite numbers; a bool is not a number."""
     return {
         key: value
-        for key, value in row.items()
+        for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
