@@ -108,8 +108,15 @@ def read_trial(place: Place, trial: str, since: float, now: float | None = None)
         state = progress.phase
     if progress is None:
         return TrialProgress(trial, state, reason=reason)
-    steps, rate = (progress.step, progress.num_steps), progress.steps_per_second
-    return TrialProgress(trial, state, *steps, rate, progress.accuracy_ema, reason)
+    return TrialProgress(
+        trial,
+        state,
+        progress.step,
+        progress.num_steps,
+        progress.steps_per_second,
+        progress.accuracy_ema,
+        reason,
+    )
 
 
 def title(trial: str) -> str:
