@@ -111,15 +111,15 @@ def test_a_folder_without_files_is_told(exported, tmp_path, capsys):
 def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
     paint(tmp_path / "0.png", 200)
     line = refused(capsys, [str(bare), str(tmp_path / "0.png")])
-    assert "bare.keras is no model exported here: expected a model.keras of a run's folder" in line
+    assert "bare.keras was not exported by ieg: expected the model.keras of a run's folder" in line
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("[]", "no model exported here"),
-        ("3", "no model exported here"),
-        ('{"schema": 1, "class_names": ["a", "b"]}', "no model exported here"),
+        ("[]", "was not exported by ieg"),
+        ("3", "was not exported by ieg"),
+        ('{"schema": 1, "class_names": ["a", "b"]}', "was not exported by ieg"),
         ('{"schema": 2}', "was exported by another version"),
         (
             ModelFacts(("a", "b", "c"), (4, 4, 1)),
