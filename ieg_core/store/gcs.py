@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files in a bucket of Google Cloud Storage, named by URLs such as gs://bucket/folder/file.
 
-Transfers run side by side, large files in chunks that are tried again one by one; every byte is
-checked by its CRC32C on both sides. A write may name the generation that it replaces (0: none):
-then of two writers one wins, and the other learns it by StaleWriterError.
+Transfers run in parallel; large files are sent in chunks that are retried one by one. Both sides
+check the CRC32C of every object. A write may name the generation that it replaces (0: none). If two
+writers name the same one, the second gets a StaleWriterError.
 """
 
 import base64
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -22,19 +23,19 @@ from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client, requ
 
 THREADS = 8
 CHUNK = 8 * 1024**2
-"""Bytes of one request of an upload or of one read; larger files go up resumably."""
+"""Bytes per upload request or read; larger files are uploaded resumably."""
 TIMEOUT = 60.0
-"""Seconds without an answer after which a request is tried again."""
+"""Seconds without an answer after which a request is retried."""
 DEADLINE = 300.0
-"""Seconds after which a request is tried no more."""
+"""Seconds after which a request is not retried."""
 DOWNLOADS = 3
-"""How often an object that comes damaged is asked for."""
+"""The most downloads of an object that arrives damaged."""
 
 T = TypeVar("T")
 
 
 class StaleWriterError(RuntimeError):
-    """The object is no longer the one that this writer meant to replace."""
+    """Another writer has replaced the object that this writer was going to replace."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Stored:
 
 
 def is_url(place: str) -> bool:
-    """Returns whether a results root lies in a bucket."""
+    """Returns whether a results root is in a bucket."""
     return str(place).startswith(SCHEME)
 
 
@@ -68,7 +69,7 @@ def split(url: str) -> tuple[str, str]:
     """Splits a URL into its bucket and the rest.
 
     Raises:
-      UserError: It names no bucket.
+      UserError: When it names no bucket.
     """
     require_library()
     bucket, _, name = url.removeprefix(SCHEME).partition("/")
@@ -82,10 +83,10 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 
     Args:
       url: gs://bucket/folder.
-      prefix: Only those whose names, relative to `url`, begin so.
+      prefix: Lists only names, relative to `url`, that begin with this.
 
     Returns:
-      What is known of each, by its name relative to `url`.
+      The objects by their names relative to `url`.
     """
     bucket, folder = split(url)
     start = f"{folder}/" if folder else ""
@@ -93,17 +94,16 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
         blobs = open_client().list_blobs(
             bucket, prefix=start + prefix, retry=_retry(), timeout=TIMEOUT
         )
-        # Google's console and file systems over a bucket keep empty objects for folders.
+        # Google's console and FUSE file systems create empty objects for folders.
         files = (blob for blob in blobs if not blob.name.endswith("/"))
         return {blob.name.removeprefix(start): _stored(blob) for blob in files}
 
 
 def read(url: str) -> tuple[bytes, int] | None:
-    """Reads one object: its content and generation; None where there is none."""
+    """Returns the content and the generation of an object; None if it does not exist."""
     require_library()
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import NotFound
 
-    damaged = 0
     while True:
         blob = _blob(url)
         with errors_in_words(url):
@@ -111,35 +111,25 @@ def read(url: str) -> tuple[bytes, int] | None:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             except NotFound:
                 return None
-            generation, expected = int(blob.generation), blob.crc32c
-            try:
-                # Checked below: the library's own check would fail at the first damage.
-                data = blob.download_as_bytes(
-                    checksum=None, if_generation_match=generation, retry=_retry(), timeout=TIMEOUT
-                )
-            except (NotFound, PreconditionFailed):
-                continue  # replaced or deleted in between: the generation asked for is gone
-        import google_crc32c
-
-        if (found := _encode(google_crc32c.Checksum(data))) == expected:
-            return data, generation
-        if (damaged := damaged + 1) == DOWNLOADS:
-            raise _corrupt(url, expected, found)
+        stored, file = _stored(blob), io.BytesIO()
+        with contextlib.suppress(FileNotFoundError):  # replaced since: read the new generation
+            _fetch(url, stored, file)
+            return file.getvalue(), stored.generation
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:
-    """Writes one object whole.
+    """Writes one object.
 
     Args:
-      url: Where.
+      url: The object's URL.
       data: Its content.
-      generation: The one to replace, 0 for none; None replaces whatever is there.
+      generation: The generation to replace, 0 for a new object; None replaces any generation.
 
     Returns:
       The new generation.
 
     Raises:
-      StaleWriterError: The object there is another one.
+      StaleWriterError: When the object has another generation.
     """
     with tempfile.TemporaryFile() as file:
         file.write(data)
@@ -147,16 +137,16 @@ def write(url: str, data: bytes, generation: int | None = None) -> int:
 
 
 def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
-    """Copies objects to a folder, side by side; each file appears whole or not at all.
+    """Copies objects to a folder, in parallel; readers never see a partial file.
 
     Args:
       url: gs://bucket/folder.
-      names: What to copy, as `list_files` told it.
-      folder: Where; a file's place in it is its name.
+      names: The objects, from `list_files`.
+      folder: The folder to write to; an object's name is its path there.
 
     Raises:
-      FileNotFoundError: One of them is gone or was replaced since: list them again.
-      UserError: The bucket cannot be read, or a file came damaged more than once.
+      FileNotFoundError: When an object was deleted or replaced since: list them again.
+      UserError: When the bucket cannot be read, or an object arrives damaged every time.
     """
 
     def one(name: str) -> None:
@@ -168,19 +158,19 @@ def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
 def upload(
     url: str, folder: Path, names: Iterable[str], generations: Mapping[str, int | None]
 ) -> dict[str, int]:
-    """Copies files to a bucket, side by side.
+    """Copies files to a bucket, in parallel.
 
     Args:
       url: gs://bucket/folder.
-      folder: Where they lie.
+      folder: The folder of the files.
       names: Their names, relative to both.
-      generations: The objects that they replace, see `write`; all names must be there.
+      generations: For each name, the generation to replace; see `write`.
 
     Returns:
       The new generations.
 
     Raises:
-      StaleWriterError: One of the objects is another one. The rest may have been written.
+      StaleWriterError: When an object has another generation. Others may have been written.
     """
 
     def one(name: str) -> tuple[str, int]:
@@ -191,32 +181,34 @@ def upload(
 
 
 def delete(url: str, names: Mapping[str, int | None] | Iterable[str]) -> None:
-    """Deletes objects; those that are gone already, or are another generation, are left alone.
+    """Deletes objects; skips those that do not exist or have another generation.
 
     Args:
       url: gs://bucket/folder.
-      names: Names relative to `url`, with the generation meant where it matters.
+      names: Names relative to `url`; as a mapping, with the generation to delete (None: any).
     """
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
-    wanted = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+    generations = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
 
     def one(name: str) -> None:
         where = join(url, name)
         with errors_in_words(where), contextlib.suppress(NotFound, PreconditionFailed):
-            _blob(where).delete(if_generation_match=wanted[name], retry=_retry(), timeout=TIMEOUT)
+            _blob(where).delete(
+                if_generation_match=generations[name], retry=_retry(), timeout=TIMEOUT
+            )
 
-    side_by_side(one, wanted)
+    side_by_side(one, generations)
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """Does some work for each name in threads; returns the outcomes in order."""
+    """Calls a function for each name, in threads; returns the results in order."""
     with ThreadPoolExecutor(THREADS, "storage") as pool:
         return list(pool.map(work, names))
 
 
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
-    """Uploads what an open file holds now: a log may grow meanwhile."""
+    """Uploads the current content of an open file; a log may grow during the upload."""
     require_library()
     from google.api_core.exceptions import PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
@@ -239,7 +231,7 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
                 timeout=TIMEOUT,
             )
         except PreconditionFailed as error:
-            # Ours, if an answer was lost and the library asked again.
+            # The object may be ours: if an answer is lost, the library repeats the request.
             with contextlib.suppress(Exception):
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             if (blob.size, blob.crc32c) != (size, crc32c):
@@ -251,36 +243,46 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     return int(blob.generation)
 
 
-def _receive(url: str, stored: Stored, path: Path) -> None:
+def _fetch(url: str, stored: Stored, file: IO[bytes]) -> None:
+    """Downloads one generation of an object to an open file; retries if it arrives damaged.
+
+    Raises:
+      FileNotFoundError: When the object was replaced or deleted.
+      UserError: When it arrives damaged every time.
+    """
     from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
 
+    checksum = ""
+    for _ in range(DOWNLOADS):
+        file.seek(0)
+        file.truncate()
+        with errors_in_words(url):
+            try:
+                _blob(url).download_to_file(
+                    file,
+                    checksum="crc32c",
+                    if_generation_match=stored.generation,
+                    retry=_retry(),
+                    timeout=TIMEOUT,
+                )
+                checksum = _checksum(file, file.tell())
+            except DataCorruption:
+                checksum = "another"
+            except (NotFound, PreconditionFailed) as error:
+                raise FileNotFoundError(f"{url} was replaced or deleted") from error
+        if checksum == stored.crc32c:
+            return
+    raise _corrupt(url, stored.crc32c, checksum)
+
+
+def _receive(url: str, stored: Stored, path: Path) -> None:
     with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        found = ""
-        with os.fdopen(handle, "w+b") as file, errors_in_words(url):
-            for _ in range(DOWNLOADS):
-                file.seek(0)
-                file.truncate()
-                try:
-                    _blob(url).download_to_file(
-                        file,
-                        checksum="crc32c",
-                        if_generation_match=stored.generation,
-                        retry=_retry(),
-                        timeout=TIMEOUT,
-                    )
-                    found = _checksum(file, file.tell())
-                except DataCorruption:
-                    found = "another"
-                except (NotFound, PreconditionFailed) as error:
-                    raise FileNotFoundError(f"{url} was replaced or deleted") from error
-                if found == stored.crc32c:
-                    break
-            else:
-                raise _corrupt(url, stored.crc32c, found)
+        with os.fdopen(handle, "w+b") as file:
+            _fetch(url, stored, file)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -297,16 +299,12 @@ def _checksum(file: IO[bytes], size: int) -> str:
     while left > 0 and (part := file.read(min(left, CHUNK))):
         checksum.update(part)
         left -= len(part)
-    return _encode(checksum)
-
-
-def _encode(checksum: Any) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 
 def _corrupt(url: str, expected: str, found: str) -> UserError:
     return UserError(
-        f"{url} was damaged on its way: expected CRC32C {expected}, found {found}; run again"
+        f"{url} was damaged on its way: expected CRC32C {expected}, got {found}; run again"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results root: one folder a trial, named by all that decides its outcome.
+"""The results root: one folder per trial, named by everything that decides its outcome.
 
 <root>/label_sets/<label set>/   prepared data (ieg_core.data.label_set)
 <root>/trials/<trial>/           config.json, leases/, checkpoint/, progress.json, curves.json,
@@ -7,9 +7,9 @@
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
 <root>/scheduled/<name>/<run>/   a scheduled run's namespace: a results root of its own
-<root>/accepted/<name>.json      the rows that a schedule's next runs are held against
+<root>/accepted/<name>.json      the rows that a schedule's next runs are compared with
 
-`ieg_core.store.records` says what the JSON files are called and hold.
+`ieg_core.store.records` declares the JSON files.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlie
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 EXAMPLES = "examples.safetensors"
-"""What a trial's training noted of each example."""
+"""What a trial's training recorded for each example."""
 MATRICES = "matrices.safetensors"
 """A trial's confusion matrices."""
 MODEL = "model.keras"
@@ -44,10 +44,10 @@ def relative_trial(trial: str) -> str:
 
 
 def require_this_version(root: Path) -> None:
-    """Does nothing for a results root that this version can read.
+    """Refuses a results root that an earlier version wrote.
 
     Raises:
-      UserError: An earlier version wrote it.
+      UserError: When an earlier version wrote it.
     """
     if (root / "cells").is_dir():
         raise earlier_version(root, "cells/")
@@ -59,14 +59,13 @@ def trial_folder(root: Path, trial: str) -> Path:
 
 
 def find_run(place: Path) -> Path:
-    """Returns the folder that people mean by a run's path, absolute.
+    """Returns the absolute folder of a run, whose digest may be missing from the path.
 
-    A name may lack the digest at its end, as in runs/trials/digits_uniform_0.4-ieg-seed0. Of
-    several runs of that name, with other settings or by other code, the one that was planned last
-    is meant.
+    runs/trials/digits_uniform_0.4-ieg-seed0 matches runs with different settings or code; the one
+    that was planned last is returned.
 
     Raises:
-      UserError: The run is in a results root of an earlier version.
+      UserError: When the run is in a results root of an earlier version.
     """
     folder = place.resolve()
     require_this_version(folder)
@@ -102,14 +101,14 @@ def planned_trials(folder: Path) -> list[str] | None:
     """Returns the names of the trials that a sweep's plan lists; None for a folder without a plan.
 
     Raises:
-      UserError: The plan is damaged.
+      UserError: When the plan is damaged.
     """
     plan = PlanRecord.read(folder)
     return list(plan.trials) if plan else None
 
 
 def set_latest(root: Path, sweep: str) -> None:
-    """Points <root>/latest at a sweep, atomically."""
+    """Points the link <root>/latest to a sweep, atomically."""
     temporary = root / f".latest.{os.getpid()}"
     with writable(root):
         with contextlib.suppress(FileNotFoundError):
@@ -119,7 +118,7 @@ def set_latest(root: Path, sweep: str) -> None:
 
 
 def is_finished(root: Path, trial: str) -> bool:
-    """Returns whether a trial has its result."""
+    """Returns whether a trial has a result."""
     return ResultRecord.exists(trial_folder(root, trial))
 
 
@@ -129,10 +128,10 @@ def is_trial(folder: Path) -> bool:
 
 
 def read_planned(root: Path, trial: str) -> TrialRecord:
-    """Reads what a trial was planned to be.
+    """Reads the record of a planned trial.
 
     Raises:
-      UserError: There is no such trial, or its record is damaged.
+      UserError: When there is no such trial or its record is damaged.
     """
     record = TrialRecord.read(trial_folder(root, trial))
     if record is None:
@@ -144,7 +143,7 @@ def read_result(root: Path, trial: str) -> ResultRecord:
     """Reads a finished trial's result.
 
     Raises:
-      UserError: There is none, or it is damaged.
+      UserError: When the result is missing or damaged.
     """
     result = ResultRecord.read(trial_folder(root, trial))
     if result is None:

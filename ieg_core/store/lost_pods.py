@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a run has begun to evaluate a trial, so that lost pods cost that trial alone.
+"""Limits on lost pods: a trial whose pods are lost too often fails, and the run continues.
 
-Trainings count by their leases (`runs.fail_after_lost_pods`). An evaluation leases a trial only if
-there is something to compute, but its pod can be lost without that too.
+Lost training pods are counted by their leases (`fail_after_lost_pods`). An evaluation takes a lease
+only if it has something to compute, so its attempts are counted in a file of their own.
 """
 
 import os
@@ -23,9 +23,9 @@ from ieg_core.store.runs import ATTEMPTS
 
 
 def count_evaluation(root: str, trial: str, run: str) -> int:
-    """Counts a run's attempt at evaluating a trial, before it does anything else.
+    """Counts a run's attempt to evaluate a trial; call it before anything else.
 
-    Written where all pods see it: of a bucket, a pod's local copy goes up only later.
+    Writes directly to the results root, because a pod uploads its local copy only later.
 
     Args:
       root: The results root, namespace included; a folder or gs://bucket/prefix.
@@ -33,29 +33,29 @@ def count_evaluation(root: str, trial: str, run: str) -> int:
       run: The run's id.
 
     Returns:
-      How many there were before; 0 where attempts are not counted (`runs.ATTEMPTS`).
+      The number of earlier attempts; 0 if attempts are not limited (`runs.ATTEMPTS`).
     """
     if not _allowed():
         return 0
     place = below(root, relative_trial(trial))
-    found, _ = EvaluationRecord.look(place, run)  # one that is damaged counts again from 0
-    before = found.attempts if found else 0
+    record, _ = EvaluationRecord.look(place, run)  # a damaged record restarts the count
+    before = record.attempts if record else 0
     EvaluationRecord(attempts=before + 1).write(place, run)
     return before
 
 
 def fail_evaluation_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
-    """Records the failure of a trial whose evaluation this run has lost as often as it may.
+    """Records the failure of a trial whose evaluation has exhausted this run's attempts.
 
-    A trial that has its result, or the reason why it has none, keeps it.
+    An existing result or failure is kept.
 
     Args:
       root: The results root, namespace included.
       trial: The trial.
-      lost: Attempts before this one.
+      lost: The number of earlier attempts.
 
     Returns:
-      Whether the evaluation was given up.
+      Whether the attempts are exhausted.
     """
     if not _allowed() or lost < _allowed():
         return False
@@ -80,11 +80,11 @@ def _allowed() -> int:
 
 
 def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
-    """Records the failure of a trial whose pod this run has lost as often as it may.
+    """Records the failure of a trial whose training has exhausted this run's attempts.
 
-    A pod that is out of memory, out of time or without its node takes down all that could have
-    said so. KFP tries it again, and would in the end fail the whole loop, with the trials that are
-    still to come and the report. So the pod that finds all attempts spent trains no more.
+    A pod that runs out of memory or time, or loses its node, cannot record its own failure. KFP
+    retries it, and after the last retry fails the whole loop, including the remaining trials and
+    the report. To prevent that, the last attempt records the failure instead of training.
 
     Args:
       root: The results root, namespace included.
@@ -92,7 +92,7 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
       run: The run's id.
 
     Returns:
-      Whether the trial was given up.
+      Whether the attempts are exhausted.
     """
     allowed = _allowed()
     folder = trial_folder(root, trial)
@@ -109,6 +109,6 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
 
 
 def _lost_attempts(folder: Path, run: str) -> int:
-    """Returns how many attempts of a run at a trial ended without a word."""
-    found = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
-    return sum(lease is not None and lease.run == run and lease.ended is None for lease in found)
+    """Returns the number of a run's attempts at a trial that did not end their lease."""
+    records = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
+    return sum(lease is not None and lease.run == run and lease.ended is None for lease in records)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results root in a bucket, worked on through a local copy of the part that a step needs.
+"""A results root in a bucket, through a local copy of the part that a step needs.
 
-Everything else knows results roots that are folders. Each step of a pipeline opens its root here:
-a folder is handed on as it is; of gs://… a scratch folder gets what the step reads, and what the
-step writes goes back while it runs (the trial's checkpoint, curves and progress) and at its end.
+All other modules require a results root that is a folder. Each step of a pipeline opens its root
+here. A folder is returned unchanged. For gs://…, the files that the step reads are copied to a
+scratch folder; the files that it writes are uploaded while it runs (the trial's checkpoint, curves
+and progress) and when it ends.
 """
 
 import contextlib
@@ -24,21 +25,21 @@ HEAVY = (
     *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
     *("audit/audit.", EXAMPLES, "evaluations/"),
 )
-"""What of a trial no report reads."""
+"""The files of a trial that no report reads."""
 
 
 @contextlib.contextmanager
 def planning(root: str) -> Iterator[Path]:
     """Opens a results root to plan a sweep in.
 
-    Label sets and trials' settings that are there already stay as they are: their names say their
-    content. Nothing is uploaded if the body fails.
+    Existing label sets and trial records are not replaced: their names determine their content.
+    Nothing is uploaded if the body fails.
 
     Yields:
       The folder to plan in.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or permission is missing.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -62,9 +63,9 @@ def planning(root: str) -> Iterator[Path]:
 def trial(root: str, name: str) -> Iterator[Path]:
     """Opens a results root to work on one trial, alone.
 
-    Waits for another pod that works on the trial. What the step writes is uploaded each minute and
-    at the end, also if it fails; what a superseded pod writes is not. A trial that has its result
-    is not leased: what a step adds to it goes up at the step's end.
+    Waits while another pod works on the trial. Uploads what the step writes every minute and at the
+    end, even if the step fails, but not if the pod was superseded. A trial that has a result is not
+    leased: additions to it are uploaded at the end of the step.
 
     Args:
       root: The results root.
@@ -74,7 +75,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
       A folder with that trial and its label set, as a results root.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or permission is missing.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -83,7 +84,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
         url = gcs.join(root, relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url)
-        if lease is None:  # it has its result: nothing to be alone for
+        if lease is None:  # the trial has a result, so no other pod changes it
             _download(url, lambda: _finished(gcs.list_files(url)), folder)
             _download_label_set(root, local, folder)
             before = trial_copy.fresh_copy(url, folder, 0).sent
@@ -101,7 +102,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
             with trial_copy.kept_up(trial_copy.fresh_copy(url, folder, attempt)):
                 yield local
         finally:
-            # So that the next pod need not wait until this one's heartbeat is old.
+            # Otherwise the next pod would wait until this one's heartbeat is stale.
             ended = replace(record, ended=time.time()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
                 gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
@@ -113,11 +114,11 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
     Yields:
       A folder with the sweep's plan and the small files of its trials, as a results root. The
-      report written there goes up if the body succeeds; then, if the body called
-      `results.set_latest`, the pointer to the newest sweep is moved.
+      report written there is uploaded if the body succeeds; then, if the body called
+      `layout.set_latest`, the pointer to the latest sweep is moved.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or permission is missing.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -134,8 +135,8 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
         def small() -> dict[str, Stored]:
             listed = _only(gcs.list_files(root, "label_sets/"), ".json")
-            for found in gcs.side_by_side(small_files, trials):
-                listed |= found
+            for files in gcs.side_by_side(small_files, trials):
+                listed |= files
             return listed
 
         _download(root, small, local)
@@ -152,24 +153,24 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
 
 def latest(root: str) -> str:
-    """Returns the name of the sweep that was reported on last; "" before the first."""
+    """Returns the name of the sweep with the latest report; "" before the first."""
     if gcs.is_url(root):
-        found = LatestRecord.read(root)
-        return found.sweep if found else ""
+        record = LatestRecord.read(root)
+        return record.sweep if record else ""
     link = Path(root) / "latest"
     return link.readlink().name if link.is_symlink() else ""
 
 
 def fetch(root: str, name: str, folder: Path) -> list[Path]:
-    """Copies what lies under a name in a results root, such as "sweeps/<sweep>/report".
+    """Copies the files under a name in a results root, such as "sweeps/<sweep>/report".
 
     Args:
       root: A folder or gs://….
-      name: Relative to it.
-      folder: Where to, for a root in a bucket.
+      name: The name, relative to the root.
+      folder: The folder to copy to; not used if the root is a folder.
 
     Returns:
-      The files, where they lie now; for a root that is a folder, those in it.
+      The copies; if the root is a folder, the files themselves.
     """
     if not gcs.is_url(root):
         return [path for path in sorted((Path(root) / name).rglob("*")) if path.is_file()]
@@ -180,7 +181,7 @@ def fetch(root: str, name: str, folder: Path) -> list[Path]:
 
 
 def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Path) -> None:
-    """Downloads what a listing names; lists again where something was replaced meanwhile."""
+    """Downloads the listed objects; lists them again if one was replaced meanwhile."""
     for left in reversed(range(TRIES)):
         try:
             gcs.download(url, list_wanted(), folder)
@@ -192,7 +193,7 @@ def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Pa
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    record, _ = TrialRecord.look(folder)  # a damaged one fails its trial, later
+    record, _ = TrialRecord.look(folder)  # a damaged one fails its trial later
     if record:
         _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
 
@@ -202,21 +203,21 @@ def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
 
 
 def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
-    """Picks what a report reads of a trial."""
+    """Selects the files of a trial that a report reads."""
     return {name: stored for name, stored in listed.items() if not name.startswith(HEAVY)}
 
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
-    """Picks what is shown of a finished trial: its audit too, or what one is made of."""
+    """Selects the files for showing a finished trial, with its audit or the inputs of one."""
     audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
     wanted = AUDIT_PAGE if audited else EXAMPLES
     return _light(listed) | {name: listed[name] for name in listed.keys() & {wanted}}
 
 
 def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
-    """Picks what a trial's next attempt reads.
+    """Selects the files that a trial's next attempt reads.
 
-    Not its own lease, which the worker in the scratch folder makes there as if it were alone.
+    Its own lease is not among them: the worker in the scratch folder creates that lease again.
     """
     saved = sorted(name for name in listed if name.startswith("checkpoint/"))
     earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
@@ -225,7 +226,7 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
 
 def _create(root: str, local: Path, name: str) -> None:
-    with contextlib.suppress(StaleWriterError):  # another plan was faster with the same
+    with contextlib.suppress(StaleWriterError):  # another plan has uploaded the same content
         gcs.upload(root, local, [name], {name: 0})
 
 

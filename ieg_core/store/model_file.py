@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported model says of itself: a member of the `.keras` archive that Keras passes over.
+"""Metadata of an exported model, in a member of the `.keras` archive that Keras ignores.
 
-So that one file is enough: which class a logit stands for, and what an image must look like.
+With it, one file is enough to use a model: it has the class names and the format of the images.
 """
 
 import json
@@ -20,13 +20,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What must be known to use a model.
+    """The metadata of an exported model.
 
     Attributes:
-      class_names: C names, by logit.
-      image_shape: (height, width, channels) of its input, pixels in 0 … 255.
-      preprocessing: What is done to an image file to get there: "square", the largest centred
-        square, or "crop", the centred 7/8 of it, brought to size
+      class_names: C names, in the order of the logits.
+      image_shape: (height, width, channels) of its input, pixels in [0, 255].
+      preprocessing: Which part of an image is resized to `image_shape`: "square", the largest
+        centered square, or "crop", the centered 7/8 of that square
         (ieg_core.data.image_folder.decode).
       trained_on: The data set.
       method: The method.
@@ -52,19 +52,20 @@ def read_facts(path: Path) -> ModelFacts:
     """Reads the facts of an exported model.
 
     Raises:
-      UserError: No such file, no `.keras` file, or one that this package did not export.
+      UserError: When the file does not exist, is not a `.keras` file, or was not exported by this
+        package.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             values: Any = json.loads(archive.read(MEMBER))
         if values.pop("schema") != SCHEMA:
-            raise UserError(f"{path} was exported by another version of this program")
+            raise UserError(f"{path} was exported by another version of ieg: export it again")
         height, width, channels = map(int, values.pop("image_shape"))
         names = tuple(map(str, values.pop("class_names")))
         facts = ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
         if facts.preprocessing not in PREPROCESSINGS:
             raise UserError(
-                f"{path} asks for the preprocessing {facts.preprocessing!r}: expected "
+                f"{path} requires the preprocessing {facts.preprocessing!r}: expected "
                 f"{' or '.join(PREPROCESSINGS)}; export it again"
             )
         return facts
@@ -72,9 +73,9 @@ def read_facts(path: Path) -> ModelFacts:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
     except UserError:
         raise
-    # Which exceptions a damaged archive, or another's member of that name, can cause, is not said.
+    # zipfile and json do not document every exception that a damaged archive can raise.
     except Exception as error:
         raise UserError(
-            f"{path} is no model exported here: expected a {MODEL} of a run's folder, such as "
+            f"{path} was not exported by ieg: expected the {MODEL} of a run's folder, such as "
             f"runs/trials/…/{MODEL}"
         ) from error

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trial in a bucket and the scratch folder in which a pod works on it.
+"""A trial in a bucket, and the scratch folder in which a pod works on it.
 
-The leases lie in the bucket too (see ieg_core.store.leases): a pod takes the next number by
-creating leases/<number>.json, which only one can do, and writes checkpoints under its number. Every
-upload names the generation that it replaces; a pod whose upload is refused, or that sees a higher
-lease, copies that lease into its scratch folder, where its worker finds it and stops.
+The leases are in the bucket too (see ieg_core.store.leases). A pod takes the next number by
+creating leases/<number>.json, which only one pod can do, and writes checkpoints under its number.
+Every upload names the generation that it replaces. If an upload is refused or there is a higher
+lease, the pod copies that lease to its scratch folder, where its worker sees it and stops.
 """
 
 import contextlib
@@ -29,26 +29,26 @@ from ieg_core.store.records import (
 
 SYNC_SECONDS = 60.0
 LOOK_SECONDS = 2.0
-"""A checkpoint goes up when it is seen: until then a lost pod would cost what lies before it."""
+"""Seconds between looks for a new checkpoint, which is uploaded at once in case the pod is lost."""
 WAIT_SECONDS = 5.0
 TRIES = 5
 RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
 LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
-"""What of a trial goes up while it runs; the rest goes at the end, result.json last."""
+"""The files that are uploaded while a trial runs; the others follow, result.json last."""
 LOCAL = ("leases/", "lock")
 
 
 @dataclass
 class Copy:
-    """A trial's scratch folder and what the bucket has of it.
+    """A trial's scratch folder, and which of its files the bucket has.
 
     Attributes:
       url: The trial in the bucket.
       folder: The trial in the scratch folder.
       attempt: The number that this pod has leased.
-      generations: Of the objects as this pod last saw or wrote them.
-      sent: Which state of each file the bucket has.
-      superseded: Whether another pod has taken over: nothing more may be written.
+      generations: The generations of the objects when this pod last read or wrote them.
+      sent: The `stamp` of each file when it was last uploaded or downloaded.
+      superseded: Whether another pod has taken over; if so, nothing may be written.
     """
 
     url: str
@@ -67,10 +67,10 @@ def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
 
 
 def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
-    """Takes the next number of a trial, once nobody else works on it.
+    """Takes the next lease of a trial, once no other pod works on it.
 
     Returns:
-      The number, what the lease says, and its generation; None if the trial has its result.
+      The number, the lease, and its generation; None if the trial has a result.
     """
     while True:
         listed = gcs.list_files(url)
@@ -94,10 +94,7 @@ def read_generations(url: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def kept_up(copy: Copy) -> Iterator[None]:
-    """Uploads what changes, in a thread: a new checkpoint at once, the rest each minute.
-
-    And everything at the end.
-    """
+    """Uploads new checkpoints at once, other changes every minute, and all changes at the end."""
     over = threading.Event()
 
     def work() -> None:
@@ -129,10 +126,10 @@ def kept_up(copy: Copy) -> Iterator[None]:
 
 
 def send(copy: Copy, *, everything: bool) -> None:
-    """Brings the bucket up to date: checkpoint first, result.json last.
+    """Uploads what has changed: the checkpoint first, result.json last.
 
     Raises:
-      UserError: The bucket cannot be reached.
+      UserError: When the bucket cannot be reached.
     """
     for _ in range(TRIES):
         if is_superseded(copy):
@@ -140,7 +137,7 @@ def send(copy: Copy, *, everything: bool) -> None:
         try:
             send_once(copy, everything)
         except StaleWriterError:
-            # An earlier attempt's last upload: take note of it and write over it.
+            # An earlier attempt's last upload: replace it.
             copy.generations = read_generations(copy.url)
         else:
             return
@@ -148,7 +145,7 @@ def send(copy: Copy, *, everything: bool) -> None:
 
 
 def is_superseded(copy: Copy) -> bool:
-    """Returns whether there is a later lease, and shows it to the worker in the scratch folder."""
+    """Returns whether there is a later lease; copies it to the scratch folder for the worker."""
     last = max(leases.attempts(gcs.list_files(copy.url, "leases/")), default=0)
     if last != copy.attempt and not copy.superseded:
         copy.superseded = True
@@ -159,31 +156,31 @@ def is_superseded(copy: Copy) -> bool:
 
 
 def send_once(copy: Copy, everything: bool) -> None:
-    """Uploads what has changed; all of it or what goes up while the trial runs.
+    """Uploads what has changed: everything, or only the files in `LIVE`.
 
     Raises:
-      StaleWriterError: An object is another than this pod last saw.
+      StaleWriterError: When an object has another generation than this pod last saw.
     """
-    own = checkpoint_name(copy.attempt)
+    checkpoint = checkpoint_name(copy.attempt)
     stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
     changed = [
         name
         for name, stamp in stamps.items()
         if stamp != copy.sent.get(name) and not name.startswith(LOCAL)
-        if name == own or not name.startswith("checkpoint/")
+        if name == checkpoint or not name.startswith("checkpoint/")
     ]
     live = [name for name in changed if name.startswith(LIVE)]
     last = [name for name in changed if name == RESULT]
     rest = [name for name in changed if name not in (*live, *last)]
     for names in (live, rest, last) if everything else (live,):
         known = {name: copy.generations.get(name, 0) for name in names}
-        with contextlib.suppress(FileNotFoundError):  # being replaced: the next time
+        with contextlib.suppress(FileNotFoundError):  # being replaced: uploaded the next time
             copy.generations |= gcs.upload(copy.url, copy.folder, names, known)
             copy.sent |= {name: stamps[name] for name in names}
     gone = {}
-    if own in copy.generations:  # the earlier attempts' checkpoints have served
+    if checkpoint in copy.generations:  # replaces the earlier attempts' checkpoints
         gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
-        gone.pop(own)
+        gone.pop(checkpoint)
     if FAILURE in copy.generations and FAILURE not in stamps:
         gone[FAILURE] = copy.generations[FAILURE]
     gcs.delete(copy.url, gone)
@@ -192,14 +189,14 @@ def send_once(copy: Copy, everything: bool) -> None:
 
 
 def files_under(folder: Path) -> list[str]:
-    """Lists the files under a folder that are whole, by their names relative to it."""
+    """Lists the complete files under a folder, by their names relative to it."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     names = (path.relative_to(folder) for path in paths if not path.name.startswith("."))
     return sorted(name.as_posix() for name in names)
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
-    """Returns what changes when a file does; zeros where there is none."""
+    """Returns inode, size and mtime (ns), which change with a file; zeros if it does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

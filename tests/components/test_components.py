@@ -160,7 +160,7 @@ def test_evaluate_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkey
     failure = json.loads((folder / "failure.json").read_text())
     assert (failure["phase"], failure["step"]) == ("evaluating", 600)
     assert failure["reason"].startswith("this run lost the pod of its evaluation 2 times: killed")
-    assert "its evaluation was given up" in (tmp_path / "audit.html").read_text()
+    assert "its evaluation ran out of attempts" in (tmp_path / "audit.html").read_text()
     assert lost_pods.count_evaluation(str(tmp_path), TRIAL, "resumed") == 0
 
 
@@ -177,7 +177,7 @@ def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audi
     metrics, confusion = run_evaluate(tmp_path)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert confusion.metadata
-    assert "given up" in (tmp_path / "audit.html").read_text()
+    assert "ran out of attempts" in (tmp_path / "audit.html").read_text()
     assert not (folder / "failure.json").exists()
 
 
