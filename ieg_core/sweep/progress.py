@@ -255,6 +255,7 @@ def watch(
       results: The results root.
       trials: The names of the trials, in display order.
       is_alive: Returns whether the process that runs them is still running.
+      expected: Estimated seconds for the whole sweep; 0 if unknown.
       stream: The stream to write to; by default standard output.
       plain_seconds: Seconds between the lines of a running trial.
       live_seconds: Seconds between two looks.
