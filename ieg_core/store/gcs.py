@@ -9,6 +9,7 @@ StaleWriterError.
 
 import base64
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import writable
+from ieg_core.host.files import replacing, writable
 from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client, require_library
 
 THREADS = 8
@@ -105,9 +106,8 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 def read(url: str) -> tuple[bytes, int] | None:
     """Reads an object: its contents and generation; None if it does not exist."""
     require_library()
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import NotFound
 
-    damaged = 0
     while True:
         blob = _blob(url)
         with errors_in_words(url):
@@ -115,20 +115,10 @@ def read(url: str) -> tuple[bytes, int] | None:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             except NotFound:
                 return None
-            generation, expected = int(blob.generation), blob.crc32c
-            try:
-                # Verified below: the library would fail on the first damaged download.
-                data = blob.download_as_bytes(
-                    checksum=None, if_generation_match=generation, retry=_retry(), timeout=TIMEOUT
-                )
-            except (NotFound, PreconditionFailed):
-                continue  # the requested generation was replaced or deleted in between
-        import google_crc32c
-
-        if (received := _encode(google_crc32c.Checksum(data))) == expected:
-            return data, generation
-        if (damaged := damaged + 1) == DOWNLOADS:
-            raise _corrupt(url, expected, received)
+        stored, file = _stored(blob), io.BytesIO()
+        with contextlib.suppress(FileNotFoundError):  # replaced or deleted in between
+            _receive(url, stored, file)
+            return file.getvalue(), stored.generation
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:
@@ -165,7 +155,9 @@ def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
     """
 
     def one(name: str) -> None:
-        _receive(join(url, name), names[name], folder / name)
+        path = folder / name
+        with writable(path.parent), replacing(path) as temporary, temporary.open("w+b") as file:
+            _receive(join(url, name), names[name], file)
 
     side_by_side(one, names)
 
@@ -260,42 +252,30 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     return int(blob.generation)
 
 
-def _receive(url: str, stored: Stored, path: Path) -> None:
+def _receive(url: str, stored: Stored, file: IO[bytes]) -> None:
+    """Downloads an object into an open file; raises FileNotFoundError if it was replaced."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
-    from google.cloud.storage.exceptions import DataCorruption
 
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        received = ""
-        with os.fdopen(handle, "w+b") as file, errors_in_words(url):
-            for _ in range(DOWNLOADS):
-                file.seek(0)
-                file.truncate()
-                try:
-                    _blob(url).download_to_file(
-                        file,
-                        checksum="crc32c",
-                        if_generation_match=stored.generation,
-                        retry=_retry(),
-                        timeout=TIMEOUT,
-                    )
-                    received = _checksum(file, file.tell())
-                except DataCorruption:
-                    received = "a different one"
-                except (NotFound, PreconditionFailed) as error:
-                    raise FileNotFoundError(f"{url} was replaced or deleted") from error
-                if received == stored.crc32c:
-                    break
-            else:
-                raise _corrupt(url, stored.crc32c, received)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    received = ""
+    for _ in range(DOWNLOADS):
+        file.seek(0)
+        file.truncate()
+        with errors_in_words(url):
+            try:
+                # Verified below: the library would fail on the first damaged download.
+                _blob(url).download_to_file(
+                    file,
+                    checksum=None,
+                    if_generation_match=stored.generation,
+                    retry=_retry(),
+                    timeout=TIMEOUT,
+                )
+            except (NotFound, PreconditionFailed) as error:
+                raise FileNotFoundError(f"{url} was replaced or deleted") from error
+        received = _checksum(file, file.tell())
+        if received == stored.crc32c:
+            return
+    raise _corrupt(url, stored.crc32c, received)
 
 
 def _checksum(file: IO[bytes], size: int) -> str:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export of a trained network as a `.keras` file that loads without this package."""
 
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import parse
-from ieg_core.host.files import writable
+from ieg_core.host.files import replacing, writable
 from ieg_core.models import user_network, zoo
 from ieg_core.store.layout import MODEL
 from ieg_core.store.model_file import ModelFacts, write_facts
@@ -68,17 +67,9 @@ def export_model(
         method=config.method,
         network=config.network,
     )
-    with writable(path.parent):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
-        os.close(handle)
-        try:
-            model.save(temporary)
-            write_facts(Path(temporary), facts)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    with writable(path.parent), replacing(path) as temporary:
+        model.save(temporary)
+        write_facts(temporary, facts)
     return model
 
 

@@ -42,7 +42,7 @@ def test_parts_are_dealt_out_and_make_the_whole():
         (0, 1, "part=0 of parts=1: expected a part from 1 to 1"),
         (3, 2, "part=3 of parts=2: expected a part from 1 to 2"),
         (1, 0, "part=1 of parts=0: expected a part from 1 to 1"),
-        (1, 6, "parts=6: the sweep has 5 trials"),
+        (1, 6, "parts=6: expected at most 5, the number of trials"),
         (1, 1, "5 trials in one run, expected at most 2: start parts=3 runs"),
     ],
 )

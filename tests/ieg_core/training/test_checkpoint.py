@@ -64,7 +64,7 @@ def test_no_checkpoint_has_no_progress(tmp_path, state):
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, lease, state):
     save_checkpoint(lease, state, dataclasses.replace(PROGRESS, trial="trial-b"))
-    with pytest.raises(UserError, match="belongs to trial-b, not to trial-a"):
+    with pytest.raises(UserError, match="belongs to trial-b, expected trial-a"):
         load_checkpoint(tmp_path, "trial-a", state)
 
 

@@ -114,5 +114,5 @@ def test_what_keras_cannot_write_and_read_is_told_before_training(digits, functi
     config = build.build_config(parse("digits"), "supervised", network=f"{NETS}:{function}")
     with pytest.raises(UserError, match=message) as caught:
         require_exportable(config, digits)
-    assert "register_keras_serializable(), give it a get_config" in str(caught.value)
+    assert "register_keras_serializable(), return every argument" in str(caught.value)
     assert "\n" not in str(caught.value)
