@@ -7,6 +7,8 @@ from them or held equal to them by tests. Only the standard library is imported 
 checks its variables before `.venv` exists.
 """
 
+import inspect
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -69,9 +71,11 @@ def option(variable: str, meaning: str, **details: Any) -> Mapping[str, Option]:
     return {"option": Option(variable, meaning, **details)}
 
 
-def described(meaning: str) -> Mapping[str, str]:
-    """Returns the metadata of a field that is a parameter of the pipeline alone."""
-    return {"meaning": meaning}
+def attributes(owner: type) -> Mapping[str, str]:
+    """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
+    _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
+    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class SweepRequest:
       steps: Another length than the recipe's; 0 keeps it.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
       labels: The label file of `<base>_labels`; empty for other data sets.
-      accelerator: Whether the trials will have GPUs; decides the default recipe.
+      accelerator: Whether trainings have GPUs; decides the recipe if none is named.
       data_dir: Where the base data sets are.
       results: The results root.
     """
@@ -181,10 +185,7 @@ class SweepRequest:
             new_run=True,
         ),
     )
-    accelerator: bool = field(
-        default=False,
-        metadata=described("whether trainings have GPUs; decides the recipe where none is named"),
-    )
+    accelerator: bool = False
     data_dir: str = field(
         default="data",
         metadata=option(
