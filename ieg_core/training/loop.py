@@ -296,19 +296,11 @@ def _evaluation_row(
     averaged: Evaluation,
     sets: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
-    further = {
-        f"{figure}_{name}": scores[figure]
-        for name, scores in sets.items()
-        for figure in ("accuracy", "accuracy_ema")
-    }
-    return {
-        "step": step,
-        "accuracy": raw.accuracy,
-        "accuracy_ema": averaged.accuracy,
-        "loss": raw.loss,
-        "loss_ema": averaged.loss,
-        **further,
-    }
+    row = {"step": step, "accuracy": raw.accuracy, "accuracy_ema": averaged.accuracy}
+    row |= {"loss": raw.loss, "loss_ema": averaged.loss}
+    for name, scores in sets.items():
+        row |= {f"{figure}_{name}": scores[figure] for figure in ("accuracy", "accuracy_ema")}
+    return row
 
 
 def _inputs(

@@ -237,20 +237,10 @@ def _write_result(
     require_current(lease)
     write_bytes_atomic(lease.folder / MATRICES, save(matrices))
     evaluations = curves["evaluations"]
+    known = {**vars(record), **vars(training)}
+    names = {field.name for field in dataclasses.fields(ResultRecord)} & known.keys()
     result = ResultRecord(
-        trial=record.trial,
-        dataset=record.dataset,
-        recipe=record.recipe,
-        method=record.method,
-        network=record.network,
-        seed=record.seed,
-        noise_rate=record.noise_rate,
-        true_flip_rate=record.true_flip_rate,
-        clean_labels_used=record.clean_labels_used,
-        backend=record.backend,
-        precision=record.precision,
-        code_version=record.code_version,
-        versions=record.versions,
+        **{name: known[name] for name in names},
         accuracy_ema_last=averaged.accuracy,
         accuracy_ema_best=max(each["accuracy_ema"] for each in evaluations),
         accuracy_last=raw.accuracy,
@@ -259,16 +249,6 @@ def _write_result(
         top5_last=raw.top5,
         balanced_accuracy_ema_last=averaged.balanced_accuracy,
         per_class_accuracy_ema_last=list(averaged.per_class),
-        steps=training.steps,
-        train_seconds=training.train_seconds,
-        steps_per_second=training.steps_per_second,
-        total_seconds=training.total_seconds,
-        num_parameters=training.num_parameters,
-        device=training.device,
-        driver=training.driver,
-        threads=training.threads,
-        num_gpus=training.num_gpus,
-        mean_weight_per_class=training.mean_weight_per_class,
         run_directory=relative_trial(record.trial),
         eval_sets=sets or None,
     )
