@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files in a bucket of Google Cloud Storage, named by URLs such as gs://bucket/folder/file.
+"""Files in a Google Cloud Storage bucket, addressed by URLs such as gs://bucket/folder/file.
 
-Transfers run in parallel; large files are sent in chunks that are retried one by one. Both sides
-check the CRC32C of every object. A write may name the generation that it replaces (0: none). If two
-writers name the same one, the second gets a StaleWriterError.
+Transfers run in parallel. Large files are transferred in chunks that are retried individually, and
+both sides verify the CRC32C of every file. A write may name the generation that it replaces (0 if
+the object must not exist): one of two concurrent writers then wins, and the other one gets a
+StaleWriterError.
 """
 
 import base64
@@ -18,24 +19,24 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import writable
+from ieg_core.host.files import replacing, writable
 from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client, require_library
 
 THREADS = 8
 CHUNK = 8 * 1024**2
-"""Bytes per upload request or read; larger files are uploaded resumably."""
+"""Bytes per upload request and per read; larger files are uploaded resumably."""
 TIMEOUT = 60.0
-"""Seconds without an answer after which a request is retried."""
+"""Seconds without a response after which a request is retried."""
 DEADLINE = 300.0
-"""Seconds after which a request is not retried."""
+"""Seconds after which a request is no longer retried."""
 DOWNLOADS = 3
-"""The most downloads of an object that arrives damaged."""
+"""Maximum number of downloads of an object that arrives damaged."""
 
 T = TypeVar("T")
 
 
 class StaleWriterError(RuntimeError):
-    """Another writer has replaced the object that this writer was going to replace."""
+    """The object is not the generation that this writer expected to replace."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Stored:
     """An object in a bucket.
 
     Attributes:
-      generation: Changes with every write; the first is above 0.
-      size: Bytes.
-      crc32c: Checksum, base64 of big-endian bytes.
-      updated: Unix time of the last write, by the server's clock.
+      generation: Changes with every write; always above 0.
+      size: Size in bytes.
+      crc32c: CRC32C checksum, base64 of its big-endian bytes.
+      updated: Time of the last write, Unix seconds by the server's clock.
     """
 
     generation: int
@@ -66,10 +67,10 @@ def join(url: str, name: str) -> str:
 
 
 def split(url: str) -> tuple[str, str]:
-    """Splits a URL into its bucket and the rest.
+    """Splits a URL into its bucket and the name of the object.
 
     Raises:
-      UserError: When it names no bucket.
+      UserError: When the URL does not name a bucket, or the extra `gcs` is not installed.
     """
     require_library()
     bucket, _, name = url.removeprefix(SCHEME).partition("/")
@@ -83,10 +84,13 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 
     Args:
       url: gs://bucket/folder.
-      prefix: Lists only names, relative to `url`, that begin with this.
+      prefix: Lists only objects whose names, relative to `url`, start with it.
 
     Returns:
       The objects by their names relative to `url`.
+
+    Raises:
+      UserError: When the bucket does not exist or cannot be read.
     """
     bucket, folder = split(url)
     start = f"{folder}/" if folder else ""
@@ -94,13 +98,13 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
         blobs = open_client().list_blobs(
             bucket, prefix=start + prefix, retry=_retry(), timeout=TIMEOUT
         )
-        # Google's console and FUSE file systems create empty objects for folders.
+        # Google's console and FUSE file systems create empty objects that stand for folders.
         files = (blob for blob in blobs if not blob.name.endswith("/"))
         return {blob.name.removeprefix(start): _stored(blob) for blob in files}
 
 
 def read(url: str) -> tuple[bytes, int] | None:
-    """Returns the content and the generation of an object; None if it does not exist."""
+    """Reads an object: its contents and generation; None if it does not exist."""
     require_library()
     from google.api_core.exceptions import NotFound
 
@@ -112,24 +116,25 @@ def read(url: str) -> tuple[bytes, int] | None:
             except NotFound:
                 return None
         stored, file = _stored(blob), io.BytesIO()
-        with contextlib.suppress(FileNotFoundError):  # replaced since: read the new generation
-            _fetch(url, stored, file)
+        with contextlib.suppress(FileNotFoundError):  # replaced or deleted in between
+            _receive(url, stored, file)
             return file.getvalue(), stored.generation
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:
-    """Writes one object.
+    """Writes an object.
 
     Args:
-      url: The object's URL.
-      data: Its content.
-      generation: The generation to replace, 0 for a new object; None replaces any generation.
+      url: URL of the object.
+      data: Its contents.
+      generation: The generation to replace, 0 if the object must not exist; None replaces any.
 
     Returns:
       The new generation.
 
     Raises:
       StaleWriterError: When the object has another generation.
+      UserError: When the bucket cannot be written.
     """
     with tempfile.TemporaryFile() as file:
         file.write(data)
@@ -137,20 +142,22 @@ def write(url: str, data: bytes, generation: int | None = None) -> int:
 
 
 def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
-    """Copies objects to a folder, in parallel; readers never see a partial file.
+    """Downloads objects to a folder in parallel; each file appears complete or not at all.
 
     Args:
       url: gs://bucket/folder.
-      names: The objects, from `list_files`.
-      folder: The folder to write to; an object's name is its path there.
+      names: The objects to download, as returned by `list_files`.
+      folder: The folder to write to; a file's path in it is the object's name.
 
     Raises:
-      FileNotFoundError: When an object was deleted or replaced since: list them again.
-      UserError: When the bucket cannot be read, or an object arrives damaged every time.
+      FileNotFoundError: When an object was deleted or replaced after it was listed.
+      UserError: When the bucket cannot be read, or a file arrives damaged every time.
     """
 
     def one(name: str) -> None:
-        _receive(join(url, name), names[name], folder / name)
+        path = folder / name
+        with writable(path.parent), replacing(path) as temporary, temporary.open("w+b") as file:
+            _receive(join(url, name), names[name], file)
 
     side_by_side(one, names)
 
@@ -158,19 +165,20 @@ def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
 def upload(
     url: str, folder: Path, names: Iterable[str], generations: Mapping[str, int | None]
 ) -> dict[str, int]:
-    """Copies files to a bucket, in parallel.
+    """Uploads files to a bucket in parallel.
 
     Args:
       url: gs://bucket/folder.
-      folder: The folder of the files.
-      names: Their names, relative to both.
-      generations: For each name, the generation to replace; see `write`.
+      folder: The folder that holds the files.
+      names: Their names, relative to `url` and to `folder`.
+      generations: The generation that each name replaces, see `write`; must have every name.
 
     Returns:
-      The new generations.
+      The new generations by name.
 
     Raises:
-      StaleWriterError: When an object has another generation. Others may have been written.
+      StaleWriterError: When an object has another generation; the others may have been written.
+      UserError: When the bucket cannot be written.
     """
 
     def one(name: str) -> tuple[str, int]:
@@ -181,34 +189,35 @@ def upload(
 
 
 def delete(url: str, names: Mapping[str, int | None] | Iterable[str]) -> None:
-    """Deletes objects; skips those that do not exist or have another generation.
+    """Deletes objects; ignores those that do not exist or have another generation.
 
     Args:
       url: gs://bucket/folder.
-      names: Names relative to `url`; as a mapping, with the generation to delete (None: any).
+      names: Names relative to `url`; a mapping also gives the generation to delete, None for any.
+
+    Raises:
+      UserError: When the bucket cannot be written.
     """
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
     generations = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
 
     def one(name: str) -> None:
-        where = join(url, name)
-        with errors_in_words(where), contextlib.suppress(NotFound, PreconditionFailed):
-            _blob(where).delete(
-                if_generation_match=generations[name], retry=_retry(), timeout=TIMEOUT
-            )
+        blob = _blob(join(url, name))
+        with errors_in_words(join(url, name)), contextlib.suppress(NotFound, PreconditionFailed):
+            blob.delete(if_generation_match=generations[name], retry=_retry(), timeout=TIMEOUT)
 
     side_by_side(one, generations)
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """Calls a function for each name, in threads; returns the results in order."""
+    """Runs a function on each name in threads; returns the results in order."""
     with ThreadPoolExecutor(THREADS, "storage") as pool:
         return list(pool.map(work, names))
 
 
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
-    """Uploads the current content of an open file; a log may grow during the upload."""
+    """Uploads the current contents of an open file; a log may grow during the upload."""
     require_library()
     from google.api_core.exceptions import PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
@@ -231,64 +240,42 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
                 timeout=TIMEOUT,
             )
         except PreconditionFailed as error:
-            # The object may be ours: if an answer is lost, the library repeats the request.
+            # Written by this process, if the response was lost and the library retried.
             with contextlib.suppress(Exception):
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             if (blob.size, blob.crc32c) != (size, crc32c):
                 raise StaleWriterError(f"{url} is no longer generation {generation}") from error
         except DataCorruption as error:
-            raise _corrupt(url, crc32c, "another") from error
+            raise _corrupt(url, crc32c, "a different one") from error
     if blob.crc32c != crc32c:
         raise _corrupt(url, crc32c, blob.crc32c)
     return int(blob.generation)
 
 
-def _fetch(url: str, stored: Stored, file: IO[bytes]) -> None:
-    """Downloads one generation of an object to an open file; retries if it arrives damaged.
-
-    Raises:
-      FileNotFoundError: When the object was replaced or deleted.
-      UserError: When it arrives damaged every time.
-    """
+def _receive(url: str, stored: Stored, file: IO[bytes]) -> None:
+    """Downloads an object into an open file; raises FileNotFoundError if it was replaced."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
-    from google.cloud.storage.exceptions import DataCorruption
 
-    checksum = ""
+    received = ""
     for _ in range(DOWNLOADS):
         file.seek(0)
         file.truncate()
         with errors_in_words(url):
             try:
+                # Verified below: the library would fail on the first damaged download.
                 _blob(url).download_to_file(
                     file,
-                    checksum="crc32c",
+                    checksum=None,
                     if_generation_match=stored.generation,
                     retry=_retry(),
                     timeout=TIMEOUT,
                 )
-                checksum = _checksum(file, file.tell())
-            except DataCorruption:
-                checksum = "another"
             except (NotFound, PreconditionFailed) as error:
                 raise FileNotFoundError(f"{url} was replaced or deleted") from error
-        if checksum == stored.crc32c:
+        received = _checksum(file, file.tell())
+        if received == stored.crc32c:
             return
-    raise _corrupt(url, stored.crc32c, checksum)
-
-
-def _receive(url: str, stored: Stored, path: Path) -> None:
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            _fetch(url, stored, file)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    raise _corrupt(url, stored.crc32c, received)
 
 
 def _checksum(file: IO[bytes], size: int) -> str:
@@ -299,12 +286,16 @@ def _checksum(file: IO[bytes], size: int) -> str:
     while left > 0 and (part := file.read(min(left, CHUNK))):
         checksum.update(part)
         left -= len(part)
+    return _encode(checksum)
+
+
+def _encode(checksum: Any) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 
-def _corrupt(url: str, expected: str, found: str) -> UserError:
+def _corrupt(url: str, expected: str, received: str) -> UserError:
     return UserError(
-        f"{url} was damaged on its way: expected CRC32C {expected}, got {found}; run again"
+        f"{url} was damaged in transfer: received CRC32C {received}, expected {expected}; run again"
     )
 
 

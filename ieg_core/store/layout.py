@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results root: one folder per trial, named by everything that decides its outcome.
+"""Paths in the results root: one folder per trial, named by everything that decides its outcome.
 
 <root>/label_sets/<label set>/   prepared data (ieg_core.data.label_set)
 <root>/trials/<trial>/           config.json, leases/, checkpoint/, progress.json, curves.json,
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
-<root>/scheduled/<name>/<run>/   a scheduled run's namespace: a results root of its own
-<root>/accepted/<name>.json      the rows that a schedule's next runs are compared with
+<root>/scheduled/<name>/<run>/   the namespace of a scheduled run, itself a results root
+<root>/accepted/<name>.json      the rows that later runs of a schedule are compared with
 
-`ieg_core.store.records` declares the JSON files.
+`ieg_core.store.records` defines the names and contents of the JSON files.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlie
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 EXAMPLES = "examples.safetensors"
-"""What a trial's training recorded for each example."""
+"""The per-example outputs of a trial's training (`ieg_core.training.history`)."""
 MATRICES = "matrices.safetensors"
 """A trial's confusion matrices."""
 MODEL = "model.keras"
@@ -44,7 +44,7 @@ def relative_trial(trial: str) -> str:
 
 
 def require_this_version(root: Path) -> None:
-    """Refuses a results root that an earlier version wrote.
+    """Checks that this version can read a results root.
 
     Raises:
       UserError: When an earlier version wrote it.
@@ -59,10 +59,10 @@ def trial_folder(root: Path, trial: str) -> Path:
 
 
 def find_run(place: Path) -> Path:
-    """Returns the absolute folder of a run, whose digest may be missing from the path.
+    """Returns the absolute folder of a run, given its path with or without the digest.
 
-    runs/trials/digits_uniform_0.4-ieg-seed0 matches runs with different settings or code; the one
-    that was planned last is returned.
+    A path without the digest, such as runs/trials/digits_uniform_0.4-ieg-seed0, stands for the run
+    of that name that was planned last, whatever its settings and code.
 
     Raises:
       UserError: When the run is in a results root of an earlier version.
@@ -83,7 +83,7 @@ def find_run(place: Path) -> Path:
 
 
 def label_sets_folder(root: Path) -> Path:
-    """Returns the folder of the prepared data sets."""
+    """Returns the folder of the label sets."""
     return root / "label_sets"
 
 
@@ -98,7 +98,7 @@ def report_folder(root: Path, sweep: str) -> Path:
 
 
 def planned_trials(folder: Path) -> list[str] | None:
-    """Returns the names of the trials that a sweep's plan lists; None for a folder without a plan.
+    """Returns the names of the trials in a sweep's plan; None if the folder has no plan.
 
     Raises:
       UserError: When the plan is damaged.
@@ -108,7 +108,7 @@ def planned_trials(folder: Path) -> list[str] | None:
 
 
 def set_latest(root: Path, sweep: str) -> None:
-    """Points the link <root>/latest to a sweep, atomically."""
+    """Points <root>/latest to a sweep, atomically."""
     temporary = root / f".latest.{os.getpid()}"
     with writable(root):
         with contextlib.suppress(FileNotFoundError):
@@ -118,12 +118,12 @@ def set_latest(root: Path, sweep: str) -> None:
 
 
 def is_finished(root: Path, trial: str) -> bool:
-    """Returns whether a trial has a result."""
+    """Returns whether a trial has its result."""
     return ResultRecord.exists(trial_folder(root, trial))
 
 
 def is_trial(folder: Path) -> bool:
-    """Returns whether a folder is that of a planned trial."""
+    """Returns whether a folder belongs to a planned trial."""
     return folder.parent.name == "trials" and TrialRecord.exists(folder)
 
 
@@ -140,12 +140,12 @@ def read_planned(root: Path, trial: str) -> TrialRecord:
 
 
 def read_result(root: Path, trial: str) -> ResultRecord:
-    """Reads a finished trial's result.
+    """Reads the result of a finished trial.
 
     Raises:
-      UserError: When the result is missing or damaged.
+      UserError: When there is no result or it is damaged.
     """
     result = ResultRecord.read(trial_folder(root, trial))
     if result is None:
-        raise UserError(f"{trial} under {root} has no result: train it to the end (make sweep)")
+        raise UserError(f"{trial} under {root} has no result: finish its training (make sweep)")
     return result

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results root in a bucket, through a local copy of the part that a step needs.
+"""A results root in a bucket, accessed through a local copy of the part that a step needs.
 
-All other modules require a results root that is a folder. Each step of a pipeline opens its root
-here. A folder is returned unchanged. For gs://…, the files that the step reads are copied to a
-scratch folder; the files that it writes are uploaded while it runs (the trial's checkpoint, curves
-and progress) and when it ends.
+All other code works on results roots that are folders. Each step of a pipeline opens its root here.
+A folder is used directly. For gs://…, the files that the step reads are downloaded to a scratch
+folder, and those that it writes are uploaded during the step (the trial's checkpoint, curves and
+progress) and at its end.
 """
 
 import contextlib
@@ -25,21 +25,21 @@ HEAVY = (
     *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
     *("audit/audit.", EXAMPLES, "evaluations/"),
 )
-"""The files of a trial that no report reads."""
+"""Prefixes of a trial's files that reports do not read."""
 
 
 @contextlib.contextmanager
 def planning(root: str) -> Iterator[Path]:
-    """Opens a results root to plan a sweep in.
+    """Opens a results root for planning a sweep.
 
-    Existing label sets and trial records are not replaced: their names determine their content.
+    Existing label sets and trial settings are not replaced: their names identify their contents.
     Nothing is uploaded if the body fails.
 
     Yields:
       The folder to plan in.
 
     Raises:
-      UserError: When the bucket cannot be reached or permission is missing.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -61,21 +61,21 @@ def planning(root: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def trial(root: str, name: str) -> Iterator[Path]:
-    """Opens a results root to work on one trial, alone.
+    """Opens a results root for exclusive work on one trial.
 
-    Waits while another pod works on the trial. Uploads what the step writes every minute and at the
-    end, even if the step fails, but not if the pod was superseded. A trial that has a result is not
-    leased: additions to it are uploaded at the end of the step.
+    Waits until no other pod works on the trial. The step's files are uploaded every minute and at
+    the end, even if the step fails, but not if the pod is superseded. A trial that has its result
+    is not leased; files that a step adds to it are uploaded at the end.
 
     Args:
       root: The results root.
       name: The trial's name.
 
     Yields:
-      A folder with that trial and its label set, as a results root.
+      A results root that holds the trial and its label set.
 
     Raises:
-      UserError: When the bucket cannot be reached or permission is missing.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -84,7 +84,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
         url = gcs.join(root, relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url)
-        if lease is None:  # the trial has a result, so no other pod changes it
+        if lease is None:  # the trial has its result, so no lease is needed
             _download(url, lambda: _finished(gcs.list_files(url)), folder)
             _download_label_set(root, local, folder)
             before = trial_copy.fresh_copy(url, folder, 0).sent
@@ -102,7 +102,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
             with trial_copy.kept_up(trial_copy.fresh_copy(url, folder, attempt)):
                 yield local
         finally:
-            # Otherwise the next pod would wait until this one's heartbeat is stale.
+            # Lets the next pod start before this one's heartbeat expires.
             ended = replace(record, ended=time.time()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
                 gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
@@ -110,15 +110,19 @@ def trial(root: str, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sweep(root: str, name: str) -> Iterator[Path]:
-    """Opens a results root to report on a sweep.
+    """Opens a results root for a report on a sweep.
+
+    Args:
+      root: The results root.
+      name: The sweep's name.
 
     Yields:
-      A folder with the sweep's plan and the small files of its trials, as a results root. The
-      report written there is uploaded if the body succeeds; then, if the body called
-      `layout.set_latest`, the pointer to the latest sweep is moved.
+      A results root that holds the sweep's plan and the small files of its trials. If the body
+      succeeds, its report is uploaded and, if it called `layout.set_latest`, the pointer to the
+      newest sweep is updated.
 
     Raises:
-      UserError: When the bucket cannot be reached or permission is missing.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -153,7 +157,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
 
 def latest(root: str) -> str:
-    """Returns the name of the sweep with the latest report; "" before the first."""
+    """Returns the name of the sweep with the newest report; "" if there is none."""
     if gcs.is_url(root):
         record = LatestRecord.read(root)
         return record.sweep if record else ""
@@ -162,15 +166,15 @@ def latest(root: str) -> str:
 
 
 def fetch(root: str, name: str, folder: Path) -> list[Path]:
-    """Copies the files under a name in a results root, such as "sweeps/<sweep>/report".
+    """Makes a folder of a results root, such as "sweeps/<sweep>/report", available locally.
 
     Args:
-      root: A folder or gs://….
-      name: The name, relative to the root.
-      folder: The folder to copy to; not used if the root is a folder.
+      root: The results root, a folder or gs://….
+      name: Path of the folder, relative to `root`.
+      folder: Destination of the download, if the root is in a bucket.
 
     Returns:
-      The copies; if the root is a folder, the files themselves.
+      The local paths of the files; if the root is a folder, the original files.
     """
     if not gcs.is_url(root):
         return [path for path in sorted((Path(root) / name).rglob("*")) if path.is_file()]
@@ -180,11 +184,11 @@ def fetch(root: str, name: str, folder: Path) -> list[Path]:
     return [folder / name for name in sorted(listed)]
 
 
-def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Path) -> None:
-    """Downloads the listed objects; lists them again if one was replaced meanwhile."""
+def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Path) -> None:
+    """Downloads the files of a listing; lists again if one was replaced in the meantime."""
     for left in reversed(range(TRIES)):
         try:
-            gcs.download(url, list_wanted(), folder)
+            gcs.download(url, list_files(), folder)
         except FileNotFoundError:
             if not left:
                 raise
@@ -193,7 +197,7 @@ def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Pa
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    record, _ = TrialRecord.look(folder)  # a damaged one fails its trial later
+    record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
         _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
 
@@ -208,16 +212,16 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
-    """Selects the files for showing a finished trial, with its audit or the inputs of one."""
+    """Selects the files of a finished trial: as `_light`, and its audit or what an audit needs."""
     audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
-    wanted = AUDIT_PAGE if audited else EXAMPLES
-    return _light(listed) | {name: listed[name] for name in listed.keys() & {wanted}}
+    extra = AUDIT_PAGE if audited else EXAMPLES
+    return _light(listed) | {name: listed[name] for name in listed.keys() & {extra}}
 
 
 def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
-    """Selects the files that a trial's next attempt reads.
+    """Selects the files that an attempt at a trial reads.
 
-    Its own lease is not among them: the worker in the scratch folder creates that lease again.
+    Its own lease is left out: the worker creates it in the scratch folder.
     """
     saved = sorted(name for name in listed if name.startswith("checkpoint/"))
     earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
@@ -226,7 +230,7 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
 
 def _create(root: str, local: Path, name: str) -> None:
-    with contextlib.suppress(StaleWriterError):  # another plan has uploaded the same content
+    with contextlib.suppress(StaleWriterError):  # another plan created the same file first
         gcs.upload(root, local, [name], {name: 0})
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metadata of an exported model, in a member of the `.keras` archive that Keras ignores.
+"""Metadata of an exported model, stored in a member of the `.keras` archive that Keras ignores.
 
-With it, one file is enough to use a model: it has the class names and the format of the images.
+It names the class of each logit and the expected input, so the model file is self-contained.
 """
 
 import json
@@ -20,13 +20,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """The metadata of an exported model.
+    """The facts needed to use a model.
 
     Attributes:
-      class_names: C names, in the order of the logits.
-      image_shape: (height, width, channels) of its input, pixels in [0, 255].
-      preprocessing: Which part of an image is resized to `image_shape`: "square", the largest
-        centered square, or "crop", the centered 7/8 of that square
+      class_names: The names of the C classes, in the order of the logits.
+      image_shape: (height, width, channels) of the input; pixels are in 0 … 255.
+      preprocessing: How an image file becomes an input: "square" takes the largest centered
+        square, "crop" the centered 7/8 of it; both are resized to `image_shape`
         (ieg_core.data.image_folder.decode).
       trained_on: The data set.
       method: The method.
@@ -59,13 +59,16 @@ def read_facts(path: Path) -> ModelFacts:
         with zipfile.ZipFile(path) as archive:
             values: Any = json.loads(archive.read(MEMBER))
         if values.pop("schema") != SCHEMA:
-            raise UserError(f"{path} was exported by another version of ieg: export it again")
+            raise UserError(
+                f"{path} has another format, expected schema {SCHEMA}: train it again with this "
+                "version"
+            )
         height, width, channels = map(int, values.pop("image_shape"))
         names = tuple(map(str, values.pop("class_names")))
         facts = ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
         if facts.preprocessing not in PREPROCESSINGS:
             raise UserError(
-                f"{path} requires the preprocessing {facts.preprocessing!r}: expected "
+                f"{path} has the preprocessing {facts.preprocessing!r}: expected "
                 f"{' or '.join(PREPROCESSINGS)}; export it again"
             )
         return facts
@@ -73,9 +76,9 @@ def read_facts(path: Path) -> ModelFacts:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
     except UserError:
         raise
-    # zipfile and json do not document every exception that a damaged archive can raise.
+    # A damaged archive, or a foreign member of that name, can cause undocumented exceptions.
     except Exception as error:
         raise UserError(
-            f"{path} was not exported by ieg: expected the {MODEL} of a run's folder, such as "
+            f"{path} was not exported by this package: expected the {MODEL} of a run, such as "
             f"runs/trials/…/{MODEL}"
         ) from error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of a pipeline: its part of the results root, and its part of the trials."""
+"""A pipeline run: its namespace in the results root, and its part of the trials."""
 
 import re
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from ieg_core.errors import UserError
 from ieg_core.store.records import RunRecord
 
 RUN = "{run}"
-"""Placeholder for the run's id in a namespace, the only thing in which scheduled runs differ."""
+"""Placeholder for the run's id in a namespace; scheduled runs differ in nothing else."""
 RUN_ID = "IEG_RUN"
-"""Environment variable: the run's id, which each attempt at a trial writes to its lease."""
+"""Environment variable: the run's id, which each attempt at a trial stores in its lease."""
 ATTEMPTS = "IEG_ATTEMPTS"
-"""Environment variable: the maximum attempts of a run at a trial; unlimited if unset."""
+"""Environment variable: maximum attempts of a run at a trial; unlimited if unset."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
 def results_root(results: str, namespace: str, run: str) -> str:
-    """Returns where a run keeps its results.
+    """Returns the results root of a run, including its namespace.
 
     Args:
       results: The results root, a folder or gs://bucket/prefix.
-      namespace: A part of it that only certain runs read and write; "" for the whole. "{run}" is
+      namespace: Path below `results` that the run works in, "" for `results` itself; "{run}" is
         replaced by the run's id.
       run: The run's id.
 
@@ -43,44 +43,45 @@ def results_root(results: str, namespace: str, run: str) -> str:
 def part_of(trials: Sequence[str], part: int, parts: int, most: int) -> list[str]:
     """Returns the trials of one of several runs of a sweep: every `parts`-th, from the `part`-th.
 
-    A plan lists the longest trials first, so this distributes long and short trials evenly.
+    A plan lists the longest trials first, so this spreads long and short ones evenly.
 
     Args:
       trials: All trials of the sweep.
-      part: Which run, from 1.
-      parts: How many runs.
-      most: The most trials that one run may have.
+      part: Number of this run, counted from 1.
+      parts: Number of runs.
+      most: Maximum number of trials in one run.
 
     Raises:
-      UserError: When there is no such part, or it would have no trials or too many.
+      UserError: When there is no such part, it would be empty, or it would have more than `most`
+        trials.
     """
     if not 1 <= part <= parts:
         raise UserError(f"part={part} of parts={parts}: expected a part from 1 to {max(parts, 1)}")
     if parts > len(trials):
         raise UserError(
-            f"parts={parts}: the sweep has {len(trials)} trials, expected at most that many parts"
+            f"parts={parts}: expected at most {len(trials)}, the number of trials in the sweep"
         )
-    chosen = list(trials[part - 1 :: parts])
-    if len(chosen) > most:
+    selected = list(trials[part - 1 :: parts])
+    if len(selected) > most:
         raise UserError(
-            f"{len(chosen)} trials in one run, at most {most} are possible: start "
+            f"{len(selected)} trials in one run, expected at most {most}: start "
             f"parts={-(-len(trials) // most)} runs, with part=1, 2, and so on"
         )
-    return chosen
+    return selected
 
 
 def write_run(
     root: Path, label: str, sweep: str, trials: Sequence[str], part: int, parts: int
 ) -> None:
-    """Records a run's sweep and trials, if the run has a label.
+    """Records the sweep and the trials of a run; does nothing without a label.
 
     Args:
-      root: The results root, namespace included.
-      label: The run's name, chosen by the person who started it; "" for none.
+      root: The results root, including the namespace.
+      label: The name that the user gave the run, "" for none.
       sweep: The sweep's name.
       trials: The trials of this run.
-      part: Which run of the sweep this is, from 1.
-      parts: How many there are.
+      part: Number of this run, counted from 1.
+      parts: Number of runs of the sweep.
 
     Raises:
       UserError: When the label is not a plain name.

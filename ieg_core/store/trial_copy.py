@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trial in a bucket, and the scratch folder in which a pod works on it.
+"""Synchronizes a trial in a bucket with the scratch folder in which a pod works on it.
 
-The leases are in the bucket too (see ieg_core.store.leases). A pod takes the next number by
-creating leases/<number>.json, which only one pod can do, and writes checkpoints under its number.
-Every upload names the generation that it replaces. If an upload is refused or there is a higher
-lease, the pod copies that lease to its scratch folder, where its worker sees it and stops.
+Leases are in the bucket, too (see ieg_core.store.leases). A pod takes the next number by creating
+leases/<number>.json, which only one pod can do, and writes its checkpoints under that number. Every
+upload names the generation that it replaces. A pod whose upload is refused, or that sees a higher
+lease, copies that lease into its scratch folder, where its worker finds it and stops.
 """
 
 import contextlib
@@ -29,26 +29,26 @@ from ieg_core.store.records import (
 
 SYNC_SECONDS = 60.0
 LOOK_SECONDS = 2.0
-"""Seconds between looks for a new checkpoint, which is uploaded at once in case the pod is lost."""
+"""Seconds between checks for a new checkpoint, which is uploaded at once to survive a lost pod."""
 WAIT_SECONDS = 5.0
 TRIES = 5
 RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
 LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
-"""The files that are uploaded while a trial runs; the others follow, result.json last."""
+"""Files uploaded while a trial runs; the rest follows at the end, result.json last."""
 LOCAL = ("leases/", "lock")
 
 
 @dataclass
 class Copy:
-    """A trial's scratch folder, and which of its files the bucket has.
+    """The scratch folder of a trial and the state of its files in the bucket.
 
     Attributes:
-      url: The trial in the bucket.
-      folder: The trial in the scratch folder.
-      attempt: The number that this pod has leased.
-      generations: The generations of the objects when this pod last read or wrote them.
-      sent: The `stamp` of each file when it was last uploaded or downloaded.
-      superseded: Whether another pod has taken over; if so, nothing may be written.
+      url: The trial's URL in the bucket.
+      folder: The trial's folder in the scratch folder.
+      attempt: The attempt number that this pod has leased.
+      generations: Generation of each object when this pod last saw or wrote it.
+      sent: The `stamp` of each file when it was last in sync with the bucket.
+      superseded: Whether another pod has taken over, so that nothing more may be written.
     """
 
     url: str
@@ -60,17 +60,17 @@ class Copy:
 
 
 def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
-    """Describes a scratch folder that has just been filled from the bucket."""
+    """Returns the state of a scratch folder that has just been downloaded."""
     copy = Copy(url, folder, attempt, read_generations(url))
     copy.sent |= {name: stamp(folder / name) for name in files_under(folder)}
     return copy
 
 
 def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
-    """Takes the next lease of a trial, once no other pod works on it.
+    """Takes the next lease of a trial; waits until no other pod works on it.
 
     Returns:
-      The number, the lease, and its generation; None if the trial has a result.
+      The attempt number, the lease, and its generation; None if the trial has its result.
     """
     while True:
         listed = gcs.list_files(url)
@@ -94,7 +94,10 @@ def read_generations(url: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def kept_up(copy: Copy) -> Iterator[None]:
-    """Uploads new checkpoints at once, other changes every minute, and all changes at the end."""
+    """Uploads changed files in a thread: a new checkpoint at once, the rest every minute.
+
+    Everything else is uploaded at the end.
+    """
     over = threading.Event()
 
     def work() -> None:
@@ -126,10 +129,14 @@ def kept_up(copy: Copy) -> Iterator[None]:
 
 
 def send(copy: Copy, *, everything: bool) -> None:
-    """Uploads what has changed: the checkpoint first, result.json last.
+    """Uploads changed files, the checkpoint first and result.json last.
+
+    Args:
+      copy: The scratch folder.
+      everything: Whether to upload all files, or only those in `LIVE`.
 
     Raises:
-      UserError: When the bucket cannot be reached.
+      UserError: When the bucket cannot be reached, or another process keeps writing to the trial.
     """
     for _ in range(TRIES):
         if is_superseded(copy):
@@ -137,7 +144,7 @@ def send(copy: Copy, *, everything: bool) -> None:
         try:
             send_once(copy, everything)
         except StaleWriterError:
-            # An earlier attempt's last upload: replace it.
+            # The last upload of an earlier attempt: overwrite it.
             copy.generations = read_generations(copy.url)
         else:
             return
@@ -145,7 +152,7 @@ def send(copy: Copy, *, everything: bool) -> None:
 
 
 def is_superseded(copy: Copy) -> bool:
-    """Returns whether there is a later lease; copies it to the scratch folder for the worker."""
+    """Returns whether there is a later lease, and copies it to the worker's scratch folder."""
     last = max(leases.attempts(gcs.list_files(copy.url, "leases/")), default=0)
     if last != copy.attempt and not copy.superseded:
         copy.superseded = True
@@ -156,10 +163,10 @@ def is_superseded(copy: Copy) -> bool:
 
 
 def send_once(copy: Copy, everything: bool) -> None:
-    """Uploads what has changed: everything, or only the files in `LIVE`.
+    """Uploads changed files, without retrying; see `send`.
 
     Raises:
-      StaleWriterError: When an object has another generation than this pod last saw.
+      StaleWriterError: When an object has another generation than the one this pod last saw.
     """
     checkpoint = checkpoint_name(copy.attempt)
     stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
@@ -174,11 +181,11 @@ def send_once(copy: Copy, everything: bool) -> None:
     rest = [name for name in changed if name not in (*live, *last)]
     for names in (live, rest, last) if everything else (live,):
         known = {name: copy.generations.get(name, 0) for name in names}
-        with contextlib.suppress(FileNotFoundError):  # being replaced: uploaded the next time
+        with contextlib.suppress(FileNotFoundError):  # being replaced: uploaded next time
             copy.generations |= gcs.upload(copy.url, copy.folder, names, known)
             copy.sent |= {name: stamps[name] for name in names}
     gone = {}
-    if checkpoint in copy.generations:  # replaces the earlier attempts' checkpoints
+    if checkpoint in copy.generations:  # the checkpoints of earlier attempts are obsolete
         gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
         gone.pop(checkpoint)
     if FAILURE in copy.generations and FAILURE not in stamps:
@@ -189,14 +196,14 @@ def send_once(copy: Copy, everything: bool) -> None:
 
 
 def files_under(folder: Path) -> list[str]:
-    """Lists the complete files under a folder, by their names relative to it."""
+    """Lists the complete files under a folder, relative to it; skips temporary ones."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     names = (path.relative_to(folder) for path in paths if not path.name.startswith("."))
     return sorted(name.as_posix() for name in names)
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
-    """Returns inode, size and mtime (ns), which change with a file; zeros if it does not exist."""
+    """Returns inode, size and modification time (ns) of a file; zeros if it does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

@@ -7,6 +7,8 @@ module imports nothing outside this package and the standard library, because `m
 variables before `.venv` exists.
 """
 
+import inspect
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -70,9 +72,11 @@ def option(variable: str, meaning: str, **details: Any) -> Mapping[str, Option]:
     return {"option": Option(variable, meaning, **details)}
 
 
-def described(meaning: str) -> Mapping[str, str]:
-    """Returns the metadata of a field that is only a pipeline parameter."""
-    return {"meaning": meaning}
+def attributes(owner: type) -> Mapping[str, str]:
+    """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
+    _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
+    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class SweepRequest:
       steps: Training steps of a trial; 0 to keep the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
       labels: The label file of `<base>_labels`; empty for other data sets.
-      accelerator: Whether the trials will have GPUs; decides the default recipe.
+      accelerator: Whether trainings have GPUs; decides the recipe if none is named.
       data_dir: Where the base data sets are.
       results: The results root.
     """
@@ -183,10 +187,7 @@ class SweepRequest:
             new_run=True,
         ),
     )
-    accelerator: bool = field(
-        default=False,
-        metadata=described("whether trainings have GPUs; decides the default recipe"),
-    )
+    accelerator: bool = False
     data_dir: str = field(
         default="data",
         metadata=option(

@@ -111,16 +111,16 @@ def test_a_folder_without_files_is_told(exported, tmp_path, capsys):
 def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
     paint(tmp_path / "0.png", 200)
     line = refused(capsys, [str(bare), str(tmp_path / "0.png")])
-    assert "bare.keras was not exported by ieg: expected the model.keras of a run's folder" in line
+    assert "bare.keras was not exported by this package: expected the model.keras of a run" in line
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("[]", "was not exported by ieg"),
-        ("3", "was not exported by ieg"),
-        ('{"schema": 1, "class_names": ["a", "b"]}', "was not exported by ieg"),
-        ('{"schema": 2}', "was exported by another version"),
+        ("[]", "not exported by this package"),
+        ("3", "not exported by this package"),
+        ('{"schema": 1, "class_names": ["a", "b"]}', "not exported by this package"),
+        ('{"schema": 2}', "has another format, expected schema 1"),
         (
             ModelFacts(("a", "b", "c"), (4, 4, 1)),
             "maps (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
