@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.host import machine, processes
+from ieg_core.host.files import replacing
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
@@ -284,10 +284,8 @@ def _saved(model: "keras.Model", folder: Path) -> Path:
             digest.update(np.ascontiguousarray(value).data)
         path = (folder / f"network-{digest.hexdigest()[:12]}.keras").absolute()
         if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                model.save(Path(temporary) / path.name)
-                (Path(temporary) / path.name).replace(path)
+            with replacing(path) as temporary:
+                model.save(temporary)
     except OSError as error:
         raise UserError(
             f"cannot write the network to {folder} ({error.strerror}): expected a writable folder "

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters of the noise sweep's pipeline: the request, and what a run is told besides."""
+"""The parameters of the noise sweep's pipeline: those of the request, and those of the run."""
 
 import inspect
 import typing
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, fields
 from typing import Any
 
-from ieg_core.sweep.request import Option, SweepRequest, described
+from ieg_core.sweep.request import Option, SweepRequest, attributes
 from pipelines.profiles import Profile
 
 OF_THE_PLACE = ("data_dir", "results")
@@ -17,54 +17,31 @@ ALWAYS_SENT = ("dataset", "noise_ratios", "methods", "seeds", "accelerator")
 
 @dataclass(frozen=True)
 class RunParameters:
-    """What a run of the pipeline is told besides the request.
+    """The parameters of a run of the pipeline, in addition to the request's.
+
+    The KFP UI shows these descriptions.
 
     Attributes:
-      results_namespace: Part of the results root for this run alone.
-      run_label: Name under which the run is recorded.
-      part: Which part of the trials this run does, from 1.
-      parts: How many runs share the trials.
-      schedule: Name of the schedule that starts this run.
-      tolerance: Points of accuracy, in per cent; negative: results are not compared.
-      accepted: A results.json to compare with.
+      results_namespace: Part of the results root for this run alone; {run} stands for the run's id.
+        Empty: the whole root, where finished trainings are not repeated.
+      run_label: Name under which the run is recorded in the results root. Empty: it is not
+        recorded.
+      part: Which part of the trials this run does, from 1 to parts.
+      parts: How many runs share the trials; one does at most 100.
+      schedule: Name of the schedule that starts this run. Empty: none.
+      tolerance: Points of accuracy, in per cent, by which results may miss the published ones or
+        differ from the accepted run's. Negative: they are not compared.
+      accepted: A results.json to compare with. Empty: accepted/<schedule>.json in the results root,
+        if there is one.
     """
 
-    results_namespace: str = field(
-        default="",
-        metadata=described(
-            "part of the results root for this run alone; {run} stands for the run's id. Empty: "
-            "the whole root, where finished trainings are not repeated"
-        ),
-    )
-    run_label: str = field(
-        default="",
-        metadata=described(
-            "name under which the run is recorded in the results root. Empty: it is not recorded"
-        ),
-    )
-    part: int = field(
-        default=1, metadata=described("which part of the trials this run does, from 1 to parts")
-    )
-    parts: int = field(
-        default=1, metadata=described("how many runs share the trials; one does at most 100")
-    )
-    schedule: str = field(
-        default="", metadata=described("name of the schedule that starts this run. Empty: none")
-    )
-    tolerance: float = field(
-        default=-1.0,
-        metadata=described(
-            "points of accuracy, in per cent, by which results may miss the published ones or "
-            "differ from the accepted run's. Negative: they are not compared"
-        ),
-    )
-    accepted: str = field(
-        default="",
-        metadata=described(
-            "a results.json to compare with. Empty: accepted/<schedule>.json in the results root, "
-            "if there is one"
-        ),
-    )
+    results_namespace: str = ""
+    run_label: str = ""
+    part: int = 1
+    parts: int = 1
+    schedule: str = ""
+    tolerance: float = -1.0
+    accepted: str = ""
 
 
 def declare(profile: Profile) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -74,7 +51,7 @@ def declare(profile: Profile) -> Callable[[Callable[..., None]], Callable[..., N
     the function with one positional argument for each parameter.
 
     Args:
-      profile: Where the pipeline runs: it decides some defaults.
+      profile: The place where the pipeline runs; it determines some defaults.
 
     Returns:
       A decorator for a function that takes the parameters by keyword.
@@ -87,8 +64,11 @@ def declare(profile: Profile) -> Callable[[Callable[..., None]], Callable[..., N
 
         pipeline.__name__ = function.__name__
         pipeline.__signature__ = declared  # type: ignore[attr-defined]
-        described_fields = (*fields(SweepRequest), *fields(RunParameters))
-        lines = [f"  {each.name}: {description(each)}" for each in described_fields]
+        lines = [
+            f"  {each.name}: {description(kind, each)}"
+            for kind in (SweepRequest, RunParameters)
+            for each in fields(kind)
+        ]
         pipeline.__doc__ = "\n".join([inspect.getdoc(function) or "", "", "Args:", *lines])
         return pipeline
 
@@ -96,7 +76,7 @@ def declare(profile: Profile) -> Callable[[Callable[..., None]], Callable[..., N
 
 
 def signature(profile: Profile) -> inspect.Signature:
-    """Returns the pipeline's signature: tuples are lists, and the profile decides some defaults."""
+    """Returns the pipeline's signature, with lists for tuples and the profile's defaults."""
     of_profile = {
         name: getattr(profile, name) for name in ("dataset", "accelerator", *OF_THE_PLACE)
     }
@@ -117,26 +97,25 @@ def signature(profile: Profile) -> inspect.Signature:
 
 
 def parameter_type(hint: Any) -> Any:
-    """Returns the type of a field as KFP has it: a list for a tuple."""
+    """Returns KFP's type of a field: a list for a tuple."""
     if typing.get_origin(hint) is tuple:
         return list[typing.get_args(hint)[0]]  # type: ignore[misc]
     return hint
 
 
-def description(each: "Field[Any]") -> str:
-    """Returns what the KFP UI says of a parameter."""
+def description(kind: type, each: "Field[Any]") -> str:
+    """Returns the KFP UI's text for a parameter: its option's meaning, or its docstring's."""
     declared: Option | None = each.metadata.get("option")
-    meaning = declared.meaning if declared else each.metadata["meaning"]
-    text = f"{meaning[:1].upper()}{meaning[1:]}."
-    if declared and declared.default_meaning:
-        text += f" Default: {declared.default_meaning}."
-    return text
+    if declared is None:
+        return attributes(kind)[each.name]
+    text = f"{declared.meaning[:1].upper()}{declared.meaning[1:]}."
+    return text + (f" Default: {declared.default_meaning}." if declared.default_meaning else "")
 
 
 def sent(request: SweepRequest) -> dict[str, Any]:
-    """Returns a request's arguments on a cluster: what the pipeline's own defaults do not say.
+    """Returns the arguments of a request that differ from the pipeline's defaults.
 
-    Where data and results are is the cluster's matter, compiled into the package.
+    The places of data and results are left out: the package contains the cluster's.
     """
     values = request.parameters
     changed = [each.name for each in fields(request) if getattr(request, each.name) != each.default]

@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import importlib.util
 import json
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.report.summary import statistic
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
@@ -220,11 +220,10 @@ def to_table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float | None
 
 
 def _mean_text(values: Sequence[float | None]) -> str:
-    numbers = [value for value in values if value is not None]
-    if not numbers:
+    mean = statistic(values)
+    if mean is None:
         return "-"
-    text = f"{statistics.fmean(numbers):.4f}"
-    return f"{text} ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else text
+    return f"{mean.mean:.4f}" + ("" if mean.deviation is None else f" ± {mean.deviation:.4f}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ieg_core.store.records import TrialRecord
+from pipelines.checks.arguments import OUTPUT_FILE
 from scripts import kfp_pods
 
 SECURITY = (
@@ -137,7 +138,7 @@ class Pods:
         peak = int((scratch / Path(PEAK).name).read_text()) * 1024
         self.peak = max(self.peak, peak)
         print(f"  {task.name}: {seconds:.0f} s, {peak / 1e9:.2f} GB", flush=True)
-        output = scratch / kfp_pods.OUTPUT_FILE.removeprefix("/tmp/")
+        output = scratch / OUTPUT_FILE.removeprefix("/tmp/")
         written: dict[str, Any] = json.loads(output.read_text())
         return written
 

@@ -17,7 +17,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 import uuid
@@ -25,10 +24,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from safetensors import safe_open
 
 from ieg_core.store.layout import read_planned, read_result
 from ieg_core.store.records import ProgressRecord, ResultRecord
+from pipelines import compile as packages
+from pipelines.cluster_files import ClusterFile
 from scripts import image, kfp_pods
 from scripts.containers import USER, Box, Pods, fail
 
@@ -106,23 +107,13 @@ def developers_packages() -> list[str]:
     return list(tomllib.loads(text)["dependency-groups"]["dev"])
 
 
-def compiled_package(folder: Path) -> tuple[Any, Any]:
-    """Compiles as `make compile` does; returns the package for clusters without GPUs.
+def compiled_package() -> tuple[Any, Any]:
+    """Compiles the package for clusters without GPUs, as `make compile` does.
 
     It uses the default cluster file: yours may name a bucket, which no container here can access.
     """
-    cluster_file = folder / "cluster.yaml"
-    cluster_file.write_text("{}\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines",
-        "compile",
-        f"--cluster={cluster_file}",
-        f"--output={folder}",
-    ]
-    subprocess.run(command, cwd=image.ROOT, check=True, stdout=subprocess.DEVNULL)
-    spec, platforms = yaml.safe_load_all((folder / "noise_sweep-cpu.yaml").read_text())
+    (profile,) = (each for each in packages.all_profiles(ClusterFile()) if each.name == "cpu")
+    spec, platforms = packages.package(profile)
     return spec, platforms["platforms"]["kubernetes"]
 
 
@@ -131,18 +122,18 @@ def newest_checkpoint(trial: Path) -> Path | None:
     return max((trial / "checkpoint").glob("[!.]*"), default=None)
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Reads a safetensors file: its metadata, and a digest of each tensor."""
-    data = path.read_bytes()
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    metadata = header.pop("__metadata__", {})
+def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
+    """Reads the newest checkpoint of a trial: its step, and a digest of each tensor."""
+    path = newest_checkpoint(trial)
+    if path is None:
+        fail(f"{trial} has no checkpoint")
     digests = {}
-    for name, about in header.items():
-        first, last = (8 + length + offset for offset in about["data_offsets"])
-        front = f"{about['dtype']}{about['shape']}".encode()
-        digests[name] = hashlib.sha256(front + data[first:last]).hexdigest()
-    return metadata, digests
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_tensor(name)
+            front = f"{tensor.dtype}{tensor.shape}".encode()
+            digests[name] = hashlib.sha256(front + tensor.tobytes()).hexdigest()
+        return int(json.loads(file.metadata()["ieg"])["step"]), digests
 
 
 def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -166,26 +157,24 @@ def stopped_at_the_end(runner: str, name: str) -> Iterator[None]:
         subprocess.run([runner, "rm", "--force", name], capture_output=True, check=False)
 
 
-class TrainingError(Exception):
+class TrainingReachedError(Exception):
     """Raised when the run reaches a training."""
-
-    def __init__(self, task: kfp_pods.Task) -> None:
-        super().__init__(task.name)
-        self.task = task
 
 
 def first_training(spec: Any, platform: Any, wanted: Any, pods: Pods) -> kfp_pods.Task:
     """Runs a pipeline up to its first training; returns that task."""
+    reached: list[kfp_pods.Task] = []
 
     def pod(task: kfp_pods.Task) -> Mapping[str, Any]:
         if task.component == "train":
-            raise TrainingError(task)
+            reached.append(task)
+            raise TrainingReachedError
         return pods(task)
 
-    try:
+    with contextlib.suppress(TrainingReachedError):
         kfp_pods.run(spec, platform, wanted, pod)
-    except TrainingError as reached:
-        return reached.task
+    if reached:
+        return reached[0]
     raise SystemExit("image-test: the pipeline trains nothing")
 
 
@@ -211,30 +200,19 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
         code = process.wait()
     require(code == EXIT_TERMINATED, f"killed in mid-training: exit code {code}")
     require(not ResultRecord.exists(trial), "it left no result")
-    path = newest_checkpoint(trial)
-    if path is None:
-        fail("it left no checkpoint")
-    step = int(json.loads(read_tensors(path)[0]["ieg"])["step"])
+    step, _ = read_checkpoint(trial)
     require(0 < step < STEPS, f"it left a whole checkpoint of step {step} of {STEPS}")
     return step
 
 
 def compare(first: Path, second: Path) -> None:
     """Requires two trained trials' checkpoints to be equal, tensor by tensor."""
-    found = []
-    for trial in (first, second):
-        path = newest_checkpoint(trial)
-        if path is None:
-            fail(f"{trial} has no checkpoint")
-        metadata, digests = read_tensors(path)
-        found.append((json.loads(metadata["ieg"])["step"], digests))
-    different = [
-        k for k in found[0][1].keys() | found[1][1] if found[0][1].get(k) != found[1][1].get(k)
-    ]
-    both = hashlib.sha256(json.dumps(found[0], sort_keys=True).encode()).hexdigest()
+    (step, digests), (other_step, others) = read_checkpoint(first), read_checkpoint(second)
+    different = {name for name, _ in digests.items() ^ others.items()}
+    both = hashlib.sha256(json.dumps([step, digests], sort_keys=True).encode()).hexdigest()
     require(
-        found[0][0] == found[1][0] == STEPS and not different,
-        f"{len(found[0][1])} tensors at step {STEPS}, {len(different)} differ from the undisturbed "
+        step == other_step == STEPS and not different,
+        f"{len(digests)} tensors at step {STEPS}, {len(different)} differ from the undisturbed "
         f"run's; digest {both[:16]}",
     )
 
@@ -257,7 +235,7 @@ def main() -> None:
     if OUT.exists():
         shutil.rmtree(OUT)
     OUT.mkdir(parents=True)
-    spec, platform = compiled_package(OUT)
+    spec, platform = compiled_package()
     wanted = {"dataset": DATASET, "methods": [METHOD], "steps": STEPS}
     print("A sweep of one trial, as KFP runs it", flush=True)
     whole = Pods(box, OUT / "undisturbed")

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-Spec = Mapping[str, Any]
-OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
+from pipelines.checks.arguments import executor_input
+from pipelines.checks.compiled import Spec
+
 STORE = "minio"
 RUN = "5f9c0a3e-0000-4000-8000-000000000001"
 
@@ -83,23 +84,16 @@ def _run_dag(
         component = spec["components"][task["componentRef"]["name"]]
         given = _inputs(task, inputs, done)
         iterator = task.get("parameterIterator")
-        rounds = _rounds(given, iterator) if iterator else [(prefix + name, given)]
-        ends = [_run_task(spec, platform, component, each, label, pod) for label, each in rounds]
-        done[name] = _collected(ends, [label for label, _ in rounds]) if iterator else ends[0]
+        if not iterator:
+            done[name] = _run_task(spec, platform, component, given, prefix + name, pod)
+            continue
+        ends = []
+        for number, item in enumerate(given.parameters[iterator["items"]["inputParameter"]]):
+            each = Outputs(given.parameters | {iterator["itemInput"]: item}, given.artifacts)
+            ends.append(_run_task(spec, platform, component, each, f"{number}-", pod))
+        keys = ends[0].parameters if ends else ()
+        done[name] = Outputs({key: [end.parameters[key] for end in ends] for key in keys})
     return done
-
-
-def _rounds(given: Outputs, iterator: Spec) -> list[tuple[str, Outputs]]:
-    items = given.parameters[iterator["items"]["inputParameter"]]
-    return [
-        (f"{number}-", Outputs(given.parameters | {iterator["itemInput"]: item}, given.artifacts))
-        for number, item in enumerate(items)
-    ]
-
-
-def _collected(ends: list[Outputs], labels: list[str]) -> Outputs:
-    keys = ends[0].parameters if labels else ()
-    return Outputs({key: [end.parameters[key] for end in ends] for key in keys})
 
 
 def _run_task(
@@ -117,18 +111,18 @@ def _run_task(
         )
     label = component["executorLabel"]
     container = spec["deploymentSpec"]["executors"][label]["container"]
-    executor_input = make_executor_input(component, given, name)
+    given_input = make_executor_input(component, given, name)
     words = [*container["command"], *container["args"]]
     task = Task(
         name=name,
         component=label.removeprefix("exec-"),
-        command=tuple(as_launcher(executor_input) if word == "{{$}}" else word for word in words),
+        command=tuple(as_launcher(given_input) if word == "{{$}}" else word for word in words),
         env={each["name"]: each["value"] for each in container.get("env", [])},
-        folders=tuple(_folders(executor_input)),
+        folders=tuple(_folders(given_input)),
         settings=platform.get("deploymentSpec", {}).get("executors", {}).get(label, {}),
     )
     written = pod(task)
-    artifacts = dict(executor_input["outputs"]["artifacts"]) | dict(written.get("artifacts", {}))
+    artifacts = dict(given_input["outputs"]["artifacts"]) | dict(written.get("artifacts", {}))
     return Outputs(dict(written.get("parameterValues", {})), artifacts)
 
 
@@ -203,34 +197,16 @@ def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str,
     Returns:
       Inputs, and the places of outputs: the object store's paths as KFP mounts them.
     """
-    outputs = component.get("outputDefinitions", {})
-    return {
-        "inputs": {"parameterValues": given.parameters, "artifacts": given.artifacts},
-        "outputs": {
-            "parameters": {
-                key: {"outputFile": f"/tmp/kfp/outputs/{key}/data"}
-                for key in outputs.get("parameters", {})
-            },
-            "artifacts": {
-                key: {
-                    "artifacts": [
-                        {
-                            "name": key,
-                            "type": value["artifactType"],
-                            "uri": f"{STORE}://mlpipeline/{name}/{key}",
-                            "metadata": {},
-                        }
-                    ]
-                }
-                for key, value in outputs.get("artifacts", {}).items()
-            },
-            "outputFile": OUTPUT_FILE,
-        },
-    }
+
+    def output(key: str, definition: Spec) -> Spec:
+        uri, kind = f"{STORE}://mlpipeline/{name}/{key}", definition["artifactType"]
+        return {"artifacts": [{"name": key, "type": kind, "uri": uri, "metadata": {}}]}
+
+    return executor_input(component, given.parameters, given.artifacts, output)
 
 
-def _folders(executor_input: Spec) -> Iterable[str]:
-    outputs = executor_input["outputs"]
+def _folders(given_input: Spec) -> Iterable[str]:
+    outputs = given_input["outputs"]
     files = [each["outputFile"] for each in outputs["parameters"].values()]
     files.append(outputs["outputFile"])
     for each in outputs["artifacts"].values():

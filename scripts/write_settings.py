@@ -7,10 +7,9 @@ A test compares the file with this script's output.
 """
 
 import dataclasses
-import inspect
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from ieg_core.experiment.config import (
 )
 from ieg_core.experiment.methods import METHODS
 from ieg_core.recipes import build
+from ieg_core.sweep.request import attributes
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 SECTIONS = {
@@ -41,13 +41,6 @@ Every setting that a recipe fixes and `SET=` (or `ieg train --set`) changes, gen
 `make sweep SET="optimizer.learning_rate=0.05 batch_size=50"`. Methods ignore settings that are not
 theirs; an unknown name, a wrong type or a value out of range is refused in one line.
 """
-
-
-def attributes(owner: type) -> Mapping[str, str]:
-    """Reads the descriptions of a dataclass's fields from its docstring."""
-    _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
-    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def rows(owner: type, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
@@ -67,7 +60,7 @@ def rows(owner: type, prefix: str, skip: tuple[str, ...] = ()) -> Iterator[str]:
         several = "names" if "str" in annotation else "numbers"
         kind = several if "tuple" in annotation else kinds[field.name].__name__
         value = f"`{_text(field.default)}`"
-        description = _cell(with_values(descriptions[field.name]))
+        description = with_values(descriptions[field.name]).replace("|", "\\|")
         yield f"| `{prefix}{field.name}` | {kind} | {value} | {description} |"
 
 
@@ -85,10 +78,6 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def table(lines: Iterator[str]) -> str:

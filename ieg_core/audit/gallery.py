@@ -128,7 +128,7 @@ def _pairs(audit: Audit, top: int) -> tuple[list[Pair], int]:
                     name=name,
                     score=f"{audit.scores.score[place]:.2f}",
                     image=uri,
-                    truth="" if audit.clean is None else _truth(audit, place),
+                    truth=_truth(audit, place),
                 )
             )
         if not examples:

@@ -2,6 +2,7 @@
 """Ranking measures of how well a score finds wrong labels."""
 
 import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
@@ -16,11 +17,7 @@ def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
     Returns:
       In [0, 1]; a random score has the share of wrong labels. None if no label is wrong.
     """
-    hits, taken = _cumulated(wrong, score)
-    if not wrong.any():
-        return None
-    gained = np.diff(hits, prepend=0)
-    return float((gained * hits / taken).sum() / wrong.sum())
+    return float(average_precision_score(wrong, score)) if wrong.any() else None
 
 
 def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
@@ -35,13 +32,7 @@ def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
     Returns:
       In [0, 1], 0.5 for a random score; None if all or no labels are wrong.
     """
-    num_wrong, num_right = int(wrong.sum()), int((~wrong).sum())
-    if not num_wrong or not num_right:
-        return None
-    _, place, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    ranks = mean_rank[place]
-    return float((ranks[wrong].sum() - num_wrong * (num_wrong + 1) / 2) / (num_wrong * num_right))
+    return float(roc_auc_score(wrong, score)) if wrong.any() and not wrong.all() else None
 
 
 def precision_recall(wrong: np.ndarray, flagged: np.ndarray) -> tuple[float | None, float | None]:
@@ -59,10 +50,3 @@ def precision_recall(wrong: np.ndarray, flagged: np.ndarray) -> tuple[float | No
     precision = both / int(flagged.sum()) if flagged.any() else None
     recall = both / int(wrong.sum()) if wrong.any() else None
     return precision, recall
-
-
-def _cumulated(wrong: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the numbers of wrong labels and of all labels down to each distinct score."""
-    order = np.argsort(-score, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    return np.cumsum(wrong[order])[ends], ends + 1

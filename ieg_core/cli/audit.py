@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg audit RUN_DIR`: the audit of one run, or of every run of a sweep."""
+"""`ieg audit RUN_DIR...`: audits a run, or every run of a sweep."""
 
 import argparse
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ieg_core.audit.findings import THRESHOLD, is_available
 from ieg_core.audit.write import TOP, audit_trial
+from ieg_core.cli import options
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.recipes import build
@@ -20,11 +21,9 @@ from ieg_core.store.layout import (
 )
 from ieg_core.store.records import AuditRecord
 
-DATA_DIR = "data"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `ieg audit` takes."""
+    """Declares the arguments of `ieg audit`."""
     parser.add_argument(
         "run_dirs",
         nargs="+",
@@ -32,13 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN_DIR",
         help="a run, runs/trials/…, or a sweep, such as runs/latest",
     )
-    parser.add_argument("--data-dir", default=DATA_DIR, help="where base data sets lie (data)")
+    options.add_data_dir(parser)
     parser.add_argument("--top", type=int, default=TOP, help=f"examples in the gallery ({TOP})")
     parser.add_argument(
         "--threshold",
         type=float,
         default=THRESHOLD,
-        help=f"score from which on a label is called wrong, in [0, 1] ({THRESHOLD})",
+        help=f"flag labels whose score is at least this, in [0, 1] ({THRESHOLD})",
     )
     parser.add_argument(
         "--write-labels",
@@ -46,17 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the cleaned labels, .csv or .parquet, for DATASET=<base>_labels LABELS=FILE",
     )
-    parser.set_defaults(run=run_audit)
 
 
-def run_audit(arguments: argparse.Namespace) -> int:
-    """Audits runs, or each audited run of sweeps, and says what was found."""
+def run(arguments: argparse.Namespace) -> int:
+    """Audits runs, or the runs of sweeps, and prints a summary of each audit."""
     places = arguments.run_dirs
     folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
     if arguments.write_labels is not None and len(folders) > 1:
         raise UserError(
-            f"--write-labels writes the labels of one run, but {' '.join(map(str, places))} stands "
-            f"for {len(folders)}: name one of them, such as {folders[0]}"
+            f"--write-labels with {len(folders)} runs ({' '.join(map(str, places))}): expected one "
+            f"run, such as {folders[0]}"
         )
     for folder in folders:
         summary = audit_trial(
@@ -75,10 +73,10 @@ def run_audit(arguments: argparse.Namespace) -> int:
 
 
 def find_trials(run_dir: Path) -> list[Path]:
-    """Lists the runs that a folder stands for: itself, or those of a sweep that can be audited.
+    """Returns the folders of a run, or of the runs of a sweep that can be audited.
 
     Raises:
-      UserError: It is neither, or none of the sweep's runs can be audited.
+      UserError: When none of the sweep's runs can be audited.
     """
     folder = find_run(run_dir)
     planned = planned_trials(folder)
@@ -86,31 +84,31 @@ def find_trials(run_dir: Path) -> list[Path]:
         return [folder]
     root = folder.parent.parent
     trials = [trial_folder(root, name) for name in planned]
-    found = [trial for trial in trials if is_available(trial)]
-    if not found:
+    auditable = [trial for trial in trials if is_available(trial)]
+    if not auditable:
         raise UserError(
             f"none of the {len(trials)} runs of {run_dir} can be audited: expected a finished run "
             "of a method that trains on the noisy labels"
         )
-    return found
+    return auditable
 
 
 def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
-    """Returns the command that trains on cleaned labels, its data being those of the audited run.
+    """Returns the command that trains on cleaned labels of the audited run's data.
 
-    A label file is for images read in one way: of another size they would be other data.
+    The command repeats the run's image settings: a label file belongs to images read in one way.
 
     Args:
       folder: The audited run's folder.
-      data_dir: Where the base data set lies.
+      data_dir: Folder of the base data sets.
       labels_file: The file of cleaned labels.
     """
     config = read_planned(folder.parent.parent, folder.name).settings
-    wanted = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
-    words = {"DATASET": str(wanted), "LABELS": str(labels_file)}
-    if data_dir != DATA_DIR:
+    spec = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
+    words = {"DATASET": str(spec), "LABELS": str(labels_file)}
+    if data_dir != options.DATA_DIR:
         words["DATA_DIR"] = data_dir
-    usual = build.build_config(wanted, config.method).images
+    usual = build.build_config(spec, config.method).images
     if config.images and config.images != usual:
         changed = [
             f"images.{key}={','.join(value) if isinstance(value, tuple) else value}"
@@ -122,19 +120,18 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
 
 
 def describe(summary: AuditRecord) -> str:
-    """Says in one line what an audit found."""
+    """Formats an audit as one line."""
     text = (
         f"{summary.dataset}, {summary.method}, seed {summary.seed}: "
         f"{summary.flagged} of {summary.examples} labels look wrong"
     )
     if summary.average_precision is None:
         return text
-    figures = {
+    measures = {
         "average precision": summary.average_precision,
         "AUROC": summary.auroc,
         "precision": summary.precision,
         "recall": summary.recall,
     }
-    measures = {name: "-" if f is None else f"{f:.3f}" for name, f in figures.items()}
-    told = ", ".join(f"{name} {value}" for name, value in measures.items())
-    return f"{text}; {summary.wrong} are ({told})"
+    listed = ", ".join(f"{name} {'-' if x is None else f'{x:.3f}'}" for name, x in measures.items())
+    return f"{text}; {summary.wrong} are ({listed})"

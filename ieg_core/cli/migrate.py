@@ -8,15 +8,14 @@ from ieg_core.store.migrate import migrate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares what `ieg migrate` takes."""
+    """Declares the arguments of `ieg migrate`."""
     parser.add_argument("results", type=Path, metavar="RUNS", help="a results root, such as runs")
-    parser.set_defaults(run=run_migrate)
 
 
-def run_migrate(arguments: argparse.Namespace) -> int:
-    """Converts a results root in place and says how much there was to convert."""
+def run(arguments: argparse.Namespace) -> int:
+    """Converts a results root in place and prints how many trials it converted."""
     count = migrate(arguments.results)
     print(
-        f"{arguments.results}: {count} trials converted; `ieg report` and `ieg status` read it now"
+        f"{arguments.results}: {count} trials converted; `ieg report` and `ieg status` can read it"
     )
     return 0

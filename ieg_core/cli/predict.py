@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg predict`: the classes of image files, by an exported model."""
+"""`ieg predict MODEL IMAGES...`: classifies image files with an exported model."""
 
+import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +19,62 @@ from ieg_core.data.image_folder.decode import (
     evaluated_square,
     read_pixels,
 )
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment.networks import parse
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
+from ieg_core.store.layout import MODEL, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
+from ieg_core.sweep import worker
 
 BATCH = 64
+TOP = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `ieg predict`."""
+    parser.add_argument("model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL}")
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
+    )
+    parser.add_argument("--top", type=int, default=TOP, help=f"classes per image ({TOP})")
+    parser.add_argument(
+        "--network",
+        default="",
+        metavar="MODULE:FUNCTION",
+        help="import this module first, for a network with layers of your own",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints one line per image: the likeliest classes with their probabilities."""
+    require(arguments.top >= 1, "--top", arguments.top, "at least 1")
+    model = arguments.model
+    if not model.is_file() and (folder := find_run(model)).is_dir():
+        model = folder / MODEL
+    unreadable = classified = 0
+    for prediction in predict_files(model, arguments.images, arguments.top, arguments.network):
+        name = printable(str(prediction.path))
+        if prediction.problem:
+            unreadable += 1
+            print(f"ieg: {name} cannot be read: {prediction.problem}", file=sys.stderr)
+            continue
+        classified += 1
+        classes = ", ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.classes)
+        print(f"{name}: {printable(classes)}")
+    if not unreadable + classified:
+        places = ", ".join(map(str, arguments.images))
+        raise UserError(f"no files in {places}: expected JPEG, PNG or WebP files")
+    return worker.EXIT_FAILED if unreadable else 0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one file.
+    """The prediction for one file.
 
     Attributes:
       path: The file.
-      classes: (name, probability), the likeliest first; empty if it cannot be read.
-      problem: Why it cannot be read, else "".
+      classes: (name, probability), the likeliest first; empty if the file cannot be read.
+      problem: Why the file cannot be read, else "".
     """
 
     path: Path
@@ -41,50 +83,53 @@ class Prediction:
 
 
 def predict_files(
-    model: Path, paths: Sequence[Path], top: int = 3, network: str = ""
+    model: Path, paths: Sequence[Path], top: int = TOP, network: str = ""
 ) -> Iterator[Prediction]:
-    """Predicts the classes of image files: softmax of the logits of the averaged parameters.
+    """Classifies image files: the softmax of the logits of the averaged parameters.
 
-    No more images are held at once than a batch has.
+    Holds one batch of images in memory at a time.
 
     Args:
       model: An exported `.keras` file.
       paths: JPEG, PNG or WebP files; a folder stands for all files in it.
-      top: How many classes to tell of each.
-      network: `package.module:function`, whose module is imported for the layers that it registers.
-        Never taken from the file: whoever wrote that would choose what runs here.
+      top: Classes per image.
+      network: `package.module:function`; its module is imported for the layers that it registers.
+        It is never read from the model file, which could then run any code.
 
     Yields:
-      One prediction a file, in order.
+      One prediction per file, in order.
 
     Raises:
-      UserError: The model cannot be read, or is not one for image files.
+      UserError: When the model cannot be read or does not take square images.
     """
     facts = read_facts(model)
     if network and parse(network).family != "function":
-        raise UserError(f"--network {network} is no package.module:function")
+        raise UserError(
+            f"--network {network}: expected package.module:function, such as my_layers:build"
+        )
     if facts.image_shape[0] != facts.image_shape[1]:
         raise UserError(
             f"{model} takes images of {facts.image_shape[0]}×{facts.image_shape[1]} pixels: "
-            "expected one for squares, to which files are brought; load it by Keras"
+            "expected square images, since files are cropped to squares; use the model from Keras"
         )
     files = [file for path in paths for file in _files(path)]
     loaded = None
     for start in range(0, len(files), BATCH):
-        part = [_read(file, facts) for file in files[start : start + BATCH]]
-        images = [image for image in part if not isinstance(image, str)]
+        batch = files[start : start + BATCH]
+        images_or_problems = [_read(file, facts) for file in batch]
+        images = [image for image in images_or_problems if not isinstance(image, str)]
         if images and loaded is None:
             loaded = _load(model, facts, network)
-        found = iter(_classes(loaded, np.stack(images), facts, top) if images else ())
-        for file, image in zip(files[start : start + BATCH], part, strict=True):
+        classes = iter(_classes(loaded, np.stack(images), facts, top) if images else ())
+        for file, image in zip(batch, images_or_problems, strict=True):
             if isinstance(image, str):
                 yield Prediction(file, problem=image)
             else:
-                yield Prediction(file, next(found))
+                yield Prediction(file, next(classes))
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Yields a file, or the files of a folder and of those in it, hidden ones left out."""
+    """Yields a file, or the files under a folder except hidden ones."""
     if not path.is_dir():
         yield path
         return
@@ -105,21 +150,20 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
         user_network.import_module(network)
     try:
         loaded = keras.models.load_model(model, compile=False)
-    # Which exceptions an archive of another version can cause, Keras does not say.
+    # Keras does not document which exceptions an archive of another version raises.
     except Exception as error:
-        mend = "export it again"
+        fix = "export it again"
         if "Could not locate" in str(error):
             name = facts.network if ":" in facts.network else "package.module:function"
-            mend += f"; layers of your own are found by --network {name}, which imports that module"
+            fix += f"; for layers of your own, give --network {name}, which imports that module"
         raise UserError(
             f"the model {model} cannot be loaded ({user_network.describe(error)}): expected one "
-            "that this "
-            f"version of Keras reads; {mend}"
+            f"that this version of Keras can read; {fix}"
         ) from error
     shapes = (None, *facts.image_shape), (None, len(facts.class_names))
     if (tuple(loaded.input_shape), tuple(loaded.output_shape)) != shapes:
         raise UserError(
-            f"the model {model} goes from {loaded.input_shape} to {loaded.output_shape}, but its "
+            f"the model {model} maps {loaded.input_shape} to {loaded.output_shape}, but its "
             f"{MEMBER} has {len(facts.class_names)} class names and images of "
             f"{'×'.join(map(str, facts.image_shape))}: export it again"
         )
@@ -137,7 +181,7 @@ def _classes(
 
 
 def _read(path: Path, facts: ModelFacts) -> np.ndarray | str:
-    """Returns an image, uint8 [H, W, channels], or why there is none."""
+    """Returns an image, uint8 [H, W, channels], or why it cannot be read."""
     height, _, channels = facts.image_shape
     box = evaluated_square if facts.preprocessing == "crop" else central_square
     try:

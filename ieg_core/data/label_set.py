@@ -294,28 +294,23 @@ def _draw(
     if reserved is not None:
         # Methods without a probe also train on the probe's examples, so all see the same images.
         probe_ids = reserved if probe_per_class else reserved[:0]
-        return {
-            "noisy_labels": noisy_labels,
-            "clean_labels": clean_labels,
-            "train_ids": selected if probe_per_class else np.union1d(selected, reserved),
-            "probe_ids": probe_ids,
-            "test_labels": source.test_labels,
-        }
-
-    class_counts = _class_counts(clean_labels[selected], num_classes)
-    if not 0 <= probe_per_class < class_counts.min():
-        smallest = source.class_names[int(class_counts.argmin())]
-        raise UserError(
-            f"a probe of {probe_per_class} per class cannot be drawn from {spec}: class "
-            f"{smallest!r} has {class_counts.min()} training examples; expected from 0 to "
-            f"{class_counts.min() - 1}, which leaves one to train on"
-        )
-    probe_counts = np.full(num_classes, probe_per_class)
-    probe_ids = select_per_class(clean_labels, selected, probe_counts, uniforms("probe"))
+        train_ids = selected if probe_per_class else np.union1d(selected, reserved)
+    else:
+        class_counts = _class_counts(clean_labels[selected], num_classes)
+        if not 0 <= probe_per_class < class_counts.min():
+            smallest = source.class_names[int(class_counts.argmin())]
+            raise UserError(
+                f"a probe of {probe_per_class} per class cannot be drawn from {spec}: class "
+                f"{smallest!r} has {class_counts.min()} training examples; expected from 0 to "
+                f"{class_counts.min() - 1}, which leaves one to train on"
+            )
+        probe_counts = np.full(num_classes, probe_per_class)
+        probe_ids = select_per_class(clean_labels, selected, probe_counts, uniforms("probe"))
+        train_ids = np.setdiff1d(selected, probe_ids)
     return {
         "noisy_labels": noisy_labels,
         "clean_labels": clean_labels,
-        "train_ids": np.setdiff1d(selected, probe_ids),
+        "train_ids": train_ids,
         "probe_ids": probe_ids,
         "test_labels": source.test_labels,
     }

@@ -46,6 +46,29 @@ def writable(path: Path) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Replaces a file atomically with one that the body of the `with` block writes.
+
+    Args:
+      path: The file; its folder is created if missing.
+
+    Yields:
+      The temporary file to write, with the extension of `path`; removed if the body fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(path.suffix, f".{path.name}.", path.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Writes a file atomically: readers see the old content or the new, even after a power loss.
 
@@ -56,20 +79,10 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
     Raises:
       UserError: When the folder is not writable.
     """
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    with writable(path.parent), replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json_atomic(path: Path, value: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What names a trial: a digest of everything that decides its outcome."""
+"""Names of trials: a readable part and a digest of everything that decides the outcome."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ COUNTED = (
     "models",
     "training",
 )
-"""Rooms, and one file, whose code decides what a trial computes: an edit renames every trial."""
+"""Rooms and files whose code decides what a trial computes: an edit renames every trial."""
 
 UNCOUNTED = (
     "__init__.py",
@@ -39,12 +39,12 @@ UNCOUNTED = (
     "sweep",
     "tasks",
 )
-"""Rooms and files whose code cannot change what a trial computes: an edit trains nothing again."""
+"""Rooms and files whose code cannot change what a trial computes: an edit renames no trial."""
 
 
 @functools.cache
 def code_version(package: Path = Path(__file__).parents[1]) -> str:
-    """Returns a digest of the source files in `COUNTED` and of the libraries that compute.
+    """Returns a digest of the source files in `COUNTED` and the versions of computing libraries.
 
     Args:
       package: The folder of ieg_core.
@@ -58,15 +58,15 @@ def code_version(package: Path = Path(__file__).parents[1]) -> str:
         for path in [folder] if folder.is_file() else sorted(folder.rglob("*.py")):
             digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
             digest.update(path.read_bytes())
-    others = set(BACKENDS) - {chosen_backend()}  # installed or not, they compute nothing
-    versions = {name: at for name, at in library_versions().items() if name not in others}
+    others = set(BACKENDS) - {chosen_backend()}  # they compute nothing, even if installed
+    versions = {name: v for name, v in library_versions().items() if name not in others}
     digest.update(json.dumps(versions).encode())
     return digest.hexdigest()[:12]
 
 
 @functools.cache
 def library_versions() -> Mapping[str, str]:
-    """Returns the versions of the libraries that take part in the computation."""
+    """Returns the installed versions of the libraries that affect the computation."""
     versions = {}
     names = ("numpy", "keras", "tensorflow", "jax", "safetensors", "scikit-learn", "pillow")
     for name in names:
@@ -76,11 +76,11 @@ def library_versions() -> Mapping[str, str]:
 
 
 def trial_name(dataset: str, method: str, seed: int, outcome: Mapping[str, Any]) -> str:
-    """Names a trial: readable front, then a digest of all that decides its outcome."""
+    """Names a trial: a readable part, then a digest of everything that decides its outcome."""
     text = json.dumps(outcome, sort_keys=True, allow_nan=False)
     return f"{dataset}-{method}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def short_digest(names: Iterable[str]) -> str:
-    """Returns eight hexadecimal digits that stand for a list of names."""
+    """Returns a digest of a list of names, eight hexadecimal digits."""
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files in a bucket of Google Cloud Storage, named by URLs such as gs://bucket/folder/file.
+"""Files in a Google Cloud Storage bucket, addressed by URLs such as gs://bucket/folder/file.
 
-Transfers run side by side, large files in chunks that are tried again one by one; every byte is
-checked by its CRC32C on both sides. A write may name the generation that it replaces (0: none):
-then of two writers one wins, and the other learns it by StaleWriterError.
+Transfers run in parallel. Large files are transferred in chunks that are retried individually, and
+both sides verify the CRC32C of every file. A write may name the generation that it replaces (0 if
+the object must not exist): one of two concurrent writers then wins, and the other one gets a
+StaleWriterError.
 """
 
 import base64
 import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -17,24 +19,24 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import writable
+from ieg_core.host.files import replacing, writable
 from ieg_core.store.gcs_client import SCHEME, errors_in_words, open_client, require_library
 
 THREADS = 8
 CHUNK = 8 * 1024**2
-"""Bytes of one request of an upload or of one read; larger files go up resumably."""
+"""Bytes per upload request and per read; larger files are uploaded resumably."""
 TIMEOUT = 60.0
-"""Seconds without an answer after which a request is tried again."""
+"""Seconds without a response after which a request is retried."""
 DEADLINE = 300.0
-"""Seconds after which a request is tried no more."""
+"""Seconds after which a request is no longer retried."""
 DOWNLOADS = 3
-"""How often an object that comes damaged is asked for."""
+"""Maximum number of downloads of an object that arrives damaged."""
 
 T = TypeVar("T")
 
 
 class StaleWriterError(RuntimeError):
-    """The object is no longer the one that this writer meant to replace."""
+    """The object is not the generation that this writer expected to replace."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,10 @@ class Stored:
     """An object in a bucket.
 
     Attributes:
-      generation: Changes with every write; the first is above 0.
-      size: Bytes.
-      crc32c: Checksum, base64 of big-endian bytes.
-      updated: Unix time of the last write, by the server's clock.
+      generation: Changes with every write; always above 0.
+      size: Size in bytes.
+      crc32c: CRC32C checksum, base64 of its big-endian bytes.
+      updated: Time of the last write, Unix seconds by the server's clock.
     """
 
     generation: int
@@ -55,7 +57,7 @@ class Stored:
 
 
 def is_url(place: str) -> bool:
-    """Returns whether a results root lies in a bucket."""
+    """Returns whether a results root is in a bucket."""
     return str(place).startswith(SCHEME)
 
 
@@ -65,10 +67,10 @@ def join(url: str, name: str) -> str:
 
 
 def split(url: str) -> tuple[str, str]:
-    """Splits a URL into its bucket and the rest.
+    """Splits a URL into its bucket and the name of the object.
 
     Raises:
-      UserError: It names no bucket.
+      UserError: When the URL does not name a bucket, or the extra `gcs` is not installed.
     """
     require_library()
     bucket, _, name = url.removeprefix(SCHEME).partition("/")
@@ -82,10 +84,13 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
 
     Args:
       url: gs://bucket/folder.
-      prefix: Only those whose names, relative to `url`, begin so.
+      prefix: Lists only objects whose names, relative to `url`, start with it.
 
     Returns:
-      What is known of each, by its name relative to `url`.
+      The objects by their names relative to `url`.
+
+    Raises:
+      UserError: When the bucket does not exist or cannot be read.
     """
     bucket, folder = split(url)
     start = f"{folder}/" if folder else ""
@@ -93,17 +98,16 @@ def list_files(url: str, prefix: str = "") -> dict[str, Stored]:
         blobs = open_client().list_blobs(
             bucket, prefix=start + prefix, retry=_retry(), timeout=TIMEOUT
         )
-        # Google's console and file systems over a bucket keep empty objects for folders.
+        # Google's console and FUSE file systems create empty objects that stand for folders.
         files = (blob for blob in blobs if not blob.name.endswith("/"))
         return {blob.name.removeprefix(start): _stored(blob) for blob in files}
 
 
 def read(url: str) -> tuple[bytes, int] | None:
-    """Reads one object: its content and generation; None where there is none."""
+    """Reads an object: its contents and generation; None if it does not exist."""
     require_library()
-    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.api_core.exceptions import NotFound
 
-    damaged = 0
     while True:
         blob = _blob(url)
         with errors_in_words(url):
@@ -111,35 +115,26 @@ def read(url: str) -> tuple[bytes, int] | None:
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             except NotFound:
                 return None
-            generation, expected = int(blob.generation), blob.crc32c
-            try:
-                # Checked below: the library's own check would fail at the first damage.
-                data = blob.download_as_bytes(
-                    checksum=None, if_generation_match=generation, retry=_retry(), timeout=TIMEOUT
-                )
-            except (NotFound, PreconditionFailed):
-                continue  # replaced or deleted in between: the generation asked for is gone
-        import google_crc32c
-
-        if (found := _encode(google_crc32c.Checksum(data))) == expected:
-            return data, generation
-        if (damaged := damaged + 1) == DOWNLOADS:
-            raise _corrupt(url, expected, found)
+        stored, file = _stored(blob), io.BytesIO()
+        with contextlib.suppress(FileNotFoundError):  # replaced or deleted in between
+            _receive(url, stored, file)
+            return file.getvalue(), stored.generation
 
 
 def write(url: str, data: bytes, generation: int | None = None) -> int:
-    """Writes one object whole.
+    """Writes an object.
 
     Args:
-      url: Where.
-      data: Its content.
-      generation: The one to replace, 0 for none; None replaces whatever is there.
+      url: URL of the object.
+      data: Its contents.
+      generation: The generation to replace, 0 if the object must not exist; None replaces any.
 
     Returns:
       The new generation.
 
     Raises:
-      StaleWriterError: The object there is another one.
+      StaleWriterError: When the object has another generation.
+      UserError: When the bucket cannot be written.
     """
     with tempfile.TemporaryFile() as file:
         file.write(data)
@@ -147,20 +142,22 @@ def write(url: str, data: bytes, generation: int | None = None) -> int:
 
 
 def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
-    """Copies objects to a folder, side by side; each file appears whole or not at all.
+    """Downloads objects to a folder in parallel; each file appears complete or not at all.
 
     Args:
       url: gs://bucket/folder.
-      names: What to copy, as `list_files` told it.
-      folder: Where; a file's place in it is its name.
+      names: The objects to download, as returned by `list_files`.
+      folder: The folder to write to; a file's path in it is the object's name.
 
     Raises:
-      FileNotFoundError: One of them is gone or was replaced since: list them again.
-      UserError: The bucket cannot be read, or a file came damaged more than once.
+      FileNotFoundError: When an object was deleted or replaced after it was listed.
+      UserError: When the bucket cannot be read, or a file arrives damaged every time.
     """
 
     def one(name: str) -> None:
-        _receive(join(url, name), names[name], folder / name)
+        path = folder / name
+        with writable(path.parent), replacing(path) as temporary, temporary.open("w+b") as file:
+            _receive(join(url, name), names[name], file)
 
     side_by_side(one, names)
 
@@ -168,19 +165,20 @@ def download(url: str, names: Mapping[str, Stored], folder: Path) -> None:
 def upload(
     url: str, folder: Path, names: Iterable[str], generations: Mapping[str, int | None]
 ) -> dict[str, int]:
-    """Copies files to a bucket, side by side.
+    """Uploads files to a bucket in parallel.
 
     Args:
       url: gs://bucket/folder.
-      folder: Where they lie.
-      names: Their names, relative to both.
-      generations: The objects that they replace, see `write`; all names must be there.
+      folder: The folder that holds the files.
+      names: Their names, relative to `url` and to `folder`.
+      generations: The generation that each name replaces, see `write`; must have every name.
 
     Returns:
-      The new generations.
+      The new generations by name.
 
     Raises:
-      StaleWriterError: One of the objects is another one. The rest may have been written.
+      StaleWriterError: When an object has another generation; the others may have been written.
+      UserError: When the bucket cannot be written.
     """
 
     def one(name: str) -> tuple[str, int]:
@@ -191,32 +189,35 @@ def upload(
 
 
 def delete(url: str, names: Mapping[str, int | None] | Iterable[str]) -> None:
-    """Deletes objects; those that are gone already, or are another generation, are left alone.
+    """Deletes objects; ignores those that do not exist or have another generation.
 
     Args:
       url: gs://bucket/folder.
-      names: Names relative to `url`, with the generation meant where it matters.
+      names: Names relative to `url`; a mapping also gives the generation to delete, None for any.
+
+    Raises:
+      UserError: When the bucket cannot be written.
     """
     from google.api_core.exceptions import NotFound, PreconditionFailed
 
-    wanted = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
+    generations = dict(names) if isinstance(names, Mapping) else dict.fromkeys(names)
 
     def one(name: str) -> None:
-        where = join(url, name)
-        with errors_in_words(where), contextlib.suppress(NotFound, PreconditionFailed):
-            _blob(where).delete(if_generation_match=wanted[name], retry=_retry(), timeout=TIMEOUT)
+        blob = _blob(join(url, name))
+        with errors_in_words(join(url, name)), contextlib.suppress(NotFound, PreconditionFailed):
+            blob.delete(if_generation_match=generations[name], retry=_retry(), timeout=TIMEOUT)
 
-    side_by_side(one, wanted)
+    side_by_side(one, generations)
 
 
 def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
-    """Does some work for each name in threads; returns the outcomes in order."""
+    """Runs a function on each name in threads; returns the results in order."""
     with ThreadPoolExecutor(THREADS, "storage") as pool:
         return list(pool.map(work, names))
 
 
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
-    """Uploads what an open file holds now: a log may grow meanwhile."""
+    """Uploads the current contents of an open file; a log may grow during the upload."""
     require_library()
     from google.api_core.exceptions import PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
@@ -239,54 +240,42 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
                 timeout=TIMEOUT,
             )
         except PreconditionFailed as error:
-            # Ours, if an answer was lost and the library asked again.
+            # Written by this process, if the response was lost and the library retried.
             with contextlib.suppress(Exception):
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             if (blob.size, blob.crc32c) != (size, crc32c):
                 raise StaleWriterError(f"{url} is no longer generation {generation}") from error
         except DataCorruption as error:
-            raise _corrupt(url, crc32c, "another") from error
+            raise _corrupt(url, crc32c, "a different one") from error
     if blob.crc32c != crc32c:
         raise _corrupt(url, crc32c, blob.crc32c)
     return int(blob.generation)
 
 
-def _receive(url: str, stored: Stored, path: Path) -> None:
+def _receive(url: str, stored: Stored, file: IO[bytes]) -> None:
+    """Downloads an object into an open file; raises FileNotFoundError if it was replaced."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
-    from google.cloud.storage.exceptions import DataCorruption
 
-    with writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        found = ""
-        with os.fdopen(handle, "w+b") as file, errors_in_words(url):
-            for _ in range(DOWNLOADS):
-                file.seek(0)
-                file.truncate()
-                try:
-                    _blob(url).download_to_file(
-                        file,
-                        checksum="crc32c",
-                        if_generation_match=stored.generation,
-                        retry=_retry(),
-                        timeout=TIMEOUT,
-                    )
-                    found = _checksum(file, file.tell())
-                except DataCorruption:
-                    found = "another"
-                except (NotFound, PreconditionFailed) as error:
-                    raise FileNotFoundError(f"{url} was replaced or deleted") from error
-                if found == stored.crc32c:
-                    break
-            else:
-                raise _corrupt(url, stored.crc32c, found)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    received = ""
+    for _ in range(DOWNLOADS):
+        file.seek(0)
+        file.truncate()
+        with errors_in_words(url):
+            try:
+                # Verified below: the library would fail on the first damaged download.
+                _blob(url).download_to_file(
+                    file,
+                    checksum=None,
+                    if_generation_match=stored.generation,
+                    retry=_retry(),
+                    timeout=TIMEOUT,
+                )
+            except (NotFound, PreconditionFailed) as error:
+                raise FileNotFoundError(f"{url} was replaced or deleted") from error
+        received = _checksum(file, file.tell())
+        if received == stored.crc32c:
+            return
+    raise _corrupt(url, stored.crc32c, received)
 
 
 def _checksum(file: IO[bytes], size: int) -> str:
@@ -304,9 +293,9 @@ def _encode(checksum: Any) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 
-def _corrupt(url: str, expected: str, found: str) -> UserError:
+def _corrupt(url: str, expected: str, received: str) -> UserError:
     return UserError(
-        f"{url} was damaged on its way: expected CRC32C {expected}, found {found}; run again"
+        f"{url} was damaged in transfer: received CRC32C {received}, expected {expected}; run again"
     )
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way to Google Cloud Storage: the client, and what it raises in words.
+"""The client of Google Cloud Storage, and the conversion of its exceptions into messages.
 
-STORAGE_EMULATOR_HOST chooses an emulator instead of the cloud, as in the library.
+STORAGE_EMULATOR_HOST selects an emulator instead of the cloud, as it does for Google's library.
 """
 
 import contextlib
@@ -18,16 +18,16 @@ SCHEME = "gs://"
 
 @functools.cache
 def require_library() -> None:
-    """Raises UserError if the extra `gcs` is not installed."""
+    """Raises a UserError if the extra `gcs` is not installed."""
     if importlib.util.find_spec("google_crc32c") is None:
         raise missing_extra("google-cloud-storage", "gcs")
 
 
 def open_client() -> Any:
-    """Returns the one client of this process, `google.cloud.storage.Client`.
+    """Returns the `google.cloud.storage.Client` that this process shares.
 
     Raises:
-      UserError: There are no credentials.
+      UserError: When there are no credentials.
     """
     return _client_of(os.environ.get("STORAGE_EMULATOR_HOST", ""))
 
@@ -41,7 +41,7 @@ def _client_of(emulator: str) -> Any:
     if emulator:
         return storage.Client(project="emulator", credentials=AnonymousCredentials())
     try:
-        # Objects need no project, but without one the client looks for it and may fail.
+        # Objects do not need a project, but without one the client searches for it and may fail.
         return storage.Client(project=os.environ.get("GOOGLE_CLOUD_PROJECT", "none"))
     except GoogleAuthError as error:
         raise UserError(
@@ -52,15 +52,16 @@ def _client_of(emulator: str) -> Any:
 
 @contextlib.contextmanager
 def errors_in_words(url: str, *, missing_is_bucket: bool = False) -> Iterator[None]:
-    """Turns what the cloud refuses into one clear line.
+    """Converts exceptions of the cloud's client into one-line errors.
 
     Args:
-      url: What was asked for.
-      missing_is_bucket: Whether that something is missing means that the bucket is.
+      url: The requested URL.
+      missing_is_bucket: Whether "not found" means that the bucket does not exist.
 
     Raises:
-      UserError: It was refused, or the cloud cannot be reached.
-      NotFound, PreconditionFailed: Of google.api_core.exceptions, for the caller to understand.
+      UserError: When the request is refused or the cloud cannot be reached.
+      NotFound: Of google.api_core.exceptions, when the object does not exist.
+      PreconditionFailed: Of google.api_core.exceptions, when the generation does not match.
     """
     import requests
     from google.api_core import exceptions
@@ -74,7 +75,7 @@ def errors_in_words(url: str, *, missing_is_bucket: bool = False) -> Iterator[No
     except exceptions.NotFound as error:
         if not missing_is_bucket:
             raise
-        raise UserError(f"there is no bucket {bucket}: make it, or name another") from error
+        raise UserError(f"there is no bucket {bucket}: create it or name another one") from error
     except (exceptions.Forbidden, exceptions.Unauthorized) as error:
         raise UserError(
             f"no permission for {url}: give this account roles/storage.objectUser on {bucket}"

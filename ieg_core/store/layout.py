@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The results root: one folder a trial, named by all that decides its outcome.
+"""Paths in the results root: one folder per trial, named by everything that decides its outcome.
 
 <root>/label_sets/<label set>/   prepared data (ieg_core.data.label_set)
 <root>/trials/<trial>/           config.json, leases/, checkpoint/, progress.json, curves.json,
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
 <root>/latest                    a link to the newest sweep
-<root>/scheduled/<name>/<run>/   a scheduled run's namespace: a results root of its own
-<root>/accepted/<name>.json      the rows that a schedule's next runs are held against
+<root>/scheduled/<name>/<run>/   the namespace of a scheduled run, itself a results root
+<root>/accepted/<name>.json      the rows that later runs of a schedule are compared with
 
-`ieg_core.store.records` says what the JSON files are called and hold.
+`ieg_core.store.records` defines the names and contents of the JSON files.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlie
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 EXAMPLES = "examples.safetensors"
-"""What a trial's training noted of each example."""
+"""The per-example outputs of a trial's training (`ieg_core.training.history`)."""
 MATRICES = "matrices.safetensors"
 """A trial's confusion matrices."""
 MODEL = "model.keras"
@@ -44,10 +44,10 @@ def relative_trial(trial: str) -> str:
 
 
 def require_this_version(root: Path) -> None:
-    """Does nothing for a results root that this version can read.
+    """Checks that this version can read a results root.
 
     Raises:
-      UserError: An earlier version wrote it.
+      UserError: When an earlier version wrote it.
     """
     if (root / "cells").is_dir():
         raise earlier_version(root, "cells/")
@@ -59,14 +59,13 @@ def trial_folder(root: Path, trial: str) -> Path:
 
 
 def find_run(place: Path) -> Path:
-    """Returns the folder that people mean by a run's path, absolute.
+    """Returns the absolute folder of a run, given its path with or without the digest.
 
-    A name may lack the digest at its end, as in runs/trials/digits_uniform_0.4-ieg-seed0. Of
-    several runs of that name, with other settings or by other code, the one that was planned last
-    is meant.
+    A path without the digest, such as runs/trials/digits_uniform_0.4-ieg-seed0, stands for the run
+    of that name that was planned last, whatever its settings and code.
 
     Raises:
-      UserError: The run is in a results root of an earlier version.
+      UserError: When the run is in a results root of an earlier version.
     """
     folder = place.resolve()
     require_this_version(folder)
@@ -84,7 +83,7 @@ def find_run(place: Path) -> Path:
 
 
 def label_sets_folder(root: Path) -> Path:
-    """Returns the folder of the prepared data sets."""
+    """Returns the folder of the label sets."""
     return root / "label_sets"
 
 
@@ -99,17 +98,17 @@ def report_folder(root: Path, sweep: str) -> Path:
 
 
 def planned_trials(folder: Path) -> list[str] | None:
-    """Returns the names of the trials that a sweep's plan lists; None for a folder without a plan.
+    """Returns the names of the trials in a sweep's plan; None if the folder has no plan.
 
     Raises:
-      UserError: The plan is damaged.
+      UserError: When the plan is damaged.
     """
     plan = PlanRecord.read(folder)
     return list(plan.trials) if plan else None
 
 
 def set_latest(root: Path, sweep: str) -> None:
-    """Points <root>/latest at a sweep, atomically."""
+    """Points <root>/latest to a sweep, atomically."""
     temporary = root / f".latest.{os.getpid()}"
     with writable(root):
         with contextlib.suppress(FileNotFoundError):
@@ -124,15 +123,15 @@ def is_finished(root: Path, trial: str) -> bool:
 
 
 def is_trial(folder: Path) -> bool:
-    """Returns whether a folder is that of a planned trial."""
+    """Returns whether a folder belongs to a planned trial."""
     return folder.parent.name == "trials" and TrialRecord.exists(folder)
 
 
 def read_planned(root: Path, trial: str) -> TrialRecord:
-    """Reads what a trial was planned to be.
+    """Reads the record of a planned trial.
 
     Raises:
-      UserError: There is no such trial, or its record is damaged.
+      UserError: When there is no such trial or its record is damaged.
     """
     record = TrialRecord.read(trial_folder(root, trial))
     if record is None:
@@ -141,12 +140,12 @@ def read_planned(root: Path, trial: str) -> TrialRecord:
 
 
 def read_result(root: Path, trial: str) -> ResultRecord:
-    """Reads a finished trial's result.
+    """Reads the result of a finished trial.
 
     Raises:
-      UserError: There is none, or it is damaged.
+      UserError: When there is no result or it is damaged.
     """
     result = ResultRecord.read(trial_folder(root, trial))
     if result is None:
-        raise UserError(f"{trial} under {root} has no result: train it to the end (make sweep)")
+        raise UserError(f"{trial} under {root} has no result: finish its training (make sweep)")
     return result

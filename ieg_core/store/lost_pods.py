@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often a run has begun to evaluate a trial, so that lost pods cost that trial alone.
+"""Counts the attempts of a run that lost their pod, so that they fail one trial, not the run.
 
-Trainings count by their leases (`runs.fail_after_lost_pods`). An evaluation leases a trial only if
-there is something to compute, but its pod can be lost without that too.
+Trainings are counted by their leases (`fail_after_lost_pods`). Evaluations are counted in files of
+their own: an evaluation takes a lease only if there is something to compute, but its pod can be
+lost in any case.
 """
 
 import os
@@ -23,39 +24,40 @@ from ieg_core.store.runs import ATTEMPTS
 
 
 def count_evaluation(root: str, trial: str, run: str) -> int:
-    """Counts a run's attempt at evaluating a trial, before it does anything else.
+    """Records that a run starts to evaluate a trial; called before the evaluation does anything.
 
-    Written where all pods see it: of a bucket, a pod's local copy goes up only later.
+    The count is written directly to the results root, because the scratch copy of a bucket is
+    uploaded only later.
 
     Args:
-      root: The results root, namespace included; a folder or gs://bucket/prefix.
-      trial: The trial.
+      root: The results root, including the namespace; a folder or gs://bucket/prefix.
+      trial: The trial's name.
       run: The run's id.
 
     Returns:
-      How many there were before; 0 where attempts are not counted (`runs.ATTEMPTS`).
+      The number of earlier attempts; 0 if attempts are not counted (`runs.ATTEMPTS`).
     """
     if not _allowed():
         return 0
     place = below(root, relative_trial(trial))
-    found, _ = EvaluationRecord.look(place, run)  # one that is damaged counts again from 0
-    before = found.attempts if found else 0
+    record, _ = EvaluationRecord.look(place, run)  # a damaged one restarts the count at 0
+    before = record.attempts if record else 0
     EvaluationRecord(attempts=before + 1).write(place, run)
     return before
 
 
 def fail_evaluation_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
-    """Records the failure of a trial whose evaluation this run has lost as often as it may.
+    """Records a trial as failed if the retry budget of its evaluation is exhausted.
 
-    A trial that has its result, or the reason why it has none, keeps it.
+    A trial that has a result or a recorded failure keeps it.
 
     Args:
-      root: The results root, namespace included.
-      trial: The trial.
-      lost: Attempts before this one.
+      root: The results root, including the namespace.
+      trial: The trial's name.
+      lost: Number of attempts before this one.
 
     Returns:
-      Whether the evaluation was given up.
+      Whether the budget is exhausted, so that the evaluation must not start.
     """
     if not _allowed() or lost < _allowed():
         return False
@@ -63,9 +65,9 @@ def fail_evaluation_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     if ResultRecord.exists(folder) or FailureRecord.exists(folder):
         return True
     reason = (
-        f"this run lost the pod of its evaluation {_times(lost)}: killed for memory, out of "
-        "time, without its node or for what its log says; see resources.evaluate and time_limit "
-        "in the cluster file"
+        f"this run lost the pod of its evaluation {_times(lost)}: out of memory, over the time "
+        "limit, a lost node, or the cause in the pod's log; check resources.evaluate and "
+        "time_limit in the cluster file"
     )
     record_failure(folder, "evaluating", reason)
     return True
@@ -80,19 +82,19 @@ def _allowed() -> int:
 
 
 def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
-    """Records the failure of a trial whose pod this run has lost as often as it may.
+    """Records a trial as failed if the retry budget of its training is exhausted.
 
-    A pod that is out of memory, out of time or without its node takes down all that could have
-    said so. KFP tries it again, and would in the end fail the whole loop, with the trials that are
-    still to come and the report. So the pod that finds all attempts spent trains no more.
+    A pod that runs out of memory or time, or loses its node, cannot record why it ended. KFP
+    retries it, and after the last attempt would fail the whole loop, including the remaining
+    trials and the report. The pod that finds the budget exhausted therefore does not train.
 
     Args:
-      root: The results root, namespace included.
-      trial: The trial.
+      root: The results root, including the namespace.
+      trial: The trial's name.
       run: The run's id.
 
     Returns:
-      Whether the trial was given up.
+      Whether the trial was recorded as failed.
     """
     allowed = _allowed()
     folder = trial_folder(root, trial)
@@ -101,14 +103,14 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
     if not allowed or lost < allowed or done:
         return False
     reason = (
-        f"this run lost its pod {_times(lost)}: killed for memory, out of time or without its "
-        "node; see resources, time_limit and gpu.spot in the cluster file"
+        f"this run lost its pod {_times(lost)}: out of memory, over the time limit, or a lost "
+        "node; check resources, time_limit and gpu.spot in the cluster file"
     )
     record_failure(folder, "training", reason)
     return True
 
 
 def _lost_attempts(folder: Path, run: str) -> int:
-    """Returns how many attempts of a run at a trial ended without a word."""
-    found = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
-    return sum(lease is not None and lease.run == run and lease.ended is None for lease in found)
+    """Returns the number of attempts of a run at a trial that did not end their lease."""
+    leases = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
+    return sum(lease is not None and lease.run == run and lease.ended is None for lease in leases)

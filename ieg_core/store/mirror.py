@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results root in a bucket, worked on through a local copy of the part that a step needs.
+"""A results root in a bucket, accessed through a local copy of the part that a step needs.
 
-Everything else knows results roots that are folders. Each step of a pipeline opens its root here:
-a folder is handed on as it is; of gs://… a scratch folder gets what the step reads, and what the
-step writes goes back while it runs (the trial's checkpoint, curves and progress) and at its end.
+All other code works on results roots that are folders. Each step of a pipeline opens its root here.
+A folder is used directly. For gs://…, the files that the step reads are downloaded to a scratch
+folder, and those that it writes are uploaded during the step (the trial's checkpoint, curves and
+progress) and at its end.
 """
 
 import contextlib
@@ -24,21 +25,21 @@ HEAVY = (
     *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
     *("audit/audit.", EXAMPLES, "evaluations/"),
 )
-"""What of a trial no report reads."""
+"""Prefixes of a trial's files that reports do not read."""
 
 
 @contextlib.contextmanager
 def planning(root: str) -> Iterator[Path]:
-    """Opens a results root to plan a sweep in.
+    """Opens a results root for planning a sweep.
 
-    Label sets and trials' settings that are there already stay as they are: their names say their
-    content. Nothing is uploaded if the body fails.
+    Existing label sets and trial settings are not replaced: their names identify their contents.
+    Nothing is uploaded if the body fails.
 
     Yields:
       The folder to plan in.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -60,21 +61,21 @@ def planning(root: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def trial(root: str, name: str) -> Iterator[Path]:
-    """Opens a results root to work on one trial, alone.
+    """Opens a results root for exclusive work on one trial.
 
-    Waits for another pod that works on the trial. What the step writes is uploaded each minute and
-    at the end, also if it fails; what a superseded pod writes is not. A trial that has its result
-    is not leased: what a step adds to it goes up at the step's end.
+    Waits until no other pod works on the trial. The step's files are uploaded every minute and at
+    the end, even if the step fails, but not if the pod is superseded. A trial that has its result
+    is not leased; files that a step adds to it are uploaded at the end.
 
     Args:
       root: The results root.
       name: The trial's name.
 
     Yields:
-      A folder with that trial and its label set, as a results root.
+      A results root that holds the trial and its label set.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -83,7 +84,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
         url = gcs.join(root, relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url)
-        if lease is None:  # it has its result: nothing to be alone for
+        if lease is None:  # the trial has its result, so no lease is needed
             _download(url, lambda: _finished(gcs.list_files(url)), folder)
             _download_label_set(root, local, folder)
             before = trial_copy.fresh_copy(url, folder, 0).sent
@@ -101,7 +102,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
             with trial_copy.kept_up(trial_copy.fresh_copy(url, folder, attempt)):
                 yield local
         finally:
-            # So that the next pod need not wait until this one's heartbeat is old.
+            # Lets the next pod start before this one's heartbeat expires.
             ended = replace(record, ended=time.time()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
                 gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
@@ -109,15 +110,19 @@ def trial(root: str, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def sweep(root: str, name: str) -> Iterator[Path]:
-    """Opens a results root to report on a sweep.
+    """Opens a results root for a report on a sweep.
+
+    Args:
+      root: The results root.
+      name: The sweep's name.
 
     Yields:
-      A folder with the sweep's plan and the small files of its trials, as a results root. The
-      report written there goes up if the body succeeds; then, if the body called
-      `results.set_latest`, the pointer to the newest sweep is moved.
+      A results root that holds the sweep's plan and the small files of its trials. If the body
+      succeeds, its report is uploaded and, if it called `layout.set_latest`, the pointer to the
+      newest sweep is updated.
 
     Raises:
-      UserError: The bucket cannot be reached, or no permission.
+      UserError: When the bucket cannot be reached or access is denied.
     """
     if not gcs.is_url(root):
         yield Path(root)
@@ -134,8 +139,8 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
         def small() -> dict[str, Stored]:
             listed = _only(gcs.list_files(root, "label_sets/"), ".json")
-            for found in gcs.side_by_side(small_files, trials):
-                listed |= found
+            for files in gcs.side_by_side(small_files, trials):
+                listed |= files
             return listed
 
         _download(root, small, local)
@@ -152,24 +157,24 @@ def sweep(root: str, name: str) -> Iterator[Path]:
 
 
 def latest(root: str) -> str:
-    """Returns the name of the sweep that was reported on last; "" before the first."""
+    """Returns the name of the sweep with the newest report; "" if there is none."""
     if gcs.is_url(root):
-        found = LatestRecord.read(root)
-        return found.sweep if found else ""
+        record = LatestRecord.read(root)
+        return record.sweep if record else ""
     link = Path(root) / "latest"
     return link.readlink().name if link.is_symlink() else ""
 
 
 def fetch(root: str, name: str, folder: Path) -> list[Path]:
-    """Copies what lies under a name in a results root, such as "sweeps/<sweep>/report".
+    """Makes a folder of a results root, such as "sweeps/<sweep>/report", available locally.
 
     Args:
-      root: A folder or gs://….
-      name: Relative to it.
-      folder: Where to, for a root in a bucket.
+      root: The results root, a folder or gs://….
+      name: Path of the folder, relative to `root`.
+      folder: Destination of the download, if the root is in a bucket.
 
     Returns:
-      The files, where they lie now; for a root that is a folder, those in it.
+      The local paths of the files; if the root is a folder, the original files.
     """
     if not gcs.is_url(root):
         return [path for path in sorted((Path(root) / name).rglob("*")) if path.is_file()]
@@ -179,11 +184,11 @@ def fetch(root: str, name: str, folder: Path) -> list[Path]:
     return [folder / name for name in sorted(listed)]
 
 
-def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Path) -> None:
-    """Downloads what a listing names; lists again where something was replaced meanwhile."""
+def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Path) -> None:
+    """Downloads the files of a listing; lists again if one was replaced in the meantime."""
     for left in reversed(range(TRIES)):
         try:
-            gcs.download(url, list_wanted(), folder)
+            gcs.download(url, list_files(), folder)
         except FileNotFoundError:
             if not left:
                 raise
@@ -192,7 +197,7 @@ def _download(url: str, list_wanted: Callable[[], dict[str, Stored]], folder: Pa
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    record, _ = TrialRecord.look(folder)  # a damaged one fails its trial, later
+    record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
         _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
 
@@ -202,21 +207,21 @@ def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
 
 
 def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
-    """Picks what a report reads of a trial."""
+    """Selects the files of a trial that a report reads."""
     return {name: stored for name, stored in listed.items() if not name.startswith(HEAVY)}
 
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
-    """Picks what is shown of a finished trial: its audit too, or what one is made of."""
+    """Selects the files of a finished trial: as `_light`, and its audit or what an audit needs."""
     audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
-    wanted = AUDIT_PAGE if audited else EXAMPLES
-    return _light(listed) | {name: listed[name] for name in listed.keys() & {wanted}}
+    extra = AUDIT_PAGE if audited else EXAMPLES
+    return _light(listed) | {name: listed[name] for name in listed.keys() & {extra}}
 
 
 def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
-    """Picks what a trial's next attempt reads.
+    """Selects the files that an attempt at a trial reads.
 
-    Not its own lease, which the worker in the scratch folder makes there as if it were alone.
+    Its own lease is left out: the worker creates it in the scratch folder.
     """
     saved = sorted(name for name in listed if name.startswith("checkpoint/"))
     earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
@@ -225,7 +230,7 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
 
 def _create(root: str, local: Path, name: str) -> None:
-    with contextlib.suppress(StaleWriterError):  # another plan was faster with the same
+    with contextlib.suppress(StaleWriterError):  # another plan created the same file first
         gcs.upload(root, local, [name], {name: 0})
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an exported model says of itself: a member of the `.keras` archive that Keras passes over.
+"""Metadata of an exported model, stored in a member of the `.keras` archive that Keras ignores.
 
-So that one file is enough: which class a logit stands for, and what an image must look like.
+It names the class of each logit and the expected input, so the model file is self-contained.
 """
 
 import json
@@ -20,13 +20,13 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What must be known to use a model.
+    """The facts needed to use a model.
 
     Attributes:
-      class_names: C names, by logit.
-      image_shape: (height, width, channels) of its input, pixels in 0 … 255.
-      preprocessing: What is done to an image file to get there: "square", the largest centred
-        square, or "crop", the centred 7/8 of it, brought to size
+      class_names: The names of the C classes, in the order of the logits.
+      image_shape: (height, width, channels) of the input; pixels are in 0 … 255.
+      preprocessing: How an image file becomes an input: "square" takes the largest centered
+        square, "crop" the centered 7/8 of it; both are resized to `image_shape`
         (ieg_core.data.image_folder.decode).
       trained_on: The data set.
       method: The method.
@@ -52,19 +52,23 @@ def read_facts(path: Path) -> ModelFacts:
     """Reads the facts of an exported model.
 
     Raises:
-      UserError: No such file, no `.keras` file, or one that this package did not export.
+      UserError: When the file does not exist, is not a `.keras` file, or was not exported by this
+        package.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             values: Any = json.loads(archive.read(MEMBER))
         if values.pop("schema") != SCHEMA:
-            raise UserError(f"{path} was exported by another version of this program")
+            raise UserError(
+                f"{path} has another format, expected schema {SCHEMA}: train it again with this "
+                "version"
+            )
         height, width, channels = map(int, values.pop("image_shape"))
         names = tuple(map(str, values.pop("class_names")))
         facts = ModelFacts(class_names=names, image_shape=(height, width, channels), **values)
         if facts.preprocessing not in PREPROCESSINGS:
             raise UserError(
-                f"{path} asks for the preprocessing {facts.preprocessing!r}: expected "
+                f"{path} has the preprocessing {facts.preprocessing!r}: expected "
                 f"{' or '.join(PREPROCESSINGS)}; export it again"
             )
         return facts
@@ -72,9 +76,9 @@ def read_facts(path: Path) -> ModelFacts:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
     except UserError:
         raise
-    # Which exceptions a damaged archive, or another's member of that name, can cause, is not said.
+    # A damaged archive, or a foreign member of that name, can cause undocumented exceptions.
     except Exception as error:
         raise UserError(
-            f"{path} is no model exported here: expected a {MODEL} of a run's folder, such as "
+            f"{path} was not exported by this package: expected the {MODEL} of a run, such as "
             f"runs/trials/…/{MODEL}"
         ) from error

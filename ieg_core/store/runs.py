@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of a pipeline: where under the results root it works, and which trials are its part."""
+"""A pipeline run: its namespace in the results root, and its part of the trials."""
 
 import re
 from collections.abc import Sequence
@@ -9,25 +9,25 @@ from ieg_core.errors import UserError
 from ieg_core.store.records import RunRecord
 
 RUN = "{run}"
-"""Stands for the run's own id in a namespace: scheduled runs differ in nothing else."""
+"""Placeholder for the run's id in a namespace; scheduled runs differ in nothing else."""
 RUN_ID = "IEG_RUN"
-"""Environment variable: the run's id, which each attempt at a trial writes into its lease."""
+"""Environment variable: the run's id, which each attempt at a trial stores in its lease."""
 ATTEMPTS = "IEG_ATTEMPTS"
-"""Environment variable: how many attempts a run has at a trial; unset: any number."""
+"""Environment variable: maximum attempts of a run at a trial; unlimited if unset."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 
 def results_root(results: str, namespace: str, run: str) -> str:
-    """Returns where a run keeps its results.
+    """Returns the results root of a run, including its namespace.
 
     Args:
       results: The results root, a folder or gs://bucket/prefix.
-      namespace: A part of it that only certain runs read and write, "" for the whole; "{run}" in
-        it stands for the run's id.
+      namespace: Path below `results` that the run works in, "" for `results` itself; "{run}" is
+        replaced by the run's id.
       run: The run's id.
 
     Raises:
-      UserError: The namespace is no relative path of plain names.
+      UserError: When the namespace is not a relative path of plain names.
     """
     if not namespace:
         return results
@@ -43,47 +43,48 @@ def results_root(results: str, namespace: str, run: str) -> str:
 def part_of(trials: Sequence[str], part: int, parts: int, most: int) -> list[str]:
     """Returns the trials of one of several runs of a sweep: every `parts`-th, from the `part`-th.
 
-    So dealt out, long and short trials are spread evenly: a plan lists the longest first.
+    A plan lists the longest trials first, so this spreads long and short ones evenly.
 
     Args:
       trials: All trials of the sweep.
-      part: Which run, from 1.
-      parts: How many runs.
-      most: Largest number of trials that one run may have.
+      part: Number of this run, counted from 1.
+      parts: Number of runs.
+      most: Maximum number of trials in one run.
 
     Raises:
-      UserError: There is no such part, it would have no trial, or too many.
+      UserError: When there is no such part, it would be empty, or it would have more than `most`
+        trials.
     """
     if not 1 <= part <= parts:
         raise UserError(f"part={part} of parts={parts}: expected a part from 1 to {max(parts, 1)}")
     if parts > len(trials):
         raise UserError(
-            f"parts={parts}: the sweep has {len(trials)} trials, ask for as many at most"
+            f"parts={parts}: expected at most {len(trials)}, the number of trials in the sweep"
         )
-    found = list(trials[part - 1 :: parts])
-    if len(found) > most:
+    selected = list(trials[part - 1 :: parts])
+    if len(selected) > most:
         raise UserError(
-            f"{len(found)} trials in one run, at most {most} are possible: start "
+            f"{len(selected)} trials in one run, expected at most {most}: start "
             f"parts={-(-len(trials) // most)} runs, with part=1, 2, and so on"
         )
-    return found
+    return selected
 
 
 def write_run(
     root: Path, label: str, sweep: str, trials: Sequence[str], part: int, parts: int
 ) -> None:
-    """Writes down what a run was started for; does nothing without a label.
+    """Records the sweep and the trials of a run; does nothing without a label.
 
     Args:
-      root: The results root, namespace included.
-      label: The run's name, as chosen by who started it.
+      root: The results root, including the namespace.
+      label: The name that the user gave the run, "" for none.
       sweep: The sweep's name.
       trials: The trials of this run.
-      part: Which run of the sweep this is, from 1.
-      parts: How many there are.
+      part: Number of this run, counted from 1.
+      parts: Number of runs of the sweep.
 
     Raises:
-      UserError: The label is no plain name.
+      UserError: When the label is not a plain name.
     """
     if not label:
         return

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trial in a bucket and the scratch folder in which a pod works on it.
+"""Synchronizes a trial in a bucket with the scratch folder in which a pod works on it.
 
-The leases lie in the bucket too (see ieg_core.store.leases): a pod takes the next number by
-creating leases/<number>.json, which only one can do, and writes checkpoints under its number. Every
-upload names the generation that it replaces; a pod whose upload is refused, or that sees a higher
+Leases are in the bucket, too (see ieg_core.store.leases). A pod takes the next number by creating
+leases/<number>.json, which only one pod can do, and writes its checkpoints under that number. Every
+upload names the generation that it replaces. A pod whose upload is refused, or that sees a higher
 lease, copies that lease into its scratch folder, where its worker finds it and stops.
 """
 
@@ -29,26 +29,26 @@ from ieg_core.store.records import (
 
 SYNC_SECONDS = 60.0
 LOOK_SECONDS = 2.0
-"""A checkpoint goes up when it is seen: until then a lost pod would cost what lies before it."""
+"""Seconds between checks for a new checkpoint, which is uploaded at once to survive a lost pod."""
 WAIT_SECONDS = 5.0
 TRIES = 5
 RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
 LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
-"""What of a trial goes up while it runs; the rest goes at the end, result.json last."""
+"""Files uploaded while a trial runs; the rest follows at the end, result.json last."""
 LOCAL = ("leases/", "lock")
 
 
 @dataclass
 class Copy:
-    """A trial's scratch folder and what the bucket has of it.
+    """The scratch folder of a trial and the state of its files in the bucket.
 
     Attributes:
-      url: The trial in the bucket.
-      folder: The trial in the scratch folder.
-      attempt: The number that this pod has leased.
-      generations: Of the objects as this pod last saw or wrote them.
-      sent: Which state of each file the bucket has.
-      superseded: Whether another pod has taken over: nothing more may be written.
+      url: The trial's URL in the bucket.
+      folder: The trial's folder in the scratch folder.
+      attempt: The attempt number that this pod has leased.
+      generations: Generation of each object when this pod last saw or wrote it.
+      sent: The `stamp` of each file when it was last in sync with the bucket.
+      superseded: Whether another pod has taken over, so that nothing more may be written.
     """
 
     url: str
@@ -60,17 +60,17 @@ class Copy:
 
 
 def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
-    """Describes a scratch folder that has just been filled from the bucket."""
+    """Returns the state of a scratch folder that has just been downloaded."""
     copy = Copy(url, folder, attempt, read_generations(url))
     copy.sent |= {name: stamp(folder / name) for name in files_under(folder)}
     return copy
 
 
 def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
-    """Takes the next number of a trial, once nobody else works on it.
+    """Takes the next lease of a trial; waits until no other pod works on it.
 
     Returns:
-      The number, what the lease says, and its generation; None if the trial has its result.
+      The attempt number, the lease, and its generation; None if the trial has its result.
     """
     while True:
         listed = gcs.list_files(url)
@@ -94,9 +94,9 @@ def read_generations(url: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def kept_up(copy: Copy) -> Iterator[None]:
-    """Uploads what changes, in a thread: a new checkpoint at once, the rest each minute.
+    """Uploads changed files in a thread: a new checkpoint at once, the rest every minute.
 
-    And everything at the end.
+    Everything else is uploaded at the end.
     """
     over = threading.Event()
 
@@ -129,10 +129,14 @@ def kept_up(copy: Copy) -> Iterator[None]:
 
 
 def send(copy: Copy, *, everything: bool) -> None:
-    """Brings the bucket up to date: checkpoint first, result.json last.
+    """Uploads changed files, the checkpoint first and result.json last.
+
+    Args:
+      copy: The scratch folder.
+      everything: Whether to upload all files, or only those in `LIVE`.
 
     Raises:
-      UserError: The bucket cannot be reached.
+      UserError: When the bucket cannot be reached, or another process keeps writing to the trial.
     """
     for _ in range(TRIES):
         if is_superseded(copy):
@@ -140,7 +144,7 @@ def send(copy: Copy, *, everything: bool) -> None:
         try:
             send_once(copy, everything)
         except StaleWriterError:
-            # An earlier attempt's last upload: take note of it and write over it.
+            # The last upload of an earlier attempt: overwrite it.
             copy.generations = read_generations(copy.url)
         else:
             return
@@ -148,7 +152,7 @@ def send(copy: Copy, *, everything: bool) -> None:
 
 
 def is_superseded(copy: Copy) -> bool:
-    """Returns whether there is a later lease, and shows it to the worker in the scratch folder."""
+    """Returns whether there is a later lease, and copies it to the worker's scratch folder."""
     last = max(leases.attempts(gcs.list_files(copy.url, "leases/")), default=0)
     if last != copy.attempt and not copy.superseded:
         copy.superseded = True
@@ -159,31 +163,31 @@ def is_superseded(copy: Copy) -> bool:
 
 
 def send_once(copy: Copy, everything: bool) -> None:
-    """Uploads what has changed; all of it or what goes up while the trial runs.
+    """Uploads changed files, without retrying; see `send`.
 
     Raises:
-      StaleWriterError: An object is another than this pod last saw.
+      StaleWriterError: When an object has another generation than the one this pod last saw.
     """
-    own = checkpoint_name(copy.attempt)
+    checkpoint = checkpoint_name(copy.attempt)
     stamps = {name: stamp(copy.folder / name) for name in files_under(copy.folder)}
     changed = [
         name
         for name, stamp in stamps.items()
         if stamp != copy.sent.get(name) and not name.startswith(LOCAL)
-        if name == own or not name.startswith("checkpoint/")
+        if name == checkpoint or not name.startswith("checkpoint/")
     ]
     live = [name for name in changed if name.startswith(LIVE)]
     last = [name for name in changed if name == RESULT]
     rest = [name for name in changed if name not in (*live, *last)]
     for names in (live, rest, last) if everything else (live,):
         known = {name: copy.generations.get(name, 0) for name in names}
-        with contextlib.suppress(FileNotFoundError):  # being replaced: the next time
+        with contextlib.suppress(FileNotFoundError):  # being replaced: uploaded next time
             copy.generations |= gcs.upload(copy.url, copy.folder, names, known)
             copy.sent |= {name: stamps[name] for name in names}
     gone = {}
-    if own in copy.generations:  # the earlier attempts' checkpoints have served
+    if checkpoint in copy.generations:  # the checkpoints of earlier attempts are obsolete
         gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
-        gone.pop(own)
+        gone.pop(checkpoint)
     if FAILURE in copy.generations and FAILURE not in stamps:
         gone[FAILURE] = copy.generations[FAILURE]
     gcs.delete(copy.url, gone)
@@ -192,14 +196,14 @@ def send_once(copy: Copy, everything: bool) -> None:
 
 
 def files_under(folder: Path) -> list[str]:
-    """Lists the files under a folder that are whole, by their names relative to it."""
+    """Lists the complete files under a folder, relative to it; skips temporary ones."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     names = (path.relative_to(folder) for path in paths if not path.name.startswith("."))
     return sorted(name.as_posix() for name in names)
 
 
 def stamp(path: Path) -> tuple[int, int, int]:
-    """Returns what changes when a file does; zeros where there is none."""
+    """Returns inode, size and modification time (ns) of a file; zeros if it does not exist."""
     try:
         stat = path.stat()
     except FileNotFoundError:

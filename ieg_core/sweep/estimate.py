@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a sweep's trials will take, from measured steps.
+"""Estimates of how long a sweep's trials take, from measured steps.
 
-A method's own rate, where this results root has a finished trial of the same network, batch, image
-shape, backend and precision; else the rate of a plain step, measured once in a process of its own,
-times the method's relative cost.
+The rate is the method's own if this results root has a finished trial with the same network, batch
+size, image shape, backend and precision. Otherwise it is the rate of a supervised step, measured
+once in a process of its own, divided by the method's relative cost.
 """
 
 import json
@@ -22,22 +22,22 @@ from ieg_core.sweep.slots import Slot
 from ieg_core.training.checkpoint import read_progress
 
 OVERHEAD_SECONDS = 15.0
-"""Imports, compilation and evaluation of a trial; measured in docs/PERFORMANCE.md."""
+"""Seconds a trial spends on imports, compilation and evaluation; see docs/PERFORMANCE.md."""
 
 
 def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[str, float]:
-    """Estimates the time that each unfinished trial still needs in a slot.
+    """Estimates the remaining time of each unfinished trial in a slot.
 
     Args:
       root: The results root.
       trials: Names of planned trials.
-      slot: What a trial may use; a plain step is measured with it if no rate is known.
+      slot: What a trial may use; if no rate is known, a supervised step is measured with it.
 
     Returns:
-      Seconds by trial, finished trials left out.
+      Seconds by trial, without the finished trials.
 
     Raises:
-      UserError: The measurement failed.
+      UserError: When the measurement fails.
     """
     known = _known_rates(root)
     estimates = {}
@@ -46,7 +46,7 @@ def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[
             continue
         folder = layout.trial_folder(root, trial)
         record, _ = TrialRecord.look(folder)
-        if record is None:  # damaged: it will fail
+        if record is None:  # damaged: the trial will fail
             continue
         key, method = _key(record, slot), record.method
         if (key, "supervised") not in known and (key, method) not in known:
@@ -63,7 +63,7 @@ def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[
 
 
 def _steps_done(folder: Path) -> int:
-    """Returns the steps in a checkpoint: none in a damaged one, which will fail its trial."""
+    """Returns the steps in a checkpoint; 0 if it is damaged, in which case the trial will fail."""
     try:
         progress = read_progress(folder)
     except UserError:
@@ -72,10 +72,10 @@ def _steps_done(folder: Path) -> int:
 
 
 def _evaluation_steps(record: TrialRecord) -> float:
-    """Returns what a run's evaluations cost in plain steps.
+    """Returns the cost of a trial's evaluations, in supervised steps.
 
-    Each is a forward pass over the test set with either parameters; a step is three passes over a
-    batch.
+    An evaluation is a forward pass over the test set with each of the two sets of parameters (last
+    and averaged); a step costs three forward passes over a batch.
     """
     images = 2 * record.num_evaluations * record.num_test_examples
     return images / (3 * record.config["batch_size"])
@@ -95,7 +95,7 @@ def _key(record: TrialRecord, slot: Slot) -> str:
 
 
 def _known_rates(root: Path) -> dict[tuple[str, str], float]:
-    """Collects steps per second by (key, method): measured ones, then those of finished trials."""
+    """Returns steps per second by (key, method): measured steps, then finished trials."""
     rates = {(key, "supervised"): rate for key, rate in _measured(root).items()}
     for path in sorted((root / "trials").glob(f"*/{TrainingRecord.NAME}")):
         training, record = TrainingRecord.look(path.parent)[0], TrialRecord.look(path.parent)[0]
@@ -106,20 +106,20 @@ def _known_rates(root: Path) -> dict[tuple[str, str], float]:
 
 
 def _measured(root: Path) -> Mapping[str, float]:
-    found, _ = RatesRecord.look(root)
-    return found.rates if found else {}
+    record, _ = RatesRecord.look(root)
+    return record.rates if record else {}
 
 
 def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
-    """Measures a plain step's rate in a process of its own and remembers it."""
-    asked = {
+    """Measures the rate of a supervised step in a process of its own, and records it."""
+    arguments = {
         "config": record.config,
         "num_classes": record.num_classes,
         "image_shape": record.image_shape,
         "threads": slot.threads,
     }
     answer = subprocess.run(
-        [sys.executable, "-m", "ieg_core.training.measure", json.dumps(asked)],
+        [sys.executable, "-m", "ieg_core.training.measure", json.dumps(arguments)],
         env={**os.environ, **slot.env, **processes.children_environment()},
         capture_output=True,
         text=True,

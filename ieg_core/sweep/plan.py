@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sweep: which trials it has, and each step of its pipeline as a plain function.
+"""Plans a sweep: checks the request, prepares the data, and records the trials.
 
-Components, the command line and notebooks call these. Planning imports no deep-learning framework.
+Components, the command line and notebooks call `plan`. It imports no deep-learning framework.
 """
 
 import functools
@@ -40,9 +40,9 @@ class Plan:
     """The trials of a sweep.
 
     Attributes:
-      sweep: The sweep's name, the same for the same trials.
-      trials: Names of the trials, the longest first.
-      notes: What reading the data brought to light, a line each for people.
+      sweep: The sweep's name; the same trials have the same name.
+      trials: Names of the trials, longest first.
+      notes: Messages from reading the data, one line each.
     """
 
     sweep: str
@@ -51,17 +51,18 @@ class Plan:
 
 
 def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
-    """Lists what each trial would train, without touching data or disk.
+    """Returns each trial's data set and configuration, without reading data.
 
     Raises:
-      UserError: Any unknown name, malformed spec, bad ratio, bad override, or too many trials.
+      UserError: When a name is unknown, a spec, ratio or override is invalid, or there are more
+        than `MAX_TRIALS` trials.
     """
     specs = combine(request.dataset, request.noise_ratios or None)
     check_labels_file(specs[0], request.labels)
     if len(specs) * len(request.methods) * len(request.seeds) > MAX_TRIALS:
         raise UserError(
             f"{len(specs)} data sets × {len(request.methods)} methods × {len(request.seeds)} seeds "
-            f"are more than {MAX_TRIALS} trials: ask for fewer"
+            f"are more than {MAX_TRIALS} trials: split the sweep"
         )
     plain = [
         (
@@ -83,7 +84,7 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
     ]
     for setting in request.settings:
         if not any(_takes(config, setting) for _, config in plain):
-            override(plain[0][1], [setting])  # raises, and says why
+            override(plain[0][1], [setting])  # raises the error that explains it
     return [
         (spec, override(config, [s for s in request.settings if _takes(config, s)]))
         for spec, config in plain
@@ -91,16 +92,16 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
 
 
 def _image_size(settings: Sequence[str]) -> int:
-    """Returns the size of images that the settings ask for, which network and views go by; or 0."""
+    """Returns the value of images.size, which decides network and views; 0 if it is not set."""
     text = next((s for s in settings if s.partition("=")[0].strip() == "images.size"), "=0")
     try:
         return max(0, int(text.partition("=")[2]))
     except ValueError:
-        return 0  # `override` says what is wrong
+        return 0  # `override` raises the error
 
 
 def _takes(config: Config, setting: str) -> bool:
-    """Returns whether a setting is for this trial's method: others' settings pass it by."""
+    """Returns whether a trial uses a setting: methods ignore settings that are not theirs."""
     key = setting.partition("=")[0].strip()
     if key == "probe_per_class":
         return method_spec(config.method).uses_probe
@@ -108,28 +109,28 @@ def _takes(config: Config, setting: str) -> bool:
 
 
 def plan(request: SweepRequest) -> Plan:
-    """Validates a request, prepares its data and writes down its trials.
+    """Validates a request, prepares its data and records its trials.
 
-    1. Every trial's configuration, from names alone.
-    2. Each distinct label set, once.
-    3. A folder with config.json for each trial that has none, and the sweep's plan.json.
+    1. Builds every trial's configuration from the request alone.
+    2. Prepares each distinct label set once.
+    3. Writes config.json for each new trial, and the sweep's plan.json.
 
-    Doing it again changes nothing.
+    Planning is idempotent.
 
     Raises:
-      UserError: Anything wrong with the request, its data, or the results folder.
+      UserError: When the request, its data or the results folder is invalid.
     """
-    wanted = configs(request)
+    planned = configs(request)
     root = Path(request.results)
     layout.require_this_version(root)
-    label_sets, notes = _prepare(request, wanted)
+    label_sets, notes = _prepare(request, planned)
     records = [
         _record(
             spec, build.fit_to_classes(config, label_set.num_classes, request.settings), label_set
         )
-        for (spec, config), label_set in zip(wanted, label_sets, strict=True)
+        for (spec, config), label_set in zip(planned, label_sets, strict=True)
     ]
-    # The longest first: side by side, a long trial that starts last would be waited for alone.
+    # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
     for record in records:
         folder = layout.trial_folder(root, record.trial)
@@ -142,12 +143,12 @@ def plan(request: SweepRequest) -> Plan:
 
 
 def _prepare(
-    request: SweepRequest, wanted: Sequence[tuple[DatasetSpec, Config]]
+    request: SweepRequest, planned: Sequence[tuple[DatasetSpec, Config]]
 ) -> tuple[list[LabelSet], tuple[str, ...]]:
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
-      A label set for each trial, and what reading the data brought to light, each line once.
+      A label set for each trial, and the distinct messages from reading the data.
     """
     data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
     with files.writable(folder.parent):
@@ -169,19 +170,19 @@ def _prepare(
             given=given(spec, images),
         )
 
-    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in wanted]
-    sources = [read(spec.base, config.images) for spec, config in wanted]
+    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
+    sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
     return prepared, tuple(dict.fromkeys(notes))
 
 
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
     old, _ = PlanRecord.look(folder)
-    asked = asdict(replace(request, results="", data_dir=""))
+    values = asdict(replace(request, results="", data_dir=""))
     plan = PlanRecord(
         sweep=sweep,
         command=request.command,
-        request={key: value for key, value in asked.items() if value != ""},
+        request={key: value for key, value in values.items() if value != ""},
         trials=list(trials),
         created=old.created if old else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     )
@@ -189,7 +190,7 @@ def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequenc
 
 
 def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialRecord:
-    """Makes a trial's record: all that decides its outcome, and where it came from."""
+    """Builds a trial's record: everything that decides its outcome, and its provenance."""
     examples = len(label_set.train_ids)
     if config.batch_size > examples:
         raise UserError(
@@ -206,8 +207,8 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         "backend": chosen_backend(),
         "precision": config.precision,
     }
-    if own := networks.source_digest(config.network):
-        outcome["network_digest"] = own
+    if source := networks.source_digest(config.network):
+        outcome["network_digest"] = source
     return TrialRecord(
         **outcome,
         trial=fingerprint.trial_name(config.dataset, config.method, config.seed, outcome),
@@ -239,12 +240,12 @@ def _recipe_steps(config: Config, examples: int) -> int:
 
 
 def _git_revision() -> str:
-    """Returns the checkout's revision, "" outside one; "+" marks uncommitted changes.
+    """Returns the revision of the checkout, or the one that the container image was built from.
 
-    In the image, which is no checkout, the revision that it was built from.
+    "+" marks uncommitted changes; "" means that the revision is unknown.
     """
-    if built_from := os.environ.get("IEG_REVISION"):
-        return built_from
+    if image_revision := os.environ.get("IEG_REVISION"):
+        return image_revision
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:
         answer = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far the trials of a sweep are, read from the results root and shown while they run."""
+"""The progress of a sweep's trials, read from the results root and shown while they run."""
 
 import sys
 import time
@@ -28,22 +28,23 @@ INTERRUPTED = "interrupted"
 COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
-PIPED_WIDTH = 400  # whole names for whoever reads on
+PIPED_WIDTH = 400  # wide enough for whole names
 LEAST_NAME, GAP = 24, 2
 
 
 @dataclass(frozen=True)
 class TrialProgress:
-    """How far one trial is.
+    """The progress of one trial.
 
     Attributes:
       trial: Its name.
       state: "waiting", "starting", "training", "evaluating", "finished", "failed", or
-        "interrupted": something was done, but no process works on it.
+        "interrupted" if it has begun but no process works on it.
       step: Steps done.
-      num_steps: Steps in all; 0 if not yet known.
-      steps_per_second: Lately; 0 if not yet known.
-      accuracy: The latest test accuracy of the moving average, in [0, 1]; None before the first.
+      num_steps: Total steps; 0 if not yet known.
+      steps_per_second: The current rate; 0 if not yet known.
+      accuracy: The latest test accuracy of the averaged parameters, in [0, 1]; None before the
+        first evaluation.
       reason: Why it failed, else "".
     """
 
@@ -57,7 +58,7 @@ class TrialProgress:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will happen to it."""
+        """Whether it has finished or failed."""
         return self.state in (FINISHED, FAILED)
 
     @property
@@ -67,25 +68,25 @@ class TrialProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds of training left at the present rate; None if that is not known."""
+        """Seconds of training left at the current rate; None if unknown."""
         if self.state != "training" or self.steps_per_second <= 0:
             return None
         return max(0, self.num_steps - self.step) / self.steps_per_second
 
 
 def read_trial(place: Place, trial: str, since: float, now: float | None = None) -> TrialProgress:
-    """Reads how far a trial is.
+    """Reads the progress of a trial.
 
     Args:
       place: The results root, a folder or gs://….
       trial: The trial's name.
-      since: Unix time at which this sweep began: progress and failures older than that are an
-        earlier attempt's.
-      now: Unix time at which a trial without a recent heartbeat counts as interrupted; None where
-        those who read run the trials themselves.
+      since: Unix time at which this sweep began; older progress and failures belong to an earlier
+        attempt and are ignored.
+      now: The current Unix time: a trial without a recent heartbeat counts as interrupted. None if
+        the caller runs the trials itself and knows that they are alive.
 
     Returns:
-      Its progress. A file that is missing, damaged or being replaced counts as not there.
+      Its progress. Missing, damaged or partly written files are ignored.
     """
     folder = below(place, relative_trial(trial))
     result, _ = ResultRecord.look(folder)
@@ -95,17 +96,16 @@ def read_trial(place: Place, trial: str, since: float, now: float | None = None)
     progress, _ = ProgressRecord.look(folder)
     failure, _ = FailureRecord.look(folder)
     is_old = progress is not None and progress.updated < since
-    # An attempt removes failure.json and then says that it starts: an older failure is none.
+    reason = ""
+    # An attempt deletes failure.json before it first reports progress.
     if failure and not is_old:
-        return _at(trial, FAILED, progress, failure.reason)
-    if progress is None or is_old:
-        return _at(trial, WAITING, progress)
-    if now is not None and not is_recent(progress.updated, now):
-        return _at(trial, INTERRUPTED, progress)
-    return _at(trial, progress.phase, progress)
-
-
-def _at(trial: str, state: str, progress: ProgressRecord | None, reason: str = "") -> TrialProgress:
+        state, reason = FAILED, failure.reason
+    elif progress is None or is_old:
+        state = WAITING
+    elif now is not None and not is_recent(progress.updated, now):
+        state = INTERRUPTED
+    else:
+        state = progress.phase
     if progress is None:
         return TrialProgress(trial, state, reason=reason)
     return TrialProgress(
@@ -134,17 +134,17 @@ def duration(seconds: float | None) -> str:
 
 
 def accuracy_text(accuracy: float | None) -> str:
-    """Formats an accuracy as a percentage; "" if there is none."""
+    """Formats an accuracy in [0, 1] as a percentage; "" for None."""
     return "" if accuracy is None else f"{100 * accuracy:.1f} %"
 
 
 def summary(trials: Sequence[TrialProgress], elapsed: float | None, expected: float = 0.0) -> str:
-    """Says in one line how far all trials are.
+    """Formats a one-line progress summary.
 
     Args:
       trials: All trials.
-      elapsed: Seconds since the start; None if that is not known.
-      expected: Seconds that all was estimated to take; 0 if that is not known.
+      elapsed: Seconds since the start; None if unknown.
+      expected: Estimated seconds for the whole sweep; 0 if unknown.
 
     Returns:
       For example "2 of 6 trials finished, 2 running, 0:36 of about 1:20".
@@ -161,7 +161,7 @@ def summary(trials: Sequence[TrialProgress], elapsed: float | None, expected: fl
 
 
 def line(trial: TrialProgress) -> str:
-    """Says in one line how far a trial is."""
+    """Formats the progress of a trial as one line."""
     text = f"{title(trial.trial)}: {trial.state}"
     if trial.state == "training" and trial.num_steps:
         text += f" step {trial.step}/{trial.num_steps}"
@@ -179,19 +179,19 @@ def table(
     expected: float = 0.0,
     width: int = PIPED_WIDTH,
 ) -> Group:
-    """Lays out the trials for a terminal, a line each, the summary below them.
+    """Lays out the trials for a terminal, one line each, with the summary below.
 
     Args:
       trials: All trials, in order.
-      elapsed: Seconds since the start; None if that is not known.
-      height: Lines of the terminal. Where the trials are more, those that run come first, then
-        those that failed.
-      expected: Seconds that all was estimated to take; 0 if that is not known.
-      width: Columns of the terminal. Where the names have too little room, the rates and what is
-        left are not shown, and of a name its end.
+      elapsed: Seconds since the start; None if unknown.
+      height: Lines of the terminal. If there are more trials, running ones come first, then failed
+        ones, and the rest is hidden.
+      expected: Estimated seconds for the whole sweep; 0 if unknown.
+      width: Columns of the terminal. If it is too narrow for the names, the columns steps/s and
+        left are dropped first, then the beginnings of the names.
 
     Returns:
-      What rich draws.
+      A renderable for rich.
     """
     room = max(1, height - 4)
     hidden = max(0, len(trials) - room)
@@ -228,7 +228,7 @@ def table(
         grid.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
     styles = {FINISHED: "green", FAILED: "red", WAITING: "dim", INTERRUPTED: "yellow"}
     for trial, name, *texts in zip(trials_shown, names, *columns.values(), strict=True):
-        # Names differ in their ends: method and seed.
+        # Keep the end of a name: it has the method and the seed.
         name = name if len(name) <= room else f"…{name[len(name) - room + 1 :]}"
         grid.add_row(*map(Text, (name, *texts)), style=styles.get(trial.state, ""))
     more = f"; {hidden} more not shown" if hidden else ""
@@ -246,23 +246,23 @@ def watch(
     live_seconds: float = LIVE_SECONDS,
     read: Callable[[], list[TrialProgress]] | None = None,
 ) -> list[TrialProgress]:
-    """Shows how far the trials are until the process that runs them has ended.
+    """Shows the progress of trials until the process that runs them ends.
 
-    On a terminal one table is redrawn; elsewhere every change of state is a line, and so is every
-    running trial each `plain_seconds`.
+    A terminal shows one table that is redrawn. Other streams get a line for each change of state,
+    and a line for each running trial every `plain_seconds`.
 
     Args:
       results: The results root.
-      trials: The trials' names, in the order to show.
-      is_alive: Whether the process that runs them still runs.
-      expected: Seconds that all was estimated to take; 0 if that is not known.
-      stream: Where to write; standard output by default.
-      plain_seconds: Seconds between the plain lines of a running trial.
+      trials: The names of the trials, in display order.
+      is_alive: Returns whether the process that runs them is still running.
+      expected: Estimated seconds for the whole sweep; 0 if unknown.
+      stream: The stream to write to; by default standard output.
+      plain_seconds: Seconds between the lines of a running trial.
       live_seconds: Seconds between two looks.
-      read: Reads how far they are; by default `read_trial` with this call's start.
+      read: Reads the progress; by default `read_trial` with the time of this call as `since`.
 
     Returns:
-      How far the trials were at the end.
+      The progress of the trials at the end.
     """
     console = Console(file=stream or sys.stdout)
     began = time.time()

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a sweep takes, declared once.
+"""The request for a sweep and its options, declared once.
 
-The fields of `SweepRequest` and their options are the only declaration. The variables of `make
-sweep`, the pipeline's parameters, the keys of schedules.yaml and the README's table are derived
-from them or held equal to them by tests. Only the standard library is imported here, since `make`
-checks its variables before `.venv` exists.
+The variables of `make sweep`, the pipeline's parameters, the keys of schedules.yaml and the
+README's table are derived from the fields of `SweepRequest` or checked against them by tests. This
+module imports nothing outside this package and the standard library, because `make` checks its
+variables before `.venv` exists.
 """
 
+import inspect
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -25,14 +27,15 @@ class Option:
 
     Attributes:
       variable: The make variable; `GPUS_PER_TRIAL` becomes `--gpus-per-trial`.
-      meaning: What it does, as the README's table says it (Markdown, no full stop).
-      default: The text that holds where none is given.
-      default_meaning: What an empty default stands for; empty: nothing.
-      expected: What a value must be, for the message that refuses another one.
-      choices: The only texts that are accepted; empty: any.
-      scope: Where a sweep takes it: "" everywhere, "here" on this machine, "cluster" on a cluster.
-      new_run: Whether it describes a new run, so that RESUME and WATCH=<run> exclude it.
-      separator: What separates the values of a list.
+      meaning: What it does, for the README's table (Markdown, no final period).
+      default: The value if none is given.
+      default_meaning: What an empty default means; "" if it means nothing.
+      expected: The valid values, for error messages.
+      choices: The valid values; empty if any value is valid.
+      scope: Which sweeps have it: "" all, "here" those on this machine, "cluster" those on a
+        cluster.
+      new_run: Whether it describes a new run and so cannot be used with RESUME or WATCH=<run>.
+      separator: The separator between the values of a list.
     """
 
     variable: str
@@ -47,7 +50,7 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The option's name on the command line, without dashes in front."""
+        """The option's name on the command line, without the leading dashes."""
         return self.variable.lower().replace("_", "-")
 
     @property
@@ -56,7 +59,7 @@ class Option:
         return self.variable.lower()
 
     def text(self, value: Any) -> str:
-        """Returns a value as the variable's text; "" for one that is empty or 0."""
+        """Formats a value for the variable; "" for an empty value or 0."""
         if isinstance(value, tuple):
             return self.separator.join(
                 f"{each:g}" if isinstance(each, float) else str(each) for each in value
@@ -65,31 +68,33 @@ class Option:
 
 
 def option(variable: str, meaning: str, **details: Any) -> Mapping[str, Option]:
-    """Returns the metadata of a field that is an option of the command line."""
+    """Returns the metadata of a field that is a command-line option."""
     return {"option": Option(variable, meaning, **details)}
 
 
-def described(meaning: str) -> Mapping[str, str]:
-    """Returns the metadata of a field that is a parameter of the pipeline alone."""
-    return {"meaning": meaning}
+def attributes(owner: type) -> Mapping[str, str]:
+    """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
+    _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
+    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What a sweep was asked to do.
+    """The request for a sweep.
 
     Attributes:
-      dataset: Data set, complete or to be completed by the noise ratios
+      dataset: Data set, complete or without its noise ratio, which `noise_ratios` append
         (ieg_core.experiment.dataset_spec.combine).
-      noise_ratios: Empty for the data set's defaults.
+      noise_ratios: Noise ratios in [0, 1]; empty for the data set's defaults.
       methods: Names of methods.
-      seeds: Seeds, each varying corruption, probe, initial weights and batches.
-      recipe: Recipe family; empty chooses by data set and device.
-      network: Another network than the recipe's.
-      steps: Another length than the recipe's; 0 keeps it.
+      seeds: Seeds; each varies corruption, probe, initial weights and batches.
+      recipe: Recipe family; empty to choose by data set and device.
+      network: A network that replaces the recipe's; empty to keep the recipe's.
+      steps: Training steps of a trial; 0 to keep the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
       labels: The label file of `<base>_labels`; empty for other data sets.
-      accelerator: Whether the trials will have GPUs; decides the default recipe.
+      accelerator: Whether trainings have GPUs; decides the recipe if none is named.
       data_dir: Where the base data sets are.
       results: The results root.
     """
@@ -149,7 +154,8 @@ class SweepRequest:
         default="",
         metadata=option(
             "NETWORK",
-            "another network than the recipe's: `preact8`, `resnet29`, `resnet32`, `wrn28-10`, …",
+            "network to use instead of the recipe's: `preact8`, `resnet29`, `resnet32`, "
+            "`wrn28-10`, …",
             default_meaning="the recipe's",
             new_run=True,
         ),
@@ -181,15 +187,12 @@ class SweepRequest:
             new_run=True,
         ),
     )
-    accelerator: bool = field(
-        default=False,
-        metadata=described("whether trainings have GPUs; decides the recipe where none is named"),
-    )
+    accelerator: bool = False
     data_dir: str = field(
         default="data",
         metadata=option(
             "DATA_DIR",
-            "folder of the base data sets, where CIFAR is or is downloaded to",
+            "folder of the base data sets; CIFAR is downloaded to it",
             default="./data",
             scope="here",
         ),
@@ -206,7 +209,7 @@ class SweepRequest:
     def __post_init__(self) -> None:
         for name in ("methods", "seeds"):
             if not getattr(self, name):
-                raise UserError(f"a sweep needs at least one of {name}")
+                raise UserError(f"no {name}: expected at least one")
         for method in self.methods:
             method_spec(method)
         if min(self.seeds) < 0:
@@ -226,7 +229,7 @@ class SweepRequest:
           The request.
 
         Raises:
-          UserError: When a value is not acceptable.
+          UserError: When a value is invalid.
         """
         given = {each.name: values[each.name] for each in fields(cls)} | changes
         for name, value in given.items():
@@ -243,12 +246,12 @@ class SweepRequest:
 
     @property
     def command(self) -> str:
-        """The `make sweep` command that asks for this again, into the usual results root."""
+        """The `make sweep` command that repeats this request, in the default results root."""
         given = []
         for name, each in REQUEST_OPTIONS.items():
             text = each.text(getattr(self, name))
-            usual = name == "data_dir" and Path(text) == Path(each.default)
-            if text and name != "results" and not usual:
+            is_default = name == "data_dir" and Path(text) == Path(each.default)
+            if text and name != "results" and not is_default:
                 given.append(f"{each.variable}={shlex.quote(text)}")
         return " ".join(["make", "sweep", *given])
 
@@ -256,4 +259,4 @@ class SweepRequest:
 REQUEST_OPTIONS: Mapping[str, Option] = {
     each.name: each.metadata["option"] for each in fields(SweepRequest) if "option" in each.metadata
 }
-"""The options of a request, by the field that each one sets."""
+"""The options of a request, by the name of the field that each one sets."""

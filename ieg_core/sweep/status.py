@@ -1,31 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg status`: how far a sweep is, asked from another terminal than the one that runs it."""
+"""Which trials a folder of the results root stands for, and their progress now."""
 
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from ieg_core.errors import UserError
 from ieg_core.store.layout import find_run, is_trial, planned_trials
 from ieg_core.store.records import PlanRecord
-from ieg_core.sweep import progress
-from ieg_core.sweep.progress import INTERRUPTED, WAITING, TrialProgress
+from ieg_core.sweep.progress import TrialProgress, read_trial
 
 
 def find_trials(place: Path) -> tuple[Path, list[str]]:
-    """Finds the trials that a folder stands for.
+    """Finds the trials of a results root, a sweep or a run.
 
     Args:
-      place: A results root (its sweep that was started last), a sweep's folder or a trial's.
+      place: A results root, which stands for its latest sweep; a sweep's folder; or a trial's.
 
     Returns:
-      The results root and the names of the trials, in the order in which they start.
+      The results root, and the names of the trials in the order in which they start.
 
     Raises:
-      UserError: The folder is none of these.
+      UserError: When the folder is none of these.
     """
     folder = find_run(place)
     plans = sorted(
@@ -39,45 +34,17 @@ def find_trials(place: Path) -> tuple[Path, list[str]]:
     if is_trial(folder):
         return folder.parent.parent, [folder.name]
     raise UserError(
-        f"{place} holds no sweep: expected a results root (runs), a sweep's folder "
+        f"{place} contains no sweep: expected a results root (runs), a sweep's folder "
         "(runs/sweeps/…) or a trial's (runs/trials/…)"
     )
 
 
 def read_trials(root: Path, trials: Sequence[str], now: float) -> list[TrialProgress]:
-    """Reads how far trials are at a Unix time, whoever runs them."""
-    return [progress.read_trial(root, trial, 0.0, now) for trial in trials]
-
-
-def show(place: Path, *, watch: bool = False) -> list[TrialProgress]:
-    """Prints how far a sweep is: once, or again and again until nothing of it runs any more.
+    """Reads the progress of trials that any process or machine may run.
 
     Args:
-      place: What `find_trials` takes.
-      watch: Whether to go on while a trial runs.
-
-    Returns:
-      How far the trials were at the end.
+      root: The results root.
+      trials: The names of the trials.
+      now: The time, Unix time in seconds; decides which trials count as interrupted.
     """
-    root, trials = find_trials(place)
-    console = Console(width=None if sys.stdout.isatty() else progress.PIPED_WIDTH, highlight=False)
-
-    def read() -> list[TrialProgress]:
-        return read_trials(root, trials, time.time())
-
-    found = read()
-    watched = watch and any(trial.is_running for trial in found)
-    if watched:
-        found = progress.watch(
-            root, trials, lambda: any(trial.is_running for trial in read()), read=read
-        )
-    if not (watched and console.is_terminal):  # where the last table still stands
-        drawn = progress.table(found, None, len(trials) + 4, width=console.width)
-        console.print(drawn)
-    for trial in found:
-        if trial.reason:
-            console.print(progress.line(trial), style="red", markup=False, soft_wrap=True)
-    idle = sum(trial.state in (WAITING, INTERRUPTED) for trial in found)
-    if idle and not any(trial.is_running for trial in found):
-        print(f"Nothing runs now; {idle} to go: the command that started it goes on with it.")
-    return found
+    return [read_trial(root, trial, 0.0, now) for trial in trials]

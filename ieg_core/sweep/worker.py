@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains or evaluates one trial in a process of its own: what ends it costs that trial only.
+"""Trains or evaluates one trial in a child process, so that a crash costs that trial only.
 
-`run_step` is what a KFP component and the command line call: it takes a slot of the machine, starts
-`python -m ieg_core.sweep.worker`, copies its output to the trial's log.txt, and where it dies
-without a word (killed, out of memory) writes down why. Only the child imports a deep-learning
+KFP components and the command line call `run_step`. It takes a slot of the machine, starts
+`python -m ieg_core.sweep.worker`, copies its output to the trial's log.txt, and records why the
+child died if the child could not (killed, out of memory). Only the child imports a deep-learning
 framework.
 
-In a pod there are two ways to die. If the pod is killed (pre-empted, evicted, its node lost, the
-container out of memory as one), then so is the process that calls `run_step`, with nothing written
-down: the task has failed, and the cluster's retry goes on from the checkpoint. If the child alone
-is killed, or ends with an error, the same would happen again: the failure is recorded and costs
-this trial only, for a failed task would stop the whole run's report. Nobody handles SIGTERM: the
-checkpoints are the guarantee, and a moment's notice is not enough to write one.
+A trial in a pod can die in two ways. If the whole pod is killed (preempted, evicted, its node lost,
+the container out of memory), so is the process that calls `run_step`, which records nothing: the
+task fails, and the cluster's retry resumes from the checkpoint. If only the child is killed or
+fails, a retry would fail in the same way: `run_step` records the failure and returns, because a
+failed task would prevent the report of the whole run. There is no SIGTERM handler: the grace period
+may be too short to write a checkpoint, so training relies on the regular ones.
 """
 
 import contextlib
@@ -58,22 +58,23 @@ def run_step(
     slot: slots.Slot | None = None,
     echo: bool = True,
 ) -> int:
-    """Trains or evaluates a trial; does nothing where that is done or cannot be done.
+    """Trains or evaluates a trial, unless that is already done or impossible.
 
-    A failure is recorded in the trial's failure.json, not raised. Training tries a failed trial
-    anew; evaluation leaves it alone.
+    A failure is recorded in the trial's failure.json, not raised. Training retries a failed trial;
+    evaluation skips it.
 
     Args:
-      step: "train", "evaluate", or `AGAIN`, which evaluates a trial that has its result.
+      step: "train", "evaluate", or `AGAIN`, which evaluates even a trial that has a result.
       trial: The trial's name, as planned.
       results: The results root.
-      data_dir: Where the base data sets lie.
-      slot: What the trial may use; by default a free slot of the runner's, or the whole machine.
+      data_dir: Folder of the base data sets.
+      slot: What the trial may use; by default one of the runner's free slots, or the whole
+        machine.
       echo: Whether to print the worker's output too.
 
     Returns:
-      0; or the worker's exit code: 1 failed, 2 a mistake in what was asked for, 3 diverged, 4
-      another machine has taken the trial over, negative for the signal that killed it.
+      0, or the worker's exit code: 1 failed, 2 invalid request, 3 diverged, 4 another machine has
+      taken the trial over; negative: the signal that killed it.
     """
     processes.die_with_parent()
     folder = trial_folder(results, trial)
@@ -86,9 +87,8 @@ def run_step(
         failure.unlink(missing_ok=True)
     if step == "train" and TrainingRecord.exists(folder):
         return 0
-    with contextlib.nullcontext(slot) if slot else _slot() as share:
-        _tell(folder, "starting" if step == "train" else PHASES[step])
-        numbers = [str(share.threads), str(share.num_replicas)]
+    with contextlib.nullcontext(slot) if slot else _acquire_slot() as held:
+        _write_phase(folder, "starting" if step == "train" else PHASES[step])
         command = [
             sys.executable,
             "-m",
@@ -97,31 +97,33 @@ def run_step(
             trial,
             str(results),
             str(data_dir),
+            str(held.threads),
+            str(held.num_replicas),
         ]
         environment = os.environ | processes.children_environment()
-        if share.gpus or not is_gpu_required():  # without nvidia-smi the framework may see one
-            environment |= share.env
-        environment["PYTHONUNBUFFERED"] = "1"  # or a killed worker's last words are lost
-        code, pid = _run(command + numbers, environment, folder / LOG, echo)
+        # Without nvidia-smi no GPU is found here, but the framework may still see one.
+        if held.gpus or not is_gpu_required():
+            environment |= held.env
+        environment["PYTHONUNBUFFERED"] = "1"  # a killed worker would lose its last lines
+        code, pid = _run(command, environment, folder / LOG, echo)
     if code not in (0, EXIT_SUPERSEDED) and not failure.exists() and leases.end_of(folder, pid):
         _record_failure(folder, step, code)
     return code
 
 
-def _tell(folder: Path, phase: str) -> None:
-    """Shows the trial as running while its process still starts, unless another machine has it."""
+def _write_phase(folder: Path, phase: str) -> None:
+    """Marks the trial as running while its process starts, unless another machine runs it."""
     if leases.is_live_elsewhere(folder):
         return
-    known, _ = ProgressRecord.look(folder)
     now = time.time()
-    # Without an attempt: or a dead one would seem to have a heartbeat.
-    shown = replace(known, phase=phase, updated=now, attempt=0) if known else None
-    (shown or ProgressRecord(phase=phase, updated=now)).write(folder)
+    progress = ProgressRecord.look(folder)[0] or ProgressRecord(phase=phase, updated=now)
+    # attempt=0: otherwise this would count as a heartbeat of a dead attempt.
+    replace(progress, phase=phase, updated=now, attempt=0).write(folder)
 
 
 @contextlib.contextmanager
-def _slot() -> Iterator[slots.Slot]:
-    """Holds a slot where the runner laid some out; alone, as in a pod, the whole machine."""
+def _acquire_slot() -> Iterator[slots.Slot]:
+    """Holds one of the runner's slots; without a runner, as in a pod, the whole machine."""
     directory = os.environ.get(slots.DIRECTORY)
     if directory:
         with slots.acquire(Path(directory)) as slot:
@@ -131,13 +133,13 @@ def _slot() -> Iterator[slots.Slot]:
 
 
 def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> tuple[int, int]:
-    """Runs a process to its end; returns its exit code and its id."""
+    """Runs a process until it ends; returns its exit code and its id."""
     with (
         log.open("a", encoding="utf-8") as file,
         subprocess.Popen(
             command,
             env=environment,
-            # Ctrl-C is for those who wait for it; it ends with them.
+            # Ctrl-C must reach only the processes that wait for this one: it ends with its parent.
             process_group=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -156,7 +158,7 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
 
 
 def _record_failure(folder: Path, step: str, code: int) -> None:
-    """Writes down the end of a worker that could not do so itself."""
+    """Records the failure of a worker that could not do so itself."""
     log = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
     if code < 0:
         name = signal.Signals(-code).name
@@ -168,7 +170,7 @@ def _record_failure(folder: Path, step: str, code: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs in the child, with the arguments that `run_step` put there."""
+    """Runs the step in the child process, with the arguments that `run_step` passes."""
     processes.die_with_parent()
     from ieg_core.training import run_trial
 
@@ -184,7 +186,7 @@ def main(arguments: list[str]) -> int:
             runtime = Runtime(threads=int(threads), num_replicas=int(num_replicas))
             work(trial, Path(results), Path(data_dir), runtime)
         except TrialBusyError:
-            # Another sweep shares this trial: wait for its result.
+            # Another sweep is running this trial: wait for its result.
             time.sleep(BUSY_SECONDS)
         except leases.SupersededError as error:
             print(f"ieg: {error}")
@@ -205,7 +207,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _audit(folder: Path, data_dir: Path) -> None:
-    """Audits a trial that was just trained, while its process is there; it may fail for itself."""
+    """Audits a trial that was just trained; a failure of the audit does not fail the trial."""
     from ieg_core.audit.findings import is_available
     from ieg_core.audit.write import audit_trial
 

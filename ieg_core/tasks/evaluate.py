@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The evaluation of one trial as a task of a pipeline: computed or given up, and shown."""
+"""The evaluation of one trial as a task of a pipeline."""
 
 import json
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from ieg_core.tasks.audit_page import page_and_measures
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What the KFP UI shows of a trial.
+class Artifacts:
+    """The content of a trial's KFP artifacts.
 
     Attributes:
-      metrics: Finite numbers of its result, and of its audit as audit_<name>.
-      class_names: C different names; none without a confusion matrix.
+      metrics: The finite numbers of its result, and those of its audit as audit_<name>.
+      class_names: C distinct names; empty without a confusion matrix.
       confusion: Counts [C, C], rows = true class.
       page: The audit's gallery, HTML.
     """
@@ -31,27 +31,27 @@ class Shown:
     page: str
 
     def write(self, metrics: Path, confusion: Path, audit: Path) -> None:
-        """Writes the artifacts' files; the UI itself reads numbers from the metadata."""
+        """Writes the artifacts' files; the UI reads metrics from the metadata instead."""
         metrics.write_text(json.dumps(self.metrics))
         confusion.write_text(json.dumps({"classes": self.class_names, "counts": self.confusion}))
         audit.write_text(self.page, encoding="utf-8")
 
 
-def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Shown:
-    """Evaluates a trial, unless it has its result or its run has lost too many pods on it.
+def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Artifacts:
+    """Evaluates a trial, unless it has a result or this run has lost too many pods to it.
 
     Args:
       root: The results root, namespace included.
       trial: The trial.
-      data_dir: Where the base data sets lie.
-      lost: Attempts of this run before this one (`attempts.count_evaluation`).
+      data_dir: Folder of the base data sets.
+      lost: This run's earlier attempts (`lost_pods.count_evaluation`).
 
     Returns:
-      What there is to show; of a trial that failed no numbers, and a page that says so.
+      The artifacts. For a failed trial: no numbers, and a page with the reason.
     """
-    given_up = lost_pods.fail_evaluation_after_lost_pods(root, trial, lost)
-    if not given_up:
+    has_failed = lost_pods.fail_evaluation_after_lost_pods(root, trial, lost)
+    if not has_failed:
         worker.run_step("evaluate", trial, root, data_dir)
-    page, audited = page_and_measures(trial_folder(root, trial), data_dir, may_audit=not given_up)
-    found = load_trial(root, trial)
-    return Shown(kfp_ui.metrics(found.row) | audited, *kfp_ui.confusion(found), page)
+    page, audited = page_and_measures(trial_folder(root, trial), data_dir, may_audit=not has_failed)
+    loaded = load_trial(root, trial)
+    return Artifacts(kfp_ui.metrics(loaded.row) | audited, *kfp_ui.confusion(loaded), page)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a place must be able to do before a sweep is worth starting there, each proved by doing it.
+"""Checks that a cluster or machine can run a sweep, by trying each thing that a sweep does.
 
-Each check looks at one thing and ends in one line. It leaves nothing behind but that line, in
-the results root for those who asked and can read it.
+Each check tests one thing and returns one line. It cleans up after itself and leaves only that
+line, in the results root.
 """
 
 import contextlib
@@ -33,25 +33,25 @@ from ieg_core.store import fingerprint, gcs, leases
 from ieg_core.store.records import Finding
 
 ARTIFACT = "artifact"
-"""The check that takes two tasks, so that no function of `CHECKS` can make it."""
+"""The check that takes two tasks, and so is not in `CHECKS`."""
 CHECKPOINT_BYTES = 32 * 2**20
 GPU_SECONDS = 300
 DIGITS = "78e65efe8e1df24e2cde579c82788b8744bc1b8e2029d00a053d163a5309cbe1"
 KNOWN_DIGESTS: Mapping[str, str] = MappingProxyType(
     {"digits": DIGITS, **{name: layout.digest or "" for name, layout in LAYOUTS.items()}}
 )
-"""What `Source.digest` must be; a base that is not here can be opened and read only."""
+"""The expected `Source.digest` of base data sets; for others, the digest is not checked."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the checks look.
+    """What the checks examine.
 
     Attributes:
-      base: Base data set to open.
-      data_dir: Where base data sets lie.
+      base: The base data set to open.
+      data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
-      require_gpu: Whether a GPU must be there.
+      require_gpu: Whether a GPU is required.
     """
 
     base: str
@@ -61,7 +61,7 @@ class Place:
 
 
 def examine(check: str, place: Place) -> Finding:
-    """Runs one of `CHECKS`; whatever goes wrong in it is its finding."""
+    """Runs one of `CHECKS`; an exception becomes its finding."""
     try:
         return Finding(check, True, CHECKS[check](place))
     except UserError as error:
@@ -71,19 +71,19 @@ def examine(check: str, place: Place) -> Finding:
 
 
 def checks_for(results_root: str, require_gpu: bool) -> list[str]:
-    """Returns the checks that make sense for a results root and a profile."""
+    """Returns the names of the checks that apply to a results root and a profile."""
     store = ["store"] if gcs.is_url(results_root) else []
     return ["image", *(["gpu"] if require_gpu else []), "data", "checkpoint", *store]
 
 
 def write_down(results_root: str, run: str, finding: Finding) -> None:
-    """Leaves a finding in the results root, as well as that can be done."""
+    """Writes a finding to the results root, if it is writable."""
     with contextlib.suppress(UserError, OSError):
         finding.write(results_root, run, finding.check)
 
 
 def check_image(place: Place) -> str:
-    """Says what runs here: that it runs at all proves that the image could be pulled."""
+    """Describes the image; that this runs at all proves that it could be pulled."""
     scratch = Path(os.environ.get("TMPDIR", "/tmp"))
     probe = scratch / f".ieg-doctor-{secrets.token_hex(4)}"
     with files.writable(scratch):
@@ -95,13 +95,12 @@ def check_image(place: Place) -> str:
     keras = f"TensorFlow {libraries.get('tensorflow', 'absent')}, Keras {libraries.get('keras')}"
     return (
         f"ieg {__version__}, code {fingerprint.code_version()}, Python "
-        f"{platform.python_version()}, "
-        f"{keras}, {user}, {os.cpu_count()} cores"
+        f"{platform.python_version()}, {keras}, {user}, {os.cpu_count()} cores"
     )
 
 
 def check_gpu(place: Place) -> str:
-    """Multiplies matrices on the GPU in a process of its own, by the framework that trains."""
+    """Multiplies matrices on the GPU with the training framework, in a process of its own."""
     command = [sys.executable, "-m", "ieg_core.tasks.examine"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "IEG_REQUIRE_GPU": ""}
     done = subprocess.run(
@@ -109,22 +108,22 @@ def check_gpu(place: Place) -> str:
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
-        words = " ".join((done.stderr.strip().splitlines() or ["no output"])[-1].split())
-        raise UserError(f"the framework does not start: {words[:500]}")
-    found = json.loads(lines[-1])
-    if place.require_gpu and not found["gpus"]:
+        last_line = " ".join((done.stderr.strip().splitlines() or ["no output"])[-1].split())
+        raise UserError(f"the framework does not start: {last_line[:500]}")
+    device = json.loads(lines[-1])
+    if place.require_gpu and not device["gpus"]:
         raise UserError(
-            f"{found['backend']} sees no GPU in this pod, on {found['device']}: check that the "
-            "node has the driver, that the pod asks for the accelerator, and that the image is the "
+            f"{device['backend']} sees no GPU in this pod, on {device['device']}: check that the "
+            "node has the driver, that the pod requests the accelerator, and that the image is the "
             "one with CUDA (target gpu)"
         )
-    what = f"{found['gpus']} GPU, {found['device']}" if found["gpus"] else "no GPU, as expected"
-    driver = f", driver {found['driver']}" if found["driver"] else ""
-    return f"{found['backend']} sees {what}{driver}; a product of matrices is right"
+    gpus = f"{device['gpus']} GPU, {device['device']}" if device["gpus"] else "no GPU, as expected"
+    driver = f", driver {device['driver']}" if device["driver"] else ""
+    return f"{device['backend']} sees {gpus}{driver}; a matrix product is correct"
 
 
 def check_data(place: Place) -> str:
-    """Opens the base data set as a sweep would, and compares its digest with the known one."""
+    """Opens the base data set as a sweep would, and compares its digest with the expected one."""
     began = time.monotonic()
     images = build.build_config(dataset_spec.parse(place.base), "supervised").images
     source = open_source(place.base, Path(place.data_dir), images)
@@ -135,13 +134,13 @@ def check_data(place: Place) -> str:
             f"{known[:12]}: another version or altered files; fetch it again (make data)"
         )
     size = f"{len(source.train_labels)} training and {len(source.test_labels)} test images"
-    word = "as known" if known else "of which none is known"
+    status = "as expected" if known else "not checked"
     seconds = time.monotonic() - began
-    return f"{place.base}, {size}, digest {source.digest[:12]} {word}, {seconds:.1f} s"
+    return f"{place.base}, {size}, digest {source.digest[:12]} ({status}), {seconds:.1f} s"
 
 
 def check_checkpoint(place: Place) -> str:
-    """Writes, syncs, renames, locks and reads back a file where checkpoints go, then removes it."""
+    """Writes, syncs, renames, reads and locks a file in the checkpoints' file system."""
     remote = gcs.is_url(place.results)
     root = Path(os.environ.get("TMPDIR", "/tmp") if remote else place.results)
     folder = root / "doctor" / f".probe-{secrets.token_hex(4)}"
@@ -152,7 +151,7 @@ def check_checkpoint(place: Place) -> str:
         files.write_bytes_atomic(folder / "weights", save({"weights": weights}))
         seconds = max(time.monotonic() - began, 1e-9)
         if not np.array_equal(load_file(folder / "weights")["weights"], weights):
-            raise UserError(f"{folder} gives back other bytes than were written")
+            raise UserError(f"{folder} returned other bytes than were written")
         _check_lock(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -165,7 +164,7 @@ def check_checkpoint(place: Place) -> str:
 
 
 def _check_lock(folder: Path) -> None:
-    """Refuses a file system on which two processes could hold a trial's lock."""
+    """Refuses a file system on which two processes can hold the lock of one trial."""
     code = (
         "import sys, pathlib; from ieg_core.store import leases\n"
         "try:\n with leases.trial_lock(pathlib.Path(sys.argv[1])): print('taken')\n"
@@ -177,48 +176,54 @@ def _check_lock(folder: Path) -> None:
         )
     if answer.stdout.strip() != "busy":
         raise UserError(
-            f"{folder.parent} does not lock files: two pods could train the same trial; expected "
-            "a volume with flock, such as NFS 4 or a local disk"
+            f"{folder.parent} does not support file locks, so two pods could train the same trial: "
+            "use a volume with flock, such as NFS 4 or a local disk"
         )
 
 
 def check_store(place: Place) -> str:
-    """Writes, reads back, refuses to overwrite and deletes an object in the bucket."""
+    """Writes an object to the bucket, reads it, fails to overwrite it, and deletes it."""
     name = f"doctor/.probe-{secrets.token_hex(4)}"
     url = gcs.join(place.results, name)
     data = secrets.token_bytes(2**20)
     began = time.monotonic()
     try:
         gcs.write(url, data, 0)
-        there = gcs.read(url)
-        if there is None or there[0] != data:
-            raise UserError(f"{place.results} gives back other bytes than were written")
+        stored = gcs.read(url)
+        if stored is None or stored[0] != data:
+            raise UserError(f"{place.results} returned other bytes than were written")
         with contextlib.suppress(gcs.StaleWriterError):
             gcs.write(url, b"a second writer", 0)
-            raise UserError(f"{place.results} lets a second writer overwrite: it keeps no rules")
+            raise UserError(
+                f"{place.results} lets a second writer overwrite an object: expected a bucket "
+                "that supports generation preconditions"
+            )
     finally:
         gcs.delete(place.results, [name])
     seconds = time.monotonic() - began
     return (
-        f"1 MiB written to {place.results}, read back, kept from a second writer, {seconds:.1f} s"
+        f"1 MiB written to {place.results}, read back, protected from a second writer, "
+        f"{seconds:.1f} s"
     )
 
 
 def check_artifact(path: Path, uri: str, expected: str) -> Finding:
-    """Says whether an artifact that one task left in KFP's object store reached another whole.
+    """Checks that an artifact of one task reached another through KFP's object store.
 
     Args:
-      path: Where KFP put it for this task.
-      uri: Where it lies in the object store.
-      expected: What the other task wrote.
+      path: The file that KFP made of it for this task.
+      uri: Its address in the object store.
+      expected: The content that the other task wrote.
     """
     try:
-        found = path.read_text()
+        content = path.read_text()
     except OSError as error:
         return Finding(ARTIFACT, False, f"{uri} did not come back: {error.strerror}")
-    if found != expected:
-        return Finding(ARTIFACT, False, f"{uri} came back as {found[:80]!r}, not {expected!r}")
-    return Finding(ARTIFACT, True, f"went from one task to {uri} and came back in another")
+    if content != expected:
+        return Finding(
+            ARTIFACT, False, f"{uri} came back as {content[:80]!r}, expected {expected!r}"
+        )
+    return Finding(ARTIFACT, True, f"written to {uri} by one task and read by another")
 
 
 CHECKS: Mapping[str, Callable[[Place], str]] = MappingProxyType(
@@ -233,7 +238,7 @@ CHECKS: Mapping[str, Callable[[Place], str]] = MappingProxyType(
 
 
 def main() -> None:
-    """Runs in the child of `check_gpu`: prints what the framework sees, and that it can compute."""
+    """Runs in the child of `check_gpu`: computes, and prints what the framework sees."""
     from ieg_core.host.runtime import Runtime, chosen_backend, set_environment
 
     set_environment(Runtime())
@@ -244,14 +249,14 @@ def main() -> None:
     left = np.arange(64 * 32, dtype=np.float32).reshape(64, 32) % 7
     product = np.asarray(ops.matmul(left, left.T))
     if not np.array_equal(product, left @ left.T):
-        raise SystemExit("a product of matrices is wrong on this device")
-    found = {
+        raise SystemExit("a matrix product is wrong on this device")
+    device = {
         "backend": chosen_backend(),
         "gpus": backend.accelerators(),
         "device": backend.device_description(),
         "driver": _driver(),
     }
-    print(json.dumps(found))
+    print(json.dumps(device))
 
 
 def _driver() -> str:

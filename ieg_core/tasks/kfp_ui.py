@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the KFP UI shows of a run, within the limits of what it and the cluster can carry.
+"""Artifacts for the KFP UI, within the limits of the UI and the cluster.
 
-- Metadata with a NaN or an infinity in them fail a task after it has succeeded.
-- The UI cuts Markdown at 400,000 characters, in the middle of a table.
-- What a task returns becomes one command-line argument of the next, 128 KiB at most.
+- NaN or infinity in metadata fails a task after it has succeeded.
+- The UI truncates Markdown after 400,000 characters, even in the middle of a table.
+- The output of a task becomes one command-line argument of the next, at most 128 KiB.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ieg_core.report.trials import FINISHED, Row, Trial
 
@@ -16,21 +17,24 @@ FAILURES_CHARACTERS = 4000
 
 
 def metrics(row: Row) -> dict[str, float]:
-    """Returns the finite numbers of a trial's result; none if it has not finished."""
-    if row["status"] != FINISHED:
-        return {}
+    """Returns the finite numbers of a trial's result; empty if it has not finished."""
+    return finite_numbers(row) if row["status"] == FINISHED else {}
+
+
+def finite_numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the values that are finite numbers; a bool is not a number."""
     return {
         key: value
-        for key, value in row.items()
+        for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
 
 
 def confusion(trial: Trial) -> tuple[list[str], list[list[float]]]:
-    """Returns a trial's confusion matrix for the UI, which tells classes apart by their names.
+    """Returns a trial's confusion matrix for the UI, which requires distinct class names.
 
     Returns:
-      C different names; counts [C, C], rows = true class. Both empty if there is no matrix.
+      C distinct names; counts [C, C], rows = true class. Both are empty if there is no matrix.
     """
     if trial.confusion is None:
         return [], []
@@ -41,26 +45,27 @@ def confusion(trial: Trial) -> tuple[list[str], list[list[float]]]:
 
 
 def short_markdown(text: str) -> str:
-    """Returns a document that the UI shows whole: cut after a line, and saying so, if need be."""
+    """Truncates a document after a line if the UI cannot show all of it."""
     if len(text) <= MARKDOWN_CHARACTERS:
         return text
-    return text[:MARKDOWN_CHARACTERS].rpartition("\n")[0] + "\n\nThe rest stands in results.md.\n"
+    return (
+        text[:MARKDOWN_CHARACTERS].rpartition("\n")[0] + "\n\nTruncated; results.md has all rows.\n"
+    )
 
 
 def failures(rows: Sequence[Row], trials: Sequence[str]) -> str:
-    """Returns which of a run's trials did not finish, and why; "" if all did.
+    """Lists the trials of a run that did not finish, with reasons; "" if all finished.
 
     Args:
       rows: The rows of the sweep's report.
       trials: The trials of this run.
     """
-    wanted = set(trials)
-    lost = [
+    unfinished = [
         f"{row['trial']}: {row['reason']}"
         for row in rows
-        if row["status"] != FINISHED and row["trial"] in wanted
+        if row["status"] != FINISHED and row["trial"] in trials
     ]
-    text = "; ".join(lost)
+    text = "; ".join(unfinished)
     if len(text) <= FAILURES_CHARACTERS:
         return text
-    return f"{len(lost)} trials: {text[:FAILURES_CHARACTERS]} …"
+    return f"{len(unfinished)} trials: {text[:FAILURES_CHARACTERS]} …"

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: one safetensors file with the whole state, and what the host knows in its header.
+"""Checkpoints: one safetensors file that holds the whole state, with the progress in its header.
 
-The file is written under a temporary name, flushed and renamed, so that a kill at any moment leaves
-the old checkpoint or the new one. Each attempt at a trial writes a file of its own number, and the
-highest number counts, so that an attempt thought dead cannot write over its successor's. Nothing
-in a checkpoint is executed when it is read.
+The file is written under a temporary name, flushed and renamed, so a kill at any moment leaves
+either the old checkpoint or the new one. Each attempt at a trial writes to its own numbered file
+and the highest number counts, so an attempt that was presumed dead cannot overwrite its
+successor's checkpoint. Loading a checkpoint executes nothing from it.
 """
 
 import contextlib
@@ -30,15 +30,15 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Progress:
-    """What the host carries from checkpoint to checkpoint.
+    """The host-side state of a training, stored in the checkpoint's header.
 
     Attributes:
       trial: The trial that the state belongs to.
-      step: Steps done.
+      step: Number of completed steps.
       threads: CPU threads of the run (ieg_core.host.runtime).
-      num_replicas: Replicas of the run.
-      train_seconds: Time spent in training so far, over all attempts.
-      curves: What curves.json holds so far.
+      num_replicas: Number of replicas of the run.
+      train_seconds: Training time so far in seconds, summed over all attempts.
+      curves: The contents of curves.json so far.
     """
 
     trial: str
@@ -50,12 +50,12 @@ class Progress:
 
 
 def checkpoint_path(folder: Path, attempt: int) -> Path:
-    """Returns where an attempt's checkpoint lies."""
+    """Returns the path of an attempt's checkpoint."""
     return folder / checkpoint_name(attempt)
 
 
 def saved_attempts(folder: Path) -> list[int]:
-    """Returns the attempts that a trial has checkpoints of, the latest first."""
+    """Returns the numbers of the attempts that have a checkpoint, latest first."""
     try:
         path = checkpoint_path(folder, 0)
         return numbers(os.listdir(path.parent), path.suffix)
@@ -67,13 +67,13 @@ def save_checkpoint(lease: Lease, state: Mapping[str, Tree], progress: Progress)
     """Writes an attempt's checkpoint, then deletes those of earlier attempts.
 
     Args:
-      lease: The attempt, which says where.
-      state: Lists and dictionaries of numpy arrays.
-      progress: Goes into the file's header.
+      lease: The attempt; it determines the file.
+      state: Nested lists and dictionaries of numpy arrays.
+      progress: Stored in the file's header.
 
     Raises:
-      SupersededError: There is a later attempt; nothing is written.
-      UserError: The folder cannot be written, or the disk is full.
+      SupersededError: When there is a later attempt; nothing is written.
+      UserError: When the folder is not writable or the disk is full.
     """
     header = json.dumps({"format": FORMAT, **asdict(progress)}, allow_nan=False)
     data = save(_flatten(state), {"ieg": header})
@@ -86,63 +86,63 @@ def save_checkpoint(lease: Lease, state: Mapping[str, Tree], progress: Progress)
 
 
 def read_progress(folder: Path) -> Progress | None:
-    """Reads the header of the latest checkpoint that can be read; None where there is none.
+    """Reads the header of the latest readable checkpoint; None if the trial has no checkpoint.
 
     Raises:
-      UserError: There are checkpoints, and all are damaged or of another format.
+      UserError: When every checkpoint is damaged or has an unknown format.
     """
-    found = _latest(folder)
-    return found[1] if found else None
+    latest = _latest(folder)
+    return latest[1] if latest else None
 
 
 def describe_latest(folder: Path) -> str:
-    """Says which checkpoint a trial would go on from: "step 75, <path>", or "none"."""
-    found = _latest(folder)
-    return f"step {found[1].step}, {found[0]}" if found else "none"
+    """Describes the checkpoint that a trial would resume from: "step 75, <path>", or "none"."""
+    latest = _latest(folder)
+    return f"step {latest[1].step}, {latest[0]}" if latest else "none"
 
 
 def load_checkpoint(folder: Path, trial: str, template: Mapping[str, Tree]) -> tuple[Any, Progress]:
-    """Reads the latest checkpoint that can be read into the shape of a template.
+    """Reads the latest readable checkpoint into the structure of a template.
 
     Args:
       folder: The trial's folder.
-      trial: The trial that it must belong to.
-      template: A state of the same structure, as `training.step.initial_state` makes it.
+      trial: The trial that the checkpoint must belong to.
+      template: A state of the same structure, as built by `training.step.initial_state`.
 
     Returns:
       The state, as numpy arrays, and the progress.
 
     Raises:
-      UserError: There is none, it is damaged, or it belongs to another configuration.
+      UserError: When there is no checkpoint, it is damaged, or it belongs to another configuration.
     """
     expected = _flatten(template)
-    while found := _latest(folder):
-        path, progress = found
+    while latest := _latest(folder):
+        path, progress = latest
         if progress.trial != trial:
             raise UserError(
-                f"{path} belongs to {progress.trial}, not to {trial}: it was made with another "
-                "configuration; choose another folder or delete it to start anew"
+                f"{path} belongs to {progress.trial}, expected {trial}: it was written with "
+                "another configuration; choose another folder, or delete the file to start again"
             )
         try:
             with safe_open(path, framework="numpy") as file:
                 header = _parse((file.metadata() or {}).get("ieg", "{}"))
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except FileNotFoundError:
-            continue  # the next attempt has saved its own and deleted this one
+            continue  # a later attempt has saved its checkpoint and deleted this one
         except SafetensorError as error:
             raise _damaged(path, str(error)) from error
         shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
-            raise _damaged(path, "its tensors are not this network's")
+            raise _damaged(path, "its tensors do not match this network")
         return _unflatten(template, arrays, ""), header
-    raise UserError(f"{folder} has no checkpoint: train it first")
+    raise UserError(f"{folder} has no checkpoint: train the trial first")
 
 
 def _latest(folder: Path) -> tuple[Path, Progress] | None:
     """Finds the latest readable checkpoint and reads its header.
 
     Raises:
-      UserError: There are checkpoints, and none can be read.
+      UserError: When there are checkpoints but none is readable.
     """
     damaged = None
     for attempt in saved_attempts(folder):
@@ -167,7 +167,7 @@ def _parse(text: str) -> Progress:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} cannot be read ({reason}): delete it to start this trial anew")
+    return UserError(f"{path} cannot be read ({reason}): delete it to start this trial again")
 
 
 def _flatten(tree: Tree, prefix: str = "") -> dict[str, np.ndarray]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clean labels say about a method's choices; monitoring only, nothing trains on it."""
+"""Checks a method's choices against the clean labels; monitoring only, never used in training."""
 
 from collections.abc import Mapping
 
@@ -11,57 +11,58 @@ from ieg_core.data.label_set import LabelSet
 def step_diagnostics(
     examples: Mapping[str, np.ndarray], ids: np.ndarray, label_set: LabelSet
 ) -> dict[str, float]:
-    """Sums up what a method said of the examples of several steps.
+    """Summarizes the per-example outputs of a method over several steps.
 
     Args:
-      examples: Per-example values by name, [K, B, …]: "weight" w, "label_coefficient" λ,
-        "pseudo_label" [K, B, C].
+      examples: Per-example values by name, float32 [K, B, …]: "weight" w [K, B],
+        "label_coefficient" λ [K, B], "pseudo_label" [K, B, C].
       ids: Indices of the examples, int [K, B].
       label_set: Given and clean labels.
 
     Returns:
-      Of w: "weight_on_clean", the share of Σw on rightly labelled examples, "zero_weights", the
-      share of weights that are 0, and for imbalance "weight_ratio_rare_to_common", mean weight of
-      the rarest class over that of the commonest. Of λ: its mean on rightly and on wrongly
-      labelled examples. Of pseudo-labels: how often they are right. And "clean_share", what a
-      random weight would give. What is not defined (no wrong label, no weight) or not known (the
-      true labels of people's own data) is left out.
+      From w: "weight_on_clean", the share of Σw on correctly labeled examples; "zero_weights", the
+      share of weights that are 0; "clean_share", the share of correctly labeled examples, which is
+      what random weights would reach; and for imbalanced data "weight_ratio_rare_to_common", the
+      mean weight of the rarest class divided by that of the most common. From λ:
+      "label_coefficient_on_clean" and "label_coefficient_on_noisy", its mean on correctly and on
+      wrongly labeled examples. From pseudo-labels: "pseudo_label_accuracy". Values that are
+      undefined (no wrong label, no weight) or unknown (no true labels) are left out.
     """
     given, clean = label_set.noisy_labels[ids], label_set.clean_labels[ids]
     right = given == clean
-    found: dict[str, float] = {}
+    diagnostics: dict[str, float] = {}
     if "weight" in examples:
         weights = examples["weight"]
-        found["zero_weights"] = float((weights == 0).mean())
+        diagnostics["zero_weights"] = float((weights == 0).mean())
         if label_set.spec.imbalance is not None:
-            found |= _rare_to_common(weights, given, label_set.num_classes)
+            diagnostics |= _rare_to_common(weights, given, label_set.num_classes)
         if _is_known(label_set):
-            found["clean_share"] = float(right.mean())
+            diagnostics["clean_share"] = float(right.mean())
             if weights.sum() > 0:
-                found["weight_on_clean"] = float(weights[right].sum() / weights.sum())
+                diagnostics["weight_on_clean"] = float(weights[right].sum() / weights.sum())
     if not _is_known(label_set):
-        return found
+        return diagnostics
     if "label_coefficient" in examples:
         trust = examples["label_coefficient"]
-        found |= _mean_where("label_coefficient_on_clean", trust, right)
-        found |= _mean_where("label_coefficient_on_noisy", trust, ~right)
+        diagnostics |= _mean_where("label_coefficient_on_clean", trust, right)
+        diagnostics |= _mean_where("label_coefficient_on_noisy", trust, ~right)
     if "pseudo_label" in examples:
         guessed = examples["pseudo_label"].argmax(-1)
-        found["pseudo_label_accuracy"] = float((guessed == clean).mean())
-    return found
+        diagnostics["pseudo_label_accuracy"] = float((guessed == clean).mean())
+    return diagnostics
 
 
 def dictionary_diagnostics(dictionary: np.ndarray, label_set: LabelSet) -> dict[str, float]:
-    """Says how clean the dictionary is and what of it is repetition.
+    """Measures how clean a dictionary is and how much of it is repetition.
 
     Args:
-      dictionary: Indices, int [capacity].
+      dictionary: Indices of the examples, int [capacity].
       label_set: Given and clean labels.
 
     Returns:
-      "dictionary_purity", the share of rightly labelled places, where true labels are known;
-      "dictionary_repeats", the share of places that repeat an example; and
-      "dictionary_repeated_classes", how many given classes have too few examples for their places.
+      "dictionary_purity", the share of slots whose given label is correct, if the true labels are
+      known; "dictionary_repeats", the share of slots that repeat an example; and
+      "dictionary_repeated_classes", the number of given classes with fewer examples than slots.
     """
     right = label_set.noisy_labels[dictionary] == label_set.clean_labels[dictionary]
     examples, counts = np.unique(dictionary, return_counts=True)
@@ -77,23 +78,24 @@ def dictionary_diagnostics(dictionary: np.ndarray, label_set: LabelSet) -> dict[
 def mean_weight_per_class(
     weights: np.ndarray, visits: np.ndarray, label_set: LabelSet
 ) -> list[float | None]:
-    """Averages weights over the examples of each given class, in units of the mean over all.
+    """Averages weights over the examples of each given class, relative to the overall mean.
 
     Args:
       weights: Mean weight of each example over its visits, float [N].
-      visits: How often each was visited, int [N]; those never visited do not count.
+      visits: Number of visits of each example, int [N]; examples without a visit do not count.
       label_set: Given labels.
 
     Returns:
-      [C]; None for a class without a visited example. Where all weights are 0, all 0.
+      C values; None for a class without a visited example. All 0 if all weights are 0.
     """
     seen = visits > 0
     mean = weights[seen].mean() if seen.any() else 0.0
-    found: list[float | None] = []
+    means: list[float | None] = []
     for number in range(label_set.num_classes):
-        own = weights[seen & (label_set.noisy_labels == number)]
-        found.append(float(own.mean() / mean) if len(own) and mean else (0.0 if len(own) else None))
-    return found
+        of_class = weights[seen & (label_set.noisy_labels == number)]
+        relative = float(of_class.mean() / mean) if len(of_class) and mean else 0.0
+        means.append(relative if len(of_class) else None)
+    return means
 
 
 def _is_known(label_set: LabelSet) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation on the test set: what the network predicts, and how often that is right."""
+"""Evaluation on test sets: the network's predictions and their accuracy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,15 +25,15 @@ Predictor = Callable[[Sequence[Any], Sequence[Any], Any], np.ndarray]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a set of predictions is worth.
+    """Scores of a set of predictions.
 
     Attributes:
       accuracy: Share of examples whose highest logit is the true class.
-      top5: Share whose true class is among the five highest logits.
-      balanced_accuracy: Mean over the classes present of their own accuracy.
-      per_class: Accuracy of each class, [C]; None for a class without an example.
-      loss: Mean cross-entropy.
-      confusion: int64 [C, C], rows true classes, columns predicted ones.
+      top5: Share of examples whose true class is among the five highest logits.
+      balanced_accuracy: Mean of the per-class accuracies over the classes that occur.
+      per_class: Accuracy of each class, C values; None for a class without examples.
+      loss: Mean cross-entropy, in nats.
+      confusion: Counts, int64 [C, C]; rows are true classes, columns predicted classes.
     """
 
     accuracy: float
@@ -52,7 +52,7 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
       labels: True classes, int [M].
 
     Returns:
-      The evaluation. Of equal logits the lower class number wins, as in argmax.
+      The scores. The lower class number wins a tie between logits, as in argmax.
     """
     num_classes = logits.shape[1]
     predicted = logits.argmax(1)
@@ -61,9 +61,9 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
     counts = confusion.sum(1)
     present = counts > 0
     recall = np.divide(confusion.diagonal(), counts, where=present, out=np.zeros(num_classes))
-    own = logits[np.arange(len(labels)), labels][:, None]
+    true_logits = logits[np.arange(len(labels)), labels][:, None]
     earlier = np.arange(num_classes)[None, :] < np.asarray(labels)[:, None]
-    rank = ((logits > own) | ((logits == own) & earlier)).sum(1)
+    rank = ((logits > true_logits) | ((logits == true_logits) & earlier)).sum(1)
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
     return Evaluation(
@@ -71,7 +71,7 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
         top5=float(np.mean(rank < 5)),
         balanced_accuracy=float(recall[present].mean()),
         per_class=[
-            float(value) if there else None for value, there in zip(recall, present, strict=True)
+            float(value) if occurs else None for value, occurs in zip(recall, present, strict=True)
         ],
         loss=float(losses.mean()),
         confusion=confusion,
@@ -84,18 +84,18 @@ def measure_sets(
     """Evaluates on the further test sets of a data set.
 
     Returns:
-      By name: "accuracy", "top5" and "balanced_accuracy", each also with "_ema" for the averaged
-      parameters.
+      For each test set by name: "accuracy", "top5" and "balanced_accuracy" of the raw parameters,
+      and the same names with "_ema" for the averaged ones.
     """
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for name, test in source.eval_sets.items():
         images = LazyImages(test.images, len(test.labels))
-        found[name] = {}
+        scores[name] = {}
         for key, ending in (("params", ""), ("ema", "_ema")):
             result = measure(predict(state[key], state["stats"], images), test.labels)
             for figure in ("accuracy", "top5", "balanced_accuracy"):
-                found[name][figure + ending] = getattr(result, figure)
-    return found
+                scores[name][figure + ending] = getattr(result, figure)
+    return scores
 
 
 def final_beliefs(
@@ -105,19 +105,19 @@ def final_beliefs(
     source: Source,
     threads: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Says which classes the training examples are thought to be of at the end of a training.
+    """Estimates the true classes of the training examples at the end of a training.
 
     Args:
-      model: The network; its own values are not used.
-      state: With "ema" and "stats".
-      label_set: Says which examples are trained on, and their given labels.
-      source: Their images, which are read as test images are: not augmented.
-      threads: Of the linear algebra; another number gives other last bits.
+      model: The network; the values of its variables are not used.
+      state: A training state; "ema" and "stats" are used.
+      label_set: Names the examples in training, and their given labels.
+      source: Their images, read without augmentation, as test images are.
+      threads: Threads of the linear algebra; another number changes the last bits.
 
     Returns:
-      "final_prediction": what the averaged parameters predict, softmax(z); and, unless that takes
-      too much memory, "label_posterior", see `training.label_posterior`. Both float32 [N, C]; 0 for
-      examples that are not trained on.
+      "final_prediction", softmax(z) of the averaged parameters; and, unless it takes too much
+      memory, "label_posterior", see `ieg_core.audit.posterior.label_posterior`. Both are float32
+      [N, C], and 0 for examples that are not in training.
     """
     ids = label_set.train_ids
     images = LazyImages(lambda rows: source.train_images(ids[rows]), len(ids))
@@ -126,16 +126,16 @@ def final_beliefs(
     infer = _build_inference(model, 2 if is_affordable else 1)
     outputs = infer(state["ema"], state["stats"], images)
     predicted = softmax(outputs[0], axis=1)
-    found = {history.FINAL: predicted}
+    beliefs = {history.FINAL: predicted}
     if is_affordable:
-        # numpy was imported, and has taken every processor, before the trial's share was known.
+        # numpy was imported before the trial's share of the cores was known, and uses all of them.
         with threadpool_limits(limits=threads, user_api="blas"):
-            found[history.POSTERIOR] = posterior.label_posterior(
+            beliefs[history.POSTERIOR] = posterior.label_posterior(
                 outputs[1], label_set.noisy_labels[ids], predicted, label_set.seed
             )
-    everyone = (len(label_set.noisy_labels), label_set.num_classes)
-    spread = {name: np.zeros(everyone, np.float32) for name in found}
-    for name, rows in found.items():
+    shape = (len(label_set.noisy_labels), label_set.num_classes)
+    spread = {name: np.zeros(shape, np.float32) for name in beliefs}
+    for name, rows in beliefs.items():
         spread[name][ids] = rows
     return spread
 
@@ -144,19 +144,19 @@ def build_predictor(model: keras.Model) -> Predictor:
     """Builds the compiled inference function of a network.
 
     Args:
-      model: The network; its own values are not used.
+      model: The network; the values of its variables are not used.
 
     Returns:
       (params, stats, images uint8 [M, H, W, channels]) -> logits, numpy float32 [M, C]. The images
-      are an array or anything that has a length and gives slices. Params and stats may live on
-      several replicas; the first one computes.
+      are an array or any object with a length and slices. If params and stats are on several
+      replicas, the first replica computes.
     """
     infer = _build_inference(model, 1)
     return lambda params, stats, images: infer(params, stats, images)[0]
 
 
 def _build_inference(model: keras.Model, num_outputs: int) -> Callable[..., list[np.ndarray]]:
-    """As `build_predictor`, for the first outputs of logits and features, float32 [M, …] each."""
+    """As `build_predictor`, for the first `num_outputs` of logits and features, float32 [M, …]."""
 
     def infer(params: Sequence[Any], stats: Sequence[Any], images: Any) -> Any:
         scaled = augment.to_unit_range(images)
@@ -175,7 +175,7 @@ def _build_inference(model: keras.Model, num_outputs: int) -> Callable[..., list
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             missing = size - len(batch)
-            # One shape, one compilation: the last batch is filled up with copies.
+            # The last batch is padded with copies, so that there is one shape and one compilation.
             padded = (
                 np.concatenate([batch, np.repeat(batch[-1:], missing, 0)]) if missing else batch
             )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export of a trained network as a `.keras` file that loads without this package."""
 
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -16,16 +15,16 @@ from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import parse
-from ieg_core.host.files import writable
+from ieg_core.host.files import replacing, writable
 from ieg_core.models import user_network, zoo
 from ieg_core.store.layout import MODEL
 from ieg_core.store.model_file import ModelFacts, write_facts
 from ieg_core.training.streaming import streams_from_disk
 
 _WRITABLE: Final = (
-    "layers that Keras can save and load: decorate each class of your own with "
-    "@keras.saving.register_keras_serializable(), give it a get_config with all that its __init__ "
-    "takes, and make no Lambda of a Python lambda"
+    "layers that Keras can save and load: decorate each custom class with "
+    "@keras.saving.register_keras_serializable(), return every argument of its __init__ from "
+    "get_config, and do not wrap a Python lambda in a Lambda layer"
 )
 
 
@@ -34,23 +33,23 @@ def export_model(
 ) -> keras.Model:
     """Writes the averaged parameters with the raw BatchNorm statistics as a stock Keras model.
 
-    Class names and preprocessing go with it, inside the same file (ieg_core.store.model_file).
+    The file also holds the class names and the preprocessing (ieg_core.store.model_file).
 
-    The model takes images in 0 … 255, [B, H, W, channels], and returns logits [B, C]; the scaling
-    to [−1, 1] is its first layer.
+    The model maps images in 0 … 255, [B, H, W, channels], to logits float32 [B, C]; its first layer
+    scales pixels to [−1, 1].
 
     Args:
       path: The file to write, ending in ".keras"; replaced atomically.
       config: Names the network.
-      label_set: Number of classes and image shape.
-      source: The images under it, which says how test images are cut.
-      state: A training state as numpy arrays.
+      label_set: Class names and image shape.
+      source: The images; determines how test images are preprocessed.
+      state: A training state as numpy arrays; "ema" and "stats" are used.
 
     Returns:
       The model.
 
     Raises:
-      UserError: The file cannot be written.
+      UserError: When the file cannot be written.
     """
     core = zoo.stock_model(config.network, label_set.num_classes, label_set.image_shape)
     for variables, values in (
@@ -68,27 +67,20 @@ def export_model(
         method=config.method,
         network=config.network,
     )
-    with writable(path.parent):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".keras")
-        os.close(handle)
-        try:
-            model.save(temporary)
-            write_facts(Path(temporary), facts)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+    with writable(path.parent), replacing(path) as temporary:
+        model.save(temporary)
+        write_facts(temporary, facts)
     return model
 
 
 def require_exportable(config: Config, label_set: LabelSet) -> None:
-    """Writes one's own network before it is trained, reads it, and compares the two.
+    """Saves a user's own network before training, loads it, and compares the two.
 
-    What Keras cannot write or read again would else show after the last step.
+    Without this check, a network that Keras cannot save would fail only after the last step.
 
     Raises:
-      UserError: Keras cannot, or what it has read computes something else.
+      UserError: When Keras cannot save or load the network, or the loaded one computes other
+        logits.
     """
     if parse(config.network).family not in ("function", "file"):
         return
@@ -96,7 +88,7 @@ def require_exportable(config: Config, label_set: LabelSet) -> None:
     model = _from_pixels(zoo.stock_model(config.network, label_set.num_classes, shape), shape)
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what raises below
+        warnings.simplefilter("ignore")  # they repeat what is raised below
         path = Path(folder) / MODEL
         try:
             model.save(path)
@@ -104,21 +96,21 @@ def require_exportable(config: Config, label_set: LabelSet) -> None:
         except Exception as error:
             reason = user_network.describe(error)
             raise UserError(
-                f"the network {config.network!r} could not be exported ({reason}): expected "
+                f"the network {config.network!r} cannot be exported ({reason}): expected "
                 f"{_WRITABLE}"
             ) from error
-    wanted, got = (
+    expected, loaded = (
         keras.ops.convert_to_numpy(each(pixels, training=False)) for each in (model, again)
     )
-    if not np.allclose(got, wanted, rtol=1e-3, atol=1e-4):
+    if not np.allclose(loaded, expected, rtol=1e-3, atol=1e-4):
         raise UserError(
-            f"the network {config.network!r} gives other logits once it was saved and loaded "
-            f"(by up to {np.abs(got - wanted).max():.2g}): expected {_WRITABLE}"
+            f"the network {config.network!r} gives different logits after saving and loading "
+            f"(by up to {np.abs(loaded - expected).max():.2g}): expected {_WRITABLE}"
         )
 
 
 def _from_pixels(core: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
-    """Puts the scaling of pixels in 0 … 255 to [−1, 1] before a network."""
+    """Prepends the scaling of pixels in 0 … 255 to [−1, 1] to a network."""
     pixels = keras.Input(shape, name="pixels")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(pixels)
     return keras.Model(pixels, core(scaled), name=core.name)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a method said of each example, averaged over its visits.
+"""Per-example outputs of a method, averaged over the visits of each example.
 
-One visit's λ is 0 or 1 and one visit's weight depends on its batch-mates: only the mean over visits
-says something, and only late ones are those of a trained network. Losses and predictions are
-averaged over the whole run instead: a network that learns wrong labels by heart knows them as well
-as right ones in the end, and the mean remembers that it learnt them late. The sums are part of the
-checkpoint.
+A single visit's λ is 0 or 1, and a single visit's weight depends on the rest of the batch. Only
+the mean over visits is informative, and only late visits reflect a trained network. Losses and
+predictions are averaged over the whole run instead: a network that memorizes wrong labels fits
+them as well as correct ones at the end, but the mean shows that it learned them late. The sums are
+part of the checkpoint.
 
-A method with pseudo-labels of its own (ieg, fsr) does not learn wrong labels by heart: what it
-believes of its examples is what its averaged network says at the end, which is better than its
-pseudo-labels' mean over the last epochs, above all in a short training (docs/RESULTS.md, "Label
-audit"): its predictions, and the distribution over the classes that its features, its predictions
-and the given label speak for together (`training.label_posterior`).
+Methods with pseudo-labels (ieg, fsr) do not memorize wrong labels. For them, the averaged network
+at the end of training gives better estimates than the mean of the pseudo-labels over the last
+epochs, above all in short trainings (docs/RESULTS.md, "Label audit"). Its predictions are kept,
+and the class distribution that combines its features, its predictions and the given label
+(`ieg_core.audit.posterior.label_posterior`).
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ def start(method: Method, label_set: LabelSet) -> Sums:
     """Returns empty sums.
 
     Args:
-      method: Names what it says of each example.
-      label_set: N and C.
+      method: Names its per-example outputs.
+      label_set: Determines N and C.
 
     Returns:
-      "visits" int32 [N], those of the last epochs; for each name float32 [N], or [N, C] for the
-      DISTRIBUTIONS; and where one of WHOLE_RUN is among them, "all_visits" int32 [N].
+      "visits" int32 [N], counted in the last epochs; float32 [N] for each output, or [N, C] for
+      those in DISTRIBUTIONS; and "all_visits" int32 [N] if one of them is in WHOLE_RUN.
     """
     num_examples = len(label_set.noisy_labels)
     kept = [name for name in method.examples if name not in _NOT_KEPT]
@@ -54,7 +54,7 @@ def start(method: Method, label_set: LabelSet) -> Sums:
 
 
 def first_step(num_steps: int, steps_per_epoch: int) -> int:
-    """Returns from which step on visits count."""
+    """Returns the first step whose visits count: max(0, T − LAST_EPOCHS·E)."""
     return max(0, num_steps - LAST_EPOCHS * steps_per_epoch)
 
 
@@ -63,9 +63,9 @@ def add(sums: Sums, ids: np.ndarray, values: Mapping[str, np.ndarray], first: in
 
     Args:
       sums: The sums so far.
-      ids: Indices of the examples, int [K, B]; none comes twice in a step.
-      values: What the method said of them, float [K, B, …] by name.
-      first: The first of the K steps that belongs to the last epochs.
+      ids: Indices of the examples, int [K, B], distinct within a step.
+      values: The method's outputs by name, float [K, B, …].
+      first: Index of the first of the K steps that is in the last epochs.
     """
     for step, batch in enumerate(ids):
         recent = step >= first
@@ -78,10 +78,10 @@ def add(sums: Sums, ids: np.ndarray, values: Mapping[str, np.ndarray], first: in
 
 
 def means(sums: Sums) -> Sums:
-    """Returns the means over visits, 0 for an example without one, and the visits themselves."""
-    found: Sums = {name: sums[name] for name in ("visits", "all_visits") if name in sums}
+    """Returns the means over visits, 0 for an example without a visit, and the visit counts."""
+    averaged: Sums = {name: sums[name] for name in ("visits", "all_visits") if name in sums}
     for name, total in sums.items():
-        if name not in found:
-            divisor = np.maximum(found["all_visits" if name in WHOLE_RUN else "visits"], 1)
-            found[name] = total / divisor.reshape(-1, *[1] * (total.ndim - 1))
-    return found
+        if name not in averaged:
+            divisor = np.maximum(averaged["all_visits" if name in WHOLE_RUN else "visits"], 1)
+            averaged[name] = total / divisor.reshape(-1, *[1] * (total.ndim - 1))
+    return averaged

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learning-rate schedules on the host: functions from the step, counted from 0, to its rate.
 
-Warm-up multiplies the first W rates by (t + 1)/W and leaves the schedule's clock alone, so that a
-cosine still ends at the last step.
+Warm-up multiplies the first W rates by (t + 1)/W. It does not shift the schedule, so a cosine still
+ends at the last step.
 """
 
 import math
@@ -25,18 +25,18 @@ def cosine(learning_rate: float, num_steps: int) -> Schedule:
 def cosine_restarts(
     learning_rate: float, first_cycle_steps: int, t_mul: float, m_mul: float = 0.9
 ) -> Schedule:
-    """Cosine cycles; cycle i is E·t_mulⁱ steps long and starts at lr·m_mulⁱ.
+    """Cosine cycles: cycle i takes E·t_mulⁱ steps and starts at lr·m_mulⁱ.
 
-    Cycle i begins at E·(t_mulⁱ − 1)/(t_mul − 1), in general between two steps.
+    Cycle i begins at E·(t_mulⁱ − 1)/(t_mul − 1) (at i·E for t_mul = 1), usually between two steps.
 
     Args:
-      learning_rate: lr, the first cycle's first rate.
-      first_cycle_steps: E.
-      t_mul: A cycle's length in units of the one before it, at least 1.
-      m_mul: A cycle's first rate in units of the one before it.
+      learning_rate: lr, the first rate of the first cycle.
+      first_cycle_steps: E, the length of the first cycle in steps.
+      t_mul: Ratio of a cycle's length to that of the previous cycle, at least 1.
+      m_mul: Ratio of a cycle's first rate to that of the previous cycle.
 
     Returns:
-      The schedule, without an end.
+      The schedule; it has no last step.
 
     Reference: Loshchilov & Hutter 2017, SGDR (arXiv:1608.03983).
     """
@@ -51,7 +51,7 @@ def cosine_restarts(
 
 
 def step(learning_rate: float, boundaries: Sequence[int], factor: float) -> Schedule:
-    """Constant rates: multiplied by `factor` from each of the boundaries (steps) on."""
+    """Piecewise constant: lr·factorᵏ, where k boundaries (in steps) are at or before t."""
 
     def rate(step: int) -> float:
         return learning_rate * factor ** sum(step >= boundary for boundary in boundaries)
@@ -60,7 +60,7 @@ def step(learning_rate: float, boundaries: Sequence[int], factor: float) -> Sche
 
 
 def exponential(learning_rate: float, num_steps: int, factor: float) -> Schedule:
-    """Smooth decay by `factor` in all: lr·factor^(t/T)."""
+    """Exponential decay that reaches `factor` at T: lr·factor^(t/T)."""
 
     def rate(step: int) -> float:
         return learning_rate * factor ** (step / num_steps)
@@ -80,16 +80,16 @@ def warm_up(schedule: Schedule, warmup_steps: int) -> Schedule:
 def build(
     config: ScheduleConfig, learning_rate: float, steps_per_epoch: int, num_steps: int
 ) -> Schedule:
-    """Builds the schedule that a configuration asks for.
+    """Builds the schedule of a configuration.
 
     Args:
-      config: Name and settings.
+      config: Name and settings of the schedule.
       learning_rate: The full rate.
-      steps_per_epoch: E, also the first cycle of `cosine_restarts`.
-      num_steps: T, the run's length.
+      steps_per_epoch: E, also the length of the first cycle of `cosine_restarts`.
+      num_steps: T, the total number of steps.
 
     Returns:
-      The schedule, warm-up included.
+      The schedule, including its warm-up.
     """
     if config.name == "cosine":
         schedule = cosine(learning_rate, num_steps)

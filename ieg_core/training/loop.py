@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one training loop: resume, then call after call of compiled steps until the last one.
+"""The training loop: resume, then run compiled calls of several steps until the last step.
 
-1. The network, its initial values and the data go to the device.
-2. A checkpoint, if there is one, replaces the initial state.
-3. Each call runs up to `steps_per_execution` steps on the device, while a thread draws the next
-   call's random numbers; no call crosses an evaluation, or an epoch that the method closes.
-4. After a call: a loss that is not finite ends the run; what the method said of its examples is
-   summed up; the method closes its epoch; a due evaluation is made, a due checkpoint written.
+1. Move the network's initial values and the data to the device.
+2. Replace the initial state with the checkpoint's, if there is one.
+3. Run up to `steps_per_execution` steps per call on the device, while a thread draws the random
+   numbers of the next call. No call crosses an evaluation, or the end of an epoch if the method
+   has an `after_epoch`.
+4. After each call: stop if a loss is not finite, add up the method's per-example outputs, run the
+   method's `after_epoch`, evaluate and write a checkpoint if due.
 """
 
 import dataclasses
@@ -45,16 +46,18 @@ from ieg_core.training.step import build_network, build_step, ema_decay, initial
 
 @dataclass(frozen=True)
 class StepReport:
-    """What the loop tells after each call.
+    """Progress of a training, reported after each call.
 
     Attributes:
-      step: Steps done.
-      num_steps: Steps in all.
-      steps_per_second: Of the calls since this process started, the first, which compiles, left out
-        once there is another.
-      accuracy_ema: Test accuracy of the averaged parameters at the latest evaluation, if any.
+      step: Number of completed steps.
+      num_steps: Total number of steps.
+      steps_per_second: Speed of the calls since this process started. The first call, which
+        compiles, counts only until there is a second one.
+      accuracy_ema: Test accuracy of the averaged parameters at the latest evaluation; None before
+        the first one.
       curves: Everything measured so far, as in curves.json.
-      confusion: Of the averaged parameters, int64 [C, C], if the call ended with an evaluation.
+      confusion: Confusion matrix of the averaged parameters, int64 [C, C], if the call ended with
+        an evaluation; else None.
     """
 
     step: int
@@ -67,19 +70,19 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished training hands on.
+    """The outcome of a finished training.
 
     Attributes:
-      state: The last state, numpy arrays.
+      state: The state after the last step, numpy arrays.
       curves: As in curves.json.
-      history: What the method said of each example, see `training.history`.
-      evaluation: Of the raw parameters, last step.
-      evaluation_ema: Of the averaged parameters, last step.
-      eval_sets: On further test sets, see `training.evaluation.measure_sets`.
-      train_seconds: Over all attempts.
-      earlier_seconds: Of them, those of the attempts before this one.
-      steps_per_second: Of this process; 0 if it trained nothing.
-      device: Its name.
+      history: The method's outputs for each example, see `training.history`.
+      evaluation: Scores of the raw parameters after the last step.
+      evaluation_ema: Scores of the averaged parameters after the last step.
+      eval_sets: Scores on further test sets, see `training.evaluation.measure_sets`.
+      train_seconds: Training time in seconds, summed over all attempts.
+      earlier_seconds: The part of `train_seconds` spent in earlier attempts.
+      steps_per_second: Speed of this process; 0 if it did not train.
+      device: Name of the device.
     """
 
     state: Mapping[str, Any]
@@ -95,7 +98,7 @@ class Trained:
 
 
 def spans(start: int, last: int, stops: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
-    """Cuts [start, last) into calls of at most `length` steps that end at every stop."""
+    """Splits [start, last) into calls of at most `length` steps that do not cross a stop."""
     while start < last:
         stop = min([start + length, last, *(stop for stop in stops if stop > start)])
         yield start, stop
@@ -111,25 +114,25 @@ def train(
     runtime: Runtime,
     on_step: Callable[[StepReport], None],
 ) -> Trained:
-    """Trains one trial to the end, from its checkpoint if it has one.
+    """Trains one trial to the end, starting from its checkpoint if it has one.
 
     Args:
-      config: What to train.
-      label_set: The prepared data set.
-      source: The images under it.
-      lease: The attempt, for checkpoints; it says the trial's folder.
-      trial: The trial's name, stored in them.
-      runtime: Threads, replicas, steps a call, time between checkpoints.
-      on_step: Called after each call.
+      config: The configuration to train.
+      label_set: The prepared labels and splits.
+      source: The images.
+      lease: This attempt; determines the folder of the trial and its checkpoint.
+      trial: The trial's name, stored in checkpoints.
+      runtime: Threads, replicas, steps per call, seconds between checkpoints.
+      on_step: Called with a report after each call.
 
     Returns:
-      The last state and what was measured.
+      The last state and everything measured.
 
     Raises:
-      UserError: The batch does not fit the replicas, the folder cannot be written, a damaged or
-        foreign checkpoint.
-      DivergedError: A loss term is not finite.
-      SupersededError: A later attempt has taken the trial over.
+      UserError: When the number of replicas does not divide the batch, the folder is not writable,
+        or the checkpoint is damaged or belongs to another configuration.
+      DivergedError: When a loss term is not finite.
+      SupersededError: When a later attempt has taken over the trial.
     """
     folder = lease.folder
     sizes = {"batch_size": config.batch_size}
@@ -139,8 +142,8 @@ def train(
     for name, size in sizes.items():
         if size % runtime.num_replicas:
             raise UserError(
-                f"a batch of {size} cannot be shared evenly by {runtime.num_replicas} replicas: "
-                f"choose a {name} that their number divides"
+                f"a batch of {size} cannot be split evenly across {runtime.num_replicas} replicas: "
+                f"choose a {name} that is a multiple of {runtime.num_replicas}"
             )
     method = registry.find(config.method)
     epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
@@ -206,7 +209,7 @@ def train(
     with ThreadPoolExecutor(1, "draws") as pool:
 
         def prepare(number: int) -> Any:
-            """Starts to draw a call's inputs; there is none after the last."""
+            """Starts drawing the inputs of a call; None if there is no such call."""
             if number == len(calls):
                 return None
             draw = functools.partial(_inputs, config, label_set, source, dictionary, rate)
@@ -215,7 +218,7 @@ def train(
         prepared = prepare(0)
         for number, (first, end) in enumerate(calls):
             drawn, scalars = prepared.result()
-            # Fed images of the dictionary cannot be read before it is refilled.
+            # Streamed images of the dictionary cannot be read before it is refilled.
             waits = streaming.streams_from_disk(source) and end in epoch_ends
             if not waits:
                 prepared = prepare(number + 1)
@@ -231,24 +234,24 @@ def train(
             )
             _require_finite(metrics, first, folder)
 
-            found = {}
+            diagnostics = {}
             if examples:
                 ids = drawn["ids"][: end - first]
                 counted = max(0, history.first_step(last, epoch_steps) - first)
                 history.add(sums, ids, examples, first=counted)
-                found = step_diagnostics(examples, ids, label_set)
+                diagnostics = step_diagnostics(examples, ids, label_set)
             if end in epoch_ends and method.after_epoch:
                 changes = method.after_epoch(config, label_set, backend.fetch(state["method"]))
                 state["method"] = {**state["method"], **backend.place(changes)}
                 if "dictionary" in changes:
                     dictionary = changes["dictionary"]
-                    found |= dictionary_diagnostics(dictionary, label_set)
+                    diagnostics |= dictionary_diagnostics(dictionary, label_set)
             if waits:
                 prepared = prepare(number + 1)
             if _is_row_due(curves["training"], end, last, stops):
                 means = {name: float(values.mean()) for name, values in metrics.items()}
                 place = {"step": end, "epoch": end / epoch_steps, "learning_rate": rate(end - 1)}
-                curves["training"].append(place | means | found)
+                curves["training"].append(place | means | diagnostics)
             confusion = None
             if end in evaluated_at:
                 raw, averaged = evaluate()
@@ -263,13 +266,13 @@ def train(
     if not calls:
         raw, averaged = evaluate()
         sets = measure_sets(predict, state, source)
-    said = history.means(sums)
+    outputs = history.means(sums)
     if "pseudo_label" in method.examples:
-        said |= final_beliefs(model, state, label_set, source, runtime.threads)
+        outputs |= final_beliefs(model, state, label_set, source, runtime.threads)
     return Trained(
         state=backend.fetch(state),
         curves=curves,
-        history=said,
+        history=outputs,
         evaluation=raw,
         evaluation_ema=averaged,
         eval_sets=sets,
@@ -283,7 +286,7 @@ def train(
 def _is_row_due(
     rows: Sequence[Mapping[str, float]], step: int, last: int, stops: Sequence[int]
 ) -> bool:
-    """Returns whether to log the curves at a step: at stops, else about 1,000 times a run."""
+    """Returns whether to add a row to the curves: at each stop, else about 1,000 times a run."""
     return step in stops or not rows or step - rows[-1]["step"] >= last / 1000
 
 
@@ -293,19 +296,11 @@ def _evaluation_row(
     averaged: Evaluation,
     sets: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
-    further = {
-        f"{figure}_{name}": found[figure]
-        for name, found in sets.items()
-        for figure in ("accuracy", "accuracy_ema")
-    }
-    return {
-        "step": step,
-        "accuracy": raw.accuracy,
-        "accuracy_ema": averaged.accuracy,
-        "loss": raw.loss,
-        "loss_ema": averaged.loss,
-        **further,
-    }
+    row = {"step": step, "accuracy": raw.accuracy, "accuracy_ema": averaged.accuracy}
+    row |= {"loss": raw.loss, "loss_ema": averaged.loss}
+    for name, scores in sets.items():
+        row |= {f"{figure}_{name}": scores[figure] for figure in ("accuracy", "accuracy_ema")}
+    return row
 
 
 def _inputs(
@@ -317,7 +312,7 @@ def _inputs(
     span: tuple[int, int],
     length: int,
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
-    """Draws a call's random numbers and scalars, each with the step on axis 0."""
+    """Draws the random numbers and scalars of a call, with the step on axis 0."""
     first, end = span
     epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
     steps = [*range(first, end), *[end - 1] * (length - (end - first))]
@@ -333,7 +328,7 @@ def _inputs(
 
 
 def _require_finite(metrics: Mapping[str, np.ndarray], first: int, folder: Path) -> None:
-    """Raises DivergedError naming the first step and the loss terms of that step."""
+    """Raises DivergedError with the first step that is not finite and its loss terms."""
     bad = ~np.logical_and.reduce([np.isfinite(values) for values in metrics.values()])
     if not bad.any():
         return

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures how fast steps of a configuration run on this machine, on images of noise.
+"""Measures the speed of a configuration's training steps on this machine, on random images.
 
     python -m ieg_core.training.measure \
         '{"config": {…}, "num_classes": 10, "image_shape": [32, 32, 3], "threads": 1}'
 
-prints steps per second of the configuration with the method `supervised`.
+prints the steps per second of the configuration with the method `supervised`.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ MIN_STEPS = 2
 def synthetic_label_set(
     config: Config, num_classes: int, image_shape: tuple[int, int, int]
 ) -> LabelSet:
-    """Makes a label set of ten batches, the first one the probe, with labels 0 … C − 1 in turn."""
+    """Builds a label set of ten batches with labels 0 … C − 1 in turn; the first is the probe."""
     num_examples = max(10 * config.batch_size, 20 * num_classes)
     labels = np.arange(num_examples, dtype=np.int32) % num_classes
     ids = np.arange(num_examples)
@@ -60,14 +60,14 @@ def synthetic_call(
     """Builds a compiled training loop over synthetic data.
 
     Args:
-      config: What to train.
+      config: The configuration to train.
       num_classes: C.
       image_shape: (height, width, channels).
-      length: Steps of a call at most.
-      batch_norm: Kernel of the BatchNorm layers (ieg_core.models.build).
+      length: Maximum number of steps per call.
+      batch_norm: Kernel of the BatchNorm layers (`ieg_core.models.zoo.build`).
 
     Returns:
-      A function that runs so many steps, at most `length`.
+      A function that runs the given number of steps, at most `length`.
     """
     from ieg_core import backend
     from ieg_core.methods import registry
@@ -105,7 +105,7 @@ def synthetic_call(
 
 
 def steps_per_second(call: Callable[[int], None], length: int) -> float:
-    """Times a loop once it is compiled: at least MIN_STEPS steps and MIN_SECONDS."""
+    """Times a loop after compiling it: at least MIN_STEPS steps and MIN_SECONDS seconds."""
     call(1)
     began, steps, size = time.monotonic(), 0, 1
     while steps < MIN_STEPS or time.monotonic() - began < MIN_SECONDS:
@@ -116,19 +116,19 @@ def steps_per_second(call: Callable[[int], None], length: int) -> float:
 
 
 def main(text: str) -> None:
-    """Measures what the command line asks for and prints it."""
+    """Measures the request of the command line, a JSON object, and prints steps per second."""
     processes.die_with_parent()
-    asked: Mapping = json.loads(text)
-    set_environment(Runtime(threads=asked["threads"]))
+    request: Mapping = json.loads(text)
+    set_environment(Runtime(threads=request["threads"]))
     from ieg_core import backend
 
-    backend.start(Runtime(threads=asked["threads"]))
-    config = from_dict(asked["config"])
+    backend.start(Runtime(threads=request["threads"]))
+    config = from_dict(request["config"])
     plain = dataclasses.replace(
         config, method="supervised", probe_per_class=0, method_settings=SupervisedSettings()
     )
-    height, width, channels = asked["image_shape"]
-    call = synthetic_call(plain, asked["num_classes"], (height, width, channels), 32)
+    height, width, channels = request["image_shape"]
+    call = synthetic_call(plain, request["num_classes"], (height, width, channels), 32)
     print(steps_per_second(call, 32))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small pictures of a run for those who follow it: what the network sees, and what it mixes up."""
+"""Small pictures of a run for TensorBoard: the network's inputs and its confusion matrix."""
 
 import contextlib
 import io
@@ -24,27 +24,27 @@ MOST_IMAGES = 16
 COLUMNS = 8
 LARGEST_TILE, SMALLEST_TILE = 64, 32
 MOST_CLASSES = 250
-"""Rows of a confusion matrix's picture at most; with more classes neighbours share a pixel."""
+"""Maximum rows in the picture of a confusion matrix; with more classes, neighbors share a pixel."""
 CONFUSION_SIDE = 240
 LIGHT, DARK = np.array([247, 251, 255.0]), np.array([8, 48, 107.0])
 LEVELS = 64
 
 
 def first_views(config: Config, label_set: LabelSet, source: Source) -> Mapping[str, bytes]:
-    """Draws training images as the network sees them in step 0, after augmentation.
+    """Draws the training images of step 0 as the network sees them, after augmentation.
 
-    Computed anew on the CPU from the step's own draws, which are a pure function of the seed: the
-    training itself knows nothing of it.
+    They are recomputed on the CPU from the draws of the step, which are a pure function of the
+    seed; the training is not involved.
 
     Args:
       config: The run's configuration.
-      label_set: Which examples there are.
-      source: Their images.
+      label_set: The prepared labels and splits.
+      source: The images.
 
     Returns:
-      Pictures by TensorBoard tag, of those among "train/weak_view", "train/strong_view" and
-      "train/probe_view" that the method looks at; the same place shows the same example in the
-      weak and the strong one.
+      Pictures by TensorBoard tag: "train/weak_view", "train/strong_view" and "train/probe_view",
+      where the method uses them. The weak and the strong view show the same examples in the same
+      order.
     """
     spec = method_spec(config.method)
     with _cpu():
@@ -63,46 +63,46 @@ def first_views(config: Config, label_set: LabelSet, source: Source) -> Mapping[
 
 
 def from_unit_range(images: np.ndarray) -> np.ndarray:
-    """Scales back what `augment.to_unit_range` scaled: [−1, 1] to uint8."""
+    """Inverts `augment.to_unit_range`: from [−1, 1] to uint8."""
     return np.rint((images + 1.0) * 127.5).clip(0, 255).astype(np.uint8)
 
 
 def grid(images: np.ndarray) -> bytes:
-    """Sets images side by side.
+    """Arranges images in a grid.
 
     Args:
-      images: uint8 [n, H, W, channels], 1 ≤ n; 1 or 3 channels.
+      images: uint8 [n, H, W, channels] with n ≥ 1 and 1 or 3 channels.
 
     Returns:
-      A PNG, or a JPEG where that would be larger than 64 KiB; small images are enlarged in whole
-      steps, large ones are made smaller.
+      A PNG, or a JPEG if the PNG would exceed 64 KiB. Small images are enlarged by a whole factor,
+      large ones are scaled down.
     """
     height, width = images.shape[1:3]
     scale = min(1.0, LARGEST_TILE / max(height, width))
     times = max(1, SMALLEST_TILE // max(height, width))
     size = (max(1, round(width * scale)) * times, max(1, round(height * scale)) * times)
-    way = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
-    colours = np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
+    resampling = Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST
+    colors = np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
     rows = -(-len(images) // COLUMNS)
     columns = min(COLUMNS, len(images))
     sheet = Image.new("RGB", (columns * (size[0] + 2) - 2, rows * (size[1] + 2) - 2), "white")
-    for place, image in enumerate(colours):
+    for place, image in enumerate(colors):
         row, column = divmod(place, COLUMNS)
-        tile = Image.fromarray(image).resize(size, way)
+        tile = Image.fromarray(image).resize(size, resampling)
         sheet.paste(tile, (column * (size[0] + 2), row * (size[1] + 2)))
     encoded = _encoded(sheet, "PNG")
     return encoded if len(encoded) <= MOST_BYTES else _encoded(sheet, "JPEG", quality=75)
 
 
 def confusion_picture(confusion: np.ndarray) -> bytes:
-    """Draws a confusion matrix, rows true classes, darker for a larger share of the class.
+    """Draws a confusion matrix: rows are true classes, darker pixels larger shares of a row.
 
     Args:
       confusion: Counts, int [C, C].
 
     Returns:
-      A PNG of at most 64 KiB. The shade grows with the cube root of the share, as in the report,
-      so that rare mistakes show.
+      A PNG of at most 64 KiB. The shade is proportional to the cube root of the share, as in the
+      report, so that rare mistakes are visible.
     """
     counts = np.asarray(confusion, np.float64)
     if len(counts) > MOST_CLASSES:
@@ -120,7 +120,7 @@ def confusion_picture(confusion: np.ndarray) -> bytes:
 
 
 def _cpu() -> contextlib.AbstractContextManager[None]:
-    """Places tensors on the CPU; where they are by default if JAX_PLATFORMS leaves it out."""
+    """Places tensors on the CPU, or on the default device if JAX_PLATFORMS excludes the CPU."""
     try:
         scope: contextlib.AbstractContextManager[None] = keras.device("cpu:0")
     except RuntimeError:
@@ -129,7 +129,7 @@ def _cpu() -> contextlib.AbstractContextManager[None]:
 
 
 def _first_batch(config: Config, label_set: LabelSet, source: Source) -> Batch:
-    """Makes the first rows of step 0's batch; what is fed is read for these rows alone."""
+    """Builds the first rows of step 0's batch; streamed images are read for these rows only."""
     state = registry.find(config.method).init(config, label_set)
     whole = step_draws.step_draws(config, label_set, 0)
     drawn = {name: values[:MOST_IMAGES] for name, values in whole.items()}

@@ -23,15 +23,23 @@ def train_trial(
     runtime: Runtime,
     on_step: Callable[[Any], None] = lambda step_report: None,
 ) -> None:
-    """Trains and evaluates a trial, from its checkpoint if it has one; returns at once if trained.
+    """Trains and evaluates a trial, starting from its checkpoint if it has one.
 
-    A resumed trial computes with the threads and replicas that its checkpoint was made with.
+    Returns immediately if the trial is already trained. A resumed trial uses the number of threads
+    and replicas stored in its checkpoint.
+
+    Args:
+      trial: The trial's name.
+      root: The results root.
+      data_dir: Folder of the base data sets.
+      runtime: Threads, replicas, steps per call, seconds between checkpoints.
+      on_step: Called with a `training.loop.StepReport` after each call of the loop.
 
     Raises:
-      UserError: A setting is wrong.
-      DivergedError: A loss is no longer finite.
-      TrialBusyError: Another process trains it.
-      SupersededError: Another machine has taken it over: no failure of the trial.
+      UserError: When a setting, the data or a checkpoint is unusable.
+      DivergedError: When a loss is not finite.
+      TrialBusyError: When another process is working on the trial.
+      SupersededError: When another machine has taken over the trial; not recorded as a failure.
     """
     folder = layout.trial_folder(root, trial)
     if is_finished(root, trial) or TrainingRecord.exists(folder):
@@ -52,15 +60,22 @@ def train_trial(
 def evaluate_trial(
     trial: str, root: Path, data_dir: Path, runtime: Runtime, *, again: bool = False
 ) -> None:
-    """Evaluates a trained trial from its checkpoint; returns at once if it has its result.
+    """Evaluates a trained trial from its checkpoint.
 
-    Training ends with an evaluation of its own, so there is something to do only if it was stopped
-    in between, or if `again` asks for it.
+    Training ends with an evaluation, so this returns immediately unless the training was stopped
+    between the two, or `again` is set.
+
+    Args:
+      trial: The trial's name.
+      root: The results root.
+      data_dir: Folder of the base data sets.
+      runtime: Threads; the evaluation uses one replica.
+      again: Whether to evaluate a trial that already has its result.
 
     Raises:
-      UserError: The trial is not trained yet; failure.json keeps an older reason.
-      TrialBusyError: Another process works on it.
-      SupersededError: Another machine has taken it over.
+      UserError: When the trial is not trained yet or its data are unusable.
+      TrialBusyError: When another process is working on the trial.
+      SupersededError: When another machine has taken over the trial.
     """
     folder = layout.trial_folder(root, trial)
     if is_finished(root, trial) and not again:
@@ -78,7 +93,7 @@ def evaluate_trial(
 
 @contextlib.contextmanager
 def _recorded(lease: leases.Lease, phase: str) -> Iterator[None]:
-    """Clears failure.json on entry and writes it when the body fails, as long as it may."""
+    """Deletes failure.json on entry, and writes it if the body fails under a current lease."""
     folder = lease.folder
     FailureRecord.path(folder).unlink(missing_ok=True)
     try:

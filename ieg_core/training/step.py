@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One training step: views from draws, the method's gradient, momentum SGD, the moving average.
+"""One training step: views from draws, the method's gradient, momentum SGD, moving average.
 
 m ← μ·m + ∇      θ ← θ − lr·m      θ_EMA ← d·θ_EMA + (1 − d)·θ
 """
@@ -24,7 +24,7 @@ TrainState = dict[str, Any]
 
 
 def build_network(model: keras.Model, weight_decay: float) -> Network:
-    """Makes the pure function that methods differentiate out of a Keras model."""
+    """Wraps a Keras model in the pure function that methods differentiate."""
 
     def forward(params: Sequence[Tensor], stats: Sequence[Tensor], images: Tensor) -> Forward:
         (logits, features), stats = model.stateless_call(params, stats, images, training=True)
@@ -37,8 +37,8 @@ def build_network(model: keras.Model, weight_decay: float) -> Network:
 def initial_state(
     model: keras.Model, method: Method, config: Config, label_set: LabelSet
 ) -> TrainState:
-    """Returns the state of step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, the method's own."""
-    # Not by their paths: layers of equal names in two nested models have the same.
+    """Returns the state before step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, method state."""
+    # Keyed by identity: variables of equally named layers in two nested models share a path.
     values = {
         id(variable): value
         for variable, value in zip(
@@ -56,7 +56,7 @@ def initial_state(
 
 
 def ema_decay(step: int, limit: float) -> float:
-    """Returns d = min(limit, (1 + t) / (10 + t)) of step t."""
+    """Returns d = min(limit, (1 + t) / (10 + t)) for step t."""
     return min(limit, (1 + step) / (10 + step))
 
 
@@ -68,20 +68,20 @@ def build_batch(
     config: Config,
     num_classes: int,
 ) -> Batch:
-    """Makes a batch on the device from the images and one step's draws.
+    """Builds a batch on the device from the images and the draws of one step.
 
     Args:
-      data: "images" uint8 [N, H, W, channels], "labels" int32 [N] as given and "probe_labels"
-        int32 [N], clean on the probe's examples and meaningless elsewhere. Fed images (see
-        `training.streaming`) are among the draws instead.
-      draws: This replica's share of `training.draws.step_draws`.
-      method_state: A dictionary method's "dictionary", int32 [capacity].
-      epoch: Epochs done, float32.
+      data: "images" uint8 [N, H, W, channels]; "labels" int32 [N], the given labels; and
+        "probe_labels" int32 [N], clean for the examples of the probe and meaningless elsewhere.
+        Streamed images (see `training.streaming`) are in `draws` instead.
+      draws: This replica's share of `training.step_draws.step_draws`.
+      method_state: "dictionary" int32 [capacity], for a method with a dictionary.
+      epoch: Number of completed epochs, float32.
       config: Views and batch sizes.
       num_classes: C.
 
     Returns:
-      The batch; what was not drawn is None.
+      The batch; fields without a draw are None.
     """
 
     def view(ids: Tensor, prefix: str) -> Tensor:
@@ -130,7 +130,7 @@ def build_batch(
 
 
 def build_step(method: Method, network: Network, config: Config, num_classes: int) -> Any:
-    """Builds the function of one step that `backend.compile_loop` repeats.
+    """Builds the step function that `backend.compile_loop` repeats.
 
     Args:
       method: The method.

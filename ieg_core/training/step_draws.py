@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's draws for a step, which examples, crops and partners: a pure function of the step."""
+"""The host's draws for a step (examples, crops, MixUp partners), a pure function of the step."""
 
 from collections.abc import Mapping
 
@@ -15,19 +15,20 @@ Arrays = dict[str, np.ndarray]
 
 
 def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
-    """Draws what one step needs, every array with its batch on axis 0.
+    """Draws the random numbers of one step; every array has the batch on axis 0.
 
     Args:
       config: Method, batch size, views, seed.
-      label_set: Which examples there are.
-      step: t, from 0.
+      label_set: The prepared labels and splits.
+      step: t, counted from 0.
 
     Returns:
-      For a method that trains on the noisy set "ids" int32 [B] and the draws of its view, prefixed
-      "view_"; with both views the strong one's are prefixed "strong_". For a method with a probe
-      or a dictionary "probe_ids" or "probe_slots" int32 [B_p], class-balanced, and "probe_view_…".
-      For one with MixUp "mix_partners" int32 [B, K], "mix_coefficients" float32 [B, K] and, for
-      K = 3, "mix_probe_choice" int32 [B].
+      For a method that trains on the noisy set: "ids" int32 [B], and the draws of its view with
+      the prefix "view_"; a method with both views has those of the strong view as "strong_…". For
+      a method with a probe: "probe_ids" int32 [B_p]; with a dictionary: "probe_slots" int32 [B_p];
+      both are class-balanced and come with "probe_view_…". For a method with MixUp:
+      "mix_partners" int32 [B, K], "mix_coefficients" float32 [B, K] and, for K > 1,
+      "mix_probe_choice" int32 [B].
     """
     spec = method_spec(config.method)
     size = config.batch_size
@@ -50,7 +51,7 @@ def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
             "probe",
         )
         drawn["probe_ids"] = ids.astype(np.int32)
-        # The papers' methods see the probe by the weak view; the ablation trains on it alone.
+        # The published methods use the weak view of the probe; the ablation trains on it alone.
         strong_probe = not spec.trains_on_noisy and spec.view == "strong"
         drawn |= _view("probe_view_", size, config, label_set, step, strong=strong_probe)
     if spec.uses_dictionary:
@@ -90,7 +91,7 @@ def _dictionary(config: Config, label_set: LabelSet, step: int) -> Arrays:
 
 
 def _mixing(blocks: int, size: int, seed: int, step: int) -> Arrays:
-    """Draws MixUp: partners are a permutation of all K·B, β ~ Beta(½, ½), β ← max(β, 1 − β)."""
+    """Draws MixUp: partners are a permutation of K·B, β ~ Beta(½, ½), then β ← max(β, 1 − β)."""
     rng = generator.generator(seed, "mixup", step)
     partners = rng.permutation(blocks * size).reshape(blocks, size).T
     coefficients = rng.beta(0.5, 0.5, (size, blocks))
@@ -106,24 +107,24 @@ def _mixing(blocks: int, size: int, seed: int, step: int) -> Arrays:
 def stacked_draws(
     config: Config, label_set: LabelSet, start: int, stop: int, length: int
 ) -> Arrays:
-    """Draws the steps [start, stop) and stacks them on axis 0, padded to `length` with the last."""
+    """Draws the steps [start, stop), stacked on axis 0 and padded to `length` with the last one."""
     steps = [step_draws(config, label_set, step) for step in range(start, stop)]
     steps += [steps[-1]] * (length - len(steps))
     return {name: np.stack([drawn[name] for drawn in steps]) for name in steps[0]}
 
 
 def device_data(images: np.ndarray | None, label_set: LabelSet) -> Mapping[str, np.ndarray]:
-    """Gathers what the device holds throughout a run.
+    """Collects the arrays that stay on the device throughout a run.
 
-    The clean labels of the noisy set are left on the host: nothing on the device can train on them.
+    The clean labels of the noisy set stay on the host, so nothing on the device can train on them.
 
     Args:
-      images: All training images of the base, uint8 [N, H, W, channels]; None where they are fed.
+      images: All training images of the base, uint8 [N, H, W, channels]; None if they are streamed.
       label_set: The labels.
 
     Returns:
-      "images", "labels" int32 [N] as given, and "probe_labels" int32 [N]: clean on the probe, 0
-      elsewhere.
+      "images", unless streamed; "labels" int32 [N], the given labels; and "probe_labels" int32 [N],
+      clean on the probe and 0 elsewhere.
     """
     probe_labels = np.zeros_like(label_set.noisy_labels)
     probe_labels[label_set.probe_ids] = label_set.clean_labels[label_set.probe_ids]

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches of images that are too large to be held on the device.
+"""Streaming of images that are too large to be held on the device.
 
-Small images lie on the device throughout, and a step's draws say which ones it takes. Large ones
-are read here, on the host, each view a random-resized crop of its own, and travel with the draws;
-what else a view does (mirror, policy, Cutout) stays on the device. Which crop is a pure function of
-(seed, step), like every draw. While the device computes one call, the next one is read: two calls
-of at most CALL_BYTES are in memory, however many images there are.
+Small images stay on the device throughout a run, and the draws of a step select among them. Large
+ones are read here, on the host, with an independent random-resized crop for each view, and are
+sent along with the draws. The rest of a view (flip, policy, Cutout) is computed on the device. The
+crop is a pure function of (seed, step), like every draw. The next call is read while the device
+computes the current one: two calls of at most CALL_BYTES are in memory, regardless of the number
+of images.
 """
 
 from collections.abc import Callable
@@ -21,11 +22,11 @@ from ieg_core.experiment.methods import method_spec
 from ieg_core.training import step_draws
 
 CALL_BYTES: Final = 64 * 2**20
-"""Of images that one call of the device gets at most, unless a single step needs more."""
+"""Maximum bytes of images per call, unless a single step needs more."""
 
 
 class LazyImages:
-    """Images that are read slice by slice, in place of an array of all of them."""
+    """Images that are read slice by slice, as a replacement for an array of all images."""
 
     def __init__(self, read: Callable[[np.ndarray], Images], count: int) -> None:
         self._read, self._count = read, count
@@ -38,12 +39,12 @@ class LazyImages:
 
 
 def streams_from_disk(source: Source) -> bool:
-    """Returns whether a source's images are read batch by batch."""
+    """Returns whether the images of a source are read batch by batch."""
     return source.crops is not None
 
 
 def steps_per_call(config: Config, source: Source, longest: int) -> int:
-    """Returns how many steps one call of the device makes, at most `longest`."""
+    """Returns the number of steps per call, at most `longest`."""
     if not streams_from_disk(source):
         return longest
     step_bytes = sum(views(config).values()) * int(np.prod(source.image_shape))
@@ -58,19 +59,19 @@ def stacked_draws(
     steps: tuple[int, int],
     length: int,
 ) -> step_draws.Arrays:
-    """Draws the steps [start, stop), with the images of each view if they are fed.
+    """Draws the steps [start, stop), including the images of each view if they are streamed.
 
     Args:
       config: Method, batch size, views, seed.
-      label_set: Which examples there are.
-      source: Their images.
-      dictionary: FSR's dictionary during these steps, int [capacity]; else None.
+      label_set: The prepared labels and splits.
+      source: The images.
+      dictionary: The method's dictionary during these steps, int [capacity]; None without one.
       steps: (start, stop).
-      length: Steps to fill up to.
+      length: Number of steps to pad to.
 
     Returns:
-      What `draws.stacked_draws` does; of a fed source also "<view>_images" uint8 [length, B, H, W,
-      channels] for each view that the method looks at.
+      The arrays of `training.step_draws.stacked_draws`; for a streamed source also
+      "<view>_images" uint8 [length, B, H, W, channels] for each of the method's views.
     """
     drawn = step_draws.stacked_draws(config, label_set, *steps, length)
     if source.crops is None:
@@ -85,12 +86,12 @@ def stacked_draws(
 
 
 def crop_draws(seed: int, prefix: str, step: int, size: int) -> np.ndarray:
-    """Draws where a step's views are cut, float64 [size, 4] in [0, 1) (`data.images.crop_box`)."""
+    """Draws the crops of a view, float64 [size, 4] in [0, 1) (`image_folder.decode.crop_box`)."""
     return generator.generator(seed, f"{prefix}crop", step).random((size, 4))
 
 
 def views(config: Config) -> dict[str, int]:
-    """Lists the views that a step of the method looks at, with their batch sizes."""
+    """Returns the batch size of each view of a step, by the prefix of its draws."""
     spec = method_spec(config.method)
     views = {}
     if spec.trains_on_noisy:
@@ -103,7 +104,7 @@ def views(config: Config) -> dict[str, int]:
 
 
 def view_ids(prefix: str, drawn: step_draws.Arrays, dictionary: np.ndarray | None) -> np.ndarray:
-    """Returns which examples a view of `views` shows, from its step's draws."""
+    """Returns the indices of the examples in a view, given the draws of its step."""
     if prefix != "probe_view_":
         return drawn["ids"]
     return drawn["probe_ids"] if dictionary is None else dictionary[drawn["probe_slots"]]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run's curves and pictures for TensorBoard: `tensorboard --logdir runs/trials`.
 
-The event file is written through TensorBoard's own record writer, without TensorFlow. A run starts
-it anew: the scalars come from its checkpoint's curves, the pictures from the old file up to the
-checkpoint, so that a resumed run shows no step twice.
+The event file is written with TensorBoard's record writer, without TensorFlow. A resumed run
+rewrites the file: the scalars come from the checkpoint's curves, and the pictures up to the
+checkpoint from the old file, so that no step appears twice.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ class EventLog:
     """A run's open event file.
 
     Attributes:
-      pictures: (tag, step) of the pictures in it.
+      pictures: (tag, step) of each picture in the file.
     """
 
     pictures: set[tuple[str, int]]
@@ -38,10 +38,9 @@ class EventLog:
     _written: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_GROUPS, 0))
 
     def add_curves(self, curves: Curves) -> None:
-        """Appends those rows of the curves that are not written yet.
+        """Appends the rows of the curves that are not in the file yet.
 
-        The tags are "train/…" and "test/…" followed by the curve's name, the steps are training
-        steps.
+        Tags are "train/<name>" and "test/<name>"; steps are training steps.
         """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -60,8 +59,8 @@ class EventLog:
 
         Args:
           tag: Its name in TensorBoard.
-          step: The training step that it shows.
-          encoded: A PNG or JPEG file.
+          step: The training step that it belongs to.
+          encoded: The contents of a PNG or JPEG file.
         """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -83,15 +82,18 @@ class EventLog:
 
 @contextlib.contextmanager
 def open_events(folder: Path, resumed_step: int) -> Iterator[EventLog]:
-    """Holds a run's event file open.
+    """Opens a run's event file for the duration of a `with` block.
 
     Args:
-      folder: The run's TensorBoard folder, made if need be.
-      resumed_step: Steps in the checkpoint that the run goes on from, 0 without one. Pictures of
-        the old file up to it are kept.
+      folder: The run's TensorBoard folder; created if missing.
+      resumed_step: Step of the checkpoint that the run resumes from, 0 without one. Pictures in the
+        old file up to this step are kept.
+
+    Yields:
+      The open file.
 
     Raises:
-      UserError: The folder cannot be written.
+      UserError: When the folder is not writable.
     """
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
@@ -109,13 +111,13 @@ def open_events(folder: Path, resumed_step: int) -> Iterator[EventLog]:
 
 
 def _pictures(path: Path, last: int) -> dict[tuple[str, int], bytes]:
-    """Reads the events with a picture up to a step, as they were serialised, by (tag, step)."""
+    """Reads the serialized events that hold a picture up to a step, by (tag, step)."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
-    found: dict[tuple[str, int], bytes] = {}
+    pictures: dict[tuple[str, int], bytes] = {}
     if not last or not path.exists():
-        return found
+        return pictures
     with path.open("rb") as file:
         for record in _records(file):
             try:
@@ -124,14 +126,15 @@ def _pictures(path: Path, last: int) -> dict[tuple[str, int], bytes]:
                 break
             for value in event.summary.value:
                 if value.HasField("image") and event.step <= last:
-                    found[value.tag, event.step] = record
-    return found
+                    pictures[value.tag, event.step] = record
+    return pictures
 
 
 def _records(file: IO[bytes]) -> Iterator[bytes]:
-    """Yields the records of an event file up to its end, or to the first that is damaged.
+    """Yields the records of an event file up to the first damaged one.
 
-    A record is its length (8 bytes), the length's checksum (4), the data, and their checksum (4).
+    A record consists of its length (8 bytes), the checksum of the length (4), the data, and the
+    checksum of the data (4).
     """
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 

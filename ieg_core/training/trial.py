@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One trial of a sweep, from its folder: train it to the end, then evaluate it."""
+"""Training and evaluation of one planned trial in the current process."""
 
 import dataclasses
 import time
@@ -44,26 +44,33 @@ from ieg_core.training.tensorboard import Curves, open_events
 REPORT_SECONDS = 1.0
 
 ReportProgress = Callable[..., None]
-"""Writes progress.json, see `ieg_core.store.leases.beating`."""
+"""The type of the function that writes progress.json, see `ieg_core.store.leases.beating`."""
 
 
 def open_trial(
     root: Path, trial: str, data_dir: Path
 ) -> tuple[TrialRecord, Config, LabelSet, Source]:
-    """Reads what a trial was planned to be.
+    """Opens a planned trial.
+
+    Args:
+      root: The results root.
+      trial: The trial's name.
+      data_dir: Folder of the base data sets.
 
     Returns:
-      Its record, its configuration, its label set, and the images under that.
+      The trial's record, its configuration, its label set and its images.
 
     Raises:
-      UserError: There is no such trial, or its data are missing or altered.
+      UserError: When there is no such trial, its data are missing or altered, or its network has
+        changed since it was planned.
     """
     record = read_planned(root, trial)
     config = record.settings
     if record.network_digest != source_digest(config.network):
         raise UserError(
-            f"the network {config.network!r} has changed since {trial} was planned: plan it again, "
-            "which makes another trial of it"
+            f"the code of the network {config.network!r} has changed, expected digest "
+            f"{record.network_digest} as when {trial} was planned: plan it again, which makes a "
+            "new trial, or restore the code"
         )
     source = open_source(record.base, data_dir, config.images)
     label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
@@ -71,17 +78,17 @@ def open_trial(
 
 
 def require_promised_gpu() -> None:
-    """Does nothing where no GPU was promised, or one is there.
+    """Checks for a GPU if one is required; on a CPU the trial would take days at a GPU's price.
 
     Raises:
-      UserError: The framework sees none: on the CPU the trial would take days and cost as much.
+      UserError: When a GPU is required and the framework sees none.
     """
     if is_gpu_required() and not backend.accelerators():
         driver = machine.driver_version()
         raise UserError(
             f"{REQUIRE_GPU} is set, but {chosen_backend()} sees no GPU (nvidia-smi: "
             f"{f'driver {driver}' if driver else 'no driver found'}): check the task's GPU "
-            "request, the node's driver and that the image is the one for GPUs"
+            "request, the node's driver, and that the image is the GPU image"
         )
 
 
@@ -93,25 +100,25 @@ def train_here(
     on_step: Callable[[StepReport], None],
     report_progress: ReportProgress,
 ) -> None:
-    """Trains a trial in this process, evaluates it, and writes all its files, result.json last.
+    """Trains and evaluates a trial in this process, and writes its files, result.json last.
 
     Args:
       root: The results root.
       lease: This attempt at the trial.
-      data_dir: Where base data sets lie.
-      runtime: How to compute it.
-      on_step: Called with every report of the loop.
+      data_dir: Folder of the base data sets.
+      runtime: Threads, replicas, steps per call, seconds between checkpoints.
+      on_step: Called with a report after each call of the loop.
       report_progress: Writes progress.json.
 
     Raises:
       UserError: See `open_trial`, `require_exportable` and `training.loop.train`.
-      DivergedError: A loss term is not finite.
-      SupersededError: A later attempt has taken the trial over.
+      DivergedError: When a loss term is not finite.
+      SupersededError: When a later attempt has taken over the trial.
     """
     folder, trial = lease.folder, lease.folder.name
     began = time.monotonic()
     backend.start(runtime)
-    require_promised_gpu()  # before the data: to open them may take minutes
+    require_promised_gpu()  # before the data, which may take minutes to open
     record, config, label_set, source = open_trial(root, trial, data_dir)
     require_exportable(config, label_set)
     has_gpu = backend.accelerators() > 0
@@ -147,8 +154,9 @@ def train_here(
     export_model(folder / MODEL, config, label_set, source, trained.state)
     weights = None
     if "weight" in trained.history:
-        found, visits = trained.history["weight"], trained.history["visits"]
-        weights = mean_weight_per_class(found, visits, label_set)
+        weights = mean_weight_per_class(
+            trained.history["weight"], trained.history["visits"], label_set
+        )
     training = TrainingRecord(
         steps=record.num_steps,
         train_seconds=trained.train_seconds,
@@ -166,8 +174,8 @@ def train_here(
     training.write(folder)
     if len(trained.history) > 1:
         write_bytes_atomic(folder / EXAMPLES, save(dict(trained.history)))
-    # The state is still on the device: to evaluate it in a process of its own would cost more
-    # than a short training's overhead is allowed to.
+    # Evaluated here, with the state still on the device: a separate process would cost more than
+    # the overhead that a short training may have.
     raw, averaged = trained.evaluation, trained.evaluation_ema
     _write_result(lease, record, training, trained.curves, raw, averaged, trained.eval_sets)
 
@@ -175,17 +183,24 @@ def train_here(
 def evaluate_here(
     root: Path, lease: Lease, data_dir: Path, runtime: Runtime, report_progress: ReportProgress
 ) -> None:
-    """Evaluates a trained trial again from its checkpoint; writes matrices and result.json.
+    """Evaluates a trained trial from its checkpoint, and writes its matrices and result.json.
+
+    Args:
+      root: The results root.
+      lease: This attempt at the trial.
+      data_dir: Folder of the base data sets.
+      runtime: Threads; the evaluation uses one replica.
+      report_progress: Writes progress.json.
 
     Raises:
-      UserError: The trial is not trained yet, or see `open_trial`.
-      SupersededError: A later attempt has taken the trial over.
+      UserError: When the trial is not trained yet; see also `open_trial`.
+      SupersededError: When a later attempt has taken over the trial.
     """
     folder, trial = lease.folder, lease.folder.name
     record, config, label_set, source = open_trial(root, trial, data_dir)
     training = TrainingRecord.read(folder)
     if training is None:
-        raise UserError(f"{trial} is not trained to the end yet: run ieg train, or make sweep")
+        raise UserError(f"{trial} is not fully trained: run ieg train or make sweep")
     backend.start(dataclasses.replace(runtime, num_replicas=1))
     report_progress(step=training.steps, num_steps=record.num_steps)
     model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
@@ -217,25 +232,15 @@ def _write_result(
     averaged: Evaluation,
     sets: Mapping[str, Mapping[str, float]],
 ) -> None:
-    """Writes what was requested, what it reached and what it cost."""
+    """Writes the trial's confusion matrices and its result.json."""
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     require_current(lease)
     write_bytes_atomic(lease.folder / MATRICES, save(matrices))
     evaluations = curves["evaluations"]
+    known = {**vars(record), **vars(training)}
+    names = {field.name for field in dataclasses.fields(ResultRecord)} & known.keys()
     result = ResultRecord(
-        trial=record.trial,
-        dataset=record.dataset,
-        recipe=record.recipe,
-        method=record.method,
-        network=record.network,
-        seed=record.seed,
-        noise_rate=record.noise_rate,
-        true_flip_rate=record.true_flip_rate,
-        clean_labels_used=record.clean_labels_used,
-        backend=record.backend,
-        precision=record.precision,
-        code_version=record.code_version,
-        versions=record.versions,
+        **{name: known[name] for name in names},
         accuracy_ema_last=averaged.accuracy,
         accuracy_ema_best=max(each["accuracy_ema"] for each in evaluations),
         accuracy_last=raw.accuracy,
@@ -244,16 +249,6 @@ def _write_result(
         top5_last=raw.top5,
         balanced_accuracy_ema_last=averaged.balanced_accuracy,
         per_class_accuracy_ema_last=list(averaged.per_class),
-        steps=training.steps,
-        train_seconds=training.train_seconds,
-        steps_per_second=training.steps_per_second,
-        total_seconds=training.total_seconds,
-        num_parameters=training.num_parameters,
-        device=training.device,
-        driver=training.driver,
-        threads=training.threads,
-        num_gpus=training.num_gpus,
-        mean_weight_per_class=training.mean_weight_per_class,
         run_directory=relative_trial(record.trial),
         eval_sets=sets or None,
     )

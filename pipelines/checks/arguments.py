@@ -6,6 +6,7 @@ specification of the task to start in others.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -13,6 +14,7 @@ from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.checks.compiled import Spec, executors, parameters, tasks
 
+OUTPUT_FILE = "/tmp/kfp_outputs/output_metadata.json"
 MOST_BYTES = 64 * 1024
 MOST_TRIALS = 100
 LONGEST_TEXT = {"failures": 8000}
@@ -55,35 +57,52 @@ def executor_inputs(spec: Spec) -> dict[str, str]:
             continue
         made = {key for key, source in parameters(task) if "taskOutputParameter" in source}
         inputs = component.get("inputDefinitions", {})
-        outputs = component.get("outputDefinitions", {})
         message = pipeline_spec_pb2.ExecutorInput()
         values = {
             key: _value(key, each.get("parameterType", ""), TRIAL if key in made else ENTRY)
             for key, each in inputs.get("parameters", {}).items()
         }
-        content = {
-            "inputs": {
-                "parameterValues": values,
-                "artifacts": {
-                    key: _artifacts(key, each, MOST_TRIALS if each.get("isArtifactList") else 1)
-                    for key, each in inputs.get("artifacts", {}).items()
-                },
-            },
-            "outputs": {
-                "parameters": {
-                    key: {"outputFile": f"/tmp/kfp/outputs/{key}"}
-                    for key in outputs.get("parameters", {})
-                },
-                "artifacts": {
-                    key: _artifacts(key, each, 1)
-                    for key, each in outputs.get("artifacts", {}).items()
-                },
-                "outputFile": "/tmp/kfp_outputs/output_metadata.json",
-            },
+        artifacts = {
+            key: _artifacts(key, each, MOST_TRIALS if each.get("isArtifactList") else 1)
+            for key, each in inputs.get("artifacts", {}).items()
         }
+        content = executor_input(component, values, artifacts, _artifacts)
         json_format.ParseDict(content, message)
         texts[name] = json_format.MessageToJson(message, indent=None)
     return texts
+
+
+def executor_input(
+    component: Spec,
+    values: Mapping[str, Any],
+    artifacts: Mapping[str, Any],
+    output: Callable[[str, Spec], Spec],
+) -> dict[str, Any]:
+    """Builds the `--executor_input` that KFP's driver gives to a task's container.
+
+    Args:
+      component: The component's part of the specification.
+      values: Its parameters.
+      artifacts: Its input artifacts.
+      output: (name, definition) -> an output artifact, as KFP describes it.
+
+    Returns:
+      The inputs, and the files of the outputs as the launcher creates them.
+    """
+    outputs = component.get("outputDefinitions", {})
+    return {
+        "inputs": {"parameterValues": values, "artifacts": artifacts},
+        "outputs": {
+            "parameters": {
+                key: {"outputFile": f"/tmp/kfp/outputs/{key}/data"}
+                for key in outputs.get("parameters", {})
+            },
+            "artifacts": {
+                key: output(key, each) for key, each in outputs.get("artifacts", {}).items()
+            },
+            "outputFile": OUTPUT_FILE,
+        },
+    }
 
 
 def _value(key: str, kind: str, entry: str) -> Any:
@@ -100,7 +119,7 @@ def _value(key: str, kind: str, entry: str) -> Any:
             return "x" * LONGEST_TEXT.get(key, len(TEXT))
 
 
-def _artifacts(key: str, definition: Spec, count: int) -> Spec:
+def _artifacts(key: str, definition: Spec, count: int = 1) -> Spec:
     artifact = {
         "name": ENTRY,
         "type": definition.get("artifactType", {}),

@@ -2,7 +2,6 @@
 """Checks for pitfalls of a cluster, where each task is a pod."""
 
 import re
-from collections.abc import Iterator
 
 from components import IMAGE
 from pipelines.checks.arguments import MOST_TRIALS
@@ -68,7 +67,14 @@ def root_user(spec: Spec) -> list[str]:
 
 def no_home(spec: Spec) -> list[str]:
     """Finds tasks without HOME: libraries write to it, and a numeric user has none by default."""
-    return [f"{name} has no HOME" for name, _ in executors(spec) if not _env(spec, name, "HOME")]
+    return [
+        f"{name} has no HOME"
+        for name, executor in executors(spec)
+        if not any(
+            each["name"] == "HOME" and each.get("value")
+            for each in executor.get("container", {}).get("env", [])
+        )
+    ]
 
 
 def no_tmp(spec: Spec) -> list[str]:
@@ -158,15 +164,6 @@ def _accelerator(executor: Spec) -> str:
 def _pod(spec: Spec, name: str) -> Spec:
     kubernetes = spec.get("platforms", {}).get("kubernetes", {})
     return kubernetes.get("deploymentSpec", {}).get("executors", {}).get(name, {})
-
-
-def _env(spec: Spec, name: str, variable: str) -> str:
-    return next((value for key, value in _variables(spec, name) if key == variable), "")
-
-
-def _variables(spec: Spec, name: str) -> Iterator[tuple[str, str]]:
-    for each in dict(executors(spec))[name].get("container", {}).get("env", []):
-        yield each["name"], each.get("value", "")
 
 
 def _seconds(text: str) -> float:

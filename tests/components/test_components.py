@@ -159,8 +159,10 @@ def test_evaluate_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkey
     run_evaluate(tmp_path)
     failure = json.loads((folder / "failure.json").read_text())
     assert (failure["phase"], failure["step"]) == ("evaluating", 600)
-    assert failure["reason"].startswith("this run lost the pod of its evaluation 2 times: killed")
-    assert "its evaluation was given up" in (tmp_path / "audit.html").read_text()
+    assert failure["reason"].startswith(
+        "this run lost the pod of its evaluation 2 times: out of memory"
+    )
+    assert "its evaluation ran out of attempts" in (tmp_path / "audit.html").read_text()
     assert lost_pods.count_evaluation(str(tmp_path), TRIAL, "resumed") == 0
 
 
@@ -177,7 +179,7 @@ def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audi
     metrics, confusion = run_evaluate(tmp_path)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert confusion.metadata
-    assert "given up" in (tmp_path / "audit.html").read_text()
+    assert "ran out of attempts" in (tmp_path / "audit.html").read_text()
     assert not (folder / "failure.json").exists()
 
 
@@ -243,9 +245,7 @@ def test_prepare_lists_the_trials_of_its_part_and_writes_the_run_down(tmp_path):
 
 def test_prepare_refuses_more_trials_than_a_run_can_have(tmp_path):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
-    with pytest.raises(
-        UserError, match="8 trials in one run, at most 3 are possible: start parts=3"
-    ):
+    with pytest.raises(UserError, match="8 trials in one run, expected at most 3: start parts=3"):
         prepare.python_func(**request(tmp_path, max_trials=3), plan=plan)
 
 

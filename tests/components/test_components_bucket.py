@@ -160,7 +160,7 @@ def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         evaluate_once(tmp_path / "a", trial)
     page, metrics = evaluate_once(tmp_path / "b", trial)
-    assert "given up" in page
+    assert "ran out of attempts" in page
     assert "accuracy_ema_last" not in metrics
     url = f"{PLACE}/trials/{trial}"
     assert "lost the pod of its evaluation once" in FailureRecord.read(url).reason

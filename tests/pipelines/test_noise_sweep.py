@@ -68,10 +68,11 @@ def test_every_parameter_says_in_the_kfp_ui_what_it_is():
 
 def test_the_request_is_among_the_parameters():
     inputs = spec()["root"]["inputDefinitions"]["parameters"]
-    declared = [*dataclasses.fields(SweepRequest), *dataclasses.fields(parameters.RunParameters)]
-    assert inputs.keys() == {each.name for each in declared}
-    for each in declared:
-        assert inputs[each.name]["description"] == parameters.description(each)
+    kinds = (SweepRequest, parameters.RunParameters)
+    declared = [(kind, each) for kind in kinds for each in dataclasses.fields(kind)]
+    assert inputs.keys() == {each.name for _, each in declared}
+    for kind, each in declared:
+        assert inputs[each.name]["description"] == parameters.description(kind, each)
         if each.name not in ("dataset", "accelerator", *parameters.OF_THE_PLACE):
             default = inputs[each.name]["defaultValue"]
             assert default == (list(each.default) if default.__class__ is list else each.default)

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from pipelines import compile as packages
 from pipelines import profiles
+from pipelines.checks import arguments
 from pipelines.cluster_files import ClusterFile
 from scripts import containers, image_test, kfp_pods
 
@@ -51,7 +52,7 @@ def test_it_runs_the_same_whatever_the_cluster_file_says(tmp_path, monkeypatch):
         "results: gs://bucket/team\nretries: 0\nimage: registry.example.org/a-python:1\n"
     )
     monkeypatch.setenv("IEG_CLUSTER", str(mine))
-    spec, platform = image_test.compiled_package(tmp_path)
+    spec, platform = image_test.compiled_package()
     inputs = spec["root"]["inputDefinitions"]["parameters"]
     assert inputs["results"]["defaultValue"] == "/results"
     for settings in platform["deploymentSpec"]["executors"].values():
@@ -83,7 +84,7 @@ def test_kfp_takes_every_executor_input_as_its_own():
     for task in played(["a"])[0]:
         text = json.dumps(executor_input(task))
         message = json_format.Parse(text, pipeline_spec_pb2.ExecutorInput())
-        assert message.outputs.output_file == kfp_pods.OUTPUT_FILE
+        assert message.outputs.output_file == arguments.OUTPUT_FILE
         assert "{{$}}" not in task.command
 
 

@@ -5,11 +5,8 @@ It holds "train_images" uint8 [n, H, W, channels] and "train_labels" int32 [n], 
 and optionally for "probe"; its metadata hold the class names.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -24,6 +21,7 @@ from ieg_core.data.base import Images, Labels, Source
 from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import ImagesConfig
+from ieg_core.host.files import replacing
 
 ARRAYS: Final = "arrays.safetensors"
 
@@ -113,18 +111,9 @@ def write_arrays(root: Path, parts: Mapping[str, Part], class_names: Sequence[st
     if (data_dir / ARRAYS).exists():
         return data_dir
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=data_dir)
-        os.close(handle)
-        try:
+        with replacing(data_dir / ARRAYS) as temporary:
             metadata = {"class_names": json.dumps(list(class_names))}
             safetensors.numpy.save_file(arrays, temporary, metadata=metadata)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, data_dir / ARRAYS)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
     except OSError as error:
         raise UserError(
             f"cannot write {data_dir / ARRAYS} ({error.strerror}): expected a writable folder with "

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ieg_core.data.public.cifar import PIXEL_BYTES, CifarLayout, Records
-from ieg_core.data.public.tfds import examples, find_prepared, import_tfds
+from ieg_core.data.public.tfds import damaged, examples, find_prepared, import_tfds
 from ieg_core.errors import UserError
 from ieg_core.host.folders import rename_folder, temporary_folder
 
@@ -108,15 +108,13 @@ def _read_split(builder: Any, split: str, layout: CifarLayout) -> Records:
     for example in examples(builder, split, fix=_FIX):
         index = int(example["id"].decode().removeprefix(f"{split}_"))
         if not 0 <= index < expected or seen[index]:
-            raise _damaged(builder, f"its {split} set has an unexpected or repeated id {index}")
+            reason = f"its {split} set has an unexpected or repeated id {index}"
+            raise damaged(Path(builder.data_path), reason, _FIX)
         seen[index] = True
         records[index, : layout.label_bytes] = [example[key] for key in label_keys]
         pixels = np.asarray(example["image"]).transpose(2, 0, 1)
         records[index, layout.label_bytes :] = pixels.reshape(PIXEL_BYTES)
     if not seen.all():
-        raise _damaged(builder, f"its {split} set has {seen.sum()} images, expected {expected}")
+        reason = f"its {split} set has {seen.sum()} images, expected {expected}"
+        raise damaged(Path(builder.data_path), reason, _FIX)
     return records
-
-
-def _damaged(builder: Any, reason: str) -> UserError:
-    return UserError(f"the TFDS data set in {builder.data_path} is damaged, {reason}: {_FIX}")

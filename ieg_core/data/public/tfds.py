@@ -122,20 +122,13 @@ def examples(
             # TFDS itself checks the number of examples.
             yield from import_tfds().as_numpy(dataset)
             return
-        _refuse_other_count(builder, split, fix)
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        info = builder.info.splits[split]
+        stored = len(ArrayRecordDataSource([str(path) for path in info.filepaths]))
+        if stored != info.num_examples:
+            reason = f"the files of {split} hold {stored} examples, but {INFO} lists "
+            raise damaged(place, f"{reason}{info.num_examples}", fix)
         source = builder.as_data_source(split, decoders=decoders)
         for start in range(0, len(source), _CHUNK):
             yield from source.__getitems__(range(start, min(start + _CHUNK, len(source))))
-
-
-def _refuse_other_count(builder: Any, split: str, fix: str) -> None:
-    from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-    info = builder.info.splits[split]
-    stored = len(ArrayRecordDataSource([str(path) for path in info.filepaths]))
-    if stored != info.num_examples:
-        raise damaged(
-            Path(builder.data_path),
-            f"the files of {split} hold {stored} examples, but {INFO} lists {info.num_examples}",
-            fix,
-        )

@@ -68,16 +68,16 @@ def test_a_folder_stands_for_its_files(exported, tmp_path, capsys, monkeypatch):
     os.mkfifo(photos / "pipe.png")
     (photos / "two\nlines.png").write_bytes(b"no picture")
     code = main.main(["predict", exported(), "photos", "photos/1.png", "--top", "1"])
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == worker.EXIT_FAILED
-    assert told.out.splitlines() == [
+    assert output.out.splitlines() == [
         "photos/0.png: bright 100.0 %",
         "photos/1.png: dark 100.0 %",
         "photos/2.png: bright 100.0 %",
         "photos/more/4.png: dark 100.0 %",
         "photos/1.png: dark 100.0 %",
     ]
-    assert told.err.splitlines() == [
+    assert output.err.splitlines() == [
         "ieg: photos/3.jpg cannot be read: it is empty",
         "ieg: photos/pipe.png cannot be read: it is not a regular file",
         r"ieg: photos/two\nlines.png cannot be read: it is not a JPEG, PNG or WebP file",
@@ -86,11 +86,11 @@ def test_a_folder_stands_for_its_files(exported, tmp_path, capsys, monkeypatch):
 
 def refused(capsys, arguments):
     code = main.main(["predict", *arguments])
-    told = capsys.readouterr()
+    output = capsys.readouterr()
     assert code == worker.EXIT_USER_ERROR
-    assert told.out == ""
-    assert told.err.count("\n") == 1
-    return told.err
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 def test_an_image_is_one_line_whatever_its_class_is_called(exported, tmp_path, capsys):
@@ -105,25 +105,25 @@ def test_an_image_is_one_line_whatever_its_class_is_called(exported, tmp_path, c
 def test_a_folder_without_files_is_told(exported, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     line = refused(capsys, [exported(), str(tmp_path / "photos")])
-    assert "there is no file in" in line
+    assert "no files in" in line
 
 
 def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
     paint(tmp_path / "0.png", 200)
     line = refused(capsys, [str(bare), str(tmp_path / "0.png")])
-    assert "bare.keras is no model exported here: expected a model.keras of a run's folder" in line
+    assert "bare.keras was not exported by this package: expected the model.keras of a run" in line
 
 
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("[]", "no model exported here"),
-        ("3", "no model exported here"),
-        ('{"schema": 1, "class_names": ["a", "b"]}', "no model exported here"),
-        ('{"schema": 2}', "was exported by another version"),
+        ("[]", "not exported by this package"),
+        ("3", "not exported by this package"),
+        ('{"schema": 1, "class_names": ["a", "b"]}', "not exported by this package"),
+        ('{"schema": 2}', "has another format, expected schema 1"),
         (
             ModelFacts(("a", "b", "c"), (4, 4, 1)),
-            "goes from (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
+            "maps (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
         ),
         (ModelFacts(("a", "b"), (8, 8, 1)), "2 class names and images of 8×8×1"),
         (ModelFacts(("a", "b"), (4, 4, 1), "zoom"), "the preprocessing 'zoom': expected square or"),
@@ -179,7 +179,9 @@ def test_layers_of_ones_own_come_from_a_module_that_the_reader_names(tmp_path, m
     assert "Could not locate class 'Inverted'" in line
     assert "--network net_of_theirs:build, which imports that module" in line
     assert "net_of_theirs" not in sys.modules
-    assert "is no package.module:function" in refused(capsys, [*command, "--network", "resnet11"])
+    assert "expected package.module:function" in refused(
+        capsys, [*command, "--network", "resnet11"]
+    )
     assert "No module named 'nowhere'" in refused(capsys, [*command, "--network", "nowhere:build"])
     assert main.main(["predict", *command, "--network", "net_of_theirs:build"]) == 0
     assert capsys.readouterr().out == "0.png: bright 100.0 %\n"

@@ -42,8 +42,8 @@ def test_parts_are_dealt_out_and_make_the_whole():
         (0, 1, "part=0 of parts=1: expected a part from 1 to 1"),
         (3, 2, "part=3 of parts=2: expected a part from 1 to 2"),
         (1, 0, "part=1 of parts=0: expected a part from 1 to 1"),
-        (1, 6, "parts=6: the sweep has 5 trials"),
-        (1, 1, "5 trials in one run, at most 2 are possible: start parts=3 runs"),
+        (1, 6, "parts=6: expected at most 5, the number of trials"),
+        (1, 1, "5 trials in one run, expected at most 2: start parts=3 runs"),
     ],
 )
 def test_a_part_that_cannot_be_is_refused(part, parts, message):
@@ -111,7 +111,7 @@ def test_a_trial_is_given_up_when_this_run_has_lost_its_pod_too_often(
     assert (trial / "failure.json").exists() is given_up
     if given_up:
         failure = json.loads((trial / "failure.json").read_text())
-        assert failure["reason"].startswith("this run lost its pod 2 times: killed for memory")
+        assert failure["reason"].startswith("this run lost its pod 2 times: out of memory")
         assert failure["step"] == 70
     # The run that resumes it has all its attempts.
     assert lost_pods.fail_after_lost_pods(tmp_path, "c", "next") is False

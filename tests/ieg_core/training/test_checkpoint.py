@@ -64,7 +64,7 @@ def test_no_checkpoint_has_no_progress(tmp_path, state):
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, lease, state):
     save_checkpoint(lease, state, dataclasses.replace(PROGRESS, trial="trial-b"))
-    with pytest.raises(UserError, match="belongs to trial-b, not to trial-a"):
+    with pytest.raises(UserError, match="belongs to trial-b, expected trial-a"):
         load_checkpoint(tmp_path, "trial-a", state)
 
 
@@ -72,7 +72,7 @@ def test_a_truncated_checkpoint_is_named(tmp_path, lease, state):
     save_checkpoint(lease, state, PROGRESS)
     path = checkpoint_path(tmp_path, 1)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match="delete it to start this trial anew"):
+    with pytest.raises(UserError, match="delete it to start this trial again"):
         load_checkpoint(tmp_path, "trial-a", state)
 
 
@@ -95,7 +95,7 @@ def test_another_format_is_named(tmp_path, lease, state, monkeypatch):
 def test_another_networks_tensors_are_refused(tmp_path, lease, state):
     save_checkpoint(lease, state, PROGRESS)
     template = state | {"params": state["params"][:1]}
-    with pytest.raises(UserError, match="not this network's"):
+    with pytest.raises(UserError, match="do not match this network"):
         load_checkpoint(tmp_path, "trial-a", template)
 
 

@@ -119,7 +119,7 @@ def test_each_run_of_a_schedule_has_a_results_root_of_its_own(tmp_path):
         ("tolerance: 2", "tolerance: two", "expected a number"),
         ("    tolerance: 2\n", "", "tolerance missing"),
         ("seeds: [0, 1]", "seeds: 0", "expected a list"),
-        ("seeds: [0, 1]", "seeds: []", "at least one of seeds"),
+        ("seeds: [0, 1]", "seeds: []", "no seeds: expected at least one"),
         ("methods: [supervised, l2r]", "methods: [superviced]", "did you mean 'supervised'"),
         ("dataset: digits_uniform", "dataset: digit_uniform", "did you mean 'digits'"),
         ("[0.4, 1]", "[0.4, 1.5]", "1.5 is not a ratio"),

@@ -66,14 +66,14 @@ def test_the_command(root, capsys):
     assert "1 of 5 trials finished, 1 running, 1 failed" in output
     assert "d-bad: failed" in output
     assert "the disk is full" in output
-    assert "Nothing runs now" not in output
+    assert "Nothing is running" not in output
 
 
 def test_nothing_runs(root, capsys):
     write(root / "trials" / "d-runs-1" / "progress.json", progress(time.time() - 999, 30))
     (root / "trials" / "d-bad-3" / "failure.json").unlink()
     assert main.main(["status", str(root)]) == 0
-    assert "Nothing runs now; 4 to go" in capsys.readouterr().out
+    assert "Nothing is running; 4 to go" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("running", [True, False])
@@ -92,7 +92,7 @@ def test_who_watches_without_a_terminal_is_told_the_end_too(root, capsys, monkey
     output = capsys.readouterr().out
     assert "2 of 5 trials finished, 0 running, 1 failed" in output
     assert "d-bad: failed" in output
-    assert "Nothing runs now; 2 to go" in output
+    assert "Nothing is running; 2 to go" in output
 
 
 def test_watching_ends_when_nothing_runs(root, capsys):
@@ -101,6 +101,6 @@ def test_watching_ends_when_nothing_runs(root, capsys):
 
 
 def test_no_sweep(tmp_path, capsys):
-    with pytest.raises(UserError, match="holds no sweep"):
+    with pytest.raises(UserError, match="contains no sweep"):
         status.find_trials(tmp_path)
     assert main.main(["status", str(tmp_path / "nowhere")]) == worker.EXIT_USER_ERROR

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg recipes`: lists the recipes."""
+
+import argparse
+
+from rich.table import Table
+
+from ieg_core.cli.output import open_console
+from ieg_core.recipes import listing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Does nothing: `ieg recipes` has no arguments."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Lists the recipe families, the methods, the expected accuracies, and the commands."""
+    console = open_console()
+    for header, *lines in (
+        listing.family_lines(),
+        listing.method_lines(),
+        listing.expected_lines(),
+    ):
+        table = Table(*header, box=None)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+        console.print()
+    console.print("The command for each row of a recipe:")
+    for command in listing.commands():
+        console.print(f"  {command}", soft_wrap=True)
+    return 0

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg report RUN_DIR...`: joins sweeps in one report."""
+
+import argparse
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from ieg_core.cli.output import open_console
+from ieg_core.report import join
+from ieg_core.report.write import write_joined
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `ieg report`."""
+    parser.add_argument(
+        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="for example runs/latest"
+    )
+    parser.add_argument("--output", type=Path, help="folder to write to (reports/joined-…)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes one report on several sweeps and prints its table."""
+    places = arguments.run_dirs
+    folder = arguments.output or Path("reports") / join.folder_name(places)
+    header, *lines = write_joined(places, folder).table
+    grid = Table(*header, box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        grid.add_row(*map(Text, line))  # rich would read "ieg [batch_size=50]" as markup
+    open_console().print(grid)
+    print(f"\nReport: {folder / 'report.html'}")
+    return 0

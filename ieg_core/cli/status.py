@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg status [RUN_DIR]`: prints the progress of a sweep that another process runs."""
+
+import argparse
+import time
+from pathlib import Path
+
+from ieg_core.cli.output import open_console
+from ieg_core.sweep import progress, status, worker
+from ieg_core.sweep.progress import TrialProgress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of `ieg status`."""
+    parser.add_argument(
+        "run_dir",
+        nargs="?",
+        type=Path,
+        default=Path("runs"),
+        metavar="RUN_DIR",
+        help="a results root, a sweep, or a run (runs)",
+    )
+    parser.add_argument("--watch", action="store_true", help="repeat until no trial is running")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the progress of a sweep; returns exit code 1 if one of its trials failed."""
+    root, names = status.find_trials(arguments.run_dir)
+    console = open_console(progress.PIPED_WIDTH)
+
+    def read() -> list[TrialProgress]:
+        return status.read_trials(root, names, time.time())
+
+    def is_running() -> bool:
+        return any(trial.is_running for trial in read())
+
+    trials = read()
+    watched = arguments.watch and any(trial.is_running for trial in trials)
+    if watched:
+        trials = progress.watch(root, names, is_running, read=read)
+    if not (watched and console.is_terminal):  # a terminal still shows the last table
+        console.print(progress.table(trials, None, len(names) + 4, width=console.width))
+    for trial in trials:
+        if trial.reason:
+            console.print(progress.line(trial), style="red", markup=False, soft_wrap=True)
+    idle = sum(trial.state in (progress.WAITING, progress.INTERRUPTED) for trial in trials)
+    if idle and not any(trial.is_running for trial in trials):
+        print(f"Nothing is running; {idle} to go: run the command that started it to continue.")
+    failed = any(trial.state == progress.FAILED for trial in trials)
+    return worker.EXIT_FAILED if failed else 0
