@@ -19,7 +19,8 @@ PATIENCE = 120
 # Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
 EXEC = "import os, sys; os.dup2({}, 3); os.dup2({}, 4); os.execv(sys.argv[1], sys.argv[1:])"
 KEYS = {
-    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27
+    "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40,
+    "End": 35, "Enter": 13, "Escape": 27,
 }  # fmt: skip
 
 
@@ -93,9 +94,7 @@ class Tab:
 
     def choose_file(self, selector: str, path: Path) -> None:
         found = self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r})")
-        self.call(
-            "DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"]
-        )
+        self.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
 
     def allow_downloads(self, folder: Path) -> None:
         self.call(
@@ -130,14 +129,24 @@ class Tab:
         return json.loads(message)
 
 
+def _pipe() -> list[int]:
+    """Returns a pipe whose descriptors do not collide with those that Chromium takes."""
+    ends = os.pipe()
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+    for end in ends:
+        os.close(end)
+    return high
+
+
 @contextlib.contextmanager
 def tab(folder: Path, program: str) -> Iterator[Tab]:
     """Starts Chromium with a profile below `folder`, and ends it."""
-    pipes = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (*os.pipe(), *os.pipe())]
-    commands_out, commands_in, answers_out, answers_in = pipes
+    commands_out, commands_in = _pipe()
+    answers_out, answers_in = _pipe()
     flags = (
         "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--remote-debugging-pipe", "--window-size=1400,900", f"--user-data-dir={folder / 'profile'}",
+        "--remote-debugging-pipe", "--window-size=1400,900",
+        f"--user-data-dir={folder / 'profile'}",
     )  # fmt: skip
     with (folder / "chromium.log").open("wb") as log:
         process = subprocess.Popen(

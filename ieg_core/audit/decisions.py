@@ -72,7 +72,7 @@ class Decisions:
 
 
 def safe_cell(text: str) -> str:
-    """Returns a cell that no spreadsheet executes: an apostrophe stands before a risky character."""
+    """Returns a cell that no spreadsheet executes, with an apostrophe in front where needed."""
     return _ESCAPE + text if text and text[0] in EXECUTED + _ESCAPE else text
 
 
@@ -124,7 +124,9 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
             number = _find(label, classes)
         if number is None:
             shown = (*class_names[:_MAX_CLASSES], *("…",) * (len(class_names) > _MAX_CLASSES))
-            raise UserError(f"{start}: {unknown_name('label', plain_cell(label)[:_MAX_CELL], shown)}")
+            raise UserError(
+                f"{start}: {unknown_name('label', plain_cell(label)[:_MAX_CELL], shown)}"
+            )
         if place in lines and lines[place][:2] != (number, kind):
             raise UserError(
                 f"{start}: contradicts row {lines[place][2]} about {_short(names[place])}; "
