@@ -3,8 +3,8 @@
 
 import csv
 import io
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -40,22 +40,53 @@ def read_columns(
       UserError: When the file cannot be read, lacks a required column, or has a column twice.
     """
     name = name or str(path)
-    kind, read = {
-        ".csv": ("CSV file in UTF-8", _read_csv),
-        ".parquet": ("Parquet file", _read_parquet),
-    }[path.suffix.lower()]
+    read = {".csv": _read_csv, ".parquet": _read_parquet}[path.suffix.lower()]
+    with (
+        _readable(path, name, required),
+        path.open("rb") if content is None else nullcontext(io.BytesIO(content)) as file,
+    ):
+        return read(file, name, required, optional)
+
+
+def read_header(path: Path, required: Sequence[str] = ()) -> list[str]:
+    """Reads the names of a table's columns.
+
+    Args:
+      path: A file whose name ends in one of `SUFFIXES`, in upper or lower case.
+      required: Columns that messages say to be expected.
+
+    Returns:
+      The names in order.
+
+    Raises:
+      UserError: When the file cannot be read.
+    """
+    with _readable(path, str(path), required):
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import parquet
+
+            return list(parquet.read_schema(path).names)
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = (row for row in csv.reader(text, strict=True) if row)
+            return [column.strip() for column in next(rows, [])]
+
+
+@contextmanager
+def _readable(path: Path, name: str, required: Sequence[str]) -> Iterator[None]:
+    """Converts the errors of reading a table to one-line errors."""
+    kind = {".csv": "CSV file in UTF-8", ".parquet": "Parquet file"}[path.suffix.lower()]
     try:
-        with path.open("rb") if content is None else nullcontext(io.BytesIO(content)) as file:
-            return read(file, name, required, optional)
+        yield
     except UserError:
         raise
     # Arrow does not document which exceptions a value without a Python type can cause.
     except Exception as error:
         text = getattr(error, "strerror", None) or str(error)
         reason = (text.splitlines() or [type(error).__name__])[0][:_MAX_SHOWN]
+        columns = f" with the columns {' and '.join(required)}" if required else ""
         raise UserError(
-            f"cannot read {name} ({reason}): expected a {kind} with the columns "
-            f"{' and '.join(required)}; save it again in that format"
+            f"cannot read {name} ({reason}): expected a {kind}{columns}; save it again in that "
+            "format"
         ) from error
 
 
