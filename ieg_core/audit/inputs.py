@@ -23,11 +23,11 @@ from ieg_core.data.image_folder.decode import (
 from ieg_core.data.image_folder.labeled_files import LabeledFiles
 from ieg_core.data.image_folder.listing import in_order
 from ieg_core.data.label_set import draw_labels
+from ieg_core.data.labels.given import data_tag
 from ieg_core.data.labels.open import open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
-from ieg_core.features.extract import SIZE, extract_features
 
 Pixels = NDArray[np.uint8]
 MAX_MEGAPIXELS: Final = 90.0
@@ -43,16 +43,21 @@ class Opened:
       images: The images and their labels.
       read_batch: Reads images as a network is shown them, int64 [m] → uint8 [m, H, W, channels];
         None where there are none.
+      keys: SHA-256 that tells what `read_batch` returns for each image; None for that of its pixels.
       clean: The true labels, int32 [n], where an evaluation knows them; nothing depends on them.
+      data_tag: What a label file calls these data; "" for files.
     """
 
     images: LabeledImages
     read_batch: Callable[[NDArray[np.int64]], Pixels] | None
+    keys: tuple[str, ...] | None = None
     clean: NDArray[np.int32] | None = None
+    data_tag: str = ""
 
 
 def open_files(
     listed: LabeledFiles,
+    size: int,
     *,
     decodes: bool = True,
     progress: Callable[[int], None] | None = None,
@@ -61,6 +66,7 @@ def open_files(
 
     Args:
       listed: The files and their labels.
+      size: Side of the squares that a network is shown, in pixels.
       decodes: Whether to look at the files; otherwise, with features from elsewhere, all stay.
       progress: Is told how many files have been looked at.
 
@@ -98,7 +104,13 @@ def open_files(
         digests=digests,
         notes=tuple(notes),
     )
-    return Opened(images, partial(_squares, listed.root, names) if decodes else None)
+    if digests is None:
+        return Opened(images, None)
+    # What a network is shown depends on how a file is cut, too.
+    keys = tuple(
+        hashlib.sha256(f"{_SQUARE} {size} {digest}".encode()).hexdigest() for digest in digests
+    )
+    return Opened(images, partial(_squares, listed.root, names, size), keys)
 
 
 def open_datasets(
@@ -150,48 +162,7 @@ def open_datasets(
         indices=ids.tolist(),
     )
     clean = source.train_labels[ids] if known else None
-    return Opened(images, lambda places: source.train_images(ids[places]), clean)
-
-
-def compute_features(
-    opened: Opened,
-    *,
-    network: str,
-    mirrored: bool = False,
-    progress: Callable[[int, int, float], None] | None = None,
-    cache: Path | None = None,
-) -> NDArray[np.float16]:
-    """Computes the features of images, or reads those that were computed before.
-
-    Args:
-      opened: The images.
-      network: One of `ieg_core.models.efficientnet_weights.NETWORKS`.
-      mirrored: Whether to average with the features of the mirror images.
-      progress: Is told after each batch: images done, images in all, images a second.
-      cache: Folder of the cache; by default the user's.
-
-    Returns:
-      float16 [n, D].
-
-    Raises:
-      UserError: When there are no images, or as `extract_features`.
-    """
-    if opened.read_batch is None:
-        raise UserError("there are no images to compute features of: pass features (--features)")
-    digests = opened.images.digests
-    # What a network is shown depends on how a file is cut, too.
-    keys = digests and [
-        hashlib.sha256(f"{_SQUARE} {each}".encode()).hexdigest() for each in digests
-    ]
-    return extract_features(
-        opened.read_batch,
-        len(opened.images),
-        network=network,
-        mirrored=mirrored,
-        digests=keys,
-        cache=cache,
-        progress=progress,
-    )
+    return Opened(images, lambda places: source.train_images(ids[places]), clean, data_tag(source))
 
 
 def _numbered(
@@ -208,9 +179,9 @@ def _original(root: Path, names: Sequence[str], place: int) -> Pixels:
     return _decoded(root / names[place], read_original)
 
 
-def _squares(root: Path, names: Sequence[str], places: NDArray[np.int64]) -> Pixels:
+def _squares(root: Path, names: Sequence[str], size: int, places: NDArray[np.int64]) -> Pixels:
     decode = partial(
-        read_pixels, size=SIZE, box=central_square, resampling=Image.Resampling.BICUBIC
+        read_pixels, size=size, box=central_square, resampling=Image.Resampling.BICUBIC
     )
     files = [root / names[place] for place in places.tolist()]
     return np.stack(list(in_parallel(lambda file: _decoded(file, decode), files)))

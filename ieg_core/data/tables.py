@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the tables that users bring: CSV files in UTF-8 with a header, and Parquet files."""
+"""Tables that users bring or get: CSV files in UTF-8 with a header, and Parquet files."""
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+import numpy as np
 
 from ieg_core.errors import UserError
 
@@ -69,6 +71,50 @@ def read_header(path: Path, required: Sequence[str] = ()) -> list[str]:
         with path.open(encoding="utf-8-sig", newline="") as text:
             rows = (row for row in csv.reader(text, strict=True) if row)
             return [column.strip() for column in next(rows, [])]
+
+
+def to_csv(columns: Mapping[str, Any]) -> bytes:
+    """Encodes columns of equal length as a CSV file in UTF-8: None as nothing, floats to 9 digits.
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+    """
+    text = io.StringIO()
+    lists = [
+        cells.tolist() if isinstance(cells, np.ndarray) else cells for cells in columns.values()
+    ]
+    rows = zip(*([_cell(cell) for cell in cells] for cells in lists), strict=True)
+    lines = [list(columns), *rows]
+    # The writer leaves a bare "\r" as it is, and a reader ends the line there.
+    risky = any("\r" in cell for line in lines for cell in line if isinstance(cell, str))
+    writer = csv.writer(
+        text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if risky else csv.QUOTE_MINIMAL
+    )
+    writer.writerows(lines)
+    return text.getvalue().encode()
+
+
+def to_parquet(columns: Mapping[str, Any]) -> bytes:
+    """Encodes columns as a Parquet file.
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+
+    Returns:
+      The bytes of the file.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.9f}" if isinstance(value, float) else value
 
 
 @contextmanager
