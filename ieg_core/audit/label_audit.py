@@ -52,6 +52,8 @@ class LabelAuditRecord(Record):
       transition_estimated: T_a[true, observed] of each annotator.
       features: What the features are.
       notes: What was left out or looked odd.
+      reviews: How many labels each hundred reviews of a person changed, in their order; None
+        without decisions.
       wrong: Judged labels that are wrong, where an evaluation knows the true ones; None elsewhere,
         as for what follows.
       average_precision: Of the score.
@@ -76,6 +78,7 @@ class LabelAuditRecord(Record):
     transition_estimated: Sequence[Sequence[Sequence[float]]]
     features: Sequence[str] = ()
     notes: Sequence[str] = ()
+    reviews: Sequence[int] | None = None
     wrong: int | None = None
     average_precision: float | None = None
     auroc: float | None = None

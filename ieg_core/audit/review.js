@@ -66,9 +66,9 @@
   // ----------------------------------------------------------------------------------- state
 
   function store() {
-    const state = { decisions: [...decisions], history, carried: [...carried.values()], unsaved, current };
+    const rows = { decisions: [...decisions], carried: [...carried.values()] };
     try {
-      localStorage.setItem(KEY, JSON.stringify(state));
+      localStorage.setItem(KEY, JSON.stringify({ ...rows, history, unsaved, current }));
     } catch {
       tell("This browser keeps nothing for this page: save decisions.csv before you close it.");
     }
@@ -120,7 +120,7 @@
     refilter();
     store();
     draw();
-    announce(next === undefined ? `${said(number)}. No undecided label is left in this list.` : `${said(number)}. `);
+    announce(`${said(number)}. ${next === undefined ? "No undecided label is left here. " : ""}`);
   }
 
   const choose = (label) => decide(kindOf(current, label), label);
@@ -215,14 +215,19 @@
       const [name, label, kind] = columns.map((column) => row[column] ?? "");
       const decision = kind.trim();
       if (!["keep", "suggestion", "other", "drop"].includes(decision)) {
-        throw new Error(`row ${index + 1} has the decision "${kind}": expected keep, suggestion, other or drop`);
+        throw new Error(
+          `row ${index + 1} has the decision "${kind}": expected keep, suggestion, other or drop`);
       }
       const chosen = decision === "drop" ? -1 : find(label, classOf);
-      if (chosen === undefined) throw new Error(`row ${index + 1} has the label "${label}", which is no class here`);
+      if (chosen === undefined) {
+        throw new Error(`row ${index + 1} has the label "${label}": expected one of the classes here`);
+      }
       const number = find(name, placeOf);
       const path = number === undefined ? (ESCAPED.test(name) ? name.slice(1) : name) : names[number];
       const before = taken.get(path);
-      if (before && before.chosen !== chosen) throw new Error(`row ${index + 1} contradicts an earlier one about "${name}"`);
+      if (before && before.chosen !== chosen) {
+        throw new Error(`row ${index + 1} contradicts an earlier one about "${name}"`);
+      }
       if (!before) taken.set(path, { number, chosen, decision });
     });
     let elsewhere = 0;
@@ -242,7 +247,8 @@
     try {
       const { here, elsewhere } = take(await file.text());
       const others = elsewhere
-        ? ` ${plural(elsewhere, "other is about an image that is", "others are about images that are")} not on this page; the file that you save here repeats ${elsewhere === 1 ? "it" : "them"}.`
+        ? ` ${plural(elsewhere, "more is", "more are")} about images that are not on this page; ` +
+          "the file that you save here repeats them."
         : "";
       tell(`${plural(here, "decision", "decisions")} taken from ${file.name}.${others}`);
       refilter();
@@ -272,7 +278,9 @@
     }
     const changed = decisions.size - kept - dropped;
     let expected = 0;
-    for (let number = 0; number < total; number += 1) if (!decisions.has(number)) expected += score[number];
+    score.forEach((value, number) => {
+      if (!decisions.has(number)) expected += value;
+    });
     const parts = [
       `${decisions.size.toLocaleString("en")} of ${total.toLocaleString("en")} reviewed`,
       `${plural(changed, "label", "labels")} changed`,
@@ -281,7 +289,10 @@
         ? "all done: save decisions.csv"
         : `expected wrong among the rest ≈ ${Math.round(expected).toLocaleString("en")}`,
     ];
-    byId("progress").replaceChildren(element("b", {}, parts[0]), ` · ${parts.slice(1).join(" · ")}`);
+    byId("progress").replaceChildren(
+      element("b", {}, parts[0]),
+      ...parts.slice(1).flatMap((part) => ["\u00a0· ", element("span", {}, part)]),
+    );
     const meter = byId("meter");
     meter.setAttribute("aria-valuenow", decisions.size);
     meter.setAttribute("aria-valuetext", parts.join(", "));
@@ -302,7 +313,7 @@
         const share = probabilityOf(number, label);
         const count = several.filter((vote) => vote === label).length;
         const name = element("bdi", { class: "label" }, classes[label]);
-        name.style.setProperty("--p", share < 0.005 ? 0 : share);
+        name.style.setProperty("--p", share < 0.02 ? 0 : share);
         const text = count ? `${count} of ${several.length} · ${percent(share)}` : percent(share);
         const button = element(
           "button", { type: "button", "data-class": label, title: classes[label] },
@@ -324,7 +335,8 @@
     const [from, to] = [classes[given[number]], classes[suggested[number]]];
     setImage(byId("image"), byId("image").parentElement, number);
     byId("image").alt = `Image ${names[number]}`;
-    byId("position").textContent = `#${(number + 1).toLocaleString("en")} · score ${score[number].toFixed(2)}`;
+    byId("position").textContent =
+      `#${(number + 1).toLocaleString("en")} · score ${score[number].toFixed(2)}`;
     byId("name").textContent = names[number];
     byId("name").title = names[number];
     byId("given-name").textContent = byId("keep-name").textContent = from;
@@ -333,7 +345,7 @@
     const decision = decisions.get(number);
     byId("decision").textContent = said(number) || "Not decided yet";
     byId("decision").className = `decision ${decision ? decision[0] : ""}`;
-    const letter = decision ? { keep: "k", suggestion: "s", other: "o", drop: "d" }[decision[0]] : "";
+    const letter = decision ? decision[0][0] : "";
     for (const button of document.querySelectorAll(".actions button")) {
       button.classList.toggle("chosen", button.dataset.key === letter);
     }
@@ -357,6 +369,7 @@
     rowHeight = Math.round((width + GAP) / columns + CAPTION);
     canvas.style.gridTemplateColumns = `repeat(${columns}, minmax(0, 1fr))`;
     canvas.style.gridAutoRows = `${rowHeight}px`;
+    scrollToCurrent();
     drawList();
   }
 
@@ -365,7 +378,7 @@
     setImage(picture.firstChild, picture, number);
     const card = element(
       "div", { role: "option", class: "card", id: `card-${number}`, title: names[number] },
-      picture, element("span", { class: "caption" }),
+      picture, element("span", { class: "caption" }), element("span", { class: "tag" }),
     );
     card.addEventListener("click", () => go(number));
     return card;
@@ -378,19 +391,21 @@
     const goal = changed ? classes[decision[1]] : to;
     const was = element("span", {}, from);
     if (decision) was.className = decision[0] === "keep" ? "now" : "was";
-    const first = element("span", { class: "line" }, was);
-    if (decision) first.append(element("span", { class: `tag ${decision[0]}` }, TAGS[decision[0]]));
     const second = element(
       "span", { class: "line" },
       element("span", changed || !decision ? { class: "now" } : {}, `→ ${goal}`),
       element("span", {}, percent(probabilityOf(number, changed ? decision[1] : suggested[number]))),
     );
-    card.lastChild.replaceChildren(first, second);
+    card.querySelector(".caption").replaceChildren(was, second);
+    card.querySelector(".tag").textContent = decision ? TAGS[decision[0]] : "";
+    card.querySelector(".tag").className = `tag ${decision ? decision[0] : ""}`;
+    card.querySelector(".tag").hidden = !decision;
     card.classList.toggle("decided", Boolean(decision));
     card.setAttribute("aria-selected", number === current);
     card.setAttribute("aria-posinset", place + 1);
     card.setAttribute("aria-setsize", view.length);
-    card.setAttribute("aria-label", `${names[number]}, given ${from}, suggestion ${to}. ${said(number)}`);
+    const told = `${names[number]}, given ${from}, suggestion ${to}. ${said(number)}`;
+    card.setAttribute("aria-label", told);
   }
 
   function drawList() {
@@ -407,7 +422,8 @@
       drawCard(cards.get(number), number, first * columns + index);
       return cards.get(number);
     });
-    const isSame = made.length === canvas.children.length && made.every((card, index) => card === canvas.children[index]);
+    const before = canvas.children;
+    const isSame = made.length === before.length && made.every((card, index) => card === before[index]);
     if (!isSame) canvas.replaceChildren(...made);
     if (current === undefined) list.removeAttribute("aria-activedescendant");
     else list.setAttribute("aria-activedescendant", `card-${current}`);
@@ -427,19 +443,23 @@
     drawPanel();
     scrollToCurrent();
     drawList();
-    byId("count").textContent = view.length === total ? plural(total, "label", "labels") : `${view.length.toLocaleString("en")} of ${plural(total, "label", "labels")}`;
+    const all = plural(total, "label", "labels");
+    byId("count").textContent =
+      view.length === total ? all : `${view.length.toLocaleString("en")} of ${all}`;
     byId("given").value = filter.given;
     byId("suggested").value = filter.suggested;
-    byId("pair").value = filter.given >= 0 && filter.suggested >= 0 ? `${filter.given},${filter.suggested}` : "";
+    const isPair = filter.given >= 0 && filter.suggested >= 0;
+    byId("pair").value = isPair ? `${filter.given},${filter.suggested}` : "";
     byId("state").value = filter.state;
     byId("reset").hidden = filter.given < 0 && filter.suggested < 0 && filter.state === "all";
   }
 
   function announce(before) {
     if (current === undefined) return;
+    const share = percent(probabilityOf(current, suggested[current]));
     byId("said").textContent =
       `${before}${view.indexOf(current) + 1} of ${view.length}: given ${classes[given[current]]}, ` +
-      `suggestion ${classes[suggested[current]]}, ${percent(probabilityOf(current, suggested[current]))}. ${said(current)}`;
+      `suggestion ${classes[suggested[current]]}, ${share}. ${said(current)}`;
   }
 
   // --------------------------------------------------------------------------------- filters
@@ -455,22 +475,26 @@
     for (const [id, labels] of [["given", given], ["suggested", suggested]]) {
       const found = tally(labels).sort((a, b) => a[0] - b[0]);
       byId(id).replaceChildren(
-        option(-1, "any"), ...found.map(([label, count]) => option(label, `${classes[label]} (${count})`)),
+        option(-1, "any"),
+        ...found.map(([label, count]) => option(label, `${classes[label]} (${count})`)),
       );
     }
     const pairs = tally(given.map((label, number) => `${label},${suggested[number]}`));
     pairs.sort((a, b) => b[1] - a[1]);
     byId("pair").replaceChildren(
       option("", "any"),
-      ...pairs.map(([pair, count]) => option(pair, `${pair.split(",").map((label) => classes[label]).join(" → ")} (${count})`)),
+      ...pairs.map(([pair, count]) => {
+        const [from, to] = pair.split(",").map((label) => classes[label]);
+        return option(pair, `${from} → ${to} (${count})`);
+      }),
     );
   }
 
   function onFilter(event) {
     const { id, value } = event.target;
     if (id === "state") filter.state = value;
-    else if (id === "pair") [filter.given, filter.suggested] = value ? value.split(",").map(Number) : [-1, -1];
-    else filter[id] = Number(value);
+    else if (id !== "pair") filter[id] = Number(value);
+    else [filter.given, filter.suggested] = value ? value.split(",").map(Number) : [-1, -1];
     refilter();
     list.scrollTop = 0;
     draw();
@@ -494,10 +518,13 @@
 
   function search() {
     const query = fold(byId("query").value.trim());
-    const rank = (label) =>
-      folded[label] === query ? 0 : folded[label].startsWith(query) ? 1 : folded[label].includes(query) ? 2 : 3;
-    found = classes.map((_, label) => label).filter((label) => rank(label) < 3);
-    found.sort((a, b) => rank(a) - rank(b) || probabilityOf(current, b) - probabilityOf(current, a) || a - b);
+    const rank = (label) => {
+      const name = folded[label];
+      return name === query ? 0 : name.startsWith(query) ? 1 : 2;
+    };
+    const share = (label) => probabilityOf(current, label);
+    found = classes.map((_, label) => label).filter((label) => folded[label].includes(query));
+    found.sort((a, b) => rank(a) - rank(b) || share(b) - share(a) || a - b);
     found = found.slice(0, MOST_MATCHES);
     mark(0);
   }

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,8 +18,6 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from ieg_core.audit import decisions as decided
-from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.feature_posterior import MISSING
 from ieg_core.audit.label_audit import LabelAudit
 
@@ -36,13 +35,14 @@ NUMBER_KEYS: Final = 10
 """Up to as many classes have a key each; of more, the likeliest are shown."""
 
 
-def render(audit: LabelAudit, *, top: int, earlier: Decisions | None = None) -> str:
+def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str]] = ()) -> str:
     """Renders the page on which a person reviews the labels of an audit.
 
     Args:
       audit: The audit.
       top: The most labels to show.
-      earlier: Decisions that the audit knows already; the file that the page saves repeats them.
+      earlier: What was decided before, as `decisions.rows` gives it; the file that the page saves
+        repeats it, dropped images included, which the audit does not know any more.
 
     Returns:
       A complete HTML document; the same audit gives the same text.
@@ -72,7 +72,9 @@ def render(audit: LabelAudit, *, top: int, earlier: Decisions | None = None) -> 
     )
 
 
-def _content(audit: LabelAudit, shown: np.ndarray, earlier: Decisions | None) -> dict[str, Any]:
+def _content(
+    audit: LabelAudit, shown: np.ndarray, earlier: Sequence[tuple[str, str, str]]
+) -> dict[str, Any]:
     """Collects what review.js needs besides the images, column by column, in the order shown."""
     images = audit.images
     count = min(len(images.class_names), NUMBER_KEYS)
@@ -95,7 +97,7 @@ def _content(audit: LabelAudit, shown: np.ndarray, earlier: Decisions | None) ->
         ]
         if several
         else [],
-        "earlier": decided.rows(earlier, images.names, images.class_names) if earlier else [],
+        "earlier": list(earlier),
     }
 
 

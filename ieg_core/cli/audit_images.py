@@ -5,7 +5,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +120,9 @@ def audit_images(wanted: Asked) -> int:
         ]
     audit, decisions = _judge(wanted, opened, [*computed, *external], [*networks, *files])
     cleaned = clean_labels(audit, wanted.precision) if wanted.write_labels else None
-    written = write_outputs(out, audit, top=wanted.top, earlier=decisions)
+    known = opened.images
+    earlier = decided.rows(decisions, known.names, known.class_names) if decisions else ()
+    written = write_outputs(out, audit, top=wanted.top, earlier=earlier)
     for line in describe(audit):
         print(printable(line))
     if decisions is not None:
@@ -224,14 +226,14 @@ def _open(wanted: Asked, rates: Rates, *, decodes: bool) -> Opened:
 def _judge(
     wanted: Asked, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
 ) -> tuple[LabelAudit, Decisions | None]:
-    """Audits what is left after a person's decisions; those about images that are left go along."""
+    """Audits what is left after a person's decisions, and returns these too."""
     images, clean = opened.images, opened.clean
     if wanted.decisions is None:
         audit = audit_labels(images, features, feature_names=names, clean=clean, seed=wanted.seed)
         return audit, None
     decisions = decided.read_decisions(wanted.decisions, images.names, images.class_names)
-    is_confirmed = decisions.labels != MISSING
-    left = np.setdiff1d(np.arange(len(images)), decisions.indices[~is_confirmed])
+    dropped = decisions.indices[decisions.labels == MISSING]
+    left = np.setdiff1d(np.arange(len(images)), dropped)
     audit = audit_labels(
         decided.apply(images, decisions),
         [each[left] if len(each) == len(images) else each for each in features],
@@ -239,19 +241,17 @@ def _judge(
         clean=None if clean is None else clean[left],
         seed=wanted.seed,
     )
-    kinds = tuple(
-        kind for kind, is_there in zip(decisions.kinds, is_confirmed, strict=True) if is_there
-    )
-    places = np.searchsorted(left, decisions.indices[is_confirmed])
-    return audit, Decisions(places, decisions.labels[is_confirmed], kinds)
+    summary = replace(audit.summary, reviews=decisions.changed_per_hundred)
+    return replace(audit, summary=summary), decisions
 
 
 def _describe_decisions(decisions: Decisions) -> str:
     changed = sum(kind in decided.CHANGES for kind in decisions.kinds)
     by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
     return (
-        f"{len(decisions)} labels are confirmed by a person, {changed} of them changed (of each "
-        f"hundred: {by_hundred}); they are trusted"
+        f"{len(decisions)} labels were reviewed by a person, who changed {changed} (of each "
+        f"hundred: {by_hundred}) and dropped {decisions.kinds.count(decided.DROP)} images; "
+        "confirmed labels are trusted"
     )
 
 

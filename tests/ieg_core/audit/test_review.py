@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from ieg_core.audit import review
-from ieg_core.audit.decisions import Decisions
 from tests.ieg_core.audit.reviews import make_audit, random_audit
 
 HOSTILE = (
@@ -186,9 +185,9 @@ def test_the_same_audit_is_the_same_page_and_another_one_has_another_digest():
 
 
 def test_earlier_decisions_are_there_to_be_saved_again():
-    earlier = Decisions(np.array([2, 0]), np.array([1, -1], np.int32), ("other", "drop"))
+    earlier = [("dropped.png", "", "drop"), ("=a.png", "class 1", "other")]
     content = Page(review.render(random_audit(4, 2), top=4, earlier=earlier)).json("content")
-    assert content["earlier"] == [["0002.png", "class 1", "other"], ["0000.png", "", "drop"]]
+    assert content["earlier"] == [list(row) for row in earlier]
 
 
 @pytest.mark.parametrize("top", [0, 1])

@@ -64,7 +64,8 @@ def six(page):
 
 
 def shown(tab, ident):
-    return tab.run(f"document.getElementById({ident!r}).textContent")
+    text = tab.run(f"document.getElementById({ident!r}).textContent")
+    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def cards(tab):
@@ -202,7 +203,8 @@ def test_a_file_is_taken_back_with_what_is_about_other_images(tab, page, tmp_pat
     tab.run("new Promise((done) => { const wait = () => document.getElementById('message').hidden"
             " ? setTimeout(wait, 10) : done(); wait(); })")  # fmt: skip
     assert re.match(
-        r"1 decision taken from before\.csv\. 1 other .* not on this page", shown(tab, "message")
+        r"1 decision taken from before\.csv\. 1 more is about .* not on this page",
+        shown(tab, "message"),
     )
     assert shown(tab, "progress").startswith("1 of 4 reviewed · 0 labels changed · 1 dropped")
     assert decided(saved(tab), audit) == [(elsewhere, "=cat", "keep"), (here, "", "drop")]
@@ -239,7 +241,7 @@ def test_two_thousand_images_are_few_elements_and_keys_answer_at_once(tab, page)
     times = tab.run(
         """[...'sksksksksksksksksks'].map((key) => {
           const start = performance.now();
-          document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
+          document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true }));
           document.body.getBoundingClientRect();
           return performance.now() - start;
         })"""
@@ -250,6 +252,15 @@ def test_two_thousand_images_are_few_elements_and_keys_answer_at_once(tab, page)
     assert shown(tab, "position").startswith("#2,000")
     assert tab.run("document.querySelector('[aria-selected=true]').getAttribute('aria-posinset')") \
         == "2000"  # fmt: skip
+
+
+def test_what_was_decided_before_the_audit_is_saved_again(tab, page):
+    audit = page(random_audit(3, 2), earlier=[("gone.png", "", "drop"), ("=b", "class 1", "keep")])
+    tab.press("d")
+    first = audit.images.names[audit.order[0]]
+    assert saved(tab).read_text(encoding="utf-8").splitlines()[1:] == [
+        '"gone.png","","drop"', '"\'=b","class 1","keep"', f'"{first}","","drop"'
+    ]  # fmt: skip
 
 
 def test_the_csv_is_read_by_any_reader(tab, six):
