@@ -87,9 +87,9 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 test: $(READY) ## run the tests, under 10 minutes on 2 cores
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu and not cluster"
 
-test-docs: $(READY) ## run every documented command; build, install and try out the package and the site
+test-docs: $(READY) ## run every documented command; try the package, the site and review.html
 	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/test_package.py \
-	  tests/ieg_core/test_fitting.py
+	  tests/ieg_core/test_fitting.py tests/ieg_core/audit/test_review_browser.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest $(WORKERS)

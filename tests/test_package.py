@@ -129,7 +129,7 @@ def test_the_wheel_holds_every_file_of_the_science_and_the_licence(wheel):
         names = archive.namelist()
     inside = {name for name in names if ".dist-info/" not in name}
     assert inside == set(tracked("ieg_core"))
-    assert {Path(name).suffix for name in inside} >= {".py", ".j2", ".css"}
+    assert {Path(name).suffix for name in inside} >= {".py", ".j2", ".css", ".js"}
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
