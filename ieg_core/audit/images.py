@@ -50,7 +50,9 @@ class LabeledImages:
             )
         for name, values in (("digests", self.digests), ("indices", self.indices)):
             if values is not None and len(values) != count:
-                raise UserError(f"received {len(values)} {name} of {count} images: expected as many")
+                raise UserError(
+                    f"received {len(values)} {name} of {count} images: expected as many"
+                )
 
     def __len__(self) -> int:
         return len(self.names)

@@ -6,17 +6,12 @@ audit.html                 the most suspicious ones as a page
 summary.json               counts and, where the true labels are known, the quality of the score
 """
 
-import csv
-import io
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ieg_core.audit import gallery
 from ieg_core.audit.findings import THRESHOLD, cleaned_labels, read_audit, summarize, table
-from ieg_core.data.labels.label_file import to_parquet, write_labels
+from ieg_core.data.labels.label_file import write_labels
+from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import require
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.store.layout import AUDIT_PAGE
@@ -59,19 +54,7 @@ def audit_trial(
     columns = table(audit)
     page = folder / AUDIT_PAGE
     write_bytes_atomic(page.with_suffix(".parquet"), to_parquet(columns))
-    write_bytes_atomic(page.with_suffix(".csv"), _to_csv(columns))
+    write_bytes_atomic(page.with_suffix(".csv"), to_csv(columns))
     write_bytes_atomic(page, gallery.render(audit, summary, top).encode())
     summary.write(folder)
     return summary
-
-
-def _to_csv(columns: Mapping[str, Any]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    lists = [np.asarray(values).tolist() for values in columns.values()]
-    for row in zip(*lists, strict=True):
-        writer.writerow(
-            ["" if v is None else f"{v:.9f}" if isinstance(v, float) else v for v in row]
-        )
-    return text.getvalue().encode()

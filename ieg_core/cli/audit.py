@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg audit RUN_DIR`: the audit of one run, or of every run of a sweep."""
+"""`ieg audit WHAT`: which labels of images or of a training run look wrong."""
 
 import argparse
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
 
+from ieg_core.audit.cleaning import PRECISION
 from ieg_core.audit.findings import THRESHOLD, is_available
 from ieg_core.audit.write import TOP, audit_trial
+from ieg_core.cli import audit_images
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
+from ieg_core.experiment.base_datasets import BASES
+from ieg_core.features.extract import NETWORK
+from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes import build
 from ieg_core.store.layout import (
     AUDIT_PAGE,
     find_run,
+    is_trial,
     planned_trials,
     read_planned,
     trial_folder,
@@ -21,24 +28,24 @@ from ieg_core.store.layout import (
 from ieg_core.store.records import AuditRecord
 
 DATA_DIR = "data"
+RUN, FILES, DATASET = "run", "files", "dataset"
+OF_IMAGES = ("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares what `ieg audit` takes."""
     parser.add_argument(
-        "run_dirs",
+        "places",
         nargs="+",
-        type=Path,
-        metavar="RUN_DIR",
-        help="a run, runs/trials/…, or a sweep, such as runs/latest",
+        metavar="WHAT",
+        help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
+        "names are several annotators), or runs: runs/trials/…, runs/latest",
     )
-    parser.add_argument("--data-dir", default=DATA_DIR, help="where base data sets lie (data)")
-    parser.add_argument("--top", type=int, default=TOP, help=f"examples in the gallery ({TOP})")
     parser.add_argument(
-        "--threshold",
-        type=float,
-        default=THRESHOLD,
-        help=f"score from which on a label is called wrong, in [0, 1] ({THRESHOLD})",
+        "--data-dir", default=DATA_DIR, help=f"where base data sets are ({DATA_DIR})"
+    )
+    parser.add_argument(
+        "--top", type=int, help=f"images in the page ({audit_images.TOP}; of a run {TOP})"
     )
     parser.add_argument(
         "--write-labels",
@@ -46,12 +53,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write the cleaned labels, .csv or .parquet, for DATASET=<base>_labels LABELS=FILE",
     )
+    images = parser.add_argument_group("images")
+    images.add_argument("--out", type=Path, metavar="DIR", help="the results (audits/<name>)")
+    images.add_argument("--labels", help="the label file of a data set <base>_labels")
+    images.add_argument(
+        "--features",
+        action="append",
+        metavar="NAME",
+        help=f"{' or '.join(NETWORKS)}, or a file of features, .npy, .npz or .parquet, rows in the "
+        f"order of the images; may be repeated ({NETWORK})",
+    )
+    images.add_argument(
+        "--mirrored", action="store_true", help="average features with the mirror images'"
+    )
+    images.add_argument(
+        "--annotators", metavar="A,B", help="the columns of a table that hold labels"
+    )
+    images.add_argument("--with-test", action="store_true", help="judge the test set's labels too")
+    images.add_argument(
+        "--decisions", type=Path, metavar="FILE", help="decisions.csv, as review.html saves it"
+    )
+    images.add_argument(
+        "--precision",
+        type=float,
+        default=PRECISION,
+        help=f"of the labels that --write-labels changes, the share expected to be right ({PRECISION})",
+    )
+    images.add_argument("--seed", type=int, default=0, help="of folds and of drawn labels (0)")
+    runs = parser.add_argument_group("runs")
+    runs.add_argument(
+        "--threshold",
+        type=float,
+        help=f"score from which on a label is called wrong, in [0, 1] ({THRESHOLD})",
+    )
     parser.set_defaults(run=run_audit)
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    """Audits runs, or each audited run of sweeps, and says what was found."""
-    places = arguments.run_dirs
+    """Audits images or runs, whichever the arguments are, and says what was found."""
+    kinds = {_kind(place) for place in arguments.places}
+    if len(kinds) > 1 or (kinds == {FILES} and len(arguments.places) > 1):
+        raise UserError(
+            f"received {' '.join(arguments.places)}: expected one folder or table, or only runs, "
+            "or only data sets; audit one after the other"
+        )
+    if kinds == {RUN}:
+        if given := [name for name in OF_IMAGES if getattr(arguments, name)]:
+            raise UserError(
+                f"--{given[0].replace('_', '-')} is for images, but {arguments.places[0]} is a "
+                "run, whose audit goes to its own folder: leave it out"
+            )
+        return _audit_runs(arguments)
+    if arguments.threshold is not None:
+        raise UserError(
+            f"--threshold is for runs, but {arguments.places[0]} is not one: use --precision"
+        )
+    wanted = audit_images.asked(arguments, are_datasets=kinds == {DATASET})
+    return audit_images.audit_images(wanted)
+
+
+def _kind(place: str) -> str:
+    """Returns what an argument is: an existing path before the name of a data set."""
+    if not place:
+        raise UserError("received no folder: expected one, as in make audit DATA_DIR=photos")
+    folder = find_run(Path(place))
+    is_root = (folder / "trials").is_dir() and (folder / "label_sets").is_dir()
+    if is_trial(folder) or is_root or planned_trials(folder) is not None:
+        return RUN
+    if folder.exists():
+        return FILES
+    if os.sep not in place and place.split("_")[0] in BASES:
+        return DATASET
+    raise UserError(
+        f"there is no {place}: expected a folder of images, a table, a data set such as "
+        "cifar10_human_worst, or a run such as runs/latest"
+    )
+
+
+def _audit_runs(arguments: argparse.Namespace) -> int:
+    places = [Path(place) for place in arguments.places]
     folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
     if arguments.write_labels is not None and len(folders) > 1:
         raise UserError(
@@ -62,8 +142,8 @@ def run_audit(arguments: argparse.Namespace) -> int:
         summary = audit_trial(
             folder,
             Path(arguments.data_dir),
-            top=arguments.top,
-            threshold=arguments.threshold,
+            top=TOP if arguments.top is None else arguments.top,
+            threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
             labels_file=arguments.write_labels,
         )
         print(describe(summary))

@@ -5,7 +5,7 @@ ieg prepare DATASET ...      write prepared data sets
 ieg train --dataset SPEC     train one trial, and evaluate it
 ieg evaluate RUN_DIR         evaluate a trained trial
 ieg status [RUN_DIR]         how far a running sweep is
-ieg audit RUN_DIR...         list the labels that look wrong
+ieg audit FOLDER|RUN_DIR     list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, what changed
 ieg predict MODEL IMAGES...  say what is on image files
 ieg migrate RUNS             convert the results of an earlier version

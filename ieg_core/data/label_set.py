@@ -184,7 +184,7 @@ def prepare_label_set(
             f"{spec} received {'no labels' if given is None else 'given labels'}: expected "
             f"{'given labels' if given is None else 'labels that are drawn'}"
         )
-    arrays = _draw(spec, seed, probe_per_class, source, given)
+    arrays = draw_labels(spec, seed, probe_per_class, source, given)
     manifest = _describe(spec, seed, probe_per_class, source, arrays)
     if given is not None and given.file:
         labels_file = {"name": given.file, "sha256": given.sha256}
@@ -258,9 +258,21 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
     )
 
 
-def _draw(
+def draw_labels(
     spec: DatasetSpec, seed: int, probe_per_class: int, source: Source, given: GivenLabels | None
 ) -> dict[str, NDArray[Any]]:
+    """Draws the arrays of a label set, named as the attributes of `LabelSet`, and writes nothing.
+
+    Args:
+      spec: The data set.
+      seed: Seed of all draws.
+      probe_per_class: Clean examples of each class to reserve; 0 for no probe.
+      source: The base data.
+      given: The labels of a data set whose labels are not drawn.
+
+    Raises:
+      UserError: When the probe is not smaller than each class.
+    """
     clean_labels = source.train_labels
     num_examples = len(clean_labels)
 

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the tables that users bring: CSV files in UTF-8 with a header, and Parquet files."""
+"""Tables that users bring or get: CSV files in UTF-8 with a header, and Parquet files."""
 
 import csv
 import io
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+import numpy as np
 
 from ieg_core.errors import UserError
 
@@ -40,22 +42,97 @@ def read_columns(
       UserError: When the file cannot be read, lacks a required column, or has a column twice.
     """
     name = name or str(path)
-    kind, read = {
-        ".csv": ("CSV file in UTF-8", _read_csv),
-        ".parquet": ("Parquet file", _read_parquet),
-    }[path.suffix.lower()]
+    read = {".csv": _read_csv, ".parquet": _read_parquet}[path.suffix.lower()]
+    with (
+        _readable(path, name, required),
+        path.open("rb") if content is None else nullcontext(io.BytesIO(content)) as file,
+    ):
+        return read(file, name, required, optional)
+
+
+def read_header(path: Path, required: Sequence[str] = ()) -> list[str]:
+    """Reads the names of a table's columns.
+
+    Args:
+      path: A file whose name ends in one of `SUFFIXES`, in upper or lower case.
+      required: Columns that messages say to be expected.
+
+    Returns:
+      The names in order.
+
+    Raises:
+      UserError: When the file cannot be read.
+    """
+    with _readable(path, str(path), required):
+        if path.suffix.lower() == ".parquet":
+            from pyarrow import parquet
+
+            return list(parquet.read_schema(path).names)
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            rows = (row for row in csv.reader(text, strict=True) if row)
+            return [column.strip() for column in next(rows, [])]
+
+
+def to_csv(columns: Mapping[str, Any]) -> bytes:
+    """Encodes columns of equal length as a CSV file in UTF-8: None as nothing, floats to 9 digits.
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+    """
+    text = io.StringIO()
+    lists = [
+        cells.tolist() if isinstance(cells, np.ndarray) else cells for cells in columns.values()
+    ]
+    rows = zip(*([_cell(cell) for cell in cells] for cells in lists), strict=True)
+    lines = [list(columns), *rows]
+    # The writer leaves a bare "\r" as it is, and a reader ends the line there.
+    risky = any("\r" in cell for line in lines for cell in line if isinstance(cell, str))
+    writer = csv.writer(
+        text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if risky else csv.QUOTE_MINIMAL
+    )
+    writer.writerows(lines)
+    return text.getvalue().encode()
+
+
+def to_parquet(columns: Mapping[str, Any]) -> bytes:
+    """Encodes columns as a Parquet file.
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+
+    Returns:
+      The bytes of the file.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(dict(columns)), sink)
+    return sink.getvalue().to_pybytes()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:.9f}" if isinstance(value, float) else value
+
+
+@contextmanager
+def _readable(path: Path, name: str, required: Sequence[str]) -> Iterator[None]:
+    """Converts the errors of reading a table to one-line errors."""
+    kind = {".csv": "CSV file in UTF-8", ".parquet": "Parquet file"}[path.suffix.lower()]
     try:
-        with path.open("rb") if content is None else nullcontext(io.BytesIO(content)) as file:
-            return read(file, name, required, optional)
+        yield
     except UserError:
         raise
     # Arrow does not document which exceptions a value without a Python type can cause.
     except Exception as error:
         text = getattr(error, "strerror", None) or str(error)
         reason = (text.splitlines() or [type(error).__name__])[0][:_MAX_SHOWN]
+        columns = f" with the columns {' and '.join(required)}" if required else ""
         raise UserError(
-            f"cannot read {name} ({reason}): expected a {kind} with the columns "
-            f"{' and '.join(required)}; save it again in that format"
+            f"cannot read {name} ({reason}): expected a {kind}{columns}; save it again in that "
+            "format"
         ) from error
 
 

@@ -83,7 +83,12 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T]) -> Iterable[R]:
 
 
 def index_files(
-    root: Path, paths: Sequence[str], max_megapixels: float, *, decode: bool
+    root: Path,
+    paths: Sequence[str],
+    max_megapixels: float,
+    *,
+    decode: bool,
+    progress: Callable[[int], None] | None = None,
 ) -> dict[str, Entry]:
     """Reads every file that is not in the index or has changed since.
 
@@ -92,6 +97,7 @@ def index_files(
       paths: The files, relative to it.
       max_megapixels: A larger image counts as one that cannot be decoded.
       decode: Whether to test which files can be decoded; otherwise only digests are computed.
+      progress: Is told after each file how many are done.
 
     Returns:
       An entry for each path.
@@ -114,7 +120,11 @@ def index_files(
         sha256 = hashlib.sha256(content).hexdigest()
         return Entry(status.st_size, status.st_mtime_ns, sha256, reason)
 
-    entries = dict(zip(paths, in_parallel(examine, paths), strict=True))
+    entries = {}
+    for number, (path, entry) in enumerate(zip(paths, in_parallel(examine, paths), strict=True), 1):
+        entries[path] = entry
+        if progress:
+            progress(number)
     if any(known.get(path) != entry for path, entry in entries.items()):
         readable = {path: entry for path, entry in {**known, **entries}.items() if entry.sha256}
         text = json.dumps({"format": FORMAT, "files": readable}, separators=(",", ":"))

@@ -86,6 +86,7 @@ def read_pixels(
     *,
     channels: int = 3,
     max_megapixels: float = 90,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Pixels:
     """Decodes a file, crops it to a box and resizes the box to the network's size.
 
@@ -96,6 +97,7 @@ def read_pixels(
       channels: 3 for color, 1 for gray.
       max_megapixels: Larger images are refused. All threads together decode at most this much at a
         time, since an image takes up to 16 bytes per pixel.
+      resampling: Pillow's filter.
 
     Returns:
       uint8 [size, size, channels].
@@ -106,20 +108,52 @@ def read_pixels(
     """
     try:
         image = _open(content)
-        megapixels = image.width * image.height / 1e6
-        if megapixels > max_megapixels:
-            raise UnreadableImageError(
-                f"{image.width}×{image.height} pixels exceed {max_megapixels:g} megapixels"
-            )
-        return _cut(image, size, box, channels, max_megapixels)
-    except UnreadableImageError:
-        raise
-    except MemoryError:
+        _refuse_large(image, max_megapixels)
+        return _cut(image, size, box, channels, max_megapixels, resampling)
+    except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:
         # No decoder documents which exceptions a damaged file can cause.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UnreadableImageError(reason) from error
+
+
+def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
+    """Decodes a file at its own size, upright.
+
+    Args:
+      content: The file's bytes.
+      max_megapixels: Larger images are refused.
+
+    Returns:
+      uint8 [height, width, 3], or 1 channel for an image in shades of gray.
+
+    Raises:
+      UnreadableImageError: As `read_pixels`.
+    """
+    try:
+        image = _open(content)
+        _refuse_large(image, max_megapixels)
+        orientation = _orientation(image)
+        with _DECODING.held(image.width * image.height / 1e6, max_megapixels):
+            image.load()
+            is_gray = image.mode in ("1", "L") or image.mode.startswith("I")
+            image = _plain(image, 1 if is_gray else 3)
+            if orientation in _TRANSPOSED:
+                image = image.transpose(_TRANSPOSED[orientation])
+            return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+    except (UnreadableImageError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableImageError(reason) from error
+
+
+def _refuse_large(image: Image.Image, max_megapixels: float) -> None:
+    if image.width * image.height / 1e6 > max_megapixels:
+        raise UnreadableImageError(
+            f"{image.width}×{image.height} pixels exceed {max_megapixels:g} megapixels"
+        )
 
 
 def central_square(width: int, height: int) -> Box:
@@ -192,6 +226,7 @@ def _cut(
     box: Callable[[int, int], Box],
     channels: int,
     max_megapixels: float,
+    resampling: Image.Resampling,
 ) -> Pixels:
     orientation = _orientation(image)
     width, height = image.size
@@ -214,7 +249,7 @@ def _cut(
         across, down = image.width / width, image.height / height
         cut = (left * across, top * down, right * across, bottom * down)
         if cut != (0, 0, size, size) or image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR, box=cut)
+            image = image.resize((size, size), resampling, box=cut)
         return np.asarray(image, np.uint8).reshape(size, size, channels)
 
 

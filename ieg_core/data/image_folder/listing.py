@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ieg_core.data.tables import SUFFIXES, read_columns
 from ieg_core.errors import UserError
@@ -85,7 +85,7 @@ def list_files(
             "path and label"
         )
     outside_classes = _files_outside_classes(root, TRAIN)
-    names = _in_order({label for _, label in train})[: max_classes or None]
+    names = in_order({label for _, label in train})[: max_classes or None]
     if len(names) < 2:
         num_outside = len(outside_classes)
         loose = f", and {num_outside} files outside of class folders" if num_outside else ""
@@ -115,7 +115,7 @@ def list_files(
         if not max_classes:
             _refuse_unknown(root, part, {label for _, label in rows}, known)
         elif not known.keys() & {label for _, label in rows}:
-            others = _in_order({label for _, label in rows})[:max_classes]
+            others = in_order({label for _, label in rows})[:max_classes]
             numbers = {name: number for number, name in enumerate(others)}
         parts[part] = tuple(ImageFile(p, numbers[label]) for p, label in rows if label in numbers)
         if not parts[part]:
@@ -135,33 +135,43 @@ def list_files(
 
 def has_part(root: Path, part: str) -> bool:
     """Returns whether a data directory has a part, as a table or as a folder."""
-    return _table(root, part) is not None or (root / part).is_dir()
+    return find_table(root, part) is not None or (root / part).is_dir()
 
 
-def _table(root: Path, part: str) -> Path | None:
+def find_table(root: Path, part: str) -> Path | None:
+    """Returns the table of a part of a data directory; None if there is none."""
     tables = (root / f"{part}{extension}" for extension in SUFFIXES)
     return next((table for table in tables if table.is_file()), None)
 
 
 def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     """Returns (path, class name) of a part's files; None if there is no such part."""
-    if table := _table(root, part):
+    if table := find_table(root, part):
         _refuse_outside(table, Path(os.path.realpath(root)))
         return _read_table(root, table)
     folder = root / part
-    return list(_folder_files(root, folder)) if folder.is_dir() else None
+    return list(folder_files(root, folder)) if folder.is_dir() else None
 
 
 def _files_outside_classes(root: Path, part: str) -> list[str]:
     """Returns the files in a part's folder that are outside of all class folders."""
-    if _table(root, part):
+    if find_table(root, part):
         return []
-    return [f"{part}/{name}" for name in sorted(_visible(root / part, folders=False))]
+    return [f"{part}/{name}" for name in sorted(visible(root / part, folders=False))]
 
 
-def _folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
+def folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields (path, class name) of the files in a folder's class folders, sorted by path.
+
+    Args:
+      root: The data directory, to which paths are relative and outside of which nothing is read.
+      folder: The folder with the class folders.
+
+    Raises:
+      UserError: When a class has no file, or a name or a link is refused.
+    """
     inside = Path(os.path.realpath(root))
-    for name in sorted(_visible(folder, folders=True)):
+    for name in sorted(visible(folder, folders=True)):
         files = sorted(_walk(folder / name, inside, ()))
         if not files:
             raise UserError(
@@ -187,16 +197,16 @@ def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]
             "remove the link"
         )
     above = (*above, target)
-    for name in _visible(folder, folders=False):
+    for name in visible(folder, folders=False):
         path = folder / name
         if path.is_symlink():
             _refuse_outside(path, inside)
         yield path
-    for name in _visible(folder, folders=True):
+    for name in visible(folder, folders=True):
         yield from _walk(folder / name, inside, above)
 
 
-def _visible(folder: Path, *, folders: bool) -> list[str]:
+def visible(folder: Path, *, folders: bool) -> list[str]:
     """Returns the names of the files or subfolders of a folder that do not start with a dot."""
     try:
         with os.scandir(folder) as entries:
@@ -237,14 +247,34 @@ def _refuse_outside(path: Path, inside: Path) -> Path:
 
 
 def _read_table(root: Path, table: Path) -> list[tuple[str, str]]:
-    inside, listed, seen = os.path.realpath(root), [], set()
     columns = read_columns(table, COLUMNS)
-    for number, (path, label) in enumerate(zip(columns["path"], columns["label"], strict=True), 2):
-        if path is None or label is None or not str(path).strip() or not str(label).strip():
+    paths = checked_paths(root, table, columns["path"])
+    for number, label in enumerate(columns["label"], 2):
+        if label is None or not str(label).strip():
             raise UserError(
                 f"line {number} of {table} lacks a path or a label: expected both in every line"
             )
-        path, label = str(path).strip(), str(label).strip()
+    return list(zip(paths, (str(label).strip() for label in columns["label"]), strict=True))
+
+
+def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
+    """Returns the paths in a table, relative to the data directory and normalized.
+
+    Args:
+      root: The data directory.
+      table: The table, for messages.
+      cells: Its column of paths.
+
+    Raises:
+      UserError: When there is none, or one is missing, leads outside or is listed twice.
+    """
+    inside, listed = os.path.realpath(root), dict[str, None]()
+    for number, cell in enumerate(cells, 2):
+        if cell is None or not str(cell).strip():
+            raise UserError(
+                f"line {number} of {table} lacks a path or a label: expected both in every line"
+            )
+        path = str(cell).strip()
         if "\0" in path:
             raise UserError(
                 f"line {number} of {table} has the path {path!r}: expected a path without null "
@@ -258,16 +288,15 @@ def _read_table(root: Path, table: Path) -> list[tuple[str, str]]:
                 f"line {number} of {table} leads out of the data directory: {path!r}; expected a "
                 f"path relative to {root}, of a file inside it"
             )
-        if path in seen:
+        if path in listed:
             raise UserError(
                 f"line {number} of {table} repeats {path!r}: expected each path once; remove the "
                 "line"
             )
-        seen.add(path)
-        listed.append((path, label))
+        listed[path] = None
     if not listed:
         raise UserError(f"{table} lists no file: expected a line with path and label for each")
-    return listed
+    return list(listed)
 
 
 def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[str, int]) -> None:
@@ -280,7 +309,8 @@ def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[st
         )
 
 
-def _in_order(names: Iterable[str]) -> tuple[str, ...]:
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns class names in the order of their numbers: by value if all are whole numbers."""
     names = list(names)
     if all(name.isascii() and name.isdigit() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Label files: a CSV or Parquet file with the columns index and label.
 
-Audits and annotation tools write them. An optional third column, data, names the base data set
-that the labels are for; the file is then refused for any other. Other columns are ignored.
+Audits and annotation tools write them. Where the images are files, a column path, relative to the
+data directory, may stand in the place of index. An optional third column, data, names the base data
+set that the labels are for; the file is then refused for any other. Other columns are ignored.
 """
 
-import csv
 import hashlib
-import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ import numpy as np
 
 from ieg_core.data.base import Labels, Source
 from ieg_core.data.labels.given import NOT_LISTED, GivenLabels, data_tag
-from ieg_core.data.tables import SUFFIXES, read_columns
+from ieg_core.data.tables import SUFFIXES, read_columns, read_header, to_csv, to_parquet
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
@@ -51,12 +51,12 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
             f"cannot read the label file {path} ({error.strerror}): expected a CSV or Parquet file "
             "with the columns index and label"
         ) from error
-    if path.suffix.lower() not in SUFFIXES:
-        raise UserError(
-            f"the label file {path} has the extension {path.suffix!r}: expected .csv or .parquet"
-        )
+    check_extension(path)
     name = f"the label file {path}"
-    columns = read_columns(path, COLUMNS, (DATA_COLUMN,), name=name, content=content)
+    wanted = COLUMNS
+    if source.paths and "index" not in (header := read_header(path)) and "path" in header:
+        wanted = ("path", "label")
+    columns = read_columns(path, wanted, (DATA_COLUMN,), name=name, content=content)
     for column, cells in columns.items():
         if None in cells:
             raise UserError(
@@ -64,6 +64,8 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
                 f"{', '.join(columns)} in every row"
             )
     _check_data(path, columns.get(DATA_COLUMN), source)
+    if "path" in columns:
+        columns["index"] = _places(path, columns.pop("path"), source)
     labels = _to_labels(path, columns, source)
     missing = set(range(len(source.class_names))) - set(labels.tolist())
     if missing:
@@ -88,42 +90,30 @@ def write_labels(path: Path, ids: np.ndarray, labels: np.ndarray, source: Source
       UserError: When the extension is another one, or the file cannot be written.
     """
     names = [source.class_names[label] for label in labels]
-    tag = data_tag(source)
-    header = (*COLUMNS, DATA_COLUMN)
-    if path.suffix.lower() == ".csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if any("\r" in name for name in names):  # which the writer leaves bare, and ends a line
-            writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
-        writer.writerow(header)
-        writer.writerows(
-            (index, name, tag) for index, name in zip(ids.tolist(), names, strict=True)
-        )
-        content = text.getvalue().encode()
-    elif path.suffix.lower() == ".parquet":
-        content = to_parquet({"index": ids, "label": names, DATA_COLUMN: [tag] * len(names)})
-    else:
+    columns = {"index": ids, "label": names, DATA_COLUMN: [data_tag(source)] * len(names)}
+    write_bytes_atomic(path, encode_table(path, columns))
+
+
+def encode_table(path: Path, columns: Mapping[str, Any]) -> bytes:
+    """Encodes columns as the extension of a label file says.
+
+    Args:
+      path: The file, with the extension .csv or .parquet.
+      columns: Arrays or lists of equal length, by name.
+
+    Raises:
+      UserError: When the extension is another one.
+    """
+    check_extension(path)
+    return (to_csv if path.suffix.lower() == ".csv" else to_parquet)(columns)
+
+
+def check_extension(path: Path) -> None:
+    """Raises UserError unless a label file can have that name."""
+    if path.suffix.lower() not in SUFFIXES:
         raise UserError(
             f"the label file {path} has the extension {path.suffix!r}: expected .csv or .parquet"
         )
-    write_bytes_atomic(path, content)
-
-
-def to_parquet(columns: dict[str, Any]) -> bytes:
-    """Encodes columns as a Parquet file.
-
-    Args:
-      columns: Arrays or lists of equal length, by name.
-
-    Returns:
-      The bytes of the file.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
-    sink = pyarrow.BufferOutputStream()
-    parquet.write_table(pyarrow.table(columns), sink)
-    return sink.getvalue().to_pybytes()
 
 
 def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
@@ -134,6 +124,21 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
                 f"the label file {path} is for the data {str(tag)[:_MAX_CELL]}, expected "
                 f"{expected} from {source.origin}: use the file that was written for these data"
             )
+
+
+def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int]:
+    """Returns the indices of the training files that a label file names."""
+    places = {name: place for place, name in enumerate(source.paths)}
+    found = []
+    for row, cell in enumerate(cells, 1):
+        place = places.get(os.path.normpath(str(cell)))
+        if place is None:
+            raise UserError(
+                f"the label file {path} has the path {str(cell)[:_MAX_CELL]!r} in row {row}: "
+                f"expected one of the {len(places)} training files, such as {source.paths[0]!r}"
+            )
+        found.append(place)
+    return found
 
 
 def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source) -> Labels:

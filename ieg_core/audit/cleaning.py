@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Careful automatic cleaning: changes only the labels whose suggestion is expected to be right.
+
+Labels whose suggestion is another class are taken by q(suggestion), the highest first, as long as
+the mean of q over those taken is at least the stated precision: so many of the changes are expected
+to be right. A label that somebody confirmed becomes what was confirmed.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ieg_core.audit.images import MISSING
+from ieg_core.audit.label_audit import LabelAudit
+from ieg_core.data.labels.label_file import encode_table
+from ieg_core.errors import require
+from ieg_core.host.files import write_bytes_atomic
+
+PRECISION = 0.95
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """Labels after careful cleaning.
+
+    Attributes:
+      labels: int32 [n]; `MISSING` where none was given or confirmed.
+      changed: Labels that the audit changed, bool [n].
+      confirmed: Labels that differ from the given ones since somebody said so, bool [n].
+      expected_right: Mean of q over the changed labels; NaN without any.
+      least: The least q among them; NaN without any.
+    """
+
+    labels: NDArray[np.int32]
+    changed: NDArray[np.bool_]
+    confirmed: NDArray[np.bool_]
+    expected_right: float
+    least: float
+
+
+def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
+    """Changes the labels whose suggestion is expected to be right.
+
+    Args:
+      audit: The audit.
+      precision: The least expected share of right suggestions among the changed labels.
+
+    Returns:
+      The labels.
+
+    Raises:
+      UserError: When the precision is none in (0, 1].
+    """
+    require(0 < precision <= 1, "precision", precision, "above 0 and at most 1")
+    given, trusted = audit.given, audit.images.trusted
+    judged = audit.order[audit.suggested[audit.order] != given[audit.order]]
+    # Summed over the rivals: 1 − q loses all digits where q is next to 1.
+    doubt = audit.evidence.score(audit.suggested)[judged]
+    ranked = judged[np.argsort(doubt, kind="stable")]
+    doubts = np.sort(doubt)
+    means = np.cumsum(doubts) / np.arange(1, len(doubts) + 1)
+    count = int(np.searchsorted(means, 1 - precision, side="right"))
+    changed = np.zeros(len(given), bool)
+    changed[ranked[:count]] = True
+    labels = np.where(changed, audit.suggested, given)
+    labels = np.where(trusted != MISSING, trusted, labels).astype(np.int32)
+    return Cleaned(
+        labels=labels,
+        changed=changed,
+        confirmed=(trusted != MISSING) & (given != MISSING) & (trusted != given),
+        expected_right=1 - float(means[count - 1]) if count else float("nan"),
+        least=1 - float(doubts[count - 1]) if count else float("nan"),
+    )
+
+
+def write_cleaned(path: Path, audit: LabelAudit, cleaned: Cleaned, data_tag: str = "") -> None:
+    """Writes the labels as a label file, which `LABELS=` takes as it is.
+
+    Images that have no given label, such as a probe's, are left out. With the columns path and
+    label it can also be the train.csv of a data directory.
+
+    Args:
+      path: A .csv or .parquet file.
+      audit: The audit.
+      cleaned: Its cleaned labels.
+      data_tag: For the images of a data set by name, `ieg_core.data.labels.given.data_tag` of it:
+        they are known by index then.
+
+    Raises:
+      UserError: When the extension is another one, or the file cannot be written.
+    """
+    images = audit.images
+    rows = np.flatnonzero(audit.given != MISSING).tolist()
+    labels = [images.class_names[cleaned.labels[row]] for row in rows]
+    if data_tag and images.indices is not None:
+        indices = [images.indices[row] for row in rows]
+        columns = {"index": indices, "label": labels, "data": [data_tag] * len(rows)}
+    else:
+        columns = {"path": [images.names[row] for row in rows], "label": labels}
+    write_bytes_atomic(path, encode_table(path, columns))

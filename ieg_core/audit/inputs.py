@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens what an audit by features is asked about: folders, tables, and data sets by name."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ieg_core.audit.images import MISSING, LabeledImages
+from ieg_core.data.image_folder.cache import in_parallel, index_files, read_file
+from ieg_core.data.image_folder.decode import (
+    UnreadableImageError,
+    central_square,
+    read_original,
+    read_pixels,
+)
+from ieg_core.data.image_folder.labeled_files import LabeledFiles
+from ieg_core.data.image_folder.listing import in_order
+from ieg_core.data.label_set import draw_labels
+from ieg_core.data.labels.given import data_tag
+from ieg_core.data.labels.open import open_given
+from ieg_core.data.open import open_source
+from ieg_core.errors import UserError
+from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
+
+Pixels = NDArray[np.uint8]
+MAX_MEGAPIXELS: Final = 90.0
+_SQUARE: Final = "central square, bicubic, 1"
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an audit is asked about.
+
+    Attributes:
+      images: The images and their labels.
+      read_batch: Reads images as a network is shown them, int64 [m] → uint8 [m, H, W, channels];
+        None where there are none.
+      keys: SHA-256 that tells what `read_batch` returns for each image; None for that of its pixels.
+      clean: The true labels, int32 [n], where an evaluation knows them; nothing depends on them.
+      data_tag: What a label file calls these data; "" for files.
+    """
+
+    images: LabeledImages
+    read_batch: Callable[[NDArray[np.int64]], Pixels] | None
+    keys: tuple[str, ...] | None = None
+    clean: NDArray[np.int32] | None = None
+    data_tag: str = ""
+
+
+def open_files(
+    listed: LabeledFiles,
+    size: int,
+    *,
+    decodes: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Opened:
+    """Opens image files; those that cannot be decoded are left out, and a note says so.
+
+    Args:
+      listed: The files and their labels.
+      size: Side of the squares that a network is shown, in pixels.
+      decodes: Whether to look at the files; otherwise, with features from elsewhere, all stay.
+      progress: Is told how many files have been looked at.
+
+    Raises:
+      UserError: When no file can be decoded.
+    """
+    paths, notes = listed.paths, list(listed.notes)
+    kept = list(range(len(paths)))
+    digests: tuple[str, ...] | None = None
+    if decodes:
+        entries = index_files(listed.root, paths, MAX_MEGAPIXELS, decode=True, progress=progress)
+        kept = [number for number in kept if not entries[paths[number]].reason]
+        broken = [f"{path}: {entries[path].reason}" for path in paths if entries[path].reason]
+        shown = "; ".join(broken[:_SHOWN]) + ("; …" if len(broken) > _SHOWN else "")
+        if not kept:
+            raise UserError(
+                f"none of the {len(paths)} files in {listed.root} can be decoded ({shown}): "
+                "expected JPEG, PNG or WebP images"
+            )
+        if broken:
+            notes.append(f"{len(broken)} of {len(paths)} files cannot be decoded: {shown}")
+        digests = tuple(entries[paths[number]].sha256 for number in kept)
+    labels, class_names = _numbered(
+        [(*listed.labels[number], listed.trusted[number]) for number in kept]
+    )
+    names = tuple(paths[number] for number in kept)
+    has_files = listed.has_files and (decodes or (listed.root / names[0]).is_file())
+    images = LabeledImages(
+        names=names,
+        class_names=class_names,
+        labels=labels[:, :-1],
+        annotators=listed.annotators,
+        trusted=labels[:, -1],
+        read=partial(_original, listed.root, names) if has_files else None,
+        digests=digests,
+        notes=tuple(notes),
+    )
+    if digests is None:
+        return Opened(images, None)
+    # What a network is shown depends on how a file is cut, too.
+    keys = tuple(
+        hashlib.sha256(f"{_SQUARE} {size} {digest}".encode()).hexdigest() for digest in digests
+    )
+    return Opened(images, partial(_squares, listed.root, names, size), keys)
+
+
+def open_datasets(
+    specs: Sequence[DatasetSpec], data_dir: Path, labels_file: str = "", seed: int = 0
+) -> Opened:
+    """Opens the training set of a data set by name, each name being an annotator.
+
+    Args:
+      specs: Data sets over the same base, such as CIFAR-N's sets of labels.
+      data_dir: The data directory.
+      labels_file: The label file of `<base>_labels`.
+      seed: Of labels that are drawn.
+
+    Raises:
+      UserError: When the bases differ, or data or labels are missing or altered.
+    """
+    bases = dict.fromkeys(spec.base for spec in specs)
+    if len(bases) > 1:
+        raise UserError(
+            f"received data sets over {' and '.join(bases)}: expected annotators of the same "
+            "images; audit one after the other"
+        )
+    source = open_source(specs[0].base, data_dir)
+    columns, masks = [], []
+    for spec in specs:
+        own_file = labels_file if spec.given == LABELS else ""
+        given = open_given(spec, source, data_dir, own_file)
+        drawn = draw_labels(spec, seed, 0, source, given)
+        mask = np.zeros(len(source.train_labels), bool)
+        mask[drawn["train_ids"]] = True
+        columns.append(np.where(mask, drawn["noisy_labels"], MISSING))
+        masks.append(mask)
+    ids = np.flatnonzero(np.any(masks, 0))
+    labels = np.column_stack(columns)[ids].astype(np.int32)
+    trusted = np.full(len(ids), MISSING, np.int32)
+    if source.probe_ids is not None:
+        is_probe = np.isin(ids, source.probe_ids)
+        trusted[is_probe] = source.train_labels[ids[is_probe]]
+        labels[is_probe] = MISSING
+    known = all(spec.clean_labels_known and (spec.given or spec.noise_rate) for spec in specs)
+    names = [source.paths[place] if source.paths else str(place) for place in ids.tolist()]
+    images = LabeledImages(
+        names=tuple(names),
+        class_names=source.class_names,
+        labels=labels,
+        annotators=tuple(map(str, specs)),
+        trusted=trusted,
+        read=lambda place: source.train_images([ids[place]])[0],
+        indices=ids.tolist(),
+    )
+    clean = source.train_labels[ids] if known else None
+    return Opened(images, lambda places: source.train_images(ids[places]), clean, data_tag(source))
+
+
+def _numbered(
+    rows: Sequence[Sequence[str | None]],
+) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Returns the class numbers of labels, int32 [n, columns], and the names of the classes."""
+    names = in_order({cell for row in rows for cell in row if cell is not None})
+    numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
+    numbers[None] = MISSING
+    return np.array([[numbers[cell] for cell in row] for row in rows], np.int32), names
+
+
+def _original(root: Path, names: Sequence[str], place: int) -> Pixels:
+    return _decoded(root / names[place], read_original)
+
+
+def _squares(root: Path, names: Sequence[str], size: int, places: NDArray[np.int64]) -> Pixels:
+    decode = partial(
+        read_pixels, size=size, box=central_square, resampling=Image.Resampling.BICUBIC
+    )
+    files = [root / names[place] for place in places.tolist()]
+    return np.stack(list(in_parallel(lambda file: _decoded(file, decode), files)))
+
+
+def _decoded(file: Path, decode: Callable[[bytes], Pixels]) -> Pixels:
+    try:
+        return decode(read_file(file))
+    except (OSError, UnreadableImageError) as error:
+        raise UserError(
+            f"{file} can no longer be read ({error}): expected the files to stay as they are "
+            "during an audit; run it again"
+        ) from error

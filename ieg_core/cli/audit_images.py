@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`ieg audit FOLDER`: which labels of images look wrong, by features and without a training."""
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ieg_core.audit import decisions as decided
+from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.decisions import Decisions
+from ieg_core.audit.images import MISSING
+from ieg_core.audit.inputs import Opened, open_datasets, open_files
+from ieg_core.audit.label_audit import LabelAudit, audit_labels
+from ieg_core.audit.outputs import write_outputs
+from ieg_core.cli.rates import Rates
+from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
+from ieg_core.data.image_folder.listing import TEST, TRAIN, has_part
+from ieg_core.data.labels.label_file import check_extension
+from ieg_core.errors import UserError, printable, require
+from ieg_core.experiment import dataset_spec
+from ieg_core.features.extract import NETWORK, SIZE, extract_features
+from ieg_core.features.files import read_features
+from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
+
+TOP = 2000
+TOPS_TOLD = (10, 100, 1000, 10_000)
+MOST_CLASSES = 6
+WEAK_KAPPA, FAIR_KAPPA = 0.2, 0.5
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `ieg audit` is asked for.
+
+    Attributes:
+      places: A folder or a table, or names of data sets.
+      are_datasets: Whether `places` are data sets.
+      data_dir: Where base data sets are.
+      labels: The label file of `<base>_labels`.
+      out: Where results go; None for audits/<name>.
+      features: Networks and files.
+      mirrored: Whether networks see mirror images too.
+      annotators: Columns of a table that hold labels; empty for those that look like it.
+      with_test: Whether the test set is judged too.
+      decisions: What a person decided before.
+      write_labels: Where cleaned labels go.
+      precision: Of the labels that are changed.
+      top: The most images in review.html.
+      seed: Of folds and of labels that are drawn.
+    """
+
+    places: Sequence[str]
+    are_datasets: bool
+    data_dir: Path
+    labels: str
+    out: Path | None
+    features: Sequence[str]
+    mirrored: bool
+    annotators: Sequence[str]
+    with_test: bool
+    decisions: Path | None
+    write_labels: Path | None
+    precision: float
+    top: int
+    seed: int
+
+
+def asked(arguments: argparse.Namespace, *, are_datasets: bool) -> Asked:
+    """Returns what a command line asks for."""
+    return Asked(
+        places=arguments.places,
+        are_datasets=are_datasets,
+        data_dir=Path(arguments.data_dir),
+        labels=arguments.labels or "",
+        out=arguments.out,
+        features=arguments.features or [NETWORK],
+        mirrored=arguments.mirrored,
+        annotators=[name.strip() for name in (arguments.annotators or "").split(",") if name],
+        with_test=arguments.with_test,
+        decisions=arguments.decisions,
+        write_labels=arguments.write_labels,
+        precision=arguments.precision,
+        top=TOP if arguments.top is None else arguments.top,
+        seed=arguments.seed,
+    )
+
+
+def audit_images(wanted: Asked) -> int:
+    """Audits images, writes the results and says what was found.
+
+    Raises:
+      UserError: When the request, the data or the features do not allow an audit; nothing has been
+        written then.
+    """
+    out = wanted.out or Path("audits") / _name(wanted)
+    _check(wanted, out)
+    networks = [name for name in wanted.features if name in NETWORKS]
+    files = [name for name in wanted.features if name not in NETWORKS]
+    for name in networks:
+        weights_path(name)  # refused before a long look at the images
+    external = read_features([Path(name) for name in files]) if files else []
+    with Rates() as rates:
+        opened = _open(wanted, rates, decodes=bool(networks))
+        computed = [
+            extract_features(
+                opened.read_batch,
+                len(opened.images),
+                network=name,
+                mirrored=wanted.mirrored,
+                digests=opened.keys,
+                progress=rates.step(f"features by {name}", "images"),
+            )
+            for name in networks
+            if opened.read_batch
+        ]
+    audit, decisions = _judge(wanted, opened, [*computed, *external], [*networks, *files])
+    cleaned = clean_labels(audit, wanted.precision) if wanted.write_labels else None
+    written = write_outputs(out, audit, top=wanted.top, earlier=decisions)
+    for line in describe(audit):
+        print(printable(line))
+    if decisions is not None:
+        print(_describe_decisions(decisions))
+    for path in written:
+        print(path)
+    if wanted.write_labels and cleaned is not None:
+        write_cleaned(wanted.write_labels, audit, cleaned, opened.data_tag)
+        print(f"{wanted.write_labels}: {_describe_cleaned(audit, cleaned)}")
+        if command := _next_command(wanted):
+            print(f"Train on them: {command}")
+    return 0
+
+
+def describe(audit: LabelAudit) -> list[str]:
+    """Says what an audit found, and how far to trust it, a line each."""
+    summary, images = audit.summary, audit.images
+    counts = sorted(
+        zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
+    )
+    shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])
+    more = ", …" if len(counts) > MOST_CLASSES else ""
+    lines = [f"{summary.examples} images of {len(counts)} classes ({shown}{more})"]
+    if summary.trusted:
+        lines[0] += f", {summary.trusted} of them confirmed"
+    if len(images.annotators) > 1:
+        reliable = [
+            f"{name} {'-' if share is None else f'{share:.0%}'}"
+            for name, share in zip(summary.annotators, summary.reliability, strict=True)
+        ]
+        lines.append(f"Expected share of right labels: {', '.join(reliable)}")
+    lines += [f"Note: {note}" for note in summary.notes]
+    grade = (
+        "they judge these images poorly, so look at each suggestion"
+        if summary.kappa < WEAK_KAPPA
+        else "they judge these images fairly"
+        if summary.kappa < FAIR_KAPPA
+        else "they judge these images well"
+    )
+    lines.append(
+        f"The features predict {summary.agreement:.1%} of the given labels, chance "
+        f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
+    )
+    judged = len(audit.order)
+    expected = summary.expected_wrong
+    share = f" ({expected / judged:.1%})" if judged else ""
+    lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
+    sums = np.cumsum(audit.score[audit.order])
+    tops = sorted({*(top for top in TOPS_TOLD if top <= judged), max(1, round(expected))})
+    if judged:
+        told = ", ".join(f"{sums[top - 1]:.0f} of {top}" for top in tops if top <= judged)
+        lines.append(f"Among the most suspicious, expected to be wrong: {told}")
+    if summary.average_precision is not None and summary.auroc is not None:
+        lines.append(
+            f"{summary.wrong} labels are wrong: average precision "
+            f"{summary.average_precision:.3f}, AUROC {summary.auroc:.3f}"
+        )
+    return lines
+
+
+def _name(wanted: Asked) -> str:
+    place = wanted.places[0]
+    return place if wanted.are_datasets else Path(os.path.abspath(place)).stem
+
+
+def _check(wanted: Asked, out: Path) -> None:
+    """Refuses a request before anything takes time."""
+    require(wanted.top >= 0, "top", wanted.top, "at least 0")
+    require(0 < wanted.precision <= 1, "precision", wanted.precision, "above 0 and at most 1")
+    if wanted.write_labels is not None:
+        check_extension(wanted.write_labels)
+    if wanted.are_datasets:
+        return
+    place = Path(wanted.places[0])
+    if place.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
+        raise UserError(
+            f"the results would go to {out}, inside {place}, and be taken for a class of it: "
+            "choose another folder (--out, OUT=…)"
+        )
+    if out.is_file():
+        raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
+
+
+def _open(wanted: Asked, rates: Rates, *, decodes: bool) -> Opened:
+    if wanted.are_datasets:
+        specs = [dataset_spec.parse(name) for name in wanted.places]
+        return open_datasets(specs, wanted.data_dir, wanted.labels, wanted.seed)
+    listed: LabeledFiles = list_labeled_files(
+        Path(wanted.places[0]),
+        annotators=wanted.annotators,
+        with_test=wanted.with_test,
+        needs_paths=decodes,
+    )
+    report = rates.step("reading", "files")
+    total = len(listed.paths)
+    return open_files(
+        listed, SIZE, decodes=decodes, progress=lambda done: report(done, total, None)
+    )
+
+
+def _judge(
+    wanted: Asked, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
+) -> tuple[LabelAudit, Decisions | None]:
+    """Audits what is left after a person's decisions; those about images that are left go along."""
+    images, clean = opened.images, opened.clean
+    if wanted.decisions is None:
+        audit = audit_labels(images, features, feature_names=names, clean=clean, seed=wanted.seed)
+        return audit, None
+    decisions = decided.read_decisions(wanted.decisions, images.names, images.class_names)
+    is_confirmed = decisions.labels != MISSING
+    left = np.setdiff1d(np.arange(len(images)), decisions.indices[~is_confirmed])
+    audit = audit_labels(
+        decided.apply(images, decisions),
+        [each[left] if len(each) == len(images) else each for each in features],
+        feature_names=names,
+        clean=None if clean is None else clean[left],
+        seed=wanted.seed,
+    )
+    kinds = tuple(
+        kind for kind, is_there in zip(decisions.kinds, is_confirmed, strict=True) if is_there
+    )
+    places = np.searchsorted(left, decisions.indices[is_confirmed])
+    return audit, Decisions(places, decisions.labels[is_confirmed], kinds)
+
+
+def _describe_decisions(decisions: Decisions) -> str:
+    changed = sum(kind in decided.CHANGES for kind in decisions.kinds)
+    by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
+    return (
+        f"{len(decisions)} labels are confirmed by a person, {changed} of them changed (of each "
+        f"hundred: {by_hundred}); they are trusted"
+    )
+
+
+def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
+    count = int(cleaned.changed.sum())
+    labels = int((audit.given != MISSING).sum())
+    confirmed = int(cleaned.confirmed.sum())
+    more = f", and {confirmed} that a person corrected" if confirmed else ""
+    if not count:
+        return (
+            f"0 of {labels} labels changed, since no suggestion is certain enough (--precision)"
+            f"{more}"
+        )
+    return (
+        f"{count} of {labels} labels changed, {cleaned.expected_right:.1%} of them expected to be "
+        f"right, each at least {cleaned.least:.1%}{more}"
+    )
+
+
+def _next_command(wanted: Asked) -> str:
+    words = {}
+    if wanted.are_datasets:
+        base = dataset_spec.parse(wanted.places[0]).base
+        words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(wanted.data_dir)}
+    else:
+        place = Path(wanted.places[0])
+        if place.is_dir() and has_part(place, TRAIN) and has_part(place, TEST):
+            words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
+    if not words:
+        return ""
+    words["LABELS"] = str(wanted.write_labels)
+    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
