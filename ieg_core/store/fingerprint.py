@@ -28,6 +28,7 @@ COUNTED = (
 UNCOUNTED = (
     "__init__.py",
     "audit",
+    "auditing.py",
     "cli",
     "errors.py",
     "features",
