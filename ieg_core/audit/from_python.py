@@ -49,6 +49,7 @@ def open_python(
     trusted: Any = None,
     class_names: Sequence[str] | None = None,
     image: str | None = None,
+    needs_labels: bool = True,
 ) -> Opened:
     """Brings data of any supported kind into the form that an audit takes.
 
@@ -64,6 +65,7 @@ def open_python(
         caller's index to a label.
       class_names: C names, by class number; by default those of the data set, or of the labels.
       image: Name of the column of images or paths, where `data` has columns.
+      needs_labels: Whether labels are read at all; otherwise there is no annotator and no class.
 
     Returns:
       The images. Their `indices` are the caller's. Files that cannot be decoded are left out, and a
@@ -74,8 +76,10 @@ def open_python(
     """
     if isinstance(data, str | Path):
         return _open_folder(Path(data), size, labels, trusted, class_names)
-    found = _open(data, labels, count, image)
+    found = _open(data, labels if needs_labels else (), count, image)
     columns = _label_columns(labels) if found.columns is None else found.columns
+    if not needs_labels:
+        columns = {}
     if columns is None:
         raise UserError(
             f"received {_kind(data)} without labels: expected labels, one per image: pass labels="
@@ -86,15 +90,18 @@ def open_python(
                 f"received {len(found.names)} images and {len(values)} labels"
                 f"{'' if name == GIVEN else f' of {name}'}: expected one label per image"
             )
-    numbers, trusted_numbers, classes = _numbers(
-        columns, trusted, found.names, found.indices, class_names or found.class_names
-    )
+    numbers = np.empty((len(found.names), 0), np.int32)
+    known, classes = np.full(len(found.names), MISSING, np.int32), tuple[str, ...]()
+    if columns:
+        numbers, known, classes = _numbers(
+            columns, trusted, found.names, found.indices, class_names or found.class_names
+        )
     images = LabeledImages(
         names=tuple(found.names),
         class_names=classes,
         labels=numbers,
         annotators=tuple(columns),
-        trusted=trusted_numbers,
+        trusted=known,
         notes=found.notes,
         indices=found.indices,
     )
@@ -419,11 +426,13 @@ def _chosen_columns(
     if not _are_names(labels):
         return None
     names = [labels] if isinstance(labels, str) else list(labels)
+    if not names:
+        return None
     unknown = [name for name in names if name not in columns]
     if unknown and len(names) == rows:
         return None
-    if unknown or not names:
-        raise _unknown_column(unknown[0] if unknown else "", columns)
+    if unknown:
+        raise _unknown_column(unknown[0], columns)
     return names
 
 

@@ -42,7 +42,7 @@ def test_a_terminal_redraws_one_line():
     text = shown(Stream(True), [(0.1, 1), (1, 100), (1.1, 101), (150, 400)])
     assert text == (
         "\rFeatures: 100 of 400 images (25 %), 2/s, 2 min 30 s left"
-        f"\r{'Features: 400 of 400 images (100 %), 2/s':<54}\r{'Features: 2 min 30 s':<40}\n"
+        f"\r{'Features: 400 of 400 images (100 %), 2/s':<56}\r{'Features: 2 min 30 s':<40}\n"
     )
 
 
