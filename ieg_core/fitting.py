@@ -3,7 +3,8 @@
 
 `fit` does what `make sweep` does with one trial: it writes the arrays to a data directory, then
 plans and trains the trial in a separate process. The run folder holds all results, for `ieg audit`,
-`ieg predict` and `ieg report`. Repeating the same call reuses the finished run.
+`ieg predict` and `ieg report`. Repeating the same call reuses the finished run. With the name of a
+pre-trained network it trains a classifier on that network's features instead, in this process.
 """
 
 import hashlib
@@ -20,14 +21,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ieg_core.audit.findings import Audit, is_available, read_audit
+from ieg_core.audit.from_python import open_python
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
+from ieg_core.data.image_folder.listing import PROBE, list_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
+from ieg_core.experiment.methods import METHODS
+from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
+from ieg_core.features.extract import NETWORK, SIZE
 from ieg_core.host import machine, processes
 from ieg_core.host.files import replacing
+from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
@@ -38,8 +45,11 @@ from ieg_core.sweep.request import SweepRequest
 if TYPE_CHECKING:
     import keras
 
-Data = tuple[ArrayLike, ArrayLike]
+Data = tuple[Any, Any]
 _BATCH_SIZE = 100
+_FEW_IMAGES = 5000
+_SMALLEST_PHOTO = 32
+_DEFAULT_METHOD = "ieg"
 _AGREEMENT_SAMPLE = 1000
 
 
@@ -68,28 +78,38 @@ class Fitted:
 
 
 def fit(
-    images: ArrayLike,
-    labels: ArrayLike,
+    images: Any,
+    labels: Any = None,
     network: "str | keras.Model" = "",
     *,
-    method: str = "ieg",
+    method: str = "",
     test: Data | None = None,
     probe: Data | None = None,
     class_names: Sequence[str] | None = None,
     steps: int = 0,
     seed: int = 0,
-    settings: Sequence[str] = (),
+    settings: Sequence[str] | Mapping[str, Any] = (),
     out: str | Path = "runs",
-) -> Fitted:
+) -> Fitted | FeatureFitted:
     """Trains a network on images whose labels may be wrong.
 
+    What it trusts: with `probe`, the labels of the probe. Without, the default method `ieg` draws
+    10 images per class from `images` and trusts their labels; `forward`, `fsr`, `mixup`,
+    `supervised` and a classifier on features trust none. A line that is printed says so.
+
     Args:
-      images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1].
-      labels: [n], class numbers from 0 (integers) or names, none missing.
+      images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
+        data of another kind that `ieg_core.audit` takes, if the images have one size or `network`
+        is a pre-trained one; or a data directory with train/ and test/.
+      labels: [n], class numbers from 0 (integers) or names, none missing. By default those of
+        `images`, if these come with labels; or the name of their column.
       network: A Keras model that returns logits, trained from its current weights and not modified;
         or the name of a network (`resnet11`, `package.module:function`, `mine.keras`); "" chooses
-        by image size. The network receives images in [−1, 1].
-      method: Name of the method; see `ieg recipes`.
+        by image size. The network receives images in [−1, 1]. "efficientnet-lite0" or
+        "efficientnet-lite2" trains a classifier on the features of that pre-trained network, which
+        suits a few thousand photos better than training from zero.
+      method: Name of the method; see `ieg recipes`. By default "ieg"; on features "retrain", the
+        only one there.
       test: Images and true labels to evaluate on. Without it, up to 1,000 training images with
         their given labels are used, which measures agreement, not accuracy.
       probe: A few images with correct labels, at least one per class. Without it, methods that need
@@ -97,21 +117,42 @@ def fit(
       class_names: Names by class number; by default the numbers, or the names among the labels.
       steps: Training steps; 0 for the recipe's 1,500.
       seed: Seed of all random draws.
-      settings: Overrides such as "optimizer.learning_rate=0.05".
-      out: The results root.
+      settings: Overrides such as "optimizer.learning_rate=0.05", or a dictionary,
+        {"optimizer.learning_rate": 0.05} or {"optimizer": {"learning_rate": 0.05}}. On features,
+        fields of `ieg_core.features.head.HeadSettings`.
+      out: The results root; nothing is written there on features.
 
     Returns:
-      The trained network, its accuracy and its audit.
+      The trained network, its accuracy and its audit; on features a `FeatureFitted`, whose
+      `predict` takes images.
 
     Raises:
       UserError: When an argument or array is invalid.
       RuntimeError: When the training fails; the message says why.
     """
     _require_kinds(network, method, steps, seed, settings)
-    parts, names = _parts(images, labels, test, probe, class_names)
+    assignments = setting_texts(settings)
+    if isinstance(network, str) and network in NETWORKS:
+        return _fit_on_features(
+            images, labels, network, method, test, probe, class_names, steps, seed, assignments
+        )
+    method = method or _DEFAULT_METHOD
     root = Path(out)
-    data_dir = write_arrays(root / "data", parts, names)
-    shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
+    if isinstance(images, str | Path):
+        data_dir, names, chosen = _folder(Path(images), labels, test, probe, class_names)
+        _say_what_is_trusted(method, probe is not None or (data_dir / PROBE).is_dir())
+    else:
+        pixels, given, known = _held(images, labels, class_names)
+        parts, names = _parts(pixels, given, test, probe, known)
+        data_dir = write_arrays(root / "data", parts, names)
+        shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
+        chosen = _settings_for(shape, count)
+        _say_what_is_trusted(method, probe is not None)
+        if network == "" and count < _FEW_IMAGES and min(shape[:2]) >= _SMALLEST_PHOTO:
+            print(
+                f"fit: {count:,} images are few to train from zero; for photos try "
+                f"network={NETWORK!r}"
+            )
     planned = plan.plan(
         SweepRequest(
             dataset="folder",
@@ -119,7 +160,7 @@ def fit(
             seeds=(int(seed),),
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
             steps=int(steps),
-            settings=(*_settings_for(shape, count), *settings),
+            settings=(*chosen, *assignments),
             data_dir=str(data_dir),
             results=str(root),
         )
@@ -154,6 +195,135 @@ def fit(
     )
 
 
+def setting_texts(settings: Sequence[str] | Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Returns settings as "key=value" each: {"optimizer": {"nesterov": True}}, flat or nested.
+
+    Args:
+      settings: A dictionary, or a list of "key=value".
+      prefix: What stands before each key.
+    """
+    if not isinstance(settings, Mapping):
+        return list(settings)
+    texts = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            texts += setting_texts(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            texts.append(f"{prefix}{key}={','.join(map(str, value))}")
+        else:
+            texts.append(f"{prefix}{key}={value}")
+    return texts
+
+
+def _fit_on_features(
+    images: Any,
+    labels: Any,
+    network: str,
+    method: str,
+    test: Data | None,
+    probe: Data | None,
+    class_names: Sequence[str] | None,
+    steps: int,
+    seed: int,
+    assignments: Sequence[str],
+) -> FeatureFitted:
+    if method not in ("", METHOD):
+        raise UserError(
+            f"received method {method!r} and network {network!r}: expected method={METHOD!r} on "
+            "features; leave one of them out"
+        )
+    if steps:
+        raise UserError(
+            f"received steps={steps} and network {network!r}: a classifier on features counts "
+            "epochs; pass settings={'epochs': …}"
+        )
+    if unequal := [text for text in assignments if "=" not in text]:
+        raise UserError(f"expected key=value, got {unequal[0]!r}")
+    for name, data in (("test", test), ("probe", probe)):
+        _require_pair(name, data)
+    checked = "the labels of the probe" if probe is not None else "no label"
+    print(f"fit: {METHOD} trusts {checked}")
+    return fit_on_features(
+        images,
+        labels,
+        network,
+        test=test,
+        probe=probe,
+        class_names=class_names,
+        seed=int(seed),
+        settings=dict(text.split("=", 1) for text in assignments),
+    )
+
+
+def _folder(
+    folder: Path,
+    labels: Any,
+    test: Data | None,
+    probe: Data | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Path, tuple[str, ...], list[str]]:
+    """Returns a data directory as it is, its classes, and no settings."""
+    others = {"labels": labels, "test": test, "probe": probe, "class_names": class_names}
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UserError(
+            f"received the folder {folder} and {given[0]}: expected all of it in the folder, as "
+            "train/, test/ and probe/"
+        )
+    return folder, list_files(folder).class_names, []
+
+
+def _held(
+    images: Any, labels: Any, class_names: Sequence[str] | None
+) -> tuple[Any, Any, Sequence[str] | None]:
+    """Returns images as an array, labels, and class names if the data have some."""
+    is_array = isinstance(images, np.ndarray) and images.dtype.kind not in "USO"
+    is_list = isinstance(images, list | tuple)
+    is_plain = is_list and len(images) and not isinstance(images[0], str | Path | tuple)
+    if labels is not None and (is_array or is_plain or images is None):
+        return images, labels, class_names
+    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+    found = opened.images
+    if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
+        raise UserError(
+            "fit needs one label for each image: audit several annotators or missing labels, or "
+            f"pass network={NETWORK!r}"
+        )
+    pixels = [found.read(place) for place in range(len(found))]
+    shapes = {each.shape for each in pixels}
+    if len(shapes) > 1:
+        raise UserError(
+            f"the images have {len(shapes)} sizes: expected one; resize them, pass a data "
+            f"directory, or network={NETWORK!r}, which takes any"
+        )
+    return np.stack(pixels), found.labels[:, 0], found.class_names
+
+
+def _say_what_is_trusted(method: str, has_probe: bool) -> None:
+    spec = METHODS.get(method)
+    if spec is None:
+        return  # planning refuses it
+    if spec.uses_probe and has_probe:
+        text = "trusts the labels of the probe"
+    elif spec.uses_probe:
+        text = (
+            "draws 10 images per class from yours and trusts their labels; if these may be wrong, "
+            "pass probe= or method='forward'"
+        )
+    elif has_probe:
+        text = "trusts no label, and does not use the probe"
+    else:
+        text = "trusts no label"
+    print(printable(f"fit: {method} {text}"))
+
+
+def _require_pair(name: str, data: Any) -> None:
+    if data is not None and (not isinstance(data, tuple | list) or len(data) != 2):
+        raise UserError(
+            f"{name} is {type(data).__name__}: expected a pair of images and labels, "
+            f"{name}=(images, labels)"
+        )
+
+
 def _require_kinds(
     network: Any, method: object, steps: object, seed: object, settings: object
 ) -> None:
@@ -167,8 +337,9 @@ def _require_kinds(
         ("method", method, isinstance(method, str), "a method's name, such as 'ieg'"),
         ("steps", steps, isinstance(steps, int | np.integer), "a whole number"),
         ("seed", seed, isinstance(seed, int | np.integer), "a whole number"),
-        ("settings", settings, not isinstance(settings, str),
-         "a list such as ['optimizer.learning_rate=0.05']"),
+        ("settings", settings, isinstance(settings, Mapping | Sequence)
+         and not isinstance(settings, str),
+         "a list such as ['optimizer.learning_rate=0.05'], or a dictionary"),
     ):  # fmt: skip
         if not fits:
             received = value.__name__ if isinstance(value, type) else repr(value)[:80]
@@ -222,11 +393,7 @@ def _parts(
     for name, data in (("test", test), ("probe", probe)):
         if data is None:
             continue
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise UserError(
-                f"{name} is {type(data).__name__}: expected a pair of images and labels, "
-                f"{name}=(images, labels)"
-            )
+        _require_pair(name, data)
         parts[name] = (_pixels(data[0]), class_numbers(read_labels(data[1]), names))
     return parts, names
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import ieg_core
 from ieg_core.data.image_folder.arrays import ARRAYS, write_arrays
@@ -15,7 +16,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
-from ieg_core.fitting import _saved, _settings_for, fit
+from ieg_core.fitting import _held, _saved, _say_what_is_trusted, _settings_for, fit, setting_texts
 from ieg_core.recipes.build import build_config
 from tests.docs.commands import commands, give
 
@@ -100,6 +101,22 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"network": keras.Sequential}, "network is Sequential: expected a Keras model",
                      id="class"),
         pytest.param({"network": "resnet2"}, "unknown network", id="network"),
+        pytest.param({"settings": {"optimizer": {"rate": 1}}}, "unknown setting 'optimizer.rate'",
+                     id="setting of a dictionary"),
+        pytest.param({"images": [IMAGES[0], IMAGES[1][:3]], "labels": None}, "without labels",
+                     id="no labels"),
+        pytest.param({"images": "photos"}, "the folder photos and labels: expected all of it in",
+                     id="folder and labels"),
+        pytest.param({"network": "efficientnet-lite0", "method": "ieg"},
+                     "method 'ieg' and network 'efficientnet-lite0': expected method='retrain'",
+                     id="method on features"),
+        pytest.param({"network": "efficientnet-lite0", "method": "", "steps": 5},
+                     "on features counts epochs", id="steps on features"),
+        pytest.param({"network": "efficientnet-lite0", "method": "", "settings": {"epoch": 5}},
+                     "unknown setting of a classifier on features 'epoch': did you mean 'epochs'",
+                     id="setting on features"),
+        pytest.param({"network": "efficientnet-lite0", "method": "", "settings": {"epochs": "x"}},
+                     "setting epochs: expected a whole number, got 'x'", id="value on features"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_before_anything_is_trained(tmp_path, changes, message):
@@ -108,6 +125,54 @@ def test_a_mistake_is_one_line_before_anything_is_trained(tmp_path, changes, mes
         fit(**{**arguments, **changes})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trials").exists()
+
+
+def test_settings_may_be_a_dictionary():
+    flat = {"optimizer.learning_rate": 0.05, "augmentation.flip": False}
+    nested = {"optimizer": {"learning_rate": 0.05}, "augmentation": {"flip": False}}
+    expected = ["optimizer.learning_rate=0.05", "augmentation.flip=False"]
+    assert setting_texts(flat) == setting_texts(nested) == expected
+    assert setting_texts({"schedule": {"milestones": (0.5, 0.75)}}) == [
+        "schedule.milestones=0.5,0.75"
+    ]
+    assert setting_texts(expected) == expected
+    config = override(build_config(parse("folder"), "ieg"), expected)
+    assert config.optimizer.learning_rate == 0.05
+    assert config.augmentation.flip is False
+
+
+def test_images_come_from_what_audit_takes(tmp_path):
+    paths = []
+    for place, pixels in enumerate(IMAGES):
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    names = [NAMES[label] for label in LABELS]
+    pixels, labels, class_names = _held(paths, names, None)
+    np.testing.assert_array_equal(pixels, IMAGES)
+    assert (labels.tolist(), class_names) == (LABELS.tolist(), NAMES)
+    pairs = list(zip(IMAGES, LABELS.tolist(), strict=True))
+    pixels, labels, _ = _held(pairs, None, None)
+    np.testing.assert_array_equal(pixels, IMAGES)
+    assert labels.tolist() == LABELS.tolist()
+    Image.fromarray(IMAGES[0, :4]).save(paths[0])
+    with pytest.raises(UserError, match="the images have 2 sizes: expected one; resize them"):
+        _held(paths, names, None)
+    with pytest.raises(UserError, match="fit needs one label for each image"):
+        _held(paths, [None, *names[1:]], None)
+
+
+@pytest.mark.parametrize(
+    ("method", "has_probe", "said"),
+    [
+        ("ieg", True, "fit: ieg trusts the labels of the probe"),
+        ("ieg", False, "fit: ieg draws 10 images per class from yours and trusts their labels"),
+        ("forward", False, "fit: forward trusts no label"),
+        ("supervised", True, "fit: supervised trusts no label, and does not use the probe"),
+    ],
+)
+def test_it_says_what_it_trusts(capsys, method, has_probe, said):
+    _say_what_is_trusted(method, has_probe)
+    assert capsys.readouterr().out.startswith(said)
 
 
 # TensorFlow's variables know nothing of NumPy 2's copy keyword.

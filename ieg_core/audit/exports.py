@@ -1,0 +1,408 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audits as files of other tools, and the corrections that people made there as decisions.
+
+A tool hands back every label, those that nobody looked at included. Only what a person did counts
+as a decision: a label that differs from the given one, or one that the tool marks as reviewed.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from ieg_core.audit.decisions import KEEP, OTHER, SUGGESTION, Decisions, plain_cell, safe_cell
+from ieg_core.audit.images import MISSING
+from ieg_core.audit.label_audit import LabelAudit
+from ieg_core.data.tables import SUFFIXES, read_columns, to_csv, to_parquet
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.host.files import write_bytes_atomic
+
+CORRECTED: Final = ("corrected_label", "clean_label", "new_label")
+REVIEWED: Final = "reviewed"
+_CHOICE, _IMAGE = "choice", "image"
+_DIGITS: Final = 6
+
+
+def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> None:
+    """Writes tasks to import into Label Studio, and beside them the labeling configuration.
+
+    Each task has the image's address, the given label as an annotation and the suggestion as a
+    prediction with its probability q; tasks come in the order of suspicion. `data.name` identifies
+    the image when the project is exported again.
+
+    Source: https://labelstud.io/guide/predictions and https://labelstud.io/guide/task_format.
+
+    Args:
+      audit: The audit.
+      path: The file of tasks, .json; the configuration, .xml, has the same name otherwise.
+      prefix: What stands before the path of an image in its address, such as
+        "/data/local-files/?d=photos/" or "https://…/".
+
+    Raises:
+      UserError: When a file cannot be written.
+    """
+    names = audit.images.class_names
+    tasks = []
+    for place in _order(audit):
+        given, suggested = int(audit.given[place]), int(audit.suggested[place])
+        name = audit.images.names[place]
+        task: dict[str, Any] = {
+            "data": {_IMAGE: prefix + name, "name": name, "score": _score(audit, place)},
+            "predictions": [
+                {
+                    "model_version": "ieg-core",
+                    "score": round(float(audit.evidence.q[place, suggested]), _DIGITS),
+                    "result": [_choices(f"suggested-{place}", names[suggested])],
+                }
+            ],
+        }
+        if given != MISSING:
+            task["annotations"] = [{"result": [_choices(f"given-{place}", names[given])]}]
+        tasks.append(task)
+    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in names)
+    config = (
+        f'<View>\n  <Image name="{_IMAGE}" value="${_IMAGE}"/>\n'
+        f'  <Choices name="{_CHOICE}" toName="{_IMAGE}" choice="single">\n{choices}'
+        "  </Choices>\n</View>\n"
+    )
+    _write_json(path, tasks)
+    write_bytes_atomic(path.with_suffix(".xml"), config.encode())
+
+
+def write_cleanlab(audit: LabelAudit, path: Path) -> None:
+    """Writes the table that cleanlab's `Datalab.get_issues("label")` returns, with paths.
+
+    `label_score` is q(given), so that low scores are suspicious, as cleanlab has it, and
+    `label_quality`, the name that `CleanLearning` gives it, is the same. Rows are in the order of
+    the data.
+
+    Source: https://docs.cleanlab.ai/stable/cleanlab/datalab/guide/issue_type_description.html and
+    https://docs.cleanlab.ai/stable/cleanlab/classification.html.
+
+    Args:
+      audit: The audit.
+      path: A .csv or .parquet file.
+
+    Raises:
+      UserError: When the file has another extension or cannot be written.
+    """
+    columns = cleanlab_columns(audit)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UserError(
+            f"cannot write a table to {path}: expected a name in {' or '.join(SUFFIXES)}"
+        )
+    if suffix == ".csv":
+        columns = {name: [_cell(cell) for cell in cells] for name, cells in columns.items()}
+    write_bytes_atomic(path, to_csv(columns) if suffix == ".csv" else to_parquet(columns))
+
+
+def cleanlab_columns(audit: LabelAudit) -> dict[str, list[Any]]:
+    """Returns the columns of `write_cleanlab`, a row an image; None where there is no label."""
+    names, is_judged = audit.images.class_names, np.zeros(len(audit.images), bool)
+    is_judged[audit.order] = True
+    quality = [
+        None if np.isnan(score) else round(1 - float(score), _DIGITS) for score in audit.score
+    ]
+    return {
+        "path": list(audit.images.names),
+        "is_label_issue": (is_judged & (audit.suggested != audit.given)).tolist(),
+        "label_score": quality,
+        "label_quality": quality,
+        "given_label": [None if label == MISSING else names[label] for label in audit.given],
+        "predicted_label": [names[label] for label in audit.suggested],
+    }
+
+
+def write_fiftyone(audit: LabelAudit, path: Path) -> None:
+    """Writes labels.json of a FiftyOneImageClassificationDataset.
+
+    `fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset,
+    data_path=FOLDER, labels_path=FILE)` reads it. An image's label is the given one, its confidence
+    q(given); its attributes are the suggestion, the score and the rank, 0 for the most suspicious.
+
+    Source: https://docs.voxel51.com/user_guide/import_datasets.html, section
+    FiftyOneImageClassificationDataset.
+
+    Args:
+      audit: The audit.
+      path: The file.
+
+    Raises:
+      UserError: When two images differ in the ends of their names alone, which FiftyOne leaves out,
+        or the file cannot be written.
+    """
+    names = audit.images.class_names
+    labels: dict[str, Any] = {}
+    for rank, place in enumerate(_order(audit)):
+        key = _stem(audit.images.names[place])
+        if key in labels:
+            raise UserError(
+                f"two images are called {key} but for the end of the name, such as .jpg: FiftyOne "
+                "takes them for one; rename one"
+            )
+        given = int(audit.given[place])
+        score = _score(audit, place)
+        labels[key] = None  # FiftyOne's way of saying that an image has no label
+        if score is not None:
+            attributes: dict[str, Any] = {"suggested": names[audit.suggested[place]]}
+            attributes["score"] = score
+            if rank < len(audit.order):
+                attributes["rank"] = rank
+            confidence = round(1 - score, _DIGITS)
+            labels[key] = {"label": given, "confidence": confidence, "attributes": attributes}
+    _write_json(path, {"classes": list(names), "labels": labels})
+
+
+def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
+    """Reads the corrections in a project that Label Studio exported as JSON.
+
+    An annotation that a person has submitted has a lead time, which an imported one lacks; of
+    several, the latest counts. Skipped tasks decide nothing.
+
+    Args:
+      audit: The audit that `write_label_studio` wrote.
+      path: The file.
+
+    Returns:
+      The decisions, in the order of the file.
+
+    Raises:
+      UserError: When the file is not such an export, or names an unknown image or class.
+    """
+    tasks = _read_json(path, list, "Label Studio", "exported as JSON, not JSON-MIN or CSV")
+    places = {name: place for place, name in enumerate(audit.images.names)}
+    found = []
+    for number, task in enumerate(tasks):
+        data = task.get("data") if isinstance(task, dict) else None
+        annotations = task.get("annotations", []) if isinstance(data, dict) else None
+        if not isinstance(data, dict) or not isinstance(annotations, list):
+            raise UserError(
+                f"task {number} of {path} has no data or annotations: expected a project of Label "
+                "Studio, exported as JSON"
+            )
+        place = places.get(str(data.get("name", "")))
+        if place is None:
+            image = str(data.get(_IMAGE, ""))
+            ends = [each for name, each in places.items() if image.endswith(name)]
+            place = ends[0] if len(ends) == 1 else None
+        if place is None:
+            raise _unknown_image(path, str(data.get("name", data.get(_IMAGE))))
+        done = [
+            each for each in annotations if isinstance(each, dict) and not each.get("was_cancelled")
+        ]
+        done.sort(key=lambda each: str(each.get("updated_at") or ""))
+        chosen = [(label, bool(each.get("lead_time"))) for each in done for label in _chosen(each)]
+        touched = [label for label, is_touched in chosen if is_touched]
+        if touched:
+            found.append((place, touched[-1], True))
+        elif chosen:
+            found.append((place, chosen[-1][0], False))
+    return _decisions(audit, path, found)
+
+
+def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
+    """Reads corrections from a table with the columns `path` and one of `CORRECTED`.
+
+    A row whose corrected label is empty decides nothing; one that repeats the given label keeps it.
+
+    Args:
+      audit: The audit that `write_cleanlab` wrote.
+      path: The .csv or .parquet file.
+
+    Returns:
+      The decisions, in the order of the file.
+
+    Raises:
+      UserError: When the file is not such a table, or names an unknown image or class.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"cannot read a table from {path}: expected {' or '.join(SUFFIXES)}")
+    columns = read_columns(path, ("path",), CORRECTED)
+    corrected = next((name for name in CORRECTED if name in columns), None)
+    if corrected is None:
+        raise UserError(
+            f"{path} has no corrected labels: expected a column {' or '.join(CORRECTED)}, empty "
+            "where nobody looked"
+        )
+    places = {name: place for place, name in enumerate(audit.images.names)}
+    found = []
+    for name, label in zip(columns["path"], columns[corrected], strict=True):
+        plain = plain_cell(str(name))
+        if plain not in places:
+            raise _unknown_image(path, plain)
+        # Null of a Parquet file made by pandas may be NaN.
+        if label is not None and label == label and str(label).strip():
+            found.append((places[plain], plain_cell(str(label)), True))
+    return _decisions(audit, path, found)
+
+
+def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
+    """Reads corrections from labels.json of a FiftyOneImageClassificationDataset.
+
+    A label that differs from the given one counts, and any with the attribute "reviewed".
+
+    Args:
+      audit: The audit that `write_fiftyone` wrote.
+      path: The file.
+
+    Returns:
+      The decisions, in the order of the file.
+
+    Raises:
+      UserError: When the file is not such a file, or names an unknown image or class.
+    """
+    value = _read_json(path, dict, "FiftyOne", "labels.json of an image classification data set")
+    labels, classes = value.get("labels"), value.get("classes")
+    if not isinstance(labels, dict) or not isinstance(classes, list | None):
+        raise UserError(
+            f"{path} has no labels: expected FiftyOne's labels.json of an image classification "
+            "data set"
+        )
+    places = {_stem(name): place for place, name in enumerate(audit.images.names)}
+    places |= {name: place for place, name in enumerate(audit.images.names)}
+    found = []
+    for key, target in labels.items():
+        # FiftyOne names a file by its absolute path where it has exported labels alone.
+        place = places.get(key, places.get(_stem(key)))
+        if place is None:
+            ends = [each for name, each in places.items() if _stem(key).endswith(f"/{name}")]
+            place = ends[0] if len(set(ends)) == 1 else None
+        if place is None:
+            raise _unknown_image(path, key)
+        attributes: Any = {}
+        if isinstance(target, dict):
+            attributes, target = target.get("attributes") or {}, target.get("label")
+        if target is None:
+            continue
+        if classes is not None and isinstance(target, int) and 0 <= target < len(classes):
+            target = classes[target]
+        found.append((place, str(target), bool(attributes.get(REVIEWED))))
+    return _decisions(audit, path, found)
+
+
+EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
+    "label-studio": write_label_studio,
+    "cleanlab": write_cleanlab,
+    "fiftyone": write_fiftyone,
+}
+"""What writes an audit for a tool, by the tool's name: (audit, path, options)."""
+
+IMPORTS: Final[Mapping[str, Callable[[LabelAudit, Path], Decisions]]] = {
+    "label-studio": read_label_studio,
+    "cleanlab": read_cleanlab,
+    "fiftyone": read_fiftyone,
+}
+"""What reads a tool's corrections of an audit, by the tool's name."""
+
+
+def export_audit(audit: LabelAudit, tool: str, path: Path, **options: Any) -> None:
+    """Writes an audit for a tool, one of `EXPORTS`, whose function takes the options.
+
+    Raises:
+      UserError: When there is no such tool, or the file cannot be written.
+    """
+    if tool not in EXPORTS:
+        raise unknown_name("export", tool, EXPORTS)
+    EXPORTS[tool](audit, path, **options)
+
+
+def import_decisions(audit: LabelAudit, tool: str, path: Path) -> Decisions:
+    """Reads a tool's corrections of an audit, of a tool among `IMPORTS`.
+
+    Raises:
+      UserError: When there is no such tool, or the file is not one of it.
+    """
+    if tool not in IMPORTS:
+        raise unknown_name("import", tool, IMPORTS)
+    return IMPORTS[tool](audit, path)
+
+
+def _decisions(audit: LabelAudit, path: Path, found: list[tuple[int, str, bool]]) -> Decisions:
+    """Returns decisions from (place, label, whether a person has looked at it)."""
+    classes = {name: number for number, name in enumerate(audit.images.class_names)}
+    decided: dict[int, tuple[int, str]] = {}
+    for place, label, is_reviewed in found:
+        number = classes.get(label, classes.get(label.strip()))
+        if number is None:
+            raise UserError(f"{path}: {unknown_name('class', label, classes)}")
+        given, suggested = int(audit.given[place]), int(audit.suggested[place])
+        if number == given and not is_reviewed:
+            continue
+        kind = KEEP if number == given else SUGGESTION if number == suggested else OTHER
+        if decided.setdefault(place, (number, kind))[0] != number:
+            raise UserError(
+                f"{path} says that {audit.images.names[place]} is "
+                f"{audit.images.class_names[decided[place][0]]!r} and "
+                f"{audit.images.class_names[number]!r}: expected one class, remove one of the two"
+            )
+    return Decisions(
+        indices=np.array(list(decided), np.int64),
+        labels=np.array([label for label, _ in decided.values()], np.int32),
+        kinds=tuple(kind for _, kind in decided.values()),
+    )
+
+
+def _order(audit: LabelAudit) -> list[int]:
+    """Returns all places: the judged ones by suspicion, then the others in their order."""
+    rest = np.setdiff1d(np.arange(len(audit.images)), audit.order)
+    return [*audit.order.tolist(), *rest.tolist()]
+
+
+def _score(audit: LabelAudit, place: int) -> float | None:
+    score = float(audit.score[place])
+    return None if np.isnan(score) else round(score, _DIGITS)
+
+
+def _choices(identity: str, label: str) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "type": "choices",
+        "from_name": _CHOICE,
+        "to_name": _IMAGE,
+        "value": {"choices": [label]},
+    }
+
+
+def _chosen(annotation: dict[str, Any]) -> Iterator[str]:
+    """Yields the label of an annotation, if it has one."""
+    for part in annotation.get("result") or ():
+        value = part.get("value") if isinstance(part, dict) else None
+        choices = value.get("choices") if isinstance(value, dict) else None
+        if isinstance(choices, list) and len(choices) == 1:
+            yield str(choices[0])
+
+
+def _cell(value: Any) -> Any:
+    return safe_cell(value) if isinstance(value, str) else value
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name
+
+
+def _unknown_image(path: Path, name: str) -> UserError:
+    return UserError(
+        f"{path} is about {name[:80]!r}, which is not an image of this audit: expected corrections "
+        "of the images that are audited"
+    )
+
+
+def _read_json(path: Path, kind: type, tool: str, expected: str) -> Any:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not valid JSON"
+        raise UserError(
+            f"cannot read {path} ({reason}): expected a file of {tool}, {expected}"
+        ) from (error)
+    if not isinstance(value, kind):
+        raise UserError(f"{path} is not a file of {tool}: expected one {expected}")
+    return value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_bytes_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

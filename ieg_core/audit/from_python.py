@@ -1,0 +1,625 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and labels as Python programs hold them, brought into one form.
+
+Kinds of data are told apart by what they offer, so that pandas, `datasets`, PyTorch and TensorFlow
+are not imported: whoever passes an object of theirs has them.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from ieg_core.audit.images import MISSING, LabeledImages
+from ieg_core.audit.inputs import Opened, open_files
+from ieg_core.data.image_folder.decode import (
+    UnreadableImageError,
+    central_square,
+    read_original,
+)
+from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
+from ieg_core.data.labels.from_python import class_numbers, read_labels
+from ieg_core.errors import UserError
+
+IMAGE_COLUMNS: Final = (
+    "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
+)  # fmt: skip
+LABEL_COLUMNS: Final = ("label", "labels", "class", "given", "target", "fine_label", "y")
+GIVEN: Final = "given"
+HELD_SIDE: Final = 512
+_SHOWN: Final = 80
+_KINDS: Final = (
+    "a folder, a list of image files, a DataFrame, a Hugging Face Dataset, a tf.data.Dataset of "
+    "(image, label), an ImageFolder-like object, images [n, height, width, channels] or features "
+    "[n, D]"
+)
+
+
+def open_python(
+    data: Any,
+    labels: Any = None,
+    *,
+    size: int,
+    count: int | None = None,
+    trusted: Any = None,
+    class_names: Sequence[str] | None = None,
+    image: str | None = None,
+    needs_labels: bool = True,
+) -> Opened:
+    """Brings data of any supported kind into the form that an audit takes.
+
+    Args:
+      data: Images, with or without labels; None for features alone.
+      labels: One label per image, names or class numbers from 0; or several annotators' as
+        [n, a], a mapping from annotator to labels, or a DataFrame; or for data with columns the
+        names of one or several. None, NaN, "" and −1 are missing labels. By default what `data`
+        has.
+      size: Side of the squares that a network is shown, in pixels.
+      count: n, where `data` is None.
+      trusted: Labels that are known to be right: [n] with missing ones, or a mapping from the
+        caller's index to a label.
+      class_names: C names, by class number; by default those of the data set, or of the labels.
+      image: Name of the column of images or paths, where `data` has columns.
+      needs_labels: Whether labels are read at all; otherwise there is no annotator and no class.
+
+    Returns:
+      The images. Their `indices` are the caller's. Files that cannot be decoded are left out, and a
+      note says so.
+
+    Raises:
+      UserError: When data or labels are not of a supported kind, or do not fit each other.
+    """
+    if isinstance(data, str | Path):
+        return _open_folder(Path(data), size, labels, trusted, class_names)
+    found = _open(data, labels if needs_labels else (), count, image)
+    columns = _label_columns(labels) if found.columns is None else found.columns
+    if not needs_labels:
+        columns = {}
+    if columns is None:
+        raise UserError(
+            f"received {_kind(data)} without labels: expected labels, one per image: pass labels="
+        )
+    for name, values in columns.items():
+        if len(values) != len(found.names):
+            raise UserError(
+                f"received {len(found.names)} images and {len(values)} labels"
+                f"{'' if name == GIVEN else f' of {name}'}: expected one label per image"
+            )
+    numbers = np.empty((len(found.names), 0), np.int32)
+    known, classes = np.full(len(found.names), MISSING, np.int32), tuple[str, ...]()
+    if columns:
+        numbers, known, classes = _numbers(
+            columns, trusted, found.names, found.indices, class_names or found.class_names
+        )
+    images = LabeledImages(
+        names=tuple(found.names),
+        class_names=classes,
+        labels=numbers,
+        annotators=tuple(columns),
+        trusted=known,
+        notes=found.notes,
+        indices=found.indices,
+    )
+    if found.paths is not None:
+        return _with_files(images, found.paths, size)
+    get = found.get
+    if get is None:
+        return Opened(images, None)
+
+    def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([_square(to_pixels(get(place)), size) for place in places.tolist()])
+
+    return Opened(replace(images, read=lambda place: to_pixels(get(place))), read_squares)
+
+
+def to_pixels(value: Any) -> NDArray[np.uint8]:
+    """Converts one image to pixels, upright and opaque.
+
+    Args:
+      value: A path, a file's bytes, a dictionary with one of both under "path" or "bytes", a PIL
+        image, an array or tensor [H, W], [H, W, 1 or 3] or [1 or 3, H, W]: uint8, or floats in
+        [0, 1].
+
+    Returns:
+      uint8 [H, W, 1] of a gray image, otherwise [H, W, 3].
+
+    Raises:
+      UserError: When the value is not an image.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    name = "an image"
+    if isinstance(value, str | Path):
+        name = str(value)
+        try:
+            value = Path(value).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"cannot read the image {name} ({error.strerror}): expected a readable file"
+            ) from error
+    if isinstance(value, bytes):
+        try:
+            return read_original(value)
+        except UnreadableImageError as error:
+            raise UserError(
+                f"{name} cannot be decoded ({error}): repair it or leave it out"
+            ) from error
+    if hasattr(value, "convert") and hasattr(value, "mode"):
+        return _from_pillow(value)
+    return _from_array(value)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found in the caller's data; `get` returns an image as the data hold it."""
+
+    names: Sequence[str]
+    get: Callable[[int], Any] | None = None
+    columns: Mapping[str, Sequence[Any]] | None = None
+    class_names: Sequence[str] | None = None
+    paths: Sequence[str] | None = None
+    indices: Sequence[Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _open_folder(
+    folder: Path, size: int, labels: Any, trusted: Any, class_names: Sequence[str] | None
+) -> Opened:
+    for name, value in (("labels", labels), ("class_names", class_names)):
+        if value is not None and not (name == "labels" and _are_names(value)):
+            raise UserError(
+                f"received the folder {folder} and {name}: expected labels in the folder; pass a "
+                "list of paths with labels of your own"
+            )
+    annotators = [labels] if isinstance(labels, str) else list(labels or ())
+    opened = open_files(list_labeled_files(folder, annotators=annotators), size)
+    if trusted is None:
+        return opened
+    images = opened.images
+    names = list(images.names)
+    places = _trusted_places(trusted, names, names)
+    known = images.trusted.copy()
+    known[list(places)] = class_numbers(read_labels(list(places.values())), images.class_names)
+    return replace(opened, images=replace(images, trusted=known))
+
+
+def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opened:
+    """Opens the files of images; those that cannot be decoded are left out."""
+    for path in paths:
+        if not Path(path).is_file():
+            raise UserError(
+                f"there is no file {path}: expected image files; relative paths start at "
+                f"{Path.cwd()}"
+            )
+    absolute = [os.path.abspath(path) for path in paths]
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
+    files = tuple(Path(path).relative_to(root).as_posix() for path in absolute)
+    nothing = ((None,) * len(images.annotators),) * len(files)
+    listed = LabeledFiles(root, files, nothing, images.annotators, (None,) * len(files))
+    opened = open_files(listed, size)
+    places = {file: place for place, file in enumerate(files)}
+    kept = [places[file] for file in opened.images.names]
+    indices = range(len(paths)) if images.indices is None else images.indices
+    whole = replace(
+        opened.images,
+        names=tuple(images.names[place] for place in kept),
+        class_names=images.class_names,
+        labels=images.labels[kept],
+        trusted=images.trusted[kept],
+        indices=[indices[place] for place in kept],
+    )
+    return replace(opened, images=whole)
+
+
+def _square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Cuts the central square and brings it to the size and channels of a network."""
+    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert("RGB")
+    box = central_square(*image.size)
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Found:
+    if data is None:
+        if count is None:
+            raise UserError(f"received neither data nor features: expected {_KINDS}")
+        return _Found(_numbered(range(count)))
+    if _is_frame(data):
+        return _open_frame(data, labels, image)
+    if hasattr(data, "column_names") and hasattr(data, "features"):
+        return _open_hugging_face(data, labels, image)
+    if isinstance(data, Mapping):
+        raise UserError(
+            f"received {_kind(data)} with the keys {', '.join(map(str, data))[:_SHOWN]}: expected "
+            "one data set; choose a part, such as data['train']"
+        )
+    if hasattr(data, "as_numpy_iterator"):
+        return _open_stream(data.as_numpy_iterator())
+    if hasattr(data, "samples") and hasattr(data, "classes"):
+        return _open_image_folder(data)
+    if hasattr(data, "iloc"):
+        return _open_list(list(data), list(data.index))
+    if hasattr(data, "__array__"):
+        return _open_array(np.asarray(data))
+    if isinstance(data, list | tuple):
+        if labels is None and data and isinstance(data[0], tuple | list) and len(data[0]) == 2:
+            return _open_pairs(data)
+        return _open_list(data, None)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return _open_pairs(data)
+    raise UserError(f"received {_kind(data)}: expected {_KINDS}")
+
+
+def _open_frame(frame: Any, labels: Any, image: str | None) -> _Found:
+    columns = [str(column) for column in frame.columns]
+    image = _image_column(columns, image, ())
+    chosen = _chosen_columns(columns, image, labels, len(frame.index))
+    found = _open_list(list(frame[image]), list(frame.index))
+    named = {name: list(frame[name]) for name in chosen} if chosen else None
+    return replace(found, columns=named)
+
+
+def _open_hugging_face(data: Any, labels: Any, image: str | None) -> _Found:
+    columns = list(data.column_names)
+    features = data.features or {}
+    kinds = {name: type(feature).__name__ for name, feature in features.items()}
+    image = _image_column(columns, image, [name for name in columns if kinds.get(name) == "Image"])
+    labelled = [name for name in columns if getattr(features.get(name), "names", None)]
+    chosen = _chosen_columns(columns, image, labels, len(data), labelled)
+    named = {name: list(data[name]) for name in chosen} if chosen else None
+    classes = [getattr(features.get(name), "names", None) for name in chosen or ()]
+    return _Found(
+        names=_numbered(range(len(data))),
+        get=lambda place: data[int(place)][image],
+        columns=named,
+        class_names=list(classes[0]) if classes and classes[0] else None,
+    )
+
+
+def _open_image_folder(data: Any) -> _Found:
+    paths = [str(path) for path, _ in data.samples]
+    found = _open_list(paths, None, root=getattr(data, "root", None))
+    given = {GIVEN: [label for _, label in data.samples]}
+    return replace(found, columns=given, class_names=list(data.classes))
+
+
+def _open_pairs(data: Any) -> _Found:
+    """Opens a data set whose items are (image, label)."""
+    count = len(data)
+    targets = getattr(data, "targets", None)
+    if targets is None or len(targets) != count:
+        targets = [_pair(data[place], place)[1] for place in range(count)]
+    targets = [each.item() if hasattr(each, "item") else each for each in targets]
+    classes = getattr(data, "classes", None)
+    return _Found(
+        names=_numbered(range(count)),
+        get=lambda place: _pair(data[int(place)], place)[0],
+        columns={GIVEN: targets},
+        class_names=None if classes is None else list(classes),
+    )
+
+
+def _open_stream(elements: Iterable[Any]) -> _Found:
+    """Reads a stream to its end; images are held, large ones at `HELD_SIDE`."""
+    images: list[NDArray[np.uint8]] = []
+    labels: list[Any] = []
+    shrunk = 0
+    for place, element in enumerate(elements):
+        if isinstance(element, Mapping):
+            pixels, label = element.get("image"), element.get("label")
+        else:
+            pixels, label = _pair(element, place)
+        if pixels is None or label is None:
+            raise UserError(
+                f"element {place} of the data set lacks an image or a label: expected "
+                "(image, label), or a dictionary with both"
+            )
+        batch = np.asarray(pixels)
+        several = batch.ndim == 4
+        for each, one in zip(
+            batch if several else [batch], label if several else [label], strict=True
+        ):
+            held = _bounded(to_pixels(each))
+            shrunk += held.shape != np.shape(each)[-3:] and max(held.shape[:2]) == HELD_SIDE
+            images.append(held)
+            labels.append(one.item() if isinstance(one, np.generic) else one)
+    if not images:
+        raise UserError("the data set is empty: expected at least one image")
+    notes = (f"{shrunk} images are held at {HELD_SIDE} pixels",) if shrunk else ()
+    return _Found(_numbered(range(len(images))), images.__getitem__, {GIVEN: labels}, notes=notes)
+
+
+def _open_array(array: np.ndarray) -> _Found:
+    if array.ndim == 1 and array.dtype.kind in "USO":
+        return _open_list(array.tolist(), None)
+    if array.ndim not in (3, 4):
+        raise UserError(
+            f"the images have shape {array.shape}: expected [n, height, width, channels] or "
+            "[n, height, width]"
+        )
+    if len(array) == 0:
+        raise UserError("received 0 images: expected at least one")
+    to_pixels(array[0])
+    return _Found(_numbered(range(len(array))), array.__getitem__)
+
+
+def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any = None) -> _Found:
+    """Opens a list of paths or of images."""
+    if not values:
+        raise UserError("received 0 images: expected at least one")
+    if not isinstance(values[0], str | Path):
+        to_pixels(values[0])
+        names = _numbered(range(len(values)) if indices is None else indices)
+        return _Found(names, values.__getitem__, indices=indices)
+    paths = [str(path) for path in values]
+    if len(set(map(os.path.abspath, paths))) < len(paths):
+        double = next((path for path in paths if paths.count(path) > 1), "of a file")
+        raise UserError(
+            f"the path {double} occurs more than once: expected each image once; pass several "
+            "labels of an image as columns"
+        )
+    names = [_relative(Path(path), root) for path in paths]
+    return _Found(names, paths=paths, indices=indices)
+
+
+def _relative(path: Path, root: Any) -> str:
+    if root is not None and path.is_relative_to(root):
+        path = path.relative_to(root)
+    return path.as_posix()
+
+
+def _numbered(indices: Iterable[Any]) -> list[str]:
+    names = [str(index) for index in indices]
+    if len(set(names)) < len(names):
+        raise UserError(
+            "the index of the data repeats itself: expected each value once; call reset_index()"
+        )
+    return names
+
+
+def _pair(item: Any, place: int) -> tuple[Any, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise UserError(f"item {place} of the data set is {_kind(item)}: expected (image, label)")
+    return item[0], item[1]
+
+
+def _are_names(value: Any) -> bool:
+    names = [value] if isinstance(value, str) else value
+    return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+
+
+def _is_frame(value: Any) -> bool:
+    return hasattr(value, "columns") and hasattr(value, "iloc")
+
+
+def _image_column(columns: Sequence[str], name: str | None, typed: Sequence[str]) -> str:
+    if name is not None:
+        if name not in columns:
+            raise _unknown_column(name, columns)
+        return name
+    found = [*typed, *(column for column in IMAGE_COLUMNS if column in columns)]
+    if not found:
+        raise UserError(
+            f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected images or paths in "
+            f"one called {' or '.join(IMAGE_COLUMNS[:2])}; name yours, image='…'"
+        )
+    return found[0]
+
+
+def _chosen_columns(
+    columns: Sequence[str], image: str, labels: Any, rows: int, typed: Sequence[str] = ()
+) -> list[str] | None:
+    """Returns the label columns; None if `labels` are labels themselves."""
+    if labels is None:
+        others = [column for column in columns if column != image]
+        found = [*typed, *(column for column in LABEL_COLUMNS if column in others)]
+        if found or len(others) == 1:
+            return [(found or others)[0]]
+        raise UserError(
+            f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected labels in one "
+            f"called {LABEL_COLUMNS[0]}; name one or several, labels=['…']"
+        )
+    if not _are_names(labels):
+        return None
+    names = [labels] if isinstance(labels, str) else list(labels)
+    if not names:
+        return None
+    unknown = [name for name in names if name not in columns]
+    if unknown and len(names) == rows:
+        return None
+    if unknown:
+        raise _unknown_column(unknown[0], columns)
+    return names
+
+
+def _unknown_column(name: str, columns: Sequence[str]) -> UserError:
+    return UserError(
+        f"the data have no column {name!r}: expected one of {', '.join(columns)[:_SHOWN]}"
+    )
+
+
+def _label_columns(labels: Any) -> dict[str, Sequence[Any]] | None:
+    """Returns the labels by annotator."""
+    if labels is None:
+        return None
+    if _is_frame(labels):
+        return {str(name): list(labels[name]) for name in labels.columns}
+    if isinstance(labels, Mapping):
+        return {str(name): _values(column) for name, column in labels.items()}
+    values = _values(labels)
+    first = values[0] if len(values) else None
+    if isinstance(first, list | tuple | np.ndarray):
+        widths = {len(each) for each in values}
+        if len(widths) > 1 or 0 in widths:
+            raise UserError(
+                "the labels do not form a table: expected [n], or [n, a] of a annotators"
+            )
+        if len(first) == 1:
+            return {GIVEN: [each[0] for each in values]}
+        return {
+            f"annotator_{number}": [each[number] for each in values] for number in range(len(first))
+        }
+    return {GIVEN: values}
+
+
+def _values(column: Any) -> Sequence[Any]:
+    if np.ma.is_masked(column):
+        column = np.ma.filled(np.ma.asarray(column).astype(object), None)
+    if isinstance(column, str) or not hasattr(column, "__len__"):
+        raise UserError(f"the labels are {_kind(column)}: expected one label per image")
+    if hasattr(column, "__array__"):
+        array = np.asarray(column)
+        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1:
+            raise UserError(
+                f"the labels have shape {array.shape} and type {array.dtype}: expected classes; "
+                "if they are probabilities or one-hot, pass labels.argmax(axis=1)"
+            )
+        return list(array)
+    return list(column)
+
+
+def _numbers(
+    columns: Mapping[str, Sequence[Any]],
+    trusted: Any,
+    names: Sequence[str],
+    indices: Sequence[Any] | None,
+    class_names: Sequence[str] | None,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[str, ...]]:
+    """Returns labels, int32 [n, a], trusted labels, int32 [n], and the names of the classes."""
+    if isinstance(class_names, str):
+        raise UserError(f"class_names is {class_names!r}: expected a list of names")
+    places = {} if trusted is None else _trusted_places(trusted, names, indices)
+    numbers, classes = _class_numbers([*columns.values(), list(places.values())], class_names)
+    known = np.full(len(names), MISSING, np.int32)
+    known[list(places)] = numbers[-1]
+    return np.column_stack(numbers[:-1]), known, classes
+
+
+def _class_numbers(
+    columns: Sequence[Sequence[Any]], class_names: Sequence[str] | None
+) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
+    """Converts labels to class numbers; the last column is that of trusted labels."""
+    masks = [np.array([_is_missing(value) for value in column], bool) for column in columns]
+    read = []
+    for column, mask in zip(columns, masks, strict=True):
+        present: list[Any] = [
+            value for value, is_out in zip(column, mask, strict=True) if not is_out
+        ]
+        # pandas holds whole numbers as floats where one is missing.
+        if mask.any() and all(isinstance(each, float) and each.is_integer() for each in present):
+            present = [int(each) for each in present]
+        read.append(read_labels(np.array(present) if present else np.empty(0, np.int64)))
+    used = [values for values in read if values.size]
+    if not used:
+        raise UserError("all labels are missing: expected labels of at least two classes")
+    kinds = {values.dtype.kind in "iu" for values in used}
+    if class_names is not None:
+        names = tuple(map(str, class_names))
+    elif kinds == {True}:
+        most, total = max(int(values.max()) for values in used), sum(len(each) for each in used)
+        if most >= total:
+            raise UserError(
+                f"the largest label is {most}, but there are only {total} labels: expected class "
+                "numbers from 0 without gaps, or names"
+            )
+        names = tuple(map(str, range(most + 1)))
+    elif kinds == {False}:
+        names = tuple(sorted({label for values in used for label in values.tolist()}))
+    else:
+        raise UserError("some labels are numbers and some are names: expected one kind")
+    if len(names) < 2:
+        raise UserError(f"all labels are {names[0]!r}: expected at least two classes")
+    numbers = []
+    for values, mask in zip(read, masks, strict=True):
+        known = np.full(len(mask), MISSING, np.int32)
+        known[~mask] = class_numbers(values, names)
+        numbers.append(known)
+    return numbers, names
+
+
+def _is_missing(value: Any) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, str | bytes):
+        return not value.strip()
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value)) or value == MISSING
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value == MISSING
+
+
+def _trusted_places(
+    trusted: Any, names: Sequence[str], indices: Sequence[Any] | None
+) -> dict[int, Any]:
+    """Returns the known labels by place."""
+    if not isinstance(trusted, Mapping):
+        values = _values(trusted)
+        if len(values) != len(names):
+            raise UserError(
+                f"received {len(values)} trusted labels of {len(names)} images: expected one per "
+                "image, None where it is not known, or a mapping from index to label"
+            )
+        return {place: value for place, value in enumerate(values) if not _is_missing(value)}
+    places: dict[Any, int] = {name: place for place, name in enumerate(names)}
+    places |= {key: place for place, key in enumerate(indices or range(len(names)))}
+    if unknown := [key for key in trusted if key not in places]:
+        raise UserError(
+            f"trusted has the index {unknown[0]!r}, which no image has: expected indices of the "
+            "data"
+        )
+    return {places[key]: value for key, value in trusted.items() if not _is_missing(value)}
+
+
+def _from_pillow(image: Any) -> NDArray[np.uint8]:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
+    pixels = np.asarray(image, np.uint8)
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _from_array(value: Any) -> NDArray[np.uint8]:
+    value = value.numpy() if hasattr(value, "numpy") else value
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
+        array = array.transpose(1, 2, 0)  # PyTorch has channels first
+    if array.ndim != 3 or array.shape[-1] not in (1, 3) or array.dtype.kind not in "uf":
+        raise UserError(
+            f"an image is {_kind(value)} of type {array.dtype} and shape {array.shape}: expected "
+            "uint8, or floats in [0, 1], with 1 or 3 channels"
+        )
+    if array.dtype.kind == "f":
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise UserError(
+                f"float images range from {array.min():g} to {array.max():g}: expected [0, 1], or "
+                "uint8 from 0 to 255; leave out a transform that normalizes"
+            )
+        array = np.rint(array * 255)
+    elif array.dtype != np.uint8:
+        raise UserError(f"the images are {array.dtype}: expected uint8, or floats in [0, 1]")
+    return np.ascontiguousarray(array, np.uint8)
+
+
+def _bounded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Shrinks an image whose longer side exceeds `HELD_SIDE`."""
+    if max(pixels.shape[:2]) <= HELD_SIDE:
+        return pixels
+    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+    image.thumbnail((HELD_SIDE, HELD_SIDE), Image.Resampling.BICUBIC)
+    return _from_pillow(image)
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__

@@ -1,0 +1,343 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which labels look wrong, from Python: `ieg_core.audit`.
+
+Features of the images come from a pre-trained network, or are passed; no network is trained. The
+equations are in `ieg_core.audit.feature_posterior`.
+"""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from ieg_core.audit import exports
+from ieg_core.audit.from_python import open_python
+from ieg_core.audit.images import MISSING
+from ieg_core.audit.inputs import Opened
+from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
+from ieg_core.errors import UserError
+from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
+from ieg_core.features.files import read_features
+from ieg_core.host.progress import ProgressLine
+
+FeatureNetwork = Callable[[NDArray[np.uint8]], ArrayLike]
+"""Computes features of a batch of images, uint8 [m, 160, 160, 3] → float [m, D]."""
+
+_BATCH: Final = 64
+_TOP: Final = 5
+_THUMBNAILS: Final = 20
+_THUMBNAIL_SIDE: Final = 96
+
+
+class AuditResult(LabelAudit):
+    """An audit, as Python and notebooks show it. All indices are the caller's."""
+
+    def suspects(self, count: int | None = None) -> list[Any]:
+        """Returns the indices of the most suspicious labels, most suspicious first.
+
+        Args:
+          count: How many; by default as many as are expected to be wrong.
+        """
+        most = round(self.summary.expected_wrong) if count is None else count
+        return [self._index(place) for place in self.order[:most].tolist()]
+
+    def to_frame(self) -> Any:
+        """Returns the table of the audit, a row an image, in the caller's order and by its index.
+
+        Returns:
+          A pandas DataFrame; without pandas a dictionary of columns, with the index as "index".
+        """
+        try:
+            return super().to_frame()
+        except UserError:
+            everything = np.arange(len(self.images))
+            return {
+                "index": [self._index(place) for place in everything.tolist()],
+                **columns(self, everything),
+            }
+
+    def export(self, tool: str, path: str | Path, **options: Any) -> None:
+        """Writes the audit for a tool.
+
+        Args:
+          tool: "label-studio", "cleanlab" or "fiftyone".
+          path: The file, overwritten.
+          **options: Of the tool's function in `ieg_core.audit.exports`, such as prefix="https://…/"
+            for Label Studio.
+
+        Raises:
+          UserError: When there is no such tool, or the file cannot be written.
+        """
+        exports.export_audit(self, tool, Path(path), **options)
+
+    def corrections(self, tool: str, path: str | Path) -> dict[Any, str | None]:
+        """Reads the corrections that people made in a tool.
+
+        Args:
+          tool: The tool's name, as `export` takes it.
+          path: The file that the tool has written.
+
+        Returns:
+          The confirmed class by index, for `audit(..., trusted=...)`; None for a dropped image.
+
+        Raises:
+          UserError: When the file is not one of the tool, or about other images.
+        """
+        found = exports.import_decisions(self, tool, Path(path))
+        names = self.images.class_names
+        return {
+            self._index(place): None if label == MISSING else names[label]
+            for place, label in zip(found.indices.tolist(), found.labels.tolist(), strict=True)
+        }
+
+    def __repr__(self) -> str:
+        lines = self._headline()
+        for place in self.order[:_TOP].tolist():
+            given, suggested = self._labels(place)
+            lines.append(
+                f"  {self.images.names[place]}: {given}, probably {suggested} "
+                f"(score {self.score[place]:.3f})"
+            )
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<p>{html.escape(line)}</p>" for line in self._headline())
+        figures = "".join(map(self._figure, self.order[:_THUMBNAILS].tolist()))
+        return f'<div>{head}<div style="display:flex;flex-wrap:wrap;gap:8px">{figures}</div></div>'
+
+    def _headline(self) -> list[str]:
+        summary = self.summary
+        trusted = f", {summary.trusted} of them trusted" if summary.trusted else ""
+        expected, judged = summary.expected_wrong, len(self.order)
+        most = min(max(1, round(expected)), judged)
+        right = float(self.score[self.order[:most]].sum())
+        lines = [
+            f"Audit of {summary.examples:,} images in {len(summary.class_names)} classes{trusted}",
+            (
+                f"About {expected:,.0f} of {judged:,} labels look wrong; of the {most:,} most "
+                f"suspicious about {right:,.0f}"
+            ),
+            (
+                f"Features predict {summary.agreement:.0%} of the given labels, chance "
+                f"{summary.chance:.0%}: kappa {summary.kappa:.2f}, 1 is best"
+            ),
+        ]
+        lines += [f"Note: {note}" for note in summary.notes]
+        if len(self.order):
+            lines.append("Most suspicious:")
+        return lines
+
+    def _labels(self, place: int) -> tuple[str, str]:
+        names = self.images.class_names
+        return names[self.given[place]], names[self.suggested[place]]
+
+    def _figure(self, place: int) -> str:
+        given, suggested = map(html.escape, self._labels(place))
+        picture = self._thumbnail(place)
+        return (
+            f'<figure style="margin:0;width:{_THUMBNAIL_SIDE}px;font-size:11px">{picture}'
+            f"<figcaption>{html.escape(self.images.names[place])}<br>{given} → <b>{suggested}</b>"
+            f"<br>{self.score[place]:.3f}</figcaption></figure>"
+        )
+
+    def _thumbnail(self, place: int) -> str:
+        if self.images.read is None:
+            return ""
+        pixels = self.images.read(place)
+        image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
+        scale = _THUMBNAIL_SIDE / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        file = io.BytesIO()
+        image.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=85)
+        content = base64.b64encode(file.getvalue()).decode()
+        return f'<img src="data:image/jpeg;base64,{content}" alt="">'
+
+    def _index(self, place: int) -> Any:
+        return place if self.images.indices is None else self.images.indices[place]
+
+
+def audit(
+    data: Any = None,
+    labels: Any = None,
+    features: Any = None,
+    *,
+    trusted: Any = None,
+    class_names: Sequence[str] | None = None,
+    image: str | None = None,
+    network: str | FeatureNetwork | Sequence[str | FeatureNetwork] = NETWORK,
+    mirrored: bool = False,
+    progress: bool = True,
+    cache: str | Path | None = None,
+    seed: int = 0,
+) -> AuditResult:
+    """Says which labels look wrong.
+
+    Args:
+      data: The images: a folder of class folders (or with train/, or with a table), a list of image
+        files, a DataFrame or Hugging Face `Dataset` with columns of images or paths and of labels,
+        a `tf.data.Dataset` of (image, label), a torchvision `ImageFolder` or any object with
+        (image, label) as items, images [n, height, width, channels], or features [n, D]. None
+        where `features` are passed.
+      labels: One label per image, names or class numbers from 0; several annotators' labels as
+        [n, a], a mapping from name to labels, or a DataFrame; or the names of columns of `data`.
+        None, NaN, "" and −1 are missing. By default the labels that `data` has.
+      features: Features instead of a network's: [n, D], a list of such arrays, or paths of .npy,
+        .npz or Parquet files, all in the order of the images.
+      trusted: Labels that somebody checked: a mapping from index to label, or [n] with None
+        elsewhere. The audit learns from them and does not list them.
+      class_names: Names by class number.
+      image: The column of images or paths, where `data` has columns.
+      network: "efficientnet-lite0", "efficientnet-lite2", a function of images, uint8
+        [m, 160, 160, 3] → [m, D], such as a Keras model; or several of these.
+      mirrored: Whether to average with the features of the mirror images, at twice the cost.
+      progress: Whether to show progress.
+      cache: Folder for computed features; by default the user's cache.
+      seed: Of the folds.
+
+    Returns:
+      The audit, in the caller's indices: `suspects()`, `to_frame()`, `export()`.
+
+    Raises:
+      UserError: When an argument is invalid, data and labels do not fit each other, or features do
+        not predict labels better than chance.
+    """
+    if features is None and _is_feature_matrix(data):
+        data, features = None, data
+    matrices = None if features is None else _matrices(features)
+    count = None if matrices is None else len(matrices[0])
+    opened = open_python(
+        data,
+        labels,
+        size=SIZE,
+        count=count,
+        trusted=trusted,
+        class_names=class_names,
+        image=image,
+    )
+    names = [f"features {number}" for number in range(len(matrices or ()))]
+    if matrices is None:
+        place = None if cache is None else Path(cache)
+        matrices, names = compute_all(
+            opened, network, mirrored=mirrored, progress=progress, cache=place
+        )
+    elif len(matrices[0]) != len(opened.images):
+        raise UserError(
+            f"received features of {len(matrices[0])} images and {len(opened.images)} images that "
+            "can be decoded: expected one row an image"
+        )
+    found = audit_labels(opened.images, matrices, feature_names=names, seed=seed)
+    return AuditResult(**vars(found))
+
+
+def compute_all(
+    opened: Opened,
+    network: Any,
+    *,
+    mirrored: bool = False,
+    progress: bool = True,
+    cache: Path | None = None,
+) -> tuple[list[np.ndarray], list[str]]:
+    """Computes the features of images by one or several networks.
+
+    Args:
+      opened: The images.
+      network: As `audit` takes it.
+      mirrored: Whether to average with the features of the mirror images.
+      progress: Whether to show progress.
+      cache: Folder of the cache; None for the user's. Features by a function are not cached.
+
+    Returns:
+      Arrays [n, D₁], [n, D₂], …, and their names.
+
+    Raises:
+      UserError: When there are no images or no such network, or a function returns something else.
+    """
+    read = opened.read_batch
+    if read is None:
+        raise UserError("there are no images to compute features of: expected data with images")
+    chosen = [network] if isinstance(network, str) or callable(network) else list(network)
+    matrices, names = [], []
+    for each in chosen:
+        name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)
+        line = ProgressLine(f"Features by {name}") if progress else None
+        try:
+            if isinstance(each, str):
+                matrix: np.ndarray = extract_features(
+                    read,
+                    len(opened.images),
+                    network=each,
+                    mirrored=mirrored,
+                    digests=opened.keys,
+                    cache=cache,
+                    progress=line,
+                )
+            else:
+                matrix = _by_function(read, len(opened.images), each, line, mirrored)
+        finally:
+            if line is not None:
+                line.close()
+        matrices.append(matrix)
+        names.append(name)
+    return matrices, names
+
+
+def _by_function(
+    read: Reader, total: int, network: FeatureNetwork, line: ProgressLine | None, mirrored: bool
+) -> np.ndarray:
+    rows = []
+    for start in range(0, total, _BATCH):
+        places = np.arange(start, min(start + _BATCH, total))
+        batch = read(places)
+        found = _as_rows(network(batch), len(places))
+        rows.append((found + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
+                    if mirrored else found)  # fmt: skip
+        if line is not None:
+            line(int(places[-1]) + 1, total, math.nan)
+    return np.concatenate(rows)
+
+
+def _as_rows(features: ArrayLike, count: int) -> np.ndarray:
+    found = np.asarray(features)
+    if found.ndim != 2 or len(found) != count or found.dtype.kind not in "fiu":
+        raise UserError(
+            f"the network returned {found.dtype} {found.shape} for {count} images: expected "
+            f"numbers [{count}, D]"
+        )
+    return found.astype(np.float32)
+
+
+def _is_feature_matrix(data: Any) -> bool:
+    return (
+        hasattr(data, "__array__")
+        and not hasattr(data, "iloc")
+        and getattr(data, "ndim", 0) == 2
+        and np.asarray(data).dtype.kind in "fiu"
+    )
+
+
+def _matrices(features: Any) -> list[np.ndarray]:
+    several = features if isinstance(features, list | tuple) else [features]
+    if not several:
+        raise UserError("received no features: expected at least one array [n, D]")
+    if all(isinstance(each, str | Path) for each in several):
+        return read_features([Path(each) for each in several])
+    matrices = [np.asarray(each) for each in several]
+    for matrix in matrices:
+        if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
+            raise UserError(
+                f"features are {matrix.dtype} {matrix.shape}: expected numbers [n, D], one row an "
+                "image; pass several as a list of such arrays"
+            )
+    if len({len(matrix) for matrix in matrices}) > 1:
+        raise UserError(
+            f"received features of {[len(matrix) for matrix in matrices]} images: expected as many "
+            "rows in each"
+        )
+    return matrices

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A classifier on pre-trained features, from Python: `ieg_core.fit` with such a network.
+
+The audit's posterior q replaces the given labels, and a small head is trained on it
+(`ieg_core.features.head`), in this process, in seconds after the features.
+"""
+
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ieg_core.audit.from_python import open_python
+from ieg_core.audit.images import MISSING, LabeledImages
+from ieg_core.audit.inputs import Opened
+from ieg_core.audit.label_audit import audit_labels
+from ieg_core.auditing import AuditResult, compute_all
+from ieg_core.errors import UserError, unknown_name
+from ieg_core.features.extract import SIZE
+from ieg_core.features.head import Head, HeadSettings, train_head
+from ieg_core.features.reduction import Reduction
+
+METHOD = "retrain"
+
+
+@dataclass(frozen=True)
+class FeatureFitted:
+    """A classifier on features.
+
+    Attributes:
+      class_names: C names, by class number.
+      accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
+        labels of images that it was trained on.
+      audit: The training labels, most suspicious first.
+      network: The network that computes features.
+      reduction: How features are reduced.
+      head: The classifier on reduced features.
+    """
+
+    class_names: tuple[str, ...]
+    accuracy: float
+    audit: AuditResult
+    network: Any
+    reduction: Reduction
+    head: Head
+
+    def predict(self, images: Any) -> NDArray[np.float32]:
+        """Predicts the classes of images.
+
+        Args:
+          images: Images of any kind that `ieg_core.audit` takes, or one file; labels are ignored.
+
+        Returns:
+          Probabilities, float32 [m, C]; rows in the order of the images.
+
+        Raises:
+          UserError: When these are not images, or a file cannot be decoded.
+        """
+        data = [images] if isinstance(images, str) else images
+        opened = open_python(data, size=SIZE, needs_labels=False)
+        if opened.images.notes and "cannot be decoded" in opened.images.notes[0]:
+            raise UserError(f"{opened.images.notes[0]}: repair them or leave them out")
+        return self._predict(opened)
+
+    def _predict(self, opened: Opened) -> NDArray[np.float32]:
+        features, _ = compute_all(opened, self.network, progress=False)
+        return self.head.predict(_inputs(self.reduction, features))
+
+    def __repr__(self) -> str:
+        return f"Classifier on {self.network}, {self.accuracy:.1%}\n{self.audit!r}"
+
+
+def fit_on_features(
+    images: Any,
+    labels: Any,
+    network: Any,
+    *,
+    test: tuple[Any, Any] | None = None,
+    probe: tuple[Any, Any] | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    settings: Mapping[str, str] | None = None,
+    progress: bool = True,
+) -> FeatureFitted:
+    """Trains a classifier on features of images whose labels may be wrong.
+
+    Args:
+      images: Images of any kind that `ieg_core.audit` takes.
+      labels: Their labels, likewise.
+      network: The network that computes features, likewise.
+      test: Images and true labels to evaluate on.
+      probe: Images with correct labels.
+      class_names: Names by class number.
+      seed: Of the folds and the head.
+      settings: Fields of `ieg_core.features.head.HeadSettings` and their values as text.
+      progress: Whether to show progress.
+
+    Returns:
+      The classifier.
+
+    Raises:
+      UserError: When an argument is invalid or features do not predict labels better than chance.
+    """
+    how = _head_settings(settings or {})
+    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+    features, names = compute_all(opened, network, progress=progress)
+    known = opened.images
+    if probe is not None:
+        checked = open_python(*probe, size=SIZE, class_names=known.class_names)
+        further, _ = compute_all(checked, network, progress=progress)
+        features = [np.concatenate(pair) for pair in zip(features, further, strict=True)]
+        known = _with_probe(known, checked.images)
+    found = audit_labels(known, features, feature_names=names, seed=seed)
+    reduction, q = found.evidence.reduction, found.evidence.q
+    inputs = _inputs(reduction, features)
+    head = train_head(inputs, q, how, seed=seed)
+    if test is None:
+        predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given
+    else:
+        tested = open_python(*test, size=SIZE, class_names=known.class_names)
+        further, _ = compute_all(tested, network, progress=progress)
+        predicted = head.predict(_inputs(reduction, further)).argmax(1)
+        truth = tested.images.given
+    there = truth != MISSING
+    return FeatureFitted(
+        class_names=known.class_names,
+        accuracy=float((predicted == truth)[there].mean()),
+        audit=AuditResult(**vars(found)),
+        network=network,
+        reduction=reduction,
+        head=head,
+    )
+
+
+def _inputs(reduction: Reduction, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
+    # As standardized features vary, so that directions of next to no variance count for little.
+    scale = np.sqrt(reduction.variances / reduction.variances.mean()).astype(np.float32)
+    return reduction.apply(features) * scale
+
+
+def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:
+    """Appends a probe, whose labels are trusted; its indices are ("probe", index)."""
+    count, read, read_probe = len(images), images.read, probe.read
+    nothing = np.full((len(probe), images.labels.shape[1]), MISSING, np.int32)
+    indices = range(count) if images.indices is None else images.indices
+    own = range(len(probe)) if probe.indices is None else probe.indices
+
+    def read_either(place: int) -> NDArray[np.uint8]:
+        chosen, own_place = (read, place) if place < count else (read_probe, place - count)
+        if chosen is None:
+            raise UserError(f"there is no image {place}: expected images, received features alone")
+        return chosen(own_place)
+
+    return LabeledImages(
+        names=(*images.names, *(f"probe {name}" for name in probe.names)),
+        class_names=images.class_names,
+        labels=np.concatenate([images.labels, nothing]),
+        annotators=images.annotators,
+        trusted=np.concatenate([images.trusted, probe.given]),
+        read=read_either,
+        notes=(*images.notes, *probe.notes),
+        indices=[*indices, *(("probe", index) for index in own)],
+    )
+
+
+def _head_settings(settings: Mapping[str, str]) -> HeadSettings:
+    kinds: dict[str, Any] = typing.get_type_hints(HeadSettings)
+    values = {}
+    for name, text in settings.items():
+        if name not in kinds:
+            raise unknown_name("setting of a classifier on features", name, kinds)
+        try:
+            values[name] = kinds[name](text)
+        except ValueError as error:
+            raise UserError(
+                f"setting {name}: expected {'a whole number' if kinds[name] is int else 'a number'}"
+                f", got {text!r}"
+            ) from error
+    return HeadSettings(**values)

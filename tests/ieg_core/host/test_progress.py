@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+import io
+import sys
+
+from ieg_core.host.progress import ProgressLine
+
+
+class Stream(io.StringIO):
+    def __init__(self, is_terminal):
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self):
+        return self._is_terminal
+
+
+class NotebookStream(Stream):
+    """The class of a notebook's standard output is in the module ipykernel.iostream."""
+
+
+NotebookStream.__module__ = "ipykernel.iostream"
+
+
+class Clock:
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def shown(stream, times, **options):
+    clock = Clock()
+    line = ProgressLine("Features", stream=stream, clock=clock, **options)
+    for clock.now, done in times:
+        line(done, 400, 2.0)
+    line.close()
+    return (stream or sys.stdout).getvalue()
+
+
+def test_a_terminal_redraws_one_line():
+    text = shown(Stream(True), [(0.1, 1), (1, 100), (1.1, 101), (150, 400)])
+    assert text == (
+        "\rFeatures: 100 of 400 images (25 %), 2/s, 2 min 30 s left"
+        f"\r{'Features: 400 of 400 images (100 %), 2/s':<56}\r{'Features: 2 min 30 s':<40}\n"
+    )
+
+
+def test_a_file_gets_a_line_every_ten_seconds():
+    text = shown(Stream(False), [(1, 2), (11, 22), (15, 30), (22, 44)], unit="files")
+    assert text == (
+        "Features: 22 of 400 files (5 %), 2/s, 3 min 9 s left\n"
+        "Features: 44 of 400 files (11 %), 2/s, 2 min 58 s left\n"
+    )
+
+
+def test_a_notebook_redraws_on_standard_output(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", NotebookStream(False))
+    text = shown(None, [(1, 100)])
+    assert text.startswith("\rFeatures: 100 of 400 images")
+
+
+def test_what_is_over_at_once_says_nothing():
+    assert shown(Stream(True), [(0.1, 400)]) == ""

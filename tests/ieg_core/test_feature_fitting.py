@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from ieg_core.errors import UserError
+from ieg_core.feature_fitting import fit_on_features
+from ieg_core.fitting import fit
+
+COUNT = 150
+NAMES = ("red", "green", "blue")
+RNG = np.random.default_rng(0)
+TRUTH = np.arange(COUNT) % 3
+GIVEN = TRUTH.copy()
+GIVEN[::5] = (TRUTH[::5] + 1) % 3
+COLORS = np.array([(200, 60, 60), (60, 200, 60), (60, 60, 200)])
+
+
+def draw(truth):
+    noise = RNG.normal(0, 40, (len(truth), 12, 10, 3))
+    return np.clip(COLORS[truth][:, None, None] + noise, 0, 255).astype(np.uint8)
+
+
+IMAGES, FURTHER = draw(TRUTH), draw(TRUTH[:30])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Fits are so small here that threads wait for each other longer than they compute."""
+    with threadpool_limits(1):
+        yield
+
+
+def mean_color(batch):
+    return batch[:, ::16, ::16].mean((1, 2))
+
+
+def test_it_learns_from_the_posterior_and_predicts_any_images(tmp_path):
+    given = [NAMES[label] for label in GIVEN]
+    test = (FURTHER, [NAMES[label] for label in TRUTH[:30]])
+    fitted = fit_on_features(
+        IMAGES, given, mean_color, test=test, class_names=NAMES, progress=False
+    )
+    assert fitted.accuracy == 1
+    predicted = fitted.predict(list(FURTHER))
+    assert predicted.shape == (30, 3)
+    assert predicted.argmax(1).tolist() == TRUTH[:30].tolist()
+    np.testing.assert_allclose(predicted.sum(1), 1, rtol=1e-5)
+    wrong = set(range(0, COUNT, 5))
+    assert len(set(fitted.audit.suspects(30)) & wrong) >= 28
+    assert "Classifier on" in repr(fitted)
+
+
+def test_without_a_test_set_it_measures_agreement():
+    fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
+    assert fitted.accuracy == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_probe_is_trusted_and_never_suspected():
+    fitted = fit_on_features(IMAGES, GIVEN, mean_color, probe=(FURTHER, TRUTH[:30]), progress=False)
+    assert fitted.audit.summary.trusted == 30
+    assert len(fitted.audit.order) == COUNT
+    assert fitted.audit.images.indices[COUNT + 1] == ("probe", 1)
+    np.testing.assert_array_equal(fitted.audit.images.read(COUNT + 1), FURTHER[1])
+
+
+def test_a_seed_repeats_it_and_settings_count():
+    first, again, other = (
+        fit_on_features(IMAGES, GIVEN, mean_color, settings=settings, progress=False)
+        for settings in ({"hidden": "0"}, {"hidden": "0"}, {"hidden": "8"})
+    )
+    np.testing.assert_array_equal(first.predict(FURTHER), again.predict(FURTHER))
+    assert (len(first.head.layers), len(other.head.layers)) == (2, 4)
+
+
+def test_files_to_predict_that_cannot_be_decoded_are_told(tmp_path):
+    fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(UserError, match="can be decoded"):
+        fitted.predict(str(tmp_path / "broken.png"))
+
+
+@pytest.mark.slow
+def test_fit_starts_from_features_of_a_pre_trained_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fitted = fit(IMAGES, GIVEN, "efficientnet-lite0", test=(FURTHER, TRUTH[:30]))
+    assert capsys.readouterr().out == "fit: retrain trusts no label\n"
+    assert fitted.accuracy >= 0.9
+    assert fitted.predict(FURTHER[:2]).shape == (2, 3)
