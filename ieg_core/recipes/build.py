@@ -14,6 +14,7 @@ from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
 from ieg_core.recipes.digits import DIGITS
 from ieg_core.recipes.family import PURE_IMBALANCE, Family
+from ieg_core.recipes.fashion_mnist import FASHION_MNIST
 from ieg_core.recipes.image_folder import folder_family
 from ieg_core.recipes.longtail import LONGTAIL, LONGTAIL_NOISE
 from ieg_core.recipes.webvision import WEBVISION
@@ -23,6 +24,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         family.name: family
         for family in (
             DIGITS,
+            FASHION_MNIST,
             CIFAR_CPU,
             CIFAR,
             LONGTAIL,
@@ -50,7 +52,12 @@ def default_family(spec: DatasetSpec, accelerator: bool) -> str:
       spec: The data set.
       accelerator: Whether the run will have a GPU.
     """
-    own = {"digits": "digits", "folder": "folder", "webvisionmini": "webvision"}
+    own = {
+        "digits": "digits",
+        "fashion_mnist": "fashion_mnist",
+        "folder": "folder",
+        "webvisionmini": "webvision",
+    }
     if spec.base in own:
         return own[spec.base]
     if not accelerator:

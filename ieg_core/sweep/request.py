@@ -100,7 +100,7 @@ class SweepRequest:
             "data set and kind of noise: `<base>_uniform`, `<base>_asymmetric`, "
             "`<base>_imbal_<ratio>`, or a complete name such as `cifar10_uniform_0.4`; human "
             "labels `cifar10_human_worst`, `cifar100_human`; a label file `<base>_labels`; bases: "
-            "`digits`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
+            "`digits`, `fashion_mnist`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
             default="digits_uniform",
             new_run=True,
         )

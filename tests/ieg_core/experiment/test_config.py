@@ -96,6 +96,8 @@ def test_settable_keys_are_all_settable(l2r):
     [
         ("digits_uniform_0.2", True, "digits"),
         ("cifar10_uniform_0.2", False, "cifar_cpu"),
+        ("fashion_mnist_uniform_0.2", False, "fashion_mnist"),
+        ("fashion_mnist_uniform_0.2", True, "fashion_mnist"),
         ("cifar10_uniform_0.2", True, "cifar"),
         ("cifar100_imbal_0.02", True, "longtail"),
         ("cifar100_imbal_0.02_0.2", True, "longtail_noise"),
