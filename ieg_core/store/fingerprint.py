@@ -13,24 +13,25 @@ from typing import Any
 from ieg_core.host.runtime import BACKENDS, chosen_backend
 
 COUNTED = (
+    "audit/feature_posterior.py",
     "audit/posterior.py",
     "augment",
     "backend",
     "data",
     "draws",
     "experiment",
+    "features",
     "methods",
     "models",
     "training",
 )
-"""Rooms, and one file, whose code decides what a trial computes: an edit renames every trial."""
+"""Rooms, and two files, whose code decides what a trial computes: an edit renames every trial."""
 
 UNCOUNTED = (
     "__init__.py",
     "audit",
     "cli",
     "errors.py",
-    "features",
     "fitting.py",
     "host",
     "recipes",

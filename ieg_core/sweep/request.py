@@ -86,6 +86,8 @@ class SweepRequest:
       seeds: Seeds, each varying corruption, probe, initial weights and batches.
       recipe: Recipe family; empty chooses by data set and device.
       network: Another network than the recipe's.
+      features: The pre-trained network on whose features heads are trained; empty to train
+        networks.
       steps: Another length than the recipe's; 0 keeps it.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
       labels: The label file of `<base>_labels`; empty for other data sets.
@@ -154,6 +156,16 @@ class SweepRequest:
             new_run=True,
         ),
     )
+    features: str = field(
+        default="",
+        metadata=option(
+            "FEATURES",
+            "train a head on the features of a pre-trained network, in minutes on a CPU: "
+            "`efficientnet-lite0`, `efficientnet-lite2`; METHODS of `supervised`, `forward`, "
+            "`retrain`",
+            new_run=True,
+        ),
+    )
     steps: int = field(
         default=0,
         metadata=option(
@@ -211,6 +223,12 @@ class SweepRequest:
             method_spec(method)
         if min(self.seeds) < 0:
             raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
+        for variable, value in (("NETWORK", self.network), ("RECIPE", self.recipe)):
+            if self.features and value:
+                raise UserError(
+                    f"received {variable}={value} with FEATURES={self.features}, which chooses "
+                    f"network and recipe: leave one of the two out"
+                )
         require(self.steps >= 0, "steps", self.steps, "at least 1, or 0 for the recipe's")
 
     @classmethod
