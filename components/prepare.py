@@ -14,6 +14,7 @@ def prepare(
     seeds: list[int],
     recipe: str,
     network: str,
+    features: str,
     steps: int,
     settings: list[str],
     labels: str,
@@ -40,6 +41,7 @@ def prepare(
       seeds: Seeds.
       recipe: Recipe family; empty to choose by data set and device.
       network: Network; empty for the recipe's.
+      features: Pre-trained network on whose features heads are trained; empty to train networks.
       steps: Training steps; 0 for the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05".
       labels: File of the given labels, for a data set that takes one; empty: none.

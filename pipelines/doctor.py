@@ -28,6 +28,7 @@ from components.examine import examine
 from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
 from ieg_core.errors import UserError
+from ieg_core.experiment.dataset_spec import base_of
 from ieg_core.store import gcs
 from ieg_core.store.records import Finding
 from ieg_core.tasks.examine import ARTIFACT, checks_for
@@ -86,7 +87,7 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
 
     @dsl.pipeline(name="doctor", description="Checks what a sweep needs, one task per check.")
     def doctor(
-        base: str = profile.dataset.partition("_")[0],
+        base: str = base_of(profile.dataset),
         data_dir: str = profile.data_dir,
         results: str = profile.results,
         require_gpu: bool = profile.accelerator,
@@ -152,7 +153,7 @@ def main(cluster_file: ClusterFile, options: Options, say: Say = print) -> int:
 def here(options: Options, say: Say) -> int:
     """Runs each check on this machine with kfp.local."""
     run = _name()
-    base = options.base or profiles.LOCAL.dataset.partition("_")[0]
+    base = options.base or base_of(profiles.LOCAL.dataset)
     arguments = {"base": base, "data_dir": options.data_dir, "results": options.out}
     arguments["run"] = run
     findings = []
@@ -211,7 +212,7 @@ def on_cluster(
 
     (profile,) = [p for p in packages.all_profiles(cluster_file) if p.name == options.profile]
     wanted = [*checks_for(cluster_file.results, profile.accelerator), ARTIFACT]
-    base = options.base or profile.dataset.partition("_")[0]
+    base = options.base or base_of(profile.dataset)
     pipeline = build(profile, wanted)
     traps.require_sound(traps.compiled(pipeline), traps.ALL)
     client = clients.connect(cluster_file)

@@ -19,8 +19,11 @@ from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[1]
 RENDERED = ROOT / "build" / "k8s"
-KNOWN = ("cifar-10-batches-bin", "cifar-100-binary", "cifar10", "cifar100")
-"""Folders of data sets: those of the official binaries, and of TensorFlow Datasets."""
+KNOWN = (
+    *("cifar-10-batches-bin", "cifar-100-binary", "fashion-mnist"),
+    *("cifar10", "cifar100", "fashion_mnist"),
+)
+"""Folders of data sets: those of the official files, and of TensorFlow Datasets."""
 DOWNLOAD_SECONDS, START_SECONDS, POLL_SECONDS = 3600.0, 600.0, 2.0
 
 

@@ -95,8 +95,7 @@ def head_accuracies(
         layers = fit(inputs, matrix.T[given], nowhere, scaled, layers)
         guessed = predict(layers, further, np.full(len(further), NO_FOLD)).argmax(1)
         found[name] = float((guessed == test_labels).mean())
-    # As standardised features vary, so that directions of next to no variance count for little.
-    scale = np.sqrt(reduction.variances / reduction.variances.mean()).astype(np.float32)
+    scale = reduction.scale
     for name, settings in (
         ("retrain, linear", HeadSettings(hidden=0)),
         ("retrain, 256 hidden", HeadSettings(hidden=256)),

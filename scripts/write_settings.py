@@ -17,6 +17,7 @@ from ieg_core.experiment import config
 from ieg_core.experiment.config import (
     AugmentationConfig,
     Config,
+    HeadConfig,
     ImagesConfig,
     OptimizerConfig,
     ScheduleConfig,
@@ -32,6 +33,7 @@ SECTIONS = {
     "schedule": ScheduleConfig,
     "augmentation": AugmentationConfig,
     "images": ImagesConfig,
+    "head": HeadConfig,
 }
 CHOSEN_ELSEWHERE = ("recipe", "dataset", "method", "network", "seed", "method_settings")
 HEAD = """# Settings

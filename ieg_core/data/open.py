@@ -16,6 +16,7 @@ from ieg_core.data.public.cifar import (
     write_records,
 )
 from ieg_core.data.public.digits import open_digits
+from ieg_core.data.public.fashion_mnist import open_fashion_mnist
 from ieg_core.data.public.webvision import open_webvision
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.base_datasets import BASES
@@ -41,6 +42,8 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
             return open_digits()
         case "cifar10" | "cifar100":
             return open_cifar(LAYOUTS[base], data_dir)
+        case "fashion_mnist":
+            return open_fashion_mnist(data_dir)
         case "folder":
             if (data_dir / ARRAYS).is_file():
                 return open_arrays(base, data_dir, images or ImagesConfig())

@@ -46,6 +46,19 @@ CIFAR100_CLASSES: Final = tuple(
     sorted(name for names in CIFAR100_SUPERCLASSES.values() for name in names)
 )
 
+FASHION_MNIST_CLASSES: Final = (
+    "t-shirt",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle_boot",
+)
+
 
 @dataclass(frozen=True)
 class Base:
@@ -105,6 +118,21 @@ BASES: Final[dict[str, Base]] = {
         class_names=CIFAR100_CLASSES,
         image_shape=(32, 32, 3),
         lookalikes=_numbered(CIFAR100_CLASSES, _next_in_superclass()),
+    ),
+    "fashion_mnist": Base(
+        class_names=FASHION_MNIST_CLASSES,
+        image_shape=(28, 28, 1),
+        # The pairs of Zhang and Sabuncu, NeurIPS 2018 (arXiv 1805.07836), section 4.1.
+        lookalikes=_numbered(
+            FASHION_MNIST_CLASSES,
+            {
+                "ankle_boot": "sneaker",
+                "sneaker": "sandal",
+                "pullover": "shirt",
+                "coat": "dress",
+                "dress": "coat",
+            },
+        ),
     ),
     "folder": Base(class_names=(), image_shape=(0, 0, 0), lookalikes=None),
     "webvisionmini": Base(class_names=(), image_shape=(0, 0, 0), lookalikes=None),

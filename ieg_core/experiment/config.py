@@ -174,6 +174,26 @@ class ImagesConfig:
 
 
 @dataclass(frozen=True)
+class HeadConfig:
+    """A classifier on the features of a pre-trained network, trained by Adam in place of a network.
+
+    Attributes:
+      hidden: Units of the hidden layer (ReLU); 0 for a linear classifier.
+      learning_rate: At the start; it falls to 0 along half a cosine.
+      weight_decay: λ of the decay, times the learning rate each step.
+    """
+
+    hidden: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.hidden >= 0, "head.hidden", self.hidden, "at least 0")
+        require(self.learning_rate > 0, "head.learning_rate", self.learning_rate, "above 0")
+        require(self.weight_decay >= 0, "head.weight_decay", self.weight_decay, "at least 0")
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that determines the outcome of a run, apart from the prepared data and the code.
 
@@ -191,6 +211,7 @@ class Config:
       synchronized_batch_norm: Whether BatchNorm moments are over all replicas, or over each
         replica's share.
       images: How the images are read, for a data set of files; else None.
+      head: The head to train on features of `network`; None to train the network.
     """
 
     recipe: str
@@ -208,6 +229,7 @@ class Config:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     method_settings: MethodSettings = field(default_factory=SupervisedSettings)
     images: ImagesConfig | None = None
+    head: HeadConfig | None = None
 
     def __post_init__(self) -> None:
         spec = method_spec(self.method)
@@ -252,6 +274,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
         "augmentation": AugmentationConfig,
         "method_settings": settings_type,
         "images": ImagesConfig,
+        "head": HeadConfig,
     }
     try:
         return Config(

@@ -174,9 +174,8 @@ def parse(text: str) -> DatasetSpec:
     Raises:
       UserError: When the base is unknown, the name malformed, or a number out of range.
     """
-    base, *corruption = text.split("_")
-    if base not in BASES:
-        raise unknown_name("data set", base, BASES)
+    base = base_of(text)
+    corruption = text.removeprefix(base).split("_")[1:]
     match corruption:
         case []:
             return DatasetSpec(base)
@@ -191,6 +190,21 @@ def parse(text: str) -> DatasetSpec:
                 base, "uniform", _parse_number(text, rate), _parse_number(text, imbalance)
             )
     raise UserError(f"malformed data set {text!r}: expected {GRAMMAR}")
+
+
+def base_of(text: str) -> str:
+    """Returns the base data set of a name, which itself may contain "_".
+
+    Args:
+      text: A complete name, or the beginning of one.
+
+    Raises:
+      UserError: When it does not begin with the name of a base data set.
+    """
+    fitting = [base for base in BASES if f"{text}_".startswith(f"{base}_")]
+    if not fitting:
+        raise unknown_name("data set", text.partition("_")[0], BASES)
+    return max(fitting, key=len)
 
 
 def combine(dataset: str, noise_rates: Sequence[float] | None = None) -> list[DatasetSpec]:

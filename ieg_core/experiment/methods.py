@@ -248,6 +248,20 @@ class ForwardSettings(MethodSettings):
             require(0 < value < 1, f"method.{name}", value, "in (0, 1)")
 
 
+@dataclass(frozen=True)
+class RetrainSettings(MethodSettings):
+    """A head on the posterior's soft labels, with MixUp.
+
+    Attributes:
+      mixup_alpha: α of ℓ ~ Beta(α, α); 0 for no MixUp.
+    """
+
+    mixup_alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.mixup_alpha >= 0, "method.mixup_alpha", self.mixup_alpha, "at least 0")
+
+
 def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
     require(lookahead_lr > 0, "method.lookahead_lr", lookahead_lr, "above 0")
     require(
@@ -263,7 +277,8 @@ class MethodSpec:
     """What planning needs to know of a method without importing a deep-learning framework.
 
     Attributes:
-      implementation: "<module>:<name>", the `Method` object and its module in `ieg_core.methods`.
+      implementation: "<module>:<name>", the `Method` object and its module in `ieg_core.methods`;
+        "" for a method that trains no network.
       settings: The class of its settings.
       trusted: Where its trusted batch comes from: "none", the clean "probe" set, or a "dictionary"
         of noisy examples that the method chooses itself.
@@ -274,6 +289,7 @@ class MethodSpec:
       view: "weak" or "strong", the view of a single-view method; "both" for IEG.
       mixes: Number of blocks of B images that it mixes (MixUp), for which partners and
         coefficients are drawn; 0 without MixUp.
+      trains_heads: Whether it trains heads on features (`ieg_core.training.head_trial`).
     """
 
     implementation: str
@@ -284,6 +300,12 @@ class MethodSpec:
     trains_on_noisy: bool = True
     view: str = "weak"
     mixes: int = 0
+    trains_heads: bool = False
+
+    @property
+    def trains_networks(self) -> bool:
+        """Whether it trains networks."""
+        return bool(self.implementation)
 
     @property
     def uses_probe(self) -> bool:
@@ -304,6 +326,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "none",
             1.0,
             "plain training on the noisy labels",
+            trains_heads=True,
         ),
         "supervised_strong": MethodSpec(
             "supervised:SUPERVISED",
@@ -351,6 +374,15 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "none",
             1.0,
             "loss correction with an estimated transition matrix (Patrini et al., CVPR 2017)",
+            trains_heads=True,
+        ),
+        "retrain": MethodSpec(
+            "",
+            RetrainSettings,
+            "none",
+            1.0,
+            "a head on features, trained on the labels' posterior with MixUp",
+            trains_heads=True,
         ),
         "ieg_no_lookahead": MethodSpec(
             "ieg:IEG_NO_LOOKAHEAD",
@@ -373,6 +405,8 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
     }
 )
 
+NETWORK_METHODS = tuple(name for name, spec in METHODS.items() if spec.trains_networks)
+"""The methods that train networks; the others train heads on features alone."""
 
 DEFAULT_METHODS = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
 """The methods that a sweep compares by default."""

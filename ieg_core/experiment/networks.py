@@ -7,6 +7,8 @@ A name gives the family and the size:
 * `resnet{D}`, D = 6n + 2 and not 9n + 2: post-activation ResNet of basic blocks (`resnet32`);
 * `preact8`: pre-activation basic blocks, one per stage, for 8x8 images;
 * `wrn{D}-{K}`, D = 6n + 4: Wide ResNet of depth D and widening factor K (`wrn28-10`);
+* `efficientnet-lite0`, `efficientnet-lite2`: pre-trained networks whose features a head is trained
+  on;
 * `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks;
 * `package.module:function`: a network of the user's, from a function that builds it;
 * `path/to/network.keras`: a network of the user's, from a file that `keras.Model.save` wrote.
@@ -50,6 +52,8 @@ _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 _MAX_DEPTH = 1202
 _MAX_WIDTH = 64
 OURS = "ieg_core"
+FEATURES = ("efficientnet-lite0", "efficientnet-lite2")
+"""Pre-trained networks: a head on their features is trained, they themselves are not."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ class Network:
 
     Attributes:
       name: The name itself.
-      family: "bottleneck", "basic", "preact8", "wide" or "imagenet"; "function" or "file" for
-        a network of the user's.
+      family: "bottleneck", "basic", "preact8", "wide" or "imagenet"; "features" for a
+        pre-trained one; "function" or "file" for a network of the user's.
       blocks_per_stage: Number of residual blocks in each of the three stages; for "imagenet" the
-        depth; 0 for a network of the user's.
+        depth; 0 for a pre-trained network or one of the user's.
       width: Factor on the base number of filters; 1 for every family but "wide".
     """
 
@@ -85,6 +89,8 @@ def parse(name: str) -> Network:
     """
     if name == "preact8":
         return Network(name, "preact8", 1)
+    if name in FEATURES:
+        return Network(name, "features", 0)
     if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", name):
         depth = int(match[1])
         if depth in _IMAGENET_DEPTHS:
@@ -102,7 +108,7 @@ def parse(name: str) -> Network:
         return Network(name, "function", 0)
     if name.endswith(".keras"):
         return Network(name, "file", 0)
-    near = difflib.get_close_matches(name, EXAMPLES, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, (*EXAMPLES, *FEATURES), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise UserError(f"unknown network {name!r}: {hint}expected {_RULE}, e.g. {', '.join(EXAMPLES)}")
 

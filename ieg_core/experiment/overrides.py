@@ -9,6 +9,9 @@ from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.methods import method_spec
+
+_LENGTHS_OF_HEADS = ("schedule.num_steps", "schedule.num_epochs")
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
@@ -52,9 +55,19 @@ def settable_keys(config: Config) -> dict[str, Any]:
             keys |= {
                 f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)
             }
-        elif item.name not in ("recipe", "dataset", "method", "seed", "images"):
+        elif item.name not in ("recipe", "dataset", "method", "seed", "images", "head"):
             keys[item.name] = value
-    return keys
+    return (
+        keys if config.head is None else {k: v for k, v in keys.items() if _is_of_head(config, k)}
+    )
+
+
+def _is_of_head(config: Config, key: str) -> bool:
+    """Returns whether the training of a head, which has no views and one optimizer, uses a key."""
+    section = key.partition(".")[0]
+    if section == "method":
+        return not method_spec(config.method).trains_networks
+    return section in ("head", "batch_size", "evaluations") or key in _LENGTHS_OF_HEADS
 
 
 def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None:

@@ -10,10 +10,13 @@ falls to 0 along half a cosine.
 
 References: Zhang et al., ICLR 2018 (arXiv:1710.09412); Loshchilov and Hutter, ICLR 2019
 (arXiv:1711.05101), algorithm 2.
+
+Instead of targets there may be evidence E_i(c), as in `ieg_core.features.linear`: the probability
+of what was observed of example i if its class is c. The loss is then −log Σ_c p_c(x_i) E_i(c).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,14 +80,21 @@ def train_head(
     settings: HeadSettings | None = None,
     *,
     seed: int = 0,
+    is_evidence: bool = False,
+    steps: int = 0,
+    on_step: Callable[[int, float, Sequence[np.ndarray]], None] | None = None,
 ) -> Head:
-    """Trains a head on soft labels.
+    """Trains a head on soft labels, or on evidence.
 
     Args:
       features: float32 [n, d], of variance around 1.
-      targets: q, float32 [n, C], rows summing to 1.
+      targets: q, float32 [n, C], rows summing to 1; or E.
       settings: How; by default as `HeadSettings` says.
       seed: Of the initial values, the order and MixUp.
+      is_evidence: Whether `targets` is E; then without MixUp.
+      steps: Steps in all; 0 for the epochs of the settings.
+      on_step: Is told after each step: steps done, the step's loss, and the layers, which the next
+        step changes.
 
     Returns:
       The head.
@@ -102,37 +112,54 @@ def train_head(
     steps_per_epoch = len(features) // size
     layers = _initial_layers(features.shape[1], targets.shape[1], how.hidden, seed)
     moments = [(np.zeros_like(each), np.zeros_like(each)) for each in layers]
-    step, last = 0, how.epochs * steps_per_epoch
-    for epoch in range(how.epochs):
-        rng = generator(seed, "head", epoch)
-        order, partners = rng.permutation(len(features)), rng.permutation(len(features))
-        for start in range(0, steps_per_epoch * size, size):
-            rows, others = order[start : start + size], partners[start : start + size]
-            x, q = features[rows], targets[rows]
-            if how.mixup_alpha:
-                share = rng.beta(how.mixup_alpha, how.mixup_alpha, (size, 1)).astype(np.float32)
-                x = share * x + (1 - share) * features[others]
-                q = share * q + (1 - share) * targets[others]
-            _, gradients = loss_and_gradients(layers, x, q)
-            rate = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / last))
-            step += 1
-            _adam_step(layers, gradients, moments, step, rate, how.weight_decay)
+    last = steps or how.epochs * steps_per_epoch
+    for step in range(last):
+        epoch, place = divmod(step, steps_per_epoch)
+        if not place:
+            rng = generator(seed, "head", epoch)
+            order, partners = rng.permutation(len(features)), rng.permutation(len(features))
+        chosen = slice(place * size, (place + 1) * size)
+        rows, others = order[chosen], partners[chosen]
+        x, q = features[rows], targets[rows]
+        if how.mixup_alpha and not is_evidence:
+            share = rng.beta(how.mixup_alpha, how.mixup_alpha, (size, 1)).astype(np.float32)
+            x = share * x + (1 - share) * features[others]
+            q = share * q + (1 - share) * targets[others]
+        loss, gradients = loss_and_gradients(layers, x, q, is_evidence=is_evidence)
+        rate = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / last))
+        _adam_step(layers, gradients, moments, step + 1, rate, how.weight_decay)
+        if on_step is not None:
+            on_step(step + 1, loss, layers)
     return Head(tuple(layers))
 
 
 def loss_and_gradients(
-    layers: Sequence[np.ndarray], features: np.ndarray, targets: np.ndarray
+    layers: Sequence[np.ndarray],
+    features: np.ndarray,
+    targets: np.ndarray,
+    *,
+    is_evidence: bool = False,
 ) -> tuple[float, list[np.ndarray]]:
     """Returns the mean cross-entropy against soft targets, and its gradient by each layer's part.
+
+    By a logit, the loss −log Σ_c p_c E(c) has the derivative p_c − q(c), with q(c) ∝ p_c E(c): that
+    of the cross-entropy against q.
 
     Args:
       layers: Kernel and bias of each layer; ReLU between layers.
       features: Float [m, d].
-      targets: q, float [m, C].
+      targets: q, float [m, C]; or E.
+      is_evidence: Whether `targets` is E.
     """
     activations = _forward(layers, features)
     predicted = activations[-1]
-    loss = -float(np.sum(targets * np.log(predicted + predicted.dtype.type(TINY)))) / len(targets)
+    tiny = predicted.dtype.type(TINY)
+    if is_evidence:
+        joint = predicted * targets + tiny
+        likelihood = joint.sum(1, keepdims=True)
+        loss, targets = -float(np.log(likelihood).mean()), joint / likelihood
+    else:
+        loss = -float(np.sum(targets * np.log(predicted + tiny))) / len(targets)
     errors = (predicted * targets.sum(1, keepdims=True) - targets) / len(targets)
     gradients: list[np.ndarray] = []
     for layer in range(len(layers) // 2 - 1, -1, -1):

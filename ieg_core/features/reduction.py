@@ -43,6 +43,15 @@ class Reduction:
         blocks = _blocks(features)
         return np.concatenate([self._standardize(block) @ self.projection for block in blocks])
 
+    @property
+    def scale(self) -> NDArray[np.float32]:
+        """Factors that restore the components' shares of the variance, of mean 1, float32 [d].
+
+        For a classifier whose prior is the same for all weights: directions in which standardised
+        features hardly vary then count for little.
+        """
+        return np.sqrt(self.variances / self.variances.mean()).astype(np.float32)
+
     def _standardize(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         return (block - self.mean) / self.deviation
 

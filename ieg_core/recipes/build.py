@@ -7,13 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
+from ieg_core.experiment import networks
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
-from ieg_core.experiment.methods import method_spec
+from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
 from ieg_core.recipes.digits import DIGITS
 from ieg_core.recipes.family import PURE_IMBALANCE, Family
+from ieg_core.recipes.fashion_mnist import FASHION_MNIST
+from ieg_core.recipes.features import FEATURES
 from ieg_core.recipes.image_folder import folder_family
 from ieg_core.recipes.longtail import LONGTAIL, LONGTAIL_NOISE
 from ieg_core.recipes.webvision import WEBVISION
@@ -23,12 +26,14 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         family.name: family
         for family in (
             DIGITS,
+            FASHION_MNIST,
             CIFAR_CPU,
             CIFAR,
             LONGTAIL,
             LONGTAIL_NOISE,
             folder_family(32),
             WEBVISION,
+            FEATURES,
         )
     }
 )
@@ -50,7 +55,12 @@ def default_family(spec: DatasetSpec, accelerator: bool) -> str:
       spec: The data set.
       accelerator: Whether the run will have a GPU.
     """
-    own = {"digits": "digits", "folder": "folder", "webvisionmini": "webvision"}
+    own = {
+        "digits": "digits",
+        "fashion_mnist": "fashion_mnist",
+        "folder": "folder",
+        "webvisionmini": "webvision",
+    }
     if spec.base in own:
         return own[spec.base]
     if not accelerator:
@@ -107,6 +117,7 @@ def build_config(
         family = folder_family(image_size) if name == "folder" else family
         family = dataclasses.replace(family, images=images)
     network = network or family.network
+    _require_fitting(family, method, network)
     schedule = family.schedules.get(method, family.schedule)
     settings = family.settings_of(method)
     if spec.imbalance is not None and spec.noise is None:
@@ -130,7 +141,30 @@ def build_config(
         augmentation=family.augmentation,
         method_settings=settings,
         images=family.images,
+        head=family.head,
     )
+
+
+def _require_fitting(family: Family, method: str, network: str) -> None:
+    """Refuses a method or network that trains a network where a head is trained, or vice versa."""
+    if family.head is None and not family.takes(method):
+        raise UserError(
+            f"method {method!r} trains a head on features, not a network: name the features, for "
+            f"example FEATURES={FEATURES.network}"
+        )
+    if not family.takes(method):
+        known = ", ".join(name for name in METHODS if family.takes(name))
+        raise UserError(
+            f"method {method!r} trains a network, not a head on features: choose {known}, or leave "
+            "FEATURES out"
+        )
+    if family.head is None and network in networks.FEATURES:
+        raise UserError(
+            f"network {network!r} gives features and is not trained itself: use "
+            f"FEATURES={network}, or choose another NETWORK"
+        )
+    if family.head is not None and network not in networks.FEATURES:
+        raise unknown_name("network of features", network, networks.FEATURES)
 
 
 def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str]) -> Config:

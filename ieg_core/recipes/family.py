@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ieg_core.experiment.config import AugmentationConfig, ImagesConfig, ScheduleConfig
+from ieg_core.experiment.config import AugmentationConfig, HeadConfig, ImagesConfig, ScheduleConfig
 from ieg_core.experiment.methods import IEGSettings, MethodSettings, method_spec
 
 OURS = "ours"
@@ -76,6 +76,7 @@ class Family:
       batch_sizes: Batch sizes by method, where they differ from the family's.
       images: How images are read, for a data set of files.
       figures: Published accuracies of its recipes.
+      head: The head that is trained on features, for a family whose networks are pre-trained.
     """
 
     name: str
@@ -94,6 +95,12 @@ class Family:
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
     images: ImagesConfig | None = None
     figures: tuple[Published, ...] = ()
+    head: HeadConfig | None = None
+
+    def takes(self, method: str) -> bool:
+        """Returns whether a method trains what this family trains: a network, or a head."""
+        spec = method_spec(method)
+        return spec.trains_networks if self.head is None else spec.trains_heads
 
     def settings_of(self, method: str) -> MethodSettings:
         """Returns the settings of a method in this family; raises UserError for an unknown name."""

@@ -13,12 +13,14 @@ from typing import Any
 from ieg_core.host.runtime import BACKENDS, chosen_backend
 
 COUNTED = (
+    "audit/feature_posterior.py",
     "audit/posterior.py",
     "augment",
     "backend",
     "data",
     "draws",
     "experiment",
+    "features",
     "methods",
     "models",
     "training",
@@ -32,7 +34,6 @@ UNCOUNTED = (
     "cli",
     "errors.py",
     "feature_fitting.py",
-    "features",
     "fitting.py",
     "host",
     "recipes",

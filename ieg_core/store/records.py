@@ -254,7 +254,7 @@ class ProgressRecord(Record):
     """How far a trial is, and its heartbeat.
 
     Attributes:
-      phase: "starting", "training" or "evaluating".
+      phase: "starting", "computing features", "training" or "evaluating".
       updated: When this was written, Unix time.
       step: Steps done.
       num_steps: Steps in all; 0 if not yet known.

@@ -30,6 +30,7 @@ from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.host import files
 from ieg_core.host.runtime import chosen_backend
 from ieg_core.recipes import build
+from ieg_core.recipes.features import FEATURES
 from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
@@ -71,8 +72,8 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
                 spec,
                 method,
                 seed=seed,
-                recipe=request.recipe,
-                network=request.network,
+                recipe=FEATURES.name if request.features else request.recipe,
+                network=request.features or request.network,
                 num_steps=request.steps,
                 accelerator=request.accelerator,
                 image_size=_image_size(request.settings),

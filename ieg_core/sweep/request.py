@@ -91,6 +91,8 @@ class SweepRequest:
       seeds: Seeds; each varies corruption, probe, initial weights and batches.
       recipe: Recipe family; empty to choose by data set and device.
       network: A network that replaces the recipe's; empty to keep the recipe's.
+      features: The pre-trained network on whose features heads are trained; empty to train
+        networks.
       steps: Training steps of a trial; 0 to keep the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.
       labels: The label file of `<base>_labels`; empty for other data sets.
@@ -105,7 +107,7 @@ class SweepRequest:
             "data set and kind of noise: `<base>_uniform`, `<base>_asymmetric`, "
             "`<base>_imbal_<ratio>`, or a complete name such as `cifar10_uniform_0.4`; human "
             "labels `cifar10_human_worst`, `cifar100_human`; a label file `<base>_labels`; bases: "
-            "`digits`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
+            "`digits`, `fashion_mnist`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
             default="digits_uniform",
             new_run=True,
         )
@@ -157,6 +159,16 @@ class SweepRequest:
             "network to use instead of the recipe's: `preact8`, `resnet29`, `resnet32`, "
             "`wrn28-10`, …",
             default_meaning="the recipe's",
+            new_run=True,
+        ),
+    )
+    features: str = field(
+        default="",
+        metadata=option(
+            "FEATURES",
+            "train a head on the features of a pre-trained network, in minutes on a CPU: "
+            "`efficientnet-lite0`, `efficientnet-lite2`; METHODS of `supervised`, `forward`, "
+            "`retrain`",
             new_run=True,
         ),
     )
@@ -214,6 +226,12 @@ class SweepRequest:
             method_spec(method)
         if min(self.seeds) < 0:
             raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
+        for variable, value in (("NETWORK", self.network), ("RECIPE", self.recipe)):
+            if self.features and value:
+                raise UserError(
+                    f"received {variable}={value} with FEATURES={self.features}, which chooses "
+                    f"network and recipe: leave one of the two out"
+                )
         require(self.steps >= 0, "steps", self.steps, "at least 1, or 0 for the recipe's")
 
     @classmethod

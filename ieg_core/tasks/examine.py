@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save
 from ieg_core import __version__
 from ieg_core.data.open import open_source
 from ieg_core.data.public.cifar import LAYOUTS
+from ieg_core.data.public.fashion_mnist import LAYOUT as FASHION_MNIST
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.host import files
@@ -38,7 +39,11 @@ CHECKPOINT_BYTES = 32 * 2**20
 GPU_SECONDS = 300
 DIGITS = "78e65efe8e1df24e2cde579c82788b8744bc1b8e2029d00a053d163a5309cbe1"
 KNOWN_DIGESTS: Mapping[str, str] = MappingProxyType(
-    {"digits": DIGITS, **{name: layout.digest or "" for name, layout in LAYOUTS.items()}}
+    {
+        "digits": DIGITS,
+        "fashion_mnist": FASHION_MNIST.digest or "",
+        **{name: layout.digest or "" for name, layout in LAYOUTS.items()},
+    }
 )
 """The expected `Source.digest` of base data sets; for others, the digest is not checked."""
 

@@ -35,6 +35,7 @@ from ieg_core.training import checkpoint, history
 from ieg_core.training.diagnostics import mean_weight_per_class
 from ieg_core.training.evaluation import Evaluation, build_predictor, measure, measure_sets
 from ieg_core.training.export import export_model, require_exportable
+from ieg_core.training.head_trial import evaluate_head, train_on_features
 from ieg_core.training.loop import StepReport, train
 from ieg_core.training.pictures import confusion_picture, first_views
 from ieg_core.training.step import initial_state
@@ -127,7 +128,7 @@ def train_here(
     reported = 0.0
     resumed = checkpoint.read_progress(folder)
     with open_events(folder / "tensorboard", resumed.step if resumed else 0) as events:
-        if not events.pictures:
+        if not events.pictures and config.head is None:
             for tag, picture in first_views(config, label_set, source).items():
                 events.add_picture(tag, 0, picture)
 
@@ -149,9 +150,15 @@ def train_here(
                 _write_curves(folder, report.curves)
                 reported = time.monotonic()
 
-        trained = train(config, label_set, source, lease, trial, runtime, report_step)
+        if config.head is None:
+            trained = train(config, label_set, source, lease, trial, runtime, report_step)
+        else:
+            trained = train_on_features(
+                config, label_set, source, folder, runtime, report_step, report_progress
+            )
     require_current(lease)
-    export_model(folder / MODEL, config, label_set, source, trained.state)
+    if config.head is None:
+        export_model(folder / MODEL, config, label_set, source, trained.state)
     weights = None
     if "weight" in trained.history:
         weights = mean_weight_per_class(
@@ -203,6 +210,14 @@ def evaluate_here(
         raise UserError(f"{trial} is not fully trained: run ieg train or make sweep")
     backend.start(dataclasses.replace(runtime, num_replicas=1))
     report_progress(step=training.steps, num_steps=record.num_steps)
+    if config.head is not None:
+        result = evaluate_head(folder, config, label_set, source)
+        measured = CurvesRecord.read(folder)
+        if measured is None:
+            raise UserError(f"{folder} has no {CurvesRecord.NAME}: train the trial again")
+        curves = {"training": measured.training, "evaluations": measured.evaluations}
+        _write_result(lease, record, training, curves, result, result, {})
+        return
     model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
     method = registry.find(config.method)
     template = initial_state(model, method, config, label_set)

@@ -41,6 +41,7 @@ A step is three passes with two operations for each multiplication: 6·MACs·bat
 """
 TRAIN_EXAMPLES: Mapping[str, int] = {
     **{"digits": 1437, "cifar10": 50_000, "cifar100": 50_000},
+    "fashion_mnist": 60_000,
     "webvisionmini": 65_944,
 }
 TEST_EXAMPLES: Mapping[str, int] = {"digits": 360, "webvisionmini": 2500}

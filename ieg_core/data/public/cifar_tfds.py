@@ -5,21 +5,18 @@ TFDS shuffles the examples; the feature `id` ("train_16399") is the index in the
 Building a data set imports TensorFlow, and so does reading one stored as TFRecord.
 """
 
-import sys
-import urllib.request
+import functools
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from ieg_core.data.public.cifar import PIXEL_BYTES, CifarLayout, Records
-from ieg_core.data.public.tfds import damaged, examples, find_prepared, import_tfds
+from ieg_core.data.public.tfds import build, damaged, examples, find_prepared
 from ieg_core.errors import UserError
-from ieg_core.host.folders import rename_folder, temporary_folder
 
 HOMEPAGE: Final = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
-_PROBE_SECONDS = 10
 _FIX: Final = "delete that folder and run again"
 
 
@@ -45,51 +42,18 @@ def read_tfds(data_dir: Path, layout: CifarLayout) -> tuple[Records, Records]:
 
 
 def _build(data_dir: Path, layout: CifarLayout) -> Any:
-    tfds = import_tfds()
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-    from tensorflow_datasets.core.download.util import DownloadError
-
-    root = data_dir / "tfds"
     archive = data_dir / layout.archive
-    if not archive.exists():
-        (url,) = tfds.builder_cls(layout.base).url_infos
-        _check_reachable(url, data_dir, layout)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    try:
-        # The next process removes the remains of a killed one, which TFDS itself would not do.
-        with temporary_folder(root / layout.base) as temporary:
-            # The only format that TFDS reads with random access and without TensorFlow.
-            builder = tfds.builder(
-                layout.base, data_dir=temporary, file_format="array_record", try_gcs=False
-            )
-            built = Path(builder.data_path)
-            config = tfds.download.DownloadConfig(
-                extract_dir=temporary / "extracted", manual_dir=data_dir, try_download_gcs=False
-            )
-            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
-            folder = root / built.relative_to(temporary)
-            folder.parent.mkdir(exist_ok=True)
-            rename_folder(built, folder)
-    except NonMatchingChecksumError as error:
-        raise UserError(
-            f"{archive if archive.exists() else 'the downloaded ' + layout.archive} is not the "
-            f"official archive (size or SHA-256 differs): get it again from {HOMEPAGE}"
-        ) from error
-    except (OSError, DownloadError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _unavailable(data_dir, layout, reason) from error
-    return tfds.builder(layout.base, data_dir=root, file_format="array_record", try_gcs=False)
-
-
-def _check_reachable(url: str, data_dir: Path, layout: CifarLayout) -> None:
-    """Requests the archive's headers first, since TFDS retries for minutes without a network."""
-    try:
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
-            return
-    except OSError as error:
-        raise _unavailable(data_dir, layout, str(error)) from error
+    is_local = archive.exists()
+    return build(
+        layout.base,
+        data_dir,
+        is_local=is_local,
+        not_official=UserError(
+            f"{archive if is_local else 'the downloaded ' + layout.archive} is not the official "
+            f"archive (size or SHA-256 differs): get it again from {HOMEPAGE}"
+        ),
+        unavailable=functools.partial(_unavailable, data_dir, layout),
+    )
 
 
 def _unavailable(data_dir: Path, layout: CifarLayout, reason: str) -> UserError:

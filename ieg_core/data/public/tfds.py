@@ -8,11 +8,14 @@ build cause; here each becomes a one-line error, and a build is never read with 
 import contextlib
 import importlib.util
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.errors import UserError, missing_extra
+from ieg_core.host.folders import rename_folder, temporary_folder
 from ieg_core.host.runtime import held_stderr, silence
 
 INFO: Final = "dataset_info.json"
@@ -20,6 +23,7 @@ INCOMPLETE: Final = "incomplete."
 """Prefix of the folders that TFDS has not finished writing."""
 
 _CHUNK: Final = 200
+_PROBE_SECONDS: Final = 10
 _RANDOM_ACCESS: Final = "array_record"
 _LONGEST_REASON: Final = 150
 # TensorFlow adds the operation before and after its messages; TFDS prefixes a call to others'.
@@ -66,6 +70,68 @@ def find_prepared(name: str, roots: Iterable[Path], fix: str) -> Any:
             if builder.is_prepared():
                 return builder
     return None
+
+
+def build(
+    name: str,
+    data_dir: Path,
+    *,
+    is_local: bool,
+    not_official: UserError,
+    unavailable: Callable[[str], UserError],
+) -> Any:
+    """Builds a data set that TFDS knows by name in data_dir/tfds, from its official files.
+
+    Args:
+      name: Its name.
+      data_dir: The data directory, where TFDS looks for the files before it downloads them.
+      is_local: Whether the files are there.
+      not_official: The error for files whose size or SHA-256 differs.
+      unavailable: From the reason to the error for files that cannot be downloaded.
+
+    Returns:
+      Its `tfds.core.DatasetBuilder`.
+
+    Raises:
+      UserError: When the files are neither there nor can be downloaded, or are not the official
+        ones.
+    """
+    tfds = import_tfds()
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    root = data_dir / "tfds"
+    try:
+        if not is_local:
+            _check_reachable(next(iter(tfds.builder_cls(name).url_infos)))
+        if not sys.stderr.isatty():
+            tfds.disable_progress_bar()
+        # The next process removes the remains of a killed one, which TFDS itself would not do.
+        with temporary_folder(root / name) as temporary:
+            # The only format that TFDS reads with random access and without TensorFlow.
+            builder = tfds.builder(
+                name, data_dir=temporary, file_format=_RANDOM_ACCESS, try_gcs=False
+            )
+            built = Path(builder.data_path)
+            config = tfds.download.DownloadConfig(
+                extract_dir=temporary / "extracted", manual_dir=data_dir, try_download_gcs=False
+            )
+            builder.download_and_prepare(download_dir=root / "downloads", download_config=config)
+            folder = root / built.relative_to(temporary)
+            folder.parent.mkdir(exist_ok=True)
+            rename_folder(built, folder)
+    except NonMatchingChecksumError as error:
+        raise not_official from error
+    except (OSError, DownloadError) as error:
+        raise unavailable((str(error) or type(error).__name__).splitlines()[0]) from error
+    return tfds.builder(name, data_dir=root, file_format=_RANDOM_ACCESS, try_gcs=False)
+
+
+def _check_reachable(url: str) -> None:
+    """Requests a file's headers first, since TFDS retries for minutes without a network."""
+    request = urllib.request.Request(url, method="HEAD")
+    with urllib.request.urlopen(request, timeout=_PROBE_SECONDS):
+        return
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.experiment import base_datasets
-from ieg_core.experiment.dataset_spec import DatasetSpec, combine, parse
+from ieg_core.experiment.dataset_spec import DatasetSpec, base_of, combine, parse
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ from ieg_core.experiment.dataset_spec import DatasetSpec, combine, parse
             "cifar100_imbal_0.02_0.2",
             DatasetSpec("cifar100", "uniform", 0.2, 0.02),
             id="long tail with noise",
+        ),
+        pytest.param("fashion_mnist", DatasetSpec("fashion_mnist"), id="bare, of two words"),
+        pytest.param(
+            "fashion_mnist_imbal_0.1_0.2",
+            DatasetSpec("fashion_mnist", "uniform", 0.2, 0.1),
+            id="two words, long tail with noise",
         ),
         pytest.param("digits_uniform_0", DatasetSpec("digits", "uniform", 0.0), id="zero"),
         pytest.param("digits_uniform_1", DatasetSpec("digits", "uniform", 1.0), id="one"),
@@ -64,6 +70,9 @@ def test_other_spellings_have_one_canonical_name(text, canonical):
     ("text", "message"),
     [
         pytest.param("cifr10_uniform_0.4", r"unknown data set 'cifr10': .*'cifar10'", id="base"),
+        pytest.param("fashion_uniform_0.4", r"'fashion': did you mean 'fashion_mn", id="one word"),
+        pytest.param("fashion_mnistuniform_0.4", r"unknown data set 'fashion'", id="run together"),
+        pytest.param("fashion_mnist_0.4", "malformed.*expected <base>", id="two words, no noise"),
         pytest.param("", "unknown data set ''.*digits", id="empty"),
         pytest.param("digits_uniform", "malformed.*expected <base>", id="rate missing"),
         pytest.param("digits_imbal", "malformed.*expected <base>", id="imbalance missing"),
@@ -137,6 +146,12 @@ def test_true_flip_rate(text, rate):
             None,
             ["digits_uniform_0.2", "digits_uniform_0.4", "digits_uniform_0.8"],
             id="uniform defaults",
+        ),
+        pytest.param(
+            "fashion_mnist_uniform",
+            [0.2],
+            ["fashion_mnist_uniform_0.2"],
+            id="two words",
         ),
         pytest.param(
             "cifar10_asymmetric",
@@ -227,11 +242,12 @@ def test_the_parser_needs_the_standard_library_only():
         ("cifar10_human_worst", "human_worst"),
         ("cifar10_human_aggregate", "human_aggregate"),
         ("cifar100_human", "human"),
+        ("fashion_mnist_labels", "labels"),
     ],
 )
 def test_given_labels_have_no_noise_rate(text, given):
     found = parse(text)
-    assert found == DatasetSpec(text.split("_")[0], given=given)
+    assert found == DatasetSpec(base_of(text), given=given)
     assert str(found) == text
     assert (found.noise, found.noise_rate, found.true_flip_rate) == (None, None, None)
     assert combine(text) == [found]

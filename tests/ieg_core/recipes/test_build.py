@@ -3,6 +3,7 @@ import dataclasses
 
 import pytest
 
+from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.recipes import build
 from ieg_core.recipes.family import Published
@@ -47,3 +48,25 @@ def test_a_figure_is_displayed_with_its_deviation():
     figure = Published("cifar10", "ieg", "resnet29", 0, 92.0, 0.3, "a paper")
     assert figure.text == "92.0 ± 0.3"
     assert dataclasses.replace(figure, source="recalled", deviation=None).text == "92.0 (recalled)"
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "network", "message"),
+    [
+        ("retrain", "", "", "'retrain' trains a head on features.*FEATURES=efficientnet-lite0"),
+        ("ieg", "features", "", "'ieg' trains a network, .*choose supervised, forward, retrain"),
+        ("supervised", "", "efficientnet-lite2", "is not trained itself: use FEATURES=efficientn"),
+        ("forward", "features", "resnet29", "unknown network of features 'resnet29'"),
+    ],
+)
+def test_heads_and_networks_are_not_confused(method, recipe, network, message):
+    with pytest.raises(UserError, match=message):
+        build.build_config(parse("cifar10"), method, recipe=recipe, network=network)
+
+
+def test_a_head_is_its_recipe_without_changes():
+    config = build.build_config(
+        parse("cifar10"), "retrain", recipe="features", network="efficientnet-lite2"
+    )
+    assert build.recipe_of(config) == config
+    assert config.head == build.FAMILIES["features"].head

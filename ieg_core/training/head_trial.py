@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trains a head on the features of a pre-trained network, by one of three losses.
+
+Every method trains the same head on the same features (`ieg_core.features`), with the same number
+of steps; what differs is what it learns from the given labels y:
+
+    supervised   −log p_y                         the labels as they are
+    forward      −log Σ_c p_c T[c, y]             T of the posterior, counted and then by EM
+    retrain      −Σ_c q_c log p_c, with MixUp     q, the posterior of `audit.feature_posterior`
+
+Features are of the images as they are, without views, and the head keeps no moving average: both
+accuracies of a record are of its parameters. There is no checkpoint, since features are cached and
+the rest takes seconds; an interrupted training starts again.
+"""
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+from threadpoolctl import threadpool_limits
+
+from ieg_core.audit.feature_posterior import Evidence, judge_labels
+from ieg_core.data.base import Source
+from ieg_core.data.label_set import LabelSet
+from ieg_core.errors import DivergedError, UserError
+from ieg_core.experiment.config import Config, HeadConfig
+from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.methods import RetrainSettings
+from ieg_core.features.extract import extract_features
+from ieg_core.features.head import Head, HeadSettings, train_head
+from ieg_core.features.reduction import Reduction, reduce_features
+from ieg_core.host.cache import cache_folder
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.host.runtime import Runtime
+from ieg_core.training import history
+from ieg_core.training.evaluation import Evaluation, measure
+from ieg_core.training.loop import StepReport, Trained
+
+HEAD: Final = "head.safetensors"
+"""The file with a trained head's layers and the reduction of its features."""
+EXTRACTING: Final = "computing features"
+
+_LOG_STEPS: Final = 20
+_TINY: Final = 1e-30
+
+
+def train_on_features(
+    config: Config,
+    label_set: LabelSet,
+    source: Source,
+    folder: Path,
+    runtime: Runtime,
+    on_step: Callable[[StepReport], None],
+    report_progress: Callable[..., None],
+) -> Trained:
+    """Trains one trial's head to the end and writes it.
+
+    Args:
+      config: What to train; `config.head` says how.
+      label_set: The prepared data set.
+      source: The images under it.
+      folder: The trial's folder.
+      runtime: Threads.
+      on_step: Called at each row of the curves.
+      report_progress: Writes progress.json.
+
+    Returns:
+      What was measured. `state` has the layers; train_seconds include the labels' posterior, but
+      not the features.
+
+    Raises:
+      UserError: When the features cannot be computed, or the labels are of one class.
+      DivergedError: When the loss is not finite.
+    """
+    ids = label_set.train_ids
+    report_progress(phase=EXTRACTING)
+    all_features = _features(config, source.train_images, len(source.train_labels))
+    test_features = _features(config, source.test_images, len(label_set.test_labels))
+    report_progress(phase="training")
+    # numpy was imported, and has taken every processor, before the trial's share was known.
+    with threadpool_limits(limits=runtime.threads, user_api="blas"):
+        return _train(config, label_set, [all_features[ids]], [test_features], folder, on_step)
+
+
+def evaluate_head(folder: Path, config: Config, label_set: LabelSet, source: Source) -> Evaluation:
+    """Evaluates a trained head on the test set.
+
+    Raises:
+      UserError: When its file is missing or damaged.
+    """
+    path = folder / HEAD
+    try:
+        arrays = load(path.read_bytes())
+        count = sum(name.startswith("layer") for name in arrays)
+        head = Head([arrays[f"layer{number}"] for number in range(count)])
+        reduction = Reduction(*(arrays[name] for name in _REDUCTION))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise UserError(
+            f"cannot read the head in {path} ({error}): expected the one that its training wrote; "
+            "train the trial again"
+        ) from error
+    features = _features(config, source.test_images, len(label_set.test_labels))
+    inputs = reduction.apply([features]) * reduction.scale
+    return measure(_log(head.predict(inputs)), label_set.test_labels)
+
+
+_REDUCTION: Final = ("mean", "deviation", "projection", "variances")
+
+
+def _train(
+    config: Config,
+    label_set: LabelSet,
+    features: list[np.ndarray],
+    test_features: list[np.ndarray],
+    folder: Path,
+    on_step: Callable[[StepReport], None],
+) -> Trained:
+    began = time.monotonic()
+    ids, classes = label_set.train_ids, label_set.num_classes
+    given = label_set.noisy_labels[ids]
+    if config.method == "supervised":
+        evidence = None
+        reduced, reduction = reduce_features(features)
+    else:
+        evidence = judge_labels(features, given, classes, seed=config.seed)
+        reduction = evidence.reduction
+        reduced = reduction.apply(features)
+    inputs, further = reduced * reduction.scale, reduction.apply(test_features) * reduction.scale
+    targets, is_evidence, alpha = _targets(config, given, classes, evidence)
+
+    epoch_steps = steps_per_epoch(config, len(ids))
+    last = num_steps(config, epoch_steps)
+    evaluated_at = set(evaluation_steps(config, epoch_steps, last))
+    curves: dict[str, list[dict[str, float]]] = {"training": [], "evaluations": []}
+    losses: list[float] = []
+    results: list[Evaluation] = []
+
+    def after_step(step: int, loss: float, layers: Any) -> None:
+        losses.append(loss)
+        is_evaluated = step in evaluated_at
+        if not is_evaluated and step % _LOG_STEPS:
+            return
+        mean = float(np.mean(losses))
+        losses.clear()
+        if not np.isfinite(mean):
+            raise DivergedError(f"the loss is not finite at step {step}: lower head.learning_rate")
+        curves["training"].append({"step": step, "epoch": step / epoch_steps, "loss": mean})
+        if is_evaluated:
+            result = measure(_log(Head(layers).predict(further)), label_set.test_labels)
+            results.append(result)
+            curves["evaluations"].append(_evaluation_row(step, result))
+        rate = step / (time.monotonic() - began)
+        accuracy = results[-1].accuracy if results else None
+        confusion = results[-1].confusion if is_evaluated else None
+        on_step(StepReport(step, last, rate, accuracy, curves, confusion))
+
+    head = train_head(
+        inputs,
+        targets,
+        _settings(config.head or HeadConfig(), config.batch_size, alpha),
+        seed=config.seed,
+        is_evidence=is_evidence,
+        steps=last,
+        on_step=after_step,
+    )
+    seconds = time.monotonic() - began
+    layers = {f"layer{number}": layer for number, layer in enumerate(head.layers)}
+    kept = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _REDUCTION}
+    write_bytes_atomic(folder / HEAD, save({**layers, **kept}))
+    return Trained(
+        state={"params": list(head.layers)},
+        curves=curves,
+        history=_beliefs(label_set, head, inputs, evidence, visits=last // epoch_steps),
+        evaluation=results[-1],
+        evaluation_ema=results[-1],
+        eval_sets={},
+        train_seconds=seconds,
+        earlier_seconds=0.0,
+        steps_per_second=last / seconds,
+        device="CPU",
+    )
+
+
+def _targets(
+    config: Config, given: np.ndarray, classes: int, evidence: Evidence | None
+) -> tuple[np.ndarray, bool, float]:
+    """Returns what a method learns from: targets or evidence, which of the two, and MixUp's α."""
+    if evidence is None:
+        return np.eye(classes, dtype=np.float32)[given], False, 0.0
+    settings = config.method_settings
+    if isinstance(settings, RetrainSettings):
+        return evidence.q, False, settings.mixup_alpha
+    return evidence.transitions[0].T[given].astype(np.float32), True, 0.0
+
+
+def _settings(head: HeadConfig, batch_size: int, mixup_alpha: float) -> HeadSettings:
+    return HeadSettings(
+        hidden=head.hidden,
+        batch_size=batch_size,
+        learning_rate=head.learning_rate,
+        weight_decay=head.weight_decay,
+        mixup_alpha=mixup_alpha,
+    )
+
+
+def _beliefs(
+    label_set: LabelSet, head: Head, inputs: np.ndarray, evidence: Evidence | None, visits: int
+) -> dict[str, np.ndarray]:
+    """Says which classes the training examples are thought to be of, as `training.history` does.
+
+    With a posterior, what the features alone say, out of fold, and q; else the head's predictions.
+    """
+    ids, everyone = label_set.train_ids, len(label_set.noisy_labels)
+    found = {history.FINAL: head.predict(inputs) if evidence is None else evidence.predicted}
+    if evidence is not None:
+        found[history.POSTERIOR] = evidence.q
+    spread = {"visits": np.zeros(everyone, np.int32)}
+    spread["visits"][ids] = max(1, visits)
+    for name, rows in found.items():
+        spread[name] = np.zeros((everyone, label_set.num_classes), np.float32)
+        spread[name][ids] = rows
+    return spread
+
+
+def _evaluation_row(step: int, result: Evaluation) -> dict[str, float]:
+    figures: Mapping[str, float] = {"accuracy": result.accuracy, "loss": result.loss}
+    averaged = {f"{name}_ema": value for name, value in figures.items()}
+    return {"step": step, **figures, **averaged}
+
+
+def _log(predicted: np.ndarray) -> np.ndarray:
+    return np.log(predicted + _TINY)
+
+
+def _features(config: Config, read: Any, count: int) -> np.ndarray:
+    """Returns features, float16 [count, D]; only one process of this user computes at a time.
+
+    Trials that start together need the same features: the others wait and read the cache.
+    """
+    with _alone(cache_folder() / "features.lock"):
+        return extract_features(read, count, network=config.network)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        # Where there is no cache there is nothing to wait for.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        yield
