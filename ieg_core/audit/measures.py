@@ -2,7 +2,6 @@
 """Ranking measures of how well a score finds wrong labels."""
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 
 def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
@@ -17,6 +16,8 @@ def average_precision(wrong: np.ndarray, score: np.ndarray) -> float | None:
     Returns:
       In [0, 1]; a random score has the share of wrong labels. None if no label is wrong.
     """
+    from sklearn.metrics import average_precision_score  # a second to import
+
     return float(average_precision_score(wrong, score)) if wrong.any() else None
 
 
@@ -32,6 +33,8 @@ def auroc(wrong: np.ndarray, score: np.ndarray) -> float | None:
     Returns:
       In [0, 1], 0.5 for a random score; None if all or no labels are wrong.
     """
+    from sklearn.metrics import roc_auc_score
+
     return float(roc_auc_score(wrong, score)) if wrong.any() and not wrong.all() else None
 
 

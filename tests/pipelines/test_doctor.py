@@ -164,7 +164,7 @@ def test_what_one_task_leaves_another_fetches(tmp_path):
     found = doctor._read(str(tmp_path / "runs"), "r1", "artifact")
     assert found is not None, output
     assert found.ok, found
-    assert "came back in another" in found.text
+    assert "read by another" in found.text
 
 
 def test_an_artifact_that_no_task_could_leave_fails_when_the_run_ends(kfp_stub, tmp_path):

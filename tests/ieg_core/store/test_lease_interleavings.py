@@ -24,6 +24,7 @@ from ieg_core.store.leases import (
     require_current,
     take,
 )
+from ieg_core.store.records import LeaseRecord
 
 MACHINE = st.sampled_from(["first", "second", "third"])
 # Young, at the rule's edge, and stale.
@@ -129,7 +130,11 @@ class Interleavings(RuleBasedStateMachine):
     def end(self, data):
         """A process ends; one that is superseded leaves its successor's lease as it is."""
         process = data.draw(st.sampled_from(self.processes))
-        others = [each.lease.path for each in self.processes if each is not process]
+        others = [
+            LeaseRecord.path(each.lease.folder, each.lease.attempt)
+            for each in self.processes
+            if each is not process
+        ]
         before = [path.read_bytes() for path in others]
         with self.on(process.machine):
             process.context.close()

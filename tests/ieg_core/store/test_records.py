@@ -37,7 +37,6 @@ OTHERS = {
     "pipelines/cluster/cost.py": {".json"},  # RATES=file.json
     "pipelines/local/sweep.py": {"job.json"},  # of a scratch folder
     "scripts/audit_bench.py": {".safetensors"},  # of its own folder, audit_bench/
-    "scripts/kfp_pods.py": {"/tmp/kfp_outputs/output_metadata.json"},
     "ieg_core/sweep/slots.py": {".json", "*.json"},  # of a scratch folder
 }
 
@@ -174,5 +173,5 @@ def test_a_failure_names_the_step_as_well_as_that_is_known(tmp_path, progress):
 
 
 def test_a_trials_settings_are_a_configuration(tmp_path):
-    with pytest.raises(UserError, match="configuration: expected a method's name"):
+    with pytest.raises(UserError, match="method must be a method's name"):
         _ = example(TrialRecord).settings
