@@ -307,7 +307,8 @@
     const shown = hasKeyEach ? classes.map((_, label) => label) : likely[number];
     const decision = decisions.get(number);
     const several = votes.length ? votes[number] : [];
-    byId("classes").style.gridTemplateRows = `repeat(${Math.ceil(shown.length / 2)}, auto)`;
+    const inColumn = shown.length > 5 ? Math.ceil(shown.length / 2) : shown.length;
+    byId("classes").style.gridTemplateRows = `repeat(${inColumn}, auto)`;
     byId("classes").replaceChildren(
       ...shown.map((label, rank) => {
         const share = probabilityOf(number, label);

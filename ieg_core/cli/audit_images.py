@@ -250,7 +250,7 @@ def _describe_decisions(decisions: Decisions) -> str:
     by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
     return (
         f"{len(decisions)} labels were reviewed by a person, who changed {changed} (of each "
-        f"hundred: {by_hundred}) and dropped {decisions.kinds.count(decided.DROP)} images; "
+        f"hundred: {by_hundred}) and dropped {decisions.kinds.count(decided.DROP)}; "
         "confirmed labels are trusted"
     )
 
