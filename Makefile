@@ -44,8 +44,8 @@ help: ## list the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK FEATURES STEPS SET LABELS DATA_DIR OUT MAX_HOURS"
-	@echo "DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; and for clusters"
+	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK FEATURES STEPS SET LABELS DATA_DIR OUT"
+	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4 METHODS=l2r\`; for clusters"
 	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES. README.md explains them."
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster

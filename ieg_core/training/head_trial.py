@@ -160,15 +160,17 @@ def _train(
         confusion = results[-1].confusion if is_evaluated else None
         on_step(StepReport(step, last, rate, accuracy, curves, confusion))
 
-    head = train_head(
-        inputs,
-        targets,
-        _settings(config.head or HeadConfig(), config.batch_size, alpha),
-        seed=config.seed,
-        is_evidence=is_evidence,
-        steps=last,
-        on_step=after_step,
-    )
+    # What overflows is a loss that is not finite, which `after_step` reports.
+    with np.errstate(over="ignore", invalid="ignore"):
+        head = train_head(
+            inputs,
+            targets,
+            _settings(config.head or HeadConfig(), config.batch_size, alpha),
+            seed=config.seed,
+            is_evidence=is_evidence,
+            steps=last,
+            on_step=after_step,
+        )
     seconds = time.monotonic() - began
     layers = {f"layer{number}": layer for number, layer in enumerate(head.layers)}
     kept = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _REDUCTION}

@@ -34,6 +34,7 @@ def request(results, **changes):
         "seeds": [0.0, 1.0],  # as KFP hands over a list of whole numbers
         "recipe": "",
         "network": "",
+        "features": "",
         "steps": 50,
         "settings": ["optimizer.learning_rate=0.05"],
         "accelerator": False,

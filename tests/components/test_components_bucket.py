@@ -36,6 +36,7 @@ REQUEST = {
     "seeds": [0.0],
     "recipe": "",
     "network": "",
+    "features": "",
     "steps": 50,
     "settings": [],
     "accelerator": False,

@@ -43,6 +43,7 @@ def test_the_parameters_have_types_that_the_kfp_ui_shows():
         "seeds": "LIST",
         "recipe": "STRING",
         "network": "STRING",
+        "features": "STRING",
         "steps": "NUMBER_INTEGER",
         "settings": "LIST",
         "accelerator": "BOOLEAN",
