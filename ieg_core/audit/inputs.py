@@ -43,7 +43,7 @@ class Opened:
       images: The images and their labels.
       read_batch: Reads images as a network is shown them, int64 [m] → uint8 [m, H, W, channels];
         None where there are none.
-      keys: SHA-256 that tells what `read_batch` returns for each image; None for that of its pixels.
+      keys: SHA-256 of what `read_batch` returns for each image; None for that of its pixels.
       clean: The true labels, int32 [n], where an evaluation knows them; nothing depends on them.
       data_tag: What a label file calls these data; "" for files.
     """
@@ -162,7 +162,9 @@ def open_datasets(
         indices=ids.tolist(),
     )
     clean = source.train_labels[ids] if known else None
-    return Opened(images, lambda places: source.train_images(ids[places]), clean, data_tag(source))
+    return Opened(images, lambda places: source.train_images(ids[places]),
+        clean=clean,
+        data_tag=data_tag(source),)
 
 
 def _numbered(

@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=float,
         default=PRECISION,
-        help=f"of the labels that --write-labels changes, the share expected to be right ({PRECISION})",
+        help=f"share of the labels changed by --write-labels expected to be right ({PRECISION})",
     )
     images.add_argument("--seed", type=int, default=0, help="of folds and of drawn labels (0)")
     runs = parser.add_argument_group("runs")
