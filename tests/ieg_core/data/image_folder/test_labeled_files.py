@@ -29,7 +29,7 @@ def test_splits(tmp_path):
     assert "test set is not judged" in listed.notes[0]
     assert "x beside train/" in listed.notes[1]
     with_test = list_labeled_files(tmp_path, with_test=True)
-    assert ("a",) == with_test.labels[with_test.paths.index("test/a/3.jpg")]
+    assert with_test.labels[with_test.paths.index("test/a/3.jpg")] == ("a",)
 
 
 def test_a_table_of_annotators(tmp_path):
