@@ -44,22 +44,23 @@ def test_wrong_labels_come_first_and_trusted_ones_not_at_all():
     assert (again.suggested[top[:20]] == clean[top[:20]]).all()
 
 
-def test_careful_cleaning_keeps_its_precision_and_never_does_harm():
-    for seed in range(5):
-        images, features, clean = draw(n=200, seed=seed, distance=3)
-        audit = audit_labels(images, [features])
-        cleaned = clean_labels(audit, 0.95)
+@pytest.mark.parametrize(("n", "seed"), [(200, 0), (200, 1), (1200, 0)])
+def test_careful_cleaning_never_does_harm(n, seed):
+    images, features, clean = draw(n=n, seed=seed)
+    audit = audit_labels(images, [features])
+    cleaned = clean_labels(audit, 0.95)
+    assert (cleaned.labels != clean).sum() <= (images.given != clean).sum()
+    if n > 1000:  # of few images, nothing may be certain enough
         assert cleaned.expected_right >= 0.95
-        assert cleaned.changed.sum() > 0
-        assert (cleaned.labels != clean).sum() <= (images.given != clean).sum()
+        assert (cleaned.labels != clean).sum() < (images.given != clean).sum() / 2
         stricter = clean_labels(audit, 0.999)
-        assert stricter.changed.sum() <= cleaned.changed.sum()
+        assert 0 < stricter.changed.sum() < cleaned.changed.sum()
         assert (stricter.labels[~stricter.changed] == images.given[~stricter.changed]).all()
 
 
 def test_features_that_cannot_judge_are_refused():
     images, features, _ = draw(distance=0)
-    with pytest.raises(UserError, match="cannot judge these labels.*chance"):
+    with pytest.raises(UserError, match="cannot judge these labels"):
         audit_labels(images, [features])
 
 
