@@ -35,7 +35,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -50,6 +50,13 @@ help: ## list the targets
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep $(ALL)
+
+audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DIR=photos
+	@$(BIN)/ieg audit $(if $(filter DATASET,$(GIVEN)),$(call quote,$(value DATASET)) \
+	  $(call option,--data-dir,DATA_DIR),$(call quote,$(value DATA_DIR))) \
+	  $(call option,--out,OUT) $(call option,--labels,LABELS) $(call option,--features,FEATURES) \
+	  $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) \
+	  $(call option,--precision,PRECISION)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench

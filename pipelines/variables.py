@@ -101,6 +101,16 @@ SWEEP = (
     ),
     RATES,
 )
+AUDIT = (
+    Option("DATA_DIR", "the folder of images, or a table of them; with `DATASET`, as of a sweep"),
+    Option("OUT", "folder of the results", default_meaning="`audits/<name>`"),
+    Option("DATASET", "a data set such as `cifar10_human_worst` instead of a folder"),
+    Option("LABELS", "the label file, CSV or Parquet, of a `<base>_labels` data set"),
+    Option("FEATURES", "a network or a file of features", default_meaning="`efficientnet-lite0`"),
+    Option("DECISIONS", "`decisions.csv`, as `review.html` saves it"),
+    Option("WRITE_LABELS", "CSV or Parquet file for the cleaned labels"),
+    Option("PRECISION", "least expected share of right labels among the changed ones", "0.95"),
+)
 IMAGE = (
     Option("IMAGE", "name of the image, without a tag", default="ieg-python"),
     Option("BASE", "base image", default_meaning="`python:3.11-slim`"),
@@ -110,6 +120,7 @@ IMAGE = (
 )
 TARGETS: Mapping[str, Sequence[Option]] = {
     "sweep": SWEEP,
+    "audit": AUDIT,
     "image": (Option("TARGET", "`cpu` or `gpu`", default="gpu"), *IMAGE),
     "image-test": (*IMAGE, Option("RUN_FLAGS", "more flags for each container")),
     "manifests": (CLUSTER,),

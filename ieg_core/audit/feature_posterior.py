@@ -35,6 +35,12 @@ FOLDS: Final = 5
 PRECISIONS: Final = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """λ, from the strongest prior on; the search ends where held-out likelihood falls."""
 
+FEW: Final = 1000
+"""Of fewer images, λ of step 3 is at least that of step 1: held-out likelihood given an estimated T
+is too noisy there and picks fits that memorize labels. Measured on 20 sets of 300 images of
+CIFAR-10, 15 % of the labels wrong: of as many top suspects 82 % are wrong labels, instead of 76 %;
+but scores are cautious then, and sum up to less than there are wrong labels."""
+
 _EM_STEPS: Final = 30
 # Of 0, ¼, ½ and 1, chosen with the true labels of CIFAR-10N worst and asymmetric 0.4 in view: the
 # first of them gains from 0, the second from 1. docs/RESULTS.md, "Features".
@@ -155,6 +161,8 @@ def judge_labels(
     plain, layers, first_precision = _fit_out_of_fold(*search, votes, precisions, start, likelihood)
     counted = _transitions(own[plain.argmax(1)], columns, known, trusted_weight)
     evidence = _evidence(columns, counted, known)
+    if len(columns) < FEW:
+        precisions = [each for each in precisions if each >= first_precision]
     predicted, layers, second_precision = _fit_out_of_fold(
         *search, evidence, precisions, layers, corrected_likelihood
     )

@@ -43,8 +43,7 @@ class Opened:
       images: The images and their labels.
       read_batch: Reads images as a network is shown them, int64 [m] → uint8 [m, H, W, channels];
         None where there are none.
-      keys: SHA-256 that identifies what `read_batch` returns for each image; None to use that of
-        its pixels.
+      keys: SHA-256 of what `read_batch` returns for each image; None for that of its pixels.
       clean: The true labels, int32 [n], where an evaluation knows them; nothing depends on them.
       data_tag: What a label file calls these data; "" for files.
     """

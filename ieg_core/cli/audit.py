@@ -74,8 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=float,
         default=PRECISION,
-        help="the share of the labels changed by --write-labels that is expected to be right "
-        f"({PRECISION})",
+        help=f"share of the labels changed by --write-labels expected to be right ({PRECISION})",
     )
     images.add_argument("--seed", type=int, default=0, help="of folds and of drawn labels (0)")
     runs = parser.add_argument_group("runs")
@@ -113,6 +112,8 @@ def _kind(place: str) -> str:
     """Returns what an argument is: an existing path before the name of a data set."""
     if not place:
         raise UserError("received no folder: expected one, as in make audit DATA_DIR=photos")
+    if Path(place).is_file():
+        return FILES
     folder = find_run(Path(place))
     is_root = (folder / "trials").is_dir() and (folder / "label_sets").is_dir()
     if is_trial(folder) or is_root or planned_trials(folder) is not None:

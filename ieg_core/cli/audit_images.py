@@ -13,7 +13,7 @@ import numpy as np
 from ieg_core.audit import decisions as decided
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.images import MISSING
+from ieg_core.audit.feature_posterior import FEW, MISSING
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels
 from ieg_core.audit.outputs import write_outputs
@@ -25,6 +25,8 @@ from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.extract import NETWORK, SIZE, extract_features
 from ieg_core.features.files import read_features
+from ieg_core.host.machine import usable_cores
+from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
@@ -97,6 +99,7 @@ def audit_images(wanted: Asked) -> int:
       UserError: When the request, the data or the features do not allow an audit; nothing has been
         written then.
     """
+    set_environment(Runtime(threads=usable_cores()))
     out = wanted.out or Path("audits") / _name(wanted)
     _check(wanted, out)
     networks = [name for name in wanted.features if name in NETWORKS]
@@ -169,7 +172,8 @@ def describe(audit: LabelAudit) -> list[str]:
     judged = len(audit.order)
     expected = summary.expected_wrong
     share = f" ({expected / judged:.1%})" if judged else ""
-    lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
+    word = "At least" if summary.examples < FEW else "About"
+    lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
     sums = np.cumsum(audit.score[audit.order])
     tops = sorted({*(top for top in TOPS_TOLD if top <= judged), max(1, round(expected))})
     if judged:
