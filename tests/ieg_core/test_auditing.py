@@ -2,8 +2,11 @@
 import importlib
 import inspect
 import io
+import re
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from ieg_core.audit.from_python import open_python, to_pixels
 from ieg_core.auditing import AuditResult, audit
 from ieg_core.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 COUNT = 120
 NAMES = ("cat", "dog", "fox")
 RNG = np.random.default_rng(0)
@@ -386,15 +390,26 @@ def test_the_package_shows_its_functions():
 
 
 @pytest.mark.slow
-def test_real_features_find_swapped_digits(tmp_path):
-    from sklearn.datasets import load_digits
-
-    pixels, truth = load_digits(return_X_y=True)
-    images = np.repeat(np.repeat((pixels * 15).astype(np.uint8).reshape(-1, 8, 8), 4, 1), 4, 2)
-    images, truth = images[:500], truth[:500]
-    given = truth.copy()
-    given[::10] = (truth[::10] + 1) % 10
-    found = audit(images, given, cache=tmp_path, progress=False)
-    assert np.mean(given[found.suspects(50)] != truth[found.suspects(50)]) >= 0.8
-    again = audit(images, given, cache=tmp_path, progress=False)
-    assert again.suspects() == found.suspects()
+def test_the_example_of_the_documents(tmp_path):
+    page = ROOT / "docs" / "notebook.md"
+    example, _ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": str(ROOT),
+            "PATH": "",
+            "HOME": str(tmp_path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=7200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith("Audit of 600 images in 10 classes\nAbout ")
+    assert int(re.search(r"labels (\d+) are wrong", done.stdout)[1]) >= 40
+    assert (tmp_path / "issues.csv").read_text().startswith("path,is_label_issue,label_score")

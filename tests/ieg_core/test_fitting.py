@@ -243,7 +243,7 @@ def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
 @pytest.mark.slow
 def test_the_example_of_the_documents(tmp_path):
     page = ROOT / "docs" / "notebook.md"
-    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
     (tmp_path / "example.py").write_text(f"{example}print(fitted.data_dir)\n")
     done = subprocess.run(
         [sys.executable, "example.py"],
