@@ -11,7 +11,6 @@ compares its lists with the truth.
 
 import argparse
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ieg_core.audit.label_audit import LabelAuditRecord
 from ieg_core.data.public.cifar import LAYOUTS, read_records, split_of
 from ieg_core.experiment.base_datasets import BASES
 
@@ -121,12 +121,14 @@ def main() -> None:
             given = {row["path"]: row["given"] for row in rows}
             changed = sum(row["label"] != given[row["path"]] for row in cleaned)
             left = sum(row["label"] != truth[row["path"]] for row in cleaned)
-            summary = json.loads((root / "out" / "summary.json").read_text())
+            summary = LabelAuditRecord.read(root / "out")
+            if summary is None:
+                raise SystemExit(f"{root / 'out'} has no summary: the audit failed")
             if arguments.show:
                 print(told)
             print(
                 f"seed {seed}: {len(wrong)} of {len(rows)} labels wrong, "
-                f"{summary['expected_wrong']:.1f} expected; {found / len(wrong):.1%} of them among "
+                f"{summary.expected_wrong:.1f} expected; {found / len(wrong):.1%} of them among "
                 f"{len(wrong)} top suspects; cleaning changed {changed}, {left} wrong after it; "
                 f"{first:.1f} s ({first_cpu:.1f} of CPU), again {again:.1f} s ({again_cpu:.1f} of "
                 f"CPU); load {os.getloadavg()[0]:.1f}",

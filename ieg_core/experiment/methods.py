@@ -26,6 +26,11 @@ class MethodSettings:
         """Number of examples in the method's dictionary; 0 for a method without one."""
         return 0
 
+    @property
+    def soft_label_mixup(self) -> float | None:
+        """MixUp's α for a head trained on the posterior's soft labels; None for other targets."""
+        return None
+
     def trusted_batch_size(self, batch_size: int) -> int:
         """Returns the size of the global trusted batch of a step.
 
@@ -260,6 +265,11 @@ class RetrainSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         require(self.mixup_alpha >= 0, "method.mixup_alpha", self.mixup_alpha, "at least 0")
+
+    @property
+    def soft_label_mixup(self) -> float:
+        """MixUp's α: the method learns from the posterior's soft labels."""
+        return self.mixup_alpha
 
 
 def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:

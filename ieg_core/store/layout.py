@@ -29,6 +29,8 @@ MATRICES = "matrices.safetensors"
 """A trial's confusion matrices."""
 MODEL = "model.keras"
 """A trial's exported network."""
+HEAD = "head.safetensors"
+"""The layers of a trial's head on features, and the reduction of its features."""
 LOG = "log.txt"
 AUDIT_PAGE = "audit/audit.html"
 

@@ -31,19 +31,17 @@ from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment.config import Config, HeadConfig
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
-from ieg_core.experiment.methods import RetrainSettings
 from ieg_core.features.extract import extract_features
 from ieg_core.features.head import Head, HeadSettings, train_head
 from ieg_core.features.reduction import Reduction, reduce_features
 from ieg_core.host.cache import cache_folder
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import Runtime
+from ieg_core.store.layout import HEAD
 from ieg_core.training import history
 from ieg_core.training.evaluation import Evaluation, measure
 from ieg_core.training.loop import StepReport, Trained
 
-HEAD: Final = "head.safetensors"
-"""The file with a trained head's layers and the reduction of its features."""
 EXTRACTING: Final = "computing features"
 
 _LOG_STEPS: Final = 20
@@ -195,9 +193,9 @@ def _targets(
     """Returns what a method learns from: targets or evidence, which of the two, and MixUp's α."""
     if evidence is None:
         return np.eye(classes, dtype=np.float32)[given], False, 0.0
-    settings = config.method_settings
-    if isinstance(settings, RetrainSettings):
-        return evidence.q, False, settings.mixup_alpha
+    mixup_alpha = config.method_settings.soft_label_mixup
+    if mixup_alpha is not None:
+        return evidence.q, False, mixup_alpha
     return evidence.transitions[0].T[given].astype(np.float32), True, 0.0
 
 

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 
+from ieg_core import backend
 from ieg_core.audit.findings import read_audit, summarize
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment.overrides import override
@@ -22,6 +23,14 @@ from ieg_core.training.run_trial import evaluate_trial, train_trial
 from ieg_core.training.trial import open_trial
 
 METHODS = ("supervised", "forward", "retrain")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started():
+    """Threads can be set only before TensorFlow starts, and these trials share its process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "start", lambda runtime: None)
+        yield
 
 
 def made_up_features(read, count, *, network):
