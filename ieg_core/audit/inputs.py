@@ -162,9 +162,12 @@ def open_datasets(
         indices=ids.tolist(),
     )
     clean = source.train_labels[ids] if known else None
-    return Opened(images, lambda places: source.train_images(ids[places]),
+    return Opened(
+        images,
+        lambda places: source.train_images(ids[places]),
         clean=clean,
-        data_tag=data_tag(source),)
+        data_tag=data_tag(source),
+    )
 
 
 def _numbered(
