@@ -72,7 +72,7 @@ class Decisions:
 
 
 def safe_cell(text: str) -> str:
-    """Returns a cell that no spreadsheet executes, with an apostrophe in front where needed."""
+    """Returns a cell that no spreadsheet executes: an apostrophe precedes a risky character."""
     return _ESCAPE + text if text and text[0] in EXECUTED + _ESCAPE else text
 
 

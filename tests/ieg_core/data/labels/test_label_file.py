@@ -276,3 +276,15 @@ def test_spaces_around_what_is_in_a_csv_do_not_matter(tmp_path, source):
     rows = "".join(f" {index} , {index} , {tag} \n" for index in range(10))
     (tmp_path / "labels.csv").write_text(f"index, label , data\n{rows}")
     assert read_labels(tmp_path / "labels.csv", source).labels[:10].tolist() == list(range(10))
+
+
+def test_files_may_be_named_by_path(tmp_path, source):
+    source = replace(source, paths=[f"train/{number}.png" for number in range(40)])
+    path = tmp_path / "labels.csv"
+    lines = [f"train/{number}.png,{number % 10}\n" for number in range(20)]
+    path.write_text("path,label\n" + "".join(lines))
+    labels = read_labels(path, source).labels
+    assert labels.tolist() == [number % 10 for number in range(20)] + [NOT_LISTED] * 20
+    path.write_text("path,label\ntrain/x.png,1\n")
+    with pytest.raises(UserError, match=r"'train/x.png' in row 1: expected one of the 40"):
+        read_labels(path, source)
