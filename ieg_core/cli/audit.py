@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ieg_core.audit.cleaning import PRECISION
+from ieg_core.audit.exports import EXPORTS
 from ieg_core.audit.findings import THRESHOLD, is_available
 from ieg_core.audit.write import TOP, audit_trial
 from ieg_core.cli import audit_images, options
@@ -28,7 +29,10 @@ from ieg_core.store.layout import (
 from ieg_core.store.records import AuditRecord
 
 RUN, FILES, DATASET = "run", "files", "dataset"
-OF_IMAGES = ("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions")
+OF_IMAGES = (
+    *("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions"),
+    "export",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=PRECISION,
         help=f"share of the labels changed by --write-labels expected to be right ({PRECISION})",
+    )
+    images.add_argument(
+        "--export",
+        action="append",
+        default=[],
+        metavar="TOOL=FILE",
+        help=f"also write the audit for {', '.join(EXPORTS)}; may be repeated",
     )
     images.add_argument("--seed", type=int, default=0, help="of folds and of drawn labels (0)")
     runs = parser.add_argument_group("runs")

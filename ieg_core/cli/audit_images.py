@@ -13,6 +13,7 @@ import numpy as np
 from ieg_core.audit import decisions as decided
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
+from ieg_core.audit.exports import EXPORTS, export_audit
 from ieg_core.audit.feature_posterior import FEW, MISSING
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels
@@ -54,6 +55,7 @@ class Asked:
       precision: Of the labels that are changed.
       top: The most images in review.html.
       seed: Of folds and of labels that are drawn.
+      exports: (tool, file) pairs: where the audit is also written for other tools.
     """
 
     places: Sequence[str]
@@ -70,6 +72,7 @@ class Asked:
     precision: float
     top: int
     seed: int
+    exports: Sequence[tuple[str, Path]] = ()
 
 
 def asked(arguments: argparse.Namespace, *, are_datasets: bool) -> Asked:
@@ -89,7 +92,16 @@ def asked(arguments: argparse.Namespace, *, are_datasets: bool) -> Asked:
         precision=arguments.precision,
         top=TOP if arguments.top is None else arguments.top,
         seed=arguments.seed,
+        exports=[_export(text) for text in arguments.export],
     )
+
+
+def _export(text: str) -> tuple[str, Path]:
+    tool, _, file = text.partition("=")
+    if tool not in EXPORTS or not file:
+        tools = ", ".join(f"{name}=FILE" for name in EXPORTS)
+        raise UserError(f"received --export {text}: expected one of {tools}")
+    return tool, Path(file)
 
 
 def audit_images(wanted: Asked) -> int:
@@ -125,12 +137,14 @@ def audit_images(wanted: Asked) -> int:
     cleaned = clean_labels(audit, wanted.precision) if wanted.write_labels else None
     known = opened.images
     earlier = decided.rows(decisions, known.names, known.class_names) if decisions else ()
+    for tool, path in wanted.exports:
+        export_audit(audit, tool, path)
     written = write_outputs(out, audit, top=wanted.top, earlier=earlier)
     for line in describe(audit):
         print(printable(line))
     if decisions is not None:
         print(_describe_decisions(decisions))
-    for path in written:
+    for path in (*written, *(path for _, path in wanted.exports)):
         print(path)
     if wanted.write_labels and cleaned is not None:
         write_cleaned(wanted.write_labels, audit, cleaned, opened.data_tag)

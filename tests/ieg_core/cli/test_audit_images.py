@@ -4,6 +4,7 @@ import io
 import numpy as np
 import pytest
 
+from ieg_core.audit.exports import EXPORTS
 from ieg_core.cli.main import main
 from ieg_core.cli.rates import Rates
 
@@ -36,9 +37,21 @@ def test_a_table_with_features(table, capsys):
     assert "\n1.jpg," not in (table / "again/audit.csv").read_text()
 
 
+def test_an_audit_is_exported_for_other_tools(table, capsys):
+    files = {tool: f"{tool}.csv" if tool == "cleanlab" else f"{tool}.json" for tool in EXPORTS}
+    exports = [f"--export={tool}={file}" for tool, file in files.items()]
+    assert main(["audit", "photos.csv", "--features", "features.npy", *exports]) == 0
+    printed = capsys.readouterr().out
+    for file in files.values():
+        assert (table / file).stat().st_size > 1000
+        assert file in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["photos.csv", "--export", "excel=x"], "received --export excel=x: expected one of"),
+        (["photos.csv", "--export", "cleanlab"], "received --export cleanlab: expected one of"),
         (["nothing"], "there is no nothing"),
         ([""], "received no folder"),
         (["photos.csv", "photos.csv"], "expected one folder or table"),
