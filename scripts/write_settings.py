@@ -129,7 +129,7 @@ def render() -> str:
         parts.append(f"## `method` of {title}\n\n{summary}\n\n" + table(rows(owner, "method.")))
     parts.append(
         "## What the recipes set\n\nSettings with their default value are omitted. The weight "
-        "decay depends on the network (`ieg_core/recipes/build.py`).\n\n" + families()
+        "decay depends on the network\n(`ieg_core/recipes/build.py`).\n\n" + families()
     )
     return "\n".join(parts)
 
