@@ -8,6 +8,8 @@ WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 READY = .venv/.ready
 BUILD = $(call option,--image,IMAGE) $(call option,--base,BASE) $(call option,--dirty,DIRTY) \
         $(call option,--engine,ENGINE) $(call option,--build-flags,BUILD_FLAGS)
+AUDIT = $(call option,--out,OUT) $(call option,--features,FEATURES) \
+        $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) --
 
 # The variables of the command line, and no others, are handed on as they were typed: `value` does
 # not expand them, and `unexport` keeps make from expanding them for the environment of commands.
@@ -35,7 +37,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup audit sweep compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -44,9 +46,14 @@ help: ## list the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK FEATURES STEPS SET LABELS DATA_DIR OUT MAX_HOURS"
-	@echo "DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; and for clusters"
-	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES. README.md explains them."
+	@echo "audit takes OUT FEATURES DECISIONS WRITE_LABELS beside DATA_DIR: \`ieg audit --help\`."
+	@echo
+	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK FEATURES STEPS SET LABELS DATA_DIR OUT"
+	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4,0.8 METHODS=l2r\`; and for"
+	@echo "clusters RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES: see README.md."
+
+audit: $(READY) ## list the labels that look wrong of the images in the folder DATA_DIR
+	@$(BIN)/ieg audit $(AUDIT) $(if $(filter DATA_DIR,$(GIVEN)),$(call quote,$(value DATA_DIR)),'')
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep $(ALL)

@@ -109,6 +109,13 @@ IMAGE = (
     Option("BUILD_FLAGS", "more flags for the build"),
 )
 TARGETS: Mapping[str, Sequence[Option]] = {
+    "audit": (
+        Option("DATA_DIR", "the folder of images, or a table of them"),
+        Option("OUT", "folder of the results", default_meaning="`audits/<name>`"),
+        Option("FEATURES", "a pre-trained network, or a file of features"),
+        Option("DECISIONS", "decisions.csv, as review.html saves it"),
+        Option("WRITE_LABELS", "file that cleaned labels are written to"),
+    ),
     "sweep": SWEEP,
     "image": (Option("TARGET", "`cpu` or `gpu`", default="gpu"), *IMAGE),
     "image-test": (*IMAGE, Option("RUN_FLAGS", "more flags for each container")),
