@@ -151,6 +151,13 @@ def test_each_variable_of_a_script_is_handed_on():
         assert all(f"='v{name}'" in printed for name in names)
 
 
+def test_the_audit_takes_its_folder_last_and_none_as_an_empty_word():
+    printed = make("-n", "audit", "DATA_DIR=my photos", "OUT=out", "DECISIONS=d.csv").stdout
+    assert "ieg audit --out='out'" in printed
+    assert printed.rstrip().endswith("--decisions='d.csv'  -- 'my photos'")
+    assert make("-n", "audit").stdout.rstrip().endswith("-- ''")
+
+
 def test_the_targets_that_take_variables_are_targets():
     assert variables.TARGETS.keys() < phony_targets()
 

@@ -113,6 +113,8 @@ def _kind(place: str) -> str:
     """Returns what an argument is: an existing path before the name of a data set."""
     if not place:
         raise UserError("received no folder: expected one, as in make audit DATA_DIR=photos")
+    if Path(place).is_file():
+        return FILES
     folder = find_run(Path(place))
     is_root = (folder / "trials").is_dir() and (folder / "label_sets").is_dir()
     if is_trial(folder) or is_root or planned_trials(folder) is not None:
