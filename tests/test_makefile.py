@@ -151,6 +151,14 @@ def test_each_variable_of_a_script_is_handed_on():
         assert all(f"='v{name}'" in printed for name in names)
 
 
+def test_the_audit_takes_a_folder_or_a_data_set():
+    printed = make("-n", "audit", "DATA_DIR=my photos", "OUT=out", "DECISIONS=d.csv").stdout
+    assert "ieg audit 'my photos'" in printed
+    assert "--out='out'" in printed
+    assert "--decisions='d.csv'" in printed
+    assert "ieg audit 'cifar10_human'" in make("-n", "audit", "DATASET=cifar10_human").stdout
+
+
 def test_the_targets_that_take_variables_are_targets():
     assert variables.TARGETS.keys() < phony_targets()
 

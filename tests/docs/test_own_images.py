@@ -53,7 +53,7 @@ def test_the_page_from_start_to_end(clone):
         command = command.replace("STEPS=600", steps)
         if "predict" in command:  # a run and an image of the reader's own
             command = command.replace("package.module:function", NETWORK)
-            command = command.replace("<run>", run_of(clone, NETWORK).name)
+            command = command.replace("<trial>", run_of(clone, NETWORK).name)
             command = command.replace("image.png", "my-digits/test/3")
         said = give(command, clone)
         if command.startswith("make sweep DATASET=folder_labels"):

@@ -31,7 +31,7 @@ def filled(command, folder):
 def test_the_picture_and_the_two_commands_come_first():
     top = "\n".join(PAGE.read_text(encoding="utf-8").splitlines()[:20])
     assert top.index("docs/images/report.png") < top.index("make sweep ") < top.index("make test ")
-    assert commands(PAGE)[:2] == ["make sweep", "make test"]
+    assert commands(PAGE)[:3] == ["make sweep", "make test", "make audit DATA_DIR=photos"]
 
 
 @pytest.mark.slow
@@ -39,6 +39,8 @@ def test_the_readme_from_start_to_end(tmp_path):
     link_program(tmp_path)
     pixels = np.uint8(load_digits().images[0] * 255 / 16)
     Image.fromarray(pixels).save(tmp_path / "image.png")
+    give(".venv/bin/python docs/examples/digits_as_files.py my-digits", tmp_path)
+    (tmp_path / "photos").symlink_to(tmp_path / "my-digits" / "test", target_is_directory=True)
     said = {}
     for command in commands(PAGE):
         if command != "make test":  # which this is a part of
@@ -51,4 +53,5 @@ def test_the_readme_from_start_to_end(tmp_path):
     assert "Test accuracy" in last["evaluate"]
     assert "1 of 1 trials finished" in last["status"]  # of the newest plan
     assert "image.png: " in last["predict"]
+    assert "audits/photos/review.html" in said["make audit DATA_DIR=photos"]
     assert "recipe" in last["recipes"]
