@@ -181,9 +181,9 @@ def _read_file(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.ui
     if not content.startswith(header) or len(content) != expected:
         sizes = " x ".join(map(str, shape))
         raise UserError(
-            f"{path} has {len(content)} bytes, the first {content[:4].hex() or 'missing'}, expected "
-            f"{expected} bytes and {header[:4].hex()} (IDX, {sizes}): truncated, altered or from "
-            f"another data set; {FIX}"
+            f"{path} has {len(content)} bytes and the magic number {content[:4].hex() or 'none'}, "
+            f"expected {expected} bytes and {header[:4].hex()} (IDX, {sizes}): truncated, altered "
+            f"or from another data set; {FIX}"
         )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
