@@ -128,7 +128,7 @@ def one(*arguments):
         pytest.param(one("7", b"FloatStorage", 6, 0, (2**30, 2**30), (0, 0)), "larger", id="huge"),
         pytest.param(one("7", b"FloatStorage", 6, -1, (2,), (1,)), "other than", id="negative"),
         pytest.param(one("7", b"FloatStorage", 6, 0, (2, 2), (1,)), "other than", id="strides"),
-        pytest.param(one("7", b"DoubleStorage", 6, 0, (2,), (1,)), "asks for", id="another dtype"),
+        pytest.param(one("7", b"DoubleStorage", 6, 0, (2,), (1,)), "refers to", id="another dtype"),
         pytest.param(one("7", b"FloatStorage", 5, 0, (2,), (1,)), "length", id="another length"),
     ],
 )
