@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which labels look wrong, from Python: `ieg_core.audit`.
+"""`ieg_core.audit`, which finds labels that look wrong, from Python.
 
-Features of the images come from a pre-trained network, or are passed; no network is trained. The
-equations are in `ieg_core.audit.feature_posterior`.
+Features come from a pre-trained network or from the caller; no network is trained. The equations
+are in `ieg_core.audit.feature_posterior`.
 """
 
 import base64
@@ -37,22 +37,22 @@ _THUMBNAIL_SIDE: Final = 96
 
 
 class AuditResult(LabelAudit):
-    """An audit, as Python and notebooks show it. All indices are the caller's."""
+    """An audit for Python and notebooks. All indices are the caller's."""
 
     def suspects(self, count: int | None = None) -> list[Any]:
         """Returns the indices of the most suspicious labels, most suspicious first.
 
         Args:
-          count: How many; by default as many as are expected to be wrong.
+          count: How many; by default the expected number of wrong labels.
         """
         most = round(self.summary.expected_wrong) if count is None else count
         return [self._index(place) for place in self.order[:most].tolist()]
 
     def to_frame(self) -> Any:
-        """Returns the table of the audit, a row an image, in the caller's order and by its index.
+        """Returns the audit as a table, one row per image, with the caller's order and index.
 
         Returns:
-          A pandas DataFrame; without pandas a dictionary of columns, with the index as "index".
+          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
         """
         try:
             return super().to_frame()
@@ -64,13 +64,13 @@ class AuditResult(LabelAudit):
             }
 
     def export(self, tool: str, path: str | Path, **options: Any) -> None:
-        """Writes the audit for a tool.
+        """Exports the audit to another tool.
 
         Args:
           tool: "label-studio", "cleanlab" or "fiftyone".
-          path: The file, overwritten.
-          **options: Of the tool's function in `ieg_core.audit.exports`, such as prefix="https://…/"
-            for Label Studio.
+          path: The output file, which is overwritten.
+          **options: Passed to the tool's function in `ieg_core.audit.exports`, such as
+            prefix="https://…/" for Label Studio.
 
         Raises:
           UserError: When there is no such tool, or the file cannot be written.
@@ -78,23 +78,25 @@ class AuditResult(LabelAudit):
         exports.export_audit(self, tool, Path(path), **options)
 
     def corrections(self, tool: str, path: str | Path) -> dict[Any, str | None]:
-        """Reads the corrections that people made in a tool.
+        """Imports the corrections that people made in another tool.
 
         Args:
-          tool: The tool's name, as `export` takes it.
-          path: The file that the tool has written.
+          tool: The tool's name, as for `export`.
+          path: The file that the tool exported.
 
         Returns:
           The confirmed class by index, for `audit(..., trusted=...)`; None for a dropped image.
 
         Raises:
-          UserError: When the file is not one of the tool, or about other images.
+          UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        found = exports.import_decisions(self, tool, Path(path))
+        decisions = exports.import_decisions(self, tool, Path(path))
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]
-            for place, label in zip(found.indices.tolist(), found.labels.tolist(), strict=True)
+            for place, label in zip(
+                decisions.indices.tolist(), decisions.labels.tolist(), strict=True
+            )
         }
 
     def __repr__(self) -> str:
@@ -177,35 +179,35 @@ def audit(
     cache: str | Path | None = None,
     seed: int = 0,
 ) -> AuditResult:
-    """Says which labels look wrong.
+    """Finds labels that look wrong.
 
     Args:
       data: The images: a folder of class folders (or with train/, or with a table), a list of image
         files, a DataFrame or Hugging Face `Dataset` with columns of images or paths and of labels,
         a `tf.data.Dataset` of (image, label), a torchvision `ImageFolder` or any object with
         (image, label) as items, images [n, height, width, channels], or features [n, D]. None
-        where `features` are passed.
-      labels: One label per image, names or class numbers from 0; several annotators' labels as
+        if `features` is given.
+      labels: One label per image, as names or class numbers from 0; labels of several annotators as
         [n, a], a mapping from name to labels, or a DataFrame; or the names of columns of `data`.
-        None, NaN, "" and −1 are missing. By default the labels that `data` has.
-      features: Features instead of a network's: [n, D], a list of such arrays, or paths of .npy,
-        .npz or Parquet files, all in the order of the images.
-      trusted: Labels that somebody checked: a mapping from index to label, or [n] with None
-        elsewhere. The audit learns from them and does not list them.
+        None, NaN, "" and −1 are missing labels. By default the labels in `data`.
+      features: Precomputed features, which replace `network`: [n, D], a list of such arrays, or
+        paths of .npy, .npz or Parquet files, all in the order of the images.
+      trusted: Checked labels: a mapping from index to label, or [n] with None elsewhere. The audit
+        learns from them and does not list them.
       class_names: Names by class number.
-      image: The column of images or paths, where `data` has columns.
-      network: "efficientnet-lite0", "efficientnet-lite2", a function of images, uint8
-        [m, 160, 160, 3] → [m, D], such as a Keras model; or several of these.
+      image: The column of images or paths, if `data` has columns.
+      network: "efficientnet-lite0", "efficientnet-lite2", a function from images, uint8
+        [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
       progress: Whether to show progress.
       cache: Folder for computed features; by default the user's cache.
-      seed: Of the folds.
+      seed: Seed of the folds.
 
     Returns:
-      The audit, in the caller's indices: `suspects()`, `to_frame()`, `export()`.
+      The audit, with the caller's indices: `suspects()`, `to_frame()`, `export()`.
 
     Raises:
-      UserError: When an argument is invalid, data and labels do not fit each other, or features do
+      UserError: When an argument is invalid, the sizes of data and labels differ, or features do
         not predict labels better than chance.
     """
     if features is None and _is_feature_matrix(data):
@@ -229,11 +231,11 @@ def audit(
         )
     elif len(matrices[0]) != len(opened.images):
         raise UserError(
-            f"received features of {len(matrices[0])} images and {len(opened.images)} images that "
-            "can be decoded: expected one row an image"
+            f"received features of {len(matrices[0])} images, but {len(opened.images)} images can "
+            "be decoded: expected one row per image"
         )
-    found = audit_labels(opened.images, matrices, feature_names=names, seed=seed)
-    return AuditResult(**vars(found))
+    result = audit_labels(opened.images, matrices, feature_names=names, seed=seed)
+    return AuditResult(**vars(result))
 
 
 def compute_all(
@@ -244,24 +246,25 @@ def compute_all(
     progress: bool = True,
     cache: Path | None = None,
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Computes the features of images by one or several networks.
+    """Computes the features of images with one or several networks.
 
     Args:
       opened: The images.
-      network: As `audit` takes it.
+      network: One or several networks, as for `audit`.
       mirrored: Whether to average with the features of the mirror images.
       progress: Whether to show progress.
-      cache: Folder of the cache; None for the user's. Features by a function are not cached.
+      cache: Cache folder; None for the user's. Features from functions are not cached.
 
     Returns:
       Arrays [n, D₁], [n, D₂], …, and their names.
 
     Raises:
-      UserError: When there are no images or no such network, or a function returns something else.
+      UserError: When there are no images, there is no such network, or a function returns the wrong
+        type or shape.
     """
     read = opened.read_batch
     if read is None:
-        raise UserError("there are no images to compute features of: expected data with images")
+        raise UserError("received no images to compute features from: expected data with images")
     chosen = [network] if isinstance(network, str) or callable(network) else list(network)
     matrices, names = [], []
     for each in chosen:
@@ -295,22 +298,22 @@ def _by_function(
     for start in range(0, total, _BATCH):
         places = np.arange(start, min(start + _BATCH, total))
         batch = read(places)
-        found = _as_rows(network(batch), len(places))
-        rows.append((found + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
-                    if mirrored else found)  # fmt: skip
+        plain = _as_rows(network(batch), len(places))
+        rows.append((plain + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
+                    if mirrored else plain)  # fmt: skip
         if line is not None:
             line(int(places[-1]) + 1, total, math.nan)
     return np.concatenate(rows)
 
 
 def _as_rows(features: ArrayLike, count: int) -> np.ndarray:
-    found = np.asarray(features)
-    if found.ndim != 2 or len(found) != count or found.dtype.kind not in "fiu":
+    matrix = np.asarray(features)
+    if matrix.ndim != 2 or len(matrix) != count or matrix.dtype.kind not in "fiu":
         raise UserError(
-            f"the network returned {found.dtype} {found.shape} for {count} images: expected "
+            f"the network returned {matrix.dtype} {matrix.shape} for {count} images: expected "
             f"numbers [{count}, D]"
         )
-    return found.astype(np.float32)
+    return matrix.astype(np.float32)
 
 
 def _is_feature_matrix(data: Any) -> bool:
@@ -323,21 +326,21 @@ def _is_feature_matrix(data: Any) -> bool:
 
 
 def _matrices(features: Any) -> list[np.ndarray]:
-    several = features if isinstance(features, list | tuple) else [features]
-    if not several:
+    arrays = features if isinstance(features, list | tuple) else [features]
+    if not arrays:
         raise UserError("received no features: expected at least one array [n, D]")
-    if all(isinstance(each, str | Path) for each in several):
-        return read_features([Path(each) for each in several])
-    matrices = [np.asarray(each) for each in several]
+    if all(isinstance(each, str | Path) for each in arrays):
+        return read_features([Path(each) for each in arrays])
+    matrices = [np.asarray(each) for each in arrays]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             raise UserError(
-                f"features are {matrix.dtype} {matrix.shape}: expected numbers [n, D], one row an "
+                f"features are {matrix.dtype} {matrix.shape}: expected numbers [n, D], one row per "
                 "image; pass several as a list of such arrays"
             )
     if len({len(matrix) for matrix in matrices}) > 1:
         raise UserError(
-            f"received features of {[len(matrix) for matrix in matrices]} images: expected as many "
-            "rows in each"
+            f"received features of {[len(matrix) for matrix in matrices]} images: expected "
+            "the same number of rows in each"
         )
     return matrices

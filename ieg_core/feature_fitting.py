@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A classifier on pre-trained features, from Python: `ieg_core.fit` with such a network.
+"""`ieg_core.fit` with a pre-trained network: a classifier on its features.
 
 The audit's posterior q replaces the given labels, and a small head is trained on it
-(`ieg_core.features.head`), in this process, in seconds after the features.
+(`ieg_core.features.head`) in this process; once features are computed, this takes seconds.
 """
 
 import typing
@@ -33,7 +33,7 @@ class FeatureFitted:
     Attributes:
       class_names: C names, by class number.
       accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
-        labels of images that it was trained on.
+        labels of the training images.
       audit: The training labels, most suspicious first.
       network: The network that computes features.
       reduction: How features are reduced.
@@ -51,13 +51,13 @@ class FeatureFitted:
         """Predicts the classes of images.
 
         Args:
-          images: Images of any kind that `ieg_core.audit` takes, or one file; labels are ignored.
+          images: Anything that `ieg_core.audit` takes, or one file name; labels are ignored.
 
         Returns:
           Probabilities, float32 [m, C]; rows in the order of the images.
 
         Raises:
-          UserError: When these are not images, or a file cannot be decoded.
+          UserError: When `images` are not images, or a file cannot be decoded.
         """
         data = [images] if isinstance(images, str) else images
         opened = open_python(data, size=SIZE, needs_labels=False)
@@ -85,17 +85,17 @@ def fit_on_features(
     settings: Mapping[str, str] | None = None,
     progress: bool = True,
 ) -> FeatureFitted:
-    """Trains a classifier on features of images whose labels may be wrong.
+    """Trains a classifier on features of images, some of which may be mislabeled.
 
     Args:
       images: Images of any kind that `ieg_core.audit` takes.
-      labels: Their labels, likewise.
-      network: The network that computes features, likewise.
+      labels: Their labels, of any kind that `ieg_core.audit` takes.
+      network: The network that computes features, as `ieg_core.audit` takes it.
       test: Images and true labels to evaluate on.
       probe: Images with correct labels.
       class_names: Names by class number.
-      seed: Of the folds and the head.
-      settings: Fields of `ieg_core.features.head.HeadSettings` and their values as text.
+      seed: Seed of the folds and the head.
+      settings: Values, as text, of fields of `ieg_core.features.head.HeadSettings`.
       progress: Whether to show progress.
 
     Returns:
@@ -104,31 +104,31 @@ def fit_on_features(
     Raises:
       UserError: When an argument is invalid or features do not predict labels better than chance.
     """
-    how = _head_settings(settings or {})
+    head_settings = _head_settings(settings or {})
     opened = open_python(images, labels, size=SIZE, class_names=class_names)
     features, names = compute_all(opened, network, progress=progress)
-    known = opened.images
+    training = opened.images
     if probe is not None:
-        checked = open_python(*probe, size=SIZE, class_names=known.class_names)
-        further, _ = compute_all(checked, network, progress=progress)
-        features = [np.concatenate(pair) for pair in zip(features, further, strict=True)]
-        known = _with_probe(known, checked.images)
-    found = audit_labels(known, features, feature_names=names, seed=seed)
-    reduction, q = found.evidence.reduction, found.evidence.q
+        checked = open_python(*probe, size=SIZE, class_names=training.class_names)
+        more, _ = compute_all(checked, network, progress=progress)
+        features = [np.concatenate(pair) for pair in zip(features, more, strict=True)]
+        training = _with_probe(training, checked.images)
+    judged = audit_labels(training, features, feature_names=names, seed=seed)
+    reduction, q = judged.evidence.reduction, judged.evidence.q
     inputs = _inputs(reduction, features)
-    head = train_head(inputs, q, how, seed=seed)
+    head = train_head(inputs, q, head_settings, seed=seed)
     if test is None:
         predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given
     else:
-        tested = open_python(*test, size=SIZE, class_names=known.class_names)
-        further, _ = compute_all(tested, network, progress=progress)
-        predicted = head.predict(_inputs(reduction, further)).argmax(1)
+        tested = open_python(*test, size=SIZE, class_names=training.class_names)
+        more, _ = compute_all(tested, network, progress=progress)
+        predicted = head.predict(_inputs(reduction, more)).argmax(1)
         truth = tested.images.given
-    there = truth != MISSING
+    is_labeled = truth != MISSING
     return FeatureFitted(
-        class_names=known.class_names,
-        accuracy=float((predicted == truth)[there].mean()),
-        audit=AuditResult(**vars(found)),
+        class_names=training.class_names,
+        accuracy=float((predicted == truth)[is_labeled].mean()),
+        audit=AuditResult(**vars(judged)),
         network=network,
         reduction=reduction,
         head=head,
@@ -136,7 +136,7 @@ def fit_on_features(
 
 
 def _inputs(reduction: Reduction, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
-    # As standardized features vary, so that directions of next to no variance count for little.
+    # Restore relative variances, so that directions with almost none have little influence.
     scale = np.sqrt(reduction.variances / reduction.variances.mean()).astype(np.float32)
     return reduction.apply(features) * scale
 
@@ -144,25 +144,25 @@ def _inputs(reduction: Reduction, features: Sequence[np.ndarray]) -> NDArray[np.
 def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:
     """Appends a probe, whose labels are trusted; its indices are ("probe", index)."""
     count, read, read_probe = len(images), images.read, probe.read
-    nothing = np.full((len(probe), images.labels.shape[1]), MISSING, np.int32)
+    unlabeled = np.full((len(probe), images.labels.shape[1]), MISSING, np.int32)
     indices = range(count) if images.indices is None else images.indices
-    own = range(len(probe)) if probe.indices is None else probe.indices
+    probe_indices = range(len(probe)) if probe.indices is None else probe.indices
 
     def read_either(place: int) -> NDArray[np.uint8]:
-        chosen, own_place = (read, place) if place < count else (read_probe, place - count)
+        chosen, index = (read, place) if place < count else (read_probe, place - count)
         if chosen is None:
-            raise UserError(f"there is no image {place}: expected images, received features alone")
-        return chosen(own_place)
+            raise UserError(f"received no image {place}, only features: expected images")
+        return chosen(index)
 
     return LabeledImages(
         names=(*images.names, *(f"probe {name}" for name in probe.names)),
         class_names=images.class_names,
-        labels=np.concatenate([images.labels, nothing]),
+        labels=np.concatenate([images.labels, unlabeled]),
         annotators=images.annotators,
         trusted=np.concatenate([images.trusted, probe.given]),
         read=read_either,
         notes=(*images.notes, *probe.notes),
-        indices=[*indices, *(("probe", index) for index in own)],
+        indices=[*indices, *(("probe", index) for index in probe_indices)],
     )
 
 

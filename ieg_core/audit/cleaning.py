@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Careful automatic cleaning: changes only the labels whose suggestion is expected to be right.
+"""Careful automatic cleaning: changes only labels whose suggestion is expected to be right.
 
-Labels whose suggestion is another class are taken by q(suggestion), the highest first, as long as
-the mean of q over those taken is at least the stated precision: so many of the changes are expected
-to be right. A label that somebody confirmed becomes what was confirmed.
+Labels whose suggestion is another class are changed in descending order of q(suggestion), as long
+as the mean of q over the changes is at least the requested precision, which is the expected share
+of correct changes. A confirmed label becomes the confirmed class.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ class Cleaned:
     """Labels after careful cleaning.
 
     Attributes:
-      labels: int32 [n]; `MISSING` where none was given or confirmed.
+      labels: int32 [n]; `MISSING` if none was given or confirmed.
       changed: Labels that the audit changed, bool [n].
-      confirmed: Labels that differ from the given ones since somebody said so, bool [n].
-      expected_right: Mean of q over the changed labels; NaN without any.
-      least: The least q among them; NaN without any.
+      confirmed: Given labels replaced by a different confirmed class, bool [n].
+      expected_right: Mean of q over the changed labels; NaN if none changed.
+      least: The lowest q of the changed labels; NaN if none changed.
     """
 
     labels: NDArray[np.int32]
@@ -41,22 +41,22 @@ class Cleaned:
 
 
 def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
-    """Changes the labels whose suggestion is expected to be right.
+    """Changes labels whose suggestion is expected to be right.
 
     Args:
       audit: The audit.
-      precision: The least expected share of right suggestions among the changed labels.
+      precision: Minimum expected share of correct suggestions among the changed labels, in (0, 1].
 
     Returns:
       The labels.
 
     Raises:
-      UserError: When the precision is none in (0, 1].
+      UserError: When the precision is not in (0, 1].
     """
     require(0 < precision <= 1, "precision", precision, "above 0 and at most 1")
     given, trusted = audit.given, audit.images.trusted
     judged = audit.order[audit.suggested[audit.order] != given[audit.order]]
-    # Summed over the rivals: 1 − q loses all digits where q is next to 1.
+    # Sum over the other classes: 1 − q loses all digits if q is close to 1.
     doubt = audit.evidence.score(audit.suggested)[judged]
     ranked = judged[np.argsort(doubt, kind="stable")]
     doubts = np.sort(doubt)
@@ -76,20 +76,20 @@ def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
 
 
 def write_cleaned(path: Path, audit: LabelAudit, cleaned: Cleaned, data_tag: str = "") -> None:
-    """Writes the labels as a label file, which `LABELS=` takes as it is.
+    """Writes the labels as a label file, which `LABELS=` accepts.
 
-    Images that have no given label, such as a probe's, are left out. With the columns path and
-    label it can also be the train.csv of a data directory.
+    Images without a given label, such as a probe's, are left out. A file with the columns path and
+    label can also serve as the train.csv of a data directory.
 
     Args:
       path: A .csv or .parquet file.
       audit: The audit.
       cleaned: Its cleaned labels.
-      data_tag: For the images of a data set by name, `ieg_core.data.labels.given.data_tag` of it:
-        they are known by index then.
+      data_tag: For a data set opened by name, its `ieg_core.data.labels.given.data_tag`; the file
+        then identifies images by index.
 
     Raises:
-      UserError: When the extension is another one, or the file cannot be written.
+      UserError: When the extension is neither of these, or the file cannot be written.
     """
     images = audit.images
     rows = np.flatnonzero(audit.given != MISSING).tolist()

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""decisions.csv: what a person decided about labels, as review.html saves it.
+"""decisions.csv: a person's decisions about labels, as review.html saves them.
 
-A line has a `path`, a `label` and a `decision`, in the order of the review:
+Each row has a `path`, a `label` and a `decision`, in the order of the review:
 
-    keep        the given label is right, and `label` repeats it
+    keep        the given label is correct, and `label` repeats it
     suggestion  `label` is the class that the audit suggested
-    other       `label` is a third class
+    other       `label` is another class
     drop        the image belongs to no class; `label` is empty
 
-Spreadsheets execute a cell that begins with one of = + - @, a tab or a line break. Such a cell is
-written with an apostrophe in front, which makes it text to them, and so is one that begins with an
-apostrophe; `plain_cell` takes it off again. A file written without apostrophes reads the same.
+Spreadsheets treat a cell that begins with = + - @, a tab or a line break as a formula. Such a cell,
+and one that begins with an apostrophe, is written with an apostrophe in front, which marks it as
+text; `plain_cell` removes it. Files without these apostrophes can be read, too.
 """
 
 import csv
@@ -37,7 +37,7 @@ DROP: Final = "drop"
 KINDS: Final = (KEEP, SUGGESTION, OTHER, DROP)
 CHANGES: Final = (SUGGESTION, OTHER)
 EXECUTED: Final = "=+-@＝＋－＠\t\r\n"
-"""First characters of a cell that spreadsheets may take for a formula, full-width ones included."""
+"""First characters by which spreadsheets recognize a formula, full-width ones included."""
 
 _ESCAPE: Final = "'"
 _STEP: Final = 100
@@ -47,10 +47,10 @@ _MAX_CLASSES: Final = 20
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a person decided about m of n images.
+    """A person's decisions about m of n images.
 
     Attributes:
-      indices: Places of the images among all n, int64 [m], in the order of the review.
+      indices: Indices of the images among all n, int64 [m], in the order of the review.
       labels: Confirmed classes, int32 [m]; `MISSING` for a dropped image.
       kinds: m of "keep", "suggestion", "other" and "drop".
     """
@@ -64,7 +64,7 @@ class Decisions:
 
     @property
     def changed_per_hundred(self) -> tuple[int, ...]:
-        """How many labels each hundred reviews changed, in their order; the last may be fewer."""
+        """Labels changed in each hundred reviews, in order; the last group may be smaller."""
         return tuple(
             sum(kind in CHANGES for kind in self.kinds[start : start + _STEP])
             for start in range(0, len(self), _STEP)
@@ -72,30 +72,30 @@ class Decisions:
 
 
 def safe_cell(text: str) -> str:
-    """Returns a cell that no spreadsheet executes: an apostrophe precedes a risky character."""
+    """Returns a cell that no spreadsheet executes, prefixed with an apostrophe if needed."""
     return _ESCAPE + text if text and text[0] in EXECUTED + _ESCAPE else text
 
 
 def plain_cell(text: str) -> str:
-    """Returns what `safe_cell` was given."""
+    """Reverses `safe_cell`."""
     is_escaped = len(text) > 1 and text[0] == _ESCAPE and text[1] in EXECUTED + _ESCAPE
     return text[1:] if is_escaped else text
 
 
 def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str]) -> Decisions:
-    """Reads a file of decisions about images.
+    """Reads decisions about images from a file.
 
     Args:
-      path: A .csv file in UTF-8 with a header; further columns are ignored.
-      names: The n images.
-      class_names: The C classes.
+      path: A .csv file in UTF-8 with a header; other columns are ignored.
+      names: The names of the n images.
+      class_names: The names of the C classes.
 
     Returns:
-      The decisions. A line that is there several times counts once, where it is first.
+      The decisions; of duplicate rows, only the first counts.
 
     Raises:
-      UserError: When the file cannot be read, or a line has an unknown path, label or decision, no
-        label though the image is not dropped, or contradicts an earlier line.
+      UserError: When the file cannot be read, or a row has an unknown path, label or decision,
+        lacks a label though the image is not dropped, or contradicts an earlier row.
     """
     if path.suffix.lower() != ".csv":
         raise UserError(
@@ -112,14 +112,14 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
         place = _find(name, places)
         if place is None:
             raise UserError(
-                f"{start}: the path {_short(name)} is none of the {len(names)} images; expected "
-                "decisions about the images that are audited"
+                f"{start}: the path {_short(name)} is not among the {len(names)} images; expected "
+                "decisions about the audited images"
             )
         kind = kind.strip()
         if kind not in KINDS:
             raise UserError(f"{start}: {unknown_name('decision', kind[:_MAX_CELL], KINDS)}")
         number: int | None = MISSING
-        # A person who drops an image in a spreadsheet leaves its label, which means nothing then.
+        # People who drop an image in a spreadsheet may leave its label, which is ignored.
         if kind != DROP:
             number = _find(label, classes)
         if number is None:
@@ -130,7 +130,7 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
         if place in lines and lines[place][:2] != (number, kind):
             raise UserError(
                 f"{start}: contradicts row {lines[place][2]} about {_short(names[place])}; "
-                "expected one decision an image, remove one of the two"
+                "expected one decision per image; remove one of the two"
             )
         lines.setdefault(place, (number, kind, row))
     return Decisions(
@@ -143,19 +143,19 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
 def write_decisions(
     path: Path, decisions: Decisions, names: Sequence[str], class_names: Sequence[str]
 ) -> None:
-    """Writes decisions as review.html saves them, and `read_decisions` reads them.
+    """Writes decisions in the format of review.html, which `read_decisions` reads.
 
     Args:
       path: The .csv file.
       decisions: The decisions.
-      names: The n images.
-      class_names: The C classes.
+      names: The names of the n images.
+      class_names: The names of the C classes.
 
     Raises:
       UserError: When the file cannot be written.
     """
     text = io.StringIO()
-    # Everything quoted: the writer leaves a bare "\r" as it is, and a reader ends the line there.
+    # Quote everything: the writer leaves a bare "\r" unquoted, where a reader would end the row.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
     writer.writerows(map(safe_cell, cells) for cells in rows(decisions, names, class_names))
@@ -175,16 +175,19 @@ def rows(
 
 
 def apply(images: LabeledImages, decisions: Decisions) -> LabeledImages:
-    """Returns images with the labels that a person confirmed trusted, and without dropped images.
+    """Marks the labels that a person confirmed as trusted, and removes dropped images.
 
-    Given labels stay as they are, so that the audit still learns how often they are wrong.
+    Given labels are kept, so that the audit still learns how often they are wrong.
 
     Args:
-      images: The n images that the decisions are about.
-      decisions: The decisions.
+      images: The n images.
+      decisions: Decisions about them.
+
+    Returns:
+      The remaining images.
 
     Raises:
-      UserError: When an image is trusted already, as another class.
+      UserError: When an image is already trusted as another class.
     """
     trusted = images.trusted.copy()
     confirmed = decisions.labels != MISSING
@@ -195,7 +198,7 @@ def apply(images: LabeledImages, decisions: Decisions) -> LabeledImages:
         raise UserError(
             f"the decisions say that {_short(images.names[place])} is "
             f"{images.class_names[label]!r}, but it is trusted as "
-            f"{images.class_names[trusted[place]]!r}: expected one class, change one of the two"
+            f"{images.class_names[trusted[place]]!r}: expected one class; change one of the two"
         )
     trusted[places] = labels
     left = np.setdiff1d(np.arange(len(images)), decisions.indices[~confirmed])
@@ -221,7 +224,7 @@ def _read(
 
 
 def _find(cell: str, known: dict[str, int]) -> int | None:
-    """Looks a name up: as `safe_cell` wrote it, as it is, or without the spaces around it."""
+    """Looks up a name as `safe_cell` wrote it, literally, or without surrounding spaces."""
     plain = plain_cell(cell)
     return next((known[text] for text in (plain, cell, plain.strip()) if text in known), None)
 

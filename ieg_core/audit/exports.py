@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audits as files of other tools, and the corrections that people made there as decisions.
+"""Exports audits to other tools, and imports the corrections made there as decisions.
 
-A tool hands back every label, those that nobody looked at included. Only what a person did counts
-as a decision: a label that differs from the given one, or one that the tool marks as reviewed.
+A tool exports every label, including those that nobody looked at. Only a person's work counts as a
+decision: a label that differs from the given one, or one that the tool marks as reviewed.
 """
 
 import json
@@ -27,18 +27,18 @@ _DIGITS: Final = 6
 
 
 def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> None:
-    """Writes tasks to import into Label Studio, and beside them the labeling configuration.
+    """Writes tasks for import into Label Studio, and the labeling configuration next to them.
 
     Each task has the image's address, the given label as an annotation and the suggestion as a
-    prediction with its probability q; tasks come in the order of suspicion. `data.name` identifies
-    the image when the project is exported again.
+    prediction with its probability q; the most suspicious comes first. `data.name` identifies the
+    image when the project is exported again.
 
     Source: https://labelstud.io/guide/predictions and https://labelstud.io/guide/task_format.
 
     Args:
       audit: The audit.
-      path: The file of tasks, .json; the configuration, .xml, has the same name otherwise.
-      prefix: What stands before the path of an image in its address, such as
+      path: The file of tasks, .json; the configuration has the same name with the suffix .xml.
+      prefix: Prefix that turns an image's path into its address, such as
         "/data/local-files/?d=photos/" or "https://…/".
 
     Raises:
@@ -75,9 +75,8 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
 def write_cleanlab(audit: LabelAudit, path: Path) -> None:
     """Writes the table that cleanlab's `Datalab.get_issues("label")` returns, with paths.
 
-    `label_score` is q(given), so that low scores are suspicious, as cleanlab has it, and
-    `label_quality`, the name that `CleanLearning` gives it, is the same. Rows are in the order of
-    the data.
+    `label_score` is q(given): as in cleanlab, low scores are suspicious. `label_quality`, its name
+    in `CleanLearning`, has the same values. Rows are in the order of the data.
 
     Source: https://docs.cleanlab.ai/stable/cleanlab/datalab/guide/issue_type_description.html and
     https://docs.cleanlab.ai/stable/cleanlab/classification.html.
@@ -87,13 +86,13 @@ def write_cleanlab(audit: LabelAudit, path: Path) -> None:
       path: A .csv or .parquet file.
 
     Raises:
-      UserError: When the file has another extension or cannot be written.
+      UserError: When the extension is neither of these, or the file cannot be written.
     """
     columns = cleanlab_columns(audit)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(
-            f"cannot write a table to {path}: expected a name in {' or '.join(SUFFIXES)}"
+            f"cannot write a table to {path}: expected a name ending in {' or '.join(SUFFIXES)}"
         )
     if suffix == ".csv":
         columns = {name: [_cell(cell) for cell in cells] for name, cells in columns.items()}
@@ -101,7 +100,7 @@ def write_cleanlab(audit: LabelAudit, path: Path) -> None:
 
 
 def cleanlab_columns(audit: LabelAudit) -> dict[str, list[Any]]:
-    """Returns the columns of `write_cleanlab`, a row an image; None where there is no label."""
+    """Returns the columns of `write_cleanlab`, one row per image; None without a label."""
     names, is_judged = audit.images.class_names, np.zeros(len(audit.images), bool)
     is_judged[audit.order] = True
     quality = [
@@ -118,11 +117,12 @@ def cleanlab_columns(audit: LabelAudit) -> dict[str, list[Any]]:
 
 
 def write_fiftyone(audit: LabelAudit, path: Path) -> None:
-    """Writes labels.json of a FiftyOneImageClassificationDataset.
+    """Writes the labels.json of a FiftyOneImageClassificationDataset.
 
     `fiftyone.Dataset.from_dir(dataset_type=fiftyone.types.FiftyOneImageClassificationDataset,
-    data_path=FOLDER, labels_path=FILE)` reads it. An image's label is the given one, its confidence
-    q(given); its attributes are the suggestion, the score and the rank, 0 for the most suspicious.
+    data_path=FOLDER, labels_path=FILE)` reads it. An image's label is the given one, with q(given)
+    as its confidence; its attributes are the suggestion, the score and the rank, 0 for the most
+    suspicious.
 
     Source: https://docs.voxel51.com/user_guide/import_datasets.html, section
     FiftyOneImageClassificationDataset.
@@ -132,8 +132,8 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
       path: The file.
 
     Raises:
-      UserError: When two images differ in the ends of their names alone, which FiftyOne leaves out,
-        or the file cannot be written.
+      UserError: When two image names differ only in their suffix, which FiftyOne ignores, or the
+        file cannot be written.
     """
     names = audit.images.class_names
     labels: dict[str, Any] = {}
@@ -141,12 +141,12 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
         key = _stem(audit.images.names[place])
         if key in labels:
             raise UserError(
-                f"two images are called {key} but for the end of the name, such as .jpg: FiftyOne "
-                "takes them for one; rename one"
+                f"two images are called {key} apart from the suffix: expected names that differ "
+                "without it, since FiftyOne ignores it; rename one"
             )
         given = int(audit.given[place])
         score = _score(audit, place)
-        labels[key] = None  # FiftyOne's way of saying that an image has no label
+        labels[key] = None  # in FiftyOne, an image without a label
         if score is not None:
             attributes: dict[str, Any] = {"suggested": names[audit.suggested[place]]}
             attributes["score"] = score
@@ -158,10 +158,10 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
 
 
 def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
-    """Reads the corrections in a project that Label Studio exported as JSON.
+    """Reads corrections from a Label Studio project exported as JSON.
 
-    An annotation that a person has submitted has a lead time, which an imported one lacks; of
-    several, the latest counts. Skipped tasks decide nothing.
+    An annotation submitted by a person has a lead time, an imported one does not; the latest one
+    counts. Skipped tasks are ignored.
 
     Args:
       audit: The audit that `write_label_studio` wrote.
@@ -173,21 +173,23 @@ def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
     Raises:
       UserError: When the file is not such an export, or names an unknown image or class.
     """
-    tasks = _read_json(path, list, "Label Studio", "exported as JSON, not JSON-MIN or CSV")
+    tasks = _read_json(
+        path, list, "Label Studio", "a project exported as JSON, not JSON-MIN or CSV"
+    )
     places = {name: place for place, name in enumerate(audit.images.names)}
-    found = []
+    corrections = []
     for number, task in enumerate(tasks):
         data = task.get("data") if isinstance(task, dict) else None
         annotations = task.get("annotations", []) if isinstance(data, dict) else None
         if not isinstance(data, dict) or not isinstance(annotations, list):
             raise UserError(
-                f"task {number} of {path} has no data or annotations: expected a project of Label "
-                "Studio, exported as JSON"
+                f"task {number} of {path} has no data or annotations: expected a Label Studio "
+                "project, exported as JSON"
             )
         place = places.get(str(data.get("name", "")))
         if place is None:
             image = str(data.get(_IMAGE, ""))
-            ends = [each for name, each in places.items() if image.endswith(name)]
+            ends = [index for name, index in places.items() if image.endswith(name)]
             place = ends[0] if len(ends) == 1 else None
         if place is None:
             raise _unknown_image(path, str(data.get("name", data.get(_IMAGE))))
@@ -198,16 +200,16 @@ def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
         chosen = [(label, bool(each.get("lead_time"))) for each in done for label in _chosen(each)]
         touched = [label for label, is_touched in chosen if is_touched]
         if touched:
-            found.append((place, touched[-1], True))
+            corrections.append((place, touched[-1], True))
         elif chosen:
-            found.append((place, chosen[-1][0], False))
-    return _decisions(audit, path, found)
+            corrections.append((place, chosen[-1][0], False))
+    return _decisions(audit, path, corrections)
 
 
 def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
     """Reads corrections from a table with the columns `path` and one of `CORRECTED`.
 
-    A row whose corrected label is empty decides nothing; one that repeats the given label keeps it.
+    A row without a corrected label is ignored; one that repeats the given label keeps it.
 
     Args:
       audit: The audit that `write_cleanlab` wrote.
@@ -226,24 +228,24 @@ def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
     if corrected is None:
         raise UserError(
             f"{path} has no corrected labels: expected a column {' or '.join(CORRECTED)}, empty "
-            "where nobody looked"
+            "for labels that nobody reviewed"
         )
     places = {name: place for place, name in enumerate(audit.images.names)}
-    found = []
+    corrections = []
     for name, label in zip(columns["path"], columns[corrected], strict=True):
         plain = plain_cell(str(name))
         if plain not in places:
             raise _unknown_image(path, plain)
-        # Null of a Parquet file made by pandas may be NaN.
+        # In a Parquet file from pandas, null may be NaN.
         if label is not None and label == label and str(label).strip():
-            found.append((places[plain], plain_cell(str(label)), True))
-    return _decisions(audit, path, found)
+            corrections.append((places[plain], plain_cell(str(label)), True))
+    return _decisions(audit, path, corrections)
 
 
 def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
-    """Reads corrections from labels.json of a FiftyOneImageClassificationDataset.
+    """Reads corrections from the labels.json of a FiftyOneImageClassificationDataset.
 
-    A label that differs from the given one counts, and any with the attribute "reviewed".
+    Labels that differ from the given one count, and any with the attribute "reviewed".
 
     Args:
       audit: The audit that `write_fiftyone` wrote.
@@ -253,9 +255,11 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
       The decisions, in the order of the file.
 
     Raises:
-      UserError: When the file is not such a file, or names an unknown image or class.
+      UserError: When the file has another format, or names an unknown image or class.
     """
-    value = _read_json(path, dict, "FiftyOne", "labels.json of an image classification data set")
+    value = _read_json(
+        path, dict, "FiftyOne", "the labels.json of an image classification data set"
+    )
     labels, classes = value.get("labels"), value.get("classes")
     if not isinstance(labels, dict) or not isinstance(classes, list | None):
         raise UserError(
@@ -264,12 +268,12 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
         )
     places = {_stem(name): place for place, name in enumerate(audit.images.names)}
     places |= {name: place for place, name in enumerate(audit.images.names)}
-    found = []
+    corrections = []
     for key, target in labels.items():
-        # FiftyOne names a file by its absolute path where it has exported labels alone.
+        # When it exports labels alone, FiftyOne identifies files by absolute path.
         place = places.get(key, places.get(_stem(key)))
         if place is None:
-            ends = [each for name, each in places.items() if _stem(key).endswith(f"/{name}")]
+            ends = [index for name, index in places.items() if _stem(key).endswith(f"/{name}")]
             place = ends[0] if len(set(ends)) == 1 else None
         if place is None:
             raise _unknown_image(path, key)
@@ -280,8 +284,8 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
             continue
         if classes is not None and isinstance(target, int) and 0 <= target < len(classes):
             target = classes[target]
-        found.append((place, str(target), bool(attributes.get(REVIEWED))))
-    return _decisions(audit, path, found)
+        corrections.append((place, str(target), bool(attributes.get(REVIEWED))))
+    return _decisions(audit, path, corrections)
 
 
 EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
@@ -289,18 +293,18 @@ EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
     "cleanlab": write_cleanlab,
     "fiftyone": write_fiftyone,
 }
-"""What writes an audit for a tool, by the tool's name: (audit, path, options)."""
+"""Functions that write an audit for a tool, by the tool's name: (audit, path, options)."""
 
 IMPORTS: Final[Mapping[str, Callable[[LabelAudit, Path], Decisions]]] = {
     "label-studio": read_label_studio,
     "cleanlab": read_cleanlab,
     "fiftyone": read_fiftyone,
 }
-"""What reads a tool's corrections of an audit, by the tool's name."""
+"""Functions that read a tool's corrections of an audit, by the tool's name."""
 
 
 def export_audit(audit: LabelAudit, tool: str, path: Path, **options: Any) -> None:
-    """Writes an audit for a tool, one of `EXPORTS`, whose function takes the options.
+    """Writes an audit for a tool in `EXPORTS`, passing the options to its function.
 
     Raises:
       UserError: When there is no such tool, or the file cannot be written.
@@ -311,21 +315,23 @@ def export_audit(audit: LabelAudit, tool: str, path: Path, **options: Any) -> No
 
 
 def import_decisions(audit: LabelAudit, tool: str, path: Path) -> Decisions:
-    """Reads a tool's corrections of an audit, of a tool among `IMPORTS`.
+    """Reads corrections of an audit that were made in a tool in `IMPORTS`.
 
     Raises:
-      UserError: When there is no such tool, or the file is not one of it.
+      UserError: When there is no such tool, or the file is not one of its exports.
     """
     if tool not in IMPORTS:
         raise unknown_name("import", tool, IMPORTS)
     return IMPORTS[tool](audit, path)
 
 
-def _decisions(audit: LabelAudit, path: Path, found: list[tuple[int, str, bool]]) -> Decisions:
-    """Returns decisions from (place, label, whether a person has looked at it)."""
+def _decisions(
+    audit: LabelAudit, path: Path, corrections: list[tuple[int, str, bool]]
+) -> Decisions:
+    """Returns decisions from (index, label, whether a person reviewed it)."""
     classes = {name: number for number, name in enumerate(audit.images.class_names)}
     decided: dict[int, tuple[int, str]] = {}
-    for place, label, is_reviewed in found:
+    for place, label, is_reviewed in corrections:
         number = classes.get(label, classes.get(label.strip()))
         if number is None:
             raise UserError(f"{path}: {unknown_name('class', label, classes)}")
@@ -337,7 +343,7 @@ def _decisions(audit: LabelAudit, path: Path, found: list[tuple[int, str, bool]]
             raise UserError(
                 f"{path} says that {audit.images.names[place]} is "
                 f"{audit.images.class_names[decided[place][0]]!r} and "
-                f"{audit.images.class_names[number]!r}: expected one class, remove one of the two"
+                f"{audit.images.class_names[number]!r}: expected one class; remove one of the two"
             )
     return Decisions(
         indices=np.array(list(decided), np.int64),
@@ -347,7 +353,7 @@ def _decisions(audit: LabelAudit, path: Path, found: list[tuple[int, str, bool]]
 
 
 def _order(audit: LabelAudit) -> list[int]:
-    """Returns all places: the judged ones by suspicion, then the others in their order."""
+    """Returns all indices: judged images most suspicious first, then the others in order."""
     rest = np.setdiff1d(np.arange(len(audit.images)), audit.order)
     return [*audit.order.tolist(), *rest.tolist()]
 
@@ -387,7 +393,7 @@ def _stem(name: str) -> str:
 def _unknown_image(path: Path, name: str) -> UserError:
     return UserError(
         f"{path} is about {name[:80]!r}, which is not an image of this audit: expected corrections "
-        "of the images that are audited"
+        "of the audited images"
     )
 
 
@@ -397,10 +403,10 @@ def _read_json(path: Path, kind: type, tool: str, expected: str) -> Any:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not valid JSON"
         raise UserError(
-            f"cannot read {path} ({reason}): expected a file of {tool}, {expected}"
-        ) from (error)
+            f"cannot read {path} ({reason}): expected a file from {tool}, {expected}"
+        ) from error
     if not isinstance(value, kind):
-        raise UserError(f"{path} is not a file of {tool}: expected one {expected}")
+        raise UserError(f"{path} is not a file from {tool}: expected {expected}")
     return value
 
 

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which labels are wrong, given features of the images and one or several labels each.
+"""The posterior of each example's class, given image features and one or several labels.
 
 No network is trained. With h the reduced features and y the given labels:
 
     1. p by logistic regression on h, out of fold; λ by the likelihood of held-out given labels
     2. T[c, k] from counts of (argmax p(x_i), y_i)
-    3. p again, by the forward-corrected fit with that T, out of fold; λ by the likelihood of held-
-       out given labels under step 4's T
-    4. T by EM, started from that of step 2, p held fixed; and steps 3 and 4 once more, at the same
-       λ, with the T a quarter of the way from step 2's to step 4's
+    3. p by the forward-corrected fit with that T, out of fold; λ by the likelihood of held-out
+       given labels under step 4's T
+    4. T by EM, started from step 2's, with p fixed; then steps 3 and 4 once more at the same λ,
+       with T a quarter of the way from step 2's to step 4's
     5. q_i(c) ∝ p_c(x_i) Π_a T_a[c, y_ia]           over the annotators a
 
 q_i is the distribution over example i's classes; the score of a label is 1 − q_i(label). EM alone,
-from a p that was trained on noise, gets the diagonal of T wrong, hence the order; counts blur T
-where p errs, and EM sharpens it too much where mistakes are made on images that are hard to tell,
-hence a quarter. Clean labels, if an evaluation knows them, take no part; those that somebody
-confirmed do, as trusted ones.
+starting from a p trained on noisy labels, gets the diagonal of T wrong, hence the order of steps.
+Counts blur T where p is wrong, while EM sharpens it too much if annotators mislabel the images that
+are hard to classify, hence a quarter. Clean labels, if an evaluation has them, are never used;
+confirmed labels are, as trusted ones.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,17 +33,17 @@ from ieg_core.features.reduction import Reduction, reduce_features
 MISSING: Final = -1
 FOLDS: Final = 5
 PRECISIONS: Final = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
-"""λ, from the strongest prior on; the search ends where held-out likelihood falls."""
+"""λ, from the strongest prior down; the search ends when held-out likelihood falls."""
 
 FEW: Final = 1000
-"""Of fewer images, λ of step 3 is at least that of step 1: held-out likelihood given an estimated T
-is too noisy there and picks fits that memorize labels. Measured on 20 sets of 300 images of
-CIFAR-10, 15 % of the labels wrong: of as many top suspects 82 % are wrong labels, instead of 76 %;
-but scores are cautious then, and sum up to less than there are wrong labels."""
+"""With fewer images, λ of step 3 is at least that of step 1: held-out likelihood under an estimate
+of T is then too noisy and selects fits that memorize labels. Measured on 20 sets of 300 CIFAR-10
+images with 15 % wrong labels: of the 15 % most suspicious labels 82 % are wrong, instead of 76 %.
+The scores are conservative, however: their sum is below the number of wrong labels."""
 
 _EM_STEPS: Final = 30
-# Of 0, ¼, ½ and 1, chosen with the true labels of CIFAR-10N worst and asymmetric 0.4 in view: the
-# first of them gains from 0, the second from 1. docs/RESULTS.md, "Features".
+# Chosen among 0, ¼, ½ and 1 by the true labels of CIFAR-10N worst, where 0 is best, and of
+# asymmetric 0.4, where 1 is best. docs/RESULTS.md, "Features".
 _SHARPENING: Final = 0.25
 _PRIOR: Final = 1.0
 _POOLED_PRIOR: Final = 5.0
@@ -51,19 +51,20 @@ _POOLED_PRIOR: Final = 5.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is thought of each example, given its features and labels.
+    """The posterior of each example, and the fits it came from.
 
     Attributes:
       q: Distribution over the classes, float32 [n, C].
-      predicted: p of the last step 3, out of fold: what features alone say, float32 [n, C].
-      plain: p of step 1, out of fold, noise and all, float32 [n, C].
+      predicted: p of the last step 3, out of fold: from features alone, float32 [n, C].
+      plain: p of step 1, out of fold, without noise correction, float32 [n, C].
       transitions: T_a[true, observed] of each annotator, float64 [a, C, C].
-      reliability: Expected share of right labels of each annotator, float64 [a]; NaN without any.
+      reliability: Expected share of correct labels of each annotator, float64 [a]; NaN for an
+        annotator without labels.
       agreement: Share of given labels that step 1 predicts, out of fold.
-      chance: The same where every prediction is the most frequent given label.
+      chance: Share of the most frequent given label, the agreement of a constant prediction.
       precisions: λ of steps 1 and 3.
-      reduction: How features were reduced.
-      layers: The last step 3's fits, for the prediction of further examples.
+      reduction: The reduction of the features.
+      layers: The fits of the last step 3, for predicting new examples.
     """
 
     q: NDArray[np.float32]
@@ -79,25 +80,25 @@ class Evidence:
 
     @property
     def suggested(self) -> NDArray[np.int32]:
-        """The likeliest class of each example, int32 [n]."""
+        """The most likely class of each example, int32 [n]."""
         return self.q.argmax(1).astype(np.int32)
 
     def score(self, labels: NDArray[np.integer]) -> NDArray[np.float64]:
-        """Returns how suspect labels are: 1 − q_i(y_i).
+        """Returns the scores of labels, 1 − q_i(y_i); higher is more suspicious.
 
         Args:
-          labels: int [n] or [n, a]; `MISSING` for none.
+          labels: int [n] or [n, a]; `MISSING` for a missing label.
 
         Returns:
-          float64 of the same shape, in [0, 1]; NaN where there is no label.
+          float64 of the same shape, in [0, 1]; NaN for a missing label.
         """
         columns = labels.reshape(len(labels), -1)
-        # Summed over the rivals: 1 − q loses all digits where q is next to 1.
-        believed = self.q.astype(np.float64)
+        # Sum over the other classes: 1 − q loses all digits if q is close to 1.
+        probabilities = self.q.astype(np.float64)
         scores = np.full(columns.shape, np.nan)
         for number, column in enumerate(columns.T):
             rows = np.flatnonzero(column != MISSING)
-            rivals = believed[rows]
+            rivals = probabilities[rows]
             rivals[np.arange(len(rows)), column[rows]] = 0
             scores[rows, number] = np.minimum(rivals.sum(1), 1)
         return scores.reshape(labels.shape)
@@ -116,21 +117,22 @@ def judge_labels(
     """Estimates each example's class from features and labels, by steps 1 to 5.
 
     Args:
-      features: Float arrays [n, D₁], [n, D₂], …, of one or several networks.
-      labels: Given labels, int [n], or [n, a] of a annotators; `MISSING` where there is none.
+      features: Float arrays [n, D₁], [n, D₂], …, from one or several networks.
+      labels: Given labels, int [n], or [n, a] for a annotators; `MISSING` for a missing label.
       num_classes: C, at least 2.
-      trusted: Classes that are known, int [n], `MISSING` elsewhere: q is 1 there, the fits learn
-        from it, and T counts it.
-      trusted_weight: How many examples a trusted one counts for in T. People review suspects first,
-        who are no fair sample of all labels; a drawn probe is, and may weigh more.
-      precisions: λ to try, descending.
-      seed: Of the folds.
+      trusted: Known classes, int [n], `MISSING` elsewhere; q is 1 at these, and both the fits and T
+        learn from them.
+      trusted_weight: Weight of a trusted example in T, in examples. People review suspicious labels
+        first, which are not a representative sample; a random probe is, and can weigh more.
+      precisions: λ to try, in descending order.
+      seed: Seed of the folds.
 
     Returns:
       The evidence.
 
     Raises:
-      UserError: When features or labels are not what they must be.
+      UserError: When the numbers of rows differ, a label is out of range, a label column is empty,
+        all labels are of one class, or features are not finite.
     """
     columns = np.asarray(labels, np.int64).reshape(len(labels), -1)
     known = np.full(len(columns), MISSING) if trusted is None else np.asarray(trusted, np.int64)
@@ -138,9 +140,9 @@ def judge_labels(
     reduced, reduction = reduce_features(features)
     first = _first_label(np.column_stack([known, columns]))
     folds = np.where(first == MISSING, NO_FOLD, fold_numbers(first, FOLDS, seed))
-    own = np.eye(num_classes)
+    one_hot = np.eye(num_classes)
     start = np.zeros((FOLDS, reduced.shape[1] + 1, num_classes))
-    identity = np.repeat(own[None], columns.shape[1], 0)
+    identity = np.repeat(one_hot[None], columns.shape[1], 0)
 
     def likelihood(predicted: NDArray[np.float32]) -> float:
         return _held_out_likelihood(predicted, columns, identity)
@@ -149,8 +151,8 @@ def judge_labels(
         predicted: NDArray[np.float32], transitions: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         for _ in range(_EM_STEPS):
-            believed = posterior(predicted, columns, transitions, known)
-            transitions = _transitions(believed, columns, known, trusted_weight)
+            probabilities = posterior(predicted, columns, transitions, known)
+            transitions = _transitions(probabilities, columns, known, trusted_weight)
         return transitions
 
     def corrected_likelihood(predicted: NDArray[np.float32]) -> float:
@@ -159,7 +161,7 @@ def judge_labels(
     search = (reduced, folds, reduction.variances)
     votes = _votes(columns, known, num_classes)
     plain, layers, first_precision = _fit_out_of_fold(*search, votes, precisions, start, likelihood)
-    counted = _transitions(own[plain.argmax(1)], columns, known, trusted_weight)
+    counted = _transitions(one_hot[plain.argmax(1)], columns, known, trusted_weight)
     evidence = _evidence(columns, counted, known)
     if len(columns) < FEW:
         precisions = [each for each in precisions if each >= first_precision]
@@ -173,9 +175,9 @@ def judge_labels(
     )
     transitions = estimate(predicted, sharpened)
     q = posterior(predicted, columns, transitions, known)
-    labelled = first != MISSING
-    agreement = float((plain.argmax(1) == first)[labelled].mean())
-    chance = float(np.bincount(first[labelled], minlength=num_classes).max() / labelled.sum())
+    labeled = first != MISSING
+    agreement = float((plain.argmax(1) == first)[labeled].mean())
+    chance = float(np.bincount(first[labeled], minlength=num_classes).max() / labeled.sum())
     return Evidence(
         q=q.astype(np.float32),
         predicted=predicted,
@@ -200,7 +202,7 @@ def posterior(
 
     Args:
       predicted: p, float [n, C].
-      labels: int [n, a]; `MISSING` for none.
+      labels: int [n, a]; `MISSING` for a missing label.
       transitions: T, float64 [a, C, C].
       trusted: int [n]; `MISSING` for unknown.
 
@@ -214,23 +216,25 @@ def posterior(
 
 
 def majority(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.int32]:
-    """Returns each example's most frequent label, int32 [n]; the first of equals; or `MISSING`.
+    """Returns each example's most frequent label, int32 [n]; `MISSING` if it has none.
+
+    Ties go to the label that comes first in the row.
 
     Args:
-      labels: int [n, a]; `MISSING` for none.
+      labels: int [n, a]; `MISSING` for a missing label.
       num_classes: C.
     """
     columns = np.asarray(labels, np.int64)
     counts = _label_counts(columns, num_classes)
     rows = np.arange(len(columns))
-    found = np.full(len(columns), MISSING, np.int32)
+    result = np.full(len(columns), MISSING, np.int32)
     best = np.zeros(len(columns))
     for column in columns.T:
         given = column != MISSING
         votes = np.where(given, counts[rows, np.maximum(column, 0)], 0)
-        found = np.where(votes > best, column, found).astype(np.int32)
+        result = np.where(votes > best, column, result).astype(np.int32)
         best = np.maximum(votes, best)
-    return found
+    return result
 
 
 def _fit_out_of_fold(
@@ -242,10 +246,10 @@ def _fit_out_of_fold(
     start: Layers,
     likelihood: Callable[[NDArray[np.float32]], float],
 ) -> tuple[NDArray[np.float32], Layers, float]:
-    """Fits with one λ after the other until held-out given labels get less likely.
+    """Fits with each λ in turn until the held-out likelihood of the given labels falls.
 
-    Each fit begins at `start`: the loss of a forward-corrected one has several minima, and one that
-    follows from a stronger prior may have lost a class among two that are mistaken for each other.
+    Each fit begins at `start` instead of the previous fit: the forward-corrected loss has several
+    minima, and under a stronger prior one of two confused classes may have vanished.
     """
     best: tuple[NDArray[np.float32], Layers, float] | None = None
     most = -np.inf
@@ -257,7 +261,7 @@ def _fit_out_of_fold(
             break
         best, most = (predicted, layers, precision), value
     if best is None:
-        raise UserError("received no precision to try: expected at least one")
+        raise UserError("received no precisions: expected at least one λ")
     return best
 
 
@@ -282,19 +286,19 @@ def _evidence(
         rows = column != MISSING
         logs[rows] += np.log(transition.T + TINY)[column[rows]]
     evidence = np.exp(logs - logs.max(1, keepdims=True)).astype(np.float32)
-    sure = trusted != MISSING
-    evidence[sure] = np.eye(transitions.shape[1], dtype=np.float32)[trusted[sure]]
+    is_trusted = trusted != MISSING
+    evidence[is_trusted] = np.eye(transitions.shape[1], dtype=np.float32)[trusted[is_trusted]]
     return evidence
 
 
 def _votes(
     labels: NDArray[np.int64], trusted: NDArray[np.int64], num_classes: int
 ) -> NDArray[np.float32]:
-    """Returns the evidence of step 1: the labels as they are, all classes that somebody named."""
+    """Returns the evidence of step 1: each class's share of the example's labels."""
     counts = _label_counts(labels, num_classes)
-    sure = trusted != MISSING
-    counts[sure] = np.eye(num_classes)[trusted[sure]]
-    counts[counts.sum(1) == 0] = 1  # nothing is known of it
+    is_trusted = trusted != MISSING
+    counts[is_trusted] = np.eye(num_classes)[trusted[is_trusted]]
+    counts[counts.sum(1) == 0] = 1  # no label: uniform
     return (counts / counts.sum(1, keepdims=True)).astype(np.float32)
 
 
@@ -307,22 +311,22 @@ def _label_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.flo
 
 
 def _transitions(
-    believed: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
     labels: NDArray[np.int64],
     trusted: NDArray[np.int64],
     trusted_weight: float,
 ) -> NDArray[np.float64]:
-    """Counts believed classes against each annotator's labels.
+    """Estimates T from expected counts of each class with each annotator's labels.
 
         T_a[c, k] = (s P[c, k] + Σ_{i: y_ia = k} w_i q_i(c)) / (s + Σ_i w_i q_i(c))
 
-    P is uniform with s of one example, and with several annotators what all of them together do,
-    with s of five, so that one of few labels is taken for an average one.
+    With one annotator, P is uniform and s is one example. With several, P is pooled over all of
+    them and s is five examples, so that an annotator with few labels is treated as average.
     """
-    classes = believed.shape[1]
-    sure = trusted != MISSING
-    weighted = believed.copy()
-    weighted[sure] = trusted_weight * np.eye(classes)[trusted[sure]]
+    classes = probabilities.shape[1]
+    is_trusted = trusted != MISSING
+    weighted = probabilities.copy()
+    weighted[is_trusted] = trusted_weight * np.eye(classes)[trusted[is_trusted]]
     counts = np.zeros((labels.shape[1], classes, classes))
     for matrix, column in zip(counts, labels.T, strict=True):
         for label in range(classes):
@@ -347,7 +351,7 @@ def _reliability(q: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[n
 
 
 def _first_label(columns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns the first label of each row that is not missing, else `MISSING`."""
+    """Returns the first label in each row that is not missing, otherwise `MISSING`."""
     place = (columns != MISSING).argmax(1)
     return columns[np.arange(len(columns)), place]
 
@@ -365,17 +369,19 @@ def _check(
     if len(rows) > 1:
         raise UserError(
             f"received {len(labels)} labels, {len(trusted)} trusted classes and features of "
-            f"{[len(each) for each in features]} examples: expected one row an example"
+            f"{[len(each) for each in features]} examples: expected one row per example"
         )
     for name, values in (("labels", labels), ("trusted classes", trusted)):
         if values.size and (values.min() < MISSING or values.max() >= num_classes):
             raise UserError(
-                f"the {name} run from {values.min()} to {values.max()}: expected from 0 to "
-                f"{num_classes - 1}, or {MISSING} for none"
+                f"the {name} range from {values.min()} to {values.max()}: expected 0 to "
+                f"{num_classes - 1}, or {MISSING} if missing"
             )
     empty = np.flatnonzero((labels == MISSING).all(0))
     if len(empty):
-        raise UserError(f"label column {empty[0]} is empty: leave it out")
+        raise UserError(
+            f"label column {empty[0]} is empty: expected at least one label; leave the column out"
+        )
     present = np.unique(_first_label(np.column_stack([trusted, labels])))
     if (present != MISSING).sum() < 2:
         raise UserError("all labels are of one class: expected at least two classes")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and labels as Python programs hold them, brought into one form.
+"""Converts images and labels from Python objects to the input of an audit.
 
-Kinds of data are told apart by what they offer, so that pandas, `datasets`, PyTorch and TensorFlow
-are not imported: whoever passes an object of theirs has them.
+Kinds of data are recognized by their attributes (duck typing), so pandas, `datasets`, PyTorch and
+TensorFlow are not imported here; a caller who passes one of their objects has it installed.
 """
 
 import os
@@ -51,63 +51,63 @@ def open_python(
     image: str | None = None,
     needs_labels: bool = True,
 ) -> Opened:
-    """Brings data of any supported kind into the form that an audit takes.
+    """Converts data of any supported kind to the input of an audit.
 
     Args:
       data: Images, with or without labels; None for features alone.
-      labels: One label per image, names or class numbers from 0; or several annotators' as
-        [n, a], a mapping from annotator to labels, or a DataFrame; or for data with columns the
-        names of one or several. None, NaN, "" and −1 are missing labels. By default what `data`
-        has.
-      size: Side of the squares that a network is shown, in pixels.
-      count: n, where `data` is None.
-      trusted: Labels that are known to be right: [n] with missing ones, or a mapping from the
+      labels: One label per image, as names or class numbers from 0; labels of several annotators as
+        [n, a], a mapping from annotator to labels, or a DataFrame; or, if `data` has columns, the
+        names of one or several. None, NaN, "" and −1 are missing labels. By default the labels in
+        `data`.
+      size: Side of the network's square input in pixels.
+      count: n, if `data` is None.
+      trusted: Labels known to be correct: [n], missing where unknown, or a mapping from the
         caller's index to a label.
-      class_names: C names, by class number; by default those of the data set, or of the labels.
-      image: Name of the column of images or paths, where `data` has columns.
-      needs_labels: Whether labels are read at all; otherwise there is no annotator and no class.
+      class_names: C names, by class number; by default those of the data set or the labels.
+      image: Name of the column of images or paths, if `data` has columns.
+      needs_labels: Whether to read labels; if not, there are no annotators and no classes.
 
     Returns:
-      The images. Their `indices` are the caller's. Files that cannot be decoded are left out, and a
-      note says so.
+      The images. Their `indices` are the caller's. Files that cannot be decoded are left out, with
+      a note.
 
     Raises:
-      UserError: When data or labels are not of a supported kind, or do not fit each other.
+      UserError: When data or labels are of an unsupported kind, or their sizes differ.
     """
     if isinstance(data, str | Path):
         return _open_folder(Path(data), size, labels, trusted, class_names)
-    found = _open(data, labels if needs_labels else (), count, image)
-    columns = _label_columns(labels) if found.columns is None else found.columns
+    parts = _open(data, labels if needs_labels else (), count, image)
+    columns = _label_columns(labels) if parts.columns is None else parts.columns
     if not needs_labels:
         columns = {}
     if columns is None:
         raise UserError(
-            f"received {_kind(data)} without labels: expected labels, one per image: pass labels="
+            f"received {_kind(data)} without labels: expected one label per image; pass labels="
         )
     for name, values in columns.items():
-        if len(values) != len(found.names):
+        if len(values) != len(parts.names):
             raise UserError(
-                f"received {len(found.names)} images and {len(values)} labels"
+                f"received {len(parts.names)} images and {len(values)} labels"
                 f"{'' if name == GIVEN else f' of {name}'}: expected one label per image"
             )
-    numbers = np.empty((len(found.names), 0), np.int32)
-    known, classes = np.full(len(found.names), MISSING, np.int32), tuple[str, ...]()
+    numbers = np.empty((len(parts.names), 0), np.int32)
+    known, classes = np.full(len(parts.names), MISSING, np.int32), tuple[str, ...]()
     if columns:
         numbers, known, classes = _numbers(
-            columns, trusted, found.names, found.indices, class_names or found.class_names
+            columns, trusted, parts.names, parts.indices, class_names or parts.class_names
         )
     images = LabeledImages(
-        names=tuple(found.names),
+        names=tuple(parts.names),
         class_names=classes,
         labels=numbers,
         annotators=tuple(columns),
         trusted=known,
-        notes=found.notes,
-        indices=found.indices,
+        notes=parts.notes,
+        indices=parts.indices,
     )
-    if found.paths is not None:
-        return _with_files(images, found.paths, size)
-    get = found.get
+    if parts.paths is not None:
+        return _with_files(images, parts.paths, size)
+    get = parts.get
     if get is None:
         return Opened(images, None)
 
@@ -121,12 +121,12 @@ def to_pixels(value: Any) -> NDArray[np.uint8]:
     """Converts one image to pixels, upright and opaque.
 
     Args:
-      value: A path, a file's bytes, a dictionary with one of both under "path" or "bytes", a PIL
-        image, an array or tensor [H, W], [H, W, 1 or 3] or [1 or 3, H, W]: uint8, or floats in
+      value: A path, a file's bytes, a dictionary with either one under "path" or "bytes", a PIL
+        image, or an array or tensor [H, W], [H, W, 1 or 3] or [1 or 3, H, W]: uint8, or floats in
         [0, 1].
 
     Returns:
-      uint8 [H, W, 1] of a gray image, otherwise [H, W, 3].
+      uint8 [H, W, 1] for a gray image, otherwise [H, W, 3].
 
     Raises:
       UserError: When the value is not an image.
@@ -155,8 +155,8 @@ def to_pixels(value: Any) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What was found in the caller's data; `get` returns an image as the data hold it."""
+class _Parts:
+    """The parts of the caller's data; `get` returns an image in its original form."""
 
     names: Sequence[str]
     get: Callable[[int], Any] | None = None
@@ -173,8 +173,8 @@ def _open_folder(
     for name, value in (("labels", labels), ("class_names", class_names)):
         if value is not None and not (name == "labels" and _are_names(value)):
             raise UserError(
-                f"received the folder {folder} and {name}: expected labels in the folder; pass a "
-                "list of paths with labels of your own"
+                f"received the folder {folder} and {name}: expected labels in the folder; to pass "
+                "labels, pass a list of paths"
             )
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
     opened = open_files(list_labeled_files(folder, annotators=annotators), size)
@@ -193,14 +193,14 @@ def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opene
     for path in paths:
         if not Path(path).is_file():
             raise UserError(
-                f"there is no file {path}: expected image files; relative paths start at "
+                f"there is no file {path}: expected image files; relative paths start from "
                 f"{Path.cwd()}"
             )
     absolute = [os.path.abspath(path) for path in paths]
     root = Path(os.path.commonpath([os.path.dirname(path) for path in absolute]))
     files = tuple(Path(path).relative_to(root).as_posix() for path in absolute)
-    nothing = ((None,) * len(images.annotators),) * len(files)
-    listed = LabeledFiles(root, files, nothing, images.annotators, (None,) * len(files))
+    no_labels = ((None,) * len(images.annotators),) * len(files)
+    listed = LabeledFiles(root, files, no_labels, images.annotators, (None,) * len(files))
     opened = open_files(listed, size)
     places = {file: place for place, file in enumerate(files)}
     kept = [places[file] for file in opened.images.names]
@@ -217,17 +217,17 @@ def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opene
 
 
 def _square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Cuts the central square and brings it to the size and channels of a network."""
+    """Crops the central square and resizes it to a network's RGB input."""
     image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert("RGB")
     box = central_square(*image.size)
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
-def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Found:
+def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Parts:
     if data is None:
         if count is None:
             raise UserError(f"received neither data nor features: expected {_KINDS}")
-        return _Found(_numbered(range(count)))
+        return _Parts(_numbered(range(count)))
     if _is_frame(data):
         return _open_frame(data, labels, image)
     if hasattr(data, "column_names") and hasattr(data, "features"):
@@ -235,7 +235,7 @@ def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Foun
     if isinstance(data, Mapping):
         raise UserError(
             f"received {_kind(data)} with the keys {', '.join(map(str, data))[:_SHOWN]}: expected "
-            "one data set; choose a part, such as data['train']"
+            "one data set; select a split, such as data['train']"
         )
     if hasattr(data, "as_numpy_iterator"):
         return _open_stream(data.as_numpy_iterator())
@@ -254,25 +254,25 @@ def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Foun
     raise UserError(f"received {_kind(data)}: expected {_KINDS}")
 
 
-def _open_frame(frame: Any, labels: Any, image: str | None) -> _Found:
+def _open_frame(frame: Any, labels: Any, image: str | None) -> _Parts:
     columns = [str(column) for column in frame.columns]
     image = _image_column(columns, image, ())
     chosen = _chosen_columns(columns, image, labels, len(frame.index))
-    found = _open_list(list(frame[image]), list(frame.index))
+    parts = _open_list(list(frame[image]), list(frame.index))
     named = {name: list(frame[name]) for name in chosen} if chosen else None
-    return replace(found, columns=named)
+    return replace(parts, columns=named)
 
 
-def _open_hugging_face(data: Any, labels: Any, image: str | None) -> _Found:
+def _open_hugging_face(data: Any, labels: Any, image: str | None) -> _Parts:
     columns = list(data.column_names)
     features = data.features or {}
     kinds = {name: type(feature).__name__ for name, feature in features.items()}
     image = _image_column(columns, image, [name for name in columns if kinds.get(name) == "Image"])
-    labelled = [name for name in columns if getattr(features.get(name), "names", None)]
-    chosen = _chosen_columns(columns, image, labels, len(data), labelled)
+    labeled = [name for name in columns if getattr(features.get(name), "names", None)]
+    chosen = _chosen_columns(columns, image, labels, len(data), labeled)
     named = {name: list(data[name]) for name in chosen} if chosen else None
     classes = [getattr(features.get(name), "names", None) for name in chosen or ()]
-    return _Found(
+    return _Parts(
         names=_numbered(range(len(data))),
         get=lambda place: data[int(place)][image],
         columns=named,
@@ -280,14 +280,14 @@ def _open_hugging_face(data: Any, labels: Any, image: str | None) -> _Found:
     )
 
 
-def _open_image_folder(data: Any) -> _Found:
+def _open_image_folder(data: Any) -> _Parts:
     paths = [str(path) for path, _ in data.samples]
-    found = _open_list(paths, None, root=getattr(data, "root", None))
+    parts = _open_list(paths, None, root=getattr(data, "root", None))
     given = {GIVEN: [label for _, label in data.samples]}
-    return replace(found, columns=given, class_names=list(data.classes))
+    return replace(parts, columns=given, class_names=list(data.classes))
 
 
-def _open_pairs(data: Any) -> _Found:
+def _open_pairs(data: Any) -> _Parts:
     """Opens a data set whose items are (image, label)."""
     count = len(data)
     targets = getattr(data, "targets", None)
@@ -295,7 +295,7 @@ def _open_pairs(data: Any) -> _Found:
         targets = [_pair(data[place], place)[1] for place in range(count)]
     targets = [each.item() if hasattr(each, "item") else each for each in targets]
     classes = getattr(data, "classes", None)
-    return _Found(
+    return _Parts(
         names=_numbered(range(count)),
         get=lambda place: _pair(data[int(place)], place)[0],
         columns={GIVEN: targets},
@@ -303,8 +303,8 @@ def _open_pairs(data: Any) -> _Found:
     )
 
 
-def _open_stream(elements: Iterable[Any]) -> _Found:
-    """Reads a stream to its end; images are held, large ones at `HELD_SIDE`."""
+def _open_stream(elements: Iterable[Any]) -> _Parts:
+    """Reads a whole stream into memory; large images are downsized to `HELD_SIDE`."""
     images: list[NDArray[np.uint8]] = []
     labels: list[Any] = []
     shrunk = 0
@@ -329,11 +329,11 @@ def _open_stream(elements: Iterable[Any]) -> _Found:
             labels.append(one.item() if isinstance(one, np.generic) else one)
     if not images:
         raise UserError("the data set is empty: expected at least one image")
-    notes = (f"{shrunk} images are held at {HELD_SIDE} pixels",) if shrunk else ()
-    return _Found(_numbered(range(len(images))), images.__getitem__, {GIVEN: labels}, notes=notes)
+    notes = (f"{shrunk} images were downsized to {HELD_SIDE} pixels",) if shrunk else ()
+    return _Parts(_numbered(range(len(images))), images.__getitem__, {GIVEN: labels}, notes=notes)
 
 
-def _open_array(array: np.ndarray) -> _Found:
+def _open_array(array: np.ndarray) -> _Parts:
     if array.ndim == 1 and array.dtype.kind in "USO":
         return _open_list(array.tolist(), None)
     if array.ndim not in (3, 4):
@@ -344,26 +344,26 @@ def _open_array(array: np.ndarray) -> _Found:
     if len(array) == 0:
         raise UserError("received 0 images: expected at least one")
     to_pixels(array[0])
-    return _Found(_numbered(range(len(array))), array.__getitem__)
+    return _Parts(_numbered(range(len(array))), array.__getitem__)
 
 
-def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any = None) -> _Found:
+def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any = None) -> _Parts:
     """Opens a list of paths or of images."""
     if not values:
         raise UserError("received 0 images: expected at least one")
     if not isinstance(values[0], str | Path):
         to_pixels(values[0])
         names = _numbered(range(len(values)) if indices is None else indices)
-        return _Found(names, values.__getitem__, indices=indices)
+        return _Parts(names, values.__getitem__, indices=indices)
     paths = [str(path) for path in values]
     if len(set(map(os.path.abspath, paths))) < len(paths):
-        double = next((path for path in paths if paths.count(path) > 1), "of a file")
+        duplicate = next((path for path in paths if paths.count(path) > 1), "of a file")
         raise UserError(
-            f"the path {double} occurs more than once: expected each image once; pass several "
+            f"the path {duplicate} occurs more than once: expected each image once; pass several "
             "labels of an image as columns"
         )
     names = [_relative(Path(path), root) for path in paths]
-    return _Found(names, paths=paths, indices=indices)
+    return _Parts(names, paths=paths, indices=indices)
 
 
 def _relative(path: Path, root: Any) -> str:
@@ -376,7 +376,7 @@ def _numbered(indices: Iterable[Any]) -> list[str]:
     names = [str(index) for index in indices]
     if len(set(names)) < len(names):
         raise UserError(
-            "the index of the data repeats itself: expected each value once; call reset_index()"
+            "the index of the data has duplicates: expected unique values; call reset_index()"
         )
     return names
 
@@ -401,27 +401,27 @@ def _image_column(columns: Sequence[str], name: str | None, typed: Sequence[str]
         if name not in columns:
             raise _unknown_column(name, columns)
         return name
-    found = [*typed, *(column for column in IMAGE_COLUMNS if column in columns)]
-    if not found:
+    candidates = [*typed, *(column for column in IMAGE_COLUMNS if column in columns)]
+    if not candidates:
         raise UserError(
             f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected images or paths in "
-            f"one called {' or '.join(IMAGE_COLUMNS[:2])}; name yours, image='…'"
+            f"one called {' or '.join(IMAGE_COLUMNS[:2])}; pass its name, image='…'"
         )
-    return found[0]
+    return candidates[0]
 
 
 def _chosen_columns(
     columns: Sequence[str], image: str, labels: Any, rows: int, typed: Sequence[str] = ()
 ) -> list[str] | None:
-    """Returns the label columns; None if `labels` are labels themselves."""
+    """Returns the names of the label columns; None if `labels` holds labels, not names."""
     if labels is None:
         others = [column for column in columns if column != image]
-        found = [*typed, *(column for column in LABEL_COLUMNS if column in others)]
-        if found or len(others) == 1:
-            return [(found or others)[0]]
+        candidates = [*typed, *(column for column in LABEL_COLUMNS if column in others)]
+        if candidates or len(others) == 1:
+            return [(candidates or others)[0]]
         raise UserError(
             f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected labels in one "
-            f"called {LABEL_COLUMNS[0]}; name one or several, labels=['…']"
+            f"called {LABEL_COLUMNS[0]}; pass one or several names, labels=['…']"
         )
     if not _are_names(labels):
         return None
@@ -456,7 +456,7 @@ def _label_columns(labels: Any) -> dict[str, Sequence[Any]] | None:
         widths = {len(each) for each in values}
         if len(widths) > 1 or 0 in widths:
             raise UserError(
-                "the labels do not form a table: expected [n], or [n, a] of a annotators"
+                "the labels do not form a table: expected [n], or [n, a] for a annotators"
             )
         if len(first) == 1:
             return {GIVEN: [each[0] for each in values]}
@@ -489,7 +489,7 @@ def _numbers(
     indices: Sequence[Any] | None,
     class_names: Sequence[str] | None,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[str, ...]]:
-    """Returns labels, int32 [n, a], trusted labels, int32 [n], and the names of the classes."""
+    """Returns labels, int32 [n, a], trusted labels, int32 [n], and the class names."""
     if isinstance(class_names, str):
         raise UserError(f"class_names is {class_names!r}: expected a list of names")
     places = {} if trusted is None else _trusted_places(trusted, names, indices)
@@ -502,14 +502,14 @@ def _numbers(
 def _class_numbers(
     columns: Sequence[Sequence[Any]], class_names: Sequence[str] | None
 ) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
-    """Converts labels to class numbers; the last column is that of trusted labels."""
+    """Converts labels to class numbers; the last column holds the trusted labels."""
     masks = [np.array([_is_missing(value) for value in column], bool) for column in columns]
     read = []
     for column, mask in zip(columns, masks, strict=True):
         present: list[Any] = [
-            value for value, is_out in zip(column, mask, strict=True) if not is_out
+            value for value, is_missing in zip(column, mask, strict=True) if not is_missing
         ]
-        # pandas holds whole numbers as floats where one is missing.
+        # pandas stores integers as floats if one is missing.
         if mask.any() and all(isinstance(each, float) and each.is_integer() for each in present):
             present = [int(each) for each in present]
         read.append(read_labels(np.array(present) if present else np.empty(0, np.int64)))
@@ -530,7 +530,7 @@ def _class_numbers(
     elif kinds == {False}:
         names = tuple(sorted({label for values in used for label in values.tolist()}))
     else:
-        raise UserError("some labels are numbers and some are names: expected one kind")
+        raise UserError("received both numbers and names as labels: expected only one kind")
     if len(names) < 2:
         raise UserError(f"all labels are {names[0]!r}: expected at least two classes")
     numbers = []
@@ -554,21 +554,20 @@ def _is_missing(value: Any) -> bool:
 def _trusted_places(
     trusted: Any, names: Sequence[str], indices: Sequence[Any] | None
 ) -> dict[int, Any]:
-    """Returns the known labels by place."""
+    """Returns the trusted labels by index."""
     if not isinstance(trusted, Mapping):
         values = _values(trusted)
         if len(values) != len(names):
             raise UserError(
-                f"received {len(values)} trusted labels of {len(names)} images: expected one per "
-                "image, None where it is not known, or a mapping from index to label"
+                f"received {len(values)} trusted labels for {len(names)} images: expected one per "
+                "image, None if unknown, or a mapping from index to label"
             )
         return {place: value for place, value in enumerate(values) if not _is_missing(value)}
     places: dict[Any, int] = {name: place for place, name in enumerate(names)}
     places |= {key: place for place, key in enumerate(indices or range(len(names)))}
     if unknown := [key for key in trusted if key not in places]:
         raise UserError(
-            f"trusted has the index {unknown[0]!r}, which no image has: expected indices of the "
-            "data"
+            f"trusted has the unknown index {unknown[0]!r}: expected indices of the data"
         )
     return {places[key]: value for key, value in trusted.items() if not _is_missing(value)}
 
@@ -594,7 +593,7 @@ def _from_array(value: Any) -> NDArray[np.uint8]:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
-        array = array.transpose(1, 2, 0)  # PyTorch has channels first
+        array = array.transpose(1, 2, 0)  # PyTorch is channels-first
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or array.dtype.kind not in "uf":
         raise UserError(
             f"an image is {_kind(value)} of type {array.dtype} and shape {array.shape}: expected "
@@ -604,7 +603,7 @@ def _from_array(value: Any) -> NDArray[np.uint8]:
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UserError(
                 f"float images range from {array.min():g} to {array.max():g}: expected [0, 1], or "
-                "uint8 from 0 to 255; leave out a transform that normalizes"
+                "uint8 from 0 to 255; remove any normalizing transform"
             )
         array = np.rint(array * 255)
     elif array.dtype != np.uint8:

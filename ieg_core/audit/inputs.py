@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opens what an audit by features is asked about: folders, tables, and data sets by name."""
+"""Opens the input of an audit of images: a folder, a table, or data sets by name."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -37,15 +37,16 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True)
 class Opened:
-    """What an audit is asked about.
+    """The opened input of an audit.
 
     Attributes:
       images: The images and their labels.
-      read_batch: Reads images as a network is shown them, int64 [m] → uint8 [m, H, W, channels];
-        None where there are none.
-      keys: SHA-256 of what `read_batch` returns for each image; None for that of its pixels.
-      clean: The true labels, int32 [n], where an evaluation knows them; nothing depends on them.
-      data_tag: What a label file calls these data; "" for files.
+      read_batch: Reads the images that a network receives, int64 [m] → uint8 [m, H, W, channels];
+        None if there are only features.
+      keys: Cache key of each image that `read_batch` returns, SHA-256 in hexadecimal; None to use
+        its pixels.
+      clean: The true labels, int32 [n], if an evaluation has them; used for measures alone.
+      data_tag: The data set's tag in label files; "" for files.
     """
 
     images: LabeledImages
@@ -62,13 +63,13 @@ def open_files(
     decodes: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> Opened:
-    """Opens image files; those that cannot be decoded are left out, and a note says so.
+    """Opens image files; those that cannot be decoded are left out, with a note.
 
     Args:
       listed: The files and their labels.
-      size: Side of the squares that a network is shown, in pixels.
-      decodes: Whether to look at the files; otherwise, with features from elsewhere, all stay.
-      progress: Is told how many files have been looked at.
+      size: Side of the network's square input in pixels.
+      decodes: Whether to decode the files; False, for precomputed features, keeps all of them.
+      progress: Called with the number of files read so far.
 
     Raises:
       UserError: When no file can be decoded.
@@ -106,7 +107,7 @@ def open_files(
     )
     if digests is None:
         return Opened(images, None)
-    # What a network is shown depends on how a file is cut, too.
+    # The network's input also depends on the crop.
     keys = tuple(
         hashlib.sha256(f"{_SQUARE} {size} {digest}".encode()).hexdigest() for digest in digests
     )
@@ -116,13 +117,13 @@ def open_files(
 def open_datasets(
     specs: Sequence[DatasetSpec], data_dir: Path, labels_file: str = "", seed: int = 0
 ) -> Opened:
-    """Opens the training set of a data set by name, each name being an annotator.
+    """Opens the training set of one or several data sets, each of which is an annotator.
 
     Args:
-      specs: Data sets over the same base, such as CIFAR-N's sets of labels.
+      specs: Data sets with the same base, such as CIFAR-N's sets of labels.
       data_dir: The data directory.
       labels_file: The label file of `<base>_labels`.
-      seed: Of labels that are drawn.
+      seed: Seed of synthetic label noise.
 
     Raises:
       UserError: When the bases differ, or data or labels are missing or altered.
@@ -130,14 +131,14 @@ def open_datasets(
     bases = dict.fromkeys(spec.base for spec in specs)
     if len(bases) > 1:
         raise UserError(
-            f"received data sets over {' and '.join(bases)}: expected annotators of the same "
-            "images; audit one after the other"
+            f"received the bases {' and '.join(bases)}: expected annotators of the same "
+            "images; audit one at a time"
         )
     source = open_source(specs[0].base, data_dir)
     columns, masks = [], []
     for spec in specs:
-        own_file = labels_file if spec.given == LABELS else ""
-        given = open_given(spec, source, data_dir, own_file)
+        file = labels_file if spec.given == LABELS else ""
+        given = open_given(spec, source, data_dir, file)
         drawn = draw_labels(spec, seed, 0, source, given)
         mask = np.zeros(len(source.train_labels), bool)
         mask[drawn["train_ids"]] = True
@@ -173,7 +174,7 @@ def open_datasets(
 def _numbered(
     rows: Sequence[Sequence[str | None]],
 ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-    """Returns the class numbers of labels, int32 [n, columns], and the names of the classes."""
+    """Returns the class numbers of labels, int32 [n, columns], and the class names."""
     names = in_order({cell for row in rows for cell in row if cell is not None})
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     numbers[None] = MISSING
@@ -197,6 +198,6 @@ def _decoded(file: Path, decode: Callable[[bytes], Pixels]) -> Pixels:
         return decode(read_file(file))
     except (OSError, UnreadableImageError) as error:
         raise UserError(
-            f"{file} can no longer be read ({error}): expected the files to stay as they are "
+            f"{file} can no longer be read ({error}): expected the files to stay unchanged "
             "during an audit; run it again"
         ) from error

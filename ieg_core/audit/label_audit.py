@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of labels by features of the images, without training a network.
+"""The audit of labels by image features, without training a network.
 
-How far features can judge labels at all is measured by Cohen's kappa between the given labels y and
-ŷ, what features predict out of fold from other images' labels:
+How well features can judge labels is measured by Cohen's kappa between the given labels y and the
+labels ŷ that features predict out of fold, from other images' labels:
 
     κ = (o − e) / (1 − e),   o = share of ŷ_i = y_i,   e = Σ_c share of ŷ = c · share of y = c
 
-Without any relation, o has the mean e and the standard deviation √(e (1 − e) / n).
+If the two are unrelated, o has the mean e and the standard deviation √(e (1 − e) / n).
 """
 
 import math
@@ -33,31 +33,31 @@ LEAST_DEVIATIONS: Final = 3.0
 
 @dataclass(frozen=True, kw_only=True)
 class LabelAuditRecord(Record):
-    """What an audit by features found.
+    """The results of an audit of images.
 
     Attributes:
-      examples: n, images.
+      examples: n, the number of images.
       labelled: Images with a label.
-      trusted: Images whose class somebody confirmed.
+      trusted: Images with a confirmed class.
       class_names: C names, by class number.
       class_counts: Images of each given label, [C].
       annotators: Names of the label columns.
-      reliability: Expected share of right labels of each annotator; None without any.
+      reliability: Expected share of correct labels of each annotator; None for one without labels.
       agreement: Share of given labels that features predict, out of fold.
-      chance: The same where every prediction is the most frequent given label.
+      chance: Share of the most frequent given label, the agreement of a constant prediction.
       kappa: Agreement beyond chance: 0 for features that cannot judge these labels, 1 at most.
-      expected_wrong: Σ score over the judged labels: how many are expected to be wrong.
+      expected_wrong: Expected number of wrong labels: Σ score over the judged labels.
       disagreeing: Judged labels whose suggestion is another class.
-      expected_in_top: For the N most suspicious labels, how many are expected to be wrong, by N.
+      expected_in_top: Expected number of wrong labels among the N most suspicious, by N.
       transition_estimated: T_a[true, observed] of each annotator.
-      features: What the features are.
+      features: Names of the features.
       notes: What was left out or looked odd.
-      reviews: How many labels each hundred reviews of a person changed, in their order; None
-        without decisions.
-      wrong: Judged labels that are wrong, where an evaluation knows the true ones; None elsewhere,
-        as for what follows.
-      average_precision: Of the score.
-      auroc: Of the score.
+      reviews: Labels changed in each hundred of a person's reviews, in review order; None without
+        decisions.
+      wrong: Judged labels that are wrong; None if the true labels are unknown, as for the
+        following fields.
+      average_precision: Average precision of the score.
+      auroc: AUROC of the score.
     """
 
     NAME: ClassVar[str] = "summary.json"
@@ -89,13 +89,13 @@ class LabelAudit:
     """An audit of labels.
 
     Attributes:
-      images: What was audited.
-      evidence: What is thought of each image.
-      given: The label that is judged, int32 [n]; `MISSING` if there is none.
-      suggested: The likeliest class, int32 [n].
+      images: The audited images.
+      evidence: The posterior of each image.
+      given: The judged label, int32 [n]; `MISSING` if there is none.
+      suggested: The most likely class, int32 [n].
       score: 1 − q(given), float64 [n]; NaN without a label.
-      order: Images that have a label that nobody confirmed, the most suspicious first, int64 [m].
-      summary: The figures of summary.json.
+      order: Images with an unconfirmed label, most suspicious first, int64 [m].
+      summary: The content of summary.json.
     """
 
     images: LabeledImages
@@ -107,7 +107,7 @@ class LabelAudit:
     summary: LabelAuditRecord
 
     def to_frame(self) -> "pd.DataFrame":
-        """Returns the table of the audit, a row an image, in the caller's order and by its index.
+        """Returns the audit as a table, one row per image, with the caller's order and index.
 
         Raises:
           UserError: When pandas is not installed.
@@ -115,7 +115,7 @@ class LabelAudit:
         try:
             import pandas as pd
         except ImportError as error:
-            raise UserError("pandas is not installed: pip install pandas") from error
+            raise UserError("pandas is not installed: run pip install pandas") from error
         everything = np.arange(len(self.images))
         return pd.DataFrame(columns(self, everything), index=self.images.indices)
 
@@ -134,17 +134,17 @@ def audit_labels(
     Args:
       images: The images with their labels.
       features: Float arrays [n, D₁], [n, D₂], …, rows in the order of the images.
-      feature_names: What the features are, for the record.
-      clean: True labels, int [n], to measure the audit by.
-      seed: Of the folds.
-      **options: Of `judge_labels`.
+      feature_names: Names of the features, for the record.
+      clean: True labels, int [n], for measuring the audit; the audit does not use them.
+      seed: Seed of the folds.
+      **options: Passed to `judge_labels`.
 
     Returns:
       The audit.
 
     Raises:
-      UserError: When labels or features do not allow a judgement, or agree no more than chance has
-        them.
+      UserError: When labels or features do not allow an audit, or do not agree better than by
+        chance.
     """
     trusted, given = images.trusted, images.given
     _check(images, features)
@@ -157,14 +157,14 @@ def audit_labels(
     judged = np.flatnonzero((given != MISSING) & (trusted == MISSING))
     order = judged[np.argsort(-score[judged], kind="stable")].astype(np.int64)
     sums = np.cumsum(score[order])
-    labelled = given != MISSING
+    labeled = given != MISSING
     wrong = None if clean is None else given[order] != np.asarray(clean)[order]
     summary = LabelAuditRecord(
         examples=len(images),
-        labelled=int(labelled.sum()),
+        labelled=int(labeled.sum()),
         trusted=int((trusted != MISSING).sum()),
         class_names=list(images.class_names),
-        class_counts=np.bincount(given[labelled], minlength=len(images.class_names)).tolist(),
+        class_counts=np.bincount(given[labeled], minlength=len(images.class_names)).tolist(),
         annotators=list(images.annotators),
         reliability=[None if math.isnan(each) else float(each) for each in evidence.reliability],
         agreement=evidence.agreement,
@@ -188,12 +188,12 @@ def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
 
     Args:
       audit: The audit.
-      rows: The images, in the order in which they are listed, int [m].
+      rows: The images to list, in order, int [m].
 
     Returns:
-      path, given, suggested, score; q of the suggestion, and the second likeliest class with its q;
-      p, what features alone say, of the given label and of the suggestion; then the confirmed
-      class, if there are any, and each annotator's label, if there are several. None for none.
+      path, given, suggested, score; q of the suggestion, and the second most likely class with its
+      q; p, from features alone, of the given label and of the suggestion; the confirmed class, if
+      any image has one; and each annotator's label, if there are several. Missing values are None.
     """
     images, q, p = audit.images, audit.evidence.q[rows], audit.evidence.predicted[rows]
     given, suggested = audit.given[rows], audit.suggested[rows]
@@ -209,7 +209,8 @@ def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
 
     def where_given(values: NDArray[np.floating]) -> list[float | None]:
         return [
-            float(value) if there else None for value, there in zip(values, has_label, strict=True)
+            float(value) if is_given else None
+            for value, is_given in zip(values, has_label, strict=True)
         ]
 
     table: dict[str, list[Any]] = {
@@ -232,9 +233,9 @@ def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
 
 
 def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.integer]) -> float:
-    """Returns Cohen's κ; refuses features that cannot judge the labels."""
-    there = given != MISSING
-    predicted, given = predicted[there], given[there]
+    """Returns Cohen's κ; raises UserError if features cannot judge the labels."""
+    is_given = given != MISSING
+    predicted, given = predicted[is_given], given[is_given]
     classes = int(max(predicted.max(), given.max())) + 1
     shares = np.bincount(predicted, minlength=classes) / len(given)
     expected = float(shares @ np.bincount(given, minlength=classes) / len(given))
@@ -244,14 +245,14 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     if kappa < LEAST_KAPPA or observed < expected + LEAST_DEVIATIONS * deviation:
         raise UserError(
             f"these features cannot judge these labels: they predict {observed:.1%} of the given "
-            f"labels, chance {expected:.1%}; expected clearly more: add images, labels that are "
-            "right more often, or other features (--features)"
+            f"labels, chance {expected:.1%}; expected clearly more: add images, use more reliable "
+            "labels, or choose other features (--features)"
         )
     return kappa
 
 
 def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
-    """Refuses labels that leave nothing to learn from, naming classes and columns as people do."""
+    """Refuses labels that cannot be learned from; errors name classes and columns, not numbers."""
     for name, column in zip(images.annotators, images.labels.T, strict=True):
         if (column == MISSING).all():
             raise UserError(
@@ -260,8 +261,8 @@ def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
     for each in features:
         if len(each) != len(images):
             raise UserError(
-                f"received features of {len(each)} images: expected {len(images)} rows, one for "
-                "each image in order"
+                f"received features of {len(each)} images: expected {len(images)} rows, one per "
+                "image in order"
             )
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)
@@ -271,18 +272,18 @@ def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
     if len(present) < 2:
         name = images.class_names[present[0]] if len(present) else "none"
         raise UserError(
-            f"the labels are of one class ({name}): expected at least two classes, each a folder "
-            "or a label in the table"
+            f"all labels are of one class ({name}): expected at least two classes, as folders or "
+            "as labels in the table"
         )
     if 2 * len(present) > len(images):
         raise UserError(
-            f"there are {len(present)} classes for {len(images)} images: expected at least two "
-            "images of a class; check that folders or labels are classes"
+            f"received {len(present)} classes for {len(images)} images: expected at least two "
+            "images per class; check that folders or labels are classes"
         )
     single = np.flatnonzero(counts == 1)
     if len(single):
         more = f" and {len(single) - 1} more classes" if len(single) > 1 else ""
         raise UserError(
             f"the class {images.class_names[single[0]]!r}{more} has one image: expected at least "
-            "two of each class; add images or remove the class"
+            "two per class; add images or remove the class"
         )

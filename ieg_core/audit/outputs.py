@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes an audit by features: DIR/audit.csv, audit.parquet, summary.json and review.html."""
+"""Writes an audit of images: DIR/audit.csv, audit.parquet, summary.json and review.html."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +19,15 @@ REVIEW: Final = "review.html"
 def write_outputs(
     folder: Path, audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str]] = ()
 ) -> list[Path]:
-    """Writes an audit, the most suspicious images first, those without a judged label last.
+    """Writes an audit, most suspicious images first, images without a judged label last.
 
-    All files are made before the first one is written.
+    All contents are built before the first file is written.
 
     Args:
-      folder: Where to; created if missing.
+      folder: The output folder; created if missing.
       audit: The audit.
-      top: The most images in review.html.
-      earlier: What was decided before, as `decisions.rows` gives it; review.html saves it again.
+      top: Maximum number of images in review.html.
+      earlier: Earlier decisions from `decisions.rows`; review.html includes them when it saves.
 
     Returns:
       The files that people open: the review and the table.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""review.html: one file in which a person decides about the most suspicious labels.
+"""review.html: one file in which a person reviews the most suspicious labels.
 
-Everything is inside the page: style, script, and the images as JPEGs. Its content security policy
-allows nothing else, so that it works from a disk or an e-mail alike, and a name can do no harm.
-review.js draws it; decisions leave it as a decisions.csv (`ieg_core.audit.decisions`).
+The page is self-contained: style, script, and the images as JPEGs. Its content security policy
+blocks everything else, so it works from a disk or an e-mail attachment, and file and class names
+cannot inject code. review.js renders it and saves decisions.csv (`ieg_core.audit.decisions`).
 """
 
 import base64
@@ -24,15 +24,15 @@ from ieg_core.audit.label_audit import LabelAudit
 TEMPLATE: Final = "review.html.j2"
 LONGEST_SIDE: Final = 160
 IMAGE_CHARACTERS: Final = 22_000_000
-"""Of all images together, so that a page of 2,000 images stays below 25 MB, whatever they show."""
+"""Budget for all images together, so that any page of 2,000 images stays below 25 MB."""
 CHARACTERS_PER_IMAGE: Final = 4_000
-"""What every image may have at least; a page shows no more images than have room for that."""
+"""Minimum budget per image, which also limits the number of images on a page."""
 QUALITIES: Final = ((160, 88), (160, 78), (160, 66), (128, 66), (96, 60), (72, 50), (48, 40))
-"""(longest side, JPEG quality): the first at which an image fits its share of the room."""
+"""(longest side, JPEG quality), best first; an image gets the first that fits its budget."""
 SMALL: Final = 64
-"""Longest side up to which an image is enlarged so much that a coarse JPEG would show."""
+"""Longest side of images that the page enlarges so much that JPEG artifacts would show."""
 NUMBER_KEYS: Final = 10
-"""Up to as many classes have a key each; of more, the likeliest are shown."""
+"""Maximum number of classes with a key each; beyond that, the most likely are shown."""
 
 
 def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str]] = ()) -> str:
@@ -40,12 +40,12 @@ def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str
 
     Args:
       audit: The audit.
-      top: The most labels to show.
-      earlier: What was decided before, as `decisions.rows` gives it; the file that the page saves
-        repeats it, dropped images included, which the audit does not know any more.
+      top: Maximum number of labels to show.
+      earlier: Earlier decisions from `decisions.rows`; the page saves them again, including those
+        about dropped images, which are no longer part of the audit.
 
     Returns:
-      A complete HTML document; the same audit gives the same text.
+      A complete HTML document; deterministic for the same audit.
     """
     shown = audit.order[: max(0, min(top, IMAGE_CHARACTERS // CHARACTERS_PER_IMAGE))]
     content = _content(audit, shown, earlier)
@@ -75,7 +75,7 @@ def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str
 def _content(
     audit: LabelAudit, shown: np.ndarray, earlier: Sequence[tuple[str, str, str]]
 ) -> dict[str, Any]:
-    """Collects what review.js needs besides the images, column by column, in the order shown."""
+    """Returns the data for review.js other than images: columns in display order."""
     images = audit.images
     count = min(len(images.class_names), NUMBER_KEYS)
     likely = np.argsort(-audit.evidence.q[shown], axis=1, kind="stable")[:, :count]
@@ -102,7 +102,7 @@ def _content(
 
 
 def _images(audit: LabelAudit, shown: np.ndarray) -> list[str]:
-    """Returns the images as JPEGs in Base64, [] if there are only features."""
+    """Returns the images as Base64 JPEGs; [] if there are only features."""
     if audit.images.read is None:
         return []
     encoded, room = [], IMAGE_CHARACTERS
@@ -118,7 +118,7 @@ def thumbnail(image: np.ndarray, room: int) -> str:
 
     Args:
       image: uint8 [H, W, 1 or 3].
-      room: Characters that it may have; the smallest version is returned if none fits.
+      room: Maximum number of characters; if no version fits, the smallest is returned.
     """
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     text = ""
@@ -136,11 +136,11 @@ def thumbnail(image: np.ndarray, room: int) -> str:
 
 
 def _to_json(value: Any) -> str:
-    """Encodes a value as JSON that can stand in a script element: ASCII, no "<"."""
+    """Encodes a value as JSON that is safe inside a script element: ASCII, no "<"."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 
 
 def _source_hash(text: str) -> str:
-    """Returns an inline element's source expression of a content security policy."""
+    """Returns the content security policy's source expression for an inline element."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

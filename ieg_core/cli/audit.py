@@ -115,8 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--threshold is for runs, but {arguments.places[0]} is not one: use --precision"
         )
-    wanted = audit_images.asked(arguments, are_datasets=kinds == {DATASET})
-    return audit_images.audit_images(wanted)
+    request = audit_images.parse_request(arguments, are_datasets=kinds == {DATASET})
+    return audit_images.audit_images(request)
 
 
 def _kind(place: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg audit FOLDER`: which labels of images look wrong, by features and without a training."""
+"""`ieg audit FOLDER`: finds image labels that look wrong, from features, without training."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ieg_core.audit import decisions as decided
+from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, export_audit
@@ -31,31 +31,31 @@ from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
-TOPS_TOLD = (10, 100, 1000, 10_000)
+TOPS_SHOWN = (10, 100, 1000, 10_000)
 MOST_CLASSES = 6
 WEAK_KAPPA, FAIR_KAPPA = 0.2, 0.5
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What `ieg audit` is asked for.
+class AuditRequest:
+    """The request of an `ieg audit` command.
 
     Attributes:
       places: A folder or a table, or names of data sets.
       are_datasets: Whether `places` are data sets.
-      data_dir: Where base data sets are.
+      data_dir: Folder of the base data sets.
       labels: The label file of `<base>_labels`.
-      out: Where results go; None for audits/<name>.
-      features: Networks and files.
-      mirrored: Whether networks see mirror images too.
-      annotators: Columns of a table that hold labels; empty for those that look like it.
-      with_test: Whether the test set is judged too.
-      decisions: What a person decided before.
-      write_labels: Where cleaned labels go.
-      precision: Of the labels that are changed.
-      top: The most images in review.html.
-      seed: Of folds and of labels that are drawn.
-      exports: (tool, file) pairs: where the audit is also written for other tools.
+      out: Output folder; None for audits/<name>.
+      features: Names of networks, and feature files.
+      mirrored: Whether to average with the features of the mirror images.
+      annotators: Label columns of a table; empty to detect them.
+      with_test: Whether to audit the test set, too.
+      decisions: File of a person's earlier decisions.
+      write_labels: Output file of the cleaned labels.
+      precision: Expected share of correct labels among the changed ones, in (0, 1].
+      top: Maximum number of images in review.html.
+      seed: Seed of the folds and of synthetic label noise.
+      exports: (tool, file) pairs, one for each other tool to write the audit for.
     """
 
     places: Sequence[str]
@@ -75,9 +75,9 @@ class Asked:
     exports: Sequence[tuple[str, Path]] = ()
 
 
-def asked(arguments: argparse.Namespace, *, are_datasets: bool) -> Asked:
-    """Returns what a command line asks for."""
-    return Asked(
+def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> AuditRequest:
+    """Returns the request of a parsed command line."""
+    return AuditRequest(
         places=arguments.places,
         are_datasets=are_datasets,
         data_dir=Path(arguments.data_dir),
@@ -104,58 +104,64 @@ def _export(text: str) -> tuple[str, Path]:
     return tool, Path(file)
 
 
-def audit_images(wanted: Asked) -> int:
-    """Audits images, writes the results and says what was found.
+def audit_images(request: AuditRequest) -> int:
+    """Audits images, writes the results and prints a summary.
+
+    Args:
+      request: What to audit, and where to write the results.
+
+    Returns:
+      The exit status.
 
     Raises:
-      UserError: When the request, the data or the features do not allow an audit; nothing has been
-        written then.
+      UserError: When the request, the data or the features do not allow an audit; no results have
+        been written then.
     """
     set_environment(Runtime(threads=usable_cores()))
-    out = wanted.out or Path("audits") / _name(wanted)
-    _check(wanted, out)
-    networks = [name for name in wanted.features if name in NETWORKS]
-    files = [name for name in wanted.features if name not in NETWORKS]
+    out = request.out or Path("audits") / _name(request)
+    _check(request, out)
+    networks = [name for name in request.features if name in NETWORKS]
+    files = [name for name in request.features if name not in NETWORKS]
     for name in networks:
-        weights_path(name)  # refused before a long look at the images
+        weights_path(name)  # fail before the images are read, which takes long
     external = read_features([Path(name) for name in files]) if files else []
     with Rates() as rates:
-        opened = _open(wanted, rates, decodes=bool(networks))
+        opened = _open(request, rates, decodes=bool(networks))
         computed = [
             extract_features(
                 opened.read_batch,
                 len(opened.images),
                 network=name,
-                mirrored=wanted.mirrored,
+                mirrored=request.mirrored,
                 digests=opened.keys,
                 progress=rates.step(f"features by {name}", "images"),
             )
             for name in networks
             if opened.read_batch
         ]
-    audit, decisions = _judge(wanted, opened, [*computed, *external], [*networks, *files])
-    cleaned = clean_labels(audit, wanted.precision) if wanted.write_labels else None
+    audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
+    cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
-    earlier = decided.rows(decisions, known.names, known.class_names) if decisions else ()
-    for tool, path in wanted.exports:
+    earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
+    for tool, path in request.exports:
         export_audit(audit, tool, path)
-    written = write_outputs(out, audit, top=wanted.top, earlier=earlier)
+    written = write_outputs(out, audit, top=request.top, earlier=earlier)
     for line in describe(audit):
         print(printable(line))
     if decisions is not None:
         print(_describe_decisions(decisions))
-    for path in (*written, *(path for _, path in wanted.exports)):
+    for path in (*written, *(path for _, path in request.exports)):
         print(path)
-    if wanted.write_labels and cleaned is not None:
-        write_cleaned(wanted.write_labels, audit, cleaned, opened.data_tag)
-        print(f"{wanted.write_labels}: {_describe_cleaned(audit, cleaned)}")
-        if command := _next_command(wanted):
+    if request.write_labels and cleaned is not None:
+        write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
+        print(f"{request.write_labels}: {_describe_cleaned(audit, cleaned)}")
+        if command := _next_command(request):
             print(f"Train on them: {command}")
     return 0
 
 
 def describe(audit: LabelAudit) -> list[str]:
-    """Says what an audit found, and how far to trust it, a line each."""
+    """Returns the summary of an audit and of how reliable it is, one line each."""
     summary, images = audit.summary, audit.images
     counts = sorted(
         zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
@@ -170,7 +176,7 @@ def describe(audit: LabelAudit) -> list[str]:
             f"{name} {'-' if share is None else f'{share:.0%}'}"
             for name, share in zip(summary.annotators, summary.reliability, strict=True)
         ]
-        lines.append(f"Expected share of right labels: {', '.join(reliable)}")
+        lines.append(f"Expected share of correct labels: {', '.join(reliable)}")
     lines += [f"Note: {note}" for note in summary.notes]
     grade = (
         "they judge these images poorly, so look at each suggestion"
@@ -189,10 +195,10 @@ def describe(audit: LabelAudit) -> list[str]:
     word = "At least" if summary.examples < FEW else "About"
     lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
     sums = np.cumsum(audit.score[audit.order])
-    tops = sorted({*(top for top in TOPS_TOLD if top <= judged), max(1, round(expected))})
+    tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
     if judged:
-        told = ", ".join(f"{sums[top - 1]:.0f} of {top}" for top in tops if top <= judged)
-        lines.append(f"Among the most suspicious, expected to be wrong: {told}")
+        counts_in_tops = ", ".join(f"{sums[top - 1]:.0f} of {top}" for top in tops if top <= judged)
+        lines.append(f"Among the most suspicious, expected to be wrong: {counts_in_tops}")
     if summary.average_precision is not None and summary.auroc is not None:
         lines.append(
             f"{summary.wrong} labels are wrong: average precision "
@@ -201,37 +207,37 @@ def describe(audit: LabelAudit) -> list[str]:
     return lines
 
 
-def _name(wanted: Asked) -> str:
-    place = wanted.places[0]
-    return place if wanted.are_datasets else Path(os.path.abspath(place)).stem
+def _name(request: AuditRequest) -> str:
+    place = request.places[0]
+    return place if request.are_datasets else Path(os.path.abspath(place)).stem
 
 
-def _check(wanted: Asked, out: Path) -> None:
-    """Refuses a request before anything takes time."""
-    require(wanted.top >= 0, "top", wanted.top, "at least 0")
-    require(0 < wanted.precision <= 1, "precision", wanted.precision, "above 0 and at most 1")
-    if wanted.write_labels is not None:
-        check_extension(wanted.write_labels)
-    if wanted.are_datasets:
+def _check(request: AuditRequest, out: Path) -> None:
+    """Refuses an invalid request before anything slow runs."""
+    require(request.top >= 0, "top", request.top, "at least 0")
+    require(0 < request.precision <= 1, "precision", request.precision, "above 0 and at most 1")
+    if request.write_labels is not None:
+        check_extension(request.write_labels)
+    if request.are_datasets:
         return
-    place = Path(wanted.places[0])
+    place = Path(request.places[0])
     if place.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
         raise UserError(
-            f"the results would go to {out}, inside {place}, and be taken for a class of it: "
+            f"the results would go to {out}, inside {place}, and look like one of its classes: "
             "choose another folder (--out, OUT=…)"
         )
     if out.is_file():
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
 
 
-def _open(wanted: Asked, rates: Rates, *, decodes: bool) -> Opened:
-    if wanted.are_datasets:
-        specs = [dataset_spec.parse(name) for name in wanted.places]
-        return open_datasets(specs, wanted.data_dir, wanted.labels, wanted.seed)
+def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
+    if request.are_datasets:
+        specs = [dataset_spec.parse(name) for name in request.places]
+        return open_datasets(specs, request.data_dir, request.labels, request.seed)
     listed: LabeledFiles = list_labeled_files(
-        Path(wanted.places[0]),
-        annotators=wanted.annotators,
-        with_test=wanted.with_test,
+        Path(request.places[0]),
+        annotators=request.annotators,
+        with_test=request.with_test,
         needs_paths=decodes,
     )
     report = rates.step("reading", "files")
@@ -242,33 +248,33 @@ def _open(wanted: Asked, rates: Rates, *, decodes: bool) -> Opened:
 
 
 def _judge(
-    wanted: Asked, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
+    request: AuditRequest, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
 ) -> tuple[LabelAudit, Decisions | None]:
-    """Audits what is left after a person's decisions, and returns these too."""
+    """Audits the images that a person's decisions do not drop; returns the decisions, too."""
     images, clean = opened.images, opened.clean
-    if wanted.decisions is None:
-        audit = audit_labels(images, features, feature_names=names, clean=clean, seed=wanted.seed)
+    if request.decisions is None:
+        audit = audit_labels(images, features, feature_names=names, clean=clean, seed=request.seed)
         return audit, None
-    decisions = decided.read_decisions(wanted.decisions, images.names, images.class_names)
+    decisions = decision_files.read_decisions(request.decisions, images.names, images.class_names)
     dropped = decisions.indices[decisions.labels == MISSING]
     left = np.setdiff1d(np.arange(len(images)), dropped)
     audit = audit_labels(
-        decided.apply(images, decisions),
+        decision_files.apply(images, decisions),
         [each[left] if len(each) == len(images) else each for each in features],
         feature_names=names,
         clean=None if clean is None else clean[left],
-        seed=wanted.seed,
+        seed=request.seed,
     )
     summary = replace(audit.summary, reviews=decisions.changed_per_hundred)
     return replace(audit, summary=summary), decisions
 
 
 def _describe_decisions(decisions: Decisions) -> str:
-    changed = sum(kind in decided.CHANGES for kind in decisions.kinds)
+    changed = sum(kind in decision_files.CHANGES for kind in decisions.kinds)
     by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
     return (
         f"{len(decisions)} labels were reviewed by a person, who changed {changed} (of each "
-        f"hundred: {by_hundred}) and dropped {decisions.kinds.count(decided.DROP)}; "
+        f"hundred: {by_hundred}) and dropped {decisions.kinds.count(decision_files.DROP)}; "
         "confirmed labels are trusted"
     )
 
@@ -289,16 +295,16 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     )
 
 
-def _next_command(wanted: Asked) -> str:
+def _next_command(request: AuditRequest) -> str:
     words = {}
-    if wanted.are_datasets:
-        base = dataset_spec.parse(wanted.places[0]).base
-        words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(wanted.data_dir)}
+    if request.are_datasets:
+        base = dataset_spec.parse(request.places[0]).base
+        words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(request.data_dir)}
     else:
-        place = Path(wanted.places[0])
+        place = Path(request.places[0])
         if place.is_dir() and has_part(place, TRAIN) and has_part(place, TEST):
             words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
     if not words:
         return ""
-    words["LABELS"] = str(wanted.write_labels)
+    words["LABELS"] = str(request.write_labels)
     return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])

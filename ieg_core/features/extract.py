@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of many images by a pre-trained network, computed once.
+"""Image features from a pre-trained network, computed once and cached.
 
-Images are brought to 160 pixels by a bicubic filter and go through the network in batches. Every
-4096 images their features are written to the cache, each image known by the SHA-256 of its pixels:
-a second call reads them, a call with some new images computes those, and one that was interrupted
-goes on. All that is held is a batch of images and everybody's features in float16.
+Images are resized to 160 pixels with a bicubic filter and passed through the network in batches.
+After every 4096 images their features are written to the cache, keyed by the SHA-256 of each
+image's pixels. A second call reads them, a call with some new images computes only those, and an
+interrupted call resumes. Memory holds one batch of images and all features in float16.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Reader = Callable[[NDArray[np.int64]], Pixels]
 SIZE: Final = 160
 NETWORK: Final = "efficientnet-lite0"
 
-_FORMAT: Final = 1  # another number, and nothing that was cached is used
+_FORMAT: Final = 1  # changing it invalidates the cache
 _BATCH: Final = 32
 _SHARD: Final = 4096
 _DTYPES: Final = ("auto", "bfloat16", "float32")
@@ -49,33 +49,35 @@ def extract_features(
     cache: Path | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> NDArray[np.float16]:
-    """Computes the features of images, or reads those that were computed before.
+    """Computes the features of images, or reads them from the cache.
 
     Args:
-      images: uint8 [n, H, W, 3] or [n, H, W, 1], or what reads them by index.
-      count: n, where `images` is a reader.
+      images: uint8 [n, H, W, 3] or [n, H, W, 1], or a function that reads them by index.
+      count: n, if `images` is a reader.
       network: One of `ieg_core.models.efficientnet_weights.NETWORKS`.
-      size: Side in pixels at which the network sees them.
+      size: Side of the network's input in pixels.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
-      dtype: "bfloat16", "float32", or "auto": bfloat16 where this processor computes in it.
-      digests: SHA-256 of each image's content, hexadecimal, of the file for example; with them a
-        cached image is not even read. Without, of the pixels.
-      cache: Folder of the cache; by default the user's.
-      progress: Is told after each batch: images done, images in all, images a second.
+      dtype: "bfloat16", "float32", or "auto": bfloat16 if this processor supports it natively.
+      digests: SHA-256 of each image's content in hexadecimal, for example of its file; cached
+        images are then not even read. By default computed from the pixels.
+      cache: Cache folder; by default the user's.
+      progress: Called after each batch with the images done, the total, and images per second.
 
     Returns:
       float16 [n, 1280], in the order of the images.
 
     Raises:
-      UserError: When there is no such network, its weights are not installed, or the images are not
-        what they must be.
+      UserError: When there is no such network, its weights are not installed, or the images have
+        the wrong type or shape.
     """
     read, total = _reader(images, count)
     require(dtype in _DTYPES, "dtype", dtype, f"one of {', '.join(_DTYPES)}")
     require(total >= 1, "the number of images", total, "at least 1")
     require(size >= 32, "size", size, "at least 32 pixels")
     if digests is not None and len(digests) != total:
-        raise UserError(f"received {len(digests)} digests of {total} images: expected one each")
+        raise UserError(
+            f"received {len(digests)} digests for {total} images: expected one per image"
+        )
     precision = _fast_dtype() if dtype == "auto" else dtype
     root = cache or cache_folder()
     keys = _keys(read, total) if digests is None else _parse_digests(digests)
@@ -87,14 +89,14 @@ def extract_features(
         computed.append(_cached_or_computed(view, read, keys, root, report))
     features = computed[0]
     for more in computed[1:]:
-        # In place and exactly halved first: nothing of float32's size, nothing beyond float16.
+        # In place, to save a float32 copy; halved first (exact), to stay in float16's range.
         features /= 2
         features += more / 2
     return features
 
 
 def resize(images: Pixels, size: int) -> Pixels:
-    """Brings images to a size by Pillow's bicubic filter; grey ones get three equal channels.
+    """Resizes images with Pillow's bicubic filter; gray images get three equal channels.
 
     Args:
       images: uint8 [m, H, W, 3] or [m, H, W, 1].
@@ -115,7 +117,7 @@ def resize(images: Pixels, size: int) -> Pixels:
 
 
 class _View:
-    """One network's look at the images."""
+    """Features from one network at one size, dtype and orientation; `key` names its cache."""
 
     def __init__(self, network: str, size: int, dtype: str, flip: bool) -> None:
         self.network, self.size, self.dtype, self.flip = network, size, dtype, flip
@@ -124,7 +126,7 @@ class _View:
 
     def __call__(self, images: Pixels) -> NDArray[np.float16]:
         resized = resize(images[:, :, ::-1] if self.flip else images, self.size)
-        # One shape, one compilation: the last batch is filled up.
+        # Pad the last batch: one shape needs only one compilation.
         padded = np.zeros((_BATCH, *resized.shape[1:]), np.uint8)
         padded[: len(resized)] = resized
         return np.asarray(_network(self.network, self.size, self.dtype)(padded))[
@@ -132,7 +134,7 @@ class _View:
         ].astype(np.float16)
 
 
-# Keras is imported with the first batch alone: where all is cached, it would take longest.
+# Keras is imported with the first batch: if everything is cached, the import would dominate.
 @functools.lru_cache(maxsize=2)
 def _network(name: str, size: int, dtype: str) -> Callable[[Pixels], np.ndarray]:
     from ieg_core import backend
@@ -160,11 +162,11 @@ def _cached_or_computed(
         known, rows = arrays["digests"].view(keys.dtype)[:, 0], arrays["features"]
         order = np.argsort(known)
         place = order[np.minimum(np.searchsorted(known[order], keys), len(known) - 1)]
-        found = is_missing & (known[place] == keys)
+        is_cached = is_missing & (known[place] == keys)
         if not features.shape[1]:
             features = np.empty((len(keys), rows.shape[1]), np.float16)
-        features[found] = rows[place[found]]
-        is_missing &= ~found
+        features[is_cached] = rows[place[is_cached]]
+        is_missing &= ~is_cached
     missing = np.flatnonzero(is_missing)
     started = time.monotonic()
     done = len(keys) - len(missing)
@@ -214,7 +216,9 @@ def _reader(images: Reader | Pixels, count: int | None) -> tuple[Reader, int]:
         _checked(images, len(images))
         return images.__getitem__, len(images)
     if count is None:
-        raise UserError("received a function that reads images and no count: say how many")
+        raise UserError(
+            "received a function that reads images but no count: pass count=, the number of images"
+        )
     return images, count
 
 
@@ -248,7 +252,7 @@ def _parse_digests(digests: Sequence[str]) -> NDArray[np.bytes_]:
     except ValueError:
         raw = []
     if len(raw) != len(digests) or {len(each) for each in raw} - {_SHA256_BYTES}:
-        raise UserError("a digest of an image is not a SHA-256 in hexadecimal")
+        raise UserError("received an invalid image digest: expected SHA-256 in hexadecimal")
     return _as_keys(b"".join(raw))
 
 
@@ -257,7 +261,7 @@ def _as_keys(raw: bytes) -> NDArray[np.bytes_]:
 
 
 def _fast_dtype() -> str:
-    """Returns bfloat16 where the processor multiplies in it, else float32."""
+    """Returns bfloat16 if the processor multiplies in it natively, else float32."""
     flags = ""
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text()

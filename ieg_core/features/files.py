@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features that somebody else computed: `.npy`, `.npz` and Parquet files, one row an example."""
+"""Precomputed features: `.npy`, `.npz` and Parquet files, one row per example."""
 
 import zipfile
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from ieg_core.features.reduction import check_features
 def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
     """Reads features of the same examples from one or several files.
 
-    `.npy` files are mapped into memory, not read. An `.npz` file holds one array. A Parquet file
-    has a number a column, or one column of lists of equal length. Nothing pickled is loaded.
+    `.npy` files are memory-mapped. An `.npz` file must hold exactly one array. A Parquet file has
+    numeric columns, or one column of lists of equal length. Pickled data are never loaded.
 
     Args:
-      paths: The files, all of the same examples in the same order.
+      paths: The files, all for the same examples in the same order.
 
     Returns:
       Float arrays [n, D₁], [n, D₂], …
 
     Raises:
-      UserError: When a file is missing or damaged, holds something else, or has another number of
-        rows, or a number in it is not finite.
+      UserError: When a file is missing, damaged or not numeric, contains values that are not
+        finite, or the files differ in their number of rows.
     """
     features = []
     for path in paths:
@@ -40,7 +40,7 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
             features.append(reader(path))
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
             raise UserError(
-                f"cannot read features from {path} ({error}): expected numbers, one row an example"
+                f"cannot read features from {path} ({error}): expected numbers, one row per example"
             ) from error
         if features[-1].dtype.kind not in "fiu":
             raise UserError(
@@ -51,10 +51,10 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
 
 
 def _read_npz(path: Path) -> np.ndarray:
-    # numpy leaves what it opened itself open where it fails.
+    # If np.load fails on a file that it opened itself, it leaves the file open.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         if len(file.files) != 1:
-            raise ValueError(f"it holds the arrays {', '.join(file.files) or 'none'}, not one")
+            raise ValueError(f"it holds the arrays {', '.join(file.files) or 'none'}, expected one")
         return file[file.files[0]]
 
 
@@ -64,7 +64,7 @@ def _read_parquet(path: Path) -> np.ndarray:
         rows = table.column(0).combine_chunks()
         lengths = set(pa.compute.list_value_length(rows).to_pylist())
         if len(lengths) != 1 or None in lengths:
-            raise ValueError("its lists are not all of one length")
+            raise ValueError("its lists differ in length")
         values = rows.flatten().to_numpy(zero_copy_only=False)
         return np.asarray(values).reshape(len(rows), -1)
     return np.column_stack([column.to_numpy() for column in table.columns])

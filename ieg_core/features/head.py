@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A classifier on features, trained on soft labels with MixUp: "retrain".
 
-Its targets are the posterior's q, in which a wrong label counts for next to nothing. A step takes
+Its targets are the posterior's q, in which a wrong label has almost no weight. Each step forms
 
     x̃ = ℓ x_i + (1 − ℓ) x_j,   q̃ = ℓ q_i + (1 − ℓ) q_j,   ℓ ~ Beta(α, α) for each pair
 
-and lowers −Σ_c q̃(c) log p_c(x̃) by Adam, with weight decay apart from it and a learning rate that
-falls to 0 along half a cosine.
+and minimizes −Σ_c q̃(c) log p_c(x̃) with Adam, decoupled weight decay and a half-cosine learning
+rate schedule that ends at 0.
 
 References: Zhang et al., ICLR 2018 (arXiv:1710.09412); Loshchilov and Hutter, ICLR 2019
 (arXiv:1711.05101), algorithm 2.
 
-Instead of targets there may be evidence E_i(c), as in `ieg_core.features.linear`: the probability
-of what was observed of example i if its class is c. The loss is then −log Σ_c p_c(x_i) E_i(c).
+Instead of soft targets, the head can be trained on evidence E_i(c), as in
+`ieg_core.features.linear`: the probability of what was observed for example i if its class is c.
+The loss is then −log Σ_c p_c(x_i) E_i(c).
 """
 
 import math
@@ -32,14 +33,14 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How a head is trained.
+    """Hyperparameters of a head.
 
     Attributes:
       hidden: Units of the hidden layer (ReLU); 0 for a linear classifier.
       epochs: Passes through the examples.
-      batch_size: Examples of a step.
-      learning_rate: At the start.
-      weight_decay: λ of the decay, times the learning rate each step.
+      batch_size: Examples per step.
+      learning_rate: Initial learning rate.
+      weight_decay: λ of the decay, scaled by the learning rate at each step.
       mixup_alpha: α; 0 for no MixUp.
     """
 
@@ -87,25 +88,25 @@ def train_head(
     """Trains a head on soft labels, or on evidence.
 
     Args:
-      features: float32 [n, d], of variance around 1.
+      features: float32 [n, d], with variance around 1.
       targets: q, float32 [n, C], rows summing to 1; or E.
-      settings: How; by default as `HeadSettings` says.
-      seed: Of the initial values, the order and MixUp.
-      is_evidence: Whether `targets` is E; then without MixUp.
-      steps: Steps in all; 0 for the epochs of the settings.
-      on_step: Is told after each step: steps done, the step's loss, and the layers, which the next
-        step changes.
+      settings: Hyperparameters; by default `HeadSettings()`.
+      seed: Seed of the initial values, the order and MixUp.
+      is_evidence: Whether `targets` is E, which disables MixUp.
+      steps: Total steps; 0 to use the epochs in `settings`.
+      on_step: Called after each step with the steps done, the step's loss, and the layers, which
+        the next step modifies in place.
 
     Returns:
       The head.
 
     Raises:
-      UserError: When there is not one row of targets an example.
+      UserError: When features and targets do not have the same number of rows.
     """
     if features.ndim != 2 or targets.ndim != 2 or len(features) != len(targets):
         raise UserError(
             f"received features {features.shape} and targets {targets.shape}: expected [n, d] and "
-            "[n, C]"
+            "[n, C] with the same n"
         )
     how = settings or HeadSettings()
     size = min(how.batch_size, len(features))
@@ -140,10 +141,10 @@ def loss_and_gradients(
     *,
     is_evidence: bool = False,
 ) -> tuple[float, list[np.ndarray]]:
-    """Returns the mean cross-entropy against soft targets, and its gradient by each layer's part.
+    """Returns the mean cross-entropy against soft targets, and its gradient for each parameter.
 
-    By a logit, the loss −log Σ_c p_c E(c) has the derivative p_c − q(c), with q(c) ∝ p_c E(c): that
-    of the cross-entropy against q.
+    The derivative of −log Σ_c p_c E(c) with respect to logit c is p_c − q(c), with q(c) ∝ p_c E(c),
+    which is the derivative of the cross-entropy against q.
 
     Args:
       layers: Kernel and bias of each layer; ReLU between layers.
@@ -171,7 +172,7 @@ def loss_and_gradients(
 
 
 def _forward(layers: Sequence[np.ndarray], features: np.ndarray) -> list[np.ndarray]:
-    """Returns the input of each layer, and p last."""
+    """Returns the input of each layer, followed by p."""
     activations = [features]
     for layer in range(0, len(layers), 2):
         x = activations[-1] @ layers[layer] + layers[layer + 1]
@@ -185,7 +186,7 @@ def _forward(layers: Sequence[np.ndarray], features: np.ndarray) -> list[np.ndar
 
 
 def _initial_layers(inputs: int, classes: int, hidden: int, seed: int) -> list[np.ndarray]:
-    """Draws the hidden kernel after He; the last layer starts at 0."""
+    """Draws the hidden kernel by He initialization; the last layer starts at 0."""
     layers: list[np.ndarray] = []
     if hidden:
         rng = generator(seed, "head initial values")

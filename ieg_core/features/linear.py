@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Linear classifiers on features, fitted to all folds' complements at once.
+"""Linear classifiers on features, one for each fold's complement, fitted together.
 
 p(x) = softmax(Wx + b); for each fold f, over the examples outside it,
 
-    W, b minimise  −Σ_i log Σ_c p_c(x_i) E_i(c)  +  ½ Σ_jc λ_j W_jc²
+    W, b minimize  −Σ_i log Σ_c p_c(x_i) E_i(c)  +  ½ Σ_jc λ_j W_jc²
 
-E_i(c) is the probability of what was observed of example i if its class is c. With one label y and
-without noise it is 1 at y, and this is logistic regression; with the transition matrix T it is
-T[c, y_i], and this is the forward correction of Patrini et al. (CVPR 2017, arXiv 1609.03683,
-equation 7); with several annotators it is Π_a T_a[c, y_ia].
+E_i(c) is the probability of what was observed for example i if its class is c. With one label y
+and no noise it is 1 at y and 0 elsewhere, which gives logistic regression; with a transition matrix
+T it is T[c, y_i], which gives the forward correction of Patrini et al. (CVPR 2017, arXiv
+1609.03683, equation 7); with several annotators it is Π_a T_a[c, y_ia].
 
-The fits share no parameter, so that one L-BFGS over all of them finds each one's minimum, with
-large matrix products instead of many small ones.
+The fits share no parameters, so a single L-BFGS run over all of them finds the minimum of each,
+with a few large matrix products instead of many small ones.
 """
 
 from typing import Any, Final
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 Layers = NDArray[np.float64]
-"""W and, in the last row, b of each fold: [F, d + 1, C]."""
+"""W of each fold, with b as its last row: [F, d + 1, C]."""
 
 NO_FOLD: Final = -1
 _BLOCK: Final = 4096
@@ -42,9 +42,9 @@ def fit(
     Args:
       features: float32 [n, d].
       evidence: E, float32 [n, C].
-      folds: Each example's fold, int [n] in [0, F); `NO_FOLD` for one that all fits see.
+      folds: Each example's fold, int [n] in [0, F); `NO_FOLD` to train all fits on it.
       precision: λ of each feature's weights, float64 [d].
-      start: Where the fits start.
+      start: Initial layers, [F, d + 1, C].
 
     Returns:
       The fitted layers.
@@ -57,8 +57,8 @@ def fit(
         return value, gradient.ravel()
 
     options = {"maxiter": _MOST_STEPS, "ftol": _TOLERANCE, "gtol": 0.0}
-    found: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return np.reshape(found.x, start.shape)
+    result: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    return np.reshape(result.x, start.shape)
 
 
 def loss_and_gradient(
@@ -68,13 +68,13 @@ def loss_and_gradient(
     folds: NDArray[np.int64],
     precision: NDArray[np.float64],
 ) -> tuple[float, Layers]:
-    """Returns what the fits minimise, over the number of examples and summed over folds.
+    """Returns the objective, summed over folds and divided by the number of examples.
 
-    By a logit z_c, the loss of an example has the derivative p_c − q(c), with q(c) ∝ p_c E(c).
+    The derivative of an example's loss with respect to logit z_c is p_c − q(c), q(c) ∝ p_c E(c).
 
     Args:
       layers: W and b, [F, d + 1, C].
-      features: Float [n, d]; what is as large as they are is computed in their precision.
+      features: Float [n, d]; their dtype is used for every array of their size.
       evidence: E, float [n, C].
       folds: int [n].
       precision: λ, float64 [d].
@@ -83,7 +83,7 @@ def loss_and_gradient(
       The loss, and its gradient, [F, d + 1, C].
     """
     num_folds, _, classes = layers.shape
-    # Classes before examples: sums over classes then run along whole rows of memory.
+    # Classes before examples, so that sums over classes run along whole rows of memory.
     weights = np.ascontiguousarray(layers.transpose(0, 2, 1).reshape(num_folds * classes, -1))
     weights = weights.astype(features.dtype)
     loss = 0.5 * float(np.sum(precision[:, None] * layers[:, :-1] ** 2))
@@ -112,12 +112,12 @@ def loss_and_gradient(
 def predict(
     layers: Layers, features: NDArray[np.float32], folds: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Predicts each example by the fit that did not see it.
+    """Predicts each example with the fit that was not trained on it.
 
     Args:
       layers: Of each fold, [F, d + 1, C].
       features: float32 [n, d].
-      folds: Each example's fold, int [n]; of `NO_FOLD`, the mean over all fits is taken.
+      folds: Each example's fold, int [n]; `NO_FOLD` takes the mean over all fits.
 
     Returns:
       p, float32 [n, C].

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many features of many examples, reduced to the directions in which they vary most.
+"""Dimensionality reduction: standardization and principal components.
 
-Each feature is standardised over the examples, so that features of several networks may stand side
-by side; principal components follow, each scaled to variance 1. What they varied by, v, tells a
-prior on a classifier how much each direction may count: one of precision λ on the weights of
-standardised features is one of λ / v on those of the scaled components.
+Each feature is standardized over the examples, so that features of several networks can be
+concatenated; the principal components are then scaled to variance 1. Their variances v before
+scaling set the prior of a classifier: a prior of precision λ on the weights of standardized
+features is a prior of precision λ / v on the weights of the scaled components.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ _LEAST_SHARE: Final = 1e-6
 
 @dataclass(frozen=True)
 class Reduction:
-    """Standardising and principal components.
+    """A standardization and projection to principal components.
 
     Attributes:
-      mean: Of each feature, float32 [D].
-      projection: From standardised features to components of variance 1, float32 [D, d].
+      mean: Mean of each feature, float32 [D].
+      projection: From standardized features to components of variance 1, float32 [D, d].
       deviation: Standard deviation of each feature, float32 [D].
-      variances: Of the components before they were scaled, descending, float64 [d].
+      variances: Variances of the components before scaling, descending, float64 [d].
     """
 
     mean: NDArray[np.float32]
@@ -45,10 +45,10 @@ class Reduction:
 
     @property
     def scale(self) -> NDArray[np.float32]:
-        """Factors that restore the components' shares of the variance, of mean 1, float32 [d].
+        """Factors that restore the components' relative variances, float32 [d]; mean square 1.
 
-        For a classifier whose prior is the same for all weights: directions in which standardised
-        features hardly vary then count for little.
+        Use them for a classifier with the same prior on all weights, so that directions in which
+        standardized features hardly vary have little influence.
         """
         return np.sqrt(self.variances / self.variances.mean()).astype(np.float32)
 
@@ -59,19 +59,19 @@ class Reduction:
 def reduce_features(
     features: Sequence[np.ndarray], most_components: int = MOST_COMPONENTS
 ) -> tuple[NDArray[np.float32], Reduction]:
-    """Standardises features and reduces them to their principal components.
+    """Standardizes features and projects them to their principal components.
 
-    They are read in blocks, so that they may be memory-mapped files.
+    Features are read in blocks, so they can be memory-mapped files.
 
     Args:
       features: Float arrays [n, D₁], [n, D₂], …, the same examples in the same order.
-      most_components: d is at most that, and less than n.
+      most_components: Upper bound of d, which is also less than n.
 
     Returns:
-      The reduced features, float32 [n, d], and how they came about.
+      The reduced features, float32 [n, d], and the reduction that produced them.
 
     Raises:
-      UserError: When their shapes or values do not allow it.
+      UserError: When `check_features` refuses the features, or all examples have the same ones.
     """
     check_features(features)
     num_examples = len(features[0])
@@ -83,7 +83,7 @@ def reduce_features(
     for block in _blocks(features):
         squares += np.square(block - mean).sum(0, dtype=np.float64)
     deviation = np.sqrt(squares / num_examples)
-    # What never changes says nothing, and dividing by next to nothing would make it speak.
+    # A constant feature carries no information; dividing by almost 0 would amplify rounding errors.
     deviation[deviation < _LEAST_DEVIATION] = np.inf
     whole = Reduction(mean, deviation.astype(np.float32), np.empty((0, 0), np.float32), sums)
     covariance = np.zeros((total, total))
@@ -102,21 +102,21 @@ def reduce_features(
 
 
 def check_features(features: Sequence[np.ndarray]) -> None:
-    """Raises UserError unless features are finite float matrices with equally many rows."""
+    """Raises UserError unless features are finite matrices with the same number of rows."""
     if not features:
         raise UserError("received no features: expected at least one array [n, D]")
     shapes = [each.shape for each in features]
     if any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
-        raise UserError(f"features have the shapes {shapes}: expected [n, D], one row an example")
+        raise UserError(f"features have the shapes {shapes}: expected [n, D], one row per example")
     if len({shape[0] for shape in shapes}) > 1:
-        raise UserError(f"features have the shapes {shapes}: expected equally many rows")
+        raise UserError(f"features have the shapes {shapes}: expected the same number of rows")
     if shapes[0][0] < 2:
-        raise UserError("received the features of one example: expected at least two")
+        raise UserError("received features of one example: expected at least two")
     for block_start, block in zip(range(0, shapes[0][0], _BLOCK), _blocks(features), strict=True):
         broken = ~np.isfinite(block).all(1)
         if broken.any():
             row = block_start + int(broken.argmax())
-            raise UserError(f"the features of row {row} are not finite: expected numbers")
+            raise UserError(f"the features of row {row} are not finite: expected finite numbers")
 
 
 def _blocks(features: Sequence[np.ndarray]) -> Iterator[NDArray[np.float32]]:

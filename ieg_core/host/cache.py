@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays that took long to compute, kept for the next process.
+"""A persistent cache of arrays that are slow to compute.
 
-They are in safetensors files under $XDG_CACHE_HOME/ieg (~/.cache/ieg), each with a SHA-256 over its
-content in its metadata. One that is damaged counts as missing. Where the folder cannot be written
-to, nothing is kept, and nothing fails.
+Arrays are stored in safetensors files under $XDG_CACHE_HOME/ieg (~/.cache/ieg), with a SHA-256 of
+the content in each file's metadata. A damaged file counts as missing. If the folder is not
+writable, nothing is cached, and this is not an error.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ _DIGEST: Final = "sha256"
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """Returns this package's folder among the user's caches."""
+    """Returns this package's folder in the user's cache directory."""
     root = environ.get("XDG_CACHE_HOME", "")
-    # The specification asks to ignore relative ones.
+    # The XDG specification says to ignore relative paths.
     return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "ieg"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """Reads a cached file's arrays by name; None where it is missing, damaged or unreadable."""
+    """Reads a cached file's arrays by name; None if it is missing, damaged or unreadable."""
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             digest = (file.metadata() or {}).get(_DIGEST)
@@ -43,7 +43,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a cached file whole or not at all; where that is impossible, not at all."""
+    """Writes a cached file atomically; does nothing if it cannot be written."""
     content = safetensors.numpy.save(dict(arrays), metadata={_DIGEST: _digest(arrays)})
     with contextlib.suppress(UserError, OSError):
         write_bytes_atomic(path, content)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line of progress, in terminals, notebooks and log files."""
+"""A progress line for terminals, notebooks and log files."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ _PLAIN_SECONDS: Final = 10.0
 
 
 class ProgressLine:
-    """Reports done, total, rate and the time left.
+    """Shows the items done, the total, the rate and the time left.
 
-    A terminal and a notebook's output area redraw the line; a file gets a line every ten seconds.
-    What is over at once reports nothing.
+    Terminals and notebooks redraw the line; a file gets a new line every ten seconds. Work that
+    finishes before the first update shows nothing.
     """
 
     def __init__(
@@ -25,14 +25,14 @@ class ProgressLine:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Sets the line up.
+        """Starts the clock.
 
         Args:
-          title: What is done, the line's beginning.
-          unit: What is counted.
-          stream: Where the line goes; by default standard error, and in a notebook standard output,
-            since notebooks print standard error in red.
-          clock: Seconds.
+          title: The task, shown at the start of the line.
+          unit: The items counted, in the plural.
+          stream: Output; by default standard error, and in a notebook standard output, since
+            notebooks print standard error in red.
+          clock: Returns the time in seconds.
         """
         in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
         self._stream = stream or (sys.stdout if in_notebook else sys.stderr)
@@ -42,12 +42,12 @@ class ProgressLine:
         self._width = 0
 
     def __call__(self, done: int, total: int, rate: float) -> None:
-        """Shows progress, unless the last time was a moment ago.
+        """Updates the line, unless it was updated a moment ago.
 
         Args:
-          done: How many are done.
-          total: How many there are.
-          rate: How many a second, lately.
+          done: Items done.
+          total: Total items.
+          rate: Recent items per second; NaN if unknown.
         """
         now = self._clock()
         if now - self._last < (_LIVE_SECONDS if self._redraws else _PLAIN_SECONDS):
@@ -65,7 +65,7 @@ class ProgressLine:
         self._stream.flush()
 
     def close(self) -> None:
-        """Ends a redrawn line by what it took."""
+        """Replaces a redrawn line by the time that the task took."""
         if self._width:
             text = f"{self._title}: {_duration(self._clock() - self._started)}"
             self._stream.write(f"\r{text.ljust(self._width)}\n")

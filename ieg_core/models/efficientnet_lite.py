@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """EfficientNet-Lite without its classifier: images to 1280 features.
 
-Seven stages of inverted residual blocks: 1x1 to six times the channels, depthwise, 1x1 back, and a
-shortcut where the shape stays. Against EfficientNet: ReLU6 for swish, no squeeze-and-excite, and
-neither the stem nor the last convolution is scaled. Padding is TensorFlow's SAME, which at stride 2
-puts the odd pixel below and to the right.
+Seven stages of inverted residual blocks: a 1x1 convolution to six times the channels (in the first
+stage, none), a depthwise convolution, a 1x1 projection, and a shortcut if the shape is unchanged.
+Differences from EfficientNet: ReLU6 instead of swish, no squeeze-and-excite, and unscaled stem and
+last convolution. Padding is TensorFlow's SAME, which at stride 2 puts the odd pixel below and to
+the right.
 
 References: Tan and Le, ICML 2019 (arXiv:1905.11946); Liu et al. 2020, "Higher accuracy on vision
 models with EfficientNet-Lite".
@@ -18,11 +19,11 @@ from ieg_core.models.efficientnet_weights import STEM_FILTERS, blocks_of, find
 
 FEATURES: Final = 1280
 MEAN, SCALE = 127.0, 128.0
-"""Of the input: (x − 127) / 128 for x in [0, 255]."""
+"""Input normalization: (x − 127) / 128 for x in [0, 255]."""
 
 
 def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
-    """Builds a network without weights; `set_weights(load_weights(name))` fills it.
+    """Builds a network with zero weights; load them with `set_weights(load_weights(name))`.
 
     Args:
       name: One of `NETWORKS`.
@@ -30,7 +31,7 @@ def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
       dtype: Keras dtype policy of the convolutions, "float32" or "bfloat16".
 
     Returns:
-      A model from images in [0, 255], [B, size, size, 3] of any number type, to features, float32
+      A model from images [B, size, size, 3] in [0, 255], of any numeric type, to features, float32
       [B, 1280].
 
     Raises:

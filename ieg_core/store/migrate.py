@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts a results root that an earlier version wrote, in place.
+"""Converts a results root from an earlier version, in place.
 
-Each file is replaced whole and each trial is moved once all of its files are converted, so that a
-conversion that was interrupted is finished by running it again.
+Each file is replaced atomically, and each trial is moved after all of its files are converted, so
+an interrupted conversion can be completed by running it again.
 """
 
 import json
@@ -29,13 +29,14 @@ def migrate(root: Path) -> int:
     """Converts a results root and the namespaces of its scheduled runs.
 
     Args:
-      root: A folder.
+      root: The results root, a folder.
 
     Returns:
-      How many trials were converted.
+      The number of converted trials.
 
     Raises:
-      UserError: There is no such folder, a trial is being trained, or the folder cannot be written.
+      UserError: When there is no such folder, a trial is being trained, or a file cannot be written
+        or moved.
     """
     if not root.is_dir():
         raise UserError(f"received {root}: expected the folder of a results root, such as runs")
@@ -52,19 +53,21 @@ def _migrate_root(root: Path) -> int:
     for folder in _children(root / "overlays"):
         _move(folder, label_sets_folder(root) / folder.name)
     count = 0
-    # The trials last: as long as there is one left, the root counts as one of an earlier version.
+    # Trials come last: while one is left, the root still counts as an earlier version's.
     for folder in _children(root / "cells"):
         try:
             with trial_lock(folder):
                 _migrate_trial(folder)
                 _move(folder, trial_folder(root, folder.name))
         except TrialBusyError as error:
-            raise UserError(f"{error}: wait for its end, or stop it, and run this again") from error
+            raise UserError(
+                f"{error}: wait until it ends, or stop it, and run this again"
+            ) from error
         count += 1
     for name in ("overlays", "cells"):
         if left := sorted((root / name).glob("*")):
             raise UserError(
-                f"received {left[0]}: expected folders only in {name}/; move it away and run this "
+                f"received {left[0]}: expected only folders in {name}/; move it away and run this "
                 "again"
             )
         if (root / name).is_dir():
@@ -88,13 +91,15 @@ def _children(folder: Path) -> Iterator[Path]:
 
 def _move(source: Path, target: Path) -> None:
     if target.exists():
-        raise UserError(f"{source} cannot be converted: expected no {target}; delete one of them")
+        raise UserError(
+            f"cannot move {source} to {target}, which exists: delete one of them and run this again"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
 
 
 def _convert(path: Path) -> None:
-    """Renames the keys of a JSON file; one that is damaged stays as it is, for its readers."""
+    """Renames the keys of a JSON file; leaves a damaged one, which its readers report."""
     try:
         old = read_json(path)
     except UserError:
@@ -105,31 +110,31 @@ def _convert(path: Path) -> None:
 
 
 def _renamed(value: Any) -> Any:
-    """Renames the keys of an object and of the rows in it, not what is deeper: a user's names."""
+    """Renames the keys of an object and its rows; deeper keys are user-defined names."""
     if not isinstance(value, dict):
         return value
-    found = {KEYS.get(key, key): each for key, each in value.items()}
-    directory = found.get("run_directory")
+    renamed = {KEYS.get(key, key): each for key, each in value.items()}
+    directory = renamed.get("run_directory")
     if isinstance(directory, str) and directory.startswith("cells/"):
-        found["run_directory"] = f"trials/{directory.removeprefix('cells/')}"
-    rows = found.get("trials")
+        renamed["run_directory"] = f"trials/{directory.removeprefix('cells/')}"
+    rows = renamed.get("trials")
     if isinstance(rows, list):
-        found["trials"] = [_renamed(row) for row in rows]
-    return found
+        renamed["trials"] = [_renamed(row) for row in rows]
+    return renamed
 
 
 def _convert_checkpoint(path: Path) -> None:
-    """Renames the trial's key in a checkpoint's header; its tensors stay as they are."""
+    """Renames the trial's key in a checkpoint's header; leaves the tensors unchanged."""
     data = path.read_bytes()
     try:
         (length,) = struct.unpack("<Q", data[:8])
         header = json.loads(data[8 : 8 + length])
-        said = json.loads(header["__metadata__"]["ieg"])
-    except (ValueError, struct.error, KeyError, TypeError):  # damaged: its reader says so
+        metadata = json.loads(header["__metadata__"]["ieg"])
+    except (ValueError, struct.error, KeyError, TypeError):  # damaged: its readers report it
         return
-    if "cell" not in said:
+    if "cell" not in metadata:
         return
-    header["__metadata__"]["ieg"] = json.dumps(_renamed(said))
+    header["__metadata__"]["ieg"] = json.dumps(_renamed(metadata))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_bytes_atomic(path, struct.pack("<Q", len(text)) + text + data[8 + length :])

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON files of a results root: what each is called, what it holds, how it is read and written.
+"""The JSON files of a results root: their names, their fields, and how to read and write them.
 
-A record is read from a folder or from a bucket alike. A key that is not known here is ignored, so
-that an older version can read what a newer one wrote; one that is missing or has a value of
-another type makes the file damaged, and says which. A field whose default is None is left out of
-the file while it is None.
+Records can be in a folder or in a bucket. Unknown keys are ignored, so that an older version can
+read a newer version's files. A missing key, or a value of the wrong type, makes a file damaged; the
+error names the key. A field whose default is None is omitted from the file while it is None.
 
-The label set's manifest.json is a record too; `ieg_core.data.label_set` declares it.
+The label set's manifest.json is also a record, declared in `ieg_core.data.label_set`.
 """
 
 import functools
@@ -28,21 +27,21 @@ Place = Path | str
 """A folder, or gs://bucket/folder."""
 
 SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+"""Maximum number of characters of an invalid value in an error."""
 
 
 class Record:
     """Base of the records: frozen dataclasses whose fields are the keys of a JSON object.
 
     Attributes:
-      NAME: The file's name below the folder that it describes, with {} for each part of its key.
+      NAME: The file's path relative to the folder it describes, with {} for each part of its key.
     """
 
     NAME: ClassVar[str]
 
     @classmethod
     def name(cls, *key: object) -> str:
-        """Returns the file's name below the folder that it describes."""
+        """Returns the file's path relative to the folder it describes."""
         return cls.NAME.format(*key)
 
     @classmethod
@@ -57,23 +56,23 @@ class Record:
 
     @classmethod
     def read(cls, place: Place, *key: object) -> Self | None:
-        """Reads the file below a folder or gs://…; None if there is none.
+        """Reads the file from a folder or gs://…; None if there is none.
 
         Raises:
-          UserError: The file is damaged, or the bucket cannot be read.
+          UserError: When the file is damaged, or the bucket cannot be read.
         """
         return cls.load(below(place, cls.name(*key)))
 
     @classmethod
     def load(cls, file: Place) -> Self | None:
-        """Reads a file of whatever name; None if there is none.
+        """Reads a file of any name; None if there is none.
 
         Raises:
-          UserError: The file is damaged, or the bucket cannot be read.
+          UserError: When the file is damaged, or the bucket cannot be read.
         """
         if gcs.is_url(str(file)):
-            found = gcs.read(str(file))
-            return cls.decode(found[0], str(file)) if found else None
+            content = gcs.read(str(file))
+            return cls.decode(content[0], str(file)) if content else None
         try:
             return cls.decode(Path(file).read_bytes(), str(file))
         except FileNotFoundError:
@@ -81,10 +80,10 @@ class Record:
 
     @classmethod
     def look(cls, place: Place, *key: object) -> tuple[Self | None, str]:
-        """Reads the file where a damaged one must not stop the reader.
+        """Reads the file without raising if it is damaged or unreadable.
 
         Returns:
-          The record, None if there is none or it cannot be read; and why it cannot be read, or "".
+          The record, or None if it is missing or unreadable; and why it is unreadable, or "".
         """
         try:
             return cls.read(place, *key), ""
@@ -93,14 +92,14 @@ class Record:
 
     @classmethod
     def decode(cls, data: bytes, place: str) -> Self:
-        """Reads the file's content.
+        """Decodes the file's content.
 
         Args:
           data: The content.
           place: Where it was read, for errors.
 
         Raises:
-          UserError: The content is not JSON, or not that of such a record.
+          UserError: When the content is not JSON, or not a record of this type.
         """
         try:
             value = json.loads(data)
@@ -110,14 +109,14 @@ class Record:
 
     @classmethod
     def parse(cls, value: object, place: str) -> Self:
-        """Makes a record of a JSON value.
+        """Converts a JSON value to a record.
 
         Args:
-          value: What was read.
+          value: The decoded JSON.
           place: Where it was read, for errors.
 
         Raises:
-          UserError: A key is missing, or a value is of another type.
+          UserError: When a key is missing, or a value has the wrong type.
         """
         try:
             return typing.cast(Self, _checked(cls, value, ""))
@@ -125,20 +124,20 @@ class Record:
             raise _damaged(place, str(error)) from None
 
     def to_value(self) -> dict[str, Any]:
-        """Returns the JSON object, without the fields that are None by default and in fact."""
+        """Returns the JSON object, without fields that are None and have None as default."""
         optional = {field.name for field in fields(typing.cast(Any, self)) if field.default is None}
         return {k: v for k, v in vars(self).items() if v is not None or k not in optional}
 
     def encode(self) -> bytes:
-        """Returns the file's content; NaN and infinity are refused, since JSON has neither."""
+        """Returns the file's content; raises ValueError for NaN and infinity, not valid in JSON."""
         text = json.dumps(self.to_value(), indent=1, allow_nan=False, default=vars)
         return f"{text}\n".encode()
 
     def write(self, place: Place, *key: object) -> None:
-        """Writes the file below a folder or gs://…; a reader sees the old content or the new.
+        """Writes the file to a folder or gs://… atomically.
 
         Raises:
-          UserError: The folder or the bucket cannot be written.
+          UserError: When the folder or the bucket cannot be written.
         """
         file = below(place, self.name(*key))
         if isinstance(file, Path):
@@ -154,7 +153,7 @@ def below(place: Place, name: str) -> Path | str:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord(Record):
-    """What a trial was planned to be: everything that decides its outcome, and where it came from.
+    """A planned trial: everything that determines its outcome, and its provenance.
 
     Attributes:
       trial: The trial's name.
@@ -167,22 +166,22 @@ class TrialRecord(Record):
       precision: "float32" or "bfloat16".
       dataset: The data set with its corruption.
       method: The method.
-      seed: The seed of everything that is drawn.
+      seed: The seed of all random numbers.
       network: The network.
       recipe: The recipe.
-      num_steps: Steps of training.
+      num_steps: Training steps.
       image_shape: [height, width, channels].
       num_classes: C.
-      num_evaluations: Evaluations during training, the last one included.
-      num_test_examples: Examples of the test set.
-      noise_rate: Requested share of altered labels; None where it is not known.
-      true_flip_rate: Expected share of wrong labels; None where it is not known.
-      clean_labels_used: Examples whose labels the method trusts.
+      num_evaluations: Evaluations during training, including the last one.
+      num_test_examples: Examples in the test set.
+      noise_rate: Requested share of altered labels; None if unknown.
+      true_flip_rate: Expected share of wrong labels; None if unknown.
+      clean_labels_used: Number of examples whose labels the method trusts.
       versions: Versions of Python and the libraries.
-      git_revision: The checkout's revision; "" outside one.
-      network_digest: SHA-256 of a network of the user's own; "" for others.
-      recipe_steps: Steps of the recipe.
-      changed_settings: Settings that depart from the recipe's.
+      git_revision: The Git revision; "" outside a checkout.
+      network_digest: SHA-256 of a user's network; "" for others.
+      recipe_steps: Training steps of the recipe.
+      changed_settings: Settings that differ from the recipe's.
     """
 
     NAME = "config.json"
@@ -219,23 +218,23 @@ class TrialRecord(Record):
         """The configuration.
 
         Raises:
-          UserError: Its settings are not those of this version.
+          UserError: When its settings are not those of this version.
         """
         return from_dict(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRecord(Record):
-    """Who works on a trial, or worked on it (`ieg_core.store.leases`); the key is the attempt.
+    """The past or present owner of a trial (`ieg_core.store.leases`); the key is the attempt.
 
     Attributes:
-      token: Random; tells the lease from one of the same number in a folder made again.
+      token: Random; distinguishes leases with the same number if the folder was recreated.
       host: The host's name.
-      machine: What tells the running kernel from others.
-      pid: The process.
+      machine: Identifies the running kernel.
+      pid: The process id.
       started: When it took the lease, Unix time.
       run: The run's id (`ieg_core.store.runs.RUN_ID`), or "".
-      ended: When it gave the lease back, Unix time.
+      ended: When it released the lease, Unix time.
     """
 
     NAME = "leases/{:06d}.json"
@@ -251,16 +250,16 @@ class LeaseRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressRecord(Record):
-    """How far a trial is, and its heartbeat.
+    """A trial's progress and heartbeat.
 
     Attributes:
       phase: "starting", "computing features", "training" or "evaluating".
       updated: When this was written, Unix time.
       step: Steps done.
-      num_steps: Steps in all; 0 if not yet known.
-      steps_per_second: Lately; 0 if not yet known.
-      accuracy_ema: The latest test accuracy of the moving average; None before the first.
-      attempt: The attempt that works on it; 0 while its process starts.
+      num_steps: Total steps; 0 if not yet known.
+      steps_per_second: Recent rate; 0 if not yet known.
+      accuracy_ema: Latest test accuracy of the moving average; None before the first evaluation.
+      attempt: The attempt that owns the trial; 0 while its process starts.
       host: The host's name.
       gpu: The GPU; "" on a CPU.
     """
@@ -280,10 +279,10 @@ class ProgressRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class CurvesRecord(Record):
-    """What was measured while a trial was trained, a mapping of numbers for each logged step.
+    """Training curves of a trial: a mapping from names to values for each logged step.
 
     Attributes:
-      training: Losses and the method's figures, averaged since the step before.
+      training: Losses and the method's metrics, averaged since the previous logged step.
       evaluations: Accuracies and losses on the test set.
     """
 
@@ -295,21 +294,21 @@ class CurvesRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord(Record):
-    """What a finished training took.
+    """The cost of a finished training.
 
     Attributes:
       steps: Steps done.
       train_seconds: Seconds of training, over all attempts.
-      steps_per_second: Once compiled.
-      total_seconds: Seconds in all, imports and evaluations included.
-      device: The device's name; "CPU" for a processor.
+      steps_per_second: Rate after compilation.
+      total_seconds: Total seconds, including imports and evaluations.
+      device: The device's name; "CPU" for a CPU.
       threads: CPU threads.
       num_replicas: Devices that shared a batch.
-      num_parameters: Trained parameters of the network.
+      num_parameters: Trainable parameters of the network.
       driver: The GPU's driver; "" on a CPU.
       num_gpus: GPUs; 0 on a CPU, None in older records.
-      mean_weight_per_class: Mean weight of the examples of each class, in units of the mean over
-        all; None for a method without weights.
+      mean_weight_per_class: Mean weight of each class's examples, relative to the mean over all;
+        None for a method without weights.
     """
 
     NAME = "training.json"
@@ -329,21 +328,22 @@ class TrainingRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRecord(Record):
-    """A finished trial's row of the results: what was requested, what it reached, what it cost.
+    """A finished trial's row in the results: its settings, accuracies and cost.
 
-    Fields that `TrialRecord` and `TrainingRecord` have too mean the same here.
+    Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning.
 
     Attributes:
       accuracy_ema_last: Test accuracy of the moving average after the last step, in [0, 1].
-      accuracy_ema_best: The highest one.
+      accuracy_ema_best: Highest test accuracy of the moving average.
       accuracy_last: Test accuracy of the parameters after the last step.
-      accuracy_best: The highest one.
+      accuracy_best: Highest test accuracy of the parameters.
       top5_ema_last: Top-5 accuracy of the moving average; None for fewer than six classes.
       top5_last: Top-5 accuracy of the parameters.
-      balanced_accuracy_ema_last: Mean over the classes' accuracies, of the moving average.
-      per_class_accuracy_ema_last: [C]; None for a class without test examples.
-      run_directory: The trial's folder below the results root.
-      eval_sets: Accuracies on further test sets, by the set's name.
+      balanced_accuracy_ema_last: Mean of the moving average's per-class accuracies.
+      per_class_accuracy_ema_last: Accuracy of the moving average by class, [C]; None for a class
+        without test examples.
+      run_directory: The trial's folder, relative to the results root.
+      eval_sets: Accuracies on additional test sets, by name.
     """
 
     NAME = "result.json"
@@ -393,7 +393,7 @@ class FailureRecord(Record):
       phase: "training" or "evaluating".
       reason: Why, in one line.
       step: Steps done.
-      log: The traceback, or the last lines of the log; "" where the reason says everything.
+      log: The traceback, or the last lines of the log; "" if the reason suffices.
     """
 
     NAME = "failure.json"
@@ -405,7 +405,7 @@ class FailureRecord(Record):
 
 
 def record_failure(folder: Path, phase: str, reason: str, log: str = "") -> None:
-    """Records why a trial failed, at the step that its progress names.
+    """Records why a trial failed, with the step from its progress.
 
     Args:
       folder: The trial's folder.
@@ -420,7 +420,7 @@ def record_failure(folder: Path, phase: str, reason: str, log: str = "") -> None
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
-    """How many pods of a run have begun to evaluate a trial; the key is the run's id."""
+    """Number of a run's pods that have started to evaluate a trial; the key is the run's id."""
 
     NAME = "evaluations/{}.json"
 
@@ -429,7 +429,7 @@ class EvaluationRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class AuditRecord(Record):
-    """A trial's label audit in numbers.
+    """The summary of a trial's label audit.
 
     Attributes:
       trial: The trial.
@@ -438,20 +438,19 @@ class AuditRecord(Record):
       seed: The seed.
       class_names: C names.
       formula: How the score is computed.
-      belief: What the scores are made of.
-      threshold: From which score on a label is called wrong.
+      belief: The distribution that scores are computed from.
+      threshold: Minimum score of a flagged label.
       examples: Audited training examples.
-      not_seen: Those of them without a score.
+      not_seen: Audited examples without a score.
       flagged: Labels that look wrong.
       transition_estimated: T[true, observed], [C, C].
-      clean_labels_known: Whether there are true labels to compare with; None in what follows if
-        there are none.
+      clean_labels_known: Whether the true labels are known; if not, the following fields are None.
       wrong: Wrong labels.
-      average_precision: Of the score.
-      auroc: Of the score.
-      precision: Of the flagged labels.
-      recall: Of the flagged labels.
-      suggested_right: Share of the wrongly labeled whose suggested label is the true one.
+      average_precision: Average precision of the score.
+      auroc: AUROC of the score.
+      precision: Precision of the flagged labels.
+      recall: Recall of the flagged labels.
+      suggested_right: Share of wrong labels whose suggestion is the true label.
       transition_true: T[true, observed] of the true labels, [C, C].
       transition_error: Mean absolute difference of the two matrices.
     """
@@ -487,10 +486,10 @@ class PlanRecord(Record):
 
     Attributes:
       sweep: The sweep's name.
-      command: The command that asks for it again.
-      request: What was requested (`ieg_core.sweep.request.SweepRequest`).
-      trials: The names of its trials, the longest first.
-      created: When it was planned first, ISO 8601 in UTC.
+      command: The command that repeats the request.
+      request: The request (`ieg_core.sweep.request.SweepRequest`).
+      trials: The names of its trials, longest training first.
+      created: When it was first planned, ISO 8601 in UTC.
     """
 
     NAME = "plan.json"
@@ -504,7 +503,7 @@ class PlanRecord(Record):
 
     @classmethod
     def parse(cls, value: object, place: str) -> Self:
-        """Reads a plan; one of an earlier version is refused by the name of what converts it."""
+        """Reads a plan; for an earlier version's, the error names the command that converts it."""
         if isinstance(value, dict) and "cells" in value:
             raise earlier_version(place.rpartition("/sweeps/")[0], "cells in its sweeps' plans")
         return super().parse(value, place)
@@ -515,23 +514,23 @@ def earlier_version(root: Place, sign: str) -> UserError:
 
     Args:
       root: The results root.
-      sign: What shows it.
+      sign: What identifies it as such.
 
     Returns:
-      The error, to be raised by the caller.
+      The error, for the caller to raise.
     """
     where = f"{root} is a results root of an earlier version (it has {sign})"
     if gcs.is_url(str(root)):
-        return UserError(f"{where}: copy it to a folder, convert that with `ieg migrate FOLDER`")
+        return UserError(f"{where}: copy it to a folder and convert it with `ieg migrate FOLDER`")
     return UserError(f"{where}: convert it with `ieg migrate {root}`")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportRecord(Record):
-    """A sweep's results for programs, in the sweep's folder.
+    """A sweep's machine-readable results, in the sweep's folder.
 
     Attributes:
-      trials: A row for each trial; `ieg_core.report.trials.ROW_KEYS` lists what each of them has.
+      trials: One row per trial, with the keys in `ieg_core.report.trials.ROW_KEYS`.
     """
 
     NAME = "report/results.json"
@@ -557,7 +556,7 @@ class AcceptedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedRecord(ReportRecord):
-    """The rows that a schedule's next runs are held against; the key is the schedule."""
+    """The rows that a schedule's next runs are compared with; the key is the schedule."""
 
     NAME = "accepted/{}.json"
 
@@ -566,7 +565,7 @@ class AcceptedRecord(ReportRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRecord(Record):
-    """How a sweep compares with what was to be reproduced, in the sweep's folder.
+    """Comparison of a sweep with the results to reproduce, in the sweep's folder.
 
     Attributes:
       schedule: The schedule; "" for none.
@@ -582,13 +581,13 @@ class VerdictRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Record):
-    """What a run of a pipeline was started for; the key is the run's label.
+    """The trials of a pipeline run; the key is the run's label.
 
     Attributes:
       sweep: The sweep.
       trials: The trials of this run.
-      part: Which run of the sweep this is, from 1.
-      parts: How many runs there are.
+      part: The number of this run within the sweep, from 1.
+      parts: Number of runs that share the sweep.
     """
 
     NAME = "runs/{}.json"
@@ -602,7 +601,7 @@ class RunRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LatestRecord(Record):
-    """The sweep that was reported last; in a bucket only, where a folder has a link."""
+    """The most recently reported sweep; in buckets only, since folders have a link instead."""
 
     NAME = "latest.json"
 
@@ -611,7 +610,7 @@ class LatestRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class RatesRecord(Record):
-    """Steps per second of a plain step on this machine, by what they depend on."""
+    """Steps per second of a plain step on this machine, by the settings that affect them."""
 
     NAME = "measured.json"
 
@@ -619,7 +618,7 @@ class RatesRecord(Record):
 
     @classmethod
     def parse(cls, value: object, place: str) -> Self:
-        """Reads the file, which is the mapping alone."""
+        """Reads the file, whose content is the bare mapping."""
         return super().parse({"rates": value}, place)
 
     def to_value(self) -> dict[str, Any]:
@@ -629,12 +628,12 @@ class RatesRecord(Record):
 
 @dataclass(frozen=True)
 class Finding(Record):
-    """What a check of the doctor found; the key is the doctor's run and the check.
+    """The result of a doctor's check; the key is the doctor's run and the check.
 
     Attributes:
       check: The check's name.
-      ok: Whether all is well.
-      text: One line.
+      ok: Whether the check passed.
+      text: The finding, in one line.
     """
 
     NAME = "doctor/{}/{}.json"
@@ -645,12 +644,12 @@ class Finding(Record):
 
     @property
     def line(self) -> str:
-        """The finding for people."""
+        """The finding, formatted for people."""
         return f"{'ok  ' if self.ok else 'FAIL'} {self.check}: {self.text}"
 
 
 class _MismatchError(ValueError):
-    """A value is not of the type that its field declares."""
+    """A value does not have the type that its field declares."""
 
     def __init__(self, name: str, value: object, expected: str) -> None:
         text = "nothing" if value is MISSING else repr(value)
@@ -666,17 +665,17 @@ _type_hints = functools.cache(typing.get_type_hints)
 
 
 def _checked(kind: Any, value: Any, name: str) -> Any:
-    """Returns a JSON value as the type that a field declares.
+    """Converts a JSON value to the type that a field declares.
 
     Raises:
-      _MismatchError: It is of another type.
+      _MismatchError: When it has another type.
     """
     if kind is Any:
         return value
     if is_dataclass(kind):
         return _object(kind, value, name)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # with None, the one kind of union that there is
+    if origin is types.UnionType:  # always with None, the only kind of union in use
         return None if value is None else _checked(arguments[0], value, name)
     if origin is Literal and value in arguments:
         return value
@@ -694,18 +693,18 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
 def _object(kind: Any, value: Any, name: str) -> Any:
     if not isinstance(value, dict):
         raise _MismatchError(name, value, "an object")
-    hints, found = _type_hints(kind), {}
+    hints, values = _type_hints(kind), {}
     for field in fields(kind):
         inner = f"{name}.{field.name}" if name else field.name
         if field.name in value:
-            found[field.name] = _checked(hints[field.name], value[field.name], inner)
+            values[field.name] = _checked(hints[field.name], value[field.name], inner)
         elif field.default is MISSING:
             raise _MismatchError(inner, MISSING, _described(hints[field.name]))
-    return kind(**found)
+    return kind(**values)
 
 
 def _described(kind: Any) -> str:
-    """Names a declared type as people know it from JSON."""
+    """Returns the JSON name of a declared type."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
         return f"{_described(arguments[0])} or null"
@@ -713,5 +712,5 @@ def _described(kind: Any) -> str:
         return " or ".join(map(repr, arguments))
     if origin is Sequence:
         return f"a list of {_described(arguments[0])}"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
     return names.get(kind, "an object")

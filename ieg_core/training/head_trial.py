@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a head on the features of a pre-trained network, by one of three losses.
+"""Trains a head on the features of a pre-trained network, with one of three losses.
 
-Every method trains the same head on the same features (`ieg_core.features`), with the same number
-of steps; what differs is what it learns from the given labels y:
+Every method trains the same head on the same features (`ieg_core.features`) for the same number of
+steps; methods differ in the loss on the given labels y:
 
-    supervised   −log p_y                         the labels as they are
-    forward      −log Σ_c p_c T[c, y]             T of the posterior, counted and then by EM
+    supervised   −log p_y                         the given labels
+    forward      −log Σ_c p_c T[c, y]             the posterior's T, from counts and then EM
     retrain      −Σ_c q_c log p_c, with MixUp     q, the posterior of `audit.feature_posterior`
 
-Features are of the images as they are, without views, and the head keeps no moving average: both
-accuracies of a record are of its parameters. There is no checkpoint, since features are cached and
-the rest takes seconds; an interrupted training starts again.
+Features are computed from unaugmented images, and the head has no moving average: both accuracies
+in a record are those of its parameters. There are no checkpoints: features are cached and the rest
+takes seconds, so an interrupted training starts over.
 """
 
 import contextlib
@@ -57,23 +57,23 @@ def train_on_features(
     on_step: Callable[[StepReport], None],
     report_progress: Callable[..., None],
 ) -> Trained:
-    """Trains one trial's head to the end and writes it.
+    """Trains one trial's head and writes it.
 
     Args:
-      config: What to train; `config.head` says how.
+      config: The trial's configuration; `config.head` has the head's hyperparameters.
       label_set: The prepared data set.
-      source: The images under it.
+      source: Its images.
       folder: The trial's folder.
-      runtime: Threads.
+      runtime: Sets the number of threads.
       on_step: Called at each row of the curves.
       report_progress: Writes progress.json.
 
     Returns:
-      What was measured. `state` has the layers; train_seconds include the labels' posterior, but
+      The measurements. `state` has the layers; `train_seconds` includes the labels' posterior, but
       not the features.
 
     Raises:
-      UserError: When the features cannot be computed, or the labels are of one class.
+      UserError: When the features cannot be computed, or all labels are of one class.
       DivergedError: When the loss is not finite.
     """
     ids = label_set.train_ids
@@ -81,7 +81,7 @@ def train_on_features(
     all_features = _features(config, source.train_images, len(source.train_labels))
     test_features = _features(config, source.test_images, len(label_set.test_labels))
     report_progress(phase="training")
-    # numpy was imported, and has taken every processor, before the trial's share was known.
+    # numpy was imported, with a thread per core, before the trial's share was known.
     with threadpool_limits(limits=runtime.threads, user_api="blas"):
         return _train(config, label_set, [all_features[ids]], [test_features], folder, on_step)
 
@@ -90,7 +90,7 @@ def evaluate_head(folder: Path, config: Config, label_set: LabelSet, source: Sou
     """Evaluates a trained head on the test set.
 
     Raises:
-      UserError: When its file is missing or damaged.
+      UserError: When the head's file is missing or damaged.
     """
     path = folder / HEAD
     try:
@@ -100,7 +100,7 @@ def evaluate_head(folder: Path, config: Config, label_set: LabelSet, source: Sou
         reduction = Reduction(*(arrays[name] for name in _REDUCTION))
     except (OSError, SafetensorError, KeyError) as error:
         raise UserError(
-            f"cannot read the head in {path} ({error}): expected the one that its training wrote; "
+            f"cannot read the head in {path} ({error}): expected the file that training wrote; "
             "train the trial again"
         ) from error
     features = _features(config, source.test_images, len(label_set.test_labels))
@@ -158,7 +158,7 @@ def _train(
         confusion = results[-1].confusion if is_evaluated else None
         on_step(StepReport(step, last, rate, accuracy, curves, confusion))
 
-    # What overflows is a loss that is not finite, which `after_step` reports.
+    # An overflow makes the loss non-finite, which `after_step` reports.
     with np.errstate(over="ignore", invalid="ignore"):
         head = train_head(
             inputs,
@@ -190,7 +190,7 @@ def _train(
 def _targets(
     config: Config, given: np.ndarray, classes: int, evidence: Evidence | None
 ) -> tuple[np.ndarray, bool, float]:
-    """Returns what a method learns from: targets or evidence, which of the two, and MixUp's α."""
+    """Returns a method's targets or evidence, whether they are evidence, and MixUp's α."""
     if evidence is None:
         return np.eye(classes, dtype=np.float32)[given], False, 0.0
     mixup_alpha = config.method_settings.soft_label_mixup
@@ -212,20 +212,23 @@ def _settings(head: HeadConfig, batch_size: int, mixup_alpha: float) -> HeadSett
 def _beliefs(
     label_set: LabelSet, head: Head, inputs: np.ndarray, evidence: Evidence | None, visits: int
 ) -> dict[str, np.ndarray]:
-    """Says which classes the training examples are thought to be of, as `training.history` does.
+    """Returns class distributions of the training examples, in the form of `training.history`.
 
-    With a posterior, what the features alone say, out of fold, and q; else the head's predictions.
+    With a posterior: the out-of-fold predictions from features alone, and q; otherwise the head's
+    predictions.
     """
-    ids, everyone = label_set.train_ids, len(label_set.noisy_labels)
-    found = {history.FINAL: head.predict(inputs) if evidence is None else evidence.predicted}
+    ids, num_examples = label_set.train_ids, len(label_set.noisy_labels)
+    distributions = {
+        history.FINAL: head.predict(inputs) if evidence is None else evidence.predicted
+    }
     if evidence is not None:
-        found[history.POSTERIOR] = evidence.q
-    spread = {"visits": np.zeros(everyone, np.int32)}
-    spread["visits"][ids] = max(1, visits)
-    for name, rows in found.items():
-        spread[name] = np.zeros((everyone, label_set.num_classes), np.float32)
-        spread[name][ids] = rows
-    return spread
+        distributions[history.POSTERIOR] = evidence.q
+    rows_by_name = {"visits": np.zeros(num_examples, np.int32)}
+    rows_by_name["visits"][ids] = max(1, visits)
+    for name, rows in distributions.items():
+        rows_by_name[name] = np.zeros((num_examples, label_set.num_classes), np.float32)
+        rows_by_name[name][ids] = rows
+    return rows_by_name
 
 
 def _evaluation_row(step: int, result: Evaluation) -> dict[str, float]:
@@ -239,18 +242,19 @@ def _log(predicted: np.ndarray) -> np.ndarray:
 
 
 def _features(config: Config, read: Any, count: int) -> np.ndarray:
-    """Returns features, float16 [count, D]; only one process of this user computes at a time.
+    """Returns features, float16 [count, D]; a lock admits one process of this user at a time.
 
-    Trials that start together need the same features: the others wait and read the cache.
+    Trials that start together need the same features: one computes them while the others wait, and
+    these then read the cache.
     """
-    with _alone(cache_folder() / "features.lock"):
+    with _locked(cache_folder() / "features.lock"):
         return extract_features(read, count, network=config.network)
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
-        # Where there is no cache there is nothing to wait for.
+        # Without a writable cache there is nothing to share, so there is no need to wait.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)

@@ -213,7 +213,7 @@ def test_a_hugging_face_dataset():
     found = run(data)
     check(found)
     assert found.images.class_names == NAMES
-    with pytest.raises(UserError, match=r"choose a part, such as data\['train'\]"):
+    with pytest.raises(UserError, match=r"select a split, such as data\['train'\]"):
         run({"train": data, "test": data})
 
 
@@ -232,7 +232,7 @@ def test_large_images_of_a_stream_are_held_smaller():
     large = np.repeat(np.repeat(IMAGES, 60, 1), 60, 2)[:30]
     opened = open_python(Stream(list(zip(large, GIVEN, strict=False))), size=160)
     assert opened.images.read(0).shape == (512, 427, 3)
-    assert opened.images.notes == ("30 images are held at 512 pixels",)
+    assert opened.images.notes == ("30 images were downsized to 512 pixels",)
 
 
 def test_torchvision_like_objects(files):
@@ -332,7 +332,7 @@ def test_corrections_are_what_trusted_takes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param({"data": IMAGES}, "without labels: expected labels", id="no labels"),
+        pytest.param({"data": IMAGES}, "without labels: expected one label", id="no labels"),
         pytest.param({"data": IMAGES, "labels": GIVEN[:5]}, "120 images and 5 labels", id="few"),
         pytest.param({}, "neither data nor features: expected a folder", id="nothing"),
         pytest.param({"data": 5, "labels": GIVEN}, "received int: expected a folder", id="number"),
@@ -343,12 +343,12 @@ def test_corrections_are_what_trusted_takes(tmp_path):
         pytest.param({"data": IMAGES, "labels": ["x"] * COUNT}, "at least two classes", id="one"),
         pytest.param({"data": IMAGES, "labels": GIVEN * 10**6}, "largest label is 2000000",
                      id="gap"),
-        pytest.param({"data": IMAGES, "labels": {"a": GIVEN, "b": TEXTS}}, "expected one kind",
+        pytest.param({"data": IMAGES, "labels": {"a": GIVEN, "b": TEXTS}}, "expected only one kind",
                      id="mixed"),
         pytest.param({"data": IMAGES.astype(int), "labels": GIVEN}, "int64", id="dtype"),
         pytest.param({"data": IMAGES * 1.0, "labels": GIVEN}, r"expected \[0, 1\]", id="range"),
         pytest.param({"data": IMAGES, "labels": GIVEN, "trusted": {999: 1}},
-                     "index 999, which no image has", id="trusted"),
+                     "unknown index 999", id="trusted"),
         pytest.param({"data": IMAGES, "labels": GIVEN, "class_names": "abc"}, "expected a list",
                      id="class names"),
         pytest.param({"data": ["a.png", "b.png"], "labels": [0, 1]}, "there is no file a.png",
@@ -357,7 +357,7 @@ def test_corrections_are_what_trusted_takes(tmp_path):
         pytest.param({"data": Frame({"x": [1], "z": [2]})}, "columns x, z: expected images",
                      id="no image column"),
         pytest.param({"data": Frame({"image": list(IMAGES), "a": TEXTS, "b": TEXTS})},
-                     r"name one or several, labels=\['…'\]", id="no label column"),
+                     r"pass one or several names, labels=\['…'\]", id="no label column"),
         pytest.param({"data": Frame({"image": list(IMAGES), "a": TEXTS}), "labels": "c"},
                      "no column 'c': expected one of image, a", id="unknown column"),
         pytest.param({"data": Stream([]), "labels": None}, "is empty", id="empty stream"),

@@ -46,7 +46,7 @@ _PIXELS: Final = BASES[NAME].image_shape[:2]
 
 @dataclass(frozen=True)
 class IdxLayout:
-    """What the files must hold.
+    """The expected content of the files.
 
     Attributes:
       examples: Number of examples by split.
@@ -90,7 +90,7 @@ def open_fashion_mnist(
 
     Args:
       data_dir: The data directory.
-      layout: What the files must hold.
+      layout: The expected content of the files.
       system_folder: The folder of Debian's package.
 
     Returns:
@@ -163,7 +163,7 @@ def _read_split(folder: Path, split: str, layout: IdxLayout) -> Split:
 
 
 def _read_file(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Reads the values of an IDX file that must have a shape."""
+    """Reads the values of an IDX file of the given shape."""
     path = folder / name
     is_plain = path.is_file()
     path = path if is_plain else folder / f"{name}.gz"
@@ -181,9 +181,9 @@ def _read_file(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.ui
     if not content.startswith(header) or len(content) != expected:
         sizes = " x ".join(map(str, shape))
         raise UserError(
-            f"{path} has {len(content)} bytes from {content[:4].hex() or 'nothing'} on, expected "
-            f"{expected} from {header[:4].hex()} on (IDX, {sizes}): truncated, altered or from "
-            f"another data set; {FIX}"
+            f"{path} has {len(content)} bytes and the magic number {content[:4].hex() or 'none'}, "
+            f"expected {expected} bytes and {header[:4].hex()} (IDX, {sizes}): truncated, altered "
+            f"or from another data set; {FIX}"
         )
     return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
@@ -242,5 +242,5 @@ def _read_tfds_split(builder: Any, split: str, expected: int) -> Split:
 
 
 def _shuffling_hash(split: str, index: int) -> bytes:
-    """Returns what TFDS sorts by; it keeps no index, so this restores the official order."""
+    """Returns the key that TFDS sorts by, which restores the official order of the examples."""
     return hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest()

@@ -89,7 +89,7 @@ def test_an_apostrophe_belongs_to_the_name_where_only_that_one_is_known(tmp_path
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("b.png,cat,keep\n", "row 1: the path 'b.png' is none of the 4 images"),
+        ("b.png,cat,keep\n", "row 1: the path 'b.png' is not among the 4 images"),
         ("a.png,cat,keep\ncat/b.png,bird,other\n", "row 2: unknown label 'bird'"),
         ("a.png,,keep\n", "row 1: unknown label ''"),
         ("a.png,cat\n", "row 1: unknown decision ''"),

@@ -89,7 +89,7 @@ def test_cleanlab_gets_its_columns(audit, tmp_path):
     assert columns["path"] == list(NAMES)
     assert columns["is_label_issue"] == [False, True, False, False]
     assert columns["label_score"] == [0.9, 0.125, 1.0, None]
-    with pytest.raises(UserError, match=r"expected a name in \.csv or \.parquet"):
+    with pytest.raises(UserError, match=r"expected a name ending in \.csv or \.parquet"):
         export_audit(audit, "cleanlab", tmp_path / "issues.xlsx")
 
 
@@ -188,14 +188,14 @@ def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
     ("tool", "content", "message"),
     [
         ("label-studio", "{", "not valid JSON"),
-        ("label-studio", "{}", "not a file of Label Studio"),
+        ("label-studio", "{}", "not a file from Label Studio"),
         ("label-studio", '[{"image": "a"}]', "task 0 .*has no data or annotations"),
         ("label-studio", '[{"data": {"name": "b.jpg"}, "annotations": []}]', "about 'b.jpg'"),
         ("cleanlab", "path\ncat/1.jpg\n", "no corrected labels: expected a column corrected_label"),
         ("cleanlab", "path,new_label\nb.jpg,cat\n", "about 'b.jpg'"),
         ("cleanlab", "path,new_label\ncat/1.jpg,cta\n", "unknown class 'cta': did you mean 'cat'"),
         ("cleanlab", "path,new_label\ncat/1.jpg,cat\ncat/1.jpg,dog\n", "is 'cat' and 'dog'"),
-        ("fiftyone", "[]", "not a file of FiftyOne"),
+        ("fiftyone", "[]", "not a file from FiftyOne"),
         ("fiftyone", "{}", "has no labels"),
         ("fiftyone", '{"labels": {"b": "cat"}}', "about 'b'"),
     ],
@@ -217,7 +217,7 @@ def test_images_that_fiftyone_takes_for_one_are_refused(audit, tmp_path):
         trusted=audit.images.trusted,
     )
     same = LabelAudit(**{**vars(audit), "images": images})
-    with pytest.raises(UserError, match="two images are called a but for"):
+    with pytest.raises(UserError, match="two images are called a apart from"):
         export_audit(same, "fiftyone", tmp_path / "labels.json")
 
 

@@ -125,12 +125,12 @@ def test_trusted_examples_count_in_transitions_by_hand():
 @pytest.mark.parametrize(
     ("labels", "trusted", "message"),
     [
-        ([0, 1, 0], None, "one row an example"),
-        ([0, 1, 0, 3], None, "run from 0 to 3: expected from 0 to 2"),
-        ([0, 1, 0, -2], None, "run from -2 to 1"),
+        ([0, 1, 0], None, "one row per example"),
+        ([0, 1, 0, 3], None, "range from 0 to 3: expected 0 to 2"),
+        ([0, 1, 0, -2], None, "range from -2 to 1"),
         ([1, 1, 1, 1], None, "all labels are of one class"),
         ([[0, NONE], [1, NONE], [0, NONE], [2, NONE]], None, "label column 1 is empty"),
-        ([0, 1, 0, 2], [0, 1, 5, 2], "trusted classes run from 0 to 5"),
+        ([0, 1, 0, 2], [0, 1, 5, 2], "trusted classes range from 0 to 5"),
     ],
 )
 def test_other_labels_are_refused(labels, trusted, message):

@@ -128,10 +128,10 @@ def test_resizing_keeps_flat_colours_and_grey_gets_three_channels():
         (np.zeros((2, 8, 8, 3)), {}, "float64"),
         (np.zeros((2, 8, 8, 4), np.uint8), {}, "1 or 3 channels"),
         (np.zeros((0, 8, 8, 3), np.uint8), {}, "number of images must be at least 1"),
-        (np.zeros((2, 8, 8, 3), np.uint8), {"digests": ["00"]}, "1 digests of 2 images"),
-        (np.zeros((1, 8, 8, 3), np.uint8), {"digests": ["00"]}, "not a SHA-256"),
+        (np.zeros((2, 8, 8, 3), np.uint8), {"digests": ["00"]}, "1 digests for 2 images"),
+        (np.zeros((1, 8, 8, 3), np.uint8), {"digests": ["00"]}, "expected SHA-256"),
         (np.zeros((1, 8, 8, 3), np.uint8), {"network": "resnet"}, "unknown feature network"),
-        (lambda ids: ids, {}, "say how many"),
+        (lambda ids: ids, {}, "pass count="),
     ],
 )
 def test_other_images_are_refused(tmp_path, images, options, message):

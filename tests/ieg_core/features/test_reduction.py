@@ -46,7 +46,7 @@ def test_a_constant_feature_says_nothing():
     ("features", "message"),
     [
         ([], "no features"),
-        ([np.zeros((3, 2)), np.zeros((4, 2))], "equally many rows"),
+        ([np.zeros((3, 2)), np.zeros((4, 2))], "the same number of rows"),
         ([np.zeros(3)], r"expected \[n, D\]"),
         ([np.zeros((1, 3))], "one example"),
         ([np.ones((4, 3))], "the same features"),

@@ -64,7 +64,7 @@ def test_one_flipped_byte_is_refused(tmp_path, monkeypatch):
     damaged = tmp_path / "damaged.pth"
     damaged.write_bytes(content)
     monkeypatch.setattr(weights, "weights_path", lambda _: damaged)
-    with pytest.raises(UserError, match=r"damaged\.pth is damaged or of another version"):
+    with pytest.raises(UserError, match=r"damaged\.pth is damaged or from another version"):
         weights.load_weights(name)
 
 

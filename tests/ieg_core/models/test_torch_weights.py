@@ -98,7 +98,7 @@ def test_nothing_in_a_hostile_file_is_run(tmp_path, function, place):
         "state": file_of(pickle.dumps(OrderedDict(a=bad), protocol=2), STORAGES),
         "keys": file_of(STATE + pickle.dumps([bad], protocol=2), {}),
     }[place]
-    with pytest.raises(NotTensorsError, match=r"it asks for \w+\.\w+"):
+    with pytest.raises(NotTensorsError, match=r"it refers to \w+\.\w+"):
         read_tensors(content)
     assert not mark.exists()
 
@@ -113,14 +113,14 @@ def one(*arguments):
         pytest.param(b"", "Ran out of input", id="empty"),
         pytest.param(b"PK\x03\x04", "truncated", id="the zip format"),
         pytest.param(file_of(STATE, STORAGES, magic=1), "legacy format", id="another magic number"),
-        pytest.param(file_of(STATE, STORAGES)[:-1], "cut", id="cut"),
-        pytest.param(file_of(STATE, STORAGES) + b"x", "something follows", id="longer"),
-        pytest.param(file_of(STATE, {"7": FLOATS}), "not those", id="a storage missing"),
+        pytest.param(file_of(STATE, STORAGES)[:-1], "truncated", id="cut"),
+        pytest.param(file_of(STATE, STORAGES) + b"x", "data after the last storage", id="longer"),
+        pytest.param(file_of(STATE, {"7": FLOATS}), "do not match", id="a storage missing"),
         pytest.param(
             file_of(STATE, STORAGES, machine={"little_endian": False}), "little", id="big endian"
         ),
         pytest.param(
-            file_of(pickle.dumps([1], protocol=2), {}), "no dictionary", id="no dictionary"
+            file_of(pickle.dumps([1], protocol=2), {}), "not hold a dictionary", id="no dictionary"
         ),
         pytest.param(
             one("7", b"FloatStorage", 6, 5, (2,), (1,)), "out of bounds", id="past its end"
@@ -128,7 +128,7 @@ def one(*arguments):
         pytest.param(one("7", b"FloatStorage", 6, 0, (2**30, 2**30), (0, 0)), "larger", id="huge"),
         pytest.param(one("7", b"FloatStorage", 6, -1, (2,), (1,)), "other than", id="negative"),
         pytest.param(one("7", b"FloatStorage", 6, 0, (2, 2), (1,)), "other than", id="strides"),
-        pytest.param(one("7", b"DoubleStorage", 6, 0, (2,), (1,)), "asks for", id="another dtype"),
+        pytest.param(one("7", b"DoubleStorage", 6, 0, (2,), (1,)), "refers to", id="another dtype"),
         pytest.param(one("7", b"FloatStorage", 5, 0, (2,), (1,)), "length", id="another length"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_root_and_its_namespaces_are_converted(old, capsys, tmp_path):
 
 def test_what_was_interrupted_is_finished_later(old):
     root, sweep, done = old
-    with trial_lock(root / "cells" / done), pytest.raises(UserError, match="wait for its end"):
+    with trial_lock(root / "cells" / done), pytest.raises(UserError, match="wait until it ends"):
         migrate(root)
     with pytest.raises(UserError, match="earlier version"):
         status.find_trials(root)

@@ -179,7 +179,7 @@ def test_a_stale_process_stops_quietly_and_its_trial_goes_on(tmp_path, request):
     os.kill(worker_pid, signal.SIGCONT)
     output, _ = stale.communicate(timeout=3600)
     assert stale.returncode == worker.EXIT_SUPERSEDED
-    assert "attempt 1 stops, for attempt 2" in output
+    assert "attempt 1 stops, because attempt 2" in output
     assert not (folder / "failure.json").exists()
     output, _ = successor.communicate(timeout=3600)
     assert successor.returncode == 0, output

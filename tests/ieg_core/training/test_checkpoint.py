@@ -110,7 +110,7 @@ def test_the_first_save_of_an_attempt_deletes_the_earlier_ones(tmp_path, lease, 
 
 def test_a_stale_attempt_can_write_nothing_that_counts(tmp_path, lease, state):
     successor = take(tmp_path, 2)
-    with pytest.raises(SupersededError, match="attempt 1 stops, for attempt 2"):
+    with pytest.raises(SupersededError, match="attempt 1 stops, because attempt 2"):
         save_checkpoint(lease, state, at(1000))
     assert saved_attempts(tmp_path) == []
     save_checkpoint(successor, state, at(50))

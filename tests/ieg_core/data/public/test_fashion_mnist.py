@@ -95,8 +95,8 @@ def test_written_files_are_the_official_format(tmp_path):
     [
         (TRAIN_IMAGES, lambda content: content[:-1], r"has 31375 bytes.*expected 31376"),
         (TRAIN_IMAGES, lambda content: content + b"\0", r"has 31377 bytes.*expected 31376"),
-        (TRAIN_IMAGES, lambda content: b"", r"has 0 bytes from nothing on"),
-        (TEST_LABELS, lambda content: b"\0\0\x0d" + content[3:], "from 00000d01 on, expected 28"),
+        (TRAIN_IMAGES, lambda content: b"", r"has 0 bytes and the magic number none"),
+        (TEST_LABELS, lambda content: b"\0\0\x0d" + content[3:], "number 00000d01, expected 28"),
         (TEST_LABELS, lambda content: content[:-1] + b"\x0a", "holds the label 10, expected"),
         (TEST_LABELS, None, r"cannot read .*t10k-labels-idx1-ubyte.gz \(No such file"),
     ],
