@@ -109,7 +109,7 @@ AUDIT = (
     Option("FEATURES", "a network or a file of features", default_meaning="`efficientnet-lite0`"),
     Option("DECISIONS", "`decisions.csv`, as `review.html` saves it"),
     Option("WRITE_LABELS", "CSV or Parquet file for the cleaned labels"),
-    Option("PRECISION", "least expected share of right labels among the changed ones", "0.95"),
+    Option("PRECISION", "least expected share of correct labels among those changed", "0.95"),
 )
 IMAGE = (
     Option("IMAGE", "name of the image, without a tag", default="ieg-python"),
