@@ -21,6 +21,7 @@ from PIL import Image
 
 from ieg_core.errors import UserError, require
 from ieg_core.host.cache import cache_folder, read_arrays, write_arrays
+from ieg_core.host.runtime import held_stderr
 from ieg_core.models.efficientnet_weights import find, load_weights
 
 Pixels = NDArray[np.uint8]
@@ -137,11 +138,12 @@ class _View:
 # Keras is imported with the first batch: if everything is cached, the import would dominate.
 @functools.lru_cache(maxsize=2)
 def _network(name: str, size: int, dtype: str) -> Callable[[Pixels], np.ndarray]:
-    from ieg_core import backend
-    from ieg_core.models import efficientnet_lite
+    with held_stderr():  # the framework logs as it starts
+        from ieg_core import backend
+        from ieg_core.models import efficientnet_lite
 
-    model = efficientnet_lite.build(name, size, dtype)
-    model.set_weights(load_weights(name))
+        model = efficientnet_lite.build(name, size, dtype)
+        model.set_weights(load_weights(name))
     return backend.compile_function(lambda batch: model(batch, training=False))
 
 
