@@ -70,6 +70,8 @@ def test_a_build_of_other_data_is_one_line(prepared):
 def test_without_data_and_network_the_error_says_what_to_put_where(tmp_path, monkeypatch):
     # A port that nothing listens on: the request fails as it does without a network.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    # The first opener of a process is kept, and with it the proxies that it found.
+    monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     with pytest.raises(

@@ -159,6 +159,8 @@ def test_without_data_and_network_the_error_says_what_to_put_where(
 ):
     # A port that nothing listens on: the request fails as it does without a network.
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    # The first opener of a process is kept, and with it the proxies that it found.
+    monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     layout, _ = small_cifar("cifar10")
