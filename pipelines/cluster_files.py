@@ -163,6 +163,11 @@ class ClusterFile:
       ui_endpoint: Address of the KFP UI, for links; empty: the endpoint.
       namespace: The profile's namespace in a multi-user installation; empty for a single-user one.
       service_account: The pods' service account; empty for the installation's default.
+      pod_user: User and group of the pods, numbers as in "1000:1000"; empty: the platform's choice,
+        for OpenShift and other platforms that assign them.
+      queue: Kueue's local queue for the pods of our tasks; empty: none.
+      priority_class: Kueue's workload priority class of these pods; empty: none.
+      api_ports: Ports of the Kubernetes API server that the network policy lets pods reach.
       token_file: File with a bearer token, read again each time it is needed; empty: none.
       cookie_file: File with a session cookie, read again each time it is needed; empty: none.
       ca_file: Certificates to trust instead of the public ones; empty: the public ones.
@@ -189,6 +194,10 @@ class ClusterFile:
     ui_endpoint: str = ""
     namespace: str = ""
     service_account: str = "ieg-pipelines"
+    pod_user: str = "1000:1000"
+    queue: str = ""
+    priority_class: str = ""
+    api_ports: tuple[int, ...] = (443, 6443, 8443, 16443)
     token_file: str = ""
     cookie_file: str = ""
     ca_file: str = ""
@@ -215,10 +224,16 @@ class ClusterFile:
             value = getattr(self, name)
             plain = not value or re.fullmatch(r"https?://[^\s?#]+", value)
             require(bool(plain), name, value, "an address such as https://kfp.example.org")
-        for name in ("namespace", "service_account", "data_claim", "results_claim"):
+        names = ("namespace", "service_account", "data_claim", "results_claim")
+        for name in (*names, "queue", "priority_class"):
             value = getattr(self, name)
             label = not value or re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value)
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
+        user = not self.pod_user or re.fullmatch(r"[1-9][0-9]*:[0-9]+", self.pod_user)
+        expected = "user:group as numbers, not root, such as 1000:1000, or nothing"
+        require(bool(user), "pod_user", self.pod_user, expected)
+        wrong = [port for port in self.api_ports if not 1 <= port <= 65535]
+        require(not wrong and bool(self.api_ports), "api_ports", self.api_ports, "1 to 65535")
         _check_image(self.image)
         self._check_folders()
         for each in self.cpu.tolerations:
@@ -245,6 +260,12 @@ class ClusterFile:
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
             )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+
+    @property
+    def user_and_group(self) -> tuple[int, int] | None:
+        """The pods' user and group as numbers; None for the platform's choice."""
+        user, _, group = self.pod_user.partition(":")
+        return (int(user), int(group)) if user else None
 
     @property
     def kubernetes_namespace(self) -> str:

@@ -13,11 +13,13 @@ from kfp import dsl, kubernetes
 
 from components import IMAGE
 from ieg_core.store.runs import ATTEMPTS
+from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
 
-USER = GROUP = 1000
 POD_LABEL = ("app.kubernetes.io/part-of", "ieg")
 """Marks the pods of our tasks, but not KFP's drivers, for the network policy in k8s/base."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 BACKOFF_SECONDS, BACKOFF_FACTOR = 30, 2
 SMALL_SECONDS, SMALL_RETRIES = 2 * 3600, 2
 MAX_TRIALS = 100
@@ -38,6 +40,8 @@ class PodTemplate:
       resource: Resource name of the accelerators.
       count: Number of accelerators.
       shared_memory: Size of /dev/shm; empty for the container's default of 64 MiB.
+      user: User and group; None for the platform's choice.
+      labels: Further labels of the pods.
     """
 
     resources: Resources
@@ -49,6 +53,8 @@ class PodTemplate:
     resource: str = ""
     count: int = 0
     shared_memory: str = ""
+    user: tuple[int, int] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def patience(self) -> int:
@@ -115,9 +121,8 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
       image: The image if the cluster file names none.
     """
     pool = cluster_file.gpu
-    train = PodTemplate(
-        resources=cluster_file.resources.train,
-        time_limit=cluster_file.time_limit,
+    train = replace(
+        _pod_template(cluster_file, cluster_file.resources.train),
         retries=cluster_file.retries + 1,
         env=_counted_env(cluster_file) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
@@ -155,7 +160,13 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
 
 def _env(cluster_file: ClusterFile) -> dict[str, str]:
     seconds = round(cluster_file.checkpoint_minutes * 60)
-    return {"HOME": "/tmp", "IEG_CHECKPOINT_SECONDS": str(seconds)}
+    user = {POD_USER: cluster_file.pod_user} if cluster_file.pod_user else {}
+    return {"HOME": "/tmp", "IEG_CHECKPOINT_SECONDS": str(seconds), **user}
+
+
+def _labels(cluster_file: ClusterFile) -> dict[str, str]:
+    labels = {QUEUE_LABEL: cluster_file.queue, PRIORITY_LABEL: cluster_file.priority_class}
+    return {key: value for key, value in labels.items() if value}
 
 
 def _counted_env(cluster_file: ClusterFile) -> dict[str, str]:
@@ -171,19 +182,18 @@ def _pod_template(cluster_file: ClusterFile, resources: Resources) -> PodTemplat
         env=_env(cluster_file),
         node_selector=cluster_file.cpu.node_selector,
         tolerations=cluster_file.cpu.tolerations,
+        user=cluster_file.user_and_group,
+        labels=_labels(cluster_file),
     )
 
 
 def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemplate) -> Profile:
     place = _pod_template(cluster_file, cluster_file.resources.evaluate)
     evaluate = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
-    small = PodTemplate(
-        resources=cluster_file.resources.small,
+    small = replace(
+        _pod_template(cluster_file, cluster_file.resources.small),
         time_limit=min(cluster_file.time_limit, SMALL_SECONDS),
         retries=min(cluster_file.retries, SMALL_RETRIES),
-        env=_env(cluster_file),
-        node_selector=cluster_file.cpu.node_selector,
-        tolerations=cluster_file.cpu.tolerations,
     )
     mounts = {cluster_file.data_claim: DATA_MOUNT}
     if Path(cluster_file.results).is_relative_to(RESULTS_MOUNT):
@@ -226,10 +236,12 @@ def _set_resources(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
 
 
 def _set_pod(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
+    user, group = pod_template.user or (None, None)
     kubernetes.set_security_context(
-        task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True
+        task, run_as_user=user, run_as_group=group, run_as_non_root=True
     )
-    kubernetes.add_pod_label(task, *POD_LABEL)
+    for key, value in (POD_LABEL, *pod_template.labels.items()):
+        kubernetes.add_pod_label(task, key, value)
     kubernetes.set_timeout(task, pod_template.time_limit)
     # KFP mounts /.cache and others, but not /tmp, which Python, the launcher and HOME need.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp", size_limit="20Gi")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host import container_memory
 
 UNKNOWN_MEMORY = 128 * 1024**3
 """Memory in bytes that is assumed if neither the kernel nor the container states a limit."""
@@ -29,9 +30,8 @@ def usable_memory() -> int:
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path("/proc/meminfo").read_text()
         limits.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
-    with contextlib.suppress(OSError, ValueError):
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()) - used)
+    if use := container_memory.read():
+        limits.append(use.limit - use.used)
     return min(limits, default=UNKNOWN_MEMORY)
 
 

@@ -6,12 +6,14 @@ KFP components and the command line call `run_step`. It takes a slot of the mach
 child died if the child could not (killed, out of memory). Only the child imports a deep-learning
 framework.
 
-A trial in a pod can die in two ways. If the whole pod is killed (preempted, evicted, its node lost,
-the container out of memory), so is the process that calls `run_step`, which records nothing: the
-task fails, and the cluster's retry resumes from the checkpoint. If only the child is killed or
-fails, a retry would fail in the same way: `run_step` records the failure and returns, because a
-failed task would prevent the report of the whole run. There is no SIGTERM handler: the grace period
-may be too short to write a checkpoint, so training relies on the regular ones.
+A trial in a pod can die in two ways. If the whole pod is killed (preempted, evicted, its node
+lost), so is the process that calls `run_step`, which records nothing: the task fails, and the
+cluster's retry resumes from the checkpoint. If only the child is killed or fails, a retry would
+fail in the same way: `run_step` records the failure and returns, because a failed task would
+prevent the report of the whole run. A pod without memory would be killed whole, and again after
+each retry; there a guard kills the child just before (`container_memory`). There is no SIGTERM
+handler: the grace period may be too short to write a checkpoint, so training relies on the regular
+ones.
 """
 
 import contextlib
@@ -23,11 +25,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ieg_core.errors import DivergedError, UserError
-from ieg_core.host import machine, processes
+from ieg_core.host import container_memory, machine, processes
 from ieg_core.host.runtime import Runtime, is_gpu_required
 from ieg_core.store import leases
 from ieg_core.store.layout import LOG, trial_folder
@@ -105,10 +107,11 @@ def run_step(
         if held.gpus or not is_gpu_required():
             environment |= held.env
         environment["PYTHONUNBUFFERED"] = "1"  # a killed worker would lose its last lines
-        code, pid = _run(command, environment, folder / LOG, echo)
-    if code not in (0, EXIT_SUPERSEDED) and not failure.exists() and leases.end_of(folder, pid):
-        _record_failure(folder, step, code)
-    return code
+        ended = _run(command, environment, folder / LOG, echo)
+    lost = ended.code not in (0, EXIT_SUPERSEDED) and not failure.exists()
+    if lost and leases.end_of(folder, ended.pid):
+        _record_failure(folder, step, ended)
+    return ended.code
 
 
 def _write_phase(folder: Path, phase: str) -> None:
@@ -132,8 +135,17 @@ def _acquire_slot() -> Iterator[slots.Slot]:
         yield slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
 
 
-def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> tuple[int, int]:
-    """Runs a process until it ends; returns its exit code and its id."""
+@dataclass(frozen=True)
+class _Ended:
+    """How a process ended: its exit code, its id, and why it was killed by us, if it was."""
+
+    code: int
+    pid: int
+    reason: str
+
+
+def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> _Ended:
+    """Runs a process until it ends."""
     with (
         log.open("a", encoding="utf-8") as file,
         subprocess.Popen(
@@ -148,19 +160,32 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
             encoding="utf-8",
             errors="replace",
         ) as process,
+        _guarded_if_alone(process) as guard,
     ):
         for line in process.stdout or ():
             file.write(line)
             file.flush()
             if echo:
                 print(line, end="", flush=True)
-    return process.returncode, process.pid
+    return _Ended(process.returncode, process.pid, guard.reason)
 
 
-def _record_failure(folder: Path, step: str, code: int) -> None:
+def _guarded_if_alone(
+    process: "subprocess.Popen[str]",
+) -> contextlib.AbstractContextManager[container_memory.Guard]:
+    """Guards the only trial of a container; with a runner's slots it may not be the one to end."""
+    if os.environ.get(slots.DIRECTORY):
+        return contextlib.nullcontext(container_memory.Guard())
+    return container_memory.guarded(process)
+
+
+def _record_failure(folder: Path, step: str, ended: _Ended) -> None:
     """Records the failure of a worker that could not do so itself."""
     log = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
-    if code < 0:
+    code = ended.code
+    if ended.reason:
+        reason = ended.reason
+    elif code < 0:
         name = signal.Signals(-code).name
         hint = ", probably out of memory" if -code == signal.SIGKILL else ""
         reason = f"killed by {name}{hint}"

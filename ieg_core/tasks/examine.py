@@ -35,6 +35,8 @@ from ieg_core.store.records import Finding
 
 ARTIFACT = "artifact"
 """The check that takes two tasks, and so is not in `CHECKS`."""
+POD_USER = "IEG_POD_USER"
+"""The user and group that a pod was asked to run as, "1000:1000"; unset for the platform's."""
 CHECKPOINT_BYTES = 32 * 2**20
 GPU_SECONDS = 300
 DIGITS = "78e65efe8e1df24e2cde579c82788b8744bc1b8e2029d00a053d163a5309cbe1"
@@ -94,8 +96,15 @@ def check_image(place: Place) -> str:
     with files.writable(scratch):
         probe.write_bytes(b"x")
         probe.unlink()
+    actual = f"{os.getuid()}:{os.getgid()}"
+    asked = os.environ.get(POD_USER, actual)
+    if asked != actual:
+        raise UserError(
+            f"this pod runs as {actual}, but pod_user is {asked}: an administrator's default "
+            "overrides it (KFP's or the platform's); set pod_user to that, or to nothing"
+        )
     is_rooted = os.getuid() == 0 and "KUBERNETES_SERVICE_HOST" in os.environ
-    user = f"user {os.getuid()}" + (", which is root: set runAsNonRoot" if is_rooted else "")
+    user = f"user {actual}" + (", which is root: set runAsNonRoot" if is_rooted else "")
     libraries = fingerprint.library_versions()
     keras = f"TensorFlow {libraries.get('tensorflow', 'absent')}, Keras {libraries.get('keras')}"
     return (

@@ -55,12 +55,15 @@ def short_patience(spec: Spec) -> list[str]:
 
 
 def root_user(spec: Spec) -> list[str]:
-    """Finds pods that may run as root: Kubernetes can only check a numeric user and group."""
+    """Finds pods that may run as root: Kubernetes can only check a numeric user and group.
+
+    With neither, the image's user or one that the platform assigns counts, and is checked too.
+    """
     findings = []
     for name, _ in executors(spec):
         context = _pod(spec, name).get("securityContext", {})
-        user, group = (int(context.get(key, 0)) for key in ("runAsUser", "runAsGroup"))
-        if not (context.get("runAsNonRoot") and user and group):
+        given = [int(context[key]) for key in ("runAsUser", "runAsGroup") if key in context]
+        if not (context.get("runAsNonRoot") and len(given) in (0, 2) and all(given)):
             findings.append(f"{name} may run as root: set user, group and run_as_non_root")
     return findings
 

@@ -10,9 +10,12 @@ import contextlib
 import io
 import json
 import os
+import re
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +35,21 @@ HEALTH_SECONDS = 4.0
 DEADLINE_SECONDS = 8.0
 REQUEST_SECONDS = (5, 30)
 FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
+OLDEST_KFP = (2, 16)
+"""Older servers do not know the security context in our package's platform part."""
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a KFP server says about itself.
+
+    Attributes:
+      multi_user: Whether it is a multi-user installation.
+      version: Its release, such as "2.17.0"; "unknown" if its image was built without one.
+    """
+
+    multi_user: bool
+    version: str
 
 
 def connect(cluster_file: ClusterFile) -> Any:
@@ -45,8 +63,8 @@ def connect(cluster_file: ClusterFile) -> Any:
 
     Raises:
       UserError: When the address is wrong, does not answer within seconds, is not a KFP or answers
-        with a login page, the credentials are refused, or the namespace does not fit the
-        installation.
+        with a login page, is too old, the credentials are refused, or the namespace does not fit
+        the installation.
     """
     address = cluster_files.endpoint(cluster_file).rstrip("/")
     if not address:
@@ -60,14 +78,15 @@ def connect(cluster_file: ClusterFile) -> Any:
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
-    multi_user = _within(
+    health = _within(
         DEADLINE_SECONDS, address, lambda: _health(address, cluster_file, token, cookie)
     )
-    if multi_user and not cluster_file.namespace:
+    check_version(address, health.version)
+    if health.multi_user and not cluster_file.namespace:
         raise UserError(
             f"{address} is a multi-user KFP: name your profile's namespace in cluster.yaml"
         )
-    if cluster_file.namespace and not multi_user:
+    if cluster_file.namespace and not health.multi_user:
         raise UserError(
             f"{address} is a single-user KFP, which takes no namespace, got "
             f"{cluster_file.namespace!r}: leave namespace out of the cluster file"
@@ -84,6 +103,31 @@ def connect(cluster_file: ClusterFile) -> Any:
     client._context_setting["namespace"] = cluster_file.namespace
     _limit_requests(client)
     return client
+
+
+def check_version(address: str, version: str) -> None:
+    """Refuses a server that is older than `OLDEST_KFP`; warns if it does not say its version.
+
+    Args:
+      address: The server's address.
+      version: Its release, from its health check.
+
+    Raises:
+      UserError: When the server is too old.
+    """
+    oldest = ".".join(map(str, OLDEST_KFP))
+    release = re.match(r"v?(\d+)\.(\d+)", version)
+    if not release:
+        print(
+            f"warning: {address} does not say which version of KFP it is (tag_name is "
+            f"{version!r}); {oldest} or newer is required",
+            file=sys.stderr,
+        )
+    elif tuple(map(int, release.groups())) < OLDEST_KFP:
+        raise UserError(
+            f"{address} is KFP {version}, {oldest} or newer is required: an older server refuses "
+            'our package with "Failed to compile job"; upgrade it (docs/cluster.md, step 1)'
+        )
 
 
 class _Client(kfp.Client):
@@ -198,8 +242,8 @@ def _read_secret(path: str, key: str) -> str:
     return text
 
 
-def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> bool:
-    """Checks the health; returns whether this is a multi-user installation."""
+def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> Health:
+    """Asks the server for its health."""
     headers = {"Accept": "application/json"}
     if token:
         headers["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
@@ -220,7 +264,7 @@ def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) ->
     return _read_health(address, cluster_file, answer)
 
 
-def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
+def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health:
     text = answer.data.decode(errors="replace")
     status, location = answer.status, answer.headers.get("Location", "")
     if status in (301, 302, 303, 307, 308):
@@ -247,7 +291,8 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
         raise UserError(f"{address} is not healthy: HTTP {status} {_message(text)}")
     try:
         content = json.loads(text)
-        return bool(content.get("multi_user", content.get("multiUser", False)))
+        multi_user = bool(content.get("multi_user", content.get("multiUser", False)))
+        return Health(multi_user, str(content.get("tag_name") or "unknown"))
     except (ValueError, AttributeError):
         if "<html" in text.lower():
             raise _not_logged_in(address, cluster_file, "it answers with a web page") from None

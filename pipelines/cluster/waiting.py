@@ -88,7 +88,10 @@ def pod_reason(pod: Any, event: str) -> str:
 def trial_of(pod: Any) -> str:
     """Returns the trial of a pod; the pod's name if it belongs to no trial."""
     for container in pod.spec.containers or []:
-        if match := TRIAL.search(" ".join(container.args or [])):
+        # KFP's argo compiler puts the launcher and its --executor_input into `command`; Argo's
+        # emissary moves them behind its own, and may leave a container's own words in `args`.
+        words = [*(container.command or []), *(container.args or [])]
+        if match := TRIAL.search(" ".join(words)):
             return match[1]
     return str(pod.metadata.name)
 

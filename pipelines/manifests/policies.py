@@ -28,7 +28,10 @@ def floating_image(documents: Sequence[Document]) -> list[str]:
 
 
 def root(documents: Sequence[Document]) -> list[str]:
-    """Pods run as a numeric user other than root, except for the job that changes owners."""
+    """Pods run as a user other than root, except for the job that changes owners.
+
+    Without a user the platform assigns one, or the image's counts: `runAsNonRoot` holds for both.
+    """
     found = []
     for document, container in _containers(documents):
         pod = pod_spec(document)
@@ -38,8 +41,8 @@ def root(documents: Sequence[Document]) -> list[str]:
             if rights.get("add", []) != ["CHOWN"]:
                 found.append(f"{_name(document)} adds the capabilities {rights.get('add')}")
         else:
-            if not security.get("runAsNonRoot") or security.get("runAsUser") in (None, 0):
-                found.append(f"{_name(document)}: set runAsNonRoot and a numeric runAsUser")
+            if not security.get("runAsNonRoot") or security.get("runAsUser", 1) == 0:
+                found.append(f"{_name(document)}: set runAsNonRoot and a runAsUser other than 0")
             if rights.get("add"):
                 found.append(f"{_name(document)} adds the capabilities {rights['add']}")
         if rights.get("drop") != ["ALL"]:

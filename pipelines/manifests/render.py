@@ -8,7 +8,7 @@ also reject misspelled keys.
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kubernetes_validate.utils import all_versions, major_minor
 
 from ieg_core.errors import UserError
 from pipelines import cluster_files
+from pipelines.cluster_files import ClusterFile
 from pipelines.compile import image_of_revision
 from pipelines.manifests import kustomize, policies
 
@@ -39,20 +40,73 @@ def releases() -> list[str]:
     return [f"{major}.{minor}" for major, minor in sorted(known) if (major, minor) >= OLDEST]
 
 
-def write_plan(name: str, folder: Path, namespace: str, image: str) -> Path:
-    """Writes a kustomization that adds namespace and image to one of ours; returns its folder."""
+def write_plan(name: str, folder: Path, cluster_file: ClusterFile, image: str) -> Path:
+    """Writes a kustomization that adapts one of ours to a cluster file; returns its folder.
+
+    Args:
+      name: Folder of our kustomization, below k8s/.
+      folder: Where to write.
+      cluster_file: Its namespace, the pods' user and the ports of the API server.
+      image: The image of every pod.
+    """
     plan = folder / name
     plan.mkdir(parents=True, exist_ok=True)
     repository, _, tag = image.rpartition(":")
+    patches = [*_user_patches(name, cluster_file), *_port_patches(cluster_file)]
     value = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(SOURCE / name, plan)],
-        "namespace": namespace,
+        "namespace": cluster_file.kubernetes_namespace,
         "images": [{"name": PLACEHOLDER, "newName": repository, "newTag": tag}],
+        "patches": [
+            {"target": target, "patch": yaml.safe_dump(operations, sort_keys=False)}
+            for target, operations in patches
+        ],
     }
     (plan / "kustomization.yaml").write_text(yaml.safe_dump(value, sort_keys=False))
     return plan
+
+
+Patch = tuple[dict[str, str], list[dict[str, Any]]]
+"""A kustomize target, and the JSON patch (RFC 6902) for it."""
+
+
+def _user_patches(name: str, cluster_file: ClusterFile) -> Iterator[Patch]:
+    """Replaces the jobs' user and group, or leaves them to the platform."""
+    chosen = cluster_file.user_and_group
+    pod = "/spec/template/spec"
+    for path in (SOURCE / name).glob("job.yaml"):
+        job = yaml.safe_load(path.read_text(encoding="utf-8"))["metadata"]["name"]
+        target = {"kind": "Job", "name": job}
+        if job == policies.OWNER:
+            if chosen:
+                owner = {"path": f"{pod}/containers/0/command/2", "value": cluster_file.pod_user}
+                yield target, [{"op": "replace", **owner}]
+            continue
+        keys = ("runAsUser", "runAsGroup", "fsGroup")
+        values = (*chosen, chosen[1]) if chosen else (None, None, None)
+        yield (
+            target,
+            [
+                {"op": "remove", "path": f"{pod}/securityContext/{key}"}
+                if value is None
+                else {"op": "replace", "path": f"{pod}/securityContext/{key}", "value": value}
+                for key, value in zip(keys, values, strict=True)
+            ],
+        )
+
+
+def _port_patches(cluster_file: ClusterFile) -> Iterator[Patch]:
+    """Opens the ports of the API server, and 443 to everywhere only if a bucket needs it."""
+    bucket = {443} if cluster_file.results.startswith("gs://") else set()
+    ports = [
+        {"protocol": "TCP", "port": port} for port in sorted(bucket.union(cluster_file.api_ports))
+    ]
+    yield (
+        {"kind": "NetworkPolicy", "name": "ieg"},
+        [{"op": "replace", "path": "/spec/egress/2/ports", "value": ports}],
+    )
 
 
 def schema_errors(
@@ -79,7 +133,7 @@ def schema_errors(
 
 
 def quota_warnings(
-    documents: Sequence[kustomize.Document], cluster_file: cluster_files.ClusterFile, gpus: bool
+    documents: Sequence[kustomize.Document], cluster_file: ClusterFile, gpus: bool
 ) -> list[str]:
     """Returns a line for each quota that admits fewer concurrent trials than `parallelism`."""
     per_trial: dict[str, Any] = {"pods": 2}
@@ -109,15 +163,14 @@ def main() -> None:
         image = cluster_file.image or image_of_revision()
     except UserError as error:
         raise SystemExit(f"manifests: error: {error}") from None
-    namespace = cluster_file.kubernetes_namespace
     folder = arguments.output.resolve()
     print(
-        f"namespace {namespace}, image {image}, checked against Kubernetes {releases()[0]} to "
-        f"{releases()[-1]}"
+        f"namespace {cluster_file.kubernetes_namespace}, image {image}, checked against "
+        f"Kubernetes {releases()[0]} to {releases()[-1]}"
     )
     problems: list[str] = []
     for each in kustomizations():
-        documents = kustomize.render(write_plan(each, folder / "plans", namespace, image))
+        documents = kustomize.render(write_plan(each, folder / "plans", cluster_file, image))
         found = policies.findings(documents, cluster_file.parallelism) + schema_errors(documents)
         path = folder / f"{Path(each).name}.yaml"
         if found:

@@ -105,6 +105,20 @@ def test_an_image_may_have_any_name(tmp_path):
     assert {each["container"]["image"] for each in executors(spec).values()} == {cluster_file.image}
 
 
+def test_the_platform_may_choose_the_user_and_kueue_the_moment(tmp_path):
+    cluster_file = dataclasses.replace(CLUSTER, pod_user="", queue="team", priority_class="low")
+    spec, platform = documents(tmp_path, profiles.gpu(cluster_file))
+    for name, executor in executors(spec).items():
+        pod = pods(platform)[name]
+        assert pod["securityContext"] == {"runAsNonRoot": True}
+        assert pod["podMetadata"]["labels"] == {
+            **dict([profiles.POD_LABEL]),
+            "kueue.x-k8s.io/queue-name": "team",
+            "kueue.x-k8s.io/priority-class": "low",
+        }
+        assert "IEG_POD_USER" not in {each["name"] for each in executor["container"]["env"]}
+
+
 def test_a_training_gets_what_the_cluster_says(tmp_path):
     spec, platform = documents(tmp_path, profiles.gpu(CLUSTER))
     container = executors(spec)["exec-train"]["container"]
@@ -122,6 +136,7 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
         "HOME": "/tmp",
         "IEG_ATTEMPTS": "3",
         "IEG_CHECKPOINT_SECONDS": "120",
+        "IEG_POD_USER": "1000:1000",
         "IEG_REQUIRE_GPU": "1",
     }
     pod = pods(platform)["exec-train"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipelines.cluster_files import ClusterFile
 from pipelines.manifests import render
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +41,9 @@ if "get" in words:
 def cluster(tmp_path):
     """Returns a function that runs the script against a folder that stands for the volume."""
     rendered = tmp_path / "k8s"
+    cluster_file = ClusterFile(namespace="team-vision")
     for name in ("fill-data", "receive-data"):
-        plan = render.write_plan(f"jobs/{name}", tmp_path / "plans", "team-vision", "a-python:1")
+        plan = render.write_plan(f"jobs/{name}", tmp_path / "plans", cluster_file, "a-python:1")
         documents = render.kustomize.render(plan)
         rendered.mkdir(exist_ok=True)
         (rendered / f"{name}.yaml").write_text(yaml.safe_dump_all(documents))
@@ -132,8 +134,8 @@ def test_a_download_that_fails_is_told_as_soon_as_it_has(cluster, tmp_path):
 def test_what_the_job_runs_is_a_command_of_ours():
     from ieg_core.cli.main import build_parser
 
-    (job,) = render.kustomize.render(ROOT / "k8s/jobs/fill-data")
-    (container,) = render.kustomize.containers(job)
+    documents = render.kustomize.render(ROOT / "k8s/jobs/fill-data")
+    (container,) = [each for job in documents for each in render.kustomize.containers(job)]
     program, *arguments = container["command"]
     assert program == "ieg"
     parsed = build_parser().parse_args(arguments)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import DivergedError, UserError
+from ieg_core.host import container_memory
+from ieg_core.host.container_memory import MemoryUse
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError
 from ieg_core.store.records import LeaseRecord
@@ -83,6 +85,22 @@ def test_a_killed_child_costs_its_trial_and_says_so(tmp_path, folder, interprete
         "step": 40,
         "log": "last words",
     }
+
+
+def test_a_child_that_was_killed_for_its_memory_says_so(tmp_path, folder, interpreter, monkeypatch):
+    monkeypatch.setattr(container_memory, "read", lambda root: MemoryUse(used=99, limit=100))
+    interpreter("exec sleep 600")
+    assert run(tmp_path) == -9
+    assert failure(folder)["reason"].startswith("out of memory: ")
+    assert "resources.train.memory_limit" in failure(folder)["reason"]
+
+
+def test_a_child_beside_others_is_left_to_the_machine(tmp_path, folder, interpreter, monkeypatch):
+    monkeypatch.setattr(container_memory, "read", lambda root: MemoryUse(used=99, limit=100))
+    slots.write_slots(tmp_path / "slots", [slots.Slot(7)])
+    monkeypatch.setenv(slots.DIRECTORY, str(tmp_path / "slots"))
+    interpreter("sleep 0.5")
+    assert run(tmp_path) == 0
 
 
 def test_a_child_that_ends_without_a_reason_leaves_its_last_line(tmp_path, folder, interpreter):

@@ -51,6 +51,22 @@ def test_a_namespace_that_does_not_fit_the_installation(namespace, no_cluster):
     assert stub.seen("POST") == []
 
 
+@pytest.mark.parametrize("version", ["2.5.0", "2.15.2", "v1.8.22"])
+def test_a_server_that_cannot_compile_the_package_is_refused(version, no_cluster):
+    with kfp_api(version=version) as stub:
+        line = refusal(ClusterFile(endpoint=stub.url))
+    assert f"is KFP {version}, 2.16 or newer is required" in line
+    assert stub.seen("POST") == []
+
+
+@pytest.mark.parametrize("version", ["2.16.0", "2.17.3-rc.1", "v3.0", "unknown", "dev"])
+def test_a_server_that_may_be_new_enough_is_used(version, no_cluster, capsys):
+    with kfp_api(version=version) as stub:
+        assert connect(ClusterFile(endpoint=stub.url)).list_runs().total_size == 0
+    warned = "does not say which version" in capsys.readouterr().err
+    assert warned == (version in ("unknown", "dev"))
+
+
 def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_path):
     token = tmp_path / "token"
     token.write_text("right\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cluster_files import ClusterFile
 from pipelines.manifests import kustomize, policies, render
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +19,7 @@ OVERLAYS = render.kustomizations()
 def rendered(name: str) -> list[kustomize.Document]:
     with tempfile.TemporaryDirectory() as folder:
         image = "registry.example/ieg-python:1a2b3c4d"
-        return kustomize.render(render.write_plan(name, Path(folder), "kubeflow", image))
+        return kustomize.render(render.write_plan(name, Path(folder), ClusterFile(), image))
 
 
 def changed(name: str, kind: str, path: str, value: object):
@@ -96,10 +97,10 @@ BROKEN = [
         "default",
         "['default', 'kubeflow']",
     ),
-    (policies.quota_alone, "overlays/gpu", "LimitRange", "spec/limits", [], "requests.cpu"),
+    (policies.quota_alone, "quota", "LimitRange", "spec/limits", [], "requests.cpu"),
     (
         policies.quota_alone,
-        "overlays/gpu",
+        "quota",
         "LimitRange",
         "spec/limits/0/default/memory",
         None,
@@ -160,6 +161,6 @@ def test_only_one_job_runs_as_root():
     roots = [
         document["metadata"]["name"]
         for document in documents
-        if kustomize.pod_spec(document)["securityContext"]["runAsUser"] == 0
+        if kustomize.pod_spec(document).get("securityContext", {}).get("runAsUser") == 0
     ]
     assert roots == [policies.OWNER]

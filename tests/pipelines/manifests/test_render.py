@@ -13,7 +13,7 @@ import yaml
 
 from pipelines import profiles
 from pipelines.cluster_files import ClusterFile
-from pipelines.manifests import kustomize, render
+from pipelines.manifests import kustomize, policies, render
 
 ROOT = Path(__file__).parents[3]
 NAMES = render.kustomizations()
@@ -24,9 +24,15 @@ CLUSTER_SCOPED = ("ClusterRole", "ClusterRoleBinding")
 LABEL = ("app.kubernetes.io/part-of", "ieg")
 
 
+def job_of(folder: Path) -> kustomize.Document:
+    (job,) = [each for each in kustomize.render(folder) if each["kind"] == "Job"]
+    return job
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_namespace_image_and_labels_are_set(name, tmp_path):
-    documents = kustomize.render(render.write_plan(name, tmp_path, "team-vision", IMAGE))
+    cluster_file = ClusterFile(namespace="team-vision")
+    documents = kustomize.render(render.write_plan(name, tmp_path, cluster_file, IMAGE))
     assert len({kustomize.identity(document) for document in documents}) == len(documents)
     for document in documents:
         namespace = None if document["kind"] in CLUSTER_SCOPED else "team-vision"
@@ -41,7 +47,7 @@ def test_namespace_image_and_labels_are_set(name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_fits_the_schemas(name, tmp_path):
-    plan = render.write_plan(name, tmp_path, "kubeflow", IMAGE)
+    plan = render.write_plan(name, tmp_path, ClusterFile(pod_user="7:8"), IMAGE)
     # `make manifests`, below, goes through all releases.
     ends = [render.releases()[0], render.releases()[-1]]
     assert render.schema_errors(kustomize.render(plan), ends) == []
@@ -75,10 +81,9 @@ def test_the_overlays_say_what_they_say():
             if document["kind"] == "PersistentVolumeClaim"
         }
 
-    def quota(name: str) -> dict[str, str]:
+    def quotas(name: str) -> list[dict[str, str]]:
         documents = kustomize.render(ROOT / "k8s" / name)
-        (found,) = [each["spec"]["hard"] for each in documents if each["kind"] == "ResourceQuota"]
-        return found
+        return [each["spec"]["hard"] for each in documents if each["kind"] == "ResourceQuota"]
 
     assert claims("overlays/gpu") == {
         "ieg-data": ["ReadWriteMany"],
@@ -88,9 +93,12 @@ def test_the_overlays_say_what_they_say():
         "ieg-data": ["ReadWriteOnce"],
         "ieg-results": ["ReadWriteOnce"],
     }
-    assert quota("overlays/gpu")["requests.nvidia.com/gpu"] == "8"
-    assert quota("overlays/spot")["requests.nvidia.com/gpu"] == "16"
-    assert quota("overlays/spot")["requests.cpu"] == quota("base")["requests.cpu"]
+    # What hits the namespace's other pods is applied on its own, or not at all.
+    assert quotas("overlays/gpu") == [{"requests.nvidia.com/gpu": "8"}]
+    assert quotas("overlays/spot") == [{"requests.nvidia.com/gpu": "16"}]
+    assert quotas("overlays/single-node") == quotas("base") == []
+    (ceilings,) = quotas("quota")
+    assert "pods" in ceilings
 
 
 def test_the_names_are_those_of_the_cluster_file():
@@ -106,12 +114,44 @@ def test_the_names_are_those_of_the_cluster_file():
 
 def test_the_volumes_are_prepared_for_the_pods_user():
     for name in ("prepare-volumes", "fill-data", "receive-data"):
-        (job,) = kustomize.render(ROOT / "k8s" / "jobs" / name)
+        job = job_of(ROOT / "k8s" / "jobs" / name)
         security = kustomize.pod_spec(job)["securityContext"]
-        assert security["runAsUser"] == profiles.USER
-        assert security["runAsGroup"] == security["fsGroup"] == profiles.GROUP
+        user, group = ClusterFile().user_and_group
+        assert security["runAsUser"] == user
+        assert security["runAsGroup"] == security["fsGroup"] == group
     (job,) = kustomize.render(ROOT / "k8s/jobs/own-volumes")
-    assert f"{profiles.USER}:{profiles.GROUP}" in kustomize.containers(job)[0]["command"]
+    assert ClusterFile().pod_user in kustomize.containers(job)[0]["command"]
+
+
+@pytest.mark.parametrize(("user", "keys"), [("2000:3000", (2000, 3000, 3000)), ("", (None,) * 3)])
+@pytest.mark.parametrize("name", ["prepare-volumes", "fill-data", "receive-data"])
+def test_the_jobs_run_as_the_cluster_files_user(name, user, keys, tmp_path):
+    plan = render.write_plan(f"jobs/{name}", tmp_path, ClusterFile(pod_user=user), IMAGE)
+    security = kustomize.pod_spec(job_of(plan))["securityContext"]
+    assert tuple(map(security.get, ("runAsUser", "runAsGroup", "fsGroup"))) == keys
+    assert security["runAsNonRoot"] is True
+    assert policies.findings(kustomize.render(plan)) == []
+
+
+def test_the_job_that_changes_owners_gives_the_volumes_to_the_pods_user(tmp_path):
+    plan = render.write_plan("jobs/own-volumes", tmp_path, ClusterFile(pod_user="7:8"), IMAGE)
+    job = job_of(plan)
+    assert "7:8" in kustomize.containers(job)[0]["command"]
+
+
+@pytest.mark.parametrize(
+    ("cluster_file", "ports"),
+    [
+        (ClusterFile(), {443, 6443, 8443, 16443}),
+        (ClusterFile(api_ports=(6443,)), {6443}),
+        (ClusterFile(api_ports=(6443,), results="gs://bucket/x"), {443, 6443}),
+    ],
+)
+def test_only_the_ports_that_are_needed_are_open_to_everywhere(cluster_file, ports, tmp_path):
+    plan = render.write_plan("overlays/gpu", tmp_path, cluster_file, IMAGE)
+    (policy,) = [each for each in kustomize.render(plan) if each["kind"] == "NetworkPolicy"]
+    rules = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, *ports}
 
 
 def test_the_network_policy_is_for_the_pods_of_our_tasks():
@@ -129,7 +169,7 @@ def test_the_network_policy_is_for_the_pods_of_our_tasks():
         if "to" not in rule
         for port in rule["ports"]
     }
-    assert open_to_all == {53, 443, 6443}
+    assert open_to_all == {53, *ClusterFile().api_ports}
 
 
 def test_a_quota_too_small_for_the_cluster_is_reported():
@@ -238,8 +278,8 @@ def test_make_manifests_writes_one_file_each_and_refuses_a_floating_image(tmp_pa
     assert done.returncode == 0, done.stderr
     written = sorted(path.stem for path in (tmp_path / "out").glob("*.yaml"))
     assert written == sorted(Path(name).name for name in NAMES)
-    (job,) = yaml.safe_load_all((tmp_path / "out" / "fill-data.yaml").read_text())
-    assert job["metadata"]["namespace"] == "team-vision"
+    for job in yaml.safe_load_all((tmp_path / "out" / "fill-data.yaml").read_text()):
+        assert job["metadata"]["namespace"] == "team-vision"
     done = run("ieg-python:latest")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1

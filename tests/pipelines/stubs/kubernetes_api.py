@@ -179,7 +179,11 @@ def claim(name: str, *modes: str) -> dict[str, Any]:
 
 
 def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str, Any]:
-    """Makes the pod of a trial's training, waiting for what `status` says."""
+    """Makes the pod of a trial's training, waiting for what `status` says.
+
+    As backend/src/v2/driver/driver.go (initPodSpecPatch) of KFP 2.17 builds it: the launcher's
+    command holds --executor_input, `args` the component's own words.
+    """
     executor_input = f'{{"inputs": {{"parameterValues": {{"trial": "{trial}"}}}}}}'
     return {
         "metadata": {
@@ -191,7 +195,14 @@ def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str,
         "spec": {
             "containers": [
                 {"name": "wait"},
-                {"name": "main", "args": ["--executor_input", executor_input]},
+                {
+                    "name": "main",
+                    "command": [
+                        *("/var/run/argo/argoexec", "emissary", "--", "/kfp-launcher/launch"),
+                        *("--executor_input", executor_input, "--run_id", run, "--"),
+                    ],
+                    "args": ["sh", "-c", "python3 -m kfp.dsl.executor_main"],
+                },
             ]
         },
         "status": {"phase": "Pending", **status},
