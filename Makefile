@@ -35,7 +35,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor
 
 ##@ Use
 
@@ -57,6 +57,9 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 	  $(call option,--out,OUT) $(call option,--labels,LABELS) $(call option,--features,FEATURES) \
 	  $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) \
 	  $(call option,--precision,PRECISION)
+
+report: $(READY) ## write the report of a sweep again: RUN, else the newest; also of one that broke off
+	@$(BIN)/python -m pipelines report $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench

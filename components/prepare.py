@@ -67,14 +67,17 @@ def prepare(
     from ieg_core.store import mirror, runs
     from ieg_core.sweep import plan as sweep
     from ieg_core.sweep.request import SweepRequest
+    from ieg_core.tasks import late_report
 
     processes.die_with_parent()
-    with mirror.planning(runs.results_root(results, results_namespace, run)) as root:
+    place = runs.results_root(results, results_namespace, run)
+    with mirror.planning(place) as root:
         request = SweepRequest.from_parameters(given, results=str(root))
         planned = sweep.plan(request)
         trials = runs.part_of(planned.trials, part, parts, max_trials)
         runs.write_run(root, run_label, planned.sweep, trials, part, parts)
     plan.metadata["sweep"] = planned.sweep
-    lines = [*planned.notes, "", *(f"- `{trial}`" for trial in trials)]
+    late = late_report.report_unreported(place, besides=planned.sweep)
+    lines = [*planned.notes, *late, "", *(f"- `{trial}`" for trial in trials)]
     Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
     return trials

@@ -16,6 +16,7 @@ def add_parsers(commands: Any) -> None:
     """Declares the commands; each option is a variable of `make`."""
     helps = {
         "schedule": "make the cluster match schedules.yaml",
+        "report": "write the report of a run, also of one that ended without it",
         "accept": "make a run the reference for the later runs of its schedule",
         "clean-runs": "remove old checkpoints, models and sweeps",
         "doctor": "check by a small run that a sweep can work",
@@ -45,6 +46,14 @@ def run(arguments: argparse.Namespace) -> int:
         from ieg_core.report import acceptance
 
         print(acceptance.accept(results_root(arguments), arguments.schedule, arguments.run))
+        return 0
+    if arguments.command == "report":
+        from ieg_core.tasks import late_report
+
+        results = results_root(arguments)
+        sweep = late_report.find_sweep(results, arguments.run)
+        late_report.report_sweep(results, sweep)
+        print(f"Report: {results.rstrip('/')}/sweeps/{sweep}/report/report.html")
         return 0
     if arguments.command == "clean-runs":
         from pipelines import cleanup, stored_files

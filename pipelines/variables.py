@@ -142,6 +142,12 @@ TARGETS: Mapping[str, Sequence[Option]] = {
         Option("SCHEDULE", "the schedule's name"),
         Option("RUN", "the run's id", default_meaning="the newest"),
     ),
+    "report": (
+        CLUSTER,
+        RUNNER,
+        OUT,
+        Option("RUN", "a run's label, or a folder of `sweeps/`", default_meaning="the newest"),
+    ),
     "clean-runs": (
         CLUSTER,
         RUNNER,

@@ -286,6 +286,10 @@ def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
         place = f"{cluster_file.results}/sweeps"
         words = f"in the KFP UI, or below {place} (results_mount in cluster.yaml is empty)"
     else:
+        # A loop that lost a pod for good is followed by no report; a report may be an earlier run's.
+        ended_early = any(state != "SUCCEEDED" for state in look.states.values())
+        if ended_early and (problem := root.write_report()):
+            console.print(f"The report could not be written anew: {problem}", markup=False)
         words = root.fetch_report(out / "cluster" / (first.label or first.run_id))
     console.print(f"Report: {words}", markup=False)
     succeeded = all(state == "SUCCEEDED" for state in look.states.values())

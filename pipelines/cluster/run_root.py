@@ -14,6 +14,7 @@ from ieg_core.store import mirror, runs
 from ieg_core.store.records import RunRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
+from ieg_core.tasks import late_report
 from pipelines.cluster_files import ClusterFile
 
 READERS = 16
@@ -94,6 +95,16 @@ class Root:
                 if path.parent != target:
                     shutil.copy(path, target)
         return str(target / "report.html")
+
+    def write_report(self) -> str:
+        """Writes the sweep's report, for a run that ended before it; returns why it could not."""
+        if not self.sweep:
+            return ""
+        try:
+            late_report.report_sweep(self.place, self.sweep)
+        except (UserError, OSError) as error:
+            return str(error)
+        return ""
 
 
 def root_of(cluster_file: ClusterFile, run: Any) -> Root | None:

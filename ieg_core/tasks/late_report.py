@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports of sweeps whose run ended without one.
+
+A run's report comes after its loop over the trials. KFP leaves it out when anything in the loop
+fails for good: a pod evicted or out of memory, a time limit, one of KFP's own driver pods. The
+results of the finished trials are in the results root all the same.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ieg_core.errors import UserError
+from ieg_core.report.write import write_report
+from ieg_core.store import gcs, mirror
+from ieg_core.store.layout import set_latest
+from ieg_core.store.records import PlanRecord, ReportRecord, RunRecord
+
+
+def report_sweep(results: str, sweep: str) -> None:
+    """Writes the report of a sweep, finished or not, from what its trials have stored.
+
+    Args:
+      results: The results root, a folder or gs://bucket/prefix.
+      sweep: The sweep's name.
+
+    Raises:
+      UserError: When there is no such sweep, or the results root cannot be read or written.
+    """
+    with mirror.sweep(results, sweep) as root:
+        write_report(root, sweep)
+        set_latest(root, sweep)
+
+
+def unreported(results: str) -> list[str]:
+    """Returns the names of the sweeps that are planned, but have no report."""
+    wanted = (PlanRecord.NAME, ReportRecord.NAME)
+    names: Iterable[str]
+    if gcs.is_url(results):
+        names = gcs.list_files(gcs.join(results, "sweeps"))
+    else:
+        folder = Path(results) / "sweeps"
+        found = (path for name in wanted for path in folder.glob(f"*/{name}"))
+        names = [path.relative_to(folder).as_posix() for path in found]
+    planned, reported = ({n.split("/")[0] for n in names if n.endswith(f"/{w}")} for w in wanted)
+    return sorted(planned - reported)
+
+
+def report_unreported(results: str, besides: str = "") -> list[str]:
+    """Writes the missing reports of a results root.
+
+    Args:
+      results: The results root, a folder or gs://bucket/prefix.
+      besides: A sweep that will get its report from its own run.
+
+    Returns:
+      A line for each sweep: where its report is, or why there is none.
+    """
+    lines = []
+    for sweep in unreported(results):
+        if sweep == besides:
+            continue
+        try:
+            report_sweep(results, sweep)
+        except (UserError, OSError) as error:
+            lines.append(f"{sweep} has no report, and none can be written: {error}")
+        else:
+            lines.append(f"{sweep} had no report, since its run ended before it: written now")
+    return lines
+
+
+def find_sweep(results: str, run: str) -> str:
+    """Returns the name of a run's sweep.
+
+    Args:
+      results: The results root, a folder or gs://bucket/prefix.
+      run: A run's label, or of one that was split, without its "-part1"; or a sweep's name; or ""
+        for the sweep that `latest` names.
+
+    Raises:
+      UserError: When the results root knows no such run.
+    """
+    if not run:
+        run = mirror.latest(results)
+        if not run:
+            raise UserError(f"{results} has no report yet: expected RUN=<a run's label>")
+    for label in (run, f"{run}-part1"):
+        record = RunRecord.look(results, label)[0]
+        if record:
+            return record.sweep
+    if PlanRecord.look(f"{results.rstrip('/')}/sweeps/{run}")[0]:
+        return run
+    raise UserError(
+        f"RUN={run!r}: {results} knows no such run: expected a label as `make sweep` printed it, or "
+        "a folder of its sweeps/"
+    )
