@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import certifi
 import kfp
@@ -28,17 +28,35 @@ from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
 HEALTH = "/apis/v2beta1/healthz"
-HEALTH_SECONDS = 4.0
-DEADLINE_SECONDS = 8.0
-REQUEST_SECONDS = (5, 30)
 FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
 
 
-def connect(cluster_file: ClusterFile) -> Any:
+class Patience(NamedTuple):
+    """How long to wait for KFP, in seconds.
+
+    Attributes:
+      health: Of the health check: for the connection, and then for each read.
+      connect: For the whole health check, with the name's resolution.
+      request: Of every later request: for the connection, and then for each read.
+    """
+
+    health: float = 4.0
+    connect: float = 8.0
+    request: tuple[float, float] = (5.0, 30.0)
+
+
+PATIENCE = Patience()
+
+
+def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
     """Connects to the cluster's KFP.
 
     KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT override the
     cluster file. The token is read from its file for each request, the cookie at each `connect`.
+
+    Args:
+      cluster_file: The cluster file.
+      patience: How long to wait for an answer.
 
     Returns:
       A `kfp.Client` whose requests time out after half a minute.
@@ -61,7 +79,9 @@ def connect(cluster_file: ClusterFile) -> Any:
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
     multi_user = _within(
-        DEADLINE_SECONDS, address, lambda: _health(address, cluster_file, token, cookie)
+        patience.connect,
+        address,
+        lambda: _health(address, cluster_file, token, cookie, patience.health),
     )
     if multi_user and not cluster_file.namespace:
         raise UserError(
@@ -82,7 +102,7 @@ def connect(cluster_file: ClusterFile) -> Any:
             ssl_ca_cert=cluster_file.ca_file or None,
         )
     client._context_setting["namespace"] = cluster_file.namespace
-    _limit_requests(client)
+    _limit_requests(client, patience.request)
     return client
 
 
@@ -198,7 +218,9 @@ def _read_secret(path: str, key: str) -> str:
     return text
 
 
-def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> bool:
+def _health(
+    address: str, cluster_file: ClusterFile, token: str, cookie: str, seconds: float
+) -> bool:
     """Checks the health; returns whether this is a multi-user installation."""
     headers = {"Accept": "application/json"}
     if token:
@@ -213,10 +235,10 @@ def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) ->
                 *("GET", address + HEALTH),
                 headers=headers,
                 retries=False,
-                timeout=urllib3.Timeout(connect=HEALTH_SECONDS, read=HEALTH_SECONDS),
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
             )
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _no_answer(address, cluster_file, error) from error
+        raise _no_answer(address, cluster_file, error, seconds) from error
     return _read_health(address, cluster_file, answer)
 
 
@@ -256,7 +278,9 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> bool:
         ) from None
 
 
-def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> UserError:
+def _no_answer(
+    address: str, cluster_file: ClusterFile, error: Exception, seconds: float
+) -> UserError:
     text = str(error)
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
@@ -273,8 +297,8 @@ def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> Use
         return UserError(f"{address} does not speak TLS: use http:// if it is plain HTTP")
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return UserError(
-            f"{address} did not answer within {HEALTH_SECONDS:g} seconds; check the address, your "
-            "VPN and the firewall"
+            f"{address} did not answer within {seconds:g} seconds; check the address, your VPN and "
+            "the firewall"
         )
     return UserError(f"{address} cannot be reached: {_reason(error)}")
 
@@ -309,12 +333,12 @@ def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
     return done[0]
 
 
-def _limit_requests(client: Any) -> None:
+def _limit_requests(client: Any, seconds: tuple[float, float]) -> None:
     rest = client._run_api.api_client.rest_client
     plain = rest.request
 
     def limited(*arguments: Any, **named: Any) -> Any:
-        named["_request_timeout"] = named.get("_request_timeout") or REQUEST_SECONDS
+        named["_request_timeout"] = named.get("_request_timeout") or seconds
         return plain(*arguments, **named)
 
     rest.request = limited
