@@ -58,7 +58,7 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 	  $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) \
 	  $(call option,--precision,PRECISION)
 
-report: $(READY) ## write the report of a sweep again: RUN, else the newest; also of one that broke off
+report: $(READY) ## write the report of RUN, else the newest, again; also of one that broke off
 	@$(BIN)/python -m pipelines report $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)

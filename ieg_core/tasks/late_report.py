@@ -90,6 +90,6 @@ def find_sweep(results: str, run: str) -> str:
     if PlanRecord.look(f"{results.rstrip('/')}/sweeps/{run}")[0]:
         return run
     raise UserError(
-        f"RUN={run!r}: {results} knows no such run: expected a label as `make sweep` printed it, or "
-        "a folder of its sweeps/"
+        f"RUN={run!r}: {results} knows no such run: expected a label as `make sweep` printed it, "
+        "or a folder of its sweeps/"
     )

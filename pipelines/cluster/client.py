@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import certifi
 import kfp
@@ -31,9 +31,6 @@ from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
 HEALTH = "/apis/v2beta1/healthz"
-HEALTH_SECONDS = 4.0
-DEADLINE_SECONDS = 8.0
-REQUEST_SECONDS = (5, 30)
 FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
 OLDEST_KFP = (2, 16)
 """Older servers do not know the security context in our package's platform part."""
@@ -52,11 +49,32 @@ class Health:
     version: str
 
 
-def connect(cluster_file: ClusterFile) -> Any:
+class Patience(NamedTuple):
+    """How long to wait for KFP, in seconds.
+
+    Attributes:
+      health: Of the health check: for the connection, and then for each read.
+      connect: For the whole health check, with the name's resolution.
+      request: Of every later request: for the connection, and then for each read.
+    """
+
+    health: float = 4.0
+    connect: float = 8.0
+    request: tuple[float, float] = (5.0, 30.0)
+
+
+PATIENCE = Patience()
+
+
+def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
     """Connects to the cluster's KFP.
 
     KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT override the
     cluster file. The token is read from its file for each request, the cookie at each `connect`.
+
+    Args:
+      cluster_file: The cluster file.
+      patience: How long to wait for an answer.
 
     Returns:
       A `kfp.Client` whose requests time out after half a minute.
@@ -79,7 +97,9 @@ def connect(cluster_file: ClusterFile) -> Any:
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
     health = _within(
-        DEADLINE_SECONDS, address, lambda: _health(address, cluster_file, token, cookie)
+        patience.connect,
+        address,
+        lambda: _health(address, cluster_file, token, cookie, patience.health),
     )
     check_version(address, health.version)
     if health.multi_user and not cluster_file.namespace:
@@ -101,7 +121,7 @@ def connect(cluster_file: ClusterFile) -> Any:
             ssl_ca_cert=cluster_file.ca_file or None,
         )
     client._context_setting["namespace"] = cluster_file.namespace
-    _limit_requests(client)
+    _limit_requests(client, patience.request)
     return client
 
 
@@ -242,7 +262,9 @@ def _read_secret(path: str, key: str) -> str:
     return text
 
 
-def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) -> Health:
+def _health(
+    address: str, cluster_file: ClusterFile, token: str, cookie: str, seconds: float
+) -> Health:
     """Asks the server for its health."""
     headers = {"Accept": "application/json"}
     if token:
@@ -257,10 +279,10 @@ def _health(address: str, cluster_file: ClusterFile, token: str, cookie: str) ->
                 *("GET", address + HEALTH),
                 headers=headers,
                 retries=False,
-                timeout=urllib3.Timeout(connect=HEALTH_SECONDS, read=HEALTH_SECONDS),
+                timeout=urllib3.Timeout(connect=seconds, read=seconds),
             )
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise _no_answer(address, cluster_file, error) from error
+        raise _no_answer(address, cluster_file, error, seconds) from error
     return _read_health(address, cluster_file, answer)
 
 
@@ -301,7 +323,9 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health
         ) from None
 
 
-def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> UserError:
+def _no_answer(
+    address: str, cluster_file: ClusterFile, error: Exception, seconds: float
+) -> UserError:
     text = str(error)
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
@@ -318,8 +342,8 @@ def _no_answer(address: str, cluster_file: ClusterFile, error: Exception) -> Use
         return UserError(f"{address} does not speak TLS: use http:// if it is plain HTTP")
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return UserError(
-            f"{address} did not answer within {HEALTH_SECONDS:g} seconds; check the address, your "
-            "VPN and the firewall"
+            f"{address} did not answer within {seconds:g} seconds; check the address, your VPN and "
+            "the firewall"
         )
     return UserError(f"{address} cannot be reached: {_reason(error)}")
 
@@ -354,12 +378,12 @@ def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
     return done[0]
 
 
-def _limit_requests(client: Any) -> None:
+def _limit_requests(client: Any, seconds: tuple[float, float]) -> None:
     rest = client._run_api.api_client.rest_client
     plain = rest.request
 
     def limited(*arguments: Any, **named: Any) -> Any:
-        named["_request_timeout"] = named.get("_request_timeout") or REQUEST_SECONDS
+        named["_request_timeout"] = named.get("_request_timeout") or seconds
         return plain(*arguments, **named)
 
     rest.request = limited

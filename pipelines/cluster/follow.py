@@ -6,6 +6,7 @@ KFP, the progress of its trials from the results root and why a trial waits from
 last two may be inaccessible.
 """
 
+import contextlib
 import sys
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster import client as clients
@@ -72,6 +74,7 @@ def follow(
     max_pending: float = 0.0,
     out: Path = Path("runs"),
     stream: IO[str] | None = None,
+    clock: Clock = CLOCK,
 ) -> int:
     """Follows runs until they end, then fetches the report.
 
@@ -81,6 +84,7 @@ def follow(
       max_pending: Minutes without a running pod after which the runs are canceled; 0: never.
       out: Folder to copy the report to, as cluster/<label>.
       stream: Where to write; standard output by default.
+      clock: Tells the time between two looks.
 
     Returns:
       0 if all succeeded, 1 if not, 130 if the user stopped watching; the runs then continue.
@@ -89,7 +93,7 @@ def follow(
       UserError: When KFP does not answer for ten minutes.
     """
     console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
-    watcher = _Watcher(cluster_file, runs, max_pending, console)
+    watcher = _Watcher(cluster_file, runs, max_pending, console, clock)
     try:
         look = watcher.watch()
     except KeyboardInterrupt:
@@ -103,38 +107,37 @@ class _Watcher:
     """Polls the runs, and keeps the state between two polls."""
 
     def __init__(
-        self, cluster_file: ClusterFile, runs: Sequence[Run], max_pending: float, console: Console
+        self,
+        cluster_file: ClusterFile,
+        runs: Sequence[Run],
+        max_pending: float,
+        console: Console,
+        clock: Clock,
     ) -> None:
-        self.cluster_file, self.runs, self.max_pending, self.console = (
-            cluster_file,
-            runs,
-            max_pending,
-            console,
-        )
+        self.cluster_file, self.runs, self.max_pending = cluster_file, runs, max_pending
+        self.console, self.clock = console, clock
         self.client = clients.connect(cluster_file)
         self.kubernetes = preflight.reach(cluster_file)
         self.roots: dict[str, Root | None] = {}
-        self.began = self.last_work = self.last_answer = time.monotonic()
+        self.began = self.last_work = self.last_answer = clock.monotonic()
         self.last = Look({run.run_id: "?" for run in runs})
         self.canceled = False
         self.shown: dict[str, tuple[str, float]] = {}
 
     def watch(self) -> Look:
         """Polls until every run has ended, and shows each snapshot."""
-        if not self.console.is_terminal:
+        is_terminal = self.console.is_terminal
+        live = Live(console=self.console, auto_refresh=False) if is_terminal else None
+        with live or contextlib.nullcontext():
             while True:
                 look = self.look()
-                self.print_changes(look)
+                if live:
+                    live.update(self.render(look), refresh=True)
+                else:
+                    self.print_changes(look)
                 if look.is_over:
                     return look
-                time.sleep(POLL_SECONDS)
-        with Live(console=self.console, auto_refresh=False) as live:
-            while True:
-                look = self.look()
-                live.update(self.render(look), refresh=True)
-                if look.is_over:
-                    return look
-                time.sleep(POLL_SECONDS)
+                self.clock.sleep(POLL_SECONDS)
 
     def look(self) -> Look:
         """Polls once; cancels runs that have waited too long."""
@@ -166,7 +169,7 @@ class _Watcher:
             with clients.plain_errors(self.cluster_file, "read the run"):
                 runs = [self.client.get_run(run.run_id) for run in self.runs]
         except UserError as error:
-            if time.monotonic() - self.last_answer > PATIENCE_SECONDS:
+            if self.clock.monotonic() - self.last_answer > PATIENCE_SECONDS:
                 link = clients.run_link(self.cluster_file, self.runs[0].run_id)
                 raise UserError(f"{error}; stopped watching, the run continues: {link}") from None
             try:
@@ -175,7 +178,7 @@ class _Watcher:
             except UserError as again:
                 error = again
             return replace(self.last, note=f"{error}; retrying")
-        self.last_answer = time.monotonic()
+        self.last_answer = self.clock.monotonic()
         return runs
 
     def _trials(self, run: Any) -> tuple[list[TrialProgress], bool]:
@@ -185,7 +188,7 @@ class _Watcher:
         if root is None:
             return [], False
         since = run.created_at.timestamp() - SKEW_SECONDS if run.created_at else 0.0
-        trials, beats = root.progress(since)
+        trials, beats = root.progress(since, self.clock.now())
         if str(run.state) in TERMINAL:
             trials = [_lost(trial) for trial in trials]
         return trials, beats
@@ -203,8 +206,8 @@ class _Watcher:
         unseen = self.kubernetes is None and not look.trials
         waits = "PENDING" in look.states.values() if unseen else not look.running
         if not waits or look.is_over:
-            self.last_work = time.monotonic()
-        minutes = (time.monotonic() - self.last_work) / 60
+            self.last_work = self.clock.monotonic()
+        minutes = (self.clock.monotonic() - self.last_work) / 60
         if not self.max_pending or minutes <= self.max_pending or self.canceled:
             return
         self.canceled = True
@@ -243,7 +246,7 @@ class _Watcher:
 
     def print_changes(self, look: Look) -> None:
         """Prints the lines that changed, and each running trial once a minute."""
-        now, clock = time.monotonic(), time.strftime("%H:%M:%S")
+        now, stamp = self.clock.monotonic(), time.strftime("%H:%M:%S")
         lines = {key: (text, text, False) for key, text in self.lines(look).items()}
         for trial in look.trials:
             words = f"{trial.state} {trial.reason}"
@@ -251,7 +254,7 @@ class _Watcher:
         for key, (words, text, repeats) in lines.items():
             before, last = self.shown.get(key, ("waiting ", 0.0))
             if words != before or (repeats and now - last >= PLAIN_SECONDS):
-                self.console.print(f"{clock} {text}", markup=False)
+                self.console.print(f"{stamp} {text}", markup=False)
                 self.shown[key] = (words, now)
         self.console.file.flush()
 
@@ -259,7 +262,7 @@ class _Watcher:
         """Renders a snapshot for a terminal."""
         parts: list[Any] = []
         if look.trials:
-            elapsed = time.monotonic() - self.began
+            elapsed = self.clock.monotonic() - self.began
             height = self.console.height - len(look.waiting) - len(self.runs) - 2
             parts.append(progress.table(look.trials, elapsed, max(8, height)))
             idle = (progress.WAITING, progress.INTERRUPTED)
@@ -286,7 +289,7 @@ def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
         place = f"{cluster_file.results}/sweeps"
         words = f"in the KFP UI, or below {place} (results_mount in cluster.yaml is empty)"
     else:
-        # A loop that lost a pod for good is followed by no report; a report may be an earlier run's.
+        # After a loop that lost a pod for good comes no report; one that is there may be older.
         ended_early = any(state != "SUCCEEDED" for state in look.states.values())
         if ended_early and (problem := root.write_report()):
             console.print(f"The report could not be written anew: {problem}", markup=False)

@@ -278,13 +278,14 @@ def _retry_lines(kubernetes: Kubernetes) -> list[str]:
     policy = retry_policy(config_map.data or {})
     if policy == "Always":
         return ["Retries: killed, evicted and preempted pods are retried (Always)"]
-    if policy in ("OnError", "OnTransientError"):
-        lost = "run out of memory or are evicted or killed"
-    else:
-        lost = "vanish with their node"
+    if policy == "OnTransientError":
+        words = "if its TRANSIENT_ERROR_PATTERN covers them as a stock KFP's does"
+        return [f"Retries: preempted and evicted pods are retried (OnTransientError), {words}"]
+    lost = "are preempted or evicted" if policy == "OnError" else "vanish with their node"
     words = f"the controller's policy is {policy or 'OnFailure (its default)'}: pods that {lost}"
-    fix = f"set retryPolicy: Always in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
-    return [f"{WARNING}retries: {words} are not retried; {fix}"]
+    stake = "one such pod inside the loop costs the run its report (`make report` writes it later)"
+    fix = f"set retryPolicy: OnTransientError in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
+    return [f"{WARNING}retries: {words} are not retried, and {stake}; {fix}"]
 
 
 def retry_policy(data: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 """A run's part of the results root, in a folder or a bucket that this machine can read."""
 
 import shutil
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -40,11 +39,12 @@ class Root:
     finished: dict[str, TrialProgress] = field(default_factory=dict)
     problem: str = ""
 
-    def progress(self, since: float) -> tuple[list[TrialProgress], bool]:
+    def progress(self, since: float, now: float) -> tuple[list[TrialProgress], bool]:
         """Reads the progress of the run's trials.
 
         Args:
           since: Unix time; older progress belongs to an earlier run.
+          now: Unix time, to which heartbeats are compared.
 
         Returns:
           The trials, none before prepare has listed them; and whether one has a recent heartbeat.
@@ -57,7 +57,7 @@ class Root:
         open_trials = [name for name in self.names if name not in self.finished]
 
         def read(name: str) -> TrialProgress:
-            return progress.read_trial(self.place, name, since, time.time())
+            return progress.read_trial(self.place, name, since, now)
 
         with ThreadPoolExecutor(READERS) as pool:
             read_now = dict(zip(open_trials, pool.map(read, open_trials), strict=True))

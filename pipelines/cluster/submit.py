@@ -171,11 +171,15 @@ def whole(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> dict[str, Any
     return {"pipeline_spec": spec, "platform_spec": platform} if platform else dict(spec)
 
 
-def measured(cluster_file: ClusterFile) -> cost.Rates:
+def measured(cluster_file: ClusterFile, seconds: float = BUCKET_SECONDS) -> cost.Rates:
     """Returns the step rates measured in the results root, if this machine can read it.
 
-    For a bucket they come from the newest report, if it can be read within a few seconds: without
-    credentials or network the client would retry for minutes.
+    For a bucket they come from the newest report, if it can be read in time: without credentials or
+    network the client would retry for minutes.
+
+    Args:
+      cluster_file: The cluster file.
+      seconds: How long to wait for a bucket.
     """
     if cluster_file.results_mount:
         return cost.measured_rates(Path(cluster_file.results_mount))
@@ -188,7 +192,7 @@ def measured(cluster_file: ClusterFile) -> cost.Rates:
     if gcs.is_url(cluster_file.results):
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
-        reader.join(BUCKET_SECONDS)
+        reader.join(seconds)
     return rates[0] if rates else {}
 
 

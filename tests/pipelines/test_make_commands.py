@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command lines of `make schedule`, `accept`, `clean-runs` and `doctor`."""
+"""The command lines of `make schedule`, `accept`, `report`, `clean-runs` and `doctor`."""
 
 import json
 import os
@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from ieg_core.store.records import PlanRecord
 from pipelines.__main__ import main
 from tests.ieg_core.report.test_reproduction import row
 from tests.pipelines.scheduling.test_schedules import PLAIN
+from tests.records import example
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 
@@ -119,6 +121,19 @@ def test_accept_writes_the_rows_of_a_run(no_cluster, cluster_file, tmp_path, cap
     assert "nightly: accepted r1" in capsys.readouterr().out
     assert json.loads((tmp_path / "accepted/nightly.json").read_text())["trials"] == [row(0.9)]
     assert "received RUN='r2': expected a run" in refused(capsys, *command, "--run=r2")
+
+
+def test_report_writes_the_report_of_a_run_that_broke_off(
+    no_cluster, cluster_file, tmp_path, capsys
+):
+    example(PlanRecord, sweep="s1", trials=[]).write(tmp_path / "sweeps" / "s1")
+    command = ["report", cluster_file(), f"--out={tmp_path}"]
+    assert main([*command, "--run=s1"]) == 0
+    page = tmp_path / "sweeps/s1/report/report.html"
+    assert f"Report: {page}" in capsys.readouterr().out
+    assert page.exists()
+    assert main(command) == 0
+    assert "RUN='s2'" in refused(capsys, *command, "--run=s2")
 
 
 def test_doctor_refuses_what_it_does_not_know(no_cluster, cluster_file, capsys):

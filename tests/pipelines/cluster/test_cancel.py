@@ -4,15 +4,9 @@
 import pytest
 
 from ieg_core.errors import UserError
-from pipelines.cluster import follow
 from tests.pipelines.cluster.test_follow import TRIALS, created, followed
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch):
-    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -33,10 +27,10 @@ def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
         if seen:
             write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
             cluster.pods["kubeflow"] = [pod(run.run_id, TRIALS[1], **status)]
-        code, said = followed(cluster_file, run, max_pending=0.005)
+        code, said = followed(cluster_file, run, max_pending=1)
     assert code == 1
     assert len(kfp_stub.seen("POST", ":terminate$")) == 1
-    assert "Canceled: no pod has run for MAX_PENDING=0.005 minutes" in said
+    assert "Canceled: no pod has run for MAX_PENDING=1 minutes" in said
     assert ("minutes: Unschedulable: full" in said) is seen
     assert said.index("CANCELING") < said.index("CANCELED: digits-1")
 
@@ -47,7 +41,7 @@ def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):
     _, other = created(kfp_stub, run_label="digits-2")
     kfp_stub.faults.append(Fault(status=403, path=f"{one.run_id}:terminate$"))
     with pytest.raises(UserError, match="cancel the run"):
-        followed(cluster_file, one, other, max_pending=0.005)
+        followed(cluster_file, one, other, max_pending=1)
     assert kfp_stub.seen("POST", f"{other.run_id}:terminate$")
 
 
@@ -60,6 +54,6 @@ def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
             pod(run.run_id, TRIALS[0], "p1", phase="Running"),
             pod(run.run_id, TRIALS[1], "p2"),
         ]
-        code, _ = followed(cluster_file, run, max_pending=0.003)
+        code, _ = followed(cluster_file, run, max_pending=1)
     assert code == 0
     assert kfp_stub.seen("POST", ":terminate$") == []

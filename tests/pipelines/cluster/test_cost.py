@@ -195,8 +195,7 @@ def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
 
 
 def test_a_bucket_that_does_not_answer_costs_seconds(monkeypatch):
-    monkeypatch.setattr(submit, "BUCKET_SECONDS", 0.1)
     answered = threading.Event()
     monkeypatch.setattr(cost, "reported_rates", lambda root: answered.wait(300))
-    assert submit.measured(ClusterFile(results="gs://bucket/team")) == {}
+    assert submit.measured(ClusterFile(results="gs://bucket/team"), seconds=0.1) == {}
     answered.set()

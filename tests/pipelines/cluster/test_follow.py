@@ -4,7 +4,6 @@
 import io
 import json
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -14,20 +13,17 @@ from ieg_core.errors import UserError
 from ieg_core.host.liveness import STALE_SECONDS
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
-from pipelines.cluster import follow, submit
+from pipelines.cluster import submit
+from pipelines.cluster.follow import PATIENCE_SECONDS, follow
 from pipelines.cluster.run_root import root_of
 from pipelines.cluster_files import ClusterFile
+from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 from tests.records import KINDS, put
 
 TRIALS = ("digits-l2r-seed0-aaaaaaaaaaaa", "digits-ieg-seed0-bbbbbbbbbbbb")
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
-
-
-@pytest.fixture(autouse=True)
-def fast(monkeypatch):
-    monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -90,10 +86,10 @@ def result():
     return {"steps": 600, "steps_per_second": 5.0, "accuracy_ema_last": 0.9}
 
 
-def followed(cluster_file, *runs, **settings):
-    stream = io.StringIO()
-    code = follow.follow(cluster_file, runs, stream=stream, **settings)
-    return code, stream.getvalue()
+def followed(cluster_file, *runs, scenes=(), **settings):
+    """Follows runs, with what happens from one look to the next; returns the code and the text."""
+    settings = {"stream": io.StringIO(), "clock": FakeClock(scenes)} | settings
+    return follow(cluster_file, runs, **settings), settings["stream"].getvalue()
 
 
 def test_a_run_that_succeeds_brings_its_report(kfp_stub, mounted, tmp_path):
@@ -113,6 +109,20 @@ def test_a_run_that_succeeds_brings_its_report(kfp_stub, mounted, tmp_path):
     assert states == ["PENDING", "RUNNING", "SUCCEEDED"]
 
 
+def test_a_run_that_broke_off_before_its_report_gets_one(kfp_stub, mounted, tmp_path):
+    """KFP omits everything after a loop in which one pod ran out of memory."""
+    kfp_stub.script = ("RUNNING", "FAILED")
+    cluster_file, run = created(kfp_stub, mounted)
+    planned(mounted)
+    write(mounted, "sweeps/digits-0a/plan.json", {"sweep": "digits-0a", "trials": list(TRIALS)})
+    write(mounted, f"trials/{TRIALS[0]}/result.json", result())
+    code, said = followed(cluster_file, run, out=tmp_path / "out")
+    assert code == 1
+    report = tmp_path / "out" / "cluster" / "digits-1" / "report.html"
+    assert f"Report: {report}" in said
+    assert TRIALS[1] in report.read_text()
+
+
 @pytest.mark.parametrize("end", ["FAILED", "CANCELED", "SKIPPED"])
 def test_every_other_end_is_an_end(kfp_stub, end):
     kfp_stub.script = ("PENDING", "PAUSED", "RUNNING", end)
@@ -128,34 +138,27 @@ def test_every_other_end_is_an_end(kfp_stub, end):
 def test_trials_are_followed_from_the_results_root(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",)
     cluster_file, run = created(kfp_stub, mounted)
-    stream = io.StringIO()
-    thread = threading.Thread(
-        target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
-    )
-    thread.start()
-    planned(mounted)
     now = time.time()
     at = {"phase": "training", "step": 300, "num_steps": 600, "steps_per_second": 5.0}
-    write(mounted, f"trials/{TRIALS[0]}/progress.json", at | {"updated": now, "accuracy_ema": 0.5})
-    wait_for(stream, "digits-l2r-seed0: training step 300/600, 5.0 steps/s, 1:00 left, accuracy 50")
-    write(mounted, f"trials/{TRIALS[0]}/result.json", result())
-    write(mounted, f"trials/{TRIALS[1]}/progress.json", {"phase": "starting", "updated": now})
-    write(mounted, f"trials/{TRIALS[1]}/failure.json", {"reason": "loss is NaN"})
-    wait_for(stream, "digits-ieg-seed0: failed: loss is NaN")
-    kfp_stub.set_state(run.run_id, "FAILED")
-    thread.join(120)
-    assert not thread.is_alive()
-    said = stream.getvalue()
+    at |= {"updated": now, "accuracy_ema": 0.5}
+
+    def scenes():
+        planned(mounted)
+        write(mounted, f"trials/{TRIALS[0]}/progress.json", at)
+        yield
+        write(mounted, f"trials/{TRIALS[0]}/result.json", result())
+        write(mounted, f"trials/{TRIALS[1]}/progress.json", {"phase": "starting", "updated": now})
+        write(mounted, f"trials/{TRIALS[1]}/failure.json", {"reason": "loss is NaN"})
+        yield
+        kfp_stub.set_state(run.run_id, "FAILED")
+
+    code, said = followed(cluster_file, run, scenes=scenes())
+    assert code == 1
+    assert "digits-l2r-seed0: training step 300/600, 5.0 steps/s, 1:00 left, accuracy 50" in said
+    assert "digits-ieg-seed0: failed: loss is NaN" in said
     assert "digits-l2r-seed0: finished, accuracy 90.0 %" in said
     assert f"failed: {TRIALS[1]}: loss is NaN" in said
     assert said.count("digits-l2r-seed0: training") == 1
-
-
-def wait_for(stream, text):
-    deadline = time.monotonic() + 120
-    while text not in stream.getvalue():
-        assert time.monotonic() < deadline, stream.getvalue()
-        time.sleep(0.02)
 
 
 class Terminal(io.StringIO):
@@ -182,9 +185,9 @@ def terminal(kfp_stub, mounted, tmp_path, monkeypatch):
         with kubernetes_api() as cluster:
             write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
             cluster.pods["kubeflow"] = [pod(run.run_id, trial, **status)]
-            stream = Terminal()
-            assert follow.follow(cluster_file, [run], stream=stream) == 0
-        return stream.getvalue()
+            code, text = followed(cluster_file, run, stream=Terminal())
+        assert code == 0
+        return text
 
     return said
 
@@ -214,7 +217,7 @@ def test_a_trial_whose_heart_stopped_does_not_seem_to_train(kfp_stub, mounted):
     stale, young = time.time() - STALE_SECONDS - 10, time.time() - STALE_SECONDS / 2
     write(mounted, f"trials/{TRIALS[0]}/progress.json", beat | {"updated": stale})
     write(mounted, f"trials/{TRIALS[1]}/progress.json", beat | {"updated": young})
-    (lost, alive), beats = root.progress(since=0.0)
+    (lost, alive), beats = root.progress(since=0.0, now=time.time())
     assert (lost.state, lost.step, lost.seconds_left) == ("interrupted", 300, None)
     assert (alive.state, beats) == ("training", True)
 
@@ -255,7 +258,6 @@ def test_without_the_results_root_the_tasks_are_counted(kfp_stub):
 
 
 def test_why_a_trial_waits_is_told(kfp_stub, mounted, tmp_path):
-    kfp_stub.script = ("RUNNING",)
     cluster_file, run = created(kfp_stub, mounted)
     planned(mounted)
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
@@ -263,15 +265,8 @@ def test_why_a_trial_waits_is_told(kfp_stub, mounted, tmp_path):
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
         cluster.pods["kubeflow"] = [pod(run.run_id, TRIALS[1], **status)]
-        stream = io.StringIO()
-        thread = threading.Thread(
-            target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
-        )
-        thread.start()
-        wait_for(stream, "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient")
-        kfp_stub.set_state(run.run_id, "SUCCEEDED")
-        thread.join(120)
-    assert not thread.is_alive()
+        _, said = followed(cluster_file, run)
+    assert "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient" in said
 
 
 def test_a_trial_with_a_heartbeat_works(kfp_stub, mounted):
@@ -280,7 +275,7 @@ def test_a_trial_with_a_heartbeat_works(kfp_stub, mounted):
     planned(mounted)
     beat = {"phase": "training", "updated": time.time()}
     write(mounted, f"trials/{TRIALS[0]}/progress.json", beat)
-    code, _ = followed(cluster_file, run, max_pending=0.003)
+    code, _ = followed(cluster_file, run, max_pending=1)
     assert code == 0
 
 
@@ -301,29 +296,37 @@ def test_a_renewed_cookie_is_picked_up(kfp_stub, tmp_path):
     run = submit.create_run(
         clients.connect(cluster_file), cluster_file, "", "a", {"run_label": "a"}, body
     )
-    kfp_stub.script = ("RUNNING",)
     kfp_stub.set_state(run.run_id, "RUNNING")
-    stream = io.StringIO()
-    thread = threading.Thread(
-        target=follow.follow, args=(cluster_file, [run]), kwargs={"stream": stream}
-    )
-    thread.start()
-    wait_for(stream, "run a: RUNNING")
-    kfp_stub.cookie = "session=new"
-    wait_for(stream, "refuses the cookie in")
-    cookie.write_text("session=new")
-    kfp_stub.set_state(run.run_id, "SUCCEEDED")
-    thread.join(120)
-    assert not thread.is_alive()
-    assert "SUCCEEDED: a" in stream.getvalue()
+
+    def scenes():
+        kfp_stub.cookie = "session=new"
+        yield
+        cookie.write_text("session=new")
+        kfp_stub.set_state(run.run_id, "SUCCEEDED")
+
+    code, said = followed(cluster_file, run, scenes=scenes())
+    assert code == 0
+    words = ["run a: RUNNING", "refuses the cookie in", "SUCCEEDED: a"]
+    assert sorted(words, key=said.index) == words
 
 
-def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub, monkeypatch):
-    monkeypatch.setattr(follow, "PATIENCE_SECONDS", 0.2)
+def test_a_long_silence_ends_the_watching_but_not_the_run(kfp_stub):
     cluster_file, run = created(kfp_stub)
     kfp_stub.faults.append(Fault(status=503, method="GET", path="/runs/"))
+    clock = FakeClock()
+    began = clock.time
+
+    def scenes():
+        clock.time = began + PATIENCE_SECONDS - 1
+        yield
+        clock.time = began + PATIENCE_SECONDS + 1
+        yield
+        pytest.fail("it went on")
+
+    clock.scenes = scenes()
     with pytest.raises(UserError, match="stopped watching, the run continues: http"):
-        followed(cluster_file, run)
+        followed(cluster_file, run, clock=clock)
+    assert len(clock.slept) == 2
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
@@ -341,22 +344,23 @@ class InterruptedOnce(io.StringIO):
 def test_ctrl_c_stops_the_watching_but_not_the_run(kfp_stub):
     kfp_stub.script = ("RUNNING",)
     cluster_file, run = created(kfp_stub)
-    stream = InterruptedOnce()
-    assert follow.follow(cluster_file, [run], stream=stream) == 130
-    assert "Stopped watching; it continues on the cluster: http" in stream.getvalue()
+    code, said = followed(cluster_file, run, stream=InterruptedOnce())
+    assert code == 130
+    assert "Stopped watching; it continues on the cluster: http" in said
     assert kfp_stub.seen("POST", ":terminate$") == []
 
 
 def test_an_earlier_run_is_followed_from_its_link_on(kfp_stub, tmp_path, capsys):
     """Where the results root cannot be read, states and the link are all there is to see."""
     cluster_file, run = created(kfp_stub)
+    kfp_stub.set_state(run.run_id, "SUCCEEDED")
     path = tmp_path / "cluster.yaml"
     path.write_text(f"endpoint: {cluster_file.endpoint}\nimage: {IMAGE}\n")
     argv = ["run", "noise_sweep", f"--cluster={path}", "--watch=digits-1"]
     assert command_line.main([*argv, f"--out={tmp_path}"]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == f"Run digits-1: {kfp_stub.url}/#/runs/details/{run.run_id}"
-    assert any("run digits-1: RUNNING" in line for line in rest)
+    assert any("run digits-1: SUCCEEDED" in line for line in rest)
 
 
 def test_parts_are_followed_together(kfp_stub):

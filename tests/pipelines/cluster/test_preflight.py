@@ -161,9 +161,8 @@ def test_a_missing_right_is_said_and_costs_nothing_more(cluster):
     [
         (
             "spec: {templateDefaults: {retryStrategy: {retryPolicy: OnError}}}",
-            "is OnError: pods that run out",
+            "is OnError: pods that are preempted or evicted are not retried",
         ),
-        ("spec: {retryStrategy: {limit: 2, retryPolicy: OnTransientError}}", "OnTransientError"),
         ("spec: {templateDefaults: {retryStrategy: {limit: 2}}}", "OnFailure (its default)"),
         ("", "OnFailure (its default)"),
         ("[not, an, object]", "OnFailure (its default)"),
@@ -174,6 +173,13 @@ def test_a_policy_that_does_not_retry_lost_pods_is_a_warning(cluster, text, word
     line = look()[1]
     assert line.startswith("warning: retries")
     assert words in line
+    assert "costs the run its report" in line
+
+
+def test_a_policy_that_retries_preempted_pods_is_none(cluster):
+    text = "spec: {retryStrategy: {limit: 2, retryPolicy: OnTransientError}}"
+    cluster.configmaps["kubeflow"] = policy(text)
+    assert look()[1].startswith("Retries: preempted and evicted pods are retried")
 
 
 def test_the_policy_is_found_in_a_single_configuration_too():

@@ -60,11 +60,11 @@ def test_what_cannot_be_read_is_no_early_end(emulator, bucket, tmp_path):
     example(RunRecord, sweep="s1").write(bucket, "label")
     root = Root(bucket, "label")
     emulator.failures = [HTTPStatus.FORBIDDEN]
-    assert root.progress(0.0) == ([], False)
+    assert root.progress(0.0, 0.0) == ([], False)
     assert root.problem.startswith("no permission for gs://")
     told = root.fetch_report(tmp_path / "here")
     assert told.startswith(f"below {bucket}/sweeps, which cannot be read from here (no permission")
-    root.progress(0.0)
+    root.progress(0.0, 0.0)
     assert (root.problem, root.sweep) == ("", "s1")
 
 

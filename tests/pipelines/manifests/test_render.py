@@ -2,7 +2,6 @@
 """What k8s/ renders to, and that the schemas reject misspelled keys."""
 
 import dataclasses
-import re
 import shutil
 import subprocess
 import sys
@@ -233,28 +232,8 @@ def test_the_controllers_patch_changes_its_defaults_and_nothing_else(tmp_path):
         assert merged["data"][key] == STOCK["data"][key]
     defaults = yaml.safe_load(merged["data"]["workflowDefaults"])
     retry = defaults["spec"]["templateDefaults"]["retryStrategy"]
-    assert retry["retryPolicy"] == "Always"
-    assert '"137", "143"' in retry["expression"]
-
-
-@pytest.mark.parametrize(
-    ("message", "again"),
-    [
-        ("pod deleted", True),
-        ("Pod was terminated in response to imminent node shutdown.", True),
-        ("The node was low on resource: memory. Evicted", True),
-        ("node pool-1 is not ready", True),
-        ("Preempted by a higher-priority pod", True),
-        ("Error (exit code 1)", False),
-        ("child 'noise-sweep-x' failed", False),
-        ("child 'noise-sweep-x' errored", False),
-    ],
-)
-def test_what_the_controllers_condition_tries_again(message, again):
-    """Its pattern, read from the patch; Go's and Python's regular expressions agree on it."""
-    text = (ROOT / "k8s/overlays/spot/workflow-controller-patch.yaml").read_text()
-    (pattern,) = re.findall(r'lastRetry\.message matches "(.*)"', text)
-    assert bool(re.search(pattern, message)) is again
+    # No exit codes: a pod killed at its time limit has those of a lost one.
+    assert retry == {"limit": "2", "retryPolicy": "OnTransientError"}
 
 
 def test_make_manifests_writes_one_file_each_and_refuses_a_floating_image(tmp_path):
