@@ -28,8 +28,9 @@ def build(profile: Profile) -> Any:
 
     @dsl.pipeline(
         name=NAME,
+        # The UI's form of a run shows names, types and defaults, but no descriptions of parameters.
         description="Trains image classifiers on noisy labels and compares methods across noise "
-        f"ratios. Profile: {profile.name}.",
+        f"ratios. Profile: {profile.name}.\n\n{parameters.as_markdown(profile)}",
     )
     @parameters.declare(profile)
     def noise_sweep(

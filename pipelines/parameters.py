@@ -2,6 +2,7 @@
 """The parameters of the noise sweep's pipeline: those of the request, and those of the run."""
 
 import inspect
+import json
 import typing
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields
@@ -110,6 +111,16 @@ def description(kind: type, each: "Field[Any]") -> str:
         return attributes(kind)[each.name]
     text = f"{declared.meaning[:1].upper()}{declared.meaning[1:]}."
     return text + (f" Default: {declared.default_meaning}." if declared.default_meaning else "")
+
+
+def as_markdown(profile: Profile) -> str:
+    """Returns the parameters as a Markdown list: name, default, meaning."""
+    default = {name: json.dumps(p.default) for name, p in signature(profile).parameters.items()}
+    return "\n".join(
+        f"- **{each.name}** (`{default[each.name]}`): {description(kind, each)}"
+        for kind in (SweepRequest, RunParameters)
+        for each in fields(kind)
+    )
 
 
 def sent(request: SweepRequest) -> dict[str, Any]:

@@ -279,7 +279,10 @@ def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
         if trial.state == progress.FAILED:
             console.print(f"failed: {trial.trial}: {trial.reason}", markup=False)
     for run in watcher.runs:
-        words = f"{look.states[run.run_id]}: {run.label or run.run_id}"
+        state = look.states[run.run_id]
+        # KFP has no state of its own for the end of a run that was terminated.
+        ended = f"{state} (canceled)" if watcher.canceled and state == "FAILED" else state
+        words = f"{ended}: {run.label or run.run_id}"
         error = look.errors.get(run.run_id, "")
         console.print(words + (f": {error}" if error else ""), markup=False)
         console.print(f"  {clients.run_link(cluster_file, run.run_id)}", markup=False)

@@ -105,6 +105,14 @@ def test_an_image_may_have_any_name(tmp_path):
     assert {each["container"]["image"] for each in executors(spec).values()} == {cluster_file.image}
 
 
+def test_the_description_explains_the_parameters(tmp_path):
+    """The UI's form shows names, types and defaults, but no description of a parameter."""
+    spec, _ = documents(tmp_path, profiles.gpu(CLUSTER))
+    text = spec["pipelineInfo"]["description"]
+    for name in spec["root"]["inputDefinitions"]["parameters"]:
+        assert f"- **{name}** (`" in text
+
+
 def test_the_platform_may_choose_the_user_and_kueue_the_moment(tmp_path):
     cluster_file = dataclasses.replace(CLUSTER, pod_user="", queue="team", priority_class="low")
     spec, platform = documents(tmp_path, profiles.gpu(cluster_file))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from ieg_core.report.trials import load_sweep, load_trial
+from ieg_core.report.trials import Trial, load_sweep, load_trial
 from ieg_core.tasks import kfp_ui
 from tests.records import put
 
@@ -48,6 +48,22 @@ def test_classes_of_the_same_name_are_told_apart(tmp_path, folder):
     )
     put(manifest, class_names=["cat", "cat"])
     assert kfp_ui.confusion(load_trial(tmp_path, TRIAL))[0] == ["0 cat", "1 cat"]
+
+
+def test_of_many_classes_the_most_confused_are_shown():
+    """A page of 100 trials with 100 classes each would fetch 11 MB at every refresh."""
+    counts = np.diag(np.full(100, 50))
+    for true, predicted, count in ((7, 93, 30), (93, 7, 20), (2, 50, 10)):
+        counts[true, predicted] = count
+    names = tuple(f"class {index}" for index in range(100))
+    trial = Trial({}, confusion=counts, class_names=names)
+    shown, matrix = kfp_ui.confusion(trial)
+    assert len(shown) == len(matrix) <= 20
+    assert {"class 2", "class 7", "class 50", "class 93"} < set(shown)
+    assert shown[-1] == f"{100 - len(shown) + 1} others"
+    assert matrix[shown.index("class 7")][shown.index("class 93")] == 30
+    assert np.sum(matrix) == counts.sum()
+    assert np.trace(matrix) == np.trace(counts)
 
 
 def test_a_long_document_is_cut_after_a_line_and_says_so():

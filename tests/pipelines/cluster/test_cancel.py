@@ -32,7 +32,7 @@ def test_runs_that_only_wait_are_canceled(kfp_stub, tmp_path, seen):
     assert len(kfp_stub.seen("POST", ":terminate$")) == 1
     assert "Canceled: no pod has run for MAX_PENDING=1 minutes" in said
     assert ("minutes: Unschedulable: full" in said) is seen
-    assert said.index("CANCELING") < said.index("CANCELED: digits-1")
+    assert said.index("CANCELING") < said.index("FAILED (canceled): digits-1")
 
 
 def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):

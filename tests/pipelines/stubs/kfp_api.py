@@ -192,7 +192,9 @@ class KfpApi(Stub):
     def _terminate_run(self, request: Request, name: str) -> Any:
         if _find(self.runs, "run", name)["state"] in TERMINAL:
             raise RefusedError(400, f"the run {name} has ended")
-        self.set_state(name, "CANCELING", "CANCELED")
+        # Argo knows no canceled workflow: KFP's report of its phase ends as FAILED
+        # (backend/src/apiserver/resource/resource_manager.go, ReportWorkflowResource).
+        self.set_state(name, "CANCELING", "FAILED")
         return {}
 
     def _retry_run(self, request: Request, name: str) -> Any:
