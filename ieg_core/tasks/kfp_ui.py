@@ -64,7 +64,7 @@ def _most_confused(
     order = np.argsort(-errors, axis=None, kind="stable")
     kept: list[int] = []
     for pair in zip(*np.unravel_index(order, errors.shape), strict=True):
-        new = [int(index) for index in pair if index not in kept]
+        new = sorted({int(index) for index in pair} - set(kept))
         if len(kept) + len(new) > MAX_CLASSES - 1:
             break
         kept += new

@@ -64,12 +64,12 @@ def test_a_run_goes_through_its_states(kfp_stub, package):
     assert len(kfp_stub.experiments) == 1
 
 
-def test_terminated_runs_end_canceled_and_retried_ones_start_again(kfp_stub, package):
+def test_terminated_runs_end_failed_and_retried_ones_start_again(kfp_stub, package):
     kfp_stub.script = ("RUNNING",)
     client = connected(kfp_stub)
     run = client.create_run_from_pipeline_package(package, arguments={"name": "a"}).run_id
     client.terminate_run(run)
-    assert [client.get_run(run).state for _ in range(2)] == ["CANCELING", "CANCELED"]
+    assert [client.get_run(run).state for _ in range(2)] == ["CANCELING", "FAILED"]
     with pytest.raises(kfp_server_api.ApiException, match="has ended"):
         client.terminate_run(run)
     client.runs.run_service_retry_run(run)
