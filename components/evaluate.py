@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Third step of a sweep, for each trial: evaluates it on the test set and shows its audit."""
+"""Third step of a sweep, for each pod's trials: evaluates them and shows their audits."""
 
 from kfp.dsl import HTML, ClassificationMetrics, Metrics, Output
 
@@ -8,7 +8,7 @@ from components import component
 
 @component
 def evaluate(
-    trial: str,
+    trials: str,
     data_dir: str,
     results: str,
     results_namespace: str,
@@ -17,23 +17,23 @@ def evaluate(
     confusion: Output[ClassificationMetrics],
     audit: Output[HTML],
 ) -> str:
-    """Evaluates one trained trial, or only shows it if the results root has its result.
+    """Evaluates the trained trials of a pod, or only shows those that have a result.
 
     Like `train`, it does not affect other trials: when the retry budget for lost pods is exhausted,
     the trial is recorded as failed (`lost_pods.count_evaluation`).
 
     Args:
-      trial: The trial's name.
+      trials: The trials' names, separated by blanks.
       data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
-      metrics: Its results, and its audit's figures as audit_<name>, for the KFP UI.
-      confusion: Its confusion matrix, for the KFP UI; no task reads it.
+      metrics: Results, and the audit's figures as audit_<name>, for the KFP UI.
+      confusion: The confusion matrix of a single trial, for the KFP UI; no task reads it.
       audit: The labels that are probably wrong, or why there was no audit, for the KFP UI.
 
     Returns:
-      The trial's name.
+      The trials' names, as they came.
     """
     from pathlib import Path
 
@@ -41,11 +41,15 @@ def evaluate(
     from ieg_core.tasks import evaluate as evaluate_task
 
     place = runs.results_root(results, results_namespace, run)
-    lost = lost_pods.count_evaluation(place, trial, run)
-    with mirror.trial(place, trial) as root:
-        shown = evaluate_task.evaluate(root, trial, Path(data_dir), lost)
-    metrics.metadata.update(shown.metrics)
-    if shown.class_names:
-        confusion.log_confusion_matrix(shown.class_names, shown.confusion)
-    shown.write(Path(metrics.path), Path(confusion.path), Path(audit.path))
-    return trial
+    # Before any evaluation: an attempt of the pod is one at each of its trials.
+    lost = {trial: lost_pods.count_evaluation(place, trial, run) for trial in trials.split()}
+    shown = {}
+    for trial, times in lost.items():
+        with mirror.trial(place, trial) as root:
+            shown[trial] = evaluate_task.evaluate(root, trial, Path(data_dir), times)
+    artifacts = evaluate_task.join(shown)
+    metrics.metadata.update(artifacts.metrics)
+    if artifacts.class_names:
+        confusion.log_confusion_matrix(artifacts.class_names, artifacts.confusion)
+    artifacts.write(Path(metrics.path), Path(confusion.path), Path(audit.path))
+    return trials

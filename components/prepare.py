@@ -27,6 +27,7 @@ def prepare(
     part: int,
     parts: int,
     max_trials: int,
+    trials_per_pod: int,
     plan: Output[Markdown],
 ) -> list[str]:
     """Checks a sweep's request, writes each distinct label set once, and lists the run's trials.
@@ -54,10 +55,12 @@ def prepare(
       part: The part of the sweep's trials that this run trains, from 1.
       parts: Number of runs that share the sweep.
       max_trials: Maximum number of trials of one run.
+      trials_per_pod: Number of trials that one pod trains, one after the other.
       plan: The trials, for the KFP UI; its metadata contain the sweep's name.
 
     Returns:
-      The trials' names, as one unnamed list: kfp.local cannot loop over a named output.
+      The trials' names, those of each pod separated by blanks, as one unnamed list: kfp.local
+      cannot loop over a named output.
     """
     given = locals()
 
@@ -80,4 +83,4 @@ def prepare(
     late = late_report.report_unreported(place, besides=planned.sweep)
     lines = [*planned.notes, *late, "", *(f"- `{trial}`" for trial in trials)]
     Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
-    return trials
+    return runs.share_pods(trials, trials_per_pod)

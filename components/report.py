@@ -23,7 +23,8 @@ def report(
 
     Args:
       plan: The plan that `prepare` wrote; its metadata contain the sweep's name.
-      evaluated: The trials of this run; the report covers all trials of the sweep.
+      evaluated: The trials of each pod of this run, separated by blanks; the report covers all
+        trials of the sweep.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
@@ -64,4 +65,6 @@ def report(
         )
         text = verdicts + (folder / "results.md").read_text()
         Path(table.path).write_text(kfp_ui.short_markdown(text))
-        return acceptance.failures_text(kfp_ui.failures(written.rows, evaluated), wrong)
+        return acceptance.failures_text(
+            kfp_ui.failures(written.rows, " ".join(evaluated).split()), wrong
+        )

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Second step of a sweep, for each trial: trains it."""
+"""Second step of a sweep, for each pod's trials: trains them."""
 
 from components import component
 
 
 @component
-def train(trial: str, data_dir: str, results: str, results_namespace: str, run: str) -> str:
-    """Trains one trial, or returns immediately if the results root has its training.
+def train(trials: str, data_dir: str, results: str, results_namespace: str, run: str) -> str:
+    """Trains the trials of a pod, one after the other, except those that are trained already.
 
     A failure is recorded in the trial's folder and affects only that trial: this task succeeds,
     otherwise nothing after the loop would run, and `check_results` fails the run at the end. The
     same holds when the retry budget for lost pods is exhausted (`lost_pods.fail_after_lost_pods`).
 
     Args:
-      trial: The trial's name.
+      trials: The trials' names, separated by blanks.
       data_dir: Folder of the base data sets.
       results: The results root, a folder or gs://bucket/prefix.
       results_namespace: Part of the results root that this run works in.
       run: The run's id.
 
     Returns:
-      The trial's name.
+      The trials' names, as they came.
     """
     import os
     from pathlib import Path
@@ -29,7 +29,10 @@ def train(trial: str, data_dir: str, results: str, results_namespace: str, run: 
     from ieg_core.sweep import worker
 
     os.environ[runs.RUN_ID] = run
-    with mirror.trial(runs.results_root(results, results_namespace, run), trial) as root:
-        if not lost_pods.fail_after_lost_pods(root, trial, run):
-            worker.run_step("train", trial, root, Path(data_dir))
-    return trial
+    place = runs.results_root(results, results_namespace, run)
+    lost = lost_pods.lost_trainings(place, trials.split(), run)
+    for trial in trials.split():
+        with mirror.trial(place, trial) as root:
+            if not lost_pods.fail_after_lost_pods(root, trial, lost):
+                worker.run_step("train", trial, root, Path(data_dir))
+    return trials

@@ -183,6 +183,7 @@ class ClusterFile:
       time_limit: Time limit of one attempt at a task, in seconds.
       retries: Further attempts at a training or evaluation that ended without a result.
       parallelism: Number of concurrent trials.
+      trials_per_pod: Number of trials that share a pod, one after the other, each failing alone.
       checkpoint_minutes: Minutes between two checkpoints: the most that a lost pod costs.
       time_zone: The time zone of schedules, the controller's CRON_SCHEDULE_TIMEZONE.
       max_gpu_hours: Largest estimate that is submitted.
@@ -213,6 +214,7 @@ class ClusterFile:
     time_limit: int = 24 * 3600
     retries: int = 3
     parallelism: int = 4
+    trials_per_pod: int = 1
     checkpoint_minutes: float = 5.0
     time_zone: str = "UTC"
     max_gpu_hours: float = 24.0
@@ -243,6 +245,8 @@ class ClusterFile:
         require(self.time_limit >= 60, "time_limit", self.time_limit, "at least 60 seconds")
         require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
+        shared = self.trials_per_pod
+        require(1 <= shared <= 100, "trials_per_pod", shared, "from 1 to 100")
         minutes = self.checkpoint_minutes
         require(0.1 <= minutes <= 1440, "checkpoint_minutes", minutes, "from 0.1 to 1440")
         require(0 < self.max_gpu_hours < 1e9, "max_gpu_hours", self.max_gpu_hours, "above 0")

@@ -45,7 +45,7 @@ def build(profile: Profile) -> Any:
         """Trains and compares methods across noise ratios.
 
         1. prepare: check the request, write each distinct label set once, list the trials
-        2. for each trial, as many at once as the place allows:
+        2. for each trial, or pod of several trials, as many at once as the place allows:
            a. train
            b. evaluate
         3. report: one table, one page, from the results root; what was reproduced
@@ -64,15 +64,15 @@ def build(profile: Profile) -> Any:
             **root,
             **planned,
             max_trials=profile.max_trials,
+            trials_per_pod=profile.trials_per_pod,
         )
         place(prepared, "small", profile)
-        trials = prepared.outputs["Output"]
         with dsl.ParallelFor(
-            trials, name="trials", parallelism=profile.parallelism or None
-        ) as trial:
-            trained = train(trial=trial, data_dir=data_dir, **root)
+            prepared.outputs["Output"], name="trials", parallelism=profile.parallelism or None
+        ) as trials:
+            trained = train(trials=trials, data_dir=data_dir, **root)
             place(trained, "train", profile)
-            evaluated = evaluate(trial=trained.output, data_dir=data_dir, **root)
+            evaluated = evaluate(trials=trained.output, data_dir=data_dir, **root)
             place(evaluated, "evaluate", profile)
         reported = report(
             plan=prepared.outputs["plan"],

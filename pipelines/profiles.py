@@ -76,6 +76,7 @@ class Profile:
       image: The image of every task; ignored by kfp.local.
       parallelism: Concurrent trials, a constant of the compiled pipeline; 0 for no limit there.
       max_trials: Maximum number of trials of one run.
+      trials_per_pod: Number of trials that share a pod, one after the other.
       dataset: Default of the pipeline parameter with this name.
       accelerator: Default of the pipeline parameter with this name.
       data_dir: Default of the pipeline parameter with this name.
@@ -89,6 +90,7 @@ class Profile:
     image: str = IMAGE
     parallelism: int = 0
     max_trials: int = 1000
+    trials_per_pod: int = 1
     dataset: str = "digits_uniform"
     accelerator: bool = False
     data_dir: str = "data"
@@ -203,6 +205,7 @@ def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemp
         image=cluster_file.image or image,
         parallelism=cluster_file.parallelism,
         max_trials=MAX_TRIALS,
+        trials_per_pod=cluster_file.trials_per_pod,
         dataset="cifar10_uniform" if train.count else "digits_uniform",
         accelerator=train.count > 0,
         data_dir=cluster_file.data_dir,

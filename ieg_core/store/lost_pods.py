@@ -7,10 +7,12 @@ lost in any case.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from ieg_core.store import gcs
 from ieg_core.store.layout import relative_trial, trial_folder
-from ieg_core.store.leases import latest_attempt
+from ieg_core.store.leases import attempts, latest_attempt
 from ieg_core.store.records import (
     EvaluationRecord,
     FailureRecord,
@@ -81,7 +83,29 @@ def _allowed() -> int:
     return int(os.environ.get(ATTEMPTS) or 0)
 
 
-def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
+def lost_trainings(root: str, trials: Iterable[str], run: str) -> int:
+    """Counts the attempts of a run at the trials of one pod that did not end their lease.
+
+    Args:
+      root: The results root, including the namespace; a folder or gs://bucket/prefix.
+      trials: The trials that share the pod.
+      run: The run's id.
+    """
+    count = 0
+    for trial in trials:
+        place = below(root, relative_trial(trial))
+        if isinstance(place, Path):
+            numbers: Iterable[int] = range(1, latest_attempt(place) + 1)
+        else:
+            numbers = attempts(gcs.list_files(place, "leases/"))
+        leases = (LeaseRecord.look(place, number)[0] for number in numbers)
+        count += sum(
+            lease is not None and lease.run == run and lease.ended is None for lease in leases
+        )
+    return count
+
+
+def fail_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     """Records a trial as failed if the retry budget of its training is exhausted.
 
     A pod that runs out of memory or time, or loses its node, cannot record why it ended. KFP
@@ -91,7 +115,7 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
     Args:
       root: The results root, including the namespace.
       trial: The trial's name.
-      run: The run's id.
+      lost: Number of attempts before this one (`lost_trainings`).
 
     Returns:
       Whether the trial was recorded as failed.
@@ -99,7 +123,6 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
     allowed = _allowed()
     folder = trial_folder(root, trial)
     done = ResultRecord.exists(folder) or TrainingRecord.exists(folder)
-    lost = _lost_attempts(folder, run)
     if not allowed or lost < allowed or done:
         return False
     reason = (
@@ -108,9 +131,3 @@ def fail_after_lost_pods(root: Path, trial: str, run: str) -> bool:
     )
     record_failure(folder, "training", reason)
     return True
-
-
-def _lost_attempts(folder: Path, run: str) -> int:
-    """Returns the number of attempts of a run at a trial that did not end their lease."""
-    leases = [LeaseRecord.look(folder, n)[0] for n in range(1, latest_attempt(folder) + 1)]
-    return sum(lease is not None and lease.run == run and lease.ended is None for lease in leases)

@@ -70,6 +70,22 @@ def part_of(trials: Sequence[str], part: int, parts: int, most: int) -> list[str
     return selected
 
 
+def share_pods(trials: Sequence[str], trials_per_pod: int) -> list[str]:
+    """Distributes trials over as few pods as possible, each with about the same total length.
+
+    A plan lists the longest trials first, so each pod takes every n-th trial.
+
+    Args:
+      trials: The trials' names, none of which contains a blank.
+      trials_per_pod: Maximum number of trials in one pod.
+
+    Returns:
+      For each pod, the names of its trials, separated by blanks.
+    """
+    pods = -(-len(trials) // trials_per_pod)
+    return [" ".join(trials[pod::pods]) for pod in range(pods)]
+
+
 def write_run(
     root: Path, label: str, sweep: str, trials: Sequence[str], part: int, parts: int
 ) -> None:

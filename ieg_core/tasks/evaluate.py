@@ -2,7 +2,7 @@
 """The evaluation of one trial as a task of a pipeline."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import worker
 from ieg_core.tasks import kfp_ui
 from ieg_core.tasks.audit_page import page_and_measures
+
+ACCURACY = "accuracy_ema_last"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,26 @@ class Artifacts:
         metrics.write_text(json.dumps(self.metrics))
         confusion.write_text(json.dumps({"classes": self.class_names, "counts": self.confusion}))
         audit.write_text(self.page, encoding="utf-8")
+
+
+def join(shown: Mapping[str, Artifacts]) -> Artifacts:
+    """Returns the artifacts of the trials that share a pod.
+
+    Of several trials these are one accuracy each; the sweep's report has everything else.
+
+    Args:
+      shown: The artifacts of each trial, by its name.
+    """
+    if len(shown) == 1:
+        (alone,) = shown.values()
+        return alone
+    numbers = {
+        f"{trial} {ACCURACY}": each.metrics[ACCURACY]
+        for trial, each in shown.items()
+        if ACCURACY in each.metrics
+    }
+    page = "<p>Several trials share this pod: their audits are in the report of the sweep.</p>"
+    return Artifacts(numbers, [], [], page)
 
 
 def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Artifacts:

@@ -29,7 +29,10 @@ Rates = Mapping[tuple[str, str], float]
 
 PLAIN = "supervised"
 PODS_PER_TRIAL, OTHER_PODS = 5, 8
-"""A task has two pods, a driver and an executor; a trial has two tasks and its loop's driver."""
+"""A task has two pods, a driver and an executor; a trial has two tasks and its loop's driver.
+
+Trials that share a pod count once.
+"""
 MAX_FILES = 400
 POD_SECONDS = 180.0
 """Assumed time for which a GPU is held while the image is pulled and the step is compiled."""
@@ -95,6 +98,7 @@ def estimate(
     gpus: int,
     at_once: int,
     rates: Rates,
+    trials_per_pod: int = 1,
 ) -> Estimate:
     """Estimates the cost of a sweep.
 
@@ -104,6 +108,7 @@ def estimate(
       gpus: GPUs per training; 0 for none.
       at_once: Concurrent trials of a run; 0 for all.
       rates: Known step rates.
+      trials_per_pod: Trials that share a pod.
 
     Returns:
       The estimate. Finished trials are counted as if they had to run again.
@@ -116,7 +121,8 @@ def estimate(
     most = max(1, min(len(seconds), (at_once or len(seconds)) * len(runs)))
     hours = max(sum(seconds) / most, max(seconds)) / 3600
     gpu_hours = gpus * sum(seconds) / 3600
-    pods = sum(PODS_PER_TRIAL * trials + OTHER_PODS for trials in runs)
+    shared = [-(-trials // trials_per_pod) for trials in runs]
+    pods = sum(PODS_PER_TRIAL * items + OTHER_PODS for items in shared)
     return Estimate(len(seconds), pods, gpu_hours, hours, most, assumed if gpus else 0)
 
 

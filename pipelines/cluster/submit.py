@@ -94,7 +94,12 @@ def submit(order: Order, say: Say) -> list[Run]:
     train = profile.pod_templates["train"]
     known = {**measured(order.cluster_file), **order.rates}
     estimated = cost.estimate(
-        wanted, runs=sizes, gpus=train.count, at_once=profile.parallelism, rates=known
+        wanted,
+        runs=sizes,
+        gpus=train.count,
+        at_once=profile.parallelism,
+        rates=known,
+        trials_per_pod=profile.trials_per_pod,
     )
     say(f"Sweep {order.request.dataset}: {estimated.line}")
     cost.accept(estimated, order.max_gpu_hours)

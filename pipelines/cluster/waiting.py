@@ -15,7 +15,7 @@ from pipelines.cluster.preflight import REQUEST_SECONDS, Kubernetes
 
 RUN_LABEL = "pipeline/runid"
 ARGO = ("argoproj.io", "v1alpha1")
-TRIAL = re.compile(r'\\*"trial\\*":\s*\\*"([^"\\]+)')
+TRIALS = re.compile(r'\\*"trials\\*":\s*\\*"([^"\\]+)')
 STARTING = ("ContainerCreating", "PodInitializing")
 MAX_REASON = 200
 
@@ -59,7 +59,8 @@ def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
         pending = [pod for pod in pods if pod.status.phase == "Pending"]
         events = _warnings(kubernetes, namespace, notes) if pending else {}
         for pod in pending:
-            waiting[trial_of(pod)] = pod_reason(pod, events.get(pod.metadata.name, ""))
+            reason = pod_reason(pod, events.get(pod.metadata.name, ""))
+            waiting |= dict.fromkeys(trials_of(pod), reason)
         present = {pod.metadata.name for pod in pods}
         waiting |= _podless(kubernetes, namespace, named, present, notes)
     return Pods(running, waiting, "; ".join(dict.fromkeys(notes)))
@@ -85,15 +86,15 @@ def pod_reason(pod: Any, event: str) -> str:
     return "its node is pulling the image or mounting the volumes"
 
 
-def trial_of(pod: Any) -> str:
-    """Returns the trial of a pod; the pod's name if it belongs to no trial."""
+def trials_of(pod: Any) -> list[str]:
+    """Returns the trials of a pod; the pod's name if it belongs to none."""
     for container in pod.spec.containers or []:
         # KFP's argo compiler puts the launcher and its --executor_input into `command`; Argo's
         # emissary moves them behind its own, and may leave a container's own words in `args`.
         words = [*(container.command or []), *(container.args or [])]
-        if match := TRIAL.search(" ".join(words)):
-            return match[1]
-    return str(pod.metadata.name)
+        if match := TRIALS.search(" ".join(words)):
+            return match[1].split()
+    return [str(pod.metadata.name)]
 
 
 def _warnings(kubernetes: Kubernetes, namespace: str, notes: list[str]) -> dict[str, str]:
@@ -126,16 +127,17 @@ def _podless(
     except client.ApiException as error:
         notes.append(f"quota cannot be seen: {_refusal(error, 'list workflows')}")
         return {}
-    waiting = {}
+    waiting: dict[str, str] = {}
     for workflow in workflows.get("items", []):
         for node in _nodes(workflow.get("status") or {}):
             message = node.get("message") or ""
             refused = "quota" in message or "forbidden" in message
             if node.get("phase") == "Pending" and refused:
-                trial = TRIAL.search(json.dumps(node.get("inputs") or {}))
-                name = trial[1] if trial else node.get("displayName") or node.get("name", "")
+                trials = TRIALS.search(json.dumps(node.get("inputs") or {}))
+                other = [node.get("displayName") or node.get("name", "")]
                 if node.get("id") not in present:
-                    waiting[name] = _short(message)
+                    names = trials[1].split() if trials else other
+                    waiting |= dict.fromkeys(names, _short(message))
     return waiting
 
 

@@ -45,6 +45,7 @@ def request(results, **changes):
         "part": 1,
         "parts": 1,
         "max_trials": 100,
+        "trials_per_pod": 1,
     }
     return values | changes
 
@@ -86,9 +87,42 @@ def test_prepare_agrees_with_the_plan_made_before(tmp_path):
 def test_train_succeeds_even_where_its_trial_fails(tmp_path, monkeypatch, code):
     calls = []
     monkeypatch.setattr(worker, "run_step", lambda *args: calls.append(args) or code)
-    assert train.python_func(trial=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
+    assert train.python_func(trials=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
     ((step, trial, results, _),) = calls
     assert (step, trial, results) == ("train", TRIAL, tmp_path)
+
+
+def test_the_trials_of_a_pod_fail_alone_and_share_its_attempts(tmp_path, monkeypatch):
+    monkeypatch.setenv(runs.ATTEMPTS, "2")
+    monkeypatch.setenv(runs.RUN_ID, "1b-2c")
+    calls = []
+    monkeypatch.setattr(worker, "run_step", lambda step, trial, *rest: calls.append(trial) or -9)
+    assert train.python_func(trials="a b c", data_dir="data", **root(tmp_path)) == "a b c"
+    assert calls == ["a", "b", "c"]
+    leases.take(tmp_path / "trials" / "a", 1)  # the pod was lost in a, and then in b
+    leases.take(tmp_path / "trials" / "b", 1)
+    (tmp_path / "trials" / "c").mkdir()
+    calls.clear()
+    train.python_func(trials="a b c", data_dir="data", **root(tmp_path))
+    assert calls == []
+    for trial in "abc":
+        failure = json.loads((tmp_path / "trials" / trial / "failure.json").read_text())
+        assert failure["reason"].startswith("this run lost its pod 2 times")
+
+
+def test_evaluate_shows_an_accuracy_for_each_trial_of_a_pod(tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / "trials" / name
+        folder.mkdir(parents=True)
+        finish(folder, np.eye(2, dtype=np.int64))
+    metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
+    confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
+    shown = {"metrics": metrics, "confusion": confusion}
+    shown["audit"] = artifact(dsl.HTML, tmp_path, "audit.html")
+    evaluate.python_func(trials="a b", data_dir="data", **root(tmp_path), **shown)
+    assert metrics.metadata == {"a accuracy_ema_last": 0.9, "b accuracy_ema_last": 0.9}
+    assert not confusion.metadata
+    assert "in the report of the sweep" in (tmp_path / "audit.html").read_text()
 
 
 def test_train_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
@@ -97,7 +131,7 @@ def test_train_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkeypat
     folder = tmp_path / "trials" / TRIAL
     monkeypatch.setenv(runs.RUN_ID, "1b-2c")
     leases.take(folder, 1)
-    assert train.python_func(trial=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
+    assert train.python_func(trials=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
     assert "lost its pod once" in json.loads((folder / "failure.json").read_text())["reason"]
 
 
@@ -105,7 +139,7 @@ def run_evaluate(tmp_path):
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
     audit = artifact(dsl.HTML, tmp_path, "audit.html")
-    arguments = {"trial": TRIAL, "data_dir": "data", **root(tmp_path)}
+    arguments = {"trials": TRIAL, "data_dir": "data", **root(tmp_path)}
     shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
     assert evaluate.python_func(**arguments, **shown) == TRIAL
     return metrics, confusion
@@ -116,7 +150,7 @@ def finish(folder, counts):
     (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
 
 
-@pytest.mark.parametrize("num_classes", [2, 100])
+@pytest.mark.parametrize("num_classes", [2, 20])
 def test_evaluate_shows_finite_numbers_and_the_confusion_matrix(tmp_path, monkeypatch, num_classes):
     folder = tmp_path / "trials" / TRIAL
     folder.mkdir(parents=True)

@@ -47,6 +47,7 @@ REQUEST = {
     "part": 1,
     "parts": 1,
     "max_trials": 100,
+    "trials_per_pod": 1,
 }
 
 
@@ -84,12 +85,12 @@ def test_a_run_goes_from_request_to_report(tmp_path, monkeypatch):
     assert RunRecord.read(PLACE, "digits-1").trials == trials
     monkeypatch.setattr(worker, "run_step", finish)
     where = {"data_dir": "data", **WHERE}
-    assert train.python_func(trial=trials[0], **where) == trials[0]
+    assert train.python_func(trials=trials[0], **where) == trials[0]
     metrics = artifact(dsl.Metrics, tmp_path, "metrics.json")
     confusion = artifact(dsl.ClassificationMetrics, tmp_path, "confusion.json")
     audit = artifact(dsl.HTML, tmp_path, "audit.html")
     shown = {"metrics": metrics, "confusion": confusion, "audit": audit}
-    evaluate.python_func(trial=trials[0], **where, **shown)
+    evaluate.python_func(trials=trials[0], **where, **shown)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert len(confusion.metadata["confusionMatrix"]["rows"]) == 10
     assert "has no audit" in (tmp_path / "audit.html").read_text()
@@ -114,7 +115,7 @@ def test_a_trial_is_given_up_there_too(tmp_path, monkeypatch):
     example(LeaseRecord, run="1b-2c", machine="gone", started=0.0).write(url, 1)
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
-    assert train.python_func(trial=trial, data_dir="data", **WHERE) == trial
+    assert train.python_func(trials=trial, data_dir="data", **WHERE) == trial
     assert "lost its pod once" in FailureRecord.read(url).reason
     second = LeaseRecord.read(url, 2)
     assert (second.run, bool(second.ended)) == ("1b-2c", True)
@@ -125,7 +126,7 @@ def evaluate_once(folder, trial):
     kinds = {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "audit": dsl.HTML}
     folder.mkdir()
     shown = {name: artifact(kind, folder, f"{name}.out") for name, kind in kinds.items()}
-    evaluate.python_func(trial=trial, data_dir="data", **WHERE, **shown)
+    evaluate.python_func(trials=trial, data_dir="data", **WHERE, **shown)
     return (folder / "audit.out").read_text(encoding="utf-8"), shown["metrics"].metadata
 
 

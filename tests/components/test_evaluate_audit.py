@@ -30,7 +30,7 @@ def run_component(tmp_path, trial):
     kinds = {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "audit": dsl.HTML}
     shown = {name: kind(name=name, uri=str(tmp_path / name)) for name, kind in kinds.items()}
     where = {"results": str(tmp_path / "runs"), "results_namespace": "", "run": "run"}
-    assert evaluate.python_func(trial=trial, data_dir="data", **where, **shown) == trial
+    assert evaluate.python_func(trials=trial, data_dir="data", **where, **shown) == trial
     return Path(shown["audit"].path).read_text(encoding="utf-8"), shown["metrics"].metadata
 
 

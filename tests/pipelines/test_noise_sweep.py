@@ -88,7 +88,8 @@ def test_prepare_takes_each_field_of_the_request():
     assert given == expected
     others = [name for name in signature if name not in expected]
     assert others == [
-        *("results_namespace", "run", "run_label", "part", "parts", "max_trials", "plan")
+        *("results_namespace", "run", "run_label", "part", "parts"),
+        *("max_trials", "trials_per_pod", "plan"),
     ]
     documented = set(re.findall(r"^ +(\w+):", prepare.python_func.__doc__, re.MULTILINE))
     assert set(signature) <= documented

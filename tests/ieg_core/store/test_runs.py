@@ -67,6 +67,19 @@ def test_a_run_without_a_label_is_not(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("trials_per_pod", "pods"),
+    [
+        (1, ["a", "b", "c", "d", "e"]),
+        (2, ["a d", "b e", "c"]),
+        (4, ["a c e", "b d"]),
+        (9, ["a b c d e"]),
+    ],
+)
+def test_trials_share_as_few_pods_as_possible(trials_per_pod, pods):
+    assert runs.share_pods(["a", "b", "c", "d", "e"], trials_per_pod) == pods
+
+
 @pytest.mark.parametrize("label", ["../x", "a/b", "a b", "-"])
 def test_a_label_is_a_plain_name(tmp_path, label):
     with pytest.raises(UserError, match="run_label="):
@@ -83,6 +96,12 @@ def trial(tmp_path):
     folder = tmp_path / "trials" / "c"
     write_json_atomic(folder / "config.json", {})
     return folder
+
+
+def fail_after_lost_pods(root, run):
+    return lost_pods.fail_after_lost_pods(
+        root, "c", lost_pods.lost_trainings(str(root), ["c"], run)
+    )
 
 
 LOST, ENDED = {"run": "now"}, {"run": "now", "ended": 5.0}
@@ -107,14 +126,14 @@ def test_a_trial_is_given_up_when_this_run_has_lost_its_pod_too_often(
     monkeypatch.setenv(runs.ATTEMPTS, "2")
     write_leases(trial, *records)
     example(ProgressRecord, step=70).write(trial)
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is given_up
+    assert fail_after_lost_pods(tmp_path, "now") is given_up
     assert (trial / "failure.json").exists() is given_up
     if given_up:
         failure = json.loads((trial / "failure.json").read_text())
         assert failure["reason"].startswith("this run lost its pod 2 times: out of memory")
         assert failure["step"] == 70
     # The run that resumes it has all its attempts.
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "next") is False
+    assert fail_after_lost_pods(tmp_path, "next") is False
 
 
 @pytest.mark.parametrize("name", ["result.json", "training.json"])
@@ -122,20 +141,20 @@ def test_a_trained_trial_is_not_given_up(tmp_path, trial, monkeypatch, name):
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     write_leases(trial, LOST)
     write_json_atomic(trial / name, {})
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is False
+    assert fail_after_lost_pods(tmp_path, "now") is False
 
 
 def test_where_attempts_are_not_counted_no_trial_is_given_up(tmp_path, trial, monkeypatch):
     monkeypatch.delenv(runs.ATTEMPTS, raising=False)
     write_leases(trial, *[LOST] * 9)
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is False
+    assert fail_after_lost_pods(tmp_path, "now") is False
 
 
 def test_a_lease_damaged_by_the_end_of_its_pod_is_none(tmp_path, trial, monkeypatch):
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     (trial / "leases").mkdir()
     (trial / "leases" / "000001.json").write_text("")
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is False
+    assert fail_after_lost_pods(tmp_path, "now") is False
 
 
 def test_an_attempt_that_is_killed_counts_and_one_that_ends_does_not(tmp_path, trial, monkeypatch):
@@ -143,6 +162,6 @@ def test_an_attempt_that_is_killed_counts_and_one_that_ends_does_not(tmp_path, t
     monkeypatch.setenv(runs.RUN_ID, "now")
     with leases.owned(trial):
         pass
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is False
+    assert fail_after_lost_pods(tmp_path, "now") is False
     leases.take(trial, 2)  # and never ended
-    assert lost_pods.fail_after_lost_pods(tmp_path, "c", "now") is True
+    assert fail_after_lost_pods(tmp_path, "now") is True

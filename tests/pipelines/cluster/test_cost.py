@@ -26,10 +26,9 @@ def cifar(method, steps=12_000):
     return spec, build_config(spec, method, recipe="cifar_cpu", num_steps=steps)
 
 
-def estimate(wanted, runs=(1,), gpus=1, at_once=0, rates=None):
-    return cost.estimate(
-        wanted, runs=list(runs), gpus=gpus, at_once=at_once, rates=rates if rates else {}
-    )
+def estimate(wanted, runs=(1,), gpus=1, rates=None, **options):
+    given = {"at_once": 0, "rates": rates or {}} | options
+    return cost.estimate(wanted, runs=list(runs), gpus=gpus, **given)
 
 
 def test_gpu_hours_are_steps_evaluations_and_start_up():
@@ -57,6 +56,11 @@ def test_each_gpu_of_a_training_counts():
 @pytest.mark.parametrize(("runs", "pods"), [((1,), 13), ((100,), 508), ((100, 50), 508 + 258)])
 def test_pods_are_five_a_trial_and_eight_a_run(runs, pods):
     assert estimate([cifar("supervised")] * sum(runs), runs=runs).pods == pods
+
+
+def test_trials_that_share_pods_take_fewer():
+    found = estimate([cifar("supervised")] * 100, runs=(100,), trials_per_pod=10)
+    assert found.pods == 58
 
 
 def test_trials_run_side_by_side_in_each_run():

@@ -85,7 +85,7 @@ def test_a_pod_of_no_trial_goes_by_its_own_name(cluster):
 
 
 def quota(trial):
-    executor = json.dumps({"inputs": {"parameterValues": {"trial": trial}}})
+    executor = json.dumps({"inputs": {"parameterValues": {"trials": trial}}})
     return {
         "id": "node-1",
         "phase": "Pending",

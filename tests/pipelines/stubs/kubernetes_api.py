@@ -184,7 +184,7 @@ def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str,
     As backend/src/v2/driver/driver.go (initPodSpecPatch) of KFP 2.17 builds it: the launcher's
     command holds --executor_input, `args` the component's own words.
     """
-    executor_input = f'{{"inputs": {{"parameterValues": {{"trial": "{trial}"}}}}}}'
+    executor_input = f'{{"inputs": {{"parameterValues": {{"trials": "{trial}"}}}}}}'
     return {
         "metadata": {
             "name": name,
