@@ -107,6 +107,28 @@ class GpuNodePool:
 
 
 @dataclass(frozen=True)
+class VertexAI:
+    """Vertex AI Pipelines, which has neither volumes nor node pools.
+
+    Attributes:
+      data_dir: The base data sets, /gcs/bucket/folder; empty: no package for Vertex AI.
+      accelerator: Model of the GPUs, as Vertex AI names it.
+      count: GPUs per training.
+    """
+
+    data_dir: str = ""
+    accelerator: str = "NVIDIA_TESLA_T4"
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        mounted = not self.data_dir or re.fullmatch(r"/gcs/[^/\s]+(/[^/\s]+)*", self.data_dir)
+        require(bool(mounted), "data_dir", self.data_dir, "/gcs/bucket/folder, or nothing")
+        model = re.fullmatch(r"NVIDIA_[A-Z0-9_]+", self.accelerator)
+        require(bool(model), "accelerator", self.accelerator, "a model such as NVIDIA_TESLA_T4")
+        require(self.count >= 1, "count", self.count, "at least 1")
+
+
+@dataclass(frozen=True)
 class Resources:
     """The resources of a container: requests decide where it is scheduled, limits bound its use.
 
@@ -179,6 +201,7 @@ class ClusterFile:
       results_claim: Volume claim mounted on /results; empty: none.
       gpu: The nodes for trainings with a GPU.
       cpu: The nodes for all other pods.
+      vertex: Vertex AI Pipelines.
       resources: The resources of each kind of task.
       time_limit: Time limit of one attempt at a task, in seconds.
       retries: Further attempts at a training or evaluation that ended without a result.
@@ -210,6 +233,7 @@ class ClusterFile:
     results_claim: str = "ieg-results"
     gpu: GpuNodePool = GpuNodePool()
     cpu: NodePool = NodePool()
+    vertex: VertexAI = VertexAI()
     resources: TaskResources = field(default_factory=TaskResources)
     time_limit: int = 24 * 3600
     retries: int = 3
@@ -262,6 +286,11 @@ class ClusterFile:
             raise UserError(
                 f"results is {self.results!r}, but results_claim is empty: name the volume claim "
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
+            )
+        if self.vertex.data_dir and under:
+            raise UserError(
+                f"vertex.data_dir is {self.vertex.data_dir!r}, but results is {self.results!r}: "
+                "Vertex AI has no volumes; set results to gs://bucket/prefix"
             )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
 

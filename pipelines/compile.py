@@ -28,7 +28,8 @@ def all_profiles(cluster_file: ClusterFile) -> list[Profile]:
     """Returns the profiles of all packages, each with the image that its package names."""
     image = cluster_file.image or image_of_revision()
     local = replace(profiles.LOCAL, image=image)
-    return [local, profiles.cpu(cluster_file, image), profiles.gpu(cluster_file, image)]
+    vertex = [profiles.vertex(cluster_file, image)] if cluster_file.vertex.data_dir else []
+    return [local, profiles.cpu(cluster_file, image), profiles.gpu(cluster_file, image), *vertex]
 
 
 def image_of_revision() -> str:
@@ -60,7 +61,9 @@ def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
       ValueError: When a check fails.
     """
     pipeline = noise_sweep.build(profile)
-    where = checks.CLUSTER if profile.pod_templates else checks.PACKAGE
+    where = checks.PACKAGE
+    if profile.pod_templates:
+        where = checks.CLUSTER if profile.kubernetes else checks.VERTEX
     checks.require_sound(checks.compiled(pipeline), checks.ALL + where)
     return (
         json_format.MessageToDict(pipeline.pipeline_spec),

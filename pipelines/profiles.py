@@ -83,6 +83,7 @@ class Profile:
       results: Default of the pipeline parameter with this name.
       pod_templates: For "train", "evaluate", "check_results" and "small" (all others); empty
         if there are no pods.
+      kubernetes: Whether the package may have a second document, with settings of Kubernetes.
       volumes: Mount paths by volume claim.
     """
 
@@ -96,6 +97,7 @@ class Profile:
     data_dir: str = "data"
     results: str = "runs"
     pod_templates: Mapping[str, PodTemplate] = field(default_factory=dict)
+    kubernetes: bool = True
     volumes: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -136,6 +138,30 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     return _on_cluster("gpu", cluster_file, image, train)
 
 
+def vertex(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
+    """Returns the profile of Vertex AI Pipelines, whose trainings use GPUs.
+
+    It takes one document, without the part for Kubernetes: no user, time limit, volumes, labels or
+    node pools. Machines follow from the resources and the accelerator's model.
+
+    Args:
+      cluster_file: The cluster file.
+      image: The image if the cluster file names none.
+    """
+    on_cluster = gpu(replace(cluster_file, pod_user=""), image)
+    place = cluster_file.vertex
+    templates = on_cluster.pod_templates
+    train = replace(templates["train"], resource=place.accelerator, count=place.count)
+    return replace(
+        on_cluster,
+        name="vertex",
+        data_dir=place.data_dir,
+        pod_templates={**templates, "train": train},
+        kubernetes=False,
+        volumes={},
+    )
+
+
 def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTask:
     """Applies a profile to a task.
 
@@ -154,6 +180,8 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
     pod_template = profile.pod_templates.get(kind)
     if pod_template:
         _set_resources(task, pod_template)
+        if not profile.kubernetes:
+            return task
         _set_pod(task, pod_template)
         for claim, path in profile.volumes.items():
             kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)

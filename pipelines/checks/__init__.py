@@ -2,16 +2,27 @@
 """Checks of a compiled pipeline for pitfalls that KFP 2.17 compiles without an error.
 
 Each check takes the pipeline's specification and returns its findings, one line each. `ALL` apply
-everywhere, `LOCAL` only to kfp.local, and `CLUSTER` only to a cluster. `PACKAGE` is the part of
-`LOCAL` that also applies to a package for upload, whose image the cluster names.
+everywhere, `LOCAL` only to kfp.local, `CLUSTER` only to a cluster, `VERTEX` only to Vertex AI
+Pipelines. `PACKAGE` is the part of `LOCAL` that also applies to a package for upload, whose image
+the cluster names.
 """
 
 from collections.abc import Callable, Sequence
 
-from pipelines.checks import arguments, cluster, everywhere, local
+from pipelines.checks import arguments, cluster, everywhere, local, vertex
 from pipelines.checks.compiled import Spec, compiled
 
-__all__ = ["ALL", "CLUSTER", "LOCAL", "PACKAGE", "Check", "Spec", "compiled", "require_sound"]
+__all__ = [
+    "ALL",
+    "CLUSTER",
+    "LOCAL",
+    "PACKAGE",
+    "VERTEX",
+    "Check",
+    "Spec",
+    "compiled",
+    "require_sound",
+]
 
 Check = Callable[[Spec], list[str]]
 
@@ -51,6 +62,18 @@ CLUSTER: tuple[Check, ...] = (
     cluster.small_shared_memory,
     cluster.no_fan_out_limit,
     cluster.no_resources,
+    cluster.image_of_no_revision,
+    cluster.large_plan,
+)
+VERTEX: tuple[Check, ...] = (
+    vertex.platform_part,
+    vertex.unknown_version,
+    vertex.kubernetes_resource,
+    vertex.unreachable_place,
+    vertex.unreachable_image,
+    vertex.unknown_placeholder,
+    cluster.no_home,
+    cluster.no_fan_out_limit,
     cluster.image_of_no_revision,
     cluster.large_plan,
 )
