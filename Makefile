@@ -35,7 +35,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor
+.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -82,6 +82,9 @@ data: manifests ## fill the cluster's data volume: download CIFAR there, or copy
 
 doctor: $(READY) ## check with a small run that a sweep would find its image, GPU, data and results
 	@$(BIN)/python -m pipelines doctor $(ALL)
+
+cluster-test: $(READY) ## accept an installation by what users do, about an hour; writes cluster-test.md
+	@$(BIN)/python -m scripts.cluster_test $(call option,--cluster,CLUSTER) $(call option,--profile,PROFILE)
 
 schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: only show what would change)
 	@$(BIN)/python -m pipelines schedule $(ALL)

@@ -134,6 +134,7 @@ TARGETS: Mapping[str, Sequence[Option]] = {
         DATA_DIR,
         OUT,
     ),
+    "cluster-test": (CLUSTER, PROFILE),
     "schedule": (CLUSTER, PLAN, RATES),
     "accept": (
         CLUSTER,

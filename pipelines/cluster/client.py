@@ -99,7 +99,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
     health = _within(
         patience.connect,
         address,
-        lambda: _health(address, cluster_file, token, cookie, patience.health),
+        lambda: _health(address, cluster_file, patience.health),
     )
     check_version(address, health.version)
     if health.multi_user and not cluster_file.namespace:
@@ -185,6 +185,20 @@ def ui_address(cluster_file: ClusterFile) -> str:
     return (address or cluster_files.endpoint(cluster_file)).rstrip("/")
 
 
+def headers(cluster_file: ClusterFile) -> dict[str, str]:
+    """Returns the headers of a request with the cluster's login.
+
+    Raises:
+      UserError: When a file with a login cannot be read.
+    """
+    named = {"Accept": "application/json"}
+    if token := token_file(cluster_file):
+        named["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
+    if cluster_file.cookie_file:
+        named["Cookie"] = _read_secret(cluster_file.cookie_file, "cookie_file")
+    return named
+
+
 def run_link(cluster_file: ClusterFile, run_id: str) -> str:
     """Returns the address of a run's page in the KFP UI."""
     return f"{ui_address(cluster_file)}/#/runs/details/{run_id}"
@@ -262,22 +276,15 @@ def _read_secret(path: str, key: str) -> str:
     return text
 
 
-def _health(
-    address: str, cluster_file: ClusterFile, token: str, cookie: str, seconds: float
-) -> Health:
+def _health(address: str, cluster_file: ClusterFile, seconds: float) -> Health:
     """Asks the server for its health."""
-    headers = {"Accept": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {_read_secret(token, 'token_file')}"
-    if cookie:
-        headers["Cookie"] = cookie
     if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
         raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
     try:
         with urllib3.PoolManager(ca_certs=cluster_file.ca_file or certifi.where()) as pool:
             answer = pool.request(
                 *("GET", address + HEALTH),
-                headers=headers,
+                headers=headers(cluster_file),
                 retries=False,
                 timeout=urllib3.Timeout(connect=seconds, read=seconds),
             )

@@ -51,6 +51,7 @@ class Order:
       profile: "gpu" or "cpu".
       max_gpu_hours: Largest accepted estimate.
       rates: The user's step rates.
+      results_namespace: Part of the results root for this sweep alone; "" for the whole root.
     """
 
     request: SweepRequest
@@ -58,6 +59,7 @@ class Order:
     profile: str
     max_gpu_hours: float
     rates: cost.Rates
+    results_namespace: str = ""
 
 
 def submit(order: Order, say: Say) -> list[Run]:
@@ -85,8 +87,11 @@ def submit(order: Order, say: Say) -> list[Run]:
     spec, platform = packages.package(profile)
     sizes = split(len(wanted), profile.max_trials)
     label = new_label(order.request.dataset)
+    sent = parameters.sent(order.request)
+    if order.results_namespace:
+        sent["results_namespace"] = order.results_namespace
     runs = [
-        {**parameters.sent(order.request), "run_label": name, "part": part, "parts": len(sizes)}
+        {**sent, "run_label": name, "part": part, "parts": len(sizes)}
         for part, name in enumerate(labels(label, len(sizes)), start=1)
     ]
     for each in runs:

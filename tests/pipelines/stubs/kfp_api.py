@@ -38,6 +38,7 @@ class KfpApi(Stub):
       error: Message of a run that ends as FAILED.
       task_states: For each run state, the tasks of a run: (name, state, pod's name).
       experiments, pipelines, versions, runs, recurring: What was created, by id.
+      files: What the UI serves of the object store, by key.
     """
 
     multi_user: bool = False
@@ -52,6 +53,15 @@ class KfpApi(Stub):
     runs: dict[str, dict[str, Any]] = field(default_factory=dict)
     recurring: dict[str, dict[str, Any]] = field(default_factory=dict)
     progress: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+
+    def respond(self, request: Request) -> tuple[int, str, str, dict[str, str]]:
+        # The UI's server, on the same address: frontend/server/handlers/artifacts.ts.
+        if request.path != "/artifacts/get":
+            return super().respond(request)
+        content = self.files.get(request.query.get("key", ""))
+        known = request.query.get("source") in ("minio", "s3", "gcs") and content is not None
+        return (200, "text/html", content or "", {}) if known else (404, "text/plain", "", {})
 
     def answer(self, request: Request) -> Any:
         for method, pattern, model, query, handler in ROUTES:
@@ -203,6 +213,11 @@ class KfpApi(Stub):
         self.set_state(name, *self.script)
         return {}
 
+    def _delete_run(self, request: Request, name: str) -> Any:
+        _find(self.runs, "run", name)
+        del self.runs[name]
+        return {}
+
     def _create_recurring(self, request: Request) -> Any:
         body = _body(request, "V2beta1RecurringRun")
         self._check_source(body)
@@ -292,6 +307,7 @@ ROUTES: tuple[tuple[str, str, str, tuple[str, ...], Handler], ...] = (
     ("POST", "/runs", "V2beta1Run", ("experiment_id",), KfpApi._create_run),
     ("GET", "/runs", "V2beta1ListRunsResponse", (*LISTING, "experiment_id"), KfpApi._list_runs),
     ("GET", f"/runs{ID}", "V2beta1Run", ("experiment_id",), KfpApi._get_run),
+    ("DELETE", f"/runs{ID}", "object", ("experiment_id",), KfpApi._delete_run),
     ("POST", f"/runs{ID}:terminate", "object", ("experiment_id",), KfpApi._terminate_run),
     ("POST", f"/runs{ID}:retry", "object", ("experiment_id",), KfpApi._retry_run),
     ("POST", "/recurringruns", "V2beta1RecurringRun", (), KfpApi._create_recurring),

@@ -25,6 +25,7 @@ EVERY_RIGHT = frozenset(
         ("get", "configmaps"),
         ("get", "persistentvolumeclaims"),
         ("list", "pods"),
+        ("delete", "pods"),
         ("list", "events"),
         ("list", "workflows"),
     }
@@ -87,6 +88,14 @@ class KubernetesApi(Stub):
     def _list_pods(self, request: Request, namespace: str) -> Any:
         return _listing("PodList", self.pods.get(namespace, []), request)
 
+    def _delete_pod(self, request: Request, namespace: str, name: str) -> Any:
+        pods = self.pods.get(namespace, [])
+        for item in pods:
+            if item["metadata"]["name"] == name:
+                pods.remove(item)
+                return item
+        raise RefusedError(404, f'pods "{name}" not found')
+
     def _list_events(self, request: Request, namespace: str) -> Any:
         return _listing("EventList", self.events.get(namespace, []), request)
 
@@ -119,6 +128,10 @@ ROUTES: tuple[tuple[str, str, tuple[str, str] | None, str, Handler], ...] = (
     (
         *("GET", f"/api/v1/namespaces{NAME}/pods", ("list", "pods")),
         *("V1PodList", KubernetesApi._list_pods),
+    ),
+    (
+        *("DELETE", f"/api/v1/namespaces{NAME}/pods{NAME}", ("delete", "pods")),
+        *("V1Pod", KubernetesApi._delete_pod),
     ),
     (
         *("GET", f"/api/v1/namespaces{NAME}/events", ("list", "events")),

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make cluster-test` against the stand-ins, which here do what a cluster does with each run."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ieg_core.store import runs as namespaces
+from ieg_core.store.records import Finding, RunRecord
+from ieg_core.tasks import late_report
+from pipelines.cluster import client as clients
+from pipelines.cluster import preflight
+from pipelines.cluster_files import ClusterFile
+from scripts import cluster_test
+from scripts.cluster_test import Bench
+from tests.clock import FakeClock
+from tests.pipelines.stubs.kfp_api import KfpApi
+from tests.pipelines.stubs.kubernetes_api import (
+    KubernetesApi,
+    kubernetes_api,
+    pod,
+    write_kubeconfig,
+)
+from tests.records import put
+
+IMAGE = "registry.example.org/ieg-python:1a2b3c"
+ENDED = ("SUCCEEDED", "FAILED")
+
+
+@dataclass
+class Cluster:
+    """What runs the stubs' runs: each `sleep` of the clock takes them a step further.
+
+    Attributes:
+      kfp: KFP.
+      kubernetes: Kubernetes.
+      root: The results root.
+      flips: Whether a trial whose pod was deleted ends with another tensor.
+      serves: Whether the UI serves artifacts.
+      stages: How far each run is: 1 in training, 2 over.
+    """
+
+    kfp: KfpApi
+    kubernetes: KubernetesApi
+    root: Path
+    flips: bool = False
+    serves: bool = True
+    stages: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.clock = FakeClock(self.scenes())
+
+    def scenes(self):
+        while True:
+            for id_, run in list(self.kfp.runs.items()):
+                self.step(id_, (run.get("runtime_config") or {}).get("parameters") or {})
+            for id_, recurring in list(self.kfp.recurring.items()):
+                if id_ not in {run.get("recurring_run_id") for run in self.kfp.runs.values()}:
+                    self.start_scheduled(id_, recurring)
+            yield
+
+    def step(self, id_, given):
+        if self.kfp.runs[id_].get("state") in ENDED or self.is_terminated(id_):
+            return
+        stage = self.stages[id_] = self.stages.get(id_, 0) + 1
+        if "dataset" not in given:  # the doctor's
+            for check in ("image", "gpu", "data", "checkpoint", "artifact"):
+                Finding(check, True, "fine").write(self.root, given["run"], check)
+            self.end(id_, "SUCCEEDED")
+            return
+        root = Path(namespaces.results_root(str(self.root), given["results_namespace"], id_))
+        trials = [f"t{n}" for n in range(len(given["noise_ratios"]) * len(given["methods"]))]
+        pods = self.kubernetes.pods.setdefault("kubeflow", [])
+        if stage == 1:
+            label = given.get("run_label") or "scheduled"
+            put(root / "sweeps/s1/plan.json", sweep="s1", trials=trials)
+            RunRecord(sweep="s1", trials=trials, part=1, parts=1).write(root, label)
+            now = self.clock.now()
+            for trial in trials:
+                put(root / f"trials/{trial}/progress.json", phase="training", step=7, updated=now)
+            pods.append(pod(id_, " ".join(trials), f"train-{id_}", phase="Running"))
+        elif not self.is_waiting(id_, given["results_namespace"]):
+            self.finish(id_, given["results_namespace"], root, trials)
+
+    def is_waiting(self, id_, namespace):
+        """Returns whether a training goes on until its pod is deleted, or its run terminated."""
+        names = {each["metadata"]["name"] for each in self.kubernetes.pods["kubeflow"]}
+        if namespace.endswith("/disturbed"):
+            return f"train-{id_}" in names
+        return namespace.endswith("/resume") and not any(map(self.is_terminated, self.kfp.runs))
+
+    def is_terminated(self, id_):
+        return bool(self.kfp.seen("POST", f"{id_}:terminate"))
+
+    def finish(self, id_, namespace, root, trials):
+        if namespace.endswith("/memory"):
+            put(root / "trials/t0/failure.json", reason="out of memory: 0.58 of the container's")
+            self.end(id_, "FAILED")
+            return
+        tensor = np.arange(4.0) + (self.flips and namespace.endswith("/disturbed"))
+        for trial in trials:
+            folder = root / "trials" / trial
+            put(folder / "result.json", steps=4000)
+            (folder / "checkpoint").mkdir(exist_ok=True)
+            about = {"ieg": json.dumps({"step": 4000})}
+            save_file({"w": tensor}, folder / "checkpoint" / "000001.safetensors", about)
+        late_report.report_sweep(str(root), "s1")
+        page = {"artifacts": [{"uri": f"minio://mlpipeline/{id_}/page"}]}
+        report = pod(id_, "", f"report-{id_}", phase="Succeeded")
+        command = report["spec"]["containers"][1]["command"]
+        given = json.dumps({"outputs": {"artifacts": {"page": page}}})
+        command[command.index("--executor_input") + 1] = given
+        self.kubernetes.pods["kubeflow"].append(report)
+        if self.serves:
+            self.kfp.files[f"{id_}/page"] = (root / "sweeps/s1/report/report.html").read_text()
+        self.end(id_, "SUCCEEDED")
+
+    def end(self, id_, state):
+        self.kfp.set_state(id_, state)
+
+    def start_scheduled(self, id_, recurring):
+        body = {key: recurring[key] for key in ("display_name", "experiment_id", "runtime_config")}
+        run = "5e5e5e5e-0000-4000-8000-000000000000"
+        self.kfp.runs[run] = {
+            **body,
+            "run_id": run,
+            "created_at": "2026-01-02T03:09:00Z",
+            "recurring_run_id": id_,
+            "pipeline_spec": recurring["pipeline_spec"],
+            "storage_state": "AVAILABLE",
+            "state": "PENDING",
+        }
+        self.kfp.set_state(run, "RUNNING")
+
+
+@pytest.fixture
+def bench(kfp_stub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kfp_stub.script = ("RUNNING",)
+    root = tmp_path / "results"
+    root.mkdir()
+    with kubernetes_api() as kubernetes:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", kubernetes)
+        cluster = Cluster(kfp_stub, kubernetes, root)
+        cluster_file = ClusterFile(
+            endpoint=kfp_stub.url, image=IMAGE, results_mount=str(root), max_gpu_hours=99.0
+        )
+        found = Bench(
+            cluster_file,
+            "cpu",
+            clients.connect(cluster_file),
+            preflight.reach(cluster_file),
+            tmp_path / "out",
+            cluster.clock,
+        )
+        found.cluster = cluster
+        yield found
+
+
+def test_a_sound_installation_passes_every_check_and_keeps_nothing(bench, tmp_path):
+    lines = []
+    rows = cluster_test.accept(bench, lines.append)
+    assert [row for row in rows if not row.passed] == []
+    assert len(rows) == len(cluster_test.CHECKS) + 1
+    seen = {row.check: row.seen for row in rows}
+    assert seen["sweep"].startswith("6 of 6 trials finished")
+    assert "equal an undisturbed run's" in seen["lost pod"]
+    assert "out of memory" in seen["memory"]
+    assert bench.cluster.kfp.runs.keys() == bench.cluster.kfp.recurring.keys() == set()
+    assert not list((tmp_path / "results").glob("*/*"))
+    page = cluster_test.as_markdown(rows, bench)
+    assert "8 of 8 checks passed" in page
+    assert page.count("| passed |") == 8
+
+
+def test_what_a_cluster_does_wrong_costs_its_own_check(bench):
+    bench.cluster.flips = True
+    bench.cluster.serves = False
+    rows = cluster_test.accept(bench, lambda line: None, cluster_test.CHECKS[:4])
+    failed = {row.check: row.seen for row in rows if not row.passed}
+    assert failed.keys() == {"lost pod", "artifacts"}
+    assert failed["lost pod"] == "1 of 1 tensors differ"
+    assert "| **failed** |" in cluster_test.as_markdown(rows, bench)
+
+
+def test_without_a_cluster_it_says_so_in_one_line(no_cluster, capsys, tmp_path):
+    (tmp_path / "cluster.yaml").write_text("")
+    assert cluster_test.main([f"--cluster={tmp_path / 'cluster.yaml'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no cluster is configured" in line
