@@ -7,6 +7,7 @@ ieg evaluate RUN_DIR         evaluate a trained trial
 ieg status [RUN_DIR]         show the progress of a sweep
 ieg audit FOLDER|RUN_DIR     list the labels that look wrong
 ieg report RUN_DIR...        join sweeps in one report; of two, show what changed
+ieg export RUN_DIR...        write trials as runs of MLflow
 ieg predict MODEL IMAGES...  classify image files
 ieg migrate RUNS             convert the results of an earlier version
 ieg recipes                  list the recipes
@@ -24,6 +25,7 @@ from ieg_core import __version__
 from ieg_core.cli import (
     audit,
     evaluate,
+    export,
     migrate,
     predict,
     prepare,
@@ -43,6 +45,7 @@ COMMANDS = {
     "evaluate": (evaluate, "evaluate a trained trial"),
     "audit": (audit, "list the labels that look wrong"),
     "report": (report, "join sweeps in one report"),
+    "export": (export, "write trials as runs of MLflow"),
     "status": (status, "show the progress of a sweep"),
     "predict": (predict, "classify image files"),
     "migrate": (migrate, "convert the results of an earlier version"),
