@@ -7,6 +7,8 @@ A name gives the family and the size:
 * `resnet{D}`, D = 6n + 2 and not 9n + 2: post-activation ResNet of basic blocks (`resnet32`);
 * `preact8`: pre-activation basic blocks, one per stage, for 8x8 images;
 * `wrn{D}-{K}`, D = 6n + 4: Wide ResNet of depth D and widening factor K (`wrn28-10`);
+* `resnet29-released`, `resnet32-released`, `wrn28-10-released`, and other sizes: these families as
+  the papers' authors released them, where that differs (`ieg_core.models`);
 * `efficientnet-lite0`, `efficientnet-lite2`: pre-trained networks whose features a head is trained
   on;
 * `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks;
@@ -36,16 +38,19 @@ EXAMPLES = (
     "resnet11",
     "resnet18",
     "resnet29",
+    "resnet29-released",
     "resnet32",
     "resnet44",
     "resnet50",
     "wrn16-8",
     "wrn28-10",
+    "wrn28-10-released",
     "wrn40-2",
 )
 _RULE = (
-    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, one of "
-    "ImageNet's, your own package.module:function, or a file ending in .keras"
+    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, the last "
+    "three also with -released, one of ImageNet's, your own package.module:function, or a file "
+    "ending in .keras"
 )
 _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 # The deepest published network is resnet1202; a greater depth is a typo.
@@ -67,12 +72,17 @@ class Network:
       blocks_per_stage: Number of residual blocks in each of the three stages; for "imagenet" the
         depth; 0 for a pre-trained network or one of the user's.
       width: Factor on the base number of filters; 1 for every family but "wide".
+      released: Whether it is the form that the papers' authors released.
     """
 
     name: str
     family: str
     blocks_per_stage: int
     width: int = 1
+    released: bool = False
+
+
+RELEASED = "-released"
 
 
 def parse(name: str) -> Network:
@@ -91,19 +101,20 @@ def parse(name: str) -> Network:
         return Network(name, "preact8", 1)
     if name in FEATURES:
         return Network(name, "features", 0)
-    if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", name):
+    plain, released = name.removesuffix(RELEASED), name.endswith(RELEASED)
+    if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", plain):
         depth = int(match[1])
-        if depth in _IMAGENET_DEPTHS:
+        if depth in _IMAGENET_DEPTHS and not released:
             return Network(name, "imagenet", depth)
-        if 8 <= depth <= _MAX_DEPTH:
+        if 8 <= depth <= _MAX_DEPTH and depth not in _IMAGENET_DEPTHS:
             if depth % 9 == 2:
-                return Network(name, "bottleneck", depth // 9)
+                return Network(name, "bottleneck", depth // 9, released=released)
             if depth % 6 == 2:
-                return Network(name, "basic", depth // 6)
-    if match := re.fullmatch(r"wrn([1-9][0-9]{0,3})-([1-9][0-9]?)", name):
+                return Network(name, "basic", depth // 6, released=released)
+    if match := re.fullmatch(r"wrn([1-9][0-9]{0,3})-([1-9][0-9]?)", plain):
         depth, width = int(match[1]), int(match[2])
         if 10 <= depth <= _MAX_DEPTH and depth % 6 == 4 and width <= _MAX_WIDTH:
-            return Network(name, "wide", depth // 6, width)
+            return Network(name, "wide", depth // 6, width, released)
     if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name):
         return Network(name, "function", 0)
     if name.endswith(".keras"):

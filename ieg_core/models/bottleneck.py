@@ -7,6 +7,9 @@ convolution has the stride. The very first block has no initial BatchNorm, since
 stem's. The inner width of a stage is the input width of its first block: 16, 64 and 128 for outer
 widths of 64, 128 and 256.
 
+The form that the authors of IEG and FSR released has no ReLU before each block's first convolution
+(an argument of theirs is set once and never reset).
+
 Reference: He et al. 2016, Identity Mappings in Deep Residual Networks (arXiv:1603.05027).
 """
 
@@ -18,13 +21,16 @@ _STEM_FILTERS = 16
 _STAGE_FILTERS = (64, 128, 256)
 
 
-def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> keras.KerasTensor:
+def features(
+    x: keras.KerasTensor, layers: Layers, blocks_per_stage: int, *, released: bool = False
+) -> keras.KerasTensor:
     """Connects images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 256].
 
     Args:
       x: The images.
       layers: Creates the layers.
       blocks_per_stage: n.
+      released: Whether to build the released form.
 
     Returns:
       The feature maps.
@@ -37,7 +43,12 @@ def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> ker
             name = f"stage{stage}_block{block}"
             first = block == 1
             strides = 2 if first and stage > 1 else 1
-            y = x if first and stage == 1 else layers.normalize_relu(x, f"{name}_1")
+            if first and stage == 1:
+                y = x
+            elif released:
+                y = layers.normalize(x, f"{name}_1_norm")
+            else:
+                y = layers.normalize_relu(x, f"{name}_1")
             y = layers.convolution(y, inner, 1, strides, f"{name}_conv1")
             y = layers.normalize_relu(y, f"{name}_2")
             y = layers.convolution(y, inner, 3, 1, f"{name}_conv2")

@@ -63,16 +63,19 @@ class Layers:
         return keras.layers.Add(dtype=self.dtype, name=name)([x, y])
 
     def pad_channels(
-        self, x: keras.KerasTensor, filters: int, strides: int, name: str
+        self, x: keras.KerasTensor, filters: int, strides: int, name: str, *, pool: int = 1
     ) -> keras.KerasTensor:
-        """Keeps every `strides`-th pixel and adds zero channels on both sides up to `filters`.
+        """Lowers the resolution and adds zero channels on both sides up to `filters`.
+
+        Each of the remaining ⌈side / strides⌉² pixels is the mean of a square with the side `pool`;
+        with 1, every `strides`-th pixel is kept.
 
         Uses only built-in Keras layers with serializable settings, so that an exported network
         loads without this package.
         """
         if strides > 1:
             x = keras.layers.AveragePooling2D(
-                1, strides=strides, dtype=self.dtype, name=f"{name}_subsample"
+                pool, strides=strides, padding="same", dtype=self.dtype, name=f"{name}_subsample"
             )(x)
         height, width, channels = x.shape[1:]
         if filters == channels:

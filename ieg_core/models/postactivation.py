@@ -2,7 +2,8 @@
 """The CIFAR ResNet: post-activation basic blocks, depth 6n + 2, parameter-free shortcuts.
 
 Each block: 3x3-BatchNorm-ReLU-3x3-BatchNorm, added to the shortcut, ReLU. In the first block of a
-stage, the shortcut keeps every second pixel and fills the new channels with zeros ("option A").
+stage, the shortcut keeps every second pixel and fills the new channels with zeros ("option A"); in
+the form that FSR's authors released, it averages squares of 2x2 pixels instead.
 
 Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 """
@@ -14,13 +15,16 @@ from ieg_core.models.layers import Layers
 _STAGE_FILTERS = (16, 32, 64)
 
 
-def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> keras.KerasTensor:
+def features(
+    x: keras.KerasTensor, layers: Layers, blocks_per_stage: int, *, released: bool = False
+) -> keras.KerasTensor:
     """Connects images [B, H, W, ch] to feature maps [B, ⌈H/4⌉, ⌈W/4⌉, 64].
 
     Args:
       x: The images.
       layers: Creates the layers.
       blocks_per_stage: n.
+      released: Whether to build the released form.
 
     Returns:
       The feature maps.
@@ -36,6 +40,7 @@ def features(x: keras.KerasTensor, layers: Layers, blocks_per_stage: int) -> ker
             y = layers.convolution(y, filters, 3, 1, f"{name}_conv2")
             y = layers.normalize(y, f"{name}_2_norm")
             if strides > 1:
-                x = layers.pad_channels(x, filters, strides, f"{name}_shortcut")
+                pool = strides if released else 1
+                x = layers.pad_channels(x, filters, strides, f"{name}_shortcut", pool=pool)
             x = layers.relu(layers.add(x, y, f"{name}_add"), f"{name}_relu")
     return x

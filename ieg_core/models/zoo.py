@@ -135,7 +135,8 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     User networks keep the weights they were built with.
 
     Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, but fan-out for
-    Wide ResNets, as in their authors' code), the dense layer with 2/(fan-in + fan-out) (Glorot).
+    Wide ResNets, as in their authors' code), the dense layer with 2/(fan-in + fan-out) (Glorot); in
+    a released Wide ResNet it is uniform in ±1/√C.
     Scales and moving variances are 1, all other variables 0. The draw for variable i depends only
     on (seed, i).
 
@@ -148,19 +149,22 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     """
     if model.name == user_network.NAME:
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    fan_out = parse(model.name).family == "wide"
+    network = parse(model.name)
+    fan_out = network.family == "wide"
     values = []
     for index, variable in enumerate(model.variables):
         shape = tuple(variable.shape)
         if variable.name == "kernel":
             *receptive_field, inputs, outputs = shape
             area = int(np.prod(receptive_field))
+            draws = generator(seed, "initial_values", index)
             if receptive_field:
                 deviation = np.sqrt(2.0 / (area * (outputs if fan_out else inputs)))
+                value = deviation * draws.standard_normal(shape)
+            elif fan_out and network.released:
+                value = draws.uniform(-1, 1, shape) / np.sqrt(outputs)
             else:
-                deviation = np.sqrt(2.0 / (inputs + outputs))
-            draw = generator(seed, "initial_values", index).standard_normal(shape)
-            value = deviation * draw
+                value = np.sqrt(2.0 / (inputs + outputs)) * draws.standard_normal(shape)
         elif variable.name in ("gamma", "moving_variance"):
             value = np.ones(shape)
         else:
@@ -186,15 +190,21 @@ def _connect(
     layers = Layers(dtype, variable_dtype, normalization)
     images = keras.Input(image_shape, dtype=variable_dtype, name="images")
     if network.family == "bottleneck":
-        maps = bottleneck.features(images, layers, network.blocks_per_stage)
+        maps = bottleneck.features(
+            images, layers, network.blocks_per_stage, released=network.released
+        )
     elif network.family == "basic":
-        maps = postactivation.features(images, layers, network.blocks_per_stage)
+        maps = postactivation.features(
+            images, layers, network.blocks_per_stage, released=network.released
+        )
     elif network.family == "imagenet":
         maps = imagenet.features(images, layers, network.blocks_per_stage)
     elif network.family == "preact8":
         maps = preactivation.features(images, layers, network.blocks_per_stage, 32, (32, 64, 128))
     else:
         filters = tuple(base * network.width for base in (16, 32, 64))
-        maps = preactivation.features(images, layers, network.blocks_per_stage, 16, filters)
+        maps = preactivation.features(
+            images, layers, network.blocks_per_stage, 16, filters, released=network.released
+        )
     logits, features = layers.head(maps, num_classes)
     return images, logits, features

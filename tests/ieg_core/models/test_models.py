@@ -38,6 +38,9 @@ def _images(shape: tuple[int, int, int], num: int = 6) -> np.ndarray:
         pytest.param("resnet29", CIFAR, 10, 840_730, id="resnet29"),
         pytest.param("resnet32", CIFAR, 10, 464_154, id="resnet32"),
         pytest.param("wrn28-10", CIFAR, 10, 36_479_194, id="wrn28-10"),
+        # As the authors of IEG and FSR released them: 36.22 M.
+        pytest.param("wrn28-10-released", CIFAR, 10, 36_220_634, id="wrn28-10-released"),
+        pytest.param("resnet32-released", CIFAR, 10, 464_154, id="resnet32-released"),
         pytest.param("resnet18", LARGE, 1000, 11_689_512, id="resnet18"),
         pytest.param("resnet50", LARGE, 1000, 25_557_032, id="resnet50"),
     ],
@@ -202,3 +205,35 @@ def test_the_exported_model_is_the_trained_one_without_this_package(
 def test_bad_requests(arguments: tuple, settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         zoo.build(*arguments, **settings)
+
+
+def test_the_released_shortcut_averages_squares() -> None:
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    layers = zoo.Layers("float32", "float32", zoo.BatchNormalization)
+    images = keras.Input((4, 4, 1))
+    both = [layers.pad_channels(images, 3, 2, f"pool{pool}", pool=pool) for pool in (1, 2)]
+    kept, averaged = keras.Model(images, both)(x)
+    np.testing.assert_array_equal(convert_to_numpy(kept)[0, :, :, 1], [[0, 2], [8, 10]])
+    np.testing.assert_array_equal(
+        convert_to_numpy(averaged)[0, :, :, 1], [[2.5, 4.5], [10.5, 12.5]]
+    )
+    for maps in (kept, averaged):
+        assert not convert_to_numpy(maps)[0, :, :, ::2].any()
+
+
+def test_a_released_wide_resnet_draws_its_dense_layer_uniformly() -> None:
+    model = zoo.build("wrn10-1-released", 4, (8, 8, 3))
+    values = zoo.initial_values(model, 0)
+    (kernel,) = (
+        value
+        for variable, value in zip(model.variables, values, strict=True)
+        if variable.path == "logits/kernel"
+    )
+    assert 0.45 < np.abs(kernel).max() <= 0.5  # 1/√4
+    assert abs(kernel.std() - 0.5 / np.sqrt(3)) < 0.03
+
+
+@pytest.mark.parametrize("name", ["resnet50-released", "preact8-released", "resnet29-relaesed"])
+def test_only_small_families_have_a_released_form(name: str) -> None:
+    with pytest.raises(UserError, match="unknown network"):
+        zoo.build(name, 10, CIFAR)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The methods on the released ResNet-29, against numbers of the authors' graph.
+
+released_graph.npz was computed under TensorFlow 2.21 from a rebuilding of their TF1 graph: `p000` …
+its 89 trainable variables in their order of creation (a stage's first block has its projection
+after its three convolutions), `m000` … FSR's momentum; `l2r_…` and `fsr_…` batch, probe or
+dictionary, logits, and ∂P/∂w. Their regularizer is 1e-4·Σ‖kernel‖², so wd = 2e-4 here.
+"""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+DECAY, CLASSES = 2e-4, 10
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return np.load(Path(__file__).parent / "released_graph.npz")
+
+
+@pytest.fixture(scope="module")
+def network():
+    from ieg_core.models import zoo
+    from ieg_core.training.step import build_network
+
+    return build_network(zoo.build("resnet29-released", CLASSES, (32, 32, 3)), DECAY)
+
+
+def in_our_order(numbers, prefix):
+    """Returns the variables with each stage's projection before the block's third convolution."""
+    values = [numbers[f"{prefix}{index:03d}"] for index in range(89)]
+    for index, (first, second) in enumerate(itertools.pairwise(values)):
+        if first.ndim == second.ndim == 4:  # two kernels in a row: conv3 and projection
+            values[index : index + 2] = [second, first]
+    return values
+
+
+def batch_of(numbers, method):
+    from keras import ops
+
+    from ieg_core.methods.method import Batch
+
+    x, y, p, q = (numbers[f"{method}_in_{name}"] for name in "xypq")
+    one_hot = np.eye(CLASSES, dtype=np.float32)
+    return Batch(
+        ids=ops.arange(len(x)),
+        images=ops.convert_to_tensor(x),
+        strong_images=None,
+        labels=ops.convert_to_tensor(one_hot[y]),
+        probe_images=ops.convert_to_tensor(p),
+        probe_labels=ops.convert_to_tensor(one_hot[q]),
+        mixing=None,
+        epoch=ops.cast(0.0, "float32"),
+        size=len(x),
+        probe_size=len(p),
+    )
+
+
+def state_of(numbers, network, prefix="p"):
+    from keras import ops
+
+    from ieg_core.methods.method import State
+    from ieg_core.models import zoo
+
+    model = zoo.build("resnet29-released", CLASSES, (32, 32, 3))
+    params = in_our_order(numbers, "p")
+    assert [p.shape for p in params] == [tuple(v.shape) for v in model.trainable_variables]
+    stats = [np.asarray(v) for v in model.non_trainable_variables]
+    tensors = [
+        [ops.convert_to_tensor(value) for value in values]
+        for values in (params, in_our_order(numbers, prefix), stats)
+    ]
+    return State(*tensors, {})
+
+
+def error(found, expected):
+    return np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected)
+
+
+def test_l2r_weighs_as_the_authors_graph(numbers, network):
+    from ieg_core.experiment.dataset_spec import parse
+    from ieg_core.methods import registry
+    from ieg_core.methods.reweighting import clip_weights
+    from ieg_core.recipes import build
+
+    batch, state = batch_of(numbers, "l2r"), state_of(numbers, network)
+    logits = network.forward(state.params, state.stats, batch.images).logits
+    np.testing.assert_allclose(logits, numbers["l2r_out_logits"], atol=2e-5)
+    config = build.build_config(parse("cifar10_uniform_0.4"), "l2r")
+    assert config.method_settings.lookahead_lr == 0.1
+    update = registry.find("l2r").update(network, config, state, batch)
+    expected = np.asarray(clip_weights(numbers["l2r_out_grad_w"]))
+    assert 0 < (expected > 0).sum() < len(expected)
+    assert error(update.examples["weight"], expected) < 1e-4
+
+
+def test_fsr_weighs_as_the_authors_graph(numbers, network):
+    """The release takes the dictionary's features from one BatchNorm batch with the images."""
+    from keras import ops
+
+    from ieg_core.experiment.methods import FSRSettings
+    from ieg_core.methods import fsr
+
+    batch, state = batch_of(numbers, "fsr"), state_of(numbers, network, "m")
+    size = batch.size
+    logits, features, _ = network.forward(state.params, state.stats, batch.images)
+    np.testing.assert_allclose(logits, numbers["fsr_out_logits"], atol=2e-5)
+    residuals = ops.softmax(logits) - batch.labels
+    settings = FSRSettings()
+    assert (settings.lookahead_lr, settings.lookahead_momentum) == (0.1, 0.9)
+    kernel, bias = fsr.lookahead_dense(network, settings, state, features, residuals, size)
+    together = ops.concatenate([batch.images, batch.probe_images])
+    dictionary = network.forward(state.params, state.stats, together).features[size:]
+    slopes = ops.softmax(dictionary @ kernel + bias) - batch.probe_labels
+    slopes = slopes / batch.probe_size
+    kernel_slope = ops.transpose(dictionary) @ slopes + DECAY * kernel
+    product = features @ kernel_slope + ops.sum(slopes, axis=0)
+    gradient = -settings.lookahead_lr * ops.sum(residuals * product, axis=-1)
+    assert error(gradient, numbers["fsr_out_grad_w"]) < 1e-5
