@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-import yaml
 from google.protobuf import json_format
 from kfp import dsl
 
@@ -29,13 +28,15 @@ from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import base_of
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
 from ieg_core.store.records import Finding
 from ieg_core.tasks.examine import ARTIFACT, checks_for
 from pipelines import checks as traps
-from pipelines import cluster_files, profiles
+from pipelines import cluster_files, profiles, variables
 from pipelines.cluster_files import ClusterFile
 from pipelines.local import runner as local
+from pipelines.options import check_choice
 from pipelines.profiles import Profile
 
 SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -67,10 +68,8 @@ class Options:
     out: str = "runs"
 
     def __post_init__(self) -> None:
-        if self.runner not in ("auto", "local", "cluster"):
-            raise UserError(f"RUNNER={self.runner!r}: expected local, cluster or auto")
-        if self.profile not in ("gpu", "cpu"):
-            raise UserError(f"PROFILE={self.profile!r}: expected gpu or cpu")
+        check_choice(variables.RUNNER, self.runner)
+        check_choice(variables.PROFILE, self.profile)
 
 
 def build(profile: Profile, checks: Sequence[str]) -> Any:
@@ -202,9 +201,7 @@ def on_cluster(
     cluster_file: ClusterFile,
     options: Options,
     say: Say,
-    *,
-    poll_seconds: float = POLL_SECONDS,
-    patience: float = PATIENCE_SECONDS,
+    clock: Clock = CLOCK,
 ) -> int:
     """Submits the run and prints each check's finding as it ends."""
     from pipelines import compile as packages
@@ -217,15 +214,14 @@ def on_cluster(
     traps.require_sound(traps.compiled(pipeline), traps.ALL)
     client = clients.connect(cluster_file)
     run = _name()
-    with clients.plain_errors(cluster_file, "submit the doctor's run"):
-        run_id = _submit(client, cluster_file, pipeline, {"base": base, "run": run}, run)
+    run_id = _submit(client, cluster_file, pipeline, {"base": base, "run": run}, run)
     say(
         f"Examining {cluster_files.endpoint(cluster_file)}, profile {profile.name}, image "
         f"{profile.image}"
     )
     say(f"  {clients.run_link(cluster_file, run_id)}")
     findings: dict[str, Finding] = {}
-    began = looked = time.monotonic()
+    began = looked = clock.monotonic()
     waits = ""
     while True:
         with clients.plain_errors(cluster_file, "follow the doctor's run"):
@@ -237,19 +233,21 @@ def on_cluster(
                 say(f"  {findings[check].line}")
         if len(findings) == len(wanted):
             return _conclude([findings[check] for check in wanted], say)
-        now = time.monotonic()
-        if now - looked > min(LOOK_SECONDS, patience / 2):
+        now = clock.monotonic()
+        if now - looked > LOOK_SECONDS:
             looked, before, waits = now, waits, _why_pods_wait(cluster_file, run_id)
             if waits and waits != before:
                 say(f"  waiting: {waits}")
-        if now - began > patience:
+        if now - began > PATIENCE_SECONDS:
             break
-        time.sleep(poll_seconds)
+        clock.sleep(POLL_SECONDS)
     with clients.plain_errors(cluster_file, "cancel the doctor's run"):
         client.terminate_run(run_id)
     for check in (check for check in wanted if check not in findings):
         why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
-        text = f"did not end within {patience / 60:.0f} minutes, the run was canceled; {why}"
+        text = (
+            f"did not end within {PATIENCE_SECONDS / 60:.0f} minutes, the run was canceled; {why}"
+        )
         findings[check] = Finding(check, False, text)
         say(f"  {findings[check].line}")
     return _conclude([findings[check] for check in wanted], say)
@@ -272,20 +270,13 @@ def _why_pods_wait(cluster_file: ClusterFile, run_id: str) -> str:
 def _submit(
     client: Any, cluster_file: ClusterFile, pipeline: Any, arguments: Mapping[str, Any], name: str
 ) -> str:
+    from pipelines.cluster import submit
+
+    experiment = submit.look_at_kfp(client, cluster_file)
+    experiment = experiment or submit.create_experiment(client, cluster_file)
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
-    platform = json_format.MessageToDict(pipeline.platform_spec)
-    with tempfile.TemporaryDirectory(prefix="ieg-doctor-") as folder:
-        path = Path(folder) / "doctor.yaml"
-        path.write_text(yaml.safe_dump_all([part for part in (spec, platform) if part]))
-        made = client.create_run_from_pipeline_package(
-            str(path),
-            arguments=dict(arguments),
-            run_name=name,
-            experiment_name=cluster_file.experiment,
-            namespace=cluster_file.namespace or None,
-            service_account=cluster_file.service_account or None,
-        )
-    return str(made.run_id)
+    body = {"pipeline_spec": submit.whole(spec, json_format.MessageToDict(pipeline.platform_spec))}
+    return submit.create_run(client, cluster_file, experiment, name, arguments, body).run_id
 
 
 def _states(run: Any) -> tuple[str, dict[str, str]]:

@@ -10,6 +10,7 @@ from ieg_core.tasks.examine import Finding
 from pipelines import checks, doctor, profiles
 from pipelines.cluster_files import ClusterFile
 from pipelines.doctor import Options
+from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
 
@@ -43,17 +44,25 @@ def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(tmp_path):
     assert lines[-1].endswith("checks passed; failed: data, checkpoint")
 
 
-def submit(stub, tmp_path, *, profile="gpu", patience=300.0, mount=False, **cluster_file):
+def hurried(clock):
+    """Lets half a minute pass from look to look."""
+    while True:
+        clock.time += doctor.LOOK_SECONDS
+        yield
+
+
+def submit(stub, tmp_path, *, profile="gpu", mount=False, scenes=hurried, **cluster_file):
     place = ClusterFile(
         endpoint=stub.url,
         image=IMAGE,
         results_mount=str(tmp_path) if mount else "",
         **cluster_file,
     )
-    lines = []
+    lines, clock = [], FakeClock()
+    clock.scenes = scenes(clock)
     code = doctor.on_cluster(
         place, Options(runner="cluster", profile=profile), lines.append,
-        poll_seconds=0.01, patience=patience,
+        clock=clock,
     )  # fmt: skip
     return code, lines
 
@@ -98,28 +107,26 @@ def test_a_task_that_never_started_fails_when_its_run_ends(kfp_stub, tmp_path):
 
 def test_a_run_that_waits_too_long_is_canceled(kfp_stub, tmp_path):
     kfp_stub.script = ("PENDING",)
-    code, lines = submit(kfp_stub, tmp_path, patience=0.05)
+    code, lines = submit(kfp_stub, tmp_path)
     assert code == 1
     assert any("FAIL gpu: did not end within" in line for line in lines)
     assert kfp_stub.seen("POST", ":terminate")
 
 
-def test_why_a_pod_waits_is_told(kfp_stub, tmp_path, monkeypatch):
+def test_why_a_pod_waits_is_told(kfp_stub, tmp_path):
     kfp_stub.script = ("PENDING",)
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}
     status = {"name": "main", "image": IMAGE, "imageID": "", "ready": False, "restartCount": 0}
-    submit_run = doctor._submit
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
 
-        def with_pod(*arguments):
-            run_id = submit_run(*arguments)
+        def scenes(clock):
+            (run_id,) = kfp_stub.runs
             waits = pod(run_id, "", containerStatuses=[status | {"state": state}])
             cluster.pods["kubeflow"] = [waits]
-            return run_id
+            yield from hurried(clock)
 
-        monkeypatch.setattr(doctor, "_submit", with_pod)
-        code, lines = submit(kfp_stub, tmp_path, patience=1.0)
+        code, lines = submit(kfp_stub, tmp_path, scenes=scenes)
     assert code == 1
     assert "  waiting: ImagePullBackOff: no such image" in lines
     assert any("canceled; ImagePullBackOff: no such image" in line for line in lines)
@@ -129,7 +136,7 @@ def test_a_kubernetes_api_that_does_not_answer_does_not_end_the_examination(kfp_
     kfp_stub.script = ("PENDING",)
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
-    code, lines = submit(kfp_stub, tmp_path, patience=0.05)  # nothing listens there any more
+    code, lines = submit(kfp_stub, tmp_path)  # nothing listens there any more
     assert code == 1
     assert any("FAIL gpu: did not end within" in line for line in lines)
 
@@ -179,7 +186,7 @@ def test_an_artifact_that_no_task_could_leave_fails_when_the_run_ends(kfp_stub, 
 
 def test_a_refused_submission_is_one_line(kfp_stub, tmp_path):
     kfp_stub.faults.append(Fault(status=403, method="POST", path="/runs"))
-    with pytest.raises(UserError, match="does not allow you to submit the doctor's run"):
+    with pytest.raises(UserError, match="does not allow you to create the run doctor-"):
         submit(kfp_stub, tmp_path)
 
 
