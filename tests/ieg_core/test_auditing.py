@@ -14,7 +14,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import ieg_core
-from ieg_core.audit.from_python import open_python, to_pixels
+from ieg_core.audit.from_python import open_python
+from ieg_core.audit.pixels import to_pixels
 from ieg_core.auditing import AuditResult, audit
 from ieg_core.errors import UserError
 
