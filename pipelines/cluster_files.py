@@ -9,17 +9,16 @@ import dataclasses
 import os
 import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from ieg_core.errors import UserError, require, unknown_name
 
-T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
@@ -270,11 +269,18 @@ def load(path: str | Path | None = None) -> ClusterFile:
     file = Path(named).expanduser() if named else ROOT / "cluster.yaml"
     if not named and not file.exists():
         return ClusterFile()
-    cluster_file: ClusterFile = read_strictly(
-        "the cluster file",
-        file,
-        lambda content: build(ClusterFile, {} if content is None else content, ""),
-    )
+    try:
+        text = file.read_text(encoding="utf-8")
+        refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        content = yaml.safe_load(text)
+        cluster_file: ClusterFile = build(ClusterFile, {} if content is None else content, "")
+    except OSError as error:
+        raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        words = " ".join(str(error).split())
+        raise UserError(f"the cluster file {file} is not valid YAML: {words}") from error
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
     paths: dict[str, Any] = {
         name: str(file.parent / Path(value).expanduser())
         for name in LOCAL_FILES
@@ -322,31 +328,7 @@ def _check_image(image: str) -> None:
     require(bool(pinned) and not re.search(r"\s", image), "image", image, expected)
 
 
-def read_strictly(what: str, file: Path, parse: Callable[[object], T]) -> T:
-    """Reads a YAML file; any mistake in it is one line that names the file.
-
-    Args:
-      what: What it is, such as "the cluster file".
-      file: The file.
-      parse: Makes something of its content; a UserError that it raises gets the file's name.
-
-    Raises:
-      UserError: When the file is missing, not valid YAML, has a key twice, or `parse` refuses it.
-    """
-    try:
-        text = file.read_text(encoding="utf-8")
-        _refuse_doubles(yaml.compose(text, yaml.SafeLoader))
-        return parse(yaml.safe_load(text))
-    except OSError as error:
-        raise UserError(f"cannot read {what} {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"{what} {file} is not valid YAML: {words}") from error
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
-
-
-def _refuse_doubles(node: yaml.Node | None) -> None:
+def refuse_doubles(node: yaml.Node | None) -> None:
     """Raises a UserError for a duplicate key in a mapping."""
     # YAML forbids duplicate keys, but PyYAML silently takes the last one.
     if isinstance(node, yaml.MappingNode):
@@ -355,10 +337,10 @@ def _refuse_doubles(node: yaml.Node | None) -> None:
             if names.count(name) > 1:
                 raise UserError(f"{name} is there twice: expected each key once; remove one")
         for _, value in node.value:
-            _refuse_doubles(value)
+            refuse_doubles(value)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_doubles(value)
+            refuse_doubles(value)
 
 
 def build(kind: type, content: object, where: str) -> Any:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ieg_core.errors import UserError, require, unknown_name
 from ieg_core.store.layout import SCHEDULED
 from ieg_core.store.runs import RUN
@@ -117,20 +119,26 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
       max_trials: Most trials that one run may have.
 
     Raises:
-      UserError: When the file is missing or not valid YAML, a key is unknown, a value wrong, the
-        time zone another, a cron has 5 fields, or no sweep could do it; it names the schedule.
+      UserError: No such file, no YAML, an unknown key, a wrong value, another time zone, a cron of
+        5 fields, or what no sweep could do; it names the schedule.
     """
-
-    def parse(content: object) -> list[Schedule]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        cluster_files.refuse_doubles(yaml.compose(text, yaml.SafeLoader))
+        content = yaml.safe_load(text)
         schedules = [_build(each, f"schedules[{i}]") for i, each in enumerate(_entries(content))]
         names = [schedule.name for schedule in schedules]
         for schedule in schedules:
             if names.count(schedule.name) > 1:
                 raise UserError(f"two schedules are named {schedule.name!r}: rename one")
             _check(schedule, cluster_file, max_trials)
-        return schedules
-
-    return cluster_files.read_strictly("the schedules", path, parse)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    except UserError as error:
+        raise UserError(f"{path.name}: {error}") from None
+    return schedules
 
 
 def _check(schedule: Schedule, cluster_file: ClusterFile, max_trials: int) -> None:
