@@ -110,6 +110,8 @@ def judge_labels(
     num_classes: int,
     *,
     trusted: NDArray[np.integer] | None = None,
+    trusted_weight: float = 1.0,
+    precisions: Sequence[float] = PRECISIONS,
     seed: int = 0,
 ) -> Evidence:
     """Estimates each example's class from features and labels, by steps 1 to 5.
@@ -120,6 +122,9 @@ def judge_labels(
       num_classes: C, at least 2.
       trusted: Known classes, int [n], `MISSING` elsewhere; q is 1 at these, and both the fits and T
         learn from them.
+      trusted_weight: Weight of a trusted example in T, in examples. People review suspicious labels
+        first, which are not a representative sample; a random probe is, and can weigh more.
+      precisions: λ to try, in descending order.
       seed: Seed of the folds.
 
     Returns:
@@ -131,7 +136,7 @@ def judge_labels(
     """
     columns = np.asarray(labels, np.int64).reshape(len(labels), -1)
     known = np.full(len(columns), MISSING) if trusted is None else np.asarray(trusted, np.int64)
-    _check(features, columns, known, num_classes)
+    _check(features, columns, known, num_classes, trusted_weight)
     reduced, reduction = reduce_features(features)
     first = _first_label(np.column_stack([known, columns]))
     folds = np.where(first == MISSING, NO_FOLD, fold_numbers(first, FOLDS, seed))
@@ -147,7 +152,7 @@ def judge_labels(
     ) -> NDArray[np.float64]:
         for _ in range(_EM_STEPS):
             probabilities = posterior(predicted, columns, transitions, known)
-            transitions = _transitions(probabilities, columns, known)
+            transitions = _transitions(probabilities, columns, known, trusted_weight)
         return transitions
 
     def corrected_likelihood(predicted: NDArray[np.float32]) -> float:
@@ -155,11 +160,11 @@ def judge_labels(
 
     search = (reduced, folds, reduction.variances)
     votes = _votes(columns, known, num_classes)
-    plain, layers, first_precision = _fit_out_of_fold(*search, votes, PRECISIONS, start, likelihood)
-    counted = _transitions(one_hot[plain.argmax(1)], columns, known)
+    plain, layers, first_precision = _fit_out_of_fold(*search, votes, precisions, start, likelihood)
+    counted = _transitions(one_hot[plain.argmax(1)], columns, known, trusted_weight)
     evidence = _evidence(columns, counted, known)
-    least = first_precision if len(columns) < FEW else 0.0
-    precisions = [each for each in PRECISIONS if each >= least]
+    if len(columns) < FEW:
+        precisions = [each for each in precisions if each >= first_precision]
     predicted, layers, second_precision = _fit_out_of_fold(
         *search, evidence, precisions, layers, corrected_likelihood
     )
@@ -208,6 +213,28 @@ def posterior(
     joint += np.log(_evidence(labels, transitions, trusted).astype(np.float64) + TINY**4)
     joint = np.exp(joint - joint.max(1, keepdims=True))
     return joint / joint.sum(1, keepdims=True)
+
+
+def majority(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.int32]:
+    """Returns each example's most frequent label, int32 [n]; `MISSING` if it has none.
+
+    Ties go to the label that comes first in the row.
+
+    Args:
+      labels: int [n, a]; `MISSING` for a missing label.
+      num_classes: C.
+    """
+    columns = np.asarray(labels, np.int64)
+    counts = _label_counts(columns, num_classes)
+    rows = np.arange(len(columns))
+    result = np.full(len(columns), MISSING, np.int32)
+    best = np.zeros(len(columns))
+    for column in columns.T:
+        given = column != MISSING
+        votes = np.where(given, counts[rows, np.maximum(column, 0)], 0)
+        result = np.where(votes > best, column, result).astype(np.int32)
+        best = np.maximum(votes, best)
+    return result
 
 
 def _fit_out_of_fold(
@@ -287,10 +314,11 @@ def _transitions(
     probabilities: NDArray[np.float64],
     labels: NDArray[np.int64],
     trusted: NDArray[np.int64],
+    trusted_weight: float,
 ) -> NDArray[np.float64]:
     """Estimates T from expected counts of each class with each annotator's labels.
 
-        T_a[c, k] = (s P[c, k] + Σ_{i: y_ia = k} q_i(c)) / (s + Σ_i q_i(c))
+        T_a[c, k] = (s P[c, k] + Σ_{i: y_ia = k} w_i q_i(c)) / (s + Σ_i w_i q_i(c))
 
     With one annotator, P is uniform and s is one example. With several, P is pooled over all of
     them and s is five examples, so that an annotator with few labels is treated as average.
@@ -298,7 +326,7 @@ def _transitions(
     classes = probabilities.shape[1]
     is_trusted = trusted != MISSING
     weighted = probabilities.copy()
-    weighted[is_trusted] = np.eye(classes)[trusted[is_trusted]]
+    weighted[is_trusted] = trusted_weight * np.eye(classes)[trusted[is_trusted]]
     counts = np.zeros((labels.shape[1], classes, classes))
     for matrix, column in zip(counts, labels.T, strict=True):
         for label in range(classes):
@@ -333,8 +361,10 @@ def _check(
     labels: NDArray[np.int64],
     trusted: NDArray[np.int64],
     num_classes: int,
+    trusted_weight: float,
 ) -> None:
     require(num_classes >= 2, "num_classes", num_classes, "at least 2")
+    require(trusted_weight > 0, "trusted_weight", trusted_weight, "above 0")
     rows = {len(labels), len(trusted), *(len(each) for each in features)}
     if len(rows) > 1:
         raise UserError(

@@ -179,6 +179,7 @@ def audit_labels(
     feature_names: Sequence[str] = (),
     clean: NDArray[np.integer] | None = None,
     seed: int = 0,
+    **options: Any,
 ) -> LabelAudit:
     """Judges labels by features.
 
@@ -188,6 +189,7 @@ def audit_labels(
       feature_names: Names of the features, for the record.
       clean: True labels, int [n], for measuring the audit; the audit does not use them.
       seed: Seed of the folds.
+      **options: Passed to `judge_labels`.
 
     Returns:
       The audit.
@@ -199,7 +201,7 @@ def audit_labels(
     trusted, given = images.trusted, images.given
     _check(images, features)
     evidence = judge_labels(
-        features, images.labels, len(images.class_names), trusted=trusted, seed=seed
+        features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
     known = np.where(trusted != MISSING, trusted, given)
     kappa = _agreement_beyond_chance(evidence.plain.argmax(1), known)

@@ -49,6 +49,11 @@ def test_scores_by_hand():
     assert evidence.suggested.tolist() == [0, 1]
 
 
+def test_majority():
+    labels = np.array([[0, 1, 1], [2, 0, 1], [NONE, NONE, 2], [NONE] * 3])
+    assert fp.majority(labels, 3).tolist() == [1, 2, 2, NONE]
+
+
 def test_wrong_labels_and_their_transitions_are_found():
     features, clean, given, transition = draw()
     found = fp.judge_labels([features], given, 3)
@@ -107,14 +112,14 @@ def test_trusted_examples_are_taken_at_their_word():
 
 
 def test_trusted_examples_count_in_transitions_by_hand():
-    """Label 1 of a trusted 0, and label 0 of one believed (0.6, 0.4).
+    """Label 1 of a trusted 0 with weight 3, and label 0 of one believed (0.6, 0.4).
 
-    Row 0: (½ + 0.6, ½ + 1) / 2.6; row 1: (½ + 0.4, ½) / 1.4.
+    Row 0: (½ + 0.6, ½ + 3) / 4.6; row 1: (½ + 0.4, ½) / 1.4.
     """
     found = fp._transitions(
-        np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[1], [0]]), np.array([0, NONE])
+        np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[1], [0]]), np.array([0, NONE]), 3.0
     )
-    np.testing.assert_allclose(found, [[[1.1 / 2.6, 1.5 / 2.6], [0.9 / 1.4, 0.5 / 1.4]]])
+    np.testing.assert_allclose(found, [[[1.1 / 4.6, 3.5 / 4.6], [0.9 / 1.4, 0.5 / 1.4]]])
 
 
 @pytest.mark.parametrize(
