@@ -8,7 +8,6 @@ are in `ieg_core.audit.feature_posterior`.
 import base64
 import html
 import io
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -100,7 +99,7 @@ class AuditResult(LabelAudit):
         }
 
     def __repr__(self) -> str:
-        lines = self._headline()
+        lines = self.headline()
         for place in self.order[:_TOP].tolist():
             given, suggested = self._labels(place)
             lines.append(
@@ -110,31 +109,9 @@ class AuditResult(LabelAudit):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<p>{html.escape(line)}</p>" for line in self._headline())
+        head = "".join(f"<p>{html.escape(line)}</p>" for line in self.headline())
         figures = "".join(map(self._figure, self.order[:_THUMBNAILS].tolist()))
         return f'<div>{head}<div style="display:flex;flex-wrap:wrap;gap:8px">{figures}</div></div>'
-
-    def _headline(self) -> list[str]:
-        summary = self.summary
-        trusted = f", {summary.trusted} of them trusted" if summary.trusted else ""
-        expected, judged = summary.expected_wrong, len(self.order)
-        most = min(max(1, round(expected)), judged)
-        right = float(self.score[self.order[:most]].sum())
-        lines = [
-            f"Audit of {summary.examples:,} images in {len(summary.class_names)} classes{trusted}",
-            (
-                f"About {expected:,.0f} of {judged:,} labels look wrong; of the {most:,} most "
-                f"suspicious about {right:,.0f}"
-            ),
-            (
-                f"Features predict {summary.agreement:.0%} of the given labels, chance "
-                f"{summary.chance:.0%}: kappa {summary.kappa:.2f}, 1 is best"
-            ),
-        ]
-        lines += [f"Note: {note}" for note in summary.notes]
-        if len(self.order):
-            lines.append("Most suspicious:")
-        return lines
 
     def _labels(self, place: int) -> tuple[str, str]:
         names = self.images.class_names
@@ -302,7 +279,7 @@ def _by_function(
         rows.append((plain + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
                     if mirrored else plain)  # fmt: skip
         if line is not None:
-            line(int(places[-1]) + 1, total, math.nan)
+            line(int(places[-1]) + 1, total)
     return np.concatenate(rows)
 
 

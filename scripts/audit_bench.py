@@ -15,9 +15,8 @@ import dataclasses
 import importlib.util
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -35,17 +34,17 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.report.summary import statistic
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.slots import Slot
+from scripts.tables import Row, to_table
 
 DATASETS = ("digits_uniform_0.2", "digits_uniform_0.4", "digits_asymmetric_0.2",
             "digits_asymmetric_0.4")  # fmt: skip
 BASELINE = "supervised"
 CLEANLAB_SCORES = ("normalized_margin", "self_confidence", "confidence_weighted_entropy")
-MEASURES = ("average_precision", "auroc", "precision", "recall")
+MEASURES = ("average precision", "AUROC", "precision", "recall")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,31 +200,6 @@ def _measure(
     return dict(zip(MEASURES, values, strict=True))
 
 
-def to_table(found: Mapping[str, Sequence[Mapping[str, Mapping[str, float | None]]]]) -> str:
-    """Formats the comparison as Markdown, with a line for each data set and audit.
-
-    Args:
-      found: For each data set, a result of `compare` for each seed.
-
-    Returns:
-      The table; mean ± sample deviation over seeds.
-    """
-    lines = ["| data | audit | average precision | AUROC | precision | recall |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for dataset, seeds in found.items():
-        for name in seeds[0]:
-            trials = [_mean_text([seed[name][measure] for seed in seeds]) for measure in MEASURES]
-            lines.append(f"| {dataset} | {name} | {' | '.join(trials)} |")
-    return "\n".join(lines)
-
-
-def _mean_text(values: Sequence[float | None]) -> str:
-    mean = statistic(values)
-    if mean is None:
-        return "-"
-    return f"{mean.mean:.4f}" + ("" if mean.deviation is None else f" ± {mean.deviation:.4f}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison, prints its table and writes it to <out>/audit_bench/."""
     parser = argparse.ArgumentParser(
@@ -259,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend.start(runtime)
     methods = tuple(dict.fromkeys([*options.methods.split(","), BASELINE]))
     folds = Folds(options.folds, options.fold_steps)
-    found: dict[str, list[Any]] = {}
+    found: dict[str, list[Row]] = {}
     try:
         for dataset in options.datasets.split(","):
             for seed in options.seeds.split(","):
@@ -273,12 +247,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     results=options.out,
                 )
                 rows = compare(request, folds, runtime, with_cleanlab)
-                found.setdefault(dataset, []).append(rows)
+                for name, row in rows.items():
+                    found.setdefault(f"{dataset} | {name}", []).append(row)
                 print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return worker.EXIT_USER_ERROR
-    text = to_table(found)
+    text = to_table(found, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0

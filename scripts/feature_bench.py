@@ -13,10 +13,9 @@ forward-corrected, and of those retrained on q. No clean label takes part in any
 import argparse
 import importlib.util
 import json
-import statistics
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import Runtime, set_environment
+from scripts.tables import Row, to_table
 
 DATASETS = (
     "cifar10_human_worst",
@@ -144,20 +144,6 @@ def measure(
     return found
 
 
-def to_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Lays figures out as Markdown: a line a data set, mean ± sample deviation over seeds."""
-    names = list(dict.fromkeys(name for rows in found.values() for row in rows for name in row))
-    lines = [f"| data | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for dataset, rows in found.items():
-        texts = []
-        for name in names:
-            values = [row[name] for row in rows if name in row]
-            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-            texts.append(f"{statistics.fmean(values):.4f}{spread}" if values else "-")
-        lines.append(f"| {dataset} | {' | '.join(texts)} |")
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Computes features, measures, prints the table and keeps it in <out>/feature_bench/."""
     parser = argparse.ArgumentParser(
@@ -177,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def show(done: int, total: int, rate: float) -> None:
         print(f"\r{done:,} of {total:,} images, {rate:.0f} a second ", end="", file=sys.stderr)
 
-    found: dict[str, list[dict[str, float]]] = {}
+    found: dict[str, list[Row]] = {}
     try:
         data_dir = Path(asked.data_dir)
         source = open_source("cifar10", data_dir)

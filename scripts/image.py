@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines import variables
 from pipelines.revision import revision
 
 ROOT = Path(__file__).parents[1]
@@ -133,14 +134,7 @@ def build(arguments: argparse.Namespace) -> Image:
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser of the options shared by building and testing."""
     options = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    options.add_argument("--image", default="ieg-python", help="name without a tag")
-    options.add_argument("--target", default="gpu", help="cpu or gpu")
-    options.add_argument("--base", default="", help="base image; python:3.11-slim by default")
-    options.add_argument("--engine", default="", help="docker, podman or buildah")
-    options.add_argument("--build-flags", default="", help="more flags for the build")
-    options.add_argument(
-        "--dirty", default="", help="1: mark uncommitted changes instead of refusing them"
-    )
+    variables.add_arguments(options, "image")
     return options
 
 

@@ -7,8 +7,9 @@ outputs. The container runs the compiled command.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 from pipelines.checks.arguments import executor_input
@@ -79,7 +80,8 @@ def _run_dag(
     spec: Spec, platform: Spec, dag: Spec, inputs: Outputs, prefix: str, pod: Pod
 ) -> dict[str, Outputs]:
     done: dict[str, Outputs] = {}
-    for name in in_order(dag["tasks"]):
+    before = {name: task.get("dependentTasks", ()) for name, task in dag["tasks"].items()}
+    for name in TopologicalSorter(before).static_order():
         task = dag["tasks"][name]
         component = spec["components"][task["componentRef"]["name"]]
         given = _inputs(task, inputs, done)
@@ -137,20 +139,6 @@ def as_launcher(value: Any) -> str:
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     return json.dumps(plain(value))
-
-
-def in_order(tasks: Spec) -> Iterator[str]:
-    """Yields a graph's tasks, each after those that it depends on."""
-    left = dict(tasks)
-    while left:
-        ready = [
-            name for name, task in left.items() if not set(task.get("dependentTasks", [])) & {*left}
-        ]
-        if not ready:
-            raise ValueError(f"these tasks wait for each other: {sorted(left)}")
-        for name in ready:
-            del left[name]
-        yield from ready
 
 
 def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:

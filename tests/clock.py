@@ -11,6 +11,13 @@ PATIENCE = 120.0
 """Real seconds after which a thread that should wait on the clock, but does not, fails the test."""
 
 
+class ImpatientClock(Clock):
+    """The real time, of which little passes between two looks: for real processes."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(0.02)
+
+
 class FakeClock(Clock):
     """Time that passes only in `sleep` and `advance`.
 

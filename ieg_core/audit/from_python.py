@@ -13,15 +13,10 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_files
-from ieg_core.data.image_folder.decode import (
-    UnreadableImageError,
-    central_square,
-    read_original,
-)
+from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError
@@ -31,7 +26,6 @@ IMAGE_COLUMNS: Final = (
 )  # fmt: skip
 LABEL_COLUMNS: Final = ("label", "labels", "class", "given", "target", "fine_label", "y")
 GIVEN: Final = "given"
-HELD_SIDE: Final = 512
 _SHOWN: Final = 80
 _KINDS: Final = (
     "a folder, a list of image files, a DataFrame, a Hugging Face Dataset, a tf.data.Dataset of "
@@ -112,46 +106,9 @@ def open_python(
         return Opened(images, None)
 
     def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([_square(to_pixels(get(place)), size) for place in places.tolist()])
+        return np.stack([square(to_pixels(get(place)), size) for place in places.tolist()])
 
     return Opened(replace(images, read=lambda place: to_pixels(get(place))), read_squares)
-
-
-def to_pixels(value: Any) -> NDArray[np.uint8]:
-    """Converts one image to pixels, upright and opaque.
-
-    Args:
-      value: A path, a file's bytes, a dictionary with either one under "path" or "bytes", a PIL
-        image, or an array or tensor [H, W], [H, W, 1 or 3] or [1 or 3, H, W]: uint8, or floats in
-        [0, 1].
-
-    Returns:
-      uint8 [H, W, 1] for a gray image, otherwise [H, W, 3].
-
-    Raises:
-      UserError: When the value is not an image.
-    """
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    name = "an image"
-    if isinstance(value, str | Path):
-        name = str(value)
-        try:
-            value = Path(value).read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"cannot read the image {name} ({error.strerror}): expected a readable file"
-            ) from error
-    if isinstance(value, bytes):
-        try:
-            return read_original(value)
-        except UnreadableImageError as error:
-            raise UserError(
-                f"{name} cannot be decoded ({error}): repair it or leave it out"
-            ) from error
-    if hasattr(value, "convert") and hasattr(value, "mode"):
-        return _from_pillow(value)
-    return _from_array(value)
 
 
 @dataclass(frozen=True)
@@ -214,13 +171,6 @@ def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opene
         indices=[indices[place] for place in kept],
     )
     return replace(opened, images=whole)
-
-
-def _square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Crops the central square and resizes it to a network's RGB input."""
-    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).convert("RGB")
-    box = central_square(*image.size)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
 def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Parts:
@@ -323,7 +273,7 @@ def _open_stream(elements: Iterable[Any]) -> _Parts:
         for each, one in zip(
             batch if several else [batch], label if several else [label], strict=True
         ):
-            held = _bounded(to_pixels(each))
+            held = bounded(to_pixels(each))
             shrunk += held.shape != np.shape(each)[-3:] and max(held.shape[:2]) == HELD_SIDE
             images.append(held)
             labels.append(one.item() if isinstance(one, np.generic) else one)
@@ -570,54 +520,6 @@ def _trusted_places(
             f"trusted has the unknown index {unknown[0]!r}: expected indices of the data"
         )
     return {places[key]: value for key, value in trusted.items() if not _is_missing(value)}
-
-
-def _from_pillow(image: Any) -> NDArray[np.uint8]:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    pixels = np.asarray(image, np.uint8)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _from_array(value: Any) -> NDArray[np.uint8]:
-    value = value.numpy() if hasattr(value, "numpy") else value
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        array = np.empty(0, object)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[-1] not in (1, 3):
-        array = array.transpose(1, 2, 0)  # PyTorch is channels-first
-    if array.ndim != 3 or array.shape[-1] not in (1, 3) or array.dtype.kind not in "uf":
-        raise UserError(
-            f"an image is {_kind(value)} of type {array.dtype} and shape {array.shape}: expected "
-            "uint8, or floats in [0, 1], with 1 or 3 channels"
-        )
-    if array.dtype.kind == "f":
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise UserError(
-                f"float images range from {array.min():g} to {array.max():g}: expected [0, 1], or "
-                "uint8 from 0 to 255; remove any normalizing transform"
-            )
-        array = np.rint(array * 255)
-    elif array.dtype != np.uint8:
-        raise UserError(f"the images are {array.dtype}: expected uint8, or floats in [0, 1]")
-    return np.ascontiguousarray(array, np.uint8)
-
-
-def _bounded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Shrinks an image whose longer side exceeds `HELD_SIDE`."""
-    if max(pixels.shape[:2]) <= HELD_SIDE:
-        return pixels
-    image = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
-    image.thumbnail((HELD_SIDE, HELD_SIDE), Image.Resampling.BICUBIC)
-    return _from_pillow(image)
 
 
 def _kind(value: Any) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
+from ieg_core.audit.feature_posterior import FEW, MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.errors import UserError
@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
+TOPS_SHOWN: Final = (10, 100, 1000, 10_000)
+MOST_CLASSES: Final = 6
 LEAST_KAPPA: Final = 0.05
+WEAK_KAPPA: Final = 0.2
+FAIR_KAPPA: Final = 0.5
 LEAST_DEVIATIONS: Final = 3.0
 
 
@@ -118,6 +122,54 @@ class LabelAudit:
             raise UserError("pandas is not installed: run pip install pandas") from error
         everything = np.arange(len(self.images))
         return pd.DataFrame(columns(self, everything), index=self.images.indices)
+
+    def headline(self) -> list[str]:
+        """Returns what was found, and how reliable that is, one line each."""
+        summary = self.summary
+        counts = sorted(
+            zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
+        )
+        shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])
+        more = ", …" if len(counts) > MOST_CLASSES else ""
+        lines = [f"{summary.examples} images of {len(counts)} classes ({shown}{more})"]
+        if summary.trusted:
+            lines[0] += f", {summary.trusted} of them confirmed"
+        if len(summary.annotators) > 1:
+            reliable = [
+                f"{name} {'-' if share is None else f'{share:.0%}'}"
+                for name, share in zip(summary.annotators, summary.reliability, strict=True)
+            ]
+            lines.append(f"Expected share of correct labels: {', '.join(reliable)}")
+        lines += [f"Note: {note}" for note in summary.notes]
+        grade = (
+            "they judge these images poorly, so look at each suggestion"
+            if summary.kappa < WEAK_KAPPA
+            else "they judge these images fairly"
+            if summary.kappa < FAIR_KAPPA
+            else "they judge these images well"
+        )
+        lines.append(
+            f"The features predict {summary.agreement:.1%} of the given labels, chance "
+            f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
+        )
+        judged = len(self.order)
+        expected = summary.expected_wrong
+        share = f" ({expected / judged:.1%})" if judged else ""
+        word = "At least" if summary.examples < FEW else "About"
+        lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
+        sums = np.cumsum(self.score[self.order])
+        tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
+        if judged:
+            counts_in_tops = ", ".join(
+                f"{sums[top - 1]:.0f} of {top}" for top in tops if top <= judged
+            )
+            lines.append(f"Among the most suspicious, expected to be wrong: {counts_in_tops}")
+        if summary.average_precision is not None and summary.auroc is not None:
+            lines.append(
+                f"{summary.wrong} labels are wrong: average precision "
+                f"{summary.average_precision:.3f}, AUROC {summary.auroc:.3f}"
+            )
+        return lines
 
 
 def audit_labels(

@@ -22,7 +22,6 @@ from ieg_core.audit.feature_posterior import MISSING
 from ieg_core.audit.label_audit import LabelAudit
 
 TEMPLATE: Final = "review.html.j2"
-LONGEST_SIDE: Final = 160
 IMAGE_CHARACTERS: Final = 22_000_000
 """Budget for all images together, so that any page of 2,000 images stays below 25 MB."""
 CHARACTERS_PER_IMAGE: Final = 4_000

@@ -2,6 +2,7 @@
 """`ieg audit FOLDER`: finds image labels that look wrong, from features, without training."""
 
 import argparse
+import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,26 +15,24 @@ from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, export_audit
-from ieg_core.audit.feature_posterior import FEW, MISSING
+from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels
 from ieg_core.audit.outputs import write_outputs
-from ieg_core.cli.rates import Rates
+from ieg_core.auditing import compute_all
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.image_folder.listing import TEST, TRAIN, has_part
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
-from ieg_core.features.extract import NETWORK, SIZE, extract_features
+from ieg_core.features.extract import NETWORK, SIZE
 from ieg_core.features.files import read_features
 from ieg_core.host.machine import usable_cores
+from ieg_core.host.progress import ProgressLine
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
-TOPS_SHOWN = (10, 100, 1000, 10_000)
-MOST_CLASSES = 6
-WEAK_KAPPA, FAIR_KAPPA = 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -125,20 +124,8 @@ def audit_images(request: AuditRequest) -> int:
     for name in networks:
         weights_path(name)  # fail before the images are read, which takes long
     external = read_features([Path(name) for name in files]) if files else []
-    with Rates() as rates:
-        opened = _open(request, rates, decodes=bool(networks))
-        computed = [
-            extract_features(
-                opened.read_batch,
-                len(opened.images),
-                network=name,
-                mirrored=request.mirrored,
-                digests=opened.keys,
-                progress=rates.step(f"features by {name}", "images"),
-            )
-            for name in networks
-            if opened.read_batch
-        ]
+    opened = _open(request, decodes=bool(networks))
+    computed, _ = compute_all(opened, networks, mirrored=request.mirrored) if networks else ([], [])
     audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
@@ -146,7 +133,7 @@ def audit_images(request: AuditRequest) -> int:
     for tool, path in request.exports:
         export_audit(audit, tool, path)
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
-    for line in describe(audit):
+    for line in audit.headline():
         print(printable(line))
     if decisions is not None:
         print(_describe_decisions(decisions))
@@ -158,53 +145,6 @@ def audit_images(request: AuditRequest) -> int:
         if command := _next_command(request):
             print(f"Train on them: {command}")
     return 0
-
-
-def describe(audit: LabelAudit) -> list[str]:
-    """Returns the summary of an audit and of how reliable it is, one line each."""
-    summary, images = audit.summary, audit.images
-    counts = sorted(
-        zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
-    )
-    shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])
-    more = ", …" if len(counts) > MOST_CLASSES else ""
-    lines = [f"{summary.examples} images of {len(counts)} classes ({shown}{more})"]
-    if summary.trusted:
-        lines[0] += f", {summary.trusted} of them confirmed"
-    if len(images.annotators) > 1:
-        reliable = [
-            f"{name} {'-' if share is None else f'{share:.0%}'}"
-            for name, share in zip(summary.annotators, summary.reliability, strict=True)
-        ]
-        lines.append(f"Expected share of correct labels: {', '.join(reliable)}")
-    lines += [f"Note: {note}" for note in summary.notes]
-    grade = (
-        "they judge these images poorly, so look at each suggestion"
-        if summary.kappa < WEAK_KAPPA
-        else "they judge these images fairly"
-        if summary.kappa < FAIR_KAPPA
-        else "they judge these images well"
-    )
-    lines.append(
-        f"The features predict {summary.agreement:.1%} of the given labels, chance "
-        f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
-    )
-    judged = len(audit.order)
-    expected = summary.expected_wrong
-    share = f" ({expected / judged:.1%})" if judged else ""
-    word = "At least" if summary.examples < FEW else "About"
-    lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
-    sums = np.cumsum(audit.score[audit.order])
-    tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
-    if judged:
-        counts_in_tops = ", ".join(f"{sums[top - 1]:.0f} of {top}" for top in tops if top <= judged)
-        lines.append(f"Among the most suspicious, expected to be wrong: {counts_in_tops}")
-    if summary.average_precision is not None and summary.auroc is not None:
-        lines.append(
-            f"{summary.wrong} labels are wrong: average precision "
-            f"{summary.average_precision:.3f}, AUROC {summary.auroc:.3f}"
-        )
-    return lines
 
 
 def _name(request: AuditRequest) -> str:
@@ -230,7 +170,7 @@ def _check(request: AuditRequest, out: Path) -> None:
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
 
 
-def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
+def _open(request: AuditRequest, *, decodes: bool) -> Opened:
     if request.are_datasets:
         specs = [dataset_spec.parse(name) for name in request.places]
         return open_datasets(specs, request.data_dir, request.labels, request.seed)
@@ -240,11 +180,9 @@ def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
         with_test=request.with_test,
         needs_paths=decodes,
     )
-    report = rates.step("reading", "files")
     total = len(listed.paths)
-    return open_files(
-        listed, SIZE, decodes=decodes, progress=lambda done: report(done, total, None)
-    )
+    with contextlib.closing(ProgressLine("Reading", "files")) as line:
+        return open_files(listed, SIZE, decodes=decodes, progress=lambda done: line(done, total))
 
 
 def _judge(

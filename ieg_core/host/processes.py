@@ -12,9 +12,10 @@ import os
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from ieg_core.host.clock import CLOCK, Clock
 
 PID = "IEG_PARENT_PID"
 START = "IEG_PARENT_START"
@@ -40,7 +41,9 @@ def children_environment() -> dict[str, str]:
 
 
 def die_with_parent(
-    environ: Mapping[str, str] = os.environ, end: Callable[[int], object] = os._exit
+    environ: Mapping[str, str] = os.environ,
+    end: Callable[[int], object] = os._exit,
+    clock: Clock = CLOCK,
 ) -> None:
     """Exits this process immediately, without cleanup, when its parent is gone.
 
@@ -50,6 +53,7 @@ def die_with_parent(
     Args:
       environ: An environment with the variables of `children_environment`.
       end: Called with exit code 1 when the parent is gone.
+      clock: Tells the time between two looks at the parent, where the kernel has no pidfd.
     """
     if not environ.get(PID):
         return
@@ -64,7 +68,7 @@ def die_with_parent(
     if not _alive(pid, started):
         end(1)
         return
-    threading.Thread(target=_wait, args=(pid, started, handle, end), daemon=True).start()
+    threading.Thread(target=_wait, args=(pid, started, handle, end, clock), daemon=True).start()
 
 
 def _alive(pid: int, started: str) -> bool:
@@ -76,10 +80,12 @@ def _alive(pid: int, started: str) -> bool:
     return start_time(pid) == started
 
 
-def _wait(pid: int, started: str, handle: int | None, end: Callable[[int], object]) -> None:
+def _wait(
+    pid: int, started: str, handle: int | None, end: Callable[[int], object], clock: Clock
+) -> None:
     if handle is None:
         while _alive(pid, started):
-            time.sleep(POLL_SECONDS)
+            clock.sleep(POLL_SECONDS)
     else:
         poll = select.poll()
         poll.register(handle, select.POLLIN)  # a pidfd becomes readable when its process ends

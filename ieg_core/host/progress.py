@@ -41,20 +41,22 @@ class ProgressLine:
         self._started = self._last = clock()
         self._width = 0
 
-    def __call__(self, done: int, total: int, rate: float) -> None:
+    def __call__(self, done: int, total: int, rate: float | None = None) -> None:
         """Updates the line, unless it was updated a moment ago.
 
         Args:
           done: Items done.
           total: Total items.
-          rate: Recent items per second; NaN if unknown.
+          rate: Items per second; by default measured since the start.
         """
         now = self._clock()
         if now - self._last < (_LIVE_SECONDS if self._redraws else _PLAIN_SECONDS):
             return
         self._last = now
+        if rate is None:
+            rate = done / (now - self._started)
         share = 100 * done // max(total, 1)
-        left = f", {_duration((total - done) / rate)} left" if rate > 0 and done < total else ""
+        left = f", {duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         speed = f", {rate:.0f}/s" if rate > 0 else ""
         text = f"{self._title}: {done:,} of {total:,} {self._unit} ({share} %){speed}{left}"
         if self._redraws:
@@ -67,19 +69,16 @@ class ProgressLine:
     def close(self) -> None:
         """Replaces a redrawn line by the time that the task took."""
         if self._width:
-            text = f"{self._title}: {_duration(self._clock() - self._started)}"
+            text = f"{self._title}: {duration(self._clock() - self._started)}"
             self._stream.write(f"\r{text.ljust(self._width)}\n")
             self._stream.flush()
             self._width = 0
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min"
-        if hours
-        else f"{minutes} min {rest} s"
-        if minutes
-        else f"{rest} s"
-    )
+def duration(seconds: float) -> str:
+    """Formats a time span, for example "43 s", "8 min 5 s" or "3 h 20 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

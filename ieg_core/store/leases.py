@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import writable
 from ieg_core.host.liveness import is_recent
 from ieg_core.host.processes import machine
@@ -232,7 +233,7 @@ def _end(folder: Path, attempt: int, token: str) -> None:
 
 @contextlib.contextmanager
 def beating(
-    lease: Lease, phase: str, step: int = 0, num_steps: int = 0
+    lease: Lease, phase: str, step: int = 0, num_steps: int = 0, clock: Clock = CLOCK
 ) -> Iterator[Callable[..., None]]:
     """Keeps a trial's progress.json up to date.
 
@@ -241,6 +242,7 @@ def beating(
       phase: "starting", "training" or "evaluating".
       step: Steps done.
       num_steps: Total steps; 0 if not yet known.
+      clock: Tells the time between two heartbeats.
 
     Yields:
       A function that takes the changed fields (phase, step, num_steps, steps_per_second,
@@ -248,7 +250,7 @@ def beating(
     """
     shown = ProgressRecord(
         phase=phase,
-        updated=time.time(),
+        updated=clock.now(),
         step=step,
         num_steps=num_steps,
         attempt=lease.attempt,
@@ -259,12 +261,12 @@ def beating(
     def report_progress(**changes: Any) -> None:
         nonlocal shown
         with lock:
-            shown = replace(shown, **changes, updated=time.time())
+            shown = replace(shown, **changes, updated=clock.now())
             require_current(lease)
             shown.write(lease.folder)
 
     def beat() -> None:
-        while not over.wait(BEAT_SECONDS):
+        while not clock.wait(over, BEAT_SECONDS):
             try:
                 report_progress()
             except SupersededError:

@@ -9,12 +9,12 @@ progress) and at its end.
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, layout, leases, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
 from ieg_core.store.layout import AUDIT_PAGE, EXAMPLES, LOG, MODEL, relative_trial
@@ -60,7 +60,7 @@ def planning(root: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def trial(root: str, name: str) -> Iterator[Path]:
+def trial(root: str, name: str, clock: Clock = CLOCK) -> Iterator[Path]:
     """Opens a results root for exclusive work on one trial.
 
     Waits until no other pod works on the trial. The step's files are uploaded every minute and at
@@ -70,6 +70,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
     Args:
       root: The results root.
       name: The trial's name.
+      clock: Tells the time between two uploads, and while another pod is waited for.
 
     Yields:
       A results root that holds the trial and its label set.
@@ -83,7 +84,7 @@ def trial(root: str, name: str) -> Iterator[Path]:
     with _scratch() as local:
         url = gcs.join(root, relative_trial(name))
         folder = layout.trial_folder(local, name)
-        lease = trial_copy.take_lease(url)
+        lease = trial_copy.take_lease(url, clock)
         if lease is None:  # the trial has its result, so no lease is needed
             _download(url, lambda: _finished(gcs.list_files(url)), folder)
             _download_label_set(root, local, folder)
@@ -99,11 +100,11 @@ def trial(root: str, name: str) -> Iterator[Path]:
         try:
             _download(url, lambda: _needed(gcs.list_files(url), attempt), folder)
             _download_label_set(root, local, folder)
-            with trial_copy.kept_up(trial_copy.fresh_copy(url, folder, attempt)):
+            with trial_copy.kept_up(trial_copy.fresh_copy(url, folder, attempt), clock):
                 yield local
         finally:
             # Lets the next pod start before this one's heartbeat expires.
-            ended = replace(record, ended=time.time()).encode()
+            ended = replace(record, ended=clock.now()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
                 gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
 

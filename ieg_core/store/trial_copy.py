@@ -10,12 +10,12 @@ lease, copies that lease into its scratch folder, where its worker finds it and 
 import contextlib
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import Clock
 from ieg_core.store import gcs, leases
 from ieg_core.store.gcs import StaleWriterError
 from ieg_core.store.layout import LOG, checkpoint_name
@@ -66,7 +66,7 @@ def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
     return copy
 
 
-def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
+def take_lease(url: str, clock: Clock) -> tuple[int, LeaseRecord, int] | None:
     """Takes the next lease of a trial; waits until no other pod works on it.
 
     Returns:
@@ -78,8 +78,8 @@ def take_lease(url: str) -> tuple[int, LeaseRecord, int] | None:
             return None
         last = max(leases.attempts(listed), default=0)
         leased = LeaseRecord.read(url, last) if last else None
-        if leases.is_alive(last, leased, ProgressRecord.read(url), time.time()):
-            time.sleep(WAIT_SECONDS)
+        if leases.is_alive(last, leased, ProgressRecord.read(url), clock.now()):
+            clock.sleep(WAIT_SECONDS)
             continue
         record = leases.new_record()
         path = gcs.join(url, LeaseRecord.name(last + 1))
@@ -93,7 +93,7 @@ def read_generations(url: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def kept_up(copy: Copy) -> Iterator[None]:
+def kept_up(copy: Copy, clock: Clock) -> Iterator[None]:
     """Uploads changed files in a thread: a new checkpoint at once, the rest every minute.
 
     Everything else is uploaded at the end.
@@ -101,13 +101,13 @@ def kept_up(copy: Copy) -> Iterator[None]:
     over = threading.Event()
 
     def work() -> None:
-        path, tried = copy.folder / checkpoint_name(copy.attempt), time.monotonic()
+        path, tried = copy.folder / checkpoint_name(copy.attempt), clock.monotonic()
         seen = stamp(path)
-        while not over.wait(min(LOOK_SECONDS, SYNC_SECONDS)) and not copy.superseded:
+        while not clock.wait(over, LOOK_SECONDS) and not copy.superseded:
             now = stamp(path)
-            if now == seen and time.monotonic() - tried < SYNC_SECONDS:
+            if now == seen and clock.monotonic() - tried < SYNC_SECONDS:
                 continue
-            seen, tried = now, time.monotonic()
+            seen, tried = now, clock.monotonic()
             try:
                 send(copy, everything=False)
             except (UserError, OSError) as error:

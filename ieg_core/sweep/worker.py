@@ -30,6 +30,7 @@ from pathlib import Path
 
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.host import container_memory, machine, processes
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.runtime import Runtime, is_gpu_required
 from ieg_core.store import leases
 from ieg_core.store.layout import LOG, trial_folder
@@ -194,7 +195,7 @@ def _record_failure(folder: Path, step: str, ended: _Ended) -> None:
     record_failure(folder, PHASES[step], reason, "\n".join(log[-LOG_LINES:]))
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], clock: Clock = CLOCK) -> int:
     """Runs the step in the child process, with the arguments that `run_step` passes."""
     processes.die_with_parent()
     from ieg_core.training import run_trial
@@ -212,7 +213,7 @@ def main(arguments: list[str]) -> int:
             work(trial, Path(results), Path(data_dir), runtime)
         except TrialBusyError:
             # Another sweep is running this trial: wait for its result.
-            time.sleep(BUSY_SECONDS)
+            clock.sleep(BUSY_SECONDS)
         except leases.SupersededError as error:
             print(f"ieg: {error}")
             return EXIT_SUPERSEDED

@@ -28,7 +28,7 @@ from ieg_core.data.public.cifar import LAYOUTS
 from ieg_core.data.public.fashion_mnist import LAYOUT as FASHION_MNIST
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
-from ieg_core.host import files
+from ieg_core.host import files, machine
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint, gcs, leases
 from ieg_core.store.records import Finding
@@ -268,17 +268,9 @@ def main() -> None:
         "backend": chosen_backend(),
         "gpus": backend.accelerators(),
         "device": backend.device_description(),
-        "driver": _driver(),
+        "driver": machine.driver_version(),
     }
     print(json.dumps(device))
-
-
-def _driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return answer.stdout.split("\n")[0].strip()
-    return ""
 
 
 if __name__ == "__main__":

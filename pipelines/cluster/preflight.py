@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks before anything is created: arguments, GPU nodes, volume claims, retry policy.
+"""Checks before anything is created: GPU nodes, volume claims, permissions, retry policy.
 
 Nodes, claims, permissions and the controller's configuration need access to the Kubernetes API,
 with a kubeconfig or from inside a pod. Without it the sweep continues, and a line lists what was
@@ -15,7 +15,7 @@ import urllib3
 import yaml
 from kubernetes import client, config
 
-from ieg_core.errors import UserError, unknown_name
+from ieg_core.errors import UserError
 from pipelines.cluster_files import DATA_MOUNT, ClusterFile, Toleration
 from pipelines.profiles import PodTemplate, Profile
 
@@ -24,37 +24,6 @@ CONTROLLER = "workflow-controller-configmap"
 REQUEST_SECONDS = (2, 3)
 WARNING = "warning: "
 MANY, READ_MANY, ONE_POD = "ReadWriteMany", "ReadOnlyMany", "ReadWriteOncePod"
-KINDS: Mapping[str, tuple[tuple[type, ...], str]] = {
-    "STRING": ((str,), "text"),
-    "NUMBER_INTEGER": ((int,), "a whole number"),
-    "NUMBER_DOUBLE": ((int, float), "a number"),
-    "BOOLEAN": ((bool,), "true or false"),
-    "LIST": ((list,), "a list"),
-    "STRUCT": ((dict,), "an object"),
-}
-
-
-def check_arguments(spec: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Checks arguments against a compiled pipeline's inputs; KFP's client accepts any.
-
-    Args:
-      spec: The pipeline's specification, as nested plain values.
-      arguments: The arguments.
-
-    Raises:
-      UserError: When a name is unknown, a type is wrong, or an input has no value.
-    """
-    inputs = spec["root"].get("inputDefinitions", {}).get("parameters", {})
-    for name, value in arguments.items():
-        if name not in inputs:
-            raise unknown_name("pipeline parameter", name, inputs)
-        kinds, words = KINDS[inputs[name]["parameterType"]]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            raise UserError(f"pipeline parameter {name}: expected {words}, got {value!r}")
-    for name, definition in inputs.items():
-        optional = "defaultValue" in definition or definition.get("isOptional")
-        if name not in arguments and not optional:
-            raise UserError(f"pipeline parameter {name} has no value and no default")
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Order:
 def submit(order: Order, say: Say) -> list[Run]:
     """Submits a sweep.
 
-    1. List its trials from names alone, compile the package, check the arguments.
+    1. List its trials from names alone and compile the package.
     2. Estimate its cost; refuse a cost above the budget.
     3. Check KFP's health and the required read permissions.
     4. With access to Kubernetes: check GPU nodes, volume claims, permissions, retry policy.
@@ -94,8 +94,6 @@ def submit(order: Order, say: Say) -> list[Run]:
         {**sent, "run_label": name, "part": part, "parts": len(sizes)}
         for part, name in enumerate(labels(label, len(sizes)), start=1)
     ]
-    for each in runs:
-        preflight.check_arguments(spec, each)
     train = profile.pod_templates["train"]
     known = {**measured(order.cluster_file), **order.rates}
     estimated = cost.estimate(

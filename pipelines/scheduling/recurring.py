@@ -187,8 +187,8 @@ def main(
     schedules = read(path, cluster_file, max_trials=profiles.MAX_TRIALS)
     wanted = compile_wanted(schedules, cluster_file)
     client = clients.connect(cluster_file)
+    experiment = submit.look_at_kfp(client, cluster_file)
     with clients.plain_errors(cluster_file, "list the schedules"):
-        experiment = _experiment(client, cluster_file)
         existing = list_existing(client, experiment) if experiment else []
     actions = plan(wanted, existing)
     address = cluster_files.endpoint(cluster_file)
@@ -207,27 +207,12 @@ def main(
         say("  nothing to do")
     if only_plan or not actions:
         return 0
-    if not experiment:
-        with clients.plain_errors(cluster_file, "create the experiment"):
-            experiment = client.create_experiment(
-                cluster_file.experiment, namespace=cluster_file.namespace or None
-            ).experiment_id
+    experiment = experiment or submit.create_experiment(client, cluster_file)
     for action in actions:
         with clients.plain_errors(cluster_file, f"{action.verb} the schedule {action.name}"):
             apply(client, experiment, action)
         say(f"  done: {action.verb} {action.name}")
     return 0
-
-
-def _experiment(client: Any, cluster_file: ClusterFile) -> str:
-    """Returns the experiment's id; "" if there is none yet."""
-    try:
-        found = client.get_experiment(
-            experiment_name=cluster_file.experiment, namespace=cluster_file.namespace or None
-        )
-    except ValueError:
-        return ""
-    return str(found.experiment_id)
 
 
 def list_existing(client: Any, experiment: str) -> list[Existing]:

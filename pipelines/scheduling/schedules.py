@@ -119,8 +119,8 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
       max_trials: Most trials that one run may have.
 
     Raises:
-      UserError: No such file, no YAML, an unknown key, a wrong value, another time zone, a cron of
-        5 fields, or what no sweep could do; it names the schedule.
+      UserError: When the file is missing or not valid YAML, a key is unknown, a value wrong, the
+        time zone another, a cron has 5 fields, or no sweep could do it; it names the schedule.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
     return schedules

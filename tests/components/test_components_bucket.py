@@ -12,7 +12,7 @@ from components.report import report
 from components.train import train
 from ieg_core.host import files
 from ieg_core.store import gcs as storage
-from ieg_core.store import layout, mirror, runs, trial_copy
+from ieg_core.store import layout, mirror, runs
 from ieg_core.store.records import (
     AuditRecord,
     EvaluationRecord,
@@ -55,8 +55,6 @@ REQUEST = {
 def _emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        monkeypatch.setattr(storage, "DEADLINE", 20.0)
-        monkeypatch.setattr(trial_copy, "WAIT_SECONDS", 0.02)
         monkeypatch.setenv(runs.RUN_ID, "")
         yield
 

@@ -14,7 +14,8 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import ieg_core
-from ieg_core.audit.from_python import open_python, to_pixels
+from ieg_core.audit.from_python import open_python
+from ieg_core.audit.pixels import to_pixels
 from ieg_core.auditing import AuditResult, audit
 from ieg_core.errors import UserError
 
@@ -291,9 +292,12 @@ def test_trusted_labels_are_no_suspects_and_may_be_a_mapping():
 def test_it_reads_like_a_report():
     found = run(IMAGES, TEXTS)
     text = repr(found).splitlines()
-    assert text[0] == "Audit of 120 images in 3 classes"
-    assert text[1].startswith("About 10 of 120 labels look wrong; of the 10 most")
-    assert text[2] == "Features predict 90% of the given labels, chance 33%: kappa 0.85, 1 is best"
+    assert text[0].startswith("120 images of 3 classes (")
+    assert text[-8].startswith(
+        "The features predict 90.0% of the given labels, chance 33.3% (kappa"
+    )
+    assert text[-7].startswith("At least 10 of 120 labels are expected to be wrong (8.")
+    assert text[-6].startswith("Among the most suspicious, expected to be wrong: ")
     assert sum("probably" in line for line in text) == 5
     page = found._repr_html_()
     assert page.count('<img src="data:image/jpeg;base64,') == 20
@@ -410,6 +414,6 @@ def test_the_example_of_the_documents(tmp_path):
         timeout=7200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("Audit of 600 images in 10 classes\nAbout ")
+    assert done.stdout.startswith("600 images of 10 classes (")
     assert int(re.search(r"labels (\d+) are wrong", done.stdout)[1]) >= 40
     assert (tmp_path / "issues.csv").read_text().startswith("path,is_label_issue,label_score")

@@ -44,17 +44,25 @@ def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(tmp_path):
     assert lines[-1].endswith("checks passed; failed: data, checkpoint")
 
 
-def submit(stub, tmp_path, *, profile="gpu", mount=False, scenes=(), **cluster_file):
+def hurried(clock):
+    """Lets half a minute pass from look to look."""
+    while True:
+        clock.time += doctor.LOOK_SECONDS
+        yield
+
+
+def submit(stub, tmp_path, *, profile="gpu", mount=False, scenes=hurried, **cluster_file):
     place = ClusterFile(
         endpoint=stub.url,
         image=IMAGE,
         results_mount=str(tmp_path) if mount else "",
         **cluster_file,
     )
-    lines = []
+    lines, clock = [], FakeClock()
+    clock.scenes = scenes(clock)
     code = doctor.on_cluster(
         place, Options(runner="cluster", profile=profile), lines.append,
-        clock=FakeClock(scenes),
+        clock=clock,
     )  # fmt: skip
     return code, lines
 
@@ -112,13 +120,13 @@ def test_why_a_pod_waits_is_told(kfp_stub, tmp_path):
     with kubernetes_api() as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
 
-        def scenes():
+        def scenes(clock):
             (run_id,) = kfp_stub.runs
             waits = pod(run_id, "", containerStatuses=[status | {"state": state}])
             cluster.pods["kubeflow"] = [waits]
-            yield
+            yield from hurried(clock)
 
-        code, lines = submit(kfp_stub, tmp_path, scenes=scenes())
+        code, lines = submit(kfp_stub, tmp_path, scenes=scenes)
     assert code == 1
     assert "  waiting: ImagePullBackOff: no such image" in lines
     assert any("canceled; ImagePullBackOff: no such image" in line for line in lines)

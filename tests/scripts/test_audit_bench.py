@@ -10,16 +10,6 @@ from scripts import audit_bench
 from tests.ieg_core.data.trees import write_tree
 
 
-def test_the_table_has_means_and_deviations_over_seeds():
-    def row(value):
-        return {"average_precision": value, "auroc": 1.0, "precision": None, "recall": 0.5}
-
-    text = audit_bench.to_table({"digits": [{"ieg": row(0.8)}, {"ieg": row(0.9)}]})
-    # The sample deviation of 0.8 and 0.9 is 0.1/√2.
-    wanted = "| digits | ieg | 0.8500 ± 0.0707 | 1.0000 ± 0.0000 | - | 0.5000 ± 0.0000 |"
-    assert text.splitlines()[2:] == [wanted]
-
-
 def test_ones_own_images_are_read_as_their_run_reads_them(tmp_path, monkeypatch):
     write_tree(tmp_path / "data", {"train": 10, "test": 2})
     request = SweepRequest(

@@ -101,12 +101,6 @@ def test_an_argument_that_the_pipeline_does_not_have_is_refused():
         kfp_pods.run(spec, {}, {"datasett": "a"}, lambda task: {})
 
 
-def test_tasks_that_wait_for_each_other_are_refused():
-    circle = {"a": {"dependentTasks": ["b"]}, "b": {"dependentTasks": ["a"]}}
-    with pytest.raises(ValueError, match="wait for each other"):
-        list(kfp_pods.in_order(circle))
-
-
 def write(path: Path, step: int, last: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {"w": np.array([1.0, last], np.float32), "n": np.array(3, np.int64)}

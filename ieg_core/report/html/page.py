@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 from ieg_core.experiment import methods
+from ieg_core.host.progress import duration
 from ieg_core.report.expected import NOTE
 from ieg_core.report.html import charts
 from ieg_core.report.html.charts import Chart, Style
@@ -191,15 +192,6 @@ def settings_view(groups: Sequence[Group]) -> SettingsView:
 def glue(text: str) -> str:
     """Puts a no-break space between a number and its per cent sign."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def duration(seconds: float) -> str:
-    """Formats a time span, for example "43 s", "8 min 5 s" or "3 h 20 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style]) -> FamilyView:

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import io
-
 import numpy as np
 import pytest
 
 from ieg_core.audit.exports import EXPORTS
 from ieg_core.cli.main import main
-from ieg_core.cli.rates import Rates
 
 
 @pytest.fixture
@@ -73,14 +70,3 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     assert told.count("\n") == 1
     assert not (table / "audits").exists()
     assert not (table / "photos/out").exists()
-
-
-def test_plain_progress_has_a_rate_and_the_time_left():
-    times = iter([0.0, 1.0, 6.0, 7.0])
-    stream = io.StringIO()
-    with Rates(stream, now=lambda: next(times), plain_seconds=5) as rates:
-        report = rates.step("reading", "files")
-        report(10, 120)
-        report(60, 120)
-        report(70, 120)
-    assert stream.getvalue() == "reading: 60 of 120 files, 10 files/s, 0:06 left\n"

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from ieg_core.host import processes
+from tests.clock import FakeClock
 
 CHILD = (
     "from ieg_core.host.processes import die_with_parent; die_with_parent(); "
@@ -102,15 +103,18 @@ def test_a_child_ends_itself_when_its_parent_is_killed(number):
 
 def test_without_pidfd_the_parent_is_polled(monkeypatch):
     monkeypatch.delattr(os, "pidfd_open", raising=False)
-    monkeypatch.setattr(processes, "POLL_SECONDS", 0.02)
     process = subprocess.Popen(["sleep", "60"])
     ended: list[int] = []
+
+    def scenes():
+        yield
+        assert ended == []
+        process.kill()
+        process.wait()
+
     environment = {
         processes.PID: str(process.pid),
         processes.START: processes.start_time(process.pid),
     }
-    processes.die_with_parent(environment, ended.append)
-    assert ended == []
-    process.kill()
-    process.wait()
+    processes.die_with_parent(environment, ended.append, FakeClock(scenes()))
     assert wait_for(lambda: ended == [1])

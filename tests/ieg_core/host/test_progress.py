@@ -2,7 +2,7 @@
 import io
 import sys
 
-from ieg_core.host.progress import ProgressLine
+from ieg_core.host.progress import ProgressLine, duration
 
 
 class Stream(io.StringIO):
@@ -29,11 +29,11 @@ class Clock:
         return self.now
 
 
-def shown(stream, times, **options):
+def shown(stream, times, rate=2.0, **options):
     clock = Clock()
     line = ProgressLine("Features", stream=stream, clock=clock, **options)
     for clock.now, done in times:
-        line(done, 400, 2.0)
+        line(done, 400, rate)
     line.close()
     return (stream or sys.stdout).getvalue()
 
@@ -58,6 +58,15 @@ def test_a_notebook_redraws_on_standard_output(monkeypatch):
     monkeypatch.setattr(sys, "stdout", NotebookStream(False))
     text = shown(None, [(1, 100)])
     assert text.startswith("\rFeatures: 100 of 400 images")
+
+
+def test_the_rate_is_measured_where_none_is_given():
+    text = shown(Stream(False), [(20, 100)], rate=None)
+    assert text == "Features: 100 of 400 images (25 %), 5/s, 1 min 0 s left\n"
+
+
+def test_durations():
+    assert [duration(s) for s in (43.2, 485, 12000)] == ["43 s", "8 min 5 s", "3 h 20 min"]
 
 
 def test_what_is_over_at_once_says_nothing():

@@ -12,7 +12,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.report.html import page
-from ieg_core.report.html.page import duration, settings_view
+from ieg_core.report.html.page import settings_view
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, load_sweep
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
@@ -318,10 +318,6 @@ def test_settings_are_split_into_common_and_by_method(results_root: Builder) -> 
     assert view.labels == ("supervised", "l2r")
     assert ("method.lookahead_lr", ("-", "0.1")) in view.varying
     assert not any(key in ("seed", "dataset", "method") for key, _ in view.shared)
-
-
-def test_durations() -> None:
-    assert [duration(s) for s in (43.2, 485, 12000)] == ["43 s", "8 min 5 s", "3 h 20 min"]
 
 
 def test_a_trial_that_finishes_while_its_report_is_written_is_in_it(

@@ -24,7 +24,6 @@ ROOT = f"gs://{gcs.BUCKET}/team/runs"
 def emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        monkeypatch.setattr(storage, "DEADLINE", 20.0)
         yield running
 
 

@@ -24,6 +24,7 @@ from ieg_core.training.checkpoint import (
     read_progress,
     save_checkpoint,
 )
+from tests.clock import FakeClock
 from tests.records import example
 
 CONTEXT = multiprocessing.get_context("spawn")
@@ -227,30 +228,32 @@ def test_a_frozen_writer_that_wakes_up_changes_nothing_that_counts(tmp_path):
         assert (progress.step, state["params"][0][0]) == (1, 2.0)
 
 
-def test_progress_is_written_also_while_nothing_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.05)
-    with owned(tmp_path) as lease, leases.beating(lease, "starting", 25) as report_progress:
+def test_progress_is_written_also_while_nothing_is_told(tmp_path):
+    clock = FakeClock()
+    with (
+        owned(tmp_path) as lease,
+        leases.beating(lease, "starting", 25, clock=clock) as report_progress,
+    ):
         first = read_json(tmp_path / "progress.json")
         assert (first["phase"], first["step"], first["attempt"]) == ("starting", 25, 1)
         assert first["host"]
         assert first["gpu"] == ""
         report_progress(phase="training", step=50, num_steps=100)
-        told = read_json(tmp_path / "progress.json")["updated"]
-        deadline = time.monotonic() + 120
-        while (later := read_json(tmp_path / "progress.json"))["updated"] <= told:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        for _ in range(2):
+            clock.advance(leases.BEAT_SECONDS)
+            later = read_json(tmp_path / "progress.json")
+            assert later["updated"] == clock.time
         assert (later["phase"], later["step"], later["num_steps"]) == ("training", 50, 100)
     assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_stale_heart_stops_writing(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    lease = take(tmp_path, 1)
-    with leases.beating(lease, "starting") as report_progress:
+def test_a_stale_heart_stops_writing(tmp_path):
+    lease, clock = take(tmp_path, 1), FakeClock()
+    with leases.beating(lease, "starting", clock=clock) as report_progress:
         take(tmp_path, 2)
         (tmp_path / "progress.json").unlink()
-        time.sleep(0.3)
+        clock.advance(leases.BEAT_SECONDS)
+        assert "heartbeat" not in {thread.name for thread in threading.enumerate()}
         with pytest.raises(SupersededError):
             report_progress(step=1)
     assert not (tmp_path / "progress.json").exists()

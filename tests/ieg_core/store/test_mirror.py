@@ -32,6 +32,7 @@ from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from tests import gcs
+from tests.clock import FakeClock
 from tests.ieg_core.sweep.test_survival import finish, outcome, plan
 from tests.records import example
 
@@ -44,9 +45,6 @@ URL = f"{ROOT}/trials/{TRIAL}"
 def emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        monkeypatch.setattr(storage, "DEADLINE", 20.0)
-        monkeypatch.setattr(trial_copy, "WAIT_SECONDS", 0.02)
-        monkeypatch.setattr(trial_copy, "SYNC_SECONDS", 600.0)
         yield running
 
 
@@ -106,17 +104,16 @@ def test_a_plan_goes_up_and_what_is_there_stays(emulator):
     config, first = f"trials/{trial}/config.json", f"sweeps/{made.sweep}/plan.json"
     assert {config, first, "runs/label.json"} <= stored()
     assert len(stored("label_sets/")) == 2
-    before, created = (
-        storage.list_files(ROOT),
-        PlanRecord.read(f"{ROOT}/sweeps/{made.sweep}").created,
-    )
-    time.sleep(1.1)
+    place = f"{ROOT}/sweeps/{made.sweep}"
+    first_plan = dataclasses.replace(PlanRecord.read(place), created="2020-01-02T03:04:05Z")
+    first_plan.write(place)
+    before = storage.list_files(ROOT)
     assert planned() == made
     after = storage.list_files(ROOT)
     assert after.keys() == before.keys()
     kept = {name for name in before if after[name] == before[name]}
     assert kept == {config} | stored("label_sets/")
-    assert PlanRecord.read(f"{ROOT}/sweeps/{made.sweep}").created == created
+    assert PlanRecord.read(place) == first_plan
 
 
 def test_a_plan_that_fails_uploads_nothing(emulator):
@@ -131,12 +128,12 @@ def test_a_plan_that_fails_uploads_nothing(emulator):
     assert stored() == set()
 
 
-def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatch):
-    monkeypatch.setattr(trial_copy, "SYNC_SECONDS", 0.05)
+def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator):
+    clock = FakeClock()
     put(f"trials/{TRIAL}/config.json", example(TrialRecord, label_set="digits-1"))
     put("label_sets/digits-1/manifest.json", {})
     put("label_sets/digits-10/manifest.json", {})
-    with mirror.trial(ROOT, TRIAL) as root:
+    with mirror.trial(ROOT, TRIAL, clock) as root:
         folder = layout.trial_folder(root, TRIAL)
         assert [path.name for path in (root / "label_sets").iterdir()] == ["digits-1"]
         save(folder, 25)
@@ -145,10 +142,8 @@ def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatc
         (folder / "tensorboard").mkdir()
         (folder / "tensorboard" / "events").write_bytes(b"events")
         wanted = {"checkpoint/000001.safetensors", "progress.json", "tensorboard/events"}
-        deadline = time.monotonic() + 120
-        while not wanted <= set(storage.list_files(URL)):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        clock.advance(trial_copy.LOOK_SECONDS)
+        assert wanted <= set(storage.list_files(URL))
         assert "model.keras" not in storage.list_files(URL)
         write_json_atomic(folder / "result.json", {"accuracy": 1})
     listed = set(storage.list_files(URL))
@@ -170,27 +165,23 @@ def test_a_trial_goes_up_while_it_runs_and_whole_at_the_end(emulator, monkeypatc
     assert after == before | {"audit/audit.html": after["audit/audit.html"]}
 
 
-def test_a_new_checkpoint_goes_up_at_once(emulator, monkeypatch):
+def test_a_new_checkpoint_goes_up_at_once(emulator):
     """A lost pod costs the time between two checkpoints, not a minute more."""
-    monkeypatch.setattr(trial_copy, "LOOK_SECONDS", 0.02)  # SYNC_SECONDS is ten minutes here
-    name = "checkpoint/000001.safetensors"
-    with mirror.trial(ROOT, TRIAL) as root:
+    name, clock = "checkpoint/000001.safetensors", FakeClock()
+    with mirror.trial(ROOT, TRIAL, clock) as root:
         folder = layout.trial_folder(root, TRIAL)
         with leases.owned(folder) as lease:
             for value in (1, 2):
                 save_checkpoint(lease, state(value), Progress(TRIAL, 25 * value, 1, 1, 0.0, {}))
-                sent = (folder / name).read_bytes()
-                deadline = time.monotonic() + 120
-                while (found := storage.read(f"{URL}/{name}")) is None or found[0] != sent:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
+                clock.advance(trial_copy.LOOK_SECONDS)
+                assert storage.read(f"{URL}/{name}")[0] == (folder / name).read_bytes()
         (folder / "log.txt").write_text("nothing new to go on from")
-        deadline = time.monotonic() + 120
-        requests = -1
-        while len(emulator.requests) != requests:  # the last upload's end, then silence
-            assert time.monotonic() < deadline
-            requests = len(emulator.requests)
-            time.sleep(0.2)
+        requests, uploaded = len(emulator.requests), clock.time
+        while clock.time < uploaded + trial_copy.SYNC_SECONDS - trial_copy.LOOK_SECONDS:
+            assert len(emulator.requests) == requests
+            clock.advance(trial_copy.LOOK_SECONDS)
+        clock.advance(trial_copy.LOOK_SECONDS)
+        assert "log.txt" in storage.list_files(URL)
 
 
 def test_the_next_attempt_goes_on_from_the_last_ones_upload(emulator):
@@ -216,51 +207,39 @@ def test_the_next_attempt_goes_on_from_the_last_ones_upload(emulator):
     assert "failure.json" not in storage.list_files(URL)
 
 
-def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator, monkeypatch):
-    now = time.time()
+def test_a_living_pod_is_waited_for_and_a_dead_one_is_not(emulator):
+    clock = FakeClock()
+    now = clock.time
     put(f"trials/{TRIAL}/leases/000001.json", example(LeaseRecord, started=now - 900))
     put(f"trials/{TRIAL}/progress.json", example(ProgressRecord, attempt=1, updated=now - 170))
-    waited = []
-
-    def wait(seconds: float) -> None:
-        waited.append(seconds)
-        if len(waited) == 3:
-            put(
-                f"trials/{TRIAL}/progress.json",
-                example(ProgressRecord, attempt=1, updated=now - 190),
-            )
-
-    monkeypatch.setattr(trial_copy.time, "sleep", wait)
-    with mirror.trial(ROOT, TRIAL):
-        assert len(waited) == 3
+    with mirror.trial(ROOT, TRIAL, clock):
+        # The heartbeat was 170 seconds old, and is waited for until it is 180 seconds old.
+        assert clock.slept == [trial_copy.WAIT_SECONDS] * 2
         assert "leases/000002.json" in storage.list_files(URL)
 
 
-def test_a_result_that_comes_while_waiting_is_taken(emulator, monkeypatch):
-    put(f"trials/{TRIAL}/leases/000001.json", example(LeaseRecord, started=time.time()))
-    monkeypatch.setattr(
-        trial_copy.time,
-        "sleep",
-        lambda seconds: put(f"trials/{TRIAL}/result.json", {"accuracy": 1}),
-    )
-    with mirror.trial(ROOT, TRIAL) as root:
+def test_a_result_that_comes_while_waiting_is_taken(emulator):
+    def scenes():
+        put(f"trials/{TRIAL}/result.json", {"accuracy": 1})
+        yield
+
+    clock = FakeClock(scenes())
+    put(f"trials/{TRIAL}/leases/000001.json", example(LeaseRecord, started=clock.time))
+    with mirror.trial(ROOT, TRIAL, clock) as root:
         assert read_json(layout.trial_folder(root, TRIAL) / "result.json") == {"accuracy": 1}
     assert set(storage.list_files(URL, "leases/")) == {"leases/000001.json"}
 
 
-def test_a_pod_whose_upload_fails_for_a_while_tries_again(emulator, monkeypatch, capsys):
-    monkeypatch.setattr(trial_copy, "SYNC_SECONDS", 0.05)
-    with mirror.trial(ROOT, TRIAL) as root:
+def test_a_pod_whose_upload_fails_for_a_while_tries_again(emulator, capsys):
+    clock = FakeClock()
+    with mirror.trial(ROOT, TRIAL, clock) as root:
         folder = layout.trial_folder(root, TRIAL)
         emulator.failures = [HTTPStatus.FORBIDDEN]
         save(folder, 25)
-        deadline = time.monotonic() + 120
-        while emulator.failures:  # the thread meets it, and nothing else asks
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        while not storage.list_files(URL, "checkpoint/"):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        clock.advance(trial_copy.LOOK_SECONDS)
+        assert not storage.list_files(URL, "checkpoint/")
+        clock.advance(trial_copy.SYNC_SECONDS)
+        assert storage.list_files(URL, "checkpoint/")
     assert "ieg: will try again: no permission" in capsys.readouterr().err
 
 
@@ -367,11 +346,11 @@ def test_a_sweeps_small_files_come_and_its_report_goes(emulator, tmp_path):
 PROGRAM = """
 import sys
 from pathlib import Path
-from ieg_core.store import mirror, trial_copy
+from ieg_core.store import mirror
 from ieg_core.sweep import slots, worker
-trial_copy.SYNC_SECONDS = 0.05
+from tests.clock import ImpatientClock
 root, trial = sys.argv[1:]
-with mirror.trial(root, trial) as local:
+with mirror.trial(root, trial, ImpatientClock()) as local:
     code = worker.run_step("train", trial, local, Path("data"), slot=slots.Slot(1))
 sys.exit(code % 256)
 """

@@ -16,6 +16,7 @@ from ieg_core.store.leases import SupersededError, TrialBusyError
 from ieg_core.store.records import LeaseRecord
 from ieg_core.sweep import slots, worker
 from ieg_core.training import run_trial
+from tests.clock import FakeClock
 from tests.records import put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
@@ -230,8 +231,7 @@ def test_the_child_ends_with_a_code_that_tells_what_happened(
 
 
 def test_a_trial_that_another_sweep_works_on_is_waited_for(monkeypatch):
-    monkeypatch.setattr(worker, "BUSY_SECONDS", 0.0)
-    calls = []
+    calls, clock = [], FakeClock()
 
     def evaluate(trial, root, data_dir, runtime):
         calls.append((trial, root, data_dir, runtime.threads, runtime.num_replicas))
@@ -239,5 +239,6 @@ def test_a_trial_that_another_sweep_works_on_is_waited_for(monkeypatch):
             raise TrialBusyError("busy")
 
     monkeypatch.setattr(run_trial, "evaluate_trial", evaluate)
-    assert worker.main(["evaluate", TRIAL, "runs", "data", "2", "4"]) == 0
+    assert worker.main(["evaluate", TRIAL, "runs", "data", "2", "4"], clock) == 0
+    assert clock.slept == [worker.BUSY_SECONDS] * 2
     assert calls == [(TRIAL, Path("runs"), Path("data"), 2, 4)] * 3

@@ -13,41 +13,7 @@ from pipelines.cluster_files import ClusterFile, GpuNodePool, Toleration
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import claim, kubernetes_api, node, write_kubeconfig
 
-INPUTS = {
-    "dataset": {"parameterType": "STRING", "defaultValue": "digits"},
-    "seeds": {"parameterType": "LIST", "defaultValue": [0]},
-    "steps": {"parameterType": "NUMBER_INTEGER"},
-    "tolerance": {"parameterType": "NUMBER_DOUBLE", "isOptional": True},
-    "accelerator": {"parameterType": "BOOLEAN", "defaultValue": False},
-}
-SPEC = {"root": {"inputDefinitions": {"parameters": INPUTS}}}
 TAINT = ("nvidia.com/gpu", "present", "NoSchedule")
-
-
-def test_arguments_that_fit():
-    preflight.check_arguments(SPEC, {"steps": 3, "seeds": [1, 2], "accelerator": True})
-    preflight.check_arguments(SPEC, {"steps": 3, "tolerance": 1, "dataset": ""})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (
-            {"steps": 3, "datset": "a"},
-            "unknown pipeline parameter 'datset': did you mean 'dataset'",
-        ),
-        ({"steps": "3"}, "pipeline parameter steps: expected a whole number, got '3'"),
-        ({"steps": 3.5}, "steps: expected a whole number, got 3.5"),
-        ({"steps": True}, "steps: expected a whole number, got True"),
-        ({"steps": 3, "seeds": "0,1"}, "seeds: expected a list, got '0,1'"),
-        ({"steps": 3, "accelerator": 1}, "accelerator: expected true or false, got 1"),
-        ({"steps": 3, "tolerance": "1"}, "tolerance: expected a number"),
-        ({}, "steps has no value and no default"),
-    ],
-)
-def test_arguments_that_do_not_fit(arguments, message):
-    with pytest.raises(UserError, match=message):
-        preflight.check_arguments(SPEC, arguments)
 
 
 @pytest.fixture

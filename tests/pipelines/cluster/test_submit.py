@@ -211,13 +211,6 @@ def test_an_unknown_parameter(kfp_stub, write_cluster_file):
     refused(["--methods=l2x", cluster_file], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
 
 
-def test_an_argument_that_the_compiled_pipeline_does_not_know(kfp_stub, monkeypatch):
-    monkeypatch.setattr(parameters, "sent", lambda request: {"datset": request.dataset})
-    with pytest.raises(UserError, match="unknown pipeline parameter 'datset'"):
-        submit.submit(order(kfp_stub), lambda line: None)
-    assert kfp_stub.requests == []
-
-
 def test_over_budget(kfp_stub, write_cluster_file):
     cluster_file = write_cluster_file(endpoint=kfp_stub.url, max_gpu_hours=3)
     words = "GPU-hours, more than MAX_GPU_HOURS=3: raise it"

@@ -131,7 +131,7 @@ def test_each_run_of_a_schedule_has_a_results_root_of_its_own(tmp_path):
         ("profile: cpu", "profile: cpu\n    profile: gpu", "profile is there twice"),
         ("profile: cpu", "profile: cpu\n    time_zone: Asia/Tokyo", "one zone, UTC"),
         ("schedules:", "schedule:", "unknown key 'schedule'"),
-        ("schedules:", "schedules: [", "is no YAML"),
+        ("schedules:", "schedules: [", "is not valid YAML"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(tmp_path, old, new, message):
