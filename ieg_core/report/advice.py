@@ -141,7 +141,7 @@ def _easiest(always: Sequence[Entrant]) -> str:
 def _caveats(
     groups: Sequence[Group], compared: Sequence[Contest], advised: Sequence[Entrant]
 ) -> Iterable[str]:
-    fewest = _fewest_seeds(compared)
+    fewest = min(_counts(compared))
     if fewest < FEWEST_SEEDS:
         spread = "does not show" if fewest == 1 else "hardly show"
         seeds = _seeds(compared).capitalize()
@@ -244,12 +244,15 @@ def _margin(alone: Sequence[Contest]) -> str:
     return f"{' to '.join(dict.fromkeys(texts))} points"
 
 
-def _fewest_seeds(compared: Sequence[Contest]) -> int:
-    return min(len(each.values) for column in compared for each in column.ranked)
+def _counts(compared: Sequence[Contest]) -> set[int]:
+    """Returns the numbers of seeds of those that matter: the leaders and the next best."""
+    return {
+        len(each.values) for column in compared for each in (*column.leaders, *column.ranked[:2])
+    }
 
 
 def _seeds(compared: Sequence[Contest]) -> str:
-    counts = {len(each.values) for column in compared for each in column.ranked}
+    counts = _counts(compared)
     fewest = min(counts)
     if fewest < FEWEST_SEEDS:
         return ("one seed", "two seeds")[fewest - 1]
@@ -257,12 +260,12 @@ def _seeds(compared: Sequence[Contest]) -> str:
 
 
 def _as_far(compared: Sequence[Contest]) -> str:
-    few = _fewest_seeds(compared) < FEWEST_SEEDS
+    few = min(_counts(compared)) < FEWEST_SEEDS
     return f", as far as {_seeds(compared)} can tell" if few else ""
 
 
 def _evidence(compared: Sequence[Contest]) -> str:
-    return f" ({_seeds(compared)})" if _fewest_seeds(compared) >= FEWEST_SEEDS else ""
+    return f" ({_seeds(compared)})" if min(_counts(compared)) >= FEWEST_SEEDS else ""
 
 
 def _has(entrants: Sequence[Entrant], entrant: Entrant) -> bool:

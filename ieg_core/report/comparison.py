@@ -62,11 +62,6 @@ class Contest:
     ranked: tuple[Entrant, ...]
     leaders: tuple[Entrant, ...]
 
-    @property
-    def is_tested(self) -> bool:
-        """Whether every method has enough seeds for a test."""
-        return all(len(each.values) >= FEWEST_SEEDS for each in self.ranked)
-
     def leads(self, group: Group) -> bool:
         """Returns whether a method is among the leaders, and was compared with another."""
         return len(self.ranked) > 1 and any(each.group is group for each in self.leaders)

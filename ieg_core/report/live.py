@@ -11,6 +11,7 @@ class LiveTrial:
 
     Attributes:
       trial: Its name.
+      name: Its name as shown.
       state: "training", "waiting", "failed" and so on.
       share: How much of its training is done, in [0, 1].
       step: The step and their number; "" if unknown.
@@ -20,6 +21,7 @@ class LiveTrial:
     """
 
     trial: str
+    name: str
     state: str
     share: float = 0.0
     step: str = ""

@@ -6,11 +6,12 @@ size, image shape, backend and precision. Otherwise it is the rate of a supervis
 once in a process of its own, divided by the method's relative cost.
 """
 
+import heapq
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ieg_core.errors import UserError
@@ -64,6 +65,22 @@ def seconds_per_trial(root: Path, trials: Sequence[str], slot: Slot) -> Mapping[
         seconds = record.num_steps * per_step + _evaluation_steps(record) * plain_step
         estimates[trial] = left * seconds + OVERHEAD_SECONDS
     return estimates
+
+
+def side_by_side(seconds: Iterable[float], at_once: int) -> float:
+    """Returns how long jobs take in their order, each starting as soon as a slot is free.
+
+    Args:
+      seconds: How long each job takes.
+      at_once: Number of slots.
+
+    Returns:
+      When the last one ends, in seconds.
+    """
+    ends = [0.0] * at_once
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)
 
 
 def _steps_done(folder: Path) -> int:

@@ -245,6 +245,7 @@ def watch(
     plain_seconds: float = PLAIN_SECONDS,
     live_seconds: float = LIVE_SECONDS,
     read: Callable[[], list[TrialProgress]] | None = None,
+    on_look: Callable[[Sequence[TrialProgress]], None] = lambda trials: None,
 ) -> list[TrialProgress]:
     """Shows the progress of trials until the process that runs them ends.
 
@@ -260,6 +261,7 @@ def watch(
       plain_seconds: Seconds between the lines of a running trial.
       live_seconds: Seconds between two looks.
       read: Reads the progress; by default `read_trial` with the time of this call as `since`.
+      on_look: Called with the progress at each look.
 
     Returns:
       The progress of the trials at the end.
@@ -269,14 +271,16 @@ def watch(
     read = read or (lambda: [read_trial(results, trial, began) for trial in trials])
 
     if not console.is_terminal:
-        return _watch_plainly(console.file, read, is_alive, plain_seconds, live_seconds)
+        return _watch_plainly(console.file, read, is_alive, plain_seconds, live_seconds, on_look)
     with Live(console=console, auto_refresh=False) as live:
         alive = True
         while alive:
             alive = is_alive()
             elapsed = time.time() - began
-            drawn = table(read(), elapsed, console.height, expected, console.width)
+            trials_now = read()
+            drawn = table(trials_now, elapsed, console.height, expected, console.width)
             live.update(drawn, refresh=True)
+            on_look(trials_now)
             if alive:
                 time.sleep(live_seconds)
     return read()
@@ -288,6 +292,7 @@ def _watch_plainly(
     is_alive: Callable[[], bool],
     plain_seconds: float,
     live_seconds: float,
+    on_look: Callable[[Sequence[TrialProgress]], None],
 ) -> list[TrialProgress]:
     trials = read()
     shown = {trial.trial: (trial.state, 0.0) for trial in trials}
@@ -301,6 +306,7 @@ def _watch_plainly(
             if trial.state != state or (trial.is_running and now - last >= plain_seconds):
                 print(f"{time.strftime('%H:%M:%S')} {line(trial)}", file=stream, flush=True)
                 shown[trial.trial] = (trial.state, now)
+        on_look(trials)
         if alive:
             time.sleep(live_seconds)
     return trials

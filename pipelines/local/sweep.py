@@ -3,7 +3,6 @@
 
 import contextlib
 import fcntl
-import heapq
 import json
 import os
 import shutil
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,13 @@ from ieg_core.errors import UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.files import writable
 from ieg_core.report.model import summarize
+from ieg_core.report.tables import summary_lines
 from ieg_core.report.trials import load_sweep
 from ieg_core.store import layout
 from ieg_core.store.layout import sweep_folder
+from ieg_core.store.records import ReportRecord
 from ieg_core.sweep import estimate, plan, progress, slots
+from ieg_core.sweep.live_report import LiveReport
 from pipelines.options import Options
 
 SCRATCH = "ieg-sweep-"
@@ -41,7 +43,8 @@ def run_sweep(options: Options) -> int:
     1. Plan it here, so that a mistake is one line before anything starts.
     2. Share the machine out among the trials that are not finished.
     3. Estimate how long they take; refuse what takes too long.
-    4. Run the pipeline in a child process with its output in a log, and show the trials' progress.
+    4. Run the pipeline in a child process with its output in a log, and show the trials' progress
+       here and on the page that will be the report.
     5. Print the results.
 
     Returns:
@@ -58,11 +61,14 @@ def run_sweep(options: Options) -> int:
     for note in planned.notes:
         print(f"Note: {note}")
     print(f"Sweep {planned.sweep}: {_count(planned.trials, pending)}", flush=True)
-    expected = _accept_estimate(options, pending, shares) if pending else 0.0
+    seconds = _accept_estimate(options, pending, shares) if pending else {}
     at_once = len(shares) if pending else cores
-    began = time.time()
-    code = _run_pipeline(options, planned, shares, at_once, expected)
-    return _conclude(root, planned, code, began)
+    layout.set_latest(root, planned.sweep)
+    page = layout.latest_folder(root) / "report" / layout.REPORT_PAGE
+    if pending:
+        print(f"Live report: {page}", flush=True)
+    code, is_reported = _run_pipeline(options, planned, shares, at_once, seconds)
+    return _conclude(root, planned, code, page if is_reported else None)
 
 
 def _count(trials: Sequence[str], pending: Sequence[str]) -> str:
@@ -76,15 +82,15 @@ def _several(number: int, what: str) -> str:
 
 def _accept_estimate(
     options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
-) -> float:
-    """Prints how long the trials will take, and returns it in seconds.
+) -> Mapping[str, float]:
+    """Prints how long the trials will take, and returns the seconds of each.
 
     Raises:
       UserError: When they take longer than MAX_HOURS.
     """
     share = shares[0]
     seconds = estimate.seconds_per_trial(options.results, pending, share)
-    total = side_by_side((seconds[trial] for trial in pending), len(shares))
+    total = estimate.side_by_side((seconds[trial] for trial in pending), len(shares))
     device = _several(len(share.gpus), "GPU") if share.gpus else _several(share.threads, "thread")
     print(
         f"Estimate: {progress.duration(total)} from measured steps; "
@@ -96,23 +102,7 @@ def _accept_estimate(
             f"the sweep would take about {total / 3600:.1f} hours, more than "
             f"MAX_HOURS={options.max_hours:g}: allow more, or lower STEPS, METHODS, NOISE or SEEDS"
         )
-    return total
-
-
-def side_by_side(seconds: Iterable[float], at_once: int) -> float:
-    """Returns how long jobs take in their order, each starting as soon as a slot is free.
-
-    Args:
-      seconds: How long each job takes.
-      at_once: Number of slots.
-
-    Returns:
-      When the last one ends, in seconds.
-    """
-    ends = [0.0] * at_once
-    for duration in seconds:
-        heapq.heapreplace(ends, ends[0] + duration)
-    return max(ends)
+    return seconds
 
 
 def _run_pipeline(
@@ -120,14 +110,17 @@ def _run_pipeline(
     planned: plan.Plan,
     shares: Sequence[slots.Slot],
     at_once: int,
-    expected: float,
-) -> int:
+    seconds: Mapping[str, float],
+) -> tuple[int, bool]:
     """Runs the pipeline in a child process while showing the trials' progress.
+
+    Returns its exit code, and whether it has written its report.
 
     The child has a process group of its own: Ctrl-C reaches this process alone, which then stops
     the child and all that it started. If this one is killed, they end themselves.
     """
     log = log_path(options.results, planned)
+    began = time.time()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch_folder())
         slots.write_slots(scratch / "slots", shares)
@@ -138,6 +131,12 @@ def _run_pipeline(
         environment |= {slots.DIRECTORY: str(scratch / "slots"), "TMPDIR": str(scratch / "tmp")}
         with writable(log.parent):
             output = stack.enter_context(log.open("w", encoding="utf-8"))
+
+        def write_log(line: str) -> None:
+            print(line, file=output, flush=True)
+
+        live = LiveReport(options.results, planned.sweep, seconds, at_once, write_log)
+        stack.callback(live.close)
         command = [sys.executable, "-m", "pipelines", "child", str(scratch)]
         child = subprocess.Popen(
             command,
@@ -149,9 +148,23 @@ def _run_pipeline(
         )
         stack.callback(_stop, child)
         progress.watch(
-            options.results, planned.trials, lambda: child.poll() is None, expected=expected
+            options.results,
+            planned.trials,
+            lambda: child.poll() is None,
+            expected=estimate.side_by_side(seconds.values(), at_once),
+            on_look=live.update,
         )
-        return child.wait()
+        code = child.wait()
+        written = _modified(ReportRecord.path(sweep_folder(options.results, planned.sweep)))
+        return code, written >= began
+
+
+def _modified(path: Path) -> float:
+    """Returns when a file was written, Unix time; 0 if there is none."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextlib.contextmanager
@@ -206,10 +219,9 @@ def run_child(scratch: Path) -> None:
     runner.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
 
 
-def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
+def _conclude(root: Path, planned: plan.Plan, code: int, page: Path | None) -> int:
     """Prints the results table and where everything is; returns the exit code."""
-    page = sweep_folder(root, planned.sweep) / "report" / "report.html"
-    if not page.exists() or page.stat().st_mtime < began:
+    if page is None:
         log = log_path(root, planned)
         last_line = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
         print(f"the pipeline failed before its report: {last_line} ({log})", file=sys.stderr)
@@ -222,9 +234,8 @@ def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     print()
     console.print(grid)
-    main = report.headline
-    console.print(Text("\n" + " ".join((main.sentence, *main.notes))))
-    print(f"Report: {root / 'latest' / 'report' / 'report.html'}", flush=True)
+    console.print(Text("\n" + "\n".join(summary_lines(report))))
+    print(f"Report: {page}", flush=True)
     for row in (trial.row for trial in report.missing):
         log = root / row["run_directory"] / "log.txt"
         print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)

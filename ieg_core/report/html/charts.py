@@ -341,18 +341,20 @@ def _band(xs: Sequence[float], ends: Sequence[Point | None]) -> str:
 
 
 def _spread_ends(lines: Sequence[Line], frame: Frame, gap: float = 17.0) -> list[Line]:
-    """Moves the labels at the lines' ends apart, upward from the lowest, so that none overlap."""
+    """Moves the labels at the lines' ends apart, so that none overlap or leave the frame."""
     order = sorted((i for i, line in enumerate(lines) if line.end), key=lambda i: -_end_y(lines[i]))
     result, floor = list(lines), frame.height - frame.bottom + gap / 2
     heights = []
-    for index in order:
+    for index in order:  # upward from the lowest
         floor = min(_end_y(lines[index]), floor - gap)
         heights.append(floor)
-    lift = max(0.0, frame.top - min(heights, default=frame.top))
-    for index, height in zip(order, heights, strict=True):
+    ceiling = frame.top
+    for index, height in reversed(list(zip(order, heights, strict=True))):  # and back down
+        place = max(height, ceiling)
+        ceiling = place + gap
         end = lines[index].end
         if end:
-            result[index] = replace(lines[index], end=replace(end, position=height + lift))
+            result[index] = replace(lines[index], end=replace(end, position=place))
     return result
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +44,6 @@ from ieg_core.report.trials import FINISHED, Row, method_key, parse_dataset
 
 TEMPLATE = "report.html.j2"
 LOG_CHARACTERS = 4000
-MOST_TRIALS = 40
-"""The most trials that the page lists while they run."""
 MOST_COLUMNS = 5
 """The most noise rates with which a line of the results also has room for the costs."""
 MOST_OPEN, SHOWN_OPEN = 9, 3
@@ -143,15 +142,7 @@ def render(report: Report, live: Live | None = None) -> str:
     rows, groups = report.rows, report.groups
     labels = _labels(groups)
     looks = charts.looks(dict(labels), list(methods.METHODS))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["glue"] = glue
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         report=report,
         live=live,
         facts=_facts(rows),
@@ -164,7 +155,6 @@ def render(report: Report, live: Live | None = None) -> str:
         changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
         log_characters=LOG_CHARACTERS,
-        most_trials=MOST_TRIALS,
         most_columns=MOST_COLUMNS,
         most_open=MOST_OPEN,
         shown_open=SHOWN_OPEN,
@@ -173,6 +163,19 @@ def render(report: Report, live: Live | None = None) -> str:
         settings=settings_view(groups),
         versions=_versions(rows),
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["glue"] = glue
+    return environment.get_template(TEMPLATE)
 
 
 def settings_view(groups: Sequence[Group]) -> SettingsView:

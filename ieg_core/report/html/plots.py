@@ -104,6 +104,11 @@ READINGS = {
         "Share of examples with weight 0, which the step ignores: the higher, the fewer images a "
         "step learns from.",
     ),
+    "weight_ratio_rare_to_common": Reading(
+        "ratio",
+        "Mean weight of the rarest class divided by that of the most common one: above 1, the "
+        "method makes up for the long tail.",
+    ),
     "dictionary_purity": Reading(
         "share",
         "Share of the dictionary's slots whose given label is correct: higher is better, since the "

@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import io
+import re
 import struct
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import ieg_core
 from ieg_core.report.html.charts import (
     Frame,
     Values,
     build_chart,
+    log_ticks,
     looks,
+    spans_decades,
     styles,
     thin,
     ticks,
     value_range,
 )
 from ieg_core.report.html.matrix import BLUE, build_confusion, picture, row_shares, worst_mixups
-from ieg_core.report.html.plots import mean_curve
+from ieg_core.report.html.plots import READINGS, mean_curve
 
 FRAME = Frame(width=120, height=70, left=10, right=10, top=10, bottom=10)
 LOOK = styles(["l2r"])["l2r"]
@@ -184,3 +190,59 @@ def test_labels_of_many_noise_rates_do_not_run_into_each_other() -> None:
     assert 0 < last[0].x - first[0].x <= gap / 2
     few = build_chart(lines, frame, x_values=(1, 20, 40), **options)
     assert [tick.label for tick in few.x_ticks] == ["1", "20", "40"]
+
+
+def test_a_label_without_a_neighbour_stays_at_its_line() -> None:
+    looks = styles(list("abc"))
+    series = [
+        Values(name, looks[name], (0, 1), (0, y), (None, None), end_label=name)
+        for name, y in (("a", 10.0), ("b", 9.9), ("c", 3.0))
+    ]
+    chart = build_chart(series, Frame(120, 200), title="", x_label="", y_label="", y_range=(0, 10))
+    ends = {line.name: (line.end.position, line.end_y) for line in chart.lines if line.end}
+    assert ends["c"][0] == ends["c"][1]
+    assert ends["b"][0] - ends["a"][0] == 17
+    assert ends["a"][0] == 12  # the top of the frame
+
+
+def test_values_over_decades_have_a_logarithmic_axis() -> None:
+    series = [Values("l2r", LOOK, x=(0, 1, 2), y=(1.0, 0.1, 0.01), deviation=(None,) * 3)]
+    assert spans_decades(series)
+    assert not spans_decades([replace(series[0], y=(1.0, 0.1, 0.0))])
+    assert not spans_decades([replace(series[0], y=(1.0, 0.5, 0.1))])
+    chart = build_chart(
+        series, FRAME, title="", x_label="", y_label="", y_range=(0.01, 1.0), log=True
+    )
+    # 50 high: each factor of ten is half of it
+    assert chart.lines[0].path == "M10 10L60 35L110 60"
+    assert [tick.label for tick in chart.y_ticks] == ["0.01", "0.1", "1"]
+    # 6 % of two decades at each end
+    assert value_range(series, log=True) == pytest.approx((10**-2.12, 10**0.12))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 110, [1, 10, 100]),
+        (0.03, 2.2, [0.05, 0.1, 0.2, 0.5, 1, 2]),
+        (1e-9, 1.0, [1e-9, 1e-7, 1e-5, 1e-3, 0.1]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_few_and_round(low, high, expected) -> None:
+    assert log_ticks(low, high) == pytest.approx(expected)
+
+
+def test_every_quantity_that_a_method_logs_says_how_to_read_it() -> None:
+    """The names in the sources of the methods and of the diagnostics."""
+    package = Path(ieg_core.__file__).parent
+    names = set()
+    for path in (package / "methods").glob("*.py"):
+        names |= set(re.findall(r'"((?:\w+_)?loss)"[:\]]', path.read_text()))
+    text = (package / "training" / "diagnostics.py").read_text()
+    names |= set(re.findall(r'(?:diagnostics\[|_mean_where\(|\{)"(\w+)"', text))
+    assert {"loss", "probe_loss", "weight_on_clean", "zero_weights", "clean_share"} <= names
+    internal = {"given_label_loss"}  # of each example, not a curve
+    assert names - internal <= READINGS.keys()
+    for reading in READINGS.values():
+        assert reading.unit
+        assert reading.note.endswith(".")
