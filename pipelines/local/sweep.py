@@ -2,7 +2,6 @@
 """`make sweep` on this machine: plan, estimate, run the pipeline in a child, show its progress."""
 
 import contextlib
-import fcntl
 import heapq
 import json
 import os
@@ -23,6 +22,7 @@ from rich.text import Text
 from ieg_core.errors import UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.files import writable
+from ieg_core.host.locks import lock, open_lock
 from ieg_core.report.model import summarize
 from ieg_core.report.trials import load_sweep
 from ieg_core.store import layout
@@ -54,15 +54,22 @@ def run_sweep(options: Options) -> int:
     root = options.results
     pending = [trial for trial in planned.trials if not layout.is_finished(root, trial)]
     cores, memory = machine.usable_cores(), machine.usable_memory()
-    shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_trial, cores, memory)
+    shares = slots.plan_slots(
+        len(pending),
+        options.gpus,
+        options.gpus_per_trial,
+        cores,
+        memory,
+        required=options.gpus_required,
+    )
     for note in planned.notes:
         print(f"Note: {note}")
     print(f"Sweep {planned.sweep}: {_count(planned.trials, pending)}", flush=True)
-    expected = _accept_estimate(options, pending, shares) if pending else 0.0
+    estimates = _accept_estimate(options, pending, shares) if pending else {}
     at_once = len(shares) if pending else cores
-    began = time.time()
-    code = _run_pipeline(options, planned, shares, at_once, expected)
-    return _conclude(root, planned, code, began)
+    before = _identity(_page(root, planned))
+    code = _run_pipeline(options, planned, shares, at_once, estimates)
+    return _conclude(root, planned, code, before)
 
 
 def _count(trials: Sequence[str], pending: Sequence[str]) -> str:
@@ -76,15 +83,15 @@ def _several(number: int, what: str) -> str:
 
 def _accept_estimate(
     options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
-) -> float:
-    """Prints how long the trials will take, and returns it in seconds.
+) -> Mapping[str, float]:
+    """Prints how long the trials will take, and returns the seconds of each.
 
     Raises:
       UserError: When they take longer than MAX_HOURS.
     """
     share = shares[0]
     seconds = estimate.seconds_per_trial(options.results, pending, share)
-    total = side_by_side((seconds[trial] for trial in pending), len(shares))
+    total = side_by_side(seconds.values(), len(shares))
     device = _several(len(share.gpus), "GPU") if share.gpus else _several(share.threads, "thread")
     print(
         f"Estimate: {progress.duration(total)} from measured steps; "
@@ -96,7 +103,7 @@ def _accept_estimate(
             f"the sweep would take about {total / 3600:.1f} hours, more than "
             f"MAX_HOURS={options.max_hours:g}: allow more, or lower STEPS, METHODS, NOISE or SEEDS"
         )
-    return total
+    return seconds
 
 
 def side_by_side(seconds: Iterable[float], at_once: int) -> float:
@@ -120,7 +127,7 @@ def _run_pipeline(
     planned: plan.Plan,
     shares: Sequence[slots.Slot],
     at_once: int,
-    expected: float,
+    estimates: Mapping[str, float],
 ) -> int:
     """Runs the pipeline in a child process while showing the trials' progress.
 
@@ -149,7 +156,11 @@ def _run_pipeline(
         )
         stack.callback(_stop, child)
         progress.watch(
-            options.results, planned.trials, lambda: child.poll() is None, expected=expected
+            options.results,
+            planned.trials,
+            lambda: child.poll() is None,
+            expected=side_by_side(estimates.values(), len(shares)),
+            estimates=estimates,
         )
         return child.wait()
 
@@ -160,15 +171,22 @@ def _scratch_folder() -> Iterator[Path]:
 
     Each folder has a file lock that is held as long as its process lives.
     """
-    for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
-        with contextlib.suppress(OSError), lock.open() as file:  # in use, or another user's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+        with contextlib.suppress(OSError):  # another user's
+            handle = open_lock(path, own=True, create=False)
+            if lock(handle):
+                shutil.rmtree(path.parent, ignore_errors=True)
+            os.close(handle)
     with contextlib.ExitStack() as stack:
         made = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(made))
-        file = stack.enter_context((folder / ".lock").open("w"))
-        fcntl.flock(file, fcntl.LOCK_EX)
+        handle = open_lock(folder / ".lock")
+        stack.callback(os.close, handle)
+        if lock(handle) is None:
+            raise UserError(
+                f"the folder for temporary files, {tempfile.gettempdir()}, does not support file "
+                "locks: set TMPDIR to a folder on a local disk"
+            )
         (folder / ".lock").rename(folder / "lock")  # nobody sees it before it is held
         yield folder
 
@@ -206,10 +224,22 @@ def run_child(scratch: Path) -> None:
     runner.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
 
 
-def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
+def _page(root: Path, planned: plan.Plan) -> Path:
+    return sweep_folder(root, planned.sweep) / "report" / "report.html"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what changes when a file is replaced, whatever its file system's clock shows."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _conclude(root: Path, planned: plan.Plan, code: int, before: tuple[int, int] | None) -> int:
     """Prints the results table and where everything is; returns the exit code."""
-    page = sweep_folder(root, planned.sweep) / "report" / "report.html"
-    if not page.exists() or page.stat().st_mtime < began:
+    if _identity(_page(root, planned)) in (None, before):
         log = log_path(root, planned)
         last_line = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
         print(f"the pipeline failed before its report: {last_line} ({log})", file=sys.stderr)
