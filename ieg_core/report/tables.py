@@ -83,16 +83,6 @@ def results_markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def summary_lines(report: Report) -> list[str]:
-    """Returns what a terminal shows below the table of results, one paragraph a line."""
-    main = report.headline
-    lines = [" ".join((main.sentence, *main.notes))]
-    for advice in report.advice:
-        name = f"{advice.family}: " if len(report.advice) > 1 else ""
-        lines += [f"{name}{advice.sentence}", *(f"- {caveat}" for caveat in advice.caveats)]
-    return lines
-
-
 def changes_table(changed: Changes) -> list[list[str]]:
     """Lays out accuracies before and after, header first; differences in percentage points."""
     table = [["data set", "method", "A", "B", "B \N{MINUS SIGN} A"]]

@@ -17,7 +17,6 @@ from ieg_core.report.trials import FINISHED, Stamp, Trial, file_stamp, load_swee
 from ieg_core.report.write import write_report
 from ieg_core.store import layout
 from ieg_core.sweep import progress
-from ieg_core.sweep.estimate import side_by_side
 from ieg_core.sweep.progress import TrialProgress
 
 SECONDS = 10.0
@@ -37,8 +36,7 @@ class LiveReport:
         self,
         root: Path,
         sweep: str,
-        seconds: Mapping[str, float],
-        at_once: int,
+        estimates: Mapping[str, float],
         log: Callable[[str], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -47,32 +45,31 @@ class LiveReport:
         Args:
           root: The results root.
           sweep: The sweep's name.
-          seconds: The estimated time of each trial that had not finished at the start.
-          at_once: Number of trials that run side by side.
+          estimates: Estimated seconds of each trial that had not finished at the start.
           log: Takes the line of an error.
           clock: Returns the Unix time.
         """
         self.path = layout.report_page(root, sweep)
         self._root, self._sweep = root, sweep
-        self._seconds, self._at_once = seconds, at_once
-        self._log, self._clock = log, clock
+        self._estimates, self._log, self._clock = estimates, log, clock
         self._interval, self._next = SECONDS, 0.0
         self._shown: Sequence[TrialProgress] = ()
         self._written: Stamp = None
         self._finished: dict[str, Trial] = {}
         self._told = ""
 
-    def update(self, trials: Sequence[TrialProgress]) -> None:
+    def update(self, trials: Sequence[TrialProgress], left: float) -> None:
         """Writes the page if it is due, and if the trials are not as when it was last written.
 
         Args:
           trials: The progress of all trials. When all have ended, the sweep writes its report, and
             this leaves it alone.
+          left: Seconds until then.
         """
         began = self._clock()
         if began < self._next or trials == self._shown or all(each.is_over for each in trials):
             return
-        self._guarded(lambda: self._write(trials, began))
+        self._guarded(lambda: self._write(trials, left, began))
         self._shown = list(trials)
         ended = self._clock()
         self._interval = max(SECONDS, PATIENCE * (ended - began))
@@ -92,9 +89,9 @@ class LiveReport:
                 self._told = line
                 self._log(f"The live report could not be written: {line}")
 
-    def _write(self, trials: Sequence[TrialProgress], now: float) -> None:
+    def _write(self, trials: Sequence[TrialProgress], left: float, now: float) -> None:
         report = summarize(load_sweep(self._root, self._sweep, self._load))
-        live = describe(trials, self._seconds, self._at_once, now, self._interval)
+        live = describe(trials, self._estimates, left, now, self._interval)
         write_bytes_atomic(self.path, page.render(report, live).encode("utf-8", "replace"))
         self._written = file_stamp(self.path)
 
@@ -111,8 +108,8 @@ class LiveReport:
 
 def describe(
     trials: Sequence[TrialProgress],
-    seconds: Mapping[str, float],
-    at_once: int,
+    estimates: Mapping[str, float],
+    left: float,
     now: float,
     interval: float,
 ) -> Live:
@@ -120,8 +117,8 @@ def describe(
 
     Args:
       trials: All trials, in the order in which they start.
-      seconds: The estimated time of each trial that had not finished at the start.
-      at_once: Number of trials that run side by side.
+      estimates: Estimated seconds of each trial that had not finished at the start.
+      left: Seconds until all trials have ended.
       now: Unix time.
       interval: Seconds until the next page.
     """
@@ -136,54 +133,20 @@ def describe(
         (each for each in trials if each.state != progress.FINISHED),
         key=lambda each: ranks.index(each.state) if each.state in ranks else -1,
     )
-    left = seconds_left(trials, seconds, at_once)
     states = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     end = time.localtime(now + left)
     is_today = time.localtime(now)[:3] == end[:3]
     clock = time.strftime("%H:%M" if is_today else "%A %H:%M", end)
-    weights = {each.trial: seconds[each.trial] for each in trials if each.trial in seconds}
-    shares = sum(weights.get(each.trial, 0.0) * _share(each) for each in trials)
+    work = sum(estimates.values())
+    shares = sum(estimates.get(each.trial, 0.0) * each.share_done for each in trials)
     return Live(
         title=f"{done} of {len(trials)} trials finished",
-        share=shares / sum(weights.values()) if sum(weights.values()) else done / len(trials),
+        share=shares / work if work else done / len(trials),
         now=f"{states}. {_about(left)} left, until about {clock}.",
         updated=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now)),
         reload_seconds=round(interval),
         trials=[_live_trial(each) for each in open_trials],
     )
-
-
-def seconds_left(
-    trials: Sequence[TrialProgress], seconds: Mapping[str, float], at_once: int
-) -> float:
-    """Estimates when all trials have ended.
-
-    Args:
-      trials: All trials, in the order in which they start.
-      seconds: The estimated time of each trial; a trial that trains tells its own.
-      at_once: Number of trials that run side by side.
-
-    Returns:
-      Seconds from now.
-    """
-    running = [
-        (1 - _share(each)) * seconds.get(each.trial, 0.0)
-        if each.seconds_left is None
-        else each.seconds_left
-        for each in trials
-        if each.is_running
-    ]
-    later = [
-        seconds.get(each.trial, 0.0) for each in trials if not each.is_running and not each.is_over
-    ]
-    return side_by_side([*running, *later], at_once)
-
-
-def _share(trial: TrialProgress) -> float:
-    """Returns how much of a trial's training is done, in [0, 1]."""
-    if trial.is_over or trial.state == "evaluating":
-        return 1.0
-    return min(1.0, trial.step / trial.num_steps) if trial.num_steps else 0.0
 
 
 def _live_trial(trial: TrialProgress) -> LiveTrial:
@@ -192,7 +155,7 @@ def _live_trial(trial: TrialProgress) -> LiveTrial:
         trial=trial.trial,
         name=progress.title(trial.trial),
         state=trial.state,
-        share=_share(trial) if trial.state != progress.WAITING else 0.0,
+        share=0.0 if trial.state == progress.WAITING else trial.share_done,
         step=f"{trial.step:,} / {trial.num_steps:,}" if counts else "",
         left=progress.duration(trial.seconds_left),
         accuracy=progress.accuracy_text(trial.accuracy),

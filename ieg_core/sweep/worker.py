@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.host import machine, processes
-from ieg_core.host.runtime import Runtime, is_gpu_required
+from ieg_core.host.runtime import WARNING, Runtime, is_gpu_required
 from ieg_core.store import leases
 from ieg_core.store.layout import LOG, trial_folder
 from ieg_core.store.leases import TrialBusyError
@@ -154,6 +154,8 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
             file.flush()
             if echo:
                 print(line, end="", flush=True)
+            elif line.startswith(WARNING):
+                print(line, end="", file=sys.stderr)
     return process.returncode, process.pid
 
 

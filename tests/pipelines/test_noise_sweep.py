@@ -157,7 +157,7 @@ def test_a_profile_decides_image_parallelism_and_folders():
     ],
 )
 def test_the_estimate_fills_the_slots_in_order(seconds, at_once, expected):
-    assert estimate.side_by_side(seconds, at_once) == expected
+    assert sweep.side_by_side(seconds, at_once) == expected
 
 
 # --- the whole pipeline in real processes; trials are finished or broken before it starts ---

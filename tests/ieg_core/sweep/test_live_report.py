@@ -7,7 +7,7 @@ import pytest
 from ieg_core.report.trials import load_trial
 from ieg_core.store import layout
 from ieg_core.sweep import live_report
-from ieg_core.sweep.live_report import LiveReport, describe, seconds_left
+from ieg_core.sweep.live_report import LiveReport, describe
 from ieg_core.sweep.progress import TrialProgress
 from tests.ieg_core.report.pages import Page
 from tests.ieg_core.report.roots import build_results_root
@@ -34,8 +34,7 @@ class Sweep:
 
     def __init__(self, root):
         self.now, self.lines = NOON, []
-        seconds = {RUNS: 60.0}
-        self.live = LiveReport(root, "s1", seconds, 1, self.lines.append, lambda: self.now)
+        self.live = LiveReport(root, "s1", {RUNS: 60.0}, self.lines.append, lambda: self.now)
 
     @property
     def text(self):
@@ -48,7 +47,7 @@ class Sweep:
 
     def update(self, step, after=0.0):
         self.now += after
-        self.live.update([FINISHED, replace(TRAINING, step=step)])
+        self.live.update([FINISHED, replace(TRAINING, step=step)], left=30.0)
 
 
 def test_the_page_shows_what_runs_and_the_results_so_far(sweep):
@@ -105,7 +104,7 @@ def test_an_error_is_one_line_in_the_log_and_the_sweep_goes_on(sweep):
 
 
 def test_when_all_trials_have_ended_the_sweep_writes_the_page(sweep):
-    sweep.live.update([FINISHED, replace(TRAINING, state="failed")])
+    sweep.live.update([FINISHED, replace(TRAINING, state="failed")], left=0.0)
     assert not sweep.live.path.exists()
 
 
@@ -148,29 +147,17 @@ def test_the_curves_of_a_running_trial_are_shown(root, sweep):
     assert sweep.text.count('class="end-label"') == before - 1
 
 
-def test_the_time_left_by_hand():
-    waiting = TrialProgress("w", "waiting")
-    starting = TrialProgress("s", "starting")
-    trials = [FINISHED, TRAINING, starting, waiting, TrialProgress("f", "failed")]
-    seconds = {RUNS: 99.0, "s": 50.0, "w": 40.0, "f": 70.0}
-    # The trial that trains has (600 - 300) / 10 = 30 s, the one that starts 50 s; then the next.
-    assert seconds_left(trials, seconds, 2) == 30 + 40
-    assert seconds_left(trials, seconds, 1) == 30 + 50 + 40
-    assert seconds_left([FINISHED], {}, 2) == 0
-
-
 def test_the_words_by_hand():
     trials = [TrialProgress("w-0", "waiting"), replace(FINISHED, state="failed", reason="NaN"),
               TRAINING, FINISHED]  # fmt: skip
-    seconds = {"w-0": 3600.0, RUNS: 100.0, DONE: 100.0}
-    live = describe(trials, seconds, 1, NOON, 10.0)
+    estimates = {"w-0": 3600.0, RUNS: 100.0, DONE: 100.0}
+    live = describe(trials, estimates, 3630.0, NOON, 10.0)
     assert live.title == "1 of 4 trials finished"
-    # 30 s and an hour
     assert live.now == "1 running, 1 waiting, 1 failed. About 60 minutes left, until about 13:00."
     assert live.updated == "2025-03-05 12:00:00"
     assert [each.state for each in live.trials] == ["training", "failed", "waiting"]
     assert [each.share for each in live.trials] == [0.5, 1.0, 0.0]
-    # half of 100 s, both lines of the same trial, nothing of an hour
+    # half of 100 s, twice a trial that has ended, nothing of an hour
     assert live.share == (50 + 100 + 100) / 3800
-    late = describe(trials, seconds | {"w-0": 50_000.0}, 1, NOON, 10.0)
+    late = describe(trials, estimates, 50_030.0, NOON, 10.0)
     assert late.now.endswith("About 13.9 hours left, until about Thursday 01:53.")
