@@ -197,6 +197,7 @@ def build_chart(
     x_label: str,
     y_label: str,
     x_values: Sequence[float] = (),
+    x_start: float | None = None,
     y_range: Point | None = None,
     bars: bool = False,
     log: bool = False,
@@ -210,6 +211,7 @@ def build_chart(
       x_label: Name of the x axis, with its unit.
       y_label: Name of the y axis, with its unit.
       x_values: Positions of the x ticks; round numbers if empty or too close together.
+      x_start: Where the x axis starts, in data units; at the first point if None.
       y_range: Ends of the y axis in data units; from the data if None.
       bars: Whether to draw markers with error bars, series side by side, instead of bands.
       log: Whether the y axis is logarithmic; all values and `y_range` are then above 0.
@@ -220,7 +222,8 @@ def build_chart(
     series = [values for values in series if values.x]
     if not series:
         return Chart(title, frame, x_label, y_label, (), (), ())
-    span = _span([x for values in series for x in values.x], 0.06 if bars else 0.0)
+    starts = [] if x_start is None else [x_start]
+    span = _span([*starts, *(x for values in series for x in values.x)], 0.06 if bars else 0.0)
     x_axis = _Axis(*span, frame.left, frame.width - frame.right)
     y_span = y_range or value_range(series)
     y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top, log)

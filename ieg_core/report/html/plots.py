@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ieg_core.report.html.charts import (
     Chart,
@@ -21,6 +21,8 @@ from ieg_core.report.trials import Trial
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
 PANEL = Frame(440, 264, left=62, right=112, top=12, bottom=46)
 LONGEST_NAME = 12
+LABEL_GAP, BOLD = 16.0, 8.7
+"""Before a label at a line's end, and for each of its characters, in SVG units."""
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
 
@@ -164,9 +166,10 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
                 end_label=f"{name} {100 * accuracies[-1].mean:.1f}{where}".strip(),
             )
         )
+    longest = max(len(values.end_label) for values in series)
     return build_chart(
         series,
-        WIDE,
+        replace(WIDE, right=max(WIDE.right, LABEL_GAP + BOLD * longest)),
         title="Test accuracy against noise rate",
         x_label="noise rate, %",
         y_label="test accuracy, %",
@@ -299,6 +302,7 @@ def _panels(
             PANEL,
             title=titles[dataset],
             x_label="training step",
+            x_start=0.0,
             y_label=f"{y_label} (log scale)" if log else y_label,
             y_range=y_range,
             log=log,

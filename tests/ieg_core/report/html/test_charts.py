@@ -25,7 +25,17 @@ from ieg_core.report.html.charts import (
     value_range,
 )
 from ieg_core.report.html.matrix import BLUE, build_confusion, picture, row_shares, worst_mixups
-from ieg_core.report.html.plots import READINGS, mean_curve
+from ieg_core.report.html.plots import (
+    READINGS,
+    diagnostic_charts,
+    learning_charts,
+    mean_curve,
+    noise_chart,
+)
+from ieg_core.report.summary import group_trials
+from ieg_core.report.trials import Trial
+from ieg_core.store.records import CurvesRecord
+from tests.ieg_core.report.pages import group_rows, row
 
 FRAME = Frame(width=120, height=70, left=10, right=10, top=10, bottom=10)
 LOOK = styles(["l2r"])["l2r"]
@@ -246,3 +256,36 @@ def test_every_quantity_that_a_method_logs_says_how_to_read_it() -> None:
     for reading in READINGS.values():
         assert reading.unit
         assert reading.note.endswith(".")
+
+
+def test_a_long_label_has_its_room() -> None:
+    rows = [row("probe_only", 0.2, 0.9), row("probe_only", 0.4, 0.9), row("l2r", 0.8, 0.5)]
+    chart = noise_chart(group_rows(rows), styles(["probe_only", "l2r"]))
+    assert chart is not None
+    assert chart.lines[0].end is not None
+    label = chart.lines[0].end.label
+    assert label == "probe_only 90.0 at 40 %"
+    # 8.5 units a character in bold of 14 units
+    assert chart.frame.right >= 12 + 8.5 * len(label)
+
+
+def test_learning_curves_start_at_step_zero() -> None:
+    curves = CurvesRecord(training=[], evaluations=[{"step": 80, "accuracy_ema": 0.5}])
+    groups = group_trials([Trial(row("l2r", 0.8, 0.5), curves=curves)])
+    (chart,) = learning_charts(groups, {"l2r": LOOK})
+    assert chart.x_ticks[0].label == "0"
+    assert chart.lines[0].end_x == chart.frame.width - chart.frame.right
+    assert [line.end.label for line in chart.lines if line.end] == ["l2r"]
+
+
+def test_a_method_without_a_result_shows_the_curves_of_its_trials() -> None:
+    curves = CurvesRecord(training=[{"step": 1, "loss": 2.0}], evaluations=[])
+    other = CurvesRecord(training=[{"step": 1, "loss": 1.0}], evaluations=[])
+    failed = Trial(row("l2r", 0.8, None), curves=curves)
+    (found,) = diagnostic_charts(group_trials([failed]), {"l2r": LOOK})
+    assert [found.title, len(found.charts[0].lines)] == ["loss", 1]
+    # A finished trial alone counts where there is one.
+    both = group_trials([failed, Trial(row("l2r", 0.8, 0.9, 1), curves=other)])
+    (found,) = diagnostic_charts(both, {"l2r": LOOK})
+    assert found.charts[0].y_label == "loss, nats"
+    assert not any(mark.bar for mark in found.charts[0].lines[0].marks)
