@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from ieg_core.experiment import methods
+from ieg_core.report.audits import MEASURES
 from ieg_core.report.comparison import Contest, compare
 from ieg_core.report.expected import NOTE
 from ieg_core.report.html import charts
@@ -152,6 +153,7 @@ def render(report: Report, live: Live | None = None) -> str:
             _family_view(name, members, looks, report.contests, live)
             for name, members in report.families.items()
         ],
+        audit_measures=MEASURES.values(),
         changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
         log_characters=LOG_CHARACTERS,
