@@ -64,6 +64,13 @@ def test_the_page_shows_what_runs_and_the_results_so_far(sweep):
     assert "script" not in page.tags
 
 
+def test_what_a_trial_says_is_text(sweep):
+    evil = "<script>alert(1)</script>"
+    sweep.live.update([TrialProgress(f"{evil}-0", "failed", reason=evil), TRAINING], left=1.0)
+    assert "script" not in Page(sweep.text).tags
+    assert sweep.text.count("&lt;script&gt;") == 2
+
+
 def test_it_is_written_when_something_changed_and_ten_seconds_have_passed(sweep):
     sweep.update(300)
     first = sweep.state
