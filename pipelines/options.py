@@ -31,12 +31,14 @@ class Options:
       gpus: The GPUs to use; empty for the CPU.
       gpus_per_trial: How many of them a trial gets.
       max_hours: Longest estimate that is accepted.
+      gpus_required: Whether the user named the GPUs.
     """
 
     request: SweepRequest
     gpus: tuple[str, ...]
     gpus_per_trial: int
     max_hours: float
+    gpus_required: bool = False
 
     @property
     def results(self) -> Path:
@@ -176,7 +178,7 @@ def read(arguments: argparse.Namespace) -> Options:
     )
     count = _number(OPTIONS["GPUS_PER_TRIAL"], arguments.gpus_per_trial, int)
     slots.plan_slots(1, gpus, count, cores=1, memory=0)
-    return Options(request, gpus, count, max_hours)
+    return Options(request, gpus, count, max_hours, machine.names_gpus(arguments.devices))
 
 
 def _request(

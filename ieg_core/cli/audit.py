@@ -18,6 +18,7 @@ from ieg_core.experiment.base_datasets import BASES
 from ieg_core.features.extract import NETWORK
 from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes import build
+from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store.layout import (
     AUDIT_PAGE,
     find_run,
@@ -211,18 +212,16 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
 
 
 def describe(summary: AuditRecord) -> str:
-    """Formats an audit as one line."""
+    """Formats an audit as one line, in the words of the report."""
+    share = summary.flagged / summary.examples if summary.examples else None
     text = (
         f"{summary.dataset}, {summary.method}, seed {summary.seed}: "
-        f"{summary.flagged} of {summary.examples} labels look wrong"
+        f"{summary.flagged} of {summary.examples} labels look wrong "
+        f"({measure_text('flagged', share)})"
     )
     if summary.average_precision is None:
         return text
-    measures = {
-        "average precision": summary.average_precision,
-        "AUROC": summary.auroc,
-        "precision": summary.precision,
-        "recall": summary.recall,
-    }
-    listed = ", ".join(f"{name} {'-' if x is None else f'{x:.3f}'}" for name, x in measures.items())
-    return f"{text}; {summary.wrong} are ({listed})"
+    measures = ", ".join(
+        f"{shown} {measure_text(name, getattr(summary, name))}" for name, shown in MEASURES.items()
+    )
+    return f"{text}; {summary.wrong} are wrong: {measures}"

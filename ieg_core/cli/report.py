@@ -4,11 +4,9 @@
 import argparse
 from pathlib import Path
 
-from rich.table import Table
-from rich.text import Text
-
 from ieg_core.cli.output import open_console
 from ieg_core.report import join
+from ieg_core.report.terminal import print_report
 from ieg_core.report.write import write_joined
 
 
@@ -21,13 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes one report on several sweeps and prints its table."""
+    """Writes one report on several sweeps and prints what it says."""
     places = arguments.run_dirs
     folder = arguments.output or Path("reports") / join.folder_name(places)
-    header, *lines = write_joined(places, folder).table
-    grid = Table(*header, box=None, pad_edge=False, header_style="bold")
-    for line in lines:
-        grid.add_row(*map(Text, line))  # rich would read "ieg [batch_size=50]" as markup
-    open_console().print(grid)
+    print_report(write_joined(places, folder), open_console())
     print(f"\nReport: {folder / 'report.html'}")
     return 0

@@ -2,16 +2,15 @@
 """Atomic creation of folders."""
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ieg_core.host.liveness import is_recent
+from ieg_core.host.locks import lock
 from ieg_core.host.processes import machine
 
 
@@ -39,9 +38,10 @@ def write_folder(folder: Path, files: Mapping[str, bytes | memoryview]) -> None:
 def temporary_folder(folder: Path) -> Iterator[Path]:
     """Creates an empty folder next to `folder`, and removes it on exit unless renamed.
 
-    First removes temporary folders left by killed processes. The creator of a temporary folder
+    Also removes temporary folders left by killed processes. The creator of a temporary folder
     holds a file lock on it. Locks of other machines may not be visible here, so for their folders
-    the time of the last change decides.
+    the time of the last change decides, by the clock of the file system, which may not be this
+    machine's: that of the folder created here.
 
     Args:
       folder: The final folder, to which the temporary one will be renamed.
@@ -52,19 +52,20 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     Raises:
       OSError: When the folder cannot be created.
     """
-    for path in folder.parent.glob(f".{folder.name}.*"):
-        if _is_temporary(path, folder):
-            with contextlib.suppress(OSError):  # another process removed it first
-                _remove_abandoned(path)
     while True:
         temporary = folder.with_name(f".{folder.name}.{_machine()}.{uuid.uuid4().hex}")
         temporary.mkdir(parents=True)
         handle = os.open(temporary, os.O_RDONLY)
-        _lock(handle, wait=True)
+        lock(handle, wait=True)
         if os.path.exists(temporary):
             break
         os.close(handle)  # another process removed the folder before it was locked
     try:
+        now = temporary.stat().st_mtime
+        for path in folder.parent.glob(f".{folder.name}.*"):
+            if path != temporary and _is_temporary(path, folder):
+                with contextlib.suppress(OSError):  # another process removed it first
+                    _remove_abandoned(path, now)
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -97,29 +98,18 @@ def _is_temporary(path: Path, folder: Path) -> bool:
     return [len(part) for part in parts] == [8, 32] and path.is_dir()
 
 
-def _remove_abandoned(path: Path) -> None:
+def _remove_abandoned(path: Path, now: float) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         is_here = path.name.split(".")[-2] == _machine()
-        locked = _lock(handle, wait=False) if is_here else None
+        locked = lock(handle) if is_here else None
         if locked is None:
             changed = max(entry.stat().st_mtime for entry in (path, *path.iterdir()))
-            locked = not is_recent(changed, time.time())
+            locked = not is_recent(changed, now)
         if locked:
             shutil.rmtree(path, ignore_errors=True)
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, *, wait: bool) -> bool | None:
-    """Returns whether the lock was acquired; None if the file system does not support locks."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
 
 
 def _flush_folder(folder: Path) -> None:

@@ -40,7 +40,8 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
 
     Args:
       devices: "auto" (all GPUs, or the CPU if there are none), "cpu", or ids such as "0,2".
-      environ: The environment; its CUDA_VISIBLE_DEVICES limits the GPUs that can be used.
+      environ: The environment; its CUDA_VISIBLE_DEVICES limits the GPUs that can be used. As in
+        CUDA, the first entry that names no GPU ends it, so that -1 means none.
 
     Returns:
       The ids; empty for the CPU.
@@ -55,7 +56,7 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     available = _installed_gpus()
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and available:
-        available = tuple(part.strip() for part in visible.split(",") if part.strip())
+        available = _visible_gpus(visible, available)
     if choice == "auto":
         return available
     requested = tuple(part.strip() for part in devices.split(","))
@@ -72,6 +73,11 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     return requested
 
 
+def names_gpus(devices: str) -> bool:
+    """Returns whether `find_gpus` was asked for certain GPUs, which then must be usable."""
+    return devices.strip().lower() not in ("auto", "cpu")
+
+
 def driver_version() -> str:
     """Returns the version of NVIDIA's driver; "" if there is none."""
     return (_nvidia_smi("driver_version") or ("",))[0]
@@ -79,6 +85,21 @@ def driver_version() -> str:
 
 def _installed_gpus() -> tuple[str, ...]:
     return _nvidia_smi("index")
+
+
+def _visible_gpus(visible: str, installed: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the entries of CUDA_VISIBLE_DEVICES before the first that CUDA finds invalid."""
+    entries = [part.strip() for part in visible.split(",")]
+    uuids = _nvidia_smi("uuid") if any(entry.startswith("GPU-") for entry in entries) else ()
+    valid: list[str] = []
+    for entry in entries:
+        is_uuid = entry.startswith("GPU-") and any(uuid.startswith(entry) for uuid in uuids)
+        # nvidia-smi does not list the parts of a GPU in this query.
+        is_known = entry in installed or is_uuid or entry.startswith("MIG-")
+        if not is_known or entry in valid:
+            break
+        valid.append(entry)
+    return tuple(valid)
 
 
 def _nvidia_smi(field: str) -> tuple[str, ...]:

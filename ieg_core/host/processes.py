@@ -71,13 +71,18 @@ def die_with_parent(
     threading.Thread(target=_wait, args=(pid, started, handle, end, clock), daemon=True).start()
 
 
-def _alive(pid: int, started: str) -> bool:
+def is_running(pid: int) -> bool:
+    """Returns whether there is a process of that id."""
     with contextlib.suppress(PermissionError):
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
             return False
-    return start_time(pid) == started
+    return True
+
+
+def _alive(pid: int, started: str) -> bool:
+    return is_running(pid) and start_time(pid) == started
 
 
 def _wait(

@@ -15,6 +15,8 @@ from ieg_core.errors import UserError, missing_extra, unknown_name
 BACKENDS = ("tensorflow", "jax")
 CHECKPOINT_SECONDS = "IEG_CHECKPOINT_SECONDS"
 REQUIRE_GPU = "IEG_REQUIRE_GPU"
+WARNING = "ieg: warning: "
+"""The start of a line of a child process that its parent shows the user."""
 
 
 def checkpoint_seconds(environ: Mapping[str, str] = os.environ) -> float:

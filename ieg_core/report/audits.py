@@ -6,7 +6,14 @@ from dataclasses import dataclass
 
 from ieg_core.report.summary import Group, Statistic, percent, statistic
 
-MEASURES = ("average_precision", "auroc", "precision", "recall")
+MEASURES = {
+    "average_precision": "average precision",
+    "auroc": "AUROC",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""The measures of an audit, with their names in text."""
+RANKINGS = ("average_precision", "auroc")
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,25 @@ def audit_lines(groups: Sequence[Group]) -> list[AuditLine]:
             audit.flagged / audit.examples if audit.examples else None for audit in audits
         )
         measures = tuple(
-            _text(name, statistic(getattr(audit, name) for audit in audits)) for name in MEASURES
+            _mean_text(name, statistic(getattr(audit, name) for audit in audits))
+            for name in MEASURES
         )
-        flagged = _text("flagged", share)
+        flagged = _mean_text("flagged", share)
         lines.append(AuditLine(group.dataset, group.label, len(audits), flagged, measures))
     return lines
 
 
-def _text(name: str, value: Statistic | None) -> str:
+def measure_text(name: str, value: float | None) -> str:
+    """Formats a measure as reports and commands show it: rankings as numbers, shares in %.
+
+    Args:
+      name: One of `MEASURES`, or the name of a share.
+      value: In [0, 1]; None if unknown.
+    """
     if value is None:
         return "-"
-    return f"{value.mean:.3f}" if name in MEASURES[:2] else percent(value.mean)
+    return f"{value:.3f}" if name in RANKINGS else percent(value)
+
+
+def _mean_text(name: str, value: Statistic | None) -> str:
+    return measure_text(name, None if value is None else value.mean)

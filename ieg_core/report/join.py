@@ -20,7 +20,7 @@ from ieg_core.report.trials import (
     with_same_keys,
 )
 from ieg_core.store.fingerprint import short_digest
-from ieg_core.store.layout import find_run, is_trial
+from ieg_core.store.layout import find_run, is_trial, latest_sweep, sweep_folder
 from ieg_core.store.records import PlanRecord
 
 MOST_NAMED = 3
@@ -84,8 +84,8 @@ def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
     folder = find_run(place)
     if folder.name == "report":
         folder = folder.parent
-    if (folder / "latest").exists():
-        folder = (folder / "latest").resolve()
+    if newest := latest_sweep(folder):
+        folder = sweep_folder(folder, newest)
     if folder.parent.name == "sweeps" and PlanRecord.exists(folder):
         return load_sweep(folder.parent.parent, folder.name, load)
     if is_trial(folder):

@@ -38,7 +38,12 @@ def results_csv(report: Report) -> str:
 def results_markdown(report: Report) -> str:
     """Writes the headline, methods against noise rates, and the details, as GitHub Markdown."""
     sweep, main = report.sweep, report.headline
-    parts = [f"# {_inline(main.sentence)}", " ".join(map(_inline, (*main.notes, main.missing)))]
+    parts = [f"# {_inline(main.sentence)}"]
+    for advice in report.advice:
+        name = f"{_inline(advice.family)}: " if len(report.advice) > 1 else ""
+        parts.append(f"{name}**{_inline(advice.sentence)}**")
+        parts.append("\n".join(f"- {_inline(caveat)}" for caveat in advice.caveats))
+    parts.append(" ".join(map(_inline, (*main.notes, main.missing))))
     parts += [_inline(note) for note in sweep.notes]
     for name, groups in report.families.items():
         parts.append(f"## {_inline(name)}")

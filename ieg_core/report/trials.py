@@ -97,7 +97,7 @@ class Trial:
       failure: Why it failed.
       audit: Its audit in numbers; None if it was not audited.
       notes: Findings from reading its data, one line each.
-      outcome: The files that hold its outcome, each with its `_stamp` from before it was read.
+      outcome: The files that hold its outcome, each with its `file_stamp` from before it was read.
     """
 
     row: Row
@@ -114,7 +114,7 @@ class Trial:
     @property
     def is_current(self) -> bool:
         """Whether its outcome files are unchanged since they were read."""
-        return all(_stamp(path) == stamp for path, stamp in self.outcome)
+        return all(file_stamp(path) == stamp for path, stamp in self.outcome)
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def load_trial(
     """
     folder = trial_folder(results_root, name)
     files = (ResultRecord.path(folder), FailureRecord.path(folder))
-    outcome = [(file, _stamp(file)) for file in files]
+    outcome = [(file, file_stamp(file)) for file in files]
     record, record_problem = TrialRecord.look(folder)
     result, result_problem = ResultRecord.look(folder)
     failure, failure_problem = FailureRecord.look(folder)
@@ -287,7 +287,7 @@ def with_same_keys(rows: Sequence[Row]) -> list[Row]:
     return [{key: row.get(key) for key in (*ROW_KEYS, *extra)} for row in rows]
 
 
-def _stamp(path: Path) -> Stamp:
+def file_stamp(path: Path) -> Stamp:
     """Identifies the content of a file that is written atomically; None if there is none."""
     try:
         status = path.stat()

@@ -9,7 +9,7 @@ from ieg_core.report import join, tables
 from ieg_core.report.html import page
 from ieg_core.report.model import Report, summarize
 from ieg_core.report.trials import load_sweep
-from ieg_core.store.layout import report_folder
+from ieg_core.store.layout import REPORT_PAGE, report_folder
 from ieg_core.store.records import ReportRecord
 
 
@@ -62,7 +62,7 @@ def _write(folder: Path, report: Report) -> None:
         Path(ReportRecord.NAME).name: tables.results_json(report),
         "results.csv": tables.results_csv(report),
         "results.md": tables.results_markdown(report),
-        "report.html": page.render(report),
+        REPORT_PAGE: page.render(report),
     }
     for name, text in files.items():
         write_bytes_atomic(folder / name, text.encode("utf-8", "replace"))

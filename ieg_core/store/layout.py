@@ -5,14 +5,13 @@
 <root>/trials/<trial>/           config.json, leases/, checkpoint/, progress.json, curves.json,
                                  matrices.safetensors, model.keras, result.json (last)
 <root>/sweeps/<sweep>/           plan.json, report/
-<root>/latest                    a link to the newest sweep
+<root>/latest                    a link to the newest sweep; where links fail, a file with its path
 <root>/scheduled/<name>/<run>/   the namespace of a scheduled run, itself a results root
 <root>/accepted/<name>.json      the rows that later runs of a schedule are compared with
 
 `ieg_core.store.records` defines the names and contents of the JSON files.
 """
 
-import contextlib
 import glob
 import os
 import re
@@ -33,6 +32,9 @@ HEAD = "head.safetensors"
 """The layers of a trial's head on features, and the reduction of its features."""
 LOG = "log.txt"
 AUDIT_PAGE = "audit/audit.html"
+REPORT_PAGE = "report.html"
+"""The page in the folder of a sweep's report."""
+_LATEST = "latest"
 
 
 def checkpoint_name(attempt: int) -> str:
@@ -70,6 +72,8 @@ def find_run(place: Path) -> Path:
       UserError: When the run is in a results root of an earlier version.
     """
     folder = place.resolve()
+    if folder.name == _LATEST and folder.is_file():
+        folder = sweep_folder(folder.parent, latest_sweep(folder.parent))
     require_this_version(folder)
     if folder.parent.name in ("cells", "sweeps"):
         require_this_version(folder.parent.parent)
@@ -99,6 +103,11 @@ def report_folder(root: Path, sweep: str) -> Path:
     return sweep_folder(root, sweep) / "report"
 
 
+def report_page(root: Path, sweep: str) -> Path:
+    """Returns the page of a sweep's report."""
+    return report_folder(root, sweep) / REPORT_PAGE
+
+
 def planned_trials(folder: Path) -> list[str] | None:
     """Returns the names of the trials in a sweep's plan; None if the folder has no plan.
 
@@ -110,13 +119,35 @@ def planned_trials(folder: Path) -> list[str] | None:
 
 
 def set_latest(root: Path, sweep: str) -> None:
-    """Points <root>/latest to a sweep, atomically."""
-    temporary = root / f".latest.{os.getpid()}"
+    """Points <root>/latest to a sweep, atomically.
+
+    It is a link, or on a file system without links a text file with the sweep's path.
+
+    Raises:
+      UserError: When the root cannot be written.
+    """
+    target, temporary = Path("sweeps") / sweep, root / f".latest.{os.getpid()}"
     with writable(root):
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        temporary.symlink_to(Path("sweeps") / sweep)
-        temporary.replace(root / "latest")
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.symlink_to(target)
+        except OSError:
+            temporary.write_text(f"{target.as_posix()}\n")
+        temporary.replace(root / _LATEST)
+
+
+def latest_sweep(root: Path) -> str:
+    """Returns the name of the sweep that <root>/latest points to; "" if there is none."""
+    place = root / _LATEST
+    if place.is_symlink():
+        return place.readlink().name
+    return Path(place.read_text(errors="replace").strip()).name if place.is_file() else ""
+
+
+def latest_folder(root: Path) -> Path:
+    """Returns a path of the newest sweep's folder to show to people."""
+    place = root / _LATEST
+    return place if place.is_symlink() else sweep_folder(root, latest_sweep(root))
 
 
 def is_finished(root: Path, trial: str) -> bool:

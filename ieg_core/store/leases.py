@@ -7,11 +7,11 @@ number. So a process that was presumed dead can resume and write at any time wit
 successor's files; it stops when it sees the higher lease.
 
 On one machine, the kernel's lock on the folder shows whether the latest attempt is alive. Across
-machines, its heartbeat does: the time in progress.json, by the rule of `ieg_core.host.liveness`.
+machines, and on a file system without locks, its heartbeat does: the time in progress.json, by the
+rule of `ieg_core.host.liveness`.
 """
 
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
@@ -25,12 +25,14 @@ from typing import Any
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import writable
-from ieg_core.host.liveness import is_recent
-from ieg_core.host.processes import machine
+from ieg_core.host.liveness import is_new, is_recent
+from ieg_core.host.locks import lock, open_lock
+from ieg_core.host.processes import is_running, machine
 from ieg_core.store.records import LeaseRecord, ProgressRecord
 from ieg_core.store.runs import RUN_ID
 
 BEAT_SECONDS = 30.0
+LOCK = "lock"
 
 
 class SupersededError(RuntimeError):
@@ -118,8 +120,8 @@ def is_live_elsewhere(folder: Path) -> bool:
         return False
     record, problem = LeaseRecord.look(folder, attempt)
     if problem:  # created, but not written yet
-        with contextlib.suppress(FileNotFoundError):
-            return is_recent(LeaseRecord.path(folder, attempt).stat().st_mtime, time.time())
+        with contextlib.suppress(OSError):
+            return is_new(LeaseRecord.path(folder, attempt))
     if record is None or record.machine == machine():
         return False
     return is_alive(attempt, record, ProgressRecord.look(folder)[0], time.time())
@@ -172,14 +174,17 @@ def owned(folder: Path) -> Iterator[Lease]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(trial_lock(folder))
+            is_locked = stack.enter_context(trial_lock(folder))
         except TrialBusyError:
+            is_locked = True
             # A file server may keep the lock of a machine that no longer exists.
             latest, _ = LeaseRecord.look(folder, latest_attempt(folder))
             if latest is None or latest.machine == machine() or is_live_elsewhere(folder):
                 raise
         if is_live_elsewhere(folder):
             raise TrialBusyError(f"{folder.name} is being trained on another machine")
+        if not is_locked and _beats_here(folder):
+            raise TrialBusyError(f"{folder.name} is being trained by another process")
         lease = take(folder, latest_attempt(folder) + 1)
         try:
             yield lease
@@ -188,23 +193,58 @@ def owned(folder: Path) -> Iterator[Lease]:
 
 
 @contextlib.contextmanager
-def trial_lock(folder: Path) -> Iterator[None]:
+def trial_lock(folder: Path) -> Iterator[bool]:
     """Holds the kernel's lock on a trial's folder, which is released when its process ends.
+
+    Yields:
+      Whether the lock is held; False if the file system does not support locks.
 
     Raises:
       TrialBusyError: When another running process holds it.
     """
     with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_lock(folder / LOCK)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise TrialBusyError(f"{folder.name} is being trained by another process") from error
-        yield
+        is_locked = lock(handle)
+        if is_locked is False:
+            raise TrialBusyError(f"{folder.name} is being trained by another process")
+        yield bool(is_locked)
     finally:
         os.close(handle)
+
+
+def has_died_here(folder: Path, attempt: int) -> bool:
+    """Returns whether an attempt ran on this machine and has certainly ended.
+
+    Args:
+      folder: The trial's folder.
+      attempt: The attempt's number.
+    """
+    record, _ = LeaseRecord.look(folder, attempt)
+    if record is None or record.machine != machine():
+        return False
+    if record.ended is not None:
+        return True
+    try:
+        handle = open_lock(folder / LOCK, create=False)
+    except OSError:
+        return False
+    try:
+        return bool(lock(handle, shared=True))
+    finally:
+        os.close(handle)
+
+
+def _beats_here(folder: Path) -> bool:
+    """Returns whether the latest attempt runs on this machine, where locks cannot tell."""
+    attempt = latest_attempt(folder)
+    record, _ = LeaseRecord.look(folder, attempt)
+    if record is None or record.machine != machine():
+        return False
+    if record.host == socket.gethostname() and not is_running(record.pid):
+        return False
+    return is_alive(attempt, record, ProgressRecord.look(folder)[0], time.time())
 
 
 def end_of(folder: Path, pid: int) -> bool:

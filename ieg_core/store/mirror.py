@@ -152,8 +152,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
             if n.startswith(f"sweeps/{name}/") and n != plan
         ]
         gcs.upload(root, local, written, dict.fromkeys(written))
-        if (local / "latest").is_symlink():
-            newest = (local / "latest").readlink().name
+        if newest := layout.latest_sweep(local):
             LatestRecord(sweep=newest).write(root)
 
 
@@ -162,8 +161,7 @@ def latest(root: str) -> str:
     if gcs.is_url(root):
         record = LatestRecord.read(root)
         return record.sweep if record else ""
-    link = Path(root) / "latest"
-    return link.readlink().name if link.is_symlink() else ""
+    return layout.latest_sweep(Path(root))
 
 
 def fetch(root: str, name: str, folder: Path) -> list[Path]:

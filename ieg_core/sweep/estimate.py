@@ -16,6 +16,7 @@ from pathlib import Path
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
 from ieg_core.host import processes
+from ieg_core.host.runtime import WARNING
 from ieg_core.store import layout
 from ieg_core.store.records import RatesRecord, TrainingRecord, TrialRecord
 from ieg_core.sweep.slots import Slot
@@ -23,6 +24,8 @@ from ieg_core.training.checkpoint import read_progress
 
 HEAD_STEPS_PER_SECOND = 80.0
 """Assumed for a head on features; the posterior of the labels, about half of the time, included."""
+MEASURE_SECONDS = 180.0
+"""Longest measurement: if no step is done by then, one is assumed to take that long."""
 OVERHEAD_SECONDS = 15.0
 """Seconds a trial spends on imports, compilation and evaluation; see docs/PERFORMANCE.md."""
 
@@ -93,7 +96,7 @@ def _key(record: TrialRecord, slot: Slot) -> str:
             "x".join(map(str, record.image_shape)),
             f"batch {record.config['batch_size']}",
             record.precision,
-            f"{len(slot.gpus)} GPUs" if slot.gpus else f"{slot.threads} threads",
+            slot.description,
         )
     )
 
@@ -115,20 +118,38 @@ def _measured(root: Path) -> Mapping[str, float]:
 
 
 def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
-    """Measures the rate of a supervised step in a process of its own, and records it."""
+    """Measures the rate of a supervised step in a process of its own, and records it.
+
+    Returns:
+      Steps per second; if the measurement takes longer than MEASURE_SECONDS, an assumed rate, which
+      is printed and not recorded.
+    """
     arguments = {
         "config": record.config,
         "num_classes": record.num_classes,
         "image_shape": record.image_shape,
         "threads": slot.threads,
     }
-    answer = subprocess.run(
-        [sys.executable, "-m", "ieg_core.training.measure", json.dumps(arguments)],
-        env={**os.environ, **slot.env, **processes.children_environment()},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        answer = subprocess.run(
+            [sys.executable, "-m", "ieg_core.training.measure", json.dumps(arguments)],
+            env={**os.environ, **slot.env, **processes.children_environment()},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=MEASURE_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        print(
+            f"{WARNING}a training step of {record.network} on {slot.description} could not be "
+            f"measured in {MEASURE_SECONDS:.0f} s: the estimate assumes that one takes that long",
+            file=sys.stderr,
+        )
+        return 1 / MEASURE_SECONDS
+    for line in answer.stdout.splitlines():
+        if line.startswith(WARNING):
+            print(line, file=sys.stderr)
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no message"]
         raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")

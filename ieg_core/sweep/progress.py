@@ -3,7 +3,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ieg_core.host.liveness import is_recent
+from ieg_core.store import leases
 from ieg_core.store.layout import relative_trial
 from ieg_core.store.records import (
     FailureRecord,
@@ -30,6 +32,7 @@ LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
 PIPED_WIDTH = 400  # wide enough for whole names
 LEAST_NAME, GAP = 24, 2
+MIN_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class TrialProgress:
         return self.state not in (WAITING, FINISHED, FAILED, INTERRUPTED)
 
     @property
+    def share_done(self) -> float:
+        """The share of its steps that is done, in [0, 1]; 1 if it is over."""
+        return 1.0 if self.is_over else self.step / max(1, self.num_steps)
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds of training left at the current rate; None if unknown."""
         if self.state != "training" or self.steps_per_second <= 0:
@@ -102,7 +110,10 @@ def read_trial(place: Place, trial: str, since: float, now: float | None = None)
         state, reason = FAILED, failure.reason
     elif progress is None or is_old:
         state = WAITING
-    elif now is not None and not is_recent(progress.updated, now):
+    elif now is not None and (
+        not is_recent(progress.updated, now)
+        or (isinstance(folder, Path) and leases.has_died_here(folder, progress.attempt))
+    ):
         state = INTERRUPTED
     else:
         state = progress.phase
@@ -158,6 +169,28 @@ def summary(trials: Sequence[TrialProgress], elapsed: float | None, expected: fl
         return ", ".join(parts)
     time_text = f"of about {duration(expected)}" if expected > elapsed else "elapsed"
     return ", ".join([*parts, f"{duration(elapsed)} {time_text}"])
+
+
+def forecast(
+    trials: Sequence[TrialProgress],
+    elapsed: float,
+    expected: float,
+    estimates: Mapping[str, float],
+) -> float:
+    """Corrects the estimate of a sweep's time by the pace so far.
+
+    Args:
+      trials: All trials.
+      elapsed: Seconds since the start.
+      expected: Estimated seconds for the whole sweep, made before it started; 0 if unknown.
+      estimates: Estimated seconds of each trial that was to be run.
+
+    Returns:
+      Seconds for the whole sweep; `expected` until MIN_SHARE of the work is done.
+    """
+    work = sum(estimates.values())
+    done = sum(estimates.get(trial.trial, 0.0) * trial.share_done for trial in trials)
+    return elapsed * work / done if done > MIN_SHARE * work else expected
 
 
 def line(trial: TrialProgress) -> str:
@@ -241,10 +274,12 @@ def watch(
     is_alive: Callable[[], bool],
     *,
     expected: float = 0.0,
+    estimates: Mapping[str, float] = types.MappingProxyType({}),
     stream: IO[str] | None = None,
     plain_seconds: float = PLAIN_SECONDS,
     live_seconds: float = LIVE_SECONDS,
     read: Callable[[], list[TrialProgress]] | None = None,
+    on_look: Callable[[Sequence[TrialProgress], float], None] = lambda trials, left: None,
 ) -> list[TrialProgress]:
     """Shows the progress of trials until the process that runs them ends.
 
@@ -256,10 +291,12 @@ def watch(
       trials: The names of the trials, in display order.
       is_alive: Returns whether the process that runs them is still running.
       expected: Estimated seconds for the whole sweep; 0 if unknown.
+      estimates: Estimated seconds of each trial that is to be run.
       stream: The stream to write to; by default standard output.
       plain_seconds: Seconds between the lines of a running trial.
       live_seconds: Seconds between two looks.
       read: Reads the progress; by default `read_trial` with the time of this call as `since`.
+      on_look: Called at each look with the progress and the seconds that are left.
 
     Returns:
       The progress of the trials at the end.
@@ -268,14 +305,22 @@ def watch(
     began = time.time()
     read = read or (lambda: [read_trial(results, trial, began) for trial in trials])
 
+    def look() -> tuple[list[TrialProgress], float]:
+        seen, elapsed = read(), time.time() - began
+        total = forecast(seen, elapsed, expected, estimates)
+        on_look(seen, max(0.0, total - elapsed))
+        return seen, total
+
     if not console.is_terminal:
-        return _watch_plainly(console.file, read, is_alive, plain_seconds, live_seconds)
+        return _watch_plainly(
+            console.file, lambda: look()[0], is_alive, plain_seconds, live_seconds
+        )
     with Live(console=console, auto_refresh=False) as live:
         alive = True
         while alive:
             alive = is_alive()
-            elapsed = time.time() - began
-            drawn = table(read(), elapsed, console.height, expected, console.width)
+            seen, total = look()
+            drawn = table(seen, time.time() - began, console.height, total, console.width)
             live.update(drawn, refresh=True)
             if alive:
                 time.sleep(live_seconds)

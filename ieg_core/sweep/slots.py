@@ -6,7 +6,6 @@ imports a framework, and holds it with a file lock, which the kernel releases if
 """
 
 import contextlib
-import fcntl
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host.locks import lock
+from ieg_core.host.runtime import REQUIRE_GPU
 
 MEMORY_PER_TRIAL = 2 * 1024**3
 """The most bytes that a trial of the CPU recipes needs (TensorFlow itself takes 0.6 GiB)."""
@@ -29,10 +30,12 @@ class Slot:
     Attributes:
       threads: CPU threads, at least 1.
       gpus: Ids of its GPUs, for CUDA_VISIBLE_DEVICES; empty on a CPU.
+      required: Whether the user named these GPUs: the trial then fails if it cannot use them.
     """
 
     threads: int
     gpus: tuple[str, ...] = ()
+    required: bool = False
 
     @property
     def num_replicas(self) -> int:
@@ -40,13 +43,27 @@ class Slot:
         return max(1, len(self.gpus))
 
     @property
+    def description(self) -> str:
+        """How much of the machine it is, such as "2 threads"."""
+        return f"{len(self.gpus)} GPUs" if self.gpus else f"{self.threads} threads"
+
+    @property
     def env(self) -> dict[str, str]:
-        """The environment variables that restrict a process to this slot's devices."""
-        return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+        """The environment variables that restrict a process to this slot's devices.
+
+        The order is nvidia-smi's, whose numbers `gpus` has; CUDA's own puts the fastest GPU first.
+        """
+        env = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
+        return env | ({REQUIRE_GPU: "1"} if self.required else {})
 
 
 def plan_slots(
-    num_trials: int, gpus: Sequence[str], gpus_per_trial: int, cores: int, memory: int
+    num_trials: int,
+    gpus: Sequence[str],
+    gpus_per_trial: int,
+    cores: int,
+    memory: int,
+    required: bool = False,
 ) -> list[Slot]:
     """Divides the machine into slots.
 
@@ -60,6 +77,7 @@ def plan_slots(
       gpus_per_trial: GPUs (replicas) of a trial, at least 1; must be 1 on a CPU.
       cores: CPU cores to use.
       memory: Bytes of memory to use.
+      required: Whether a trial fails if it cannot use its GPUs.
 
     Returns:
       The slots: at least one, and at most max(1, `num_trials`).
@@ -84,7 +102,8 @@ def plan_slots(
         )
     at_once = min(max(1, num_trials), len(gpus) // gpus_per_trial)
     groups = [gpus[i * gpus_per_trial : (i + 1) * gpus_per_trial] for i in range(at_once)]
-    return [Slot(threads=max(1, cores // at_once), gpus=tuple(group)) for group in groups]
+    threads = max(1, cores // at_once)
+    return [Slot(threads, tuple(group), required) for group in groups]
 
 
 def write_slots(directory: Path, slots: Sequence[Slot]) -> None:
@@ -116,9 +135,8 @@ def acquire(directory: Path) -> Iterator[Slot]:
         files = [stack.enter_context(path.open()) for path in paths]
         while True:
             for file in files:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if lock(file.fileno()):
                     values = json.loads(file.read())
-                    yield Slot(threads=values["threads"], gpus=tuple(values["gpus"]))
+                    yield Slot(**values | {"gpus": tuple(values["gpus"])})
                     return
             time.sleep(POLL_SECONDS)

@@ -31,7 +31,7 @@ from pathlib import Path
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.host import container_memory, machine, processes
 from ieg_core.host.clock import CLOCK, Clock
-from ieg_core.host.runtime import Runtime, is_gpu_required
+from ieg_core.host.runtime import WARNING, Runtime, is_gpu_required
 from ieg_core.store import leases
 from ieg_core.store.layout import LOG, trial_folder
 from ieg_core.store.leases import TrialBusyError
@@ -168,6 +168,8 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
             file.flush()
             if echo:
                 print(line, end="", flush=True)
+            elif line.startswith(WARNING):
+                print(line, end="", file=sys.stderr)
     return _Ended(process.returncode, process.pid, guard.reason)
 
 

@@ -14,6 +14,7 @@ from ieg_core import augment, backend
 from ieg_core.audit import posterior
 from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet
+from ieg_core.errors import DivergedError
 from ieg_core.training import history
 from ieg_core.training.streaming import LazyImages
 
@@ -53,7 +54,14 @@ def measure(logits: np.ndarray, labels: np.ndarray) -> Evaluation:
 
     Returns:
       The scores. The lower class number wins a tie between logits, as in argmax.
+
+    Raises:
+      DivergedError: When a logit is not finite.
     """
+    if not np.isfinite(logits).all():
+        raise DivergedError(
+            "the network's outputs for test images are not finite: lower the learning rate"
+        )
     num_classes = logits.shape[1]
     predicted = logits.argmax(1)
     confusion = np.zeros((num_classes, num_classes), np.int64)

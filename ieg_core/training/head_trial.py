@@ -14,7 +14,7 @@ takes seconds, so an interrupted training starts over.
 """
 
 import contextlib
-import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -36,6 +36,7 @@ from ieg_core.features.head import Head, HeadSettings, train_head
 from ieg_core.features.reduction import Reduction, reduce_features
 from ieg_core.host.cache import cache_folder
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.host.locks import lock, open_lock
 from ieg_core.host.runtime import Runtime
 from ieg_core.store.layout import HEAD
 from ieg_core.training import history
@@ -257,5 +258,7 @@ def _locked(path: Path) -> Iterator[None]:
         # Without a writable cache there is nothing to share, so there is no need to wait.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+            handle = open_lock(path)
+            stack.callback(os.close, handle)
+            lock(handle, wait=True)
         yield

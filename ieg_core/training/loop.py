@@ -7,7 +7,7 @@
    numbers of the next call. No call crosses an evaluation, or the end of an epoch if the method
    has an `after_epoch`.
 4. After each call: stop if a loss is not finite, add up the method's per-example outputs, run the
-   method's `after_epoch`, evaluate and write a checkpoint if due.
+   method's `after_epoch`, evaluate and write a checkpoint if due, unless a parameter is not finite.
 """
 
 import dataclasses
@@ -42,6 +42,8 @@ from ieg_core.training.evaluation import (
     measure_sets,
 )
 from ieg_core.training.step import build_network, build_step, ema_decay, initial_state
+
+_LEARNED = ("params", "ema", "stats")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def train(
     Raises:
       UserError: When the number of replicas does not divide the batch, the folder is not writable,
         or the checkpoint is damaged or belongs to another configuration.
-      DivergedError: When a loss term is not finite.
+      DivergedError: When a loss term, a parameter or an evaluation is not finite.
       SupersededError: When a later attempt has taken over the trial.
     """
     folder = lease.folder
@@ -200,7 +202,9 @@ def train(
     def save(step: int) -> None:
         seconds = progress.train_seconds + time.monotonic() - began
         done = dataclasses.replace(progress, step=step, train_seconds=seconds, curves=curves)
-        checkpoint.save_checkpoint(lease, {**backend.fetch(state), "history": sums}, done)
+        fetched = backend.fetch(state)
+        _require_finite_parameters(fetched, step, folder)
+        checkpoint.save_checkpoint(lease, {**fetched, "history": sums}, done)
 
     began = saved = time.monotonic()
     steady_steps, steady_seconds = 0, 0.0
@@ -254,6 +258,8 @@ def train(
                 curves["training"].append(place | means | diagnostics)
             confusion = None
             if end in evaluated_at:
+                learned = {name: state[name] for name in _LEARNED}
+                _require_finite_parameters(backend.fetch(learned), end, folder)
                 raw, averaged = evaluate()
                 sets = measure_sets(predict, state, source)
                 curves["evaluations"].append(_evaluation_row(end, raw, averaged, sets))
@@ -334,8 +340,16 @@ def _require_finite(metrics: Mapping[str, np.ndarray], first: int, folder: Path)
         return
     index = int(bad.argmax())
     terms = ", ".join(f"{name} = {values[index]:g}" for name, values in sorted(metrics.items()))
+    raise _diverged(f"the loss is not finite at step {first + index} ({terms})", folder)
+
+
+def _require_finite_parameters(state: Mapping[str, Any], step: int, folder: Path) -> None:
+    """Raises DivergedError for what the loss would show only in a next step."""
+    for name in _LEARNED:
+        if not all(np.isfinite(each).all() for each in state[name]):
+            raise _diverged(f"a parameter is not finite after step {step}", folder)
+
+
+def _diverged(reason: str, folder: Path) -> DivergedError:
     good = checkpoint.describe_latest(folder)
-    raise DivergedError(
-        f"the loss is not finite at step {first + index} ({terms}); last good checkpoint: {good}; "
-        "lower optimizer.learning_rate"
-    )
+    return DivergedError(f"{reason}; last good checkpoint: {good}; lower optimizer.learning_rate")

@@ -123,6 +123,9 @@ def main(text: str) -> None:
     from ieg_core import backend
 
     backend.start(Runtime(threads=request["threads"]))
+    from ieg_core.training.trial import require_promised_gpu
+
+    require_promised_gpu()
     config = from_dict(request["config"])
     plain = dataclasses.replace(
         config, method="supervised", probe_per_class=0, method_settings=SupervisedSettings()

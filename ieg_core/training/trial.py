@@ -2,6 +2,7 @@
 """Training and evaluation of one planned trial in the current process."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,13 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import source_digest
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
-from ieg_core.host.runtime import REQUIRE_GPU, Runtime, chosen_backend, is_gpu_required
+from ieg_core.host.runtime import (
+    REQUIRE_GPU,
+    WARNING,
+    Runtime,
+    chosen_backend,
+    is_gpu_required,
+)
 from ieg_core.methods import registry
 from ieg_core.models import zoo
 from ieg_core.store.layout import (
@@ -79,18 +86,29 @@ def open_trial(
 
 
 def require_promised_gpu() -> None:
-    """Checks for a GPU if one is required; on a CPU the trial would take days at a GPU's price.
+    """Checks that the framework sees a GPU: one that is required, or else one that was found.
+
+    On a CPU the trial could take days. Prints a warning where a GPU was found but not required.
 
     Raises:
       UserError: When a GPU is required and the framework sees none.
     """
-    if is_gpu_required() and not backend.accelerators():
-        driver = machine.driver_version()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    is_found = visible not in ("", "-1")
+    if backend.accelerators() or not (is_gpu_required() or is_found):
+        return
+    driver = machine.driver_version()
+    seen = (
+        f"{chosen_backend()} sees no GPU (nvidia-smi: "
+        f"{f'driver {driver}' if driver else 'no driver found'})"
+    )
+    if is_gpu_required():
         raise UserError(
-            f"{REQUIRE_GPU} is set, but {chosen_backend()} sees no GPU (nvidia-smi: "
-            f"{f'driver {driver}' if driver else 'no driver found'}): check the task's GPU "
+            f"a GPU is required (by DEVICES or {REQUIRE_GPU}), but {seen}: install the GPU "
+            "packages with make setup, or use DEVICES=cpu; in a pod, check the task's GPU "
             "request, the node's driver, and that the image is the GPU image"
         )
+    print(f"{WARNING}{seen}, so GPU {visible} stays idle and the trial trains on the CPU")
 
 
 def train_here(

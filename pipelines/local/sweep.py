@@ -2,7 +2,6 @@
 """`make sweep` on this machine: plan, estimate, run the pipeline in a child, show its progress."""
 
 import contextlib
-import fcntl
 import heapq
 import json
 import os
@@ -17,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ieg_core.errors import UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.files import writable
+from ieg_core.host.locks import lock, open_lock
 from ieg_core.report.model import summarize
-from ieg_core.report.trials import load_sweep
+from ieg_core.report.terminal import print_report
+from ieg_core.report.trials import Stamp, file_stamp, load_sweep
 from ieg_core.store import layout
 from ieg_core.store.layout import sweep_folder
+from ieg_core.store.records import ReportRecord
 from ieg_core.sweep import estimate, plan, progress, slots
+from ieg_core.sweep.live_report import LiveReport
 from pipelines.options import Options
 
 SCRATCH = "ieg-sweep-"
@@ -41,7 +42,8 @@ def run_sweep(options: Options) -> int:
     1. Plan it here, so that a mistake is one line before anything starts.
     2. Share the machine out among the trials that are not finished.
     3. Estimate how long they take; refuse what takes too long.
-    4. Run the pipeline in a child process with its output in a log, and show the trials' progress.
+    4. Run the pipeline in a child process with its output in a log, and show the trials' progress
+       here and on the page that will be the report.
     5. Print the results.
 
     Returns:
@@ -54,15 +56,24 @@ def run_sweep(options: Options) -> int:
     root = options.results
     pending = [trial for trial in planned.trials if not layout.is_finished(root, trial)]
     cores, memory = machine.usable_cores(), machine.usable_memory()
-    shares = slots.plan_slots(len(pending), options.gpus, options.gpus_per_trial, cores, memory)
+    shares = slots.plan_slots(
+        len(pending),
+        options.gpus,
+        options.gpus_per_trial,
+        cores,
+        memory,
+        required=options.gpus_required,
+    )
     for note in planned.notes:
         print(f"Note: {note}")
     print(f"Sweep {planned.sweep}: {_count(planned.trials, pending)}", flush=True)
-    expected = _accept_estimate(options, pending, shares) if pending else 0.0
+    estimates = _accept_estimate(options, pending, shares) if pending else {}
     at_once = len(shares) if pending else cores
-    began = time.time()
-    code = _run_pipeline(options, planned, shares, at_once, expected)
-    return _conclude(root, planned, code, began)
+    layout.set_latest(root, planned.sweep)
+    if pending:
+        print(f"Live report: {_page(root)}", flush=True)
+    code, has_reported = _run_pipeline(options, planned, shares, at_once, estimates)
+    return _conclude(root, planned, code, has_reported)
 
 
 def _count(trials: Sequence[str], pending: Sequence[str]) -> str:
@@ -76,15 +87,15 @@ def _several(number: int, what: str) -> str:
 
 def _accept_estimate(
     options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
-) -> float:
-    """Prints how long the trials will take, and returns it in seconds.
+) -> Mapping[str, float]:
+    """Prints how long the trials will take, and returns the seconds of each.
 
     Raises:
       UserError: When they take longer than MAX_HOURS.
     """
     share = shares[0]
     seconds = estimate.seconds_per_trial(options.results, pending, share)
-    total = side_by_side((seconds[trial] for trial in pending), len(shares))
+    total = side_by_side(seconds.values(), len(shares))
     device = _several(len(share.gpus), "GPU") if share.gpus else _several(share.threads, "thread")
     print(
         f"Estimate: {progress.duration(total)} from measured steps; "
@@ -96,7 +107,7 @@ def _accept_estimate(
             f"the sweep would take about {total / 3600:.1f} hours, more than "
             f"MAX_HOURS={options.max_hours:g}: allow more, or lower STEPS, METHODS, NOISE or SEEDS"
         )
-    return total
+    return seconds
 
 
 def side_by_side(seconds: Iterable[float], at_once: int) -> float:
@@ -120,14 +131,18 @@ def _run_pipeline(
     planned: plan.Plan,
     shares: Sequence[slots.Slot],
     at_once: int,
-    expected: float,
-) -> int:
+    estimates: Mapping[str, float],
+) -> tuple[int, bool]:
     """Runs the pipeline in a child process while showing the trials' progress.
+
+    Returns its exit code, and whether it has written its report.
 
     The child has a process group of its own: Ctrl-C reaches this process alone, which then stops
     the child and all that it started. If this one is killed, they end themselves.
     """
     log = log_path(options.results, planned)
+    results = ReportRecord.path(sweep_folder(options.results, planned.sweep))
+    before = file_stamp(results)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch_folder())
         slots.write_slots(scratch / "slots", shares)
@@ -138,6 +153,12 @@ def _run_pipeline(
         environment |= {slots.DIRECTORY: str(scratch / "slots"), "TMPDIR": str(scratch / "tmp")}
         with writable(log.parent):
             output = stack.enter_context(log.open("w", encoding="utf-8"))
+
+        def write_log(line: str) -> None:
+            print(line, file=output, flush=True)
+
+        live = LiveReport(options.results, planned.sweep, estimates, write_log)
+        stack.callback(live.close)
         command = [sys.executable, "-m", "pipelines", "child", str(scratch)]
         child = subprocess.Popen(
             command,
@@ -149,9 +170,14 @@ def _run_pipeline(
         )
         stack.callback(_stop, child)
         progress.watch(
-            options.results, planned.trials, lambda: child.poll() is None, expected=expected
+            options.results,
+            planned.trials,
+            lambda: child.poll() is None,
+            expected=side_by_side(estimates.values(), len(shares)),
+            estimates=estimates,
+            on_look=live.update,
         )
-        return child.wait()
+        return child.wait(), _is_new(results, before)
 
 
 @contextlib.contextmanager
@@ -160,15 +186,22 @@ def _scratch_folder() -> Iterator[Path]:
 
     Each folder has a file lock that is held as long as its process lives.
     """
-    for lock in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
-        with contextlib.suppress(OSError), lock.open() as file:  # in use, or another user's
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(lock.parent, ignore_errors=True)
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*/lock"):
+        with contextlib.suppress(OSError):  # another user's
+            handle = open_lock(path, own=True, create=False)
+            if lock(handle):
+                shutil.rmtree(path.parent, ignore_errors=True)
+            os.close(handle)
     with contextlib.ExitStack() as stack:
         made = tempfile.TemporaryDirectory(prefix=SCRATCH, ignore_cleanup_errors=True)
         folder = Path(stack.enter_context(made))
-        file = stack.enter_context((folder / ".lock").open("w"))
-        fcntl.flock(file, fcntl.LOCK_EX)
+        handle = open_lock(folder / ".lock")
+        stack.callback(os.close, handle)
+        if lock(handle) is None:
+            raise UserError(
+                f"the folder for temporary files, {tempfile.gettempdir()}, does not support file "
+                "locks: set TMPDIR to a folder on a local disk"
+            )
         (folder / ".lock").rename(folder / "lock")  # nobody sees it before it is held
         yield folder
 
@@ -206,25 +239,26 @@ def run_child(scratch: Path) -> None:
     runner.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])
 
 
-def _conclude(root: Path, planned: plan.Plan, code: int, began: float) -> int:
+def _page(root: Path) -> Path:
+    return layout.latest_folder(root) / "report" / layout.REPORT_PAGE
+
+
+def _is_new(path: Path, before: Stamp) -> bool:
+    """Returns whether a file was written since, whatever its file system's clock shows."""
+    return file_stamp(path) not in (None, before)
+
+
+def _conclude(root: Path, planned: plan.Plan, code: int, has_reported: bool) -> int:
     """Prints the results table and where everything is; returns the exit code."""
-    page = sweep_folder(root, planned.sweep) / "report" / "report.html"
-    if not page.exists() or page.stat().st_mtime < began:
+    if not has_reported:
         log = log_path(root, planned)
         last_line = log.read_text(encoding="utf-8").strip().rpartition("\n")[2]
         print(f"the pipeline failed before its report: {last_line} ({log})", file=sys.stderr)
         return EXIT_FAILED
     report = summarize(load_sweep(root, planned.sweep))
-    table = report.table
-    grid = Table(*table[0], box=None, pad_edge=False, header_style="bold")
-    for line in table[1:]:
-        grid.add_row(*line)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     print()
-    console.print(grid)
-    main = report.headline
-    console.print(Text("\n" + " ".join((main.sentence, *main.notes))))
-    print(f"Report: {root / 'latest' / 'report' / 'report.html'}", flush=True)
+    print_report(report, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+    print(f"Report: {_page(root)}", flush=True)
     for row in (trial.row for trial in report.missing):
         log = root / row["run_directory"] / "log.txt"
         print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)

@@ -258,6 +258,9 @@ def test_a_failed_trial_costs_itself_and_fails_the_run_after_the_report(
     assert line.startswith(f"failed: {trial_of(planned, 'l2r')}: {reason}")
     assert f"{results}/trials/{trial_of(planned, 'l2r')}/log.txt" in line
     assert ": failed: " in done.stdout  # while it ran
+    page = results / "latest" / "report" / "report.html"
+    assert f"Live report: {page}\n" in done.stdout
+    assert 'http-equiv="refresh"' not in page.read_text()
     log = (results / "latest" / "log.txt").read_text()
     assert "Inner task failed: 'check-results'" in log
 
@@ -276,6 +279,7 @@ def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
     assert "Inner task failed: 'report'" in line
     assert line.endswith(f"({log})")
     assert "cannot write results under" in log.read_text()
+    assert (results / "latest").resolve() == log.parent
 
 
 def test_trials_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):

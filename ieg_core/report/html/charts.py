@@ -16,6 +16,8 @@ MARKERS = ("circle", "square", "diamond", "triangle", "wedge", "cross")
 NUM_COLORS = 8
 SIDE_STEP = 7.0
 """Distance in SVG units between series drawn side by side, so that error bars do not overlap."""
+LOG_SPAN = 50.0
+"""The ratio of the largest to the smallest value from which on an axis is logarithmic."""
 TICK_STEP = 28.0
 """Minimum distance in SVG units between labels of the x axis."""
 
@@ -80,7 +82,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """One drawn series: SVG path data and positions."""
+    """One drawn series: SVG path data and positions.
+
+    Attributes:
+      end: The label at its end, moved so that no two overlap.
+      end_x, end_y: Where the line ends.
+    """
 
     name: str
     style: Style
@@ -89,6 +96,7 @@ class Line:
     marks: tuple[Mark, ...]
     end: Tick | None
     end_x: float
+    end_y: float
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,32 @@ def ticks(low: float, high: float, most: int) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """Finds round numbers in [low, high] for a logarithmic axis.
+
+    Args:
+      low: Lower end, above 0.
+      high: Upper end, above `low`.
+
+    Returns:
+      The powers of ten, thinned to at most six; with fewer than three of them, also their doubles
+      and fivefolds.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    decades = range(first, last + 1)
+    inside = [10.0**power for power in decades if low <= 10.0**power <= high]
+    if len(inside) < 3:
+        inside = [f * 10.0**power for power in decades for f in (1, 2, 5)]
+    every = -(-len(inside) // 6) if len(inside) > 6 and last - first > 3 else 1
+    return [value for value in inside[::every] if low <= value <= high]
+
+
+def spans_decades(series: Sequence[Values]) -> bool:
+    """Returns whether values are positive and so far apart that a linear axis hides most."""
+    values = [y for each in series for y in each.y]
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= LOG_SPAN
+
+
 def build_chart(
     series: Sequence[Values],
     frame: Frame,
@@ -163,8 +197,10 @@ def build_chart(
     x_label: str,
     y_label: str,
     x_values: Sequence[float] = (),
+    x_start: float | None = None,
     y_range: Point | None = None,
     bars: bool = False,
+    log: bool = False,
 ) -> Chart:
     """Lays out a plot: lines with either a shaded band or markers with error bars.
 
@@ -175,8 +211,10 @@ def build_chart(
       x_label: Name of the x axis, with its unit.
       y_label: Name of the y axis, with its unit.
       x_values: Positions of the x ticks; round numbers if empty or too close together.
+      x_start: Where the x axis starts, in data units; at the first point if None.
       y_range: Ends of the y axis in data units; from the data if None.
       bars: Whether to draw markers with error bars, series side by side, instead of bands.
+      log: Whether the y axis is logarithmic; all values and `y_range` are then above 0.
 
     Returns:
       The plot; without lines if there is no data.
@@ -184,10 +222,11 @@ def build_chart(
     series = [values for values in series if values.x]
     if not series:
         return Chart(title, frame, x_label, y_label, (), (), ())
-    span = _span([x for values in series for x in values.x], 0.06 if bars else 0.0)
+    starts = [] if x_start is None else [x_start]
+    span = _span([*starts, *(x for values in series for x in values.x)], 0.06 if bars else 0.0)
     x_axis = _Axis(*span, frame.left, frame.width - frame.right)
     y_span = y_range or value_range(series)
-    y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top)
+    y_axis = _Axis(*y_span, frame.height - frame.bottom, frame.top, log)
     middle = (len(series) - 1) / 2
     gap = _least_gap([x_axis.at(x) for values in series for x in values.x])
     # All series at one x stay within half of the distance to the next x.
@@ -201,7 +240,8 @@ def build_chart(
     x_ticks = [
         Tick(x_axis.at(x), f"{x:,g}") for x in (exact if fits else ticks(*span, 9 if exact else 5))
     ]
-    y_ticks = [Tick(y_axis.at(y), f"{y:,g}") for y in ticks(*y_span, 6)]
+    y_values = log_ticks(*y_span) if log else ticks(*y_span, 6)
+    y_ticks = [Tick(y_axis.at(y), f"{y:,g}") for y in y_values]
     return Chart(
         title,
         frame,
@@ -213,16 +253,21 @@ def build_chart(
     )
 
 
-def value_range(series: Sequence[Values], ceiling: float = math.inf) -> Point:
+def value_range(series: Sequence[Values], ceiling: float = math.inf, *, log: bool = False) -> Point:
     """Finds the y axis that fits all points and deviations with a margin.
 
     Args:
       series: The lines; at least one point among them.
       ceiling: The upper limit of the axis, for example 100 for per cent.
+      log: Whether the axis is logarithmic; it then fits the points alone.
 
     Returns:
       Lower and upper end.
     """
+    if log:
+        powers = [math.log10(y) for values in series for y in values.y]
+        lower, upper = _span([min(powers), max(powers)], 0.06)
+        return 10**lower, 10**upper
     low = min(y - (d or 0) for v in series for y, d in zip(v.y, v.deviation, strict=True))
     high = max(y + (d or 0) for v in series for y, d in zip(v.y, v.deviation, strict=True))
     low, high = _span([low, high], 0.06)
@@ -257,9 +302,14 @@ class _Axis:
     high: float
     start: float
     stop: float
+    log: bool = False
 
     def at(self, value: float) -> float:
-        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        clipped = min(max(value, self.low), self.high)
+        if self.log:
+            share = math.log(clipped / self.low) / math.log(self.high / self.low)
+        else:
+            share = (clipped - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 2)
 
 
@@ -276,7 +326,7 @@ def _line(values: Values, x_axis: _Axis, y_axis: _Axis, bars: bool, offset: floa
     marks = [Mark(*mark) for mark in zip(xs, ys, ends, texts, strict=True)] if marked else []
     end = Tick(ys[-1], values.end_label) if values.end_label else None
     band = "" if bars else _band(xs, ends)
-    return Line(values.name, values.style, _path(xs, ys), band, tuple(marks), end, xs[-1])
+    return Line(values.name, values.style, _path(xs, ys), band, tuple(marks), end, xs[-1], ys[-1])
 
 
 def _path(xs: Sequence[float], ys: Sequence[float]) -> str:
@@ -294,18 +344,20 @@ def _band(xs: Sequence[float], ends: Sequence[Point | None]) -> str:
 
 
 def _spread_ends(lines: Sequence[Line], frame: Frame, gap: float = 17.0) -> list[Line]:
-    """Moves the labels at the lines' ends apart, upward from the lowest, so that none overlap."""
+    """Moves the labels at the lines' ends apart, so that none overlap or leave the frame."""
     order = sorted((i for i, line in enumerate(lines) if line.end), key=lambda i: -_end_y(lines[i]))
     result, floor = list(lines), frame.height - frame.bottom + gap / 2
     heights = []
-    for index in order:
+    for index in order:  # upward from the lowest
         floor = min(_end_y(lines[index]), floor - gap)
         heights.append(floor)
-    lift = max(0.0, frame.top - min(heights, default=frame.top))
-    for index, height in zip(order, heights, strict=True):
+    ceiling = frame.top
+    for index, height in reversed(list(zip(order, heights, strict=True))):  # and back down
+        place = max(height, ceiling)
+        ceiling = place + gap
         end = lines[index].end
         if end:
-            result[index] = replace(lines[index], end=replace(end, position=height + lift))
+            result[index] = replace(lines[index], end=replace(end, position=place))
     return result
 
 

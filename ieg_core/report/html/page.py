@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +11,21 @@ import jinja2
 
 from ieg_core.experiment import methods
 from ieg_core.host.progress import duration
+from ieg_core.report.audits import MEASURES
+from ieg_core.report.comparison import Contest, compare
 from ieg_core.report.expected import NOTE
 from ieg_core.report.html import charts
 from ieg_core.report.html.charts import Chart, Style
 from ieg_core.report.html.matrix import Confusion, build_confusion
 from ieg_core.report.html.plots import (
-    DIAGNOSTIC_NOTES,
+    Diagnostic,
     diagnostic_charts,
     has_room_for,
     learning_charts,
     noise_chart,
 )
 from ieg_core.report.html.weights import WeightView, weight_views
+from ieg_core.report.live import Live
 from ieg_core.report.model import Report
 from ieg_core.report.provenance import flat_settings
 from ieg_core.report.summary import (
@@ -66,7 +70,11 @@ TRIAL_COLUMNS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One method at one noise rate in the results table, as text."""
+    """One method at one noise rate in the results table, as text.
+
+    Attributes:
+      state: What its trials do, if none has finished: "no result", or "training" and so on.
+    """
 
     mean: str
     deviation: str
@@ -74,6 +82,7 @@ class Entry:
     best: str
     balanced: str
     seeds: str
+    state: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,7 @@ class FamilyView:
     eval_sets: tuple[EvalSetTable, ...]
     noise_chart: Chart | None
     learning: list[Chart]
-    diagnostics: dict[str, list[Chart]]
+    diagnostics: list[Diagnostic]
     confusions: dict[str, list[Confusion]]
     weights: list[WeightView]
 
@@ -124,28 +133,30 @@ class SettingsView:
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def render(report: Report) -> str:
-    """Renders a report as a complete HTML document; the same report gives the same bytes."""
+def render(report: Report, live: Live | None = None) -> str:
+    """Renders a report as a complete HTML document; the same report gives the same bytes.
+
+    Args:
+      report: The report.
+      live: The progress, while trials run: the page then shows it with the results so far, and
+        loads itself again; what takes long to draw or may still change is left for the end.
+    """
     rows, groups = report.rows, report.groups
     labels = _labels(groups)
     looks = charts.looks(dict(labels), list(methods.METHODS))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["glue"] = glue
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         report=report,
+        live=live,
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
         names_at_ends=all(has_room_for(label) for label, _ in labels),
-        families=[_family_view(name, members, looks) for name, members in report.families.items()],
+        families=[
+            _family_view(name, members, looks, report.contests, live)
+            for name, members in report.families.items()
+        ],
+        audit_measures=MEASURES.values(),
         changes=changes_table(report.changes) if report.changes else [],
         published_note=NOTE,
-        diagnostic_notes=DIAGNOSTIC_NOTES,
         log_characters=LOG_CHARACTERS,
         most_columns=MOST_COLUMNS,
         most_open=MOST_OPEN,
@@ -155,6 +166,19 @@ def render(report: Report) -> str:
         settings=settings_view(groups),
         versions=_versions(rows),
     )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["glue"] = glue
+    return environment.get_template(TEMPLATE)
 
 
 def settings_view(groups: Sequence[Group]) -> SettingsView:
@@ -194,7 +218,13 @@ def glue(text: str) -> str:
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
-def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style]) -> FamilyView:
+def _family_view(
+    name: str,
+    groups: Sequence[Group],
+    looks: Mapping[str, Style],
+    contests: Mapping[str, Contest],
+    live: Live | None,
+) -> FamilyView:
     datasets = {group.dataset: group for group in groups}
     parsed = parse_dataset(groups[0].rows[0])
     lines = []
@@ -208,7 +238,9 @@ def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style])
                 method=method,
                 style=looks[label],
                 clean_labels_used="?" if clean is None else f"{clean:,}",
-                entries=tuple(_entry(by_dataset.get(dataset), groups) for dataset in datasets),
+                entries=tuple(
+                    _entry(by_dataset.get(each), contests[each], live) for each in datasets
+                ),
                 steps=steps_text(rows),
                 steps_per_second=number_text(statistic(row["steps_per_second"] for row in rows)),
                 seconds=number_text(statistic(row["total_seconds"] for row in rows)),
@@ -216,7 +248,7 @@ def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style])
             )
         )
     confusions: dict[str, list[Confusion]] = {}
-    for group in groups:
+    for group in () if live else groups:
         known = [(t.confusion, t.class_names) for t in group.finished if t.confusion is not None]
         if known:
             class_names = known[0][1]
@@ -234,50 +266,63 @@ def _family_view(name: str, groups: Sequence[Group], looks: Mapping[str, Style])
         ),
         noise_chart=noise_chart(groups, looks),
         learning=learning_charts(groups, looks),
-        diagnostics=diagnostic_charts(groups, looks),
+        diagnostics=[] if live else diagnostic_charts(groups, looks),
         confusions=confusions,
         weights=weight_views(groups),
     )
 
 
-def _entry(group: Group | None, groups: Sequence[Group]) -> Entry | None:
+def _entry(group: Group | None, contest: Contest, live: Live | None) -> Entry | None:
     if group is None:
         return None
-    column = [other.accuracy_ema_last for other in groups if other.dataset == group.dataset]
     finished = len(group.finished) == len(group.trials)
     return Entry(
-        *_accuracy(group.accuracy_ema_last, column),
+        *_accuracy(group.accuracy_ema_last),
+        leads=contest.leads(group),
         best=accuracy_text(_mean_only(group.accuracy_ema_best)),
         balanced=accuracy_text(group.balanced_accuracy) if group.balanced_accuracy else "",
         seeds="" if finished else f"{seeds_text(group)} finished",
+        state=_state(group, live),
     )
 
 
-def _accuracy(value: Statistic | None, column: Sequence[Statistic | None]) -> tuple[str, str, bool]:
-    """Returns the mean, the deviation, and whether the mean leads several in its column."""
+def _state(group: Group, live: Live | None) -> str:
+    """Returns what the trials of a group without a result do, the busiest of them."""
+    states = live.states if live else {}
+    found = [states.get(str(row["trial"]), "") for row in group.rows]
+    busy = [state for state in found if state and state != "waiting"]
+    return next(iter([*busy, *filter(None, found)]), "no result")
+
+
+def _accuracy(value: Statistic | None) -> tuple[str, str]:
+    """Returns the mean and the deviation."""
     if value is None:
-        return "", "", False
-    means = [other.mean for other in column if other]
+        return "", ""
     mean, _, deviation = accuracy_text(value).partition(" ")
-    return mean, deviation, len(means) > 1 and value.mean == max(means)
+    return mean, deviation
 
 
 def _eval_set_table(
     name: str, groups: Sequence[Group], lines: Sequence[Line], datasets: Iterable[str]
 ) -> EvalSetTable:
-    measured = {(g.label, g.dataset): g.eval_sets.get(name) for g in groups}
-    columns = {
-        dataset: [value for (_, other), value in measured.items() if other == dataset]
-        for dataset in datasets
-    }
+    by_place = {(group.label, group.dataset): group for group in groups}
+
+    def figure(row: Row) -> float | None:
+        found = (row.get("eval_sets") or {}).get(name)
+        return found.get("accuracy_ema") if isinstance(found, dict) else None
+
+    contests = {d: compare([g for g in groups if g.dataset == d], figure) for d in datasets}
+
+    def entry(label: str, dataset: str) -> tuple[str, str, bool]:
+        group = by_place.get((label, dataset))
+        if group is None:
+            return "", "", False
+        return *_accuracy(group.eval_sets.get(name)), contests[dataset].leads(group)
+
     return EvalSetTable(
         name,
         tuple(
-            (
-                line.label,
-                line.style,
-                tuple(_accuracy(measured.get((line.label, d)), columns[d]) for d in columns),
-            )
+            (line.label, line.style, tuple(entry(line.label, dataset) for dataset in contests))
             for line in lines
         ),
     )

@@ -3,39 +3,128 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from ieg_core.report.html.charts import Chart, Frame, Style, Values, build_chart, thin, value_range
+from ieg_core.report.html.charts import (
+    Chart,
+    Frame,
+    Style,
+    Values,
+    build_chart,
+    spans_decades,
+    thin,
+    value_range,
+)
 from ieg_core.report.summary import Group, accuracy_text, column_text, rate_text, statistic
 from ieg_core.report.trials import Trial
 
 WIDE = Frame(860, 400, left=52, right=168, top=16, bottom=52)
-PANEL = Frame(340, 236, left=48, right=14, top=12, bottom=46)
-DIAGNOSTIC = Frame(340, 236, left=60, right=14, top=12, bottom=46)
+PANEL = Frame(440, 264, left=62, right=112, top=12, bottom=46)
 LONGEST_NAME = 12
+LABEL_GAP, BOLD = 16.0, 8.7
+"""Before a label at a line's end, and for each of its characters, in SVG units."""
 MOST_POINTS = 120
 NO_DIAGNOSTIC = ("step", "epoch", "learning_rate")
-DIAGNOSTIC_NOTES = {
-    "loss": "what the method minimizes, on the training batch; not comparable between methods",
-    "probe loss": "loss of the looked-ahead parameters on the clean probe batch",
-    "weight on clean": "share of the total example weight on correctly labeled examples",
-    "clean share": "share of correctly labeled examples in the batches: the weight on clean of "
-    "random weights",
-    "label coefficient on clean": "mean λ of correctly labeled examples: 1 keeps the given label, "
-    "0 replaces it with the pseudo-label",
-    "label coefficient on noisy": "mean λ of mislabeled examples: 1 keeps the given label, 0 "
-    "replaces it with the pseudo-label",
-    "pseudo label accuracy": "share of the pseudo-labels whose most likely class is the true one",
-    "relabelled loss": "cross-entropy with the mix of labels and pseudo-labels that λ defines",
-    "weighted loss": "sum of the examples' losses, weighted",
-    "consistency loss": "how much the predictions for two views of an image differ",
-    "mix probe loss": "cross-entropy of mixed clean images",
-    "mix pseudo label loss": "cross-entropy of mixed images with their pseudo-labels",
-    "pseudo label loss": "cross-entropy with the pseudo-labels",
-    "zero weights": "share of examples with weight 0, which the step ignores",
-    "dictionary purity": "share of the dictionary's slots whose given label is correct",
-    "dictionary repeats": "share of the dictionary's slots that repeat an example because its "
-    "class has too few",
-    "dictionary repeated classes": "classes with too few examples for their slots",
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The unit of a logged quantity, and how to read its curves."""
+
+    unit: str
+    note: str
+
+
+READINGS = {
+    "loss": Reading(
+        "nats",
+        "What the method minimizes, on its training batches. Losses of different methods are not "
+        "comparable; one that falls to zero while the test accuracy falls is memorizing noise.",
+    ),
+    "probe_loss": Reading(
+        "nats",
+        "Cross-entropy of the looked-ahead parameters on the trusted batch: lower is better, but "
+        "near zero the trusted images are memorized and no longer tell good labels from bad ones.",
+    ),
+    "weight_on_clean": Reading(
+        "share",
+        "Share of the total weight on correctly labeled examples: above the clean share, the "
+        "method finds wrong labels; at 1, it ignores all of them.",
+    ),
+    "clean_share": Reading(
+        "share",
+        "Share of correctly labeled examples in the batches, which is the weight on clean of equal "
+        "weights: the line to compare that one with.",
+    ),
+    "label_coefficient_on_clean": Reading(
+        "mean λ",
+        "Mean λ of correctly labeled examples: 1 keeps the given label, 0 replaces it with the "
+        "pseudo-label, so higher is better.",
+    ),
+    "label_coefficient_on_noisy": Reading(
+        "mean λ",
+        "Mean λ of mislabeled examples: 1 keeps the given label, 0 replaces it with the "
+        "pseudo-label, so lower is better.",
+    ),
+    "pseudo_label_accuracy": Reading(
+        "share",
+        "Share of the pseudo-labels whose most likely class is the true one: above the clean "
+        "share, they are better than the given labels.",
+    ),
+    "relabelled_loss": Reading(
+        "nats",
+        "Cross-entropy with the mix of given and pseudo-labels that λ defines: it falls as the "
+        "network comes to agree with them.",
+    ),
+    "weighted_loss": Reading(
+        "nats",
+        "Sum of the examples' losses, weighted: read its course, not its height, since the weights "
+        "change what is summed.",
+    ),
+    "consistency_loss": Reading(
+        "nats",
+        "How much the predictions for two views of an image differ: 0 if the augmentation changes "
+        "nothing.",
+    ),
+    "mix_probe_loss": Reading(
+        "nats",
+        "Cross-entropy of mixed clean images: the mixed labels keep it above zero even for a "
+        "perfect network.",
+    ),
+    "mix_pseudo_label_loss": Reading(
+        "nats",
+        "Cross-entropy of mixed images with their pseudo-labels: the mixed labels keep it above "
+        "zero even for a perfect network.",
+    ),
+    "pseudo_label_loss": Reading(
+        "nats",
+        "Cross-entropy with the pseudo-labels: it falls as predictions and pseudo-labels come to "
+        "agree, right or wrong.",
+    ),
+    "zero_weights": Reading(
+        "share",
+        "Share of examples with weight 0, which the step ignores: the higher, the fewer images a "
+        "step learns from.",
+    ),
+    "weight_ratio_rare_to_common": Reading(
+        "ratio",
+        "Mean weight of the rarest class divided by that of the most common one: above 1, the "
+        "method makes up for the long tail.",
+    ),
+    "dictionary_purity": Reading(
+        "share",
+        "Share of the dictionary's slots whose given label is correct: higher is better, since the "
+        "method takes all of them to be.",
+    ),
+    "dictionary_repeats": Reading(
+        "share",
+        "Share of the dictionary's slots that repeat an example because its class has too few: "
+        "lower is better.",
+    ),
+    "dictionary_repeated_classes": Reading(
+        "classes",
+        "Number of classes with too few examples for their slots: lower is better.",
+    ),
 }
 
 Curve = list[tuple[float, float]]
@@ -77,9 +166,10 @@ def noise_chart(groups: Sequence[Group], styles: Mapping[str, Style]) -> Chart |
                 end_label=f"{name} {100 * accuracies[-1].mean:.1f}{where}".strip(),
             )
         )
+    longest = max(len(values.end_label) for values in series)
     return build_chart(
         series,
-        WIDE,
+        replace(WIDE, right=max(WIDE.right, LABEL_GAP + BOLD * longest)),
         title="Test accuracy against noise rate",
         x_label="noise rate, %",
         y_label="test accuracy, %",
@@ -109,16 +199,22 @@ def learning_charts(groups: Sequence[Group], styles: Mapping[str, Style]) -> lis
         styles,
         "evaluations",
         "accuracy_ema",
-        PANEL,
         y_label="test accuracy (EMA), %",
         scale=100.0,
         ceiling=100.0,
     )
 
 
-def diagnostic_charts(
-    groups: Sequence[Group], styles: Mapping[str, Style]
-) -> dict[str, list[Chart]]:
+@dataclass(frozen=True)
+class Diagnostic:
+    """A logged quantity: one plot per noise rate, with how to read them."""
+
+    title: str
+    note: str
+    charts: tuple[Chart, ...]
+
+
+def diagnostic_charts(groups: Sequence[Group], styles: Mapping[str, Style]) -> list[Diagnostic]:
     """Plots everything that the methods logged while training, the loss first.
 
     Args:
@@ -126,23 +222,25 @@ def diagnostic_charts(
       styles: The look of each label.
 
     Returns:
-      For each logged quantity one plot per noise rate, with one common y axis.
+      The logged quantities; the plots of each have one common y axis, which is logarithmic if the
+      values span decades.
     """
     names = {
         key
         for group in groups
-        for trial in group.finished
+        for trial in group.finished or group.trials
         for record in _records(trial, "training")
         for key in record
         if key not in NO_DIAGNOSTIC
     }
-    charts = {}
+    found = []
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         title = name.replace("_", " ")
-        panels = _panels(groups, styles, "training", name, DIAGNOSTIC, y_label=title)
-        if panels:
-            charts[title] = panels
-    return charts
+        reading = READINGS.get(name, Reading("", ""))
+        y_label = f"{title}, {reading.unit}" if reading.unit else title
+        if panels := _panels(groups, styles, "training", name, y_label=y_label):
+            found.append(Diagnostic(title, reading.note, tuple(panels)))
+    return found
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float | None]]:
@@ -168,16 +266,18 @@ def _panels(
     styles: Mapping[str, Style],
     kind: str,
     name: str,
-    frame: Frame,
     *,
     y_label: str,
     scale: float = 1.0,
     ceiling: float = math.inf,
 ) -> list[Chart]:
-    """Plots one recorded quantity over the steps, one plot per data set, with a common y axis."""
+    """Plots one recorded quantity over the steps, one plot per data set, with a common y axis.
+
+    Of a method without a finished trial, those that are running or have failed are shown.
+    """
     panels: dict[str, list[Values]] = {}
     for group in groups:
-        curves = [_curve(trial, kind, name) for trial in group.finished]
+        curves = [_curve(trial, kind, name) for trial in group.finished or group.trials]
         steps, means, deviations = mean_curve(curves)
         if steps:
             panels.setdefault(group.dataset, []).append(
@@ -187,20 +287,25 @@ def _panels(
                     x=tuple(steps),
                     y=tuple(scale * mean for mean in means),
                     deviation=tuple(d and scale * d for d in deviations),
+                    end_label=group.label if has_room_for(group.label) else "",
                 )
             )
     if not panels:
         return []
-    y_range = value_range([values for each in panels.values() for values in each], ceiling)
+    series = [values for each in panels.values() for values in each]
+    log = scale == 1.0 and spans_decades(series)
+    y_range = value_range(series, ceiling, log=log)
     titles = {group.dataset: column_text(group) for group in reversed(groups)}
     return [
         build_chart(
             panels[dataset],
-            frame,
+            PANEL,
             title=titles[dataset],
-            x_label="step",
-            y_label=y_label,
+            x_label="training step",
+            x_start=0.0,
+            y_label=f"{y_label} (log scale)" if log else y_label,
             y_range=y_range,
+            log=log,
         )
         for dataset in dict.fromkeys(group.dataset for group in groups)
         if dataset in panels

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 from ieg_core.host.folders import temporary_folder, write_folder
 
@@ -45,6 +46,16 @@ def test_another_machine_s_folder_is_left_alone_while_it_changes(tmp_path):
     os.utime(other / "class", (0, 0))
     with temporary_folder(tmp_path / "wanted"):
         assert not other.exists()
+
+
+def test_a_file_server_with_another_clock_loses_nothing(tmp_path, monkeypatch):
+    """The clock that counts is that of the files, which here lags by an hour."""
+    other = tmp_path / f".wanted.{'0' * 8}.{'1' * 32}"
+    other.mkdir()
+    ahead = time.time() + 3600
+    monkeypatch.setattr("time.time", lambda: ahead)
+    with temporary_folder(tmp_path / "wanted"):
+        assert other.exists()
 
 
 def test_a_folder_that_is_there_stays(tmp_path):

@@ -5,9 +5,10 @@ import json
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 from ieg_core.report.summary import Group, group_trials
-from ieg_core.report.trials import Row, Trial
+from ieg_core.report.trials import ROW_KEYS, Row, Trial
 from ieg_core.report.write import write_report
 from ieg_core.store.layout import report_folder
 
@@ -40,6 +41,27 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def row(method: str, rate: float | None, accuracy: float | None, seed: int = 0, **more: Any) -> Row:
+    """Makes the row of a trial, failed if it has no accuracy."""
+    own = {
+        "dataset": f"digits_uniform_{rate:g}" if rate is not None else "digits",
+        "method": method,
+        "noise_rate": rate,
+        "true_flip_rate": None if rate is None else 0.9 * rate,
+        "seed": seed,
+        "network": "preact8",
+        "steps": 600,
+        "clean_labels_used": 0 if method == "supervised" else 100,
+        "accuracy_ema_last": accuracy,
+        "accuracy_ema_best": accuracy,
+        "status": "failed" if accuracy is None else "finished",
+        "steps_per_second": 20.0,
+        "total_seconds": 43.25,
+        "trial": f"{method}{rate}{seed}",
+    }
+    return dict.fromkeys(ROW_KEYS) | own | more
 
 
 def group_rows(rows: Iterable[Row]) -> list[Group]:

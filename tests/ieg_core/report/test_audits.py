@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+from dataclasses import replace
+
+from ieg_core.cli.audit import describe
 from ieg_core.report.audits import audit_lines
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, Trial, load_trial
@@ -49,3 +52,19 @@ def test_the_page_shows_the_audits_of_a_sweep_and_nothing_without(results_root):
     assert section.count('<th scope="row">') == 1
     for text in ("l2r", "37.5\N{NO-BREAK SPACE}%", "0.875"):
         assert text in section
+
+
+def test_the_command_and_the_page_word_a_trials_audit_alike():
+    measures = {"average_precision": 0.9, "auroc": 0.85, "precision": 1.0, "recall": None}
+    record = example(
+        AuditRecord, dataset="digits_uniform_0.4", method="ieg", seed=2, flagged=30, examples=80,
+        wrong=33, **measures,
+    )  # fmt: skip
+    assert describe(record) == (
+        "digits_uniform_0.4, ieg, seed 2: 30 of 80 labels look wrong (37.5 %); 33 are wrong: "
+        "average precision 0.900, AUROC 0.850, precision 100.0 %, recall -"
+    )
+    (line,) = audit_lines(group_trials([replace(trial("ieg"), audit=record)]))
+    assert (line.flagged, *line.measures) == ("37.5 %", "0.900", "0.850", "100.0 %", "-")
+    unknown = replace(record, average_precision=None)
+    assert describe(unknown).endswith("30 of 80 labels look wrong (37.5 %)")

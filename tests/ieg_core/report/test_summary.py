@@ -1,35 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
-from typing import Any
 
 import pytest
 
 from ieg_core.report.expected import SAME, expected_table
-from ieg_core.report.summary import headline, results_table, statistic, steps_text
-from ieg_core.report.trials import ROW_KEYS
-from tests.ieg_core.report.pages import group_rows
-
-
-def row(
-    method: str, rate: float | None, accuracy: float | None, seed: int = 0, **more: Any
-) -> dict:
-    own = {
-        "dataset": f"digits_uniform_{rate:g}" if rate is not None else "digits",
-        "method": method,
-        "noise_rate": rate,
-        "true_flip_rate": None if rate is None else 0.9 * rate,
-        "seed": seed,
-        "network": "preact8",
-        "steps": 600,
-        "clean_labels_used": 0 if method == "supervised" else 100,
-        "accuracy_ema_last": accuracy,
-        "accuracy_ema_best": accuracy,
-        "status": "failed" if accuracy is None else "finished",
-        "steps_per_second": 20.0,
-        "total_seconds": 43.25,
-        "trial": f"{method}{rate}{seed}",
-    }
-    return dict.fromkeys(ROW_KEYS) | own | more
+from ieg_core.report.summary import results_table, statistic, steps_text
+from tests.ieg_core.report.pages import group_rows, row
 
 
 def test_mean_and_sample_deviation_by_hand() -> None:
@@ -104,7 +80,7 @@ def test_gpu_hours_are_the_mean_of_the_trials_and_none_on_a_cpu() -> None:
     assert (gpu[-1], cpu[-1]) == ("1.75", "-")
 
 
-def test_a_further_test_set_has_a_column_of_its_own_and_the_headline_stays() -> None:
+def test_a_further_test_set_has_a_column_of_its_own() -> None:
     rows = [
         row("l2r", 0.8, 0.9, 0, eval_sets={"photos": {"accuracy_ema": 0.5, "accuracy": 0.1}}),
         row("l2r", 0.8, 0.9, 1, eval_sets={"photos": {"accuracy_ema": 0.6}}),
@@ -115,9 +91,6 @@ def test_a_further_test_set_has_a_column_of_its_own_and_the_headline_stays() -> 
     place = header.index("on photos, last (EMA) %")
     # mean 0.55, deviation sqrt(2 * 0.05²) = 0.0707
     assert (l2r[place], supervised[place]) == ("55.0 ± 7.1", "-")
-    assert headline(group_rows(rows)).sentence.startswith(
-        "At 80 % noise plain training keeps 95.0 %"
-    )
 
 
 def test_steps_of_trials_of_different_lengths_are_a_span() -> None:
@@ -145,94 +118,6 @@ def test_a_long_tail_shows_balanced_accuracy_and_others_do_not() -> None:
     header, long_tail, even = results_table(group_rows(rows))
     place = header.index("balanced, last (EMA) %")
     assert (long_tail[place], even[place]) == ("82.0 ± 2.8", "-")
-
-
-def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
-    rows = [
-        row("supervised", 0.0, 0.8, dictionary_repeats=None),
-        row("fsr", 0.0, 0.9, 0, dictionary_repeats=0.1, dictionary_repeated_classes=2.0),
-        row("fsr", 0.0, 0.9, 1, dictionary_repeats=0.2, dictionary_repeated_classes=3.0),
-    ]
-    assert headline(group_rows(rows)).notes[0] == (
-        "15.0 % of the dictionary's slots (fsr) repeat an example: 2.5 classes have too few "
-        "examples."
-    )
-    full = [row("fsr", 0.4, 0.9, dictionary_repeats=0.0, dictionary_repeated_classes=0.0)]
-    assert len(headline(group_rows(full)).notes) == 1
-
-
-def test_headline_holds_the_best_method_against_plain_training_at_the_highest_noise() -> None:
-    rows = [
-        row("supervised", 0.2, 0.95),
-        row("l2r", 0.2, 0.97),
-        row("supervised", 0.8, 0.648),
-        row("probe_only", 0.8, 0.945),
-        row("l2r", 0.8, 0.931),
-    ]
-    found = headline(group_rows(rows))
-    assert found.sentence == "At 80 % noise l2r keeps 93.1 %, plain training 64.8 %."
-    assert found.notes == (
-        "The 100 clean labels alone (probe_only) give 94.5 %.",
-        "One seed: the spread over seeds is unknown.",
-    )
-    assert found.missing == ""
-
-
-def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() -> None:
-    rows = [
-        row("supervised", 0.2, 0.95, 0),
-        row("supervised", 0.2, 0.97, 1),
-        row("l2r", 0.2, 0.95, 0),
-        row("l2r", 0.2, 0.96, 1),
-    ]
-    assert headline(group_rows(rows)).sentence == (
-        "At 20 % noise plain training keeps 96.0 %, l2r 95.5 %, "
-        "a difference within the spread over seeds."
-    )
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence", "missing"),
-    [
-        pytest.param([row("l2r", 0.8, 0.9)], "At 80 % noise l2r keeps 90.0 %.", "", id="alone"),
-        pytest.param(
-            [row("supervised", 0.8, 0.6), row("probe_only", 0.8, 0.9)],
-            "At 80 % noise plain training keeps 60.0 %.",
-            "",
-            id="ablation-is-no-rival",
-        ),
-        pytest.param(
-            [row("probe_only", 0.8, 0.9)],
-            "At 80 % noise probe_only keeps 90.0 %.",
-            "",
-            id="ablation-alone",
-        ),
-        pytest.param(
-            [row("supervised", 0.0, 0.9)],
-            "Without added noise plain training reaches 90.0 %.",
-            "",
-            id="clean",
-        ),
-        pytest.param(
-            [row("l2r", None, 0.9)], "On digits l2r reaches 90.0 %.", "", id="unknown-noise"
-        ),
-        pytest.param(
-            [row("l2r", 0.8, None)], "No trial has finished.", "1 of 1 trials has no result.",
-            id="none",
-        ),
-        pytest.param(
-            [row("supervised", 0.4, 0.7), row("l2r", 0.4, 0.8), row("supervised", 0.8, 0.6),
-             row("l2r", 0.8, None)],
-            "At 40 % noise l2r keeps 80.0 %, plain training 70.0 %.",
-            "1 of 4 trials has no result.",
-            id="compares-where-both-finished",
-        ),
-        pytest.param([], "No trial has finished.", "", id="empty"),
-    ],
-)  # fmt: skip
-def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:
-    found = headline(group_rows(rows))
-    assert (found.sentence, found.missing) == (sentence, missing)
 
 
 def test_published_figures_stand_beside_ours_with_both_protocols() -> None:

@@ -109,3 +109,24 @@ def test_latest_points_at_the_newest_sweep(tmp_path):
         (tmp_path / "sweeps" / sweep).mkdir(parents=True)
         layout.set_latest(tmp_path, sweep)
     assert (tmp_path / "latest").resolve().name == "b"
+    assert layout.latest_sweep(tmp_path) == "b"
+    assert layout.latest_folder(tmp_path) == tmp_path / "latest"
+
+
+def test_where_links_fail_latest_is_a_file_that_names_the_sweep(tmp_path, monkeypatch):
+    def no_links(path, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", no_links)
+    for sweep in ("a", "b"):
+        (tmp_path / "sweeps" / sweep).mkdir(parents=True)
+        layout.set_latest(tmp_path, sweep)
+    assert (tmp_path / "latest").read_text() == "sweeps/b\n"
+    assert layout.latest_sweep(tmp_path) == "b"
+    assert layout.latest_folder(tmp_path) == tmp_path / "sweeps" / "b"
+    # The commands take it as they take a link.
+    assert layout.find_run(tmp_path / "latest") == tmp_path / "sweeps" / "b"
+
+
+def test_without_a_sweep_there_is_no_latest_one(tmp_path):
+    assert layout.latest_sweep(tmp_path) == ""

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import json
 import multiprocessing
 import os
@@ -117,6 +118,42 @@ def test_a_lease_that_is_just_being_written_is_waited_for(tmp_path):
         assert lease.attempt == 2
 
 
+def test_a_lease_just_written_by_a_file_server_with_another_clock_is_waited_for(
+    tmp_path, monkeypatch
+):
+    path = LeaseRecord.path(tmp_path, 1)
+    path.parent.mkdir()
+    path.touch()
+    ahead = time.time() + 3600
+    monkeypatch.setattr("time.time", lambda: ahead)
+    assert leases.is_live_elsewhere(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+def test_without_locks_the_heartbeat_decides(tmp_path, monkeypatch, number):
+    def flock(handle, kind):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with owned(tmp_path) as first:
+        with pytest.raises(TrialBusyError, match="another process"), owned(tmp_path):
+            pass
+        assert not leases.has_died_here(tmp_path, first.attempt)
+        beat(tmp_path, 1, age=200)  # alive, but without a heartbeat: taken over
+        with owned(tmp_path) as second:
+            assert second.attempt == 2
+    dead = replace(leases.new_record(), pid=2**22 + 1)
+    dead.write(tmp_path, 3)
+    with owned(tmp_path) as third:
+        assert third.attempt == 4
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(UserError, match="cannot write results under"), owned(tmp_path):
+        pass
+
+
 def _hold(folder: Path, ready) -> None:
     with owned(folder):
         ready.set()
@@ -139,8 +176,10 @@ def test_on_one_machine_the_lock_decides_at_once(tmp_path, holder):
     with pytest.raises(TrialBusyError), owned(tmp_path):
         pass
     beat(tmp_path, 1, age=0)
+    assert not leases.has_died_here(tmp_path, 1)
     holder.kill()
     holder.join()
+    assert leases.has_died_here(tmp_path, 1)
     with owned(tmp_path) as lease:
         assert lease.attempt == 2
 

@@ -3,6 +3,7 @@ import io
 
 import pytest
 
+from ieg_core.store import leases
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from tests.records import put
@@ -32,6 +33,16 @@ def test_a_running_trial_tells_how_far_it_is_and_how_long_it_still_takes(tmp_pat
     assert trial.seconds_left == (600 - 150) / 30
     assert trial.is_running
     assert not trial.is_over
+
+
+def test_a_trial_whose_process_is_gone_is_interrupted_at_once(tmp_path):
+    now = SINCE + 2
+    write(tmp_path, "progress.json", moment(attempt=1))
+    folder = tmp_path / "trials" / TRIAL
+    leases.new_record().write(folder, 1)
+    with leases.trial_lock(folder):
+        assert progress.read_trial(tmp_path, TRIAL, 0.0, now).state == "training"
+    assert progress.read_trial(tmp_path, TRIAL, 0.0, now).state == "interrupted"
 
 
 def test_what_an_earlier_attempt_left_counts_as_waiting(tmp_path):
@@ -88,6 +99,17 @@ def test_the_summary_counts():
     )
     assert progress.summary(trials[:1], 65, expected=80).endswith("0 running, 1:05 of about 1:20")
     assert progress.summary(trials[:1], 65, expected=60).endswith("0 running, 1:05 elapsed")
+
+
+def test_the_estimate_follows_the_pace():
+    """A fifth of the work took twice as long as expected."""
+    trials = [TrialProgress("a", "training", 150, 600), TrialProgress("b", "waiting")]
+    estimates = {"a": 80.0, "b": 20.0}
+    assert progress.forecast(trials, 40.0, 100.0, estimates) == 200.0
+    assert progress.forecast(trials[1:], 40.0, 100.0, estimates) == 100.0
+    over = [TrialProgress(name, state) for name, state in (("a", "finished"), ("b", "failed"))]
+    assert progress.forecast(over, 90.0, 100.0, estimates) == 90.0
+    assert progress.forecast(over, 90.0, 0.0, {}) == 0.0
 
 
 def rendered(trials, height, width=120):

@@ -6,6 +6,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.host import machine
+from ieg_core.host.runtime import is_gpu_required
 from ieg_core.sweep import slots
 from ieg_core.sweep.slots import Slot
 
@@ -38,11 +39,21 @@ def test_gpus_that_do_not_fill_a_trial_stay_idle():
     planned = slots.plan_slots(9, ("0", "1", "4"), 2, 16, 64 * GIB)
     assert planned == [Slot(threads=16, gpus=("0", "1"))]
     assert planned[0].num_replicas == 2
-    assert planned[0].env == {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert planned[0].env == {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0,1"}
+
+
+def test_gpus_that_were_asked_for_must_be_usable(tmp_path):
+    assert [machine.names_gpus(text) for text in ("auto", "CPU", "0,1")] == [False, False, True]
+    (planned,) = slots.plan_slots(1, ("0",), 1, 16, 64 * GIB, required=True)
+    assert is_gpu_required(planned.env)
+    slots.write_slots(tmp_path, [planned])
+    with slots.acquire(tmp_path) as slot:
+        assert slot == planned
 
 
 def test_on_the_cpu_no_gpu_is_visible_and_there_is_one_replica():
-    assert Slot(threads=2).env == {"CUDA_VISIBLE_DEVICES": ""}
+    assert Slot(threads=2).env["CUDA_VISIBLE_DEVICES"] == ""
+    assert not is_gpu_required(Slot(threads=2).env)
     assert Slot(threads=2).num_replicas == 1
 
 
@@ -62,7 +73,11 @@ def test_more_gpus_than_there_are_cannot_be_had(gpus, per_trial, message):
 @pytest.fixture
 def three_gpus(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
+    program.write_text(
+        "#!/bin/sh\n"
+        "[ $1 = --query-gpu=uuid ] && printf 'GPU-a1\\nGPU-b2\\nGPU-c3\\n' || "
+        "printf '0\\n1\\n2\\n'\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
@@ -73,6 +88,13 @@ def three_gpus(tmp_path, monkeypatch):
         ("auto", {}, ("0", "1", "2")),
         ("auto", {"CUDA_VISIBLE_DEVICES": "2,1"}, ("2", "1")),
         ("auto", {"CUDA_VISIBLE_DEVICES": ""}, ()),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "-1"}, ()),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ()),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "1,-1,2"}, ("1",)),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "1,7,2"}, ("1",)),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "2,2,1"}, ("2",)),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "GPU-b,GPU-x,0"}, ("GPU-b",)),
+        ("auto", {"CUDA_VISIBLE_DEVICES": "MIG-1"}, ("MIG-1",)),
         ("cpu", {}, ()),
         ("CPU", {"CUDA_VISIBLE_DEVICES": "1"}, ()),
         ("2,0", {}, ("2", "0")),

@@ -150,7 +150,7 @@ def test_a_promised_gpu_that_is_not_there_fails_the_trial_in_one_line(tmp_path):
     process = start(tmp_path, trial, IEG_REQUIRE_GPU="1", CUDA_VISIBLE_DEVICES="-1")
     output, _ = process.communicate(timeout=3600)
     assert process.returncode == worker.EXIT_USER_ERROR
-    assert output.strip().splitlines()[-1].startswith("ieg: error: IEG_REQUIRE_GPU is set, but")
+    assert output.strip().splitlines()[-1].startswith("ieg: error: a GPU is required")
     failure = read_json(trial_folder(tmp_path, trial) / "failure.json")
     assert "tensorflow sees no GPU" in failure["reason"]
     assert not (trial_folder(tmp_path, trial) / "training.json").exists()

@@ -169,6 +169,14 @@ def test_a_dead_machine_gets_no_heartbeat_from_its_successor(tmp_path, folder, i
     assert not leases.is_live_elsewhere(folder)
 
 
+def test_a_warning_reaches_the_user_whose_screen_shows_progress(
+    tmp_path, folder, interpreter, capfd
+):
+    interpreter("echo step 1; echo 'ieg: warning: tensorflow sees no GPU'")
+    run(tmp_path, slot=slots.Slot(1), echo=False)
+    assert capfd.readouterr().err == "ieg: warning: tensorflow sees no GPU\n"
+
+
 def test_a_promised_gpu_stays_visible_where_nvidia_smi_is_missing(
     tmp_path, folder, interpreter, monkeypatch
 ):

@@ -92,15 +92,20 @@ def test_a_results_root_that_cannot_be_written_is_told(place, tmp_path):
     assert "cannot write results under" in found.text
 
 
-def test_a_file_system_without_locks_is_told(place, monkeypatch):
+def test_a_file_system_that_grants_a_lock_twice_is_told(place, monkeypatch):
     @contextlib.contextmanager
     def held(folder):
-        yield
+        yield True
 
     monkeypatch.setattr(leases, "trial_lock", held)
     found = examine("checkpoint", place)
     assert not found.ok
-    assert "does not support file locks" in found.text
+    assert "grants a file lock twice" in found.text
+
+
+def test_a_file_system_without_locks_will_do(place, monkeypatch):
+    monkeypatch.setattr(leases, "lock", lambda handle: None)
+    assert examine("checkpoint", place).ok
 
 
 def test_a_disk_that_gives_back_other_bytes_is_told(place, monkeypatch):

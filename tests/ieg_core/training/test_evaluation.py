@@ -8,9 +8,26 @@ from ieg_core import augment
 from ieg_core.audit import posterior
 from ieg_core.data.label_set import prepare_label_set
 from ieg_core.data.open import open_source
+from ieg_core.errors import DivergedError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.models import zoo
-from ieg_core.training.evaluation import build_predictor, final_beliefs
+from ieg_core.training import loop
+from ieg_core.training.evaluation import build_predictor, final_beliefs, measure
+
+
+def test_outputs_that_are_not_finite_are_a_divergence():
+    logits = np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)
+    with pytest.raises(DivergedError, match="outputs for test images are not finite"):
+        measure(logits, np.array([0, 1]))
+
+
+@pytest.mark.parametrize("name", ["params", "ema", "stats"])
+def test_a_parameter_that_is_not_finite_after_the_last_step_is_a_divergence(tmp_path, name):
+    state = {key: [np.zeros(3)] for key in ("params", "ema", "stats", "momentum")}
+    loop._require_finite_parameters(state, 2, tmp_path)
+    state[name].append(np.array([0.0, np.inf]))
+    with pytest.raises(DivergedError, match="not finite after step 2; last good checkpoint: none"):
+        loop._require_finite_parameters(state, 2, tmp_path)
 
 
 @pytest.fixture

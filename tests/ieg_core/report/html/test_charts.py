@@ -1,25 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 import base64
 import io
+import re
 import struct
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import ieg_core
 from ieg_core.report.html.charts import (
     Frame,
     Values,
     build_chart,
+    log_ticks,
     looks,
+    spans_decades,
     styles,
     thin,
     ticks,
     value_range,
 )
 from ieg_core.report.html.matrix import BLUE, build_confusion, picture, row_shares, worst_mixups
-from ieg_core.report.html.plots import mean_curve
+from ieg_core.report.html.plots import (
+    READINGS,
+    diagnostic_charts,
+    learning_charts,
+    mean_curve,
+    noise_chart,
+)
+from ieg_core.report.summary import group_trials
+from ieg_core.report.trials import Trial
+from ieg_core.store.records import CurvesRecord
+from tests.ieg_core.report.pages import group_rows, row
 
 FRAME = Frame(width=120, height=70, left=10, right=10, top=10, bottom=10)
 LOOK = styles(["l2r"])["l2r"]
@@ -184,3 +200,92 @@ def test_labels_of_many_noise_rates_do_not_run_into_each_other() -> None:
     assert 0 < last[0].x - first[0].x <= gap / 2
     few = build_chart(lines, frame, x_values=(1, 20, 40), **options)
     assert [tick.label for tick in few.x_ticks] == ["1", "20", "40"]
+
+
+def test_a_label_without_a_neighbour_stays_at_its_line() -> None:
+    looks = styles(list("abc"))
+    series = [
+        Values(name, looks[name], (0, 1), (0, y), (None, None), end_label=name)
+        for name, y in (("a", 10.0), ("b", 9.9), ("c", 3.0))
+    ]
+    chart = build_chart(series, Frame(120, 200), title="", x_label="", y_label="", y_range=(0, 10))
+    ends = {line.name: (line.end.position, line.end_y) for line in chart.lines if line.end}
+    assert ends["c"][0] == ends["c"][1]
+    assert ends["b"][0] - ends["a"][0] == 17
+    assert ends["a"][0] == 12  # the top of the frame
+
+
+def test_values_over_decades_have_a_logarithmic_axis() -> None:
+    series = [Values("l2r", LOOK, x=(0, 1, 2), y=(1.0, 0.1, 0.01), deviation=(None,) * 3)]
+    assert spans_decades(series)
+    assert not spans_decades([replace(series[0], y=(1.0, 0.1, 0.0))])
+    assert not spans_decades([replace(series[0], y=(1.0, 0.5, 0.1))])
+    chart = build_chart(
+        series, FRAME, title="", x_label="", y_label="", y_range=(0.01, 1.0), log=True
+    )
+    # 50 high: each factor of ten is half of it
+    assert chart.lines[0].path == "M10 10L60 35L110 60"
+    assert [tick.label for tick in chart.y_ticks] == ["0.01", "0.1", "1"]
+    # 6 % of two decades at each end
+    assert value_range(series, log=True) == pytest.approx((10**-2.12, 10**0.12))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.9, 110, [1, 10, 100]),
+        (0.03, 2.2, [0.05, 0.1, 0.2, 0.5, 1, 2]),
+        (1e-9, 1.0, [1e-9, 1e-7, 1e-5, 1e-3, 0.1]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_few_and_round(low, high, expected) -> None:
+    assert log_ticks(low, high) == pytest.approx(expected)
+
+
+def test_every_quantity_that_a_method_logs_says_how_to_read_it() -> None:
+    """The names in the sources of the methods and of the diagnostics."""
+    package = Path(ieg_core.__file__).parent
+    names = set()
+    for path in (package / "methods").glob("*.py"):
+        names |= set(re.findall(r'"((?:\w+_)?loss)"[:\]]', path.read_text()))
+    text = (package / "training" / "diagnostics.py").read_text()
+    names |= set(re.findall(r'(?:diagnostics\[|_mean_where\(|\{)"(\w+)"', text))
+    assert {"loss", "probe_loss", "weight_on_clean", "zero_weights", "clean_share"} <= names
+    internal = {"given_label_loss"}  # of each example, not a curve
+    assert names - internal <= READINGS.keys()
+    for reading in READINGS.values():
+        assert reading.unit
+        assert reading.note.endswith(".")
+
+
+def test_a_long_label_has_its_room() -> None:
+    rows = [row("probe_only", 0.2, 0.9), row("probe_only", 0.4, 0.9), row("l2r", 0.8, 0.5)]
+    chart = noise_chart(group_rows(rows), styles(["probe_only", "l2r"]))
+    assert chart is not None
+    assert chart.lines[0].end is not None
+    label = chart.lines[0].end.label
+    assert label == "probe_only 90.0 at 40 %"
+    # 8.5 units a character in bold of 14 units
+    assert chart.frame.right >= 12 + 8.5 * len(label)
+
+
+def test_learning_curves_start_at_step_zero() -> None:
+    curves = CurvesRecord(training=[], evaluations=[{"step": 80, "accuracy_ema": 0.5}])
+    groups = group_trials([Trial(row("l2r", 0.8, 0.5), curves=curves)])
+    (chart,) = learning_charts(groups, {"l2r": LOOK})
+    assert chart.x_ticks[0].label == "0"
+    assert chart.lines[0].end_x == chart.frame.width - chart.frame.right
+    assert [line.end.label for line in chart.lines if line.end] == ["l2r"]
+
+
+def test_a_method_without_a_result_shows_the_curves_of_its_trials() -> None:
+    curves = CurvesRecord(training=[{"step": 1, "loss": 2.0}], evaluations=[])
+    other = CurvesRecord(training=[{"step": 1, "loss": 1.0}], evaluations=[])
+    failed = Trial(row("l2r", 0.8, None), curves=curves)
+    (found,) = diagnostic_charts(group_trials([failed]), {"l2r": LOOK})
+    assert [found.title, len(found.charts[0].lines)] == ["loss", 1]
+    # A finished trial alone counts where there is one.
+    both = group_trials([failed, Trial(row("l2r", 0.8, 0.9, 1), curves=other)])
+    (found,) = diagnostic_charts(both, {"l2r": LOOK})
+    assert found.charts[0].y_label == "loss, nats"
+    assert not any(mark.bar for mark in found.charts[0].lines[0].marks)
