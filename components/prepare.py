@@ -76,5 +76,5 @@ def prepare(
         runs.write_run(root, run_label, planned.sweep, trials, part, parts)
     plan.metadata["sweep"] = planned.sweep
     lines = [*planned.notes, "", *(f"- `{trial}`" for trial in trials)]
-    Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
+    Path(plan.path).write_text("\n".join(lines).lstrip() + "\n", encoding="utf-8")
     return trials

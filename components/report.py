@@ -63,5 +63,5 @@ def report(
             accepted=accepted,
         )
         text = verdicts + (folder / "results.md").read_text()
-        Path(table.path).write_text(kfp_ui.short_markdown(text))
+        Path(table.path).write_text(kfp_ui.short_markdown(text), encoding="utf-8")
         return acceptance.failures_text(kfp_ui.failures(written.rows, evaluated), wrong)
