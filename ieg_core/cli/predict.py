@@ -148,6 +148,7 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
 
     if network:
         user_network.import_module(network)
+    user_network.require_sane_size(model)
     try:
         loaded = keras.models.load_model(model, compile=False)
     # Keras does not document which exceptions an archive of another version raises.

@@ -8,6 +8,7 @@ weights, for example pre-trained ones, independent of the seed.
 
 import contextlib
 import importlib
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,13 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable
 from ieg_core.experiment.networks import Network, add_current_folder
 
 NAME: Final = "own_network"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
+_MOST_TEXT: Final = 64 << 20
+_MOST_INFLATION: Final = 100
 _LOGITS: Final = "logits; remove the last activation, since the losses apply it"
 _DETERMINISTIC: Final = (
     "layers that compute the same result in every call; remove the random layer or set its rate to "
@@ -140,6 +143,24 @@ def import_module(name: str) -> ModuleType:
         raise _failed(name, error) from error
 
 
+def require_sane_size(path: Path) -> None:
+    """Refuses a `.keras` file that unpacks to much more than its size; no file is left to Keras.
+
+    Raises:
+      UserError: When a file in it does.
+    """
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            limit = max(_MOST_TEXT, _MOST_INFLATION * member.compress_size)
+            if not member.filename.endswith(".h5"):
+                limit = _MOST_TEXT
+            if member.file_size > limit:
+                raise UserError(
+                    f"{path} unpacks {printable(member.filename)} to {member.file_size:,} bytes: "
+                    f"expected at most {limit:,}; export the model again"
+                )
+
+
 def describe(error: BaseException) -> str:
     """Summarizes an exception of Keras or of a user's function in a few words."""
     text = " ".join(str(error).split())
@@ -170,6 +191,7 @@ def _from_file(name: str, num_classes: int, image_shape: tuple[int, int, int]) -
     del num_classes, image_shape  # the model's shapes are checked later
     if not Path(name).is_file():
         raise _refusal(name, "does not exist", "a file written by model.save")
+    require_sane_size(Path(name))
     try:
         return keras.saving.load_model(name, compile=False, safe_mode=True)
     except Exception as error:
