@@ -330,6 +330,6 @@ def test_a_python_that_does_not_look_into_this_folder_is_told_to(checkout, monke
 
 
 def test_a_folder_whose_name_setuptools_would_alter_is_refused(monkeypatch):
-    monkeypatch.setattr("os.getcwd", lambda: "/home/me/a $b")
-    with pytest.raises(SystemExit, match=r"'/home/me/a \$b' contains '\$'.*move the checkout"):
+    monkeypatch.setattr("os.getcwd", lambda: "/users/me/a $b")
+    with pytest.raises(SystemExit, match=r"'/users/me/a \$b' contains '\$'.*move the checkout"):
         set_up.main()

@@ -113,13 +113,13 @@ def test_an_error_of_the_machine_is_one_line(monkeypatch, capsys, number):
 
 
 def test_a_tilde_is_the_home_folder_also_behind_an_equals_sign(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/users/me")
     words = ["--out=~/x", "~/y", "--out=~", "--set=a=~/b", "x~/y", "--out=~other/x"]
     assert [main._expanded(word) for word in words] == [
-        *("--out=/home/me/x", "/home/me/y", "--out=/home/me"),
+        *("--out=/users/me/x", "/users/me/y", "--out=/users/me"),
         *("--set=a=~/b", "x~/y", "--out=~other/x"),
     ]
     parsed = main.build_parser().parse_args(["train", "--dataset=digits_0.4", "--out=~/x"])
-    assert parsed.out == "/home/me/x"
-    assert SweepRequest(dataset="digits", results="~/x").results == "/home/me/x"
-    assert files.expand("~/x") == Path("/home/me/x")
+    assert parsed.out == "/users/me/x"
+    assert SweepRequest(dataset="digits", results="~/x").results == "/users/me/x"
+    assert files.expand("~/x") == Path("/users/me/x")
