@@ -8,7 +8,6 @@ weights, for example pre-trained ones, independent of the seed.
 
 import contextlib
 import importlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +16,12 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import UserError
 from ieg_core.experiment.networks import Network, add_current_folder
+from ieg_core.host.archives import require_sane_size
 
 NAME: Final = "own_network"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
-_MOST_TEXT: Final = 64 << 20
-_MOST_INFLATION: Final = 100
 _LOGITS: Final = "logits; remove the last activation, since the losses apply it"
 _DETERMINISTIC: Final = (
     "layers that compute the same result in every call; remove the random layer or set its rate to "
@@ -141,24 +139,6 @@ def import_module(name: str) -> ModuleType:
         return importlib.import_module(name.partition(":")[0])
     except (Exception, SystemExit) as error:
         raise _failed(name, error) from error
-
-
-def require_sane_size(path: Path) -> None:
-    """Refuses a `.keras` file that unpacks to much more than its size; no file is left to Keras.
-
-    Raises:
-      UserError: When a file in it does.
-    """
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            limit = max(_MOST_TEXT, _MOST_INFLATION * member.compress_size)
-            if not member.filename.endswith(".h5"):
-                limit = _MOST_TEXT
-            if member.file_size > limit:
-                raise UserError(
-                    f"{path} unpacks {printable(member.filename)} to {member.file_size:,} bytes: "
-                    f"expected at most {limit:,}; export the model again"
-                )
 
 
 def describe(error: BaseException) -> str:
