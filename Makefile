@@ -9,6 +9,11 @@ READY = .venv/.ready
 BUILD = $(call option,--image,IMAGE) $(call option,--base,BASE) $(call option,--dirty,DIRTY) \
         $(call option,--engine,ENGINE) $(call option,--build-flags,BUILD_FLAGS)
 
+# `python -m pipelines` finds this folder, and file names are UTF-8 whatever the locale. An older
+# make does not export variables to `shell`.
+export PYTHONSAFEPATH :=
+export PYTHONUTF8 := 1
+
 # The variables of the command line, and no others, are handed on as they were typed: `value` does
 # not expand them, and `unexport` keeps make from expanding them for the environment of commands.
 GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
@@ -28,7 +33,7 @@ $(foreach name,$(GIVEN),$(if $(findstring $(LINE_BREAK),$(value $(name))),\
 # Refuses unknown variables before anything runs. pipelines/variables.py knows what a target takes.
 ifneq ($(MAKECMDGOALS)$(GIVEN),)
 CHECKER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-REFUSAL := $(shell $(CHECKER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+REFUSAL := $(shell export PYTHONSAFEPATH= PYTHONUTF8=1; $(CHECKER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
   $(CHECKER) -B -m pipelines.variables $(foreach goal,$(MAKECMDGOALS),$(call quote,$(goal))) -- \
   $(foreach name,$(GIVEN),$(call quote,$(name))))
 $(if $(REFUSAL),$(error $(REFUSAL)))
@@ -124,7 +129,7 @@ compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to upload in 
 	@$(BIN)/python -m pipelines compile $(ALL) --output=build
 
 lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: to the newest versions)
-	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)
+	@$(PYTHON) scripts/set_up.py lock $(if $(value UPGRADE),--upgrade)
 
 clean: ## remove caches and build outputs; keeps results and .venv
 	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

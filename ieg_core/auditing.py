@@ -24,6 +24,7 @@ from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
 from ieg_core.errors import UserError
 from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
 from ieg_core.features.files import read_features
+from ieg_core.host.files import expand
 from ieg_core.host.progress import ProgressLine
 
 FeatureNetwork = Callable[[NDArray[np.uint8]], ArrayLike]
@@ -74,7 +75,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When there is no such tool, or the file cannot be written.
         """
-        exports.export_audit(self, tool, Path(path), **options)
+        exports.export_audit(self, tool, expand(path), **options)
 
     def corrections(self, tool: str, path: str | Path) -> dict[Any, str | None]:
         """Imports the corrections that people made in another tool.
@@ -89,7 +90,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        decisions = exports.import_decisions(self, tool, Path(path))
+        decisions = exports.import_decisions(self, tool, expand(path))
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]
@@ -202,7 +203,7 @@ def audit(
     )
     names = [f"features {number}" for number in range(len(matrices or ()))]
     if matrices is None:
-        place = None if cache is None else Path(cache)
+        place = None if cache is None else expand(cache)
         matrices, names = compute_all(
             opened, network, mirrored=mirrored, progress=progress, cache=place
         )
@@ -307,7 +308,7 @@ def _matrices(features: Any) -> list[np.ndarray]:
     if not arrays:
         raise UserError("received no features: expected at least one array [n, D]")
     if all(isinstance(each, str | Path) for each in arrays):
-        return read_features([Path(each) for each in arrays])
+        return read_features([expand(each) for each in arrays])
     matrices = [np.asarray(each) for each in arrays]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":

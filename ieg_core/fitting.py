@@ -33,7 +33,7 @@ from ieg_core.experiment.methods import METHODS
 from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
 from ieg_core.features.extract import NETWORK, SIZE
 from ieg_core.host import machine, processes
-from ieg_core.host.files import replacing
+from ieg_core.host.files import expand, replacing
 from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
@@ -137,9 +137,9 @@ def fit(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )
     method = method or _DEFAULT_METHOD
-    root = Path(out)
+    root = expand(out)
     if isinstance(images, str | Path):
-        data_dir, names, chosen = _folder(Path(images), labels, test, probe, class_names)
+        data_dir, names, chosen = _folder(expand(images), labels, test, probe, class_names)
         _say_what_is_trusted(method, probe is not None or (data_dir / PROBE).is_dir())
     else:
         pixels, given, known = _held(images, labels, class_names)

@@ -64,4 +64,4 @@ def put(path: Path, **values: Any) -> None:
     """Writes a whole file of a results root, with some values of it."""
     name = "audit/summary.json" if path.name == "summary.json" else path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(complete(name, **values)))
+    path.write_text(json.dumps(complete(name, **values)), encoding="utf-8")

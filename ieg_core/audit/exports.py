@@ -13,7 +13,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ieg_core.audit.decisions import KEEP, OTHER, SUGGESTION, Decisions, plain_cell, safe_cell
+from ieg_core.audit.decisions import KEEP, OTHER, SUGGESTION, Decisions
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.label_audit import LabelAudit
 from ieg_core.data.tables import SUFFIXES, read_columns, to_csv, to_parquet
@@ -94,8 +94,6 @@ def write_cleanlab(audit: LabelAudit, path: Path) -> None:
         raise UserError(
             f"cannot write a table to {path}: expected a name ending in {' or '.join(SUFFIXES)}"
         )
-    if suffix == ".csv":
-        columns = {name: [_cell(cell) for cell in cells] for name, cells in columns.items()}
     write_bytes_atomic(path, to_csv(columns) if suffix == ".csv" else to_parquet(columns))
 
 
@@ -233,12 +231,11 @@ def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
     places = {name: place for place, name in enumerate(audit.images.names)}
     corrections = []
     for name, label in zip(columns["path"], columns[corrected], strict=True):
-        plain = plain_cell(str(name))
-        if plain not in places:
-            raise _unknown_image(path, plain)
+        if str(name) not in places:
+            raise _unknown_image(path, str(name))
         # In a Parquet file from pandas, null may be NaN.
         if label is not None and label == label and str(label).strip():
-            corrections.append((places[plain], plain_cell(str(label)), True))
+            corrections.append((places[str(name)], str(label), True))
     return _decisions(audit, path, corrections)
 
 
@@ -380,10 +377,6 @@ def _chosen(annotation: dict[str, Any]) -> Iterator[str]:
         choices = value.get("choices") if isinstance(value, dict) else None
         if isinstance(choices, list) and len(choices) == 1:
             yield str(choices[0])
-
-
-def _cell(value: Any) -> Any:
-    return safe_cell(value) if isinstance(value, str) else value
 
 
 def _stem(name: str) -> str:

@@ -20,6 +20,7 @@ from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError
+from ieg_core.host.files import expand
 
 IMAGE_COLUMNS: Final = (
     "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
@@ -69,7 +70,7 @@ def open_python(
       UserError: When data or labels are of an unsupported kind, or their sizes differ.
     """
     if isinstance(data, str | Path):
-        return _open_folder(Path(data), size, labels, trusted, class_names)
+        return _open_folder(expand(data), size, labels, trusted, class_names)
     parts = _open(data, labels if needs_labels else (), count, image)
     columns = _label_columns(labels) if parts.columns is None else parts.columns
     if not needs_labels:
@@ -305,7 +306,7 @@ def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any =
         to_pixels(values[0])
         names = _numbered(range(len(values)) if indices is None else indices)
         return _Parts(names, values.__getitem__, indices=indices)
-    paths = [str(path) for path in values]
+    paths = [str(expand(path)) for path in values]
     if len(set(map(os.path.abspath, paths))) < len(paths):
         duplicate = next((path for path in paths if paths.count(path) > 1), "of a file")
         raise UserError(

@@ -21,6 +21,7 @@ from ieg_core.data.image_folder.decode import (
 )
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment.networks import parse
+from ieg_core.host.archives import require_sane_size
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
 from ieg_core.store.layout import MODEL, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
@@ -148,6 +149,7 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
 
     if network:
         user_network.import_module(network)
+    require_sane_size(model)
     try:
         loaded = keras.models.load_model(model, compile=False)
     # Keras does not document which exceptions an archive of another version raises.

@@ -266,5 +266,5 @@ def _fast_dtype() -> str:
     """Returns bfloat16 if the processor multiplies in it natively, else float32."""
     flags = ""
     with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

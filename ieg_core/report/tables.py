@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 
+from ieg_core.data.tables import safe_cell
 from ieg_core.report.expected import NOTE
 from ieg_core.report.join import Changes
 from ieg_core.report.model import Report
@@ -29,9 +30,10 @@ def results_csv(report: Report) -> str:
     rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
     columns = [key for key in rows[0] if key not in nested] if rows else []
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row[key] for key in columns] for row in rows)
+    cells = [[row[key] for key in columns] for row in rows]
+    csv.writer(text, lineterminator="\n").writerows(
+        [[safe_cell(c) if isinstance(c, str) else c for c in line] for line in (columns, *cells)]
+    )
     return text.getvalue()
 
 

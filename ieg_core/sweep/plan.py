@@ -247,7 +247,10 @@ def _git_revision() -> str:
     """
     if image_revision := os.environ.get("IEG_REVISION"):
         return image_revision
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    checkout = Path(__file__).parents[2]
+    # Whoever runs this file trusts its checkout, even if it is another user's.
+    git = ["git", "-C", str(checkout), "-c", f"safe.directory={checkout}"]
+    command = [*git, "describe", "--always", "--dirty=+"]
     try:
         answer = subprocess.run(
             [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10

@@ -8,6 +8,7 @@ variables before `.venv` exists.
 """
 
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -224,6 +225,8 @@ class SweepRequest:
                 raise UserError(f"no {name}: expected at least one")
         for method in self.methods:
             method_spec(method)
+        for name in ("network", "features", "labels", "data_dir", "results"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if min(self.seeds) < 0:
             raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
         for variable, value in (("NETWORK", self.network), ("RECIPE", self.recipe)):

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """User image files, in class folders or listed in tables, as a base data set."""
 
+import errno
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -245,12 +247,20 @@ def _pairs(pairs: Sequence[Sequence[str]]) -> str:
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
     if len(reasons) > allowed * num_files:
+        allow = f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
+        no_file = os.strerror(errno.ENOENT).lower()
+        if missing := [path for path, reason in reasons.items() if reason.startswith(no_file)]:
+            raise UserError(
+                f"{len(missing)} of {num_files} files that {root} lists do not exist "
+                f"({', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}): "
+                f"expected paths relative to {root}; correct them, remove their lines, or allow "
+                f"more with {allow}"
+            )
         shown = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_SHOWN])
         raise UserError(
             f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({shown}"
             f"{'; …' if len(reasons) > _SHOWN else ''}): expected JPEG, PNG or WebP and at most "
-            f"{allowed:.2%} broken files; repair or remove them, or allow more with "
-            f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
+            f"{allowed:.2%} broken files; repair or remove them, or allow more with {allow}"
         )
 
 

@@ -34,6 +34,9 @@ Box = tuple[float, float, float, float]
 
 EVALUATED_SHARE: Final = 224 / 256
 _ORIENTATION: Final = 0x0112
+_LONGEST_SIDE: Final = 65_535
+"""JPEG's own limit. A PNG of 90,000,000 × 1 pixels takes gigabytes to resize."""
+_ORIENTED: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _TRANSPOSED: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -154,6 +157,10 @@ def _refuse_large(image: Image.Image, max_megapixels: float) -> None:
         raise UnreadableImageError(
             f"{image.width}×{image.height} pixels exceed {max_megapixels:g} megapixels"
         )
+    if max(image.size) > _LONGEST_SIDE:
+        raise UnreadableImageError(
+            f"{image.width}×{image.height} pixels exceed {_LONGEST_SIDE:,} on a side"
+        )
 
 
 def central_square(width: int, height: int) -> Box:
@@ -217,7 +224,27 @@ def _open(content: bytes) -> Image.Image:
     reader = reader_of(content)
     if reader is None:
         raise UnreadableImageError("it is not a JPEG, PNG or WebP file")
+    if reader is PngImagePlugin.PngImageFile:
+        content = _without_large_metadata(content)
     return reader(io.BytesIO(content))
+
+
+def _without_large_metadata(content: bytes) -> bytes:
+    """Removes from a PNG the metadata that Pillow refuses to unpack if it is more than 1 MB.
+
+    These are a color profile, which decoding ignores, and compressed text, unless it may hold the
+    orientation.
+    """
+    kept, start = [content[:8]], 8
+    while start + 8 <= len(content):
+        length, kind = int.from_bytes(content[start : start + 4], "big"), content[start + 4 :][:4]
+        chunk = content[start : start + 12 + length]
+        start += 12 + length
+        keyword, _, rest = chunk[8:].partition(b"\0")
+        is_packed = kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1")
+        if kind != b"iCCP" and not (is_packed and keyword not in _ORIENTED):
+            kept.append(chunk)
+    return b"".join(kept) if sum(map(len, kept)) < len(content) else content
 
 
 def _cut(

@@ -12,7 +12,6 @@ A table's column `label` is the given label. Every further column whose name sta
 `label`, all are.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from ieg_core.data.image_folder.listing import (
     folder_files,
     visible,
 )
-from ieg_core.data.tables import SUFFIXES, read_columns, read_header
+from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns, read_header
 from ieg_core.errors import UserError
 
 PATH: Final = "path"
@@ -261,13 +260,7 @@ def _choose(labels: dict[str, list[Label]]) -> tuple[list[str], list[str]]:
 
 def _texts(cells: Sequence[Any]) -> list[Label]:
     """Returns labels as texts; pandas writes whole numbers beside missing ones as 3.0."""
-    texts = [
-        None
-        if cell is None or (isinstance(cell, float) and math.isnan(cell))
-        else str(cell).strip()
-        for cell in cells
-    ]
-    texts = [text or None for text in texts]
+    texts = [None if is_no_label(cell) else class_name(str(cell)).strip() for cell in cells]
     if None in texts and all(text is None or re.fullmatch(r"\d+\.0", text) for text in texts):
         return [text and text[:-2] for text in texts]
     return texts

@@ -8,12 +8,13 @@ inside it. The classes are those of "train", sorted by name, or by value if all 
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ieg_core.data.tables import SUFFIXES, read_columns
+from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns
 from ieg_core.errors import UserError
 
 TRAIN: Final = "train"
@@ -179,7 +180,7 @@ def folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
                 "images or remove the folder"
             )
         for path in files:
-            yield path.relative_to(root).as_posix(), name
+            yield path.relative_to(root).as_posix(), class_name(name)
 
 
 def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]:
@@ -250,11 +251,12 @@ def _read_table(root: Path, table: Path) -> list[tuple[str, str]]:
     columns = read_columns(table, COLUMNS)
     paths = checked_paths(root, table, columns["path"])
     for number, label in enumerate(columns["label"], 2):
-        if label is None or not str(label).strip():
+        if is_no_label(label):
             raise UserError(
                 f"line {number} of {table} lacks a path or a label: expected both in every line"
             )
-    return list(zip(paths, (str(label).strip() for label in columns["label"]), strict=True))
+    labels = (class_name(str(label)).strip() for label in columns["label"])
+    return list(zip(paths, labels, strict=True))
 
 
 def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
@@ -281,7 +283,7 @@ def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
                 "characters; correct the table"
             )
         # Before links are followed: "link/../x" is x here, so the path checked is the path read.
-        path = os.path.normpath(path)
+        path = os.path.normpath(_as_stored(root, path))
         target = Path(os.path.realpath(root / path))
         if os.path.isabs(path) or not target.is_relative_to(inside):
             raise UserError(
@@ -297,6 +299,13 @@ def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
     if not listed:
         raise UserError(f"{table} lists no file: expected a line with path and label for each")
     return list(listed)
+
+
+def _as_stored(root: Path, path: str) -> str:
+    """Returns a path as the file is stored: with slashes, in the file system's Unicode form."""
+    forms = [path, path.replace("\\", "/")]
+    forms += [unicodedata.normalize(kind, form) for form in forms[-1:] for kind in ("NFC", "NFD")]
+    return next((form for form in forms if os.path.lexists(root / form)), path)
 
 
 def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ set that the labels are for; the file is then refused for any other. Other colum
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,15 @@ import numpy as np
 
 from ieg_core.data.base import Labels, Source
 from ieg_core.data.labels.given import NOT_LISTED, GivenLabels, data_tag
-from ieg_core.data.tables import SUFFIXES, read_columns, read_header, to_csv, to_parquet
+from ieg_core.data.tables import (
+    SUFFIXES,
+    class_name,
+    is_no_label,
+    read_columns,
+    read_header,
+    to_csv,
+    to_parquet,
+)
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
@@ -128,10 +137,11 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
 
 def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int]:
     """Returns the indices of the training files that a label file names."""
-    places = {name: place for place, name in enumerate(source.paths)}
+    places = {_plain_path(name): place for place, name in enumerate(source.paths)}
     found = []
     for row, cell in enumerate(cells, 1):
-        place = places.get(os.path.normpath(str(cell)))
+        forms = (str(cell), str(cell).replace("\\", "/"))
+        place = next((places[form] for form in map(_plain_path, forms) if form in places), None)
         if place is None:
             raise UserError(
                 f"the label file {path} has the path {str(cell)[:_MAX_CELL]!r} in row {row}: "
@@ -141,9 +151,14 @@ def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int]:
     return found
 
 
+def _plain_path(path: str) -> str:
+    """Returns the one spelling of a path, whose Unicode differs between file systems."""
+    return unicodedata.normalize("NFC", os.path.normpath(path))
+
+
 def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source) -> Labels:
     num_examples = len(source.train_labels)
-    by_name = {name: number for number, name in enumerate(source.class_names)}
+    by_name = {class_name(name): number for number, name in enumerate(source.class_names)}
     values = [_whole(name) for name in source.class_names]
     numerals = {value: number for number, value in enumerate(values) if value is not None}
     are_numbers = len(numerals) == len(values)
@@ -162,7 +177,13 @@ def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source)
                 "per example"
             )
         # Unstripped first: the name of a folder, and so of a class, may end in a space.
-        number = by_name.get(str(label), by_name.get(str(label).strip()))
+        text = class_name(str(label))
+        number = by_name.get(text, by_name.get(text.strip()))
+        if number is None and is_no_label(label):
+            raise UserError(
+                f"{path} has the label {label!r} in row {row}, which stands for none: expected a "
+                "label in every row; leave out rows without one"
+            )
         if number is None and (value := _whole(label)) is not None:
             number = by_number.get(value)
         if number is None:

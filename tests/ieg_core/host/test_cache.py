@@ -48,3 +48,10 @@ def test_where_nothing_can_be_written_nothing_fails(tmp_path):
 )
 def test_the_folder_is_among_the_users_caches(environ, expected):
     assert cache_folder(environ) == expected
+
+
+def test_without_a_home_nothing_is_cached(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # no HOME, and no entry in passwd
+    path = cache_folder({}) / "x.safetensors"
+    write_arrays(path, ARRAYS)
+    assert read_arrays(path) is None
