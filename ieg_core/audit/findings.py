@@ -32,7 +32,8 @@ class Audit:
       record: What the trial was planned to be.
       label_set: Its label set.
       source: The base images of the label set.
-      ids: Indices of its training examples in the base data set, int [n].
+      ids: Indices of the judged training examples in the base data set, int [n]; images of a probe
+        are not judged, even where a method trains on them like on any other.
       given: Their given labels, int32 [n].
       scores: Their scores, in the same order.
       clean: Their true labels, int32 [n]; None if these are unknown, or equal to the given ones
@@ -48,6 +49,11 @@ class Audit:
     scores: Scores
     clean: np.ndarray | None
     threshold: float
+
+    @property
+    def trusted_ids(self) -> np.ndarray:
+        """Indices of the training examples whose labels are trusted, int [m], ascending."""
+        return _trusted_ids(self.label_set, self.source)
 
     @property
     def flagged(self) -> np.ndarray:
@@ -98,7 +104,7 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             "again"
         )
 
-    ids = label_set.train_ids
+    ids = np.setdiff1d(label_set.train_ids, _trusted_ids(label_set, source))
     given = label_set.noisy_labels[ids]
     scores = score_examples({name: values[ids] for name, values in examples.items()}, given)
     # NaN, for examples never seen, sorts last; equal scores keep the order of the data.
@@ -119,6 +125,12 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
         clean=None if clean is None else clean[order],
         threshold=threshold,
     )
+
+
+def _trusted_ids(label_set: LabelSet, source: Source) -> np.ndarray:
+    """Returns the examples of the probe, whether it was drawn or the data set reserves it."""
+    reserved = label_set.probe_ids if source.probe_ids is None else source.probe_ids
+    return np.union1d(label_set.probe_ids, reserved)
 
 
 def _clean_known(label_set: LabelSet) -> bool:
@@ -197,7 +209,8 @@ def cleaned_labels(audit: Audit) -> tuple[np.ndarray, np.ndarray]:
     has the clean label that the run was given.
     """
     labels = np.where(audit.flagged, audit.scores.suggested, audit.given)
-    ids = np.concatenate([audit.ids, audit.label_set.probe_ids])
-    labels = np.concatenate([labels, audit.label_set.clean_labels[audit.label_set.probe_ids]])
+    trusted = audit.trusted_ids
+    ids = np.concatenate([audit.ids, trusted])
+    labels = np.concatenate([labels, audit.label_set.clean_labels[trusted]])
     order = np.argsort(ids)
     return ids[order], labels[order]

@@ -15,6 +15,7 @@ from ieg_core.data.label_set import load_label_set
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
+from ieg_core.experiment.config import ImagesConfig
 from ieg_core.store.records import AuditRecord
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
@@ -208,6 +209,27 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
         for command in ("audit", "status"):
             assert main.main([command, str(plan.parent)]) == 2
             assert "plan.json is damaged (" in capsys.readouterr().err
+
+
+def test_a_probe_is_no_suspect_even_where_a_method_trains_on_it(tmp_path):
+    photos = write_tree(tmp_path / "photos", {"train": 10, "test": 2, "probe": 2})
+    asked = SweepRequest(
+        "folder_uniform_0.4",
+        methods=("supervised",),
+        settings=("images.size=8", "batch_size=10"),
+        data_dir=str(photos),
+        results=str(tmp_path / "runs"),
+    )
+    (name,) = sweep.plan(asked).trials
+    label_set = load_label_set(next((tmp_path / "runs" / "label_sets").iterdir()))
+    assert len(label_set.train_ids) == 36  # plain training uses the probe like any other image
+    trial = MadeTrial(tmp_path / "runs" / "trials" / name, label_set)
+    trial.write(beliefs(label_set, doubted=1), name="prediction")
+    cleaned = tmp_path / "cleaned.csv"
+    assert audit_trial(trial.folder, photos, labels_file=cleaned).examples == 30
+    assert all(row["path"].startswith("train/") for row in rows_of(trial))
+    found = read_labels(cleaned, open_source("folder", photos, ImagesConfig(size=8))).labels
+    np.testing.assert_array_equal(found[30:], label_set.clean_labels[30:])
 
 
 def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch, capsys):
