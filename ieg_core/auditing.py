@@ -90,7 +90,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        decisions = exports.import_decisions(self, tool, Path(path))
+        decisions = exports.import_decisions(self.images, Path(path), tool)
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]

@@ -136,7 +136,7 @@ def plan(request: SweepRequest) -> Plan:
     for record in records:
         folder = layout.trial_folder(root, record.trial)
         if not TrialRecord.exists(folder):
-            record.write(folder)
+            replace(record, data_dir=os.path.abspath(request.data_dir)).write(folder)
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
+import json
 import shlex
 import shutil
 from pathlib import Path
@@ -197,7 +198,7 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
     assert main.main(["audit", str(without_digest)]) == 0
     assert str(trial.folder / "audit" / "audit.html") in capsys.readouterr().out
     assert main.main(["status", str(without_digest)]) == 0
-    assert main.main(["report", str(without_digest), "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", str(without_digest), "--out", str(tmp_path / "joined")]) == 0
     (trial.folder / "training.json").unlink()
     assert main.main(["evaluate", str(without_digest)]) == 2
     assert "has not finished training" in capsys.readouterr().err
@@ -246,16 +247,14 @@ def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch
     folder = tmp_path / "runs" / "trials" / trial
     label_set = load_label_set(next((tmp_path / "runs" / "label_sets").iterdir()))
     MadeTrial(folder, label_set).write(beliefs(label_set))
-    code = main.main(
-        ["audit", str(folder), "--data-dir", "my photos", "--write-labels", "my c.csv"]
-    )
-    assert code == 0
+    # The run knows its data directory.
+    assert main.main(["audit", str(folder), "--write-labels", "my c.csv"]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     words = dict(word.split("=", 1) for word in shlex.split(told.partition("make sweep ")[2]))
     assert words == {
         "DATASET": "folder_labels",
         "LABELS": "my c.csv",
-        "DATA_DIR": "my photos",
+        "DATA_DIR": str(tmp_path / "my photos"),
         "SET": "images.size=8 images.channels=1 images.eval_sets=more",
     }
     following = SweepRequest(
@@ -266,3 +265,11 @@ def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch
         settings=(*words["SET"].split(), "batch_size=10"),
     )
     assert len(sweep.plan(following).trials) == 2
+
+    (tmp_path / "my photos").rename(tmp_path / "moved")
+    assert main.main(["audit", str(folder)]) == 2
+    assert "there is no data directory data" in capsys.readouterr().err
+    assert main.main(["audit", str(folder), "--data-dir", "moved", "--json"]) == 0
+    (audited,) = json.loads(capsys.readouterr().out)["audits"]
+    assert audited["summary"]["trial"] == trial
+    assert audited["files"] == [str(folder / f"audit/audit.{kind}") for kind in ("html", "csv")]
