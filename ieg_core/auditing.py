@@ -21,7 +21,7 @@ from ieg_core.audit import exports
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
-from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
+from ieg_core.audit.label_audit import LabelAudit, audit_labels
 from ieg_core.errors import UserError
 from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
 from ieg_core.features.files import read_features
@@ -47,21 +47,6 @@ class AuditResult(LabelAudit):
         """
         most = round(self.summary.expected_wrong) if count is None else count
         return [self._index(place) for place in self.order[:most].tolist()]
-
-    def to_frame(self) -> Any:
-        """Returns the audit as a table, one row per image, with the caller's order and index.
-
-        Returns:
-          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
-        """
-        try:
-            return super().to_frame()
-        except UserError:
-            everything = np.arange(len(self.images))
-            return {
-                "index": [self._index(place) for place in everything.tolist()],
-                **columns(self, everything),
-            }
 
     def export(self, tool: str, path: str | Path, **options: Any) -> None:
         """Exports the audit to another tool.

@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core.audit.findings import Audit, is_available, read_audit
+from ieg_core.audit.findings import THRESHOLD, Audit, is_available, read_audit
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
 Data = tuple[Any, Any]
 _BATCH_SIZE = 100
-_FEW_IMAGES = 5000
-_SMALLEST_PHOTO = 32
 _DEFAULT_METHOD = "ieg"
 _AGREEMENT_SAMPLE = 1000
 
@@ -61,11 +59,12 @@ class Fitted:
       model: The trained network, averaged parameters: images in 0 … 255 -> logits [n, C].
       class_names: C names, by class number.
       accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
-        labels of images that it was trained on.
+        labels of images that it was trained on or, of a folder, that were held out.
       result: The run's row, the content of result.json.
       run_dir: The run's folder, an argument of `ieg audit`, `ieg predict` and `ieg report`.
       data_dir: The folder that the arrays were written to (DATA_DIR).
-      audit: The training labels, most suspicious first; None for a method that does not use them.
+      audit: The training labels, most suspicious first, with `suspects()` and `to_frame()`; None
+        for a method that does not use them.
     """
 
     model: "keras.Model"
@@ -75,6 +74,12 @@ class Fitted:
     run_dir: Path
     data_dir: Path
     audit: Audit | None
+
+    def __repr__(self) -> str:
+        row = self.result
+        title = f"{row['method']} on {row['network']}, {row['steps']:,} steps: {self.accuracy:.1%}"
+        audit = [] if self.audit is None else [repr(self.audit)]
+        return "\n".join([title, f"Run: {self.run_dir}", *audit])
 
 
 def fit(
@@ -100,7 +105,7 @@ def fit(
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
         data of another kind that `ieg_core.audit` takes, if the images have one size or `network`
-        is a pre-trained one; or a data directory with train/ and test/.
+        is a pre-trained one; or a folder as `make sweep DATASET=folder` takes it.
       labels: [n], class numbers from 0 (integers) or names, none missing. By default those of
         `images`, if these come with labels; or the name of their column.
       network: A Keras model that returns logits, trained from its current weights and not modified;
@@ -111,11 +116,12 @@ def fit(
       method: Name of the method; see `ieg recipes`. By default "ieg"; on features "retrain", the
         only one there.
       test: Images and true labels to evaluate on. Without it, up to 1,000 training images with
-        their given labels are used, which measures agreement, not accuracy.
+        their given labels are used, which measures agreement, not accuracy; of a folder without
+        test/, a fifth of each class is held out.
       probe: A few images with correct labels, at least one per class. Without it, methods that need
         a probe draw 10 images per class from `images` and trust their labels.
       class_names: Names by class number; by default the numbers, or the names among the labels.
-      steps: Training steps; 0 for the recipe's 1,500.
+      steps: Training steps; 0 for the recipe's 1,500, but at most 100 epochs.
       seed: Seed of all random draws.
       settings: Overrides such as "optimizer.learning_rate=0.05", or a dictionary,
         {"optimizer.learning_rate": 0.05} or {"optimizer": {"learning_rate": 0.05}}. On features,
@@ -138,21 +144,19 @@ def fit(
         )
     method = method or _DEFAULT_METHOD
     root = Path(out)
+    indices: Sequence[Any] | None = None
     if isinstance(images, str | Path):
         data_dir, names, chosen = _folder(Path(images), labels, test, probe, class_names)
         _say_what_is_trusted(method, probe is not None or (data_dir / PROBE).is_dir())
     else:
-        pixels, given, known = _held(images, labels, class_names)
+        pixels, given, known, indices = _held(images, labels, class_names)
         parts, names = _parts(pixels, given, test, probe, known)
         data_dir = write_arrays(root / "data", parts, names)
         shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
         chosen = _settings_for(shape, count)
         _say_what_is_trusted(method, probe is not None)
-        if network == "" and count < _FEW_IMAGES and min(shape[:2]) >= _SMALLEST_PHOTO:
-            print(
-                f"fit: {count:,} images are few to train from zero; for photos try "
-                f"network={NETWORK!r}"
-            )
+        if test is None:
+            print("fit: no test=, so accuracy means agreement with labels that it is trained on")
     planned = plan.plan(
         SweepRequest(
             dataset="folder",
@@ -161,10 +165,13 @@ def fit(
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
             steps=int(steps),
             settings=(*chosen, *assignments),
+            accelerator=bool(machine.find_gpus("auto")),
             data_dir=str(data_dir),
             results=str(root),
         )
     )
+    for note in planned.notes:
+        print(f"fit: {note}")
     trial = planned.trials[0]
     folder = layout.trial_folder(root, trial)
     if code := _run(trial, root, data_dir):
@@ -177,7 +184,7 @@ def fit(
     audit = None
     if is_available(folder):
         audit_trial(folder, data_dir)
-        audit = read_audit(folder, data_dir, 0.5)
+        audit = replace(read_audit(folder, data_dir, THRESHOLD), indices=indices)
     import keras
 
     if isinstance(network, str) and networks.parse(result.network).family == "function":
@@ -269,18 +276,18 @@ def _folder(
             f"received the folder {folder} and {given[0]}: expected all of it in the folder, as "
             "train/, test/ and probe/"
         )
-    return folder, list_files(folder).class_names, []
+    return folder, list_files(folder, needs_test=False).class_names, []
 
 
 def _held(
     images: Any, labels: Any, class_names: Sequence[str] | None
-) -> tuple[Any, Any, Sequence[str] | None]:
-    """Returns images as an array, labels, and class names if the data have some."""
+) -> tuple[Any, Any, Sequence[str] | None, Sequence[Any] | None]:
+    """Returns images as an array, labels, and class names and the caller's indices, if any."""
     is_array = isinstance(images, np.ndarray) and images.dtype.kind not in "USO"
     is_list = isinstance(images, list | tuple)
     is_plain = is_list and len(images) and not isinstance(images[0], str | Path | tuple)
     if labels is not None and (is_array or is_plain or images is None):
-        return images, labels, class_names
+        return images, labels, class_names, None
     opened = open_python(images, labels, size=SIZE, class_names=class_names)
     found = opened.images
     if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
@@ -295,7 +302,7 @@ def _held(
             f"the images have {len(shapes)} sizes: expected one; resize them, pass a data "
             f"directory, or network={NETWORK!r}, which takes any"
         )
-    return np.stack(pixels), found.labels[:, 0], found.class_names
+    return np.stack(pixels), found.labels[:, 0], found.class_names, found.indices
 
 
 def _say_what_is_trusted(method: str, has_probe: bool) -> None:

@@ -2,6 +2,7 @@
 """The audit of a finished trial, from the files in its folder."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from ieg_core.data.base import Source
 from ieg_core.data.corruption import realized_matrix
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
+from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
 from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
 from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
 THRESHOLD = 0.5
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Audit:
       clean: Their true labels, int32 [n]; None if these are unknown, or equal to the given ones
         by definition.
       threshold: The least score of a label that is flagged.
+      indices: The caller's index of each example of the base data set; None for paths or positions.
     """
 
     record: TrialRecord
@@ -49,6 +53,33 @@ class Audit:
     scores: Scores
     clean: np.ndarray | None
     threshold: float
+    indices: Sequence[Any] | None = None
+
+    def suspects(self, count: int | None = None) -> list[Any]:
+        """Returns the indices of the most suspicious labels, most suspicious first.
+
+        Args:
+          count: How many; by default those that are flagged.
+        """
+        return self._indices(self.ids[self.flagged] if count is None else self.ids[:count])
+
+    def to_frame(self) -> Any:
+        """Returns the audit as a table, most suspicious first (`ieg_core.data.tables.to_frame`)."""
+        columns = {name: cells for name, cells in table(self).items() if name != "index"}
+        return to_frame(columns, self._indices(self.ids))
+
+    def __repr__(self) -> str:
+        names, suggested = self.label_set.class_names, self.scores.suggested
+        lines = [f"Audit of {len(self.ids):,} labels: {int(self.flagged.sum()):,} look wrong"]
+        places = np.flatnonzero(self.flagged)[:_SHOWN]
+        for place, index in zip(places, self._indices(self.ids[places]), strict=True):
+            change = f"{names[self.given[place]]}, probably {names[suggested[place]]}"
+            lines.append(f"  {index}: {change} (score {self.scores.score[place]:.3f})")
+        return "\n".join(lines)
+
+    def _indices(self, ids: np.ndarray) -> list[Any]:
+        known = self.indices or self.source.paths
+        return [known[place] if known else place for place in ids.tolist()]
 
     @property
     def trusted_ids(self) -> np.ndarray:

@@ -12,7 +12,7 @@ If the two are unrelated, o has the mean e and the standard deviation âˆš(e (1 â
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
+from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.store.records import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 LEAST_KAPPA: Final = 0.05
@@ -106,18 +104,13 @@ class LabelAudit:
     order: NDArray[np.int64]
     summary: LabelAuditRecord
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> Any:
         """Returns the audit as a table, one row per image, with the caller's order and index.
 
-        Raises:
-          UserError: When pandas is not installed.
+        Returns:
+          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UserError("pandas is not installed: run pip install pandas") from error
-        everything = np.arange(len(self.images))
-        return pd.DataFrame(columns(self, everything), index=self.images.indices)
+        return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
 
 def audit_labels(

@@ -22,7 +22,7 @@ from ieg_core.audit.outputs import write_outputs
 from ieg_core.cli import options
 from ieg_core.cli.rates import Rates
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
-from ieg_core.data.image_folder.listing import TEST, TRAIN, has_part
+from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
@@ -329,6 +329,14 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     )
 
 
+def _is_data_directory(place: Path) -> bool:
+    try:
+        list_files(place, needs_test=False)
+    except UserError:
+        return False
+    return True
+
+
 def _next_command(request: AuditRequest) -> str:
     words = {}
     if request.are_datasets:
@@ -336,7 +344,7 @@ def _next_command(request: AuditRequest) -> str:
         words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(request.data_dir)}
     else:
         place = Path(request.places[0])
-        if place.is_dir() and has_part(place, TRAIN) and has_part(place, TEST):
+        if _is_data_directory(place):
             words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
     if not words:
         return ""

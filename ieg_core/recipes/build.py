@@ -10,6 +10,7 @@ from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
+from ieg_core.experiment.length import steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
@@ -185,6 +186,24 @@ def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str])
     fixed = {key.removeprefix("method.") for key in keys if key.startswith("method.")}
     settings = config.method_settings.fit_to_classes(num_classes, fixed)
     return dataclasses.replace(config, method_settings=settings)
+
+
+def fit_to_examples(config: Config, num_examples: int) -> Config:
+    """Bounds the length of a recipe in epochs, where only the data tell how many images there are.
+
+    Args:
+      config: A configuration of the recipe's length.
+      num_examples: Number of training examples.
+
+    Returns:
+      The configuration; shorter if its family's `max_epochs` are fewer steps.
+    """
+    most = FAMILIES[config.recipe].max_epochs * steps_per_epoch(config, num_examples)
+    if not 0 < most < config.schedule.num_steps:
+        return config
+    return dataclasses.replace(
+        config, schedule=dataclasses.replace(config.schedule, num_steps=most)
+    )
 
 
 def recipe_of(config: Config) -> Config:

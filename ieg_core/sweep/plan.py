@@ -22,7 +22,7 @@ from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment import networks
-from ieg_core.experiment.config import Config, ImagesConfig, to_dict
+from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
@@ -35,6 +35,8 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
 
+_SMALLEST_PHOTO = 28
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,7 +45,7 @@ class Plan:
     Attributes:
       sweep: The sweep's name; the same trials have the same name.
       trials: Names of the trials, longest first.
-      notes: Messages from reading the data, one line each.
+      notes: What reading the data brought to light, and what was chosen for them, one line each.
     """
 
     sweep: str
@@ -125,12 +127,16 @@ def plan(request: SweepRequest) -> Plan:
     root = Path(request.results)
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
-    records = [
-        _record(
-            spec, build.fit_to_classes(config, label_set.num_classes, request.settings), label_set
-        )
-        for (spec, config), label_set in zip(planned, label_sets, strict=True)
-    ]
+    records = []
+    for (spec, config), label_set in zip(planned, label_sets, strict=True):
+        fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
+        examples = len(label_set.train_ids)
+        if not _sets_length(request):
+            fitted = build.fit_to_examples(fitted, examples)
+        if fitted.schedule != config.schedule:
+            notes.append(_length_note(fitted, config, examples))
+        records.append(_record(spec, fitted, label_set))
+    notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
     for record in records:
@@ -140,16 +146,45 @@ def plan(request: SweepRequest) -> Plan:
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, notes)
+    return Plan(sweep, trials, tuple(dict.fromkeys(notes)))
+
+
+def _sets_length(request: SweepRequest) -> bool:
+    keys = [setting.partition("=")[0].strip() for setting in request.settings]
+    return bool(request.steps) or any(f"schedule.{name}" in keys for name in LENGTHS)
+
+
+def _length_note(fitted: Config, config: Config, examples: int) -> str:
+    epochs = build.FAMILIES[config.recipe].max_epochs
+    return (
+        f"{examples} images are few: {fitted.schedule.num_steps} steps, {epochs} epochs, instead "
+        f"of the recipe's {config.schedule.num_steps} (STEPS sets another length)"
+    )
+
+
+def _feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> list[str]:
+    """Recommends features for photos where networks would be trained from zero on a CPU."""
+    is_photo = any(
+        each.spec.base in FEATURES.bases and min(each.image_shape[:2]) >= _SMALLEST_PHOTO
+        for each in label_sets
+    )
+    if request.accelerator or request.features or request.network or not is_photo:
+        return []
+    advice = (
+        "no GPU: for photos, features of a pre-trained network take minutes and give better "
+        f"results than training from zero; try FEATURES={FEATURES.network} "
+        f"METHODS=supervised,forward,retrain (ieg_core.fit: network={FEATURES.network!r})"
+    )
+    return [advice]
 
 
 def _prepare(
     request: SweepRequest, planned: Sequence[tuple[DatasetSpec, Config]]
-) -> tuple[list[LabelSet], tuple[str, ...]]:
+) -> tuple[list[LabelSet], list[str]]:
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
-      A label set for each trial, and the distinct messages from reading the data.
+      A label set for each trial, and the messages from reading the data.
     """
     data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
     with files.writable(folder.parent):
@@ -173,8 +208,7 @@ def _prepare(
 
     prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
     sources = [read(spec.base, config.images) for spec, config in planned]
-    notes = [line for source in sources for line in describe_notes(source.notes)]
-    return prepared, tuple(dict.fromkeys(notes))
+    return prepared, [line for source in sources for line in describe_notes(source.notes)]
 
 
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
@@ -236,7 +270,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
 
 
 def _recipe_steps(config: Config, examples: int) -> int:
-    plain = build.recipe_of(config)
+    plain = build.fit_to_examples(build.recipe_of(config), examples)
     return num_steps(plain, steps_per_epoch(plain, examples))
 
 

@@ -3,6 +3,7 @@ import csv
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
+from ieg_core.audit.findings import read_audit
 from ieg_core.audit.write import audit_trial
 from ieg_core.cli import main
 from ieg_core.data.label_set import load_label_set
@@ -231,6 +233,21 @@ def test_a_probe_is_no_suspect_even_where_a_method_trains_on_it(tmp_path):
     assert all(row["path"].startswith("train/") for row in rows_of(trial))
     found = read_labels(cleaned, open_source("folder", photos, ImagesConfig(size=8))).labels
     np.testing.assert_array_equal(found[30:], label_set.clean_labels[30:])
+
+
+def test_in_python_it_speaks_in_the_callers_indices(knowing_trial):
+    found = read_audit(knowing_trial.folder, DATA, 0.5)
+    assert found.suspects(3) == found.ids[:3].tolist()
+    assert len(found.suspects()) == found.flagged.sum()
+    own = replace(found, indices=[f"row {place}" for place in range(1438)])
+    first, *_ = own.suspects(1)
+    assert first == f"row {found.ids[0]}"
+    assert f"\n  {first}: " in repr(own)
+    assert "Audit of 1,338 labels: " in repr(own)
+    assert len(repr(own)) < 500
+    table = own.to_frame()
+    assert table["index"][0] == first
+    assert set(table) >= {"given_name", "suggested_name", "score"}
 
 
 def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch, capsys):

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planning a sweep over one's own images and with one's own network."""
 
+from dataclasses import replace
+
 import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import read_json
+from ieg_core.recipes.features import FEATURES
 from ieg_core.store.layout import read_planned
 from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
@@ -16,7 +19,9 @@ def request_of(tmp_path):
     write_tree(tmp_path / "data", {"train": 40, "test": 3})
 
     def build(**changes):
-        settings = ("images.size=8", *changes.pop("settings", ()))
+        settings = changes.pop("settings", ())
+        if not any(each.startswith("images.size=") for each in settings):
+            settings = ("images.size=8", *settings)
         return SweepRequest(
             **{
                 "dataset": "folder",
@@ -46,8 +51,10 @@ def test_network_views_and_dictionary_go_by_the_data(request_of, tmp_path):
     # The recipe's 2,000 and 200, whole classes of three.
     settings = config.method_settings
     assert (settings.capacity, settings.dictionary_batch_size) == (1998, 198)
-    (note,) = made.notes
-    assert "there is no probe/" in note
+    probe, length = made.notes
+    assert "there is no probe/" in probe
+    assert length.startswith("120 images are few: 100 steps, 100 epochs, instead of the recipe's 1")
+    assert config.schedule.num_steps == 100
     record = read_json(tmp_path / "runs" / "trials" / made.trials[0] / "config.json")
     assert (record["noise_rate"], record["image_shape"], record["num_classes"]) == (
         None,
@@ -86,3 +93,27 @@ def test_other_images_are_another_label_set(request_of, tmp_path):
     (tmp_path / "data" / "train" / "bee" / "0000.png").unlink()
     assert plan(request_of()).trials != first
     assert len(list((tmp_path / "runs" / "label_sets").iterdir())) == 3
+
+
+def test_only_a_length_that_nobody_chose_is_bound(request_of, tmp_path):
+    for chosen in ({"steps": 1500}, {"settings": ("schedule.num_steps=1500",)}):
+        made, (config,) = planned(request_of(**chosen), tmp_path)
+        assert config.schedule.num_steps == 1500
+        assert not any("are few" in note for note in made.notes)
+        record = read_planned(tmp_path / "runs", made.trials[0])
+        assert record.recipe_steps == 100
+        assert record.data_dir == str(tmp_path / "data")
+
+
+def test_features_are_recommended_for_photos_without_a_gpu(request_of, monkeypatch):
+    def advised(**changes):
+        return any(
+            "try FEATURES=efficientnet-lite0" in note for note in plan(request_of(**changes)).notes
+        )
+
+    monkeypatch.setattr("ieg_core.sweep.plan.FEATURES", replace(FEATURES, bases=("folder",)))
+    photos = {"settings": ("images.size=32",)}
+    assert advised(**photos)
+    assert not advised()  # 8 pixels
+    assert not advised(**photos, accelerator=True)
+    assert not advised(**photos, network="resnet11")
