@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ieg_core.audit.findings import THRESHOLD, Audit, is_available, read_audit
-from ieg_core.audit.from_python import open_python
+from ieg_core.audit.from_python import is_matrix, open_python
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
 from ieg_core.data.image_folder.listing import PROBE, list_files
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 Data = tuple[Any, Any]
 _BATCH_SIZE = 100
 _DEFAULT_METHOD = "ieg"
+_FEATURES = "features"
 _AGREEMENT_SAMPLE = 1000
 
 
@@ -105,7 +106,8 @@ def fit(
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
         data of another kind that `ieg_core.audit` takes, if the images have one size or `network`
-        is a pre-trained one; or a folder as `make sweep DATASET=folder` takes it.
+        is a pre-trained one; features [n, D], on which a classifier is trained; or a folder as
+        `make sweep DATASET=folder` takes it.
       labels: [n], class numbers from 0 (integers) or names, none missing. By default those of
         `images`, if these come with labels; or the name of their column.
       network: A Keras model that returns logits, trained from its current weights and not modified;
@@ -138,7 +140,14 @@ def fit(
     """
     _require_kinds(network, method, steps, seed, settings)
     assignments = setting_texts(settings)
-    if isinstance(network, str) and network in NETWORKS:
+    if is_matrix(images):
+        if network:
+            raise UserError(
+                f"received features {np.shape(images)} and network {network!r}: expected images "
+                "for a network; leave one of the two out"
+            )
+        network = _FEATURES
+    if isinstance(network, str) and network in (*NETWORKS, _FEATURES):
         return _fit_on_features(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )

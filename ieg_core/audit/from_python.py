@@ -54,7 +54,8 @@ def open_python(
     """Converts data of any supported kind to the input of an audit.
 
     Args:
-      data: Images, with or without labels; None for features alone.
+      data: Images, with or without labels; features [n, D]; or None, for features that the caller
+        has.
       labels: One label per image, as names or class numbers from 0; labels of several annotators as
         [n, a], a mapping from annotator to labels, or a DataFrame; or, if `data` has columns, the
         names of one or several. None, NaN, "" and −1 are missing labels. By default the labels in
@@ -76,6 +77,10 @@ def open_python(
     """
     if isinstance(data, str | Path):
         return _open_folder(Path(data), size, labels, trusted, class_names)
+    features: NDArray[np.float32] | None = None
+    if is_matrix(data):
+        features = np.asarray(data, np.float32)
+        data, count = None, len(features)
     parts = _open(data, labels if needs_labels else (), count, image)
     columns = _label_columns(labels) if parts.columns is None else parts.columns
     if not needs_labels:
@@ -109,7 +114,7 @@ def open_python(
         return _with_files(images, parts.paths, size)
     get = parts.get
     if get is None:
-        return Opened(images, None)
+        return Opened(images, None, features=features)
 
     def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
         return np.stack([_square(to_pixels(get(place)), size) for place in places.tolist()])
@@ -178,10 +183,11 @@ def _open_folder(
             )
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
     opened = open_files(list_labeled_files(folder, annotators=annotators), size)
+    names = list(opened.images.names)
+    opened = replace(opened, images=replace(opened.images, indices=names))
     if trusted is None:
         return opened
     images = opened.images
-    names = list(images.names)
     places = _trusted_places(trusted, names, names)
     known = images.trusted.copy()
     known[list(places)] = class_numbers(read_labels(list(places.values())), images.class_names)
@@ -351,10 +357,10 @@ def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any =
     """Opens a list of paths or of images."""
     if not values:
         raise UserError("received 0 images: expected at least one")
+    numbered = _numbered(range(len(values)) if indices is None else indices)
     if not isinstance(values[0], str | Path):
         to_pixels(values[0])
-        names = _numbered(range(len(values)) if indices is None else indices)
-        return _Parts(names, values.__getitem__, indices=indices)
+        return _Parts(numbered, values.__getitem__, indices=indices)
     paths = [str(path) for path in values]
     if len(set(map(os.path.abspath, paths))) < len(paths):
         duplicate = next((path for path in paths if paths.count(path) > 1), "of a file")
@@ -385,6 +391,12 @@ def _pair(item: Any, place: int) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"item {place} of the data set is {_kind(item)}: expected (image, label)")
     return item[0], item[1]
+
+
+def is_matrix(data: Any) -> bool:
+    """Returns whether data are features [n, D]."""
+    is_array = hasattr(data, "__array__") and not hasattr(data, "iloc")
+    return is_array and getattr(data, "ndim", 0) == 2 and np.asarray(data).dtype.kind in "fiu"
 
 
 def _are_names(value: Any) -> bool:
@@ -520,6 +532,12 @@ def _class_numbers(
     if class_names is not None:
         names = tuple(map(str, class_names))
     elif kinds == {True}:
+        least = min(int(values.min()) for values in used)
+        if least < 0:
+            raise UserError(
+                f"the smallest label is {least}: expected class numbers from 0, or {MISSING} for a "
+                "missing label"
+            )
         most, total = max(int(values.max()) for values in used), sum(len(each) for each in used)
         if most >= total:
             raise UserError(

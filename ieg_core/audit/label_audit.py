@@ -140,7 +140,13 @@ def audit_labels(
         chance.
     """
     trusted, given = images.trusted, images.given
-    _check(images, features)
+    check_labels(images)
+    for each in features:
+        if len(each) != len(images):
+            raise UserError(
+                f"received features of {len(each)} images: expected {len(images)} rows, one per "
+                "image in order"
+            )
     evidence = judge_labels(
         features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
@@ -244,18 +250,19 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     return kappa
 
 
-def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
-    """Refuses labels that cannot be learned from; errors name classes and columns, not numbers."""
+def check_labels(images: LabeledImages) -> None:
+    """Refuses labels that cannot be learned from, before features are computed.
+
+    Raises:
+      UserError: When no image is left, a column is empty, or there are fewer than two classes or
+        two images of a class.
+    """
+    if not len(images):
+        raise UserError("no image is left to audit: expected some; drop fewer")
     for name, column in zip(images.annotators, images.labels.T, strict=True):
         if (column == MISSING).all():
             raise UserError(
                 f"the labels of {name} are all missing: expected some; leave the column out"
-            )
-    for each in features:
-        if len(each) != len(images):
-            raise UserError(
-                f"received features of {len(each)} images: expected {len(images)} rows, one per "
-                "image in order"
             )
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)

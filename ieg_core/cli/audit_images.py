@@ -17,7 +17,7 @@ from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions
 from ieg_core.audit.feature_posterior import FEW, MISSING
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
-from ieg_core.audit.label_audit import LabelAudit, audit_labels
+from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
 from ieg_core.audit.outputs import write_outputs
 from ieg_core.cli import options
 from ieg_core.cli.rates import Rates
@@ -135,6 +135,8 @@ def audit_images(request: AuditRequest) -> int:
     external = read_features([Path(name) for name in files]) if files else []
     with Rates() as rates:
         opened = _open(request, rates, decodes=bool(networks))
+        decisions = _read_decisions(request, opened.images)
+        check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
         computed = [
             extract_features(
                 opened.read_batch,
@@ -147,7 +149,7 @@ def audit_images(request: AuditRequest) -> int:
             for name in networks
             if opened.read_batch
         ]
-    audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
+    audit = _judge(request, opened, decisions, [*computed, *external], [*networks, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
@@ -230,6 +232,15 @@ def _name(request: AuditRequest) -> str:
 def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
     require(request.top >= 0, "top", request.top, "at least 0")
+    require(request.seed >= 0, "seed", request.seed, "at least 0")
+    for option, is_given, is_used, purpose in (
+        ("--labels", request.labels, request.are_datasets, "a data set <base>_labels"),
+        ("--annotators", request.annotators, not request.are_datasets, "tables"),
+        ("--with-test", request.with_test, not request.are_datasets, "folders"),
+        ("--mirrored", request.mirrored, any(n in NETWORKS for n in request.features), "networks"),
+    ):
+        if is_given and not is_used:
+            raise UserError(f"{option} has no effect here: it is for {purpose}; leave it out")
     require(0 < request.precision <= 1, "precision", request.precision, "above 0 and at most 1")
     if request.write_labels is not None:
         check_extension(request.write_labels)
@@ -274,14 +285,16 @@ def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
 
 
 def _judge(
-    request: AuditRequest, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
-) -> tuple[LabelAudit, Decisions | None]:
-    """Audits the images that a person's decisions do not drop; returns the decisions, too."""
+    request: AuditRequest,
+    opened: Opened,
+    decisions: Decisions | None,
+    features: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> LabelAudit:
+    """Audits the images that a person's decisions do not drop."""
     images, clean = opened.images, opened.clean
-    decisions = _read_decisions(request, images)
     if decisions is None:
-        audit = audit_labels(images, features, feature_names=names, clean=clean, seed=request.seed)
-        return audit, None
+        return audit_labels(images, features, feature_names=names, clean=clean, seed=request.seed)
     dropped = decisions.indices[decisions.labels == MISSING]
     left = np.setdiff1d(np.arange(len(images)), dropped)
     audit = audit_labels(
@@ -292,7 +305,7 @@ def _judge(
         seed=request.seed,
     )
     summary = replace(audit.summary, reviews=decisions.changed_per_hundred)
-    return replace(audit, summary=summary), decisions
+    return replace(audit, summary=summary)
 
 
 def _read_decisions(request: AuditRequest, images: LabeledImages) -> Decisions | None:

@@ -189,6 +189,7 @@ def test_a_folder(files):
     wrong = {paths[place].relative_to(folder).as_posix() for place in WRONG}
     assert {found.images.names[place] for place in found.order[: len(WRONG)]} == wrong
     assert run(str(folder)).summary == found.summary
+    assert set(found.suspects(len(WRONG))) == wrong
 
 
 def test_a_frame_of_paths_with_its_own_index(files):
@@ -340,6 +341,9 @@ def test_corrections_are_what_trusted_takes(tmp_path):
         pytest.param({"data": IMAGES, "labels": GIVEN / 2}, "float64: expected class", id="halves"),
         pytest.param({"data": IMAGES, "labels": [None] * COUNT}, "all labels are missing",
                      id="missing"),
+        pytest.param({"data": IMAGES, "labels": GIVEN - 2}, "smallest label is -2", id="negative"),
+        pytest.param({"data": Frame({"path": ["a", "b"], "label": TEXTS[:2]}, [0, 0])},
+                     "the index of the data has duplicates", id="index"),
         pytest.param({"data": IMAGES, "labels": ["x"] * COUNT}, "at least two classes", id="one"),
         pytest.param({"data": IMAGES, "labels": GIVEN * 10**6}, "largest label is 2000000",
                      id="gap"),

@@ -8,6 +8,7 @@ import pytest
 from ieg_core.audit.exports import EXPORTS
 from ieg_core.cli.main import main
 from ieg_core.cli.rates import Rates
+from tests.ieg_core.data.trees import picture, write_tree
 
 FEATURES = ("--features", "features.npy")
 
@@ -100,6 +101,14 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", "--write-labels", "cleaned.txt"], "expected .csv or .parquet"),
         (["photos.csv", "--write-labels", "photos.csv"], "photos.csv is read and would be overw"),
         (["photos.csv", "--export", "cleanlab=./photos.csv"], "photos.csv is read and would be"),
+        (["photos.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["photos.csv", "--labels", "x.csv"], "--labels has no effect here: it is for a data set"),
+        (["photos.csv", *FEATURES, "--mirrored"], "--mirrored has no effect here: it is for netw"),
+        (["digits", "--annotators", "a"], "--annotators has no effect here: it is for tables"),
+        (["digits", "--with-test"], "--with-test has no effect here: it is for folders"),
+        (["photos.csv", *FEATURES, "--decisions", "all.csv"], "no image is left to audit"),
+        (["one class"], "all labels are of one class (a): expected at least two classes"),
+        (["doubtful"], "the probe contradicts itself: probe/a/1.png and probe/b/2.png are the"),
         (["photos.csv", "--precision", "2"], "precision must be above 0"),
         (["photos.csv", "--decisions", "d.csv", "--corrections", "c.csv"], "expected one of the"),
         (["photos.csv", *FEATURES, "--decisions", "photos.csv"], "decision is missing"),
@@ -113,6 +122,13 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     for name in ("a", "b"):
         (table / "photos" / name).mkdir(parents=True)
         (table / "photos" / name / "1.jpg").write_text("no image")
+    write_tree(table / "one class", {".": 3}, ("a",))
+    doubtful = write_tree(table / "doubtful", {"train": 3}, ("a", "b"))
+    for name in ("a/1.png", "b/2.png"):
+        (doubtful / "probe" / name).parent.mkdir(parents=True)
+        picture(0, 0).save(doubtful / "probe" / name)
+    lines = [f"{number}.jpg,,drop" for number in range(1200)]
+    (table / "all.csv").write_text("\n".join(["path,label,decision", *lines]))
     assert main(["audit", *arguments]) == 2
     told = capsys.readouterr().err
     assert message in told
