@@ -245,7 +245,7 @@ def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
 def test_the_example_of_the_documents(tmp_path):
     page = ROOT / "docs" / "notebook.md"
     _, example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "example.py").write_text(f"{example}print(fitted.data_dir)\n")
+    (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
@@ -256,12 +256,12 @@ def test_the_example_of_the_documents(tmp_path):
         timeout=7200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    accuracy, suspects, folder, data_dir = done.stdout.splitlines()[-4:]
+    accuracy, suspects, folder = done.stdout.splitlines()[-3:]
     assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
     assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
     gallery = tmp_path / folder / "audit" / "audit.html"
     gallery.unlink()
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     (command,) = commands(page)
-    give(command.replace("<run_dir>", folder).replace("<data_dir>", data_dir), tmp_path)
+    give(command.replace("<run_dir>", folder), tmp_path)
     assert gallery.exists()
