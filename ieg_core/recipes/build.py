@@ -188,22 +188,30 @@ def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str])
     return dataclasses.replace(config, method_settings=settings)
 
 
-def fit_to_examples(config: Config, num_examples: int) -> Config:
-    """Bounds the length of a recipe in epochs, where only the data tell how many images there are.
+def fit_to_examples(
+    config: Config, num_examples: int, *, keeps_batch: bool = False, keeps_length: bool = False
+) -> Config:
+    """Fits batch and length to the number of images, where only the data tell how many there are.
 
     Args:
-      config: A configuration of the recipe's length.
+      config: A configuration.
       num_examples: Number of training examples.
+      keeps_batch: Whether the user has set the batch size.
+      keeps_length: Whether the user has set the length.
 
     Returns:
-      The configuration; shorter if its family's `max_epochs` are fewer steps.
+      The configuration. In a family with `max_epochs`, a batch is at most half of the images, and
+      the length at most that many epochs.
     """
-    most = FAMILIES[config.recipe].max_epochs * steps_per_epoch(config, num_examples)
-    if not 0 < most < config.schedule.num_steps:
+    max_epochs = FAMILIES[config.recipe].max_epochs
+    if max_epochs and not keeps_batch:
+        batch_size = max(1, min(config.batch_size, num_examples // 2))
+        config = dataclasses.replace(config, batch_size=batch_size)
+    most = max_epochs * steps_per_epoch(config, num_examples)
+    if keeps_length or not 0 < most < config.schedule.num_steps:
         return config
-    return dataclasses.replace(
-        config, schedule=dataclasses.replace(config.schedule, num_steps=most)
-    )
+    schedule = dataclasses.replace(config.schedule, num_steps=most)
+    return dataclasses.replace(config, schedule=schedule)
 
 
 def recipe_of(config: Config) -> Config:
@@ -218,9 +226,10 @@ def recipe_of(config: Config) -> Config:
     )
 
 
-def changed_settings(config: Config) -> list[str]:
+def changed_settings(config: Config, num_examples: int) -> list[str]:
     """Lists the settings, other than the length, that differ from the configuration's recipe."""
-    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe_of(config)))
+    recipe = fit_to_examples(recipe_of(config), num_examples)
+    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe))
     length = {f"schedule.{name}" for name in LENGTHS}
     return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
 

@@ -35,6 +35,7 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
 
+LENGTH_KEYS = tuple(f"schedule.{name}" for name in LENGTHS)
 _SMALLEST_PHOTO = 28
 
 
@@ -128,13 +129,18 @@ def plan(request: SweepRequest) -> Plan:
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
     records = []
+    keys = {setting.partition("=")[0].strip() for setting in request.settings}
     for (spec, config), label_set in zip(planned, label_sets, strict=True):
         fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
         examples = len(label_set.train_ids)
-        if not _sets_length(request):
-            fitted = build.fit_to_examples(fitted, examples)
-        if fitted.schedule != config.schedule:
-            notes.append(_length_note(fitted, config, examples))
+        fitted = build.fit_to_examples(
+            fitted,
+            examples,
+            keeps_batch="batch_size" in keys,
+            keeps_length=bool(request.steps) or not keys.isdisjoint(LENGTH_KEYS),
+        )
+        if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
+            notes.append(_size_note(fitted, config, examples))
         records.append(_record(spec, fitted, label_set))
     notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
@@ -149,16 +155,13 @@ def plan(request: SweepRequest) -> Plan:
     return Plan(sweep, trials, tuple(dict.fromkeys(notes)))
 
 
-def _sets_length(request: SweepRequest) -> bool:
-    keys = [setting.partition("=")[0].strip() for setting in request.settings]
-    return bool(request.steps) or any(f"schedule.{name}" in keys for name in LENGTHS)
-
-
-def _length_note(fitted: Config, config: Config, examples: int) -> str:
-    epochs = build.FAMILIES[config.recipe].max_epochs
+def _size_note(fitted: Config, config: Config, examples: int) -> str:
+    steps = num_steps(fitted, steps_per_epoch(fitted, examples))
+    epochs = steps // steps_per_epoch(fitted, examples)
     return (
-        f"{examples} images are few: {fitted.schedule.num_steps} steps, {epochs} epochs, instead "
-        f"of the recipe's {config.schedule.num_steps} (STEPS sets another length)"
+        f"{examples} images are few: {steps} steps of {fitted.batch_size}, {epochs} epochs, "
+        f"instead of the recipe's {config.schedule.num_steps} of {config.batch_size} (STEPS and "
+        "SET=batch_size=… choose others)"
     )
 
 
@@ -258,7 +261,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         image_shape=list(label_set.image_shape),
         num_classes=label_set.num_classes,
         recipe_steps=_recipe_steps(config, examples),
-        changed_settings=build.changed_settings(config),
+        changed_settings=build.changed_settings(config, examples),
         num_evaluations=len(evaluation_steps(config, epoch_steps, steps)),
         num_test_examples=len(label_set.test_labels),
         noise_rate=label_set.noise_rate,
