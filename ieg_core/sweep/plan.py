@@ -156,12 +156,15 @@ def plan(request: SweepRequest) -> Plan:
 
 
 def _size_note(fitted: Config, config: Config, examples: int) -> str:
-    steps = num_steps(fitted, steps_per_epoch(fitted, examples))
-    epochs = steps // steps_per_epoch(fitted, examples)
+    changes = []
+    if fitted.batch_size != config.batch_size:
+        changes.append(f"batches of {fitted.batch_size} instead of {config.batch_size}")
+    if fitted.schedule != config.schedule:
+        steps, before = fitted.schedule.num_steps, config.schedule.num_steps
+        epochs = steps // steps_per_epoch(fitted, examples)
+        changes.append(f"{steps} steps ({epochs} epochs) instead of {before}")
     return (
-        f"{examples} images are few: {steps} steps of {fitted.batch_size}, {epochs} epochs, "
-        f"instead of the recipe's {config.schedule.num_steps} of {config.batch_size} (STEPS and "
-        "SET=batch_size=… choose others)"
+        f"{examples} images are few: {', '.join(changes)}; SET=batch_size=… and STEPS choose others"
     )
 
 

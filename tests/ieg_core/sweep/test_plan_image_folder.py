@@ -56,8 +56,8 @@ def test_network_views_and_dictionary_go_by_the_data(request_of, tmp_path):
     probe, length = made.notes
     assert "there is no probe/" in probe
     assert length == (
-        "120 images are few: 200 steps of 60, 100 epochs, instead of the recipe's 1500 of 100 "
-        "(STEPS and SET=batch_size=… choose others)"
+        "120 images are few: batches of 60 instead of 100, 200 steps (100 epochs) instead of 1500; "
+        "SET=batch_size=… and STEPS choose others"
     )
     assert (config.schedule.num_steps, config.batch_size) == (200, 60)
     record = read_json(tmp_path / "runs" / "trials" / made.trials[0] / "config.json")
@@ -104,6 +104,7 @@ def test_only_what_nobody_chose_is_fitted_to_few_images(request_of, tmp_path):
     for chosen in ({"steps": 1500}, {"settings": ("schedule.num_steps=1500",)}):
         made, (config,) = planned(request_of(**chosen), tmp_path)
         assert config.schedule.num_steps == 1500
+        assert "120 images are few: batches of 60 instead of 100; SET" in made.notes[1]
         record = read_planned(tmp_path / "runs", made.trials[0])
         assert record.recipe_steps == 200
         assert "batch_size" not in record.changed_settings
