@@ -205,6 +205,7 @@ def audit(
         trusted=trusted,
         class_names=class_names,
         image=image,
+        progress=progress,
     )
     check_labels(opened.images)
     names = [f"features {number}" for number in range(len(matrices or ()))]

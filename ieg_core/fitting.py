@@ -297,7 +297,7 @@ def _held(
     is_plain = is_list and len(images) and not isinstance(images[0], str | Path | tuple)
     if labels is not None and (is_array or is_plain or images is None):
         return images, labels, class_names, None
-    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+    opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=True)
     found = opened.images
     if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
         raise UserError(

@@ -5,6 +5,7 @@ Kinds of data are recognized by their attributes (duck typing), so pandas, `data
 TensorFlow are not imported here; a caller who passes one of their objects has it installed.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from ieg_core.data.image_folder.decode import (
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError
+from ieg_core.host.progress import ProgressLine
 
 IMAGE_COLUMNS: Final = (
     "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
@@ -50,6 +52,7 @@ def open_python(
     class_names: Sequence[str] | None = None,
     image: str | None = None,
     needs_labels: bool = True,
+    progress: bool = False,
 ) -> Opened:
     """Converts data of any supported kind to the input of an audit.
 
@@ -67,6 +70,7 @@ def open_python(
       class_names: C names, by class number; by default those of the data set or the labels.
       image: Name of the column of images or paths, if `data` has columns.
       needs_labels: Whether to read labels; if not, there are no annotators and no classes.
+      progress: Whether to show how far the reading of files is.
 
     Returns:
       The images. Their `indices` are the caller's. Files that cannot be decoded are left out, with
@@ -76,7 +80,7 @@ def open_python(
       UserError: When data or labels are of an unsupported kind, or their sizes differ.
     """
     if isinstance(data, str | Path):
-        return _open_folder(Path(data), size, labels, trusted, class_names)
+        return _open_folder(Path(data), size, labels, trusted, class_names, progress)
     features: NDArray[np.float32] | None = None
     if is_matrix(data):
         features = np.asarray(data, np.float32)
@@ -111,7 +115,7 @@ def open_python(
         indices=parts.indices,
     )
     if parts.paths is not None:
-        return _with_files(images, parts.paths, size)
+        return _with_files(images, parts.paths, size, progress)
     get = parts.get
     if get is None:
         return Opened(images, None, features=features)
@@ -173,7 +177,12 @@ class _Parts:
 
 
 def _open_folder(
-    folder: Path, size: int, labels: Any, trusted: Any, class_names: Sequence[str] | None
+    folder: Path,
+    size: int,
+    labels: Any,
+    trusted: Any,
+    class_names: Sequence[str] | None,
+    progress: bool,
 ) -> Opened:
     for name, value in (("labels", labels), ("class_names", class_names)):
         if value is not None and not (name == "labels" and _are_names(value)):
@@ -182,7 +191,7 @@ def _open_folder(
                 "labels, pass a list of paths"
             )
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
-    opened = open_files(list_labeled_files(folder, annotators=annotators), size)
+    opened = _read_files(list_labeled_files(folder, annotators=annotators), size, progress)
     names = list(opened.images.names)
     opened = replace(opened, images=replace(opened.images, indices=names))
     if trusted is None:
@@ -194,7 +203,17 @@ def _open_folder(
     return replace(opened, images=replace(images, trusted=known))
 
 
-def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opened:
+def _read_files(listed: LabeledFiles, size: int, progress: bool) -> Opened:
+    if not progress:
+        return open_files(listed, size)
+    line, total = ProgressLine("Reading", "files"), len(listed.paths)
+    try:
+        return open_files(listed, size, progress=lambda done: line(done, total, math.nan))
+    finally:
+        line.close()
+
+
+def _with_files(images: LabeledImages, paths: Sequence[str], size: int, progress: bool) -> Opened:
     """Opens the files of images; those that cannot be decoded are left out."""
     for path in paths:
         if not Path(path).is_file():
@@ -207,7 +226,7 @@ def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opene
     files = tuple(Path(path).relative_to(root).as_posix() for path in absolute)
     no_labels = ((None,) * len(images.annotators),) * len(files)
     listed = LabeledFiles(root, files, no_labels, images.annotators, (None,) * len(files))
-    opened = open_files(listed, size)
+    opened = _read_files(listed, size, progress)
     places = {file: place for place, file in enumerate(files)}
     kept = [places[file] for file in opened.images.names]
     indices = range(len(paths)) if images.indices is None else images.indices

@@ -182,6 +182,28 @@ def test_files_that_cannot_be_decoded_are_left_out_and_indices_stay(files, tmp_p
     assert "1 of 120 files cannot be decoded" in repr(found)
 
 
+def test_reading_files_shows_how_far_it_is(files, monkeypatch):
+    shown = []
+
+    class Line:
+        def __init__(self, title, unit):
+            shown.append(title)
+
+        def __call__(self, done, total, rate):
+            shown.append((done, total))
+
+        def close(self):
+            shown.append("closed")
+
+    monkeypatch.setattr("ieg_core.audit.from_python.ProgressLine", Line)
+    folder, paths = files
+    for data, labels in ((folder, None), (paths, TEXTS)):
+        shown.clear()
+        open_python(data, labels, size=8, progress=True)
+        assert shown[0] == "Reading"
+        assert shown[-2:] == [(COUNT, COUNT), "closed"]
+
+
 def test_a_folder(files):
     folder, paths = files
     found = run(folder)
