@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,12 +35,13 @@ from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
 from ieg_core.features.extract import NETWORK, SIZE
 from ieg_core.host import machine, processes
 from ieg_core.host.files import replacing
+from ieg_core.host.progress import ProgressLine
 from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
 from ieg_core.store.records import FailureRecord
-from ieg_core.sweep import plan, slots, worker
+from ieg_core.sweep import plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ Data = tuple[Any, Any]
 _BATCH_SIZE = 100
 _DEFAULT_METHOD = "ieg"
 _FEATURES = "features"
+_LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
 
 
@@ -363,15 +366,24 @@ def _require_kinds(
 
 
 def _run(trial: str, root: Path, data_dir: Path) -> int:
-    """Runs a trial in processes that end when this one ends or is interrupted."""
+    """Runs a trial in processes that end when this one ends or is interrupted; shows its steps."""
     command = [sys.executable, "-m", "ieg_core.fitting", trial, str(root), str(data_dir)]
     environment = {**os.environ, **processes.children_environment()}
+    line, began = ProgressLine("fit", "steps"), time.time()
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
         try:
-            return process.wait()
+            while True:
+                try:
+                    return process.wait(_LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    found = progress.read_trial(root, trial, began)
+                if found.state == "training" and found.num_steps:
+                    line(found.step, found.num_steps, found.steps_per_second)
         except BaseException:
             process.terminate()
             raise
+        finally:
+            line.close()
 
 
 def _parts(
