@@ -60,8 +60,8 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 	@$(BIN)/ieg audit $(if $(filter DATASET,$(GIVEN)),$(call quote,$(value DATASET)) \
 	  $(call option,--data-dir,DATA_DIR),$(call quote,$(value DATA_DIR))) \
 	  $(call option,--out,OUT) $(call option,--labels,LABELS) $(call option,--features,FEATURES) \
-	  $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) \
-	  $(call option,--precision,PRECISION)
+	  $(call option,--decisions,DECISIONS) $(call option,--corrections,CORRECTIONS) \
+	  $(call option,--write-labels,WRITE_LABELS) $(call option,--precision,PRECISION)
 
 report: $(READY) ## write the report of RUN, else the newest, again; also of one that broke off
 	@$(BIN)/python -m pipelines report $(ALL)

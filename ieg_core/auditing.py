@@ -20,7 +20,7 @@ from ieg_core.audit import exports
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
-from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
+from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
 from ieg_core.errors import UserError
 from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
 from ieg_core.features.files import read_features
@@ -47,21 +47,6 @@ class AuditResult(LabelAudit):
         """
         most = round(self.summary.expected_wrong) if count is None else count
         return [self._index(place) for place in self.order[:most].tolist()]
-
-    def to_frame(self) -> Any:
-        """Returns the audit as a table, one row per image, with the caller's order and index.
-
-        Returns:
-          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
-        """
-        try:
-            return super().to_frame()
-        except UserError:
-            everything = np.arange(len(self.images))
-            return {
-                "index": [self._index(place) for place in everything.tolist()],
-                **columns(self, everything),
-            }
 
     def export(self, tool: str, path: str | Path, **options: Any) -> None:
         """Exports the audit to another tool.
@@ -90,7 +75,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        decisions = exports.import_decisions(self, tool, expand(path))
+        decisions = exports.import_decisions(self.images, expand(path), tool)
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]
@@ -188,8 +173,6 @@ def audit(
       UserError: When an argument is invalid, the sizes of data and labels differ, or features do
         not predict labels better than chance.
     """
-    if features is None and _is_feature_matrix(data):
-        data, features = None, data
     matrices = None if features is None else _matrices(features)
     count = None if matrices is None else len(matrices[0])
     opened = open_python(
@@ -200,7 +183,9 @@ def audit(
         trusted=trusted,
         class_names=class_names,
         image=image,
+        progress=progress,
     )
+    check_labels(opened.images)
     names = [f"features {number}" for number in range(len(matrices or ()))]
     if matrices is None:
         place = None if cache is None else expand(cache)
@@ -234,12 +219,14 @@ def compute_all(
       cache: Cache folder; None for the user's. Features from functions are not cached.
 
     Returns:
-      Arrays [n, D₁], [n, D₂], …, and their names.
+      Arrays [n, D₁], [n, D₂], …, and their names; the features alone that `opened` holds.
 
     Raises:
       UserError: When there are no images, there is no such network, or a function returns the wrong
         type or shape.
     """
+    if opened.features is not None:
+        return [opened.features], ["features"]
     read = opened.read_batch
     if read is None:
         raise UserError("received no images to compute features from: expected data with images")
@@ -292,15 +279,6 @@ def _as_rows(features: ArrayLike, count: int) -> np.ndarray:
             f"numbers [{count}, D]"
         )
     return matrix.astype(np.float32)
-
-
-def _is_feature_matrix(data: Any) -> bool:
-    return (
-        hasattr(data, "__array__")
-        and not hasattr(data, "iloc")
-        and getattr(data, "ndim", 0) == 2
-        and np.asarray(data).dtype.kind in "fiu"
-    )
 
 
 def _matrices(features: Any) -> list[np.ndarray]:

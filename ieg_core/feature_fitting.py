@@ -105,7 +105,7 @@ def fit_on_features(
       UserError: When an argument is invalid or features do not predict labels better than chance.
     """
     head_settings = _head_settings(settings or {})
-    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+    opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=progress)
     features, names = compute_all(opened, network, progress=progress)
     training = opened.images
     if probe is not None:

@@ -47,6 +47,7 @@ class Opened:
         its pixels.
       clean: The true labels, int32 [n], if an evaluation has them; used for measures alone.
       data_tag: The data set's tag in label files; "" for files.
+      features: Features in place of images, float32 [n, D]; None for images.
     """
 
     images: LabeledImages
@@ -54,6 +55,7 @@ class Opened:
     keys: tuple[str, ...] | None = None
     clean: NDArray[np.int32] | None = None
     data_tag: str = ""
+    features: NDArray[np.float32] | None = None
 
 
 def open_files(
@@ -72,7 +74,7 @@ def open_files(
       progress: Called with the number of files read so far.
 
     Raises:
-      UserError: When no file can be decoded.
+      UserError: When no file can be decoded, or copies of an image are trusted as two classes.
     """
     paths, notes = listed.paths, list(listed.notes)
     kept = list(range(len(paths)))
@@ -94,6 +96,8 @@ def open_files(
         [(*listed.labels[number], listed.trusted[number]) for number in kept]
     )
     names = tuple(paths[number] for number in kept)
+    if digests is not None:
+        _refuse_contradictions(names, digests, labels[:, -1], class_names)
     has_files = listed.has_files and (decodes or (listed.root / names[0]).is_file())
     images = LabeledImages(
         names=names,
@@ -179,6 +183,23 @@ def _numbered(
     numbers: dict[str | None, int] = {name: number for number, name in enumerate(names)}
     numbers[None] = MISSING
     return np.array([[numbers[cell] for cell in row] for row in rows], np.int32), names
+
+
+def _refuse_contradictions(
+    names: Sequence[str],
+    digests: Sequence[str],
+    trusted: NDArray[np.int32],
+    class_names: Sequence[str],
+) -> None:
+    first: dict[str, int] = {}
+    for place in np.flatnonzero(trusted != MISSING).tolist():
+        earlier = first.setdefault(digests[place], place)
+        if trusted[earlier] != trusted[place]:
+            raise UserError(
+                f"the probe contradicts itself: {names[earlier]} and {names[place]} are the same "
+                f"image, but {class_names[trusted[earlier]]!r} and {class_names[trusted[place]]!r}"
+                ": expected one class; remove one of the two"
+            )
 
 
 def _original(root: Path, names: Sequence[str], place: int) -> Pixels:

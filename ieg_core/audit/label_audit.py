@@ -12,7 +12,7 @@ If the two are unrelated, o has the mean e and the standard deviation âˆš(e (1 â
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,9 @@ from numpy.typing import NDArray
 from ieg_core.audit.feature_posterior import FEW, MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
+from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.store.records import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 TOPS_SHOWN: Final = (10, 100, 1000, 10_000)
@@ -110,18 +108,13 @@ class LabelAudit:
     order: NDArray[np.int64]
     summary: LabelAuditRecord
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> Any:
         """Returns the audit as a table, one row per image, with the caller's order and index.
 
-        Raises:
-          UserError: When pandas is not installed.
+        Returns:
+          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UserError("pandas is not installed: run pip install pandas") from error
-        everything = np.arange(len(self.images))
-        return pd.DataFrame(columns(self, everything), index=self.images.indices)
+        return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
     def headline(self) -> list[str]:
         """Returns what was found, and how reliable that is, one line each."""
@@ -199,7 +192,13 @@ def audit_labels(
         chance.
     """
     trusted, given = images.trusted, images.given
-    _check(images, features)
+    check_labels(images)
+    for each in features:
+        if len(each) != len(images):
+            raise UserError(
+                f"received features of {len(each)} images: expected {len(images)} rows, one per "
+                "image in order"
+            )
     evidence = judge_labels(
         features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
@@ -303,18 +302,19 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     return kappa
 
 
-def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
-    """Refuses labels that cannot be learned from; errors name classes and columns, not numbers."""
+def check_labels(images: LabeledImages) -> None:
+    """Refuses labels that cannot be learned from, before features are computed.
+
+    Raises:
+      UserError: When no image is left, a column is empty, or there are fewer than two classes or
+        two images of a class.
+    """
+    if not len(images):
+        raise UserError("no image is left to audit: expected some; drop fewer")
     for name, column in zip(images.annotators, images.labels.T, strict=True):
         if (column == MISSING).all():
             raise UserError(
                 f"the labels of {name} are all missing: expected some; leave the column out"
-            )
-    for each in features:
-        if len(each) != len(images):
-            raise UserError(
-                f"received features of {len(each)} images: expected {len(images)} rows, one per "
-                "image in order"
             )
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)

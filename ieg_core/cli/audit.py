@@ -32,7 +32,7 @@ from ieg_core.store.records import AuditRecord
 RUN, FILES, DATASET = "run", "files", "dataset"
 OF_IMAGES = (
     *("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions"),
-    "export",
+    *("corrections", "export"),
 )
 
 
@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
         "names are several annotators), or runs: runs/trials/…, runs/latest",
     )
-    options.add_data_dir(parser)
+    options.add_run_data_dir(parser)
+    options.add_json(parser, "one JSON object: for each audit its summary and the files written")
     parser.add_argument(
         "--top", type=int, help=f"images in the page ({audit_images.TOP}; of a run {TOP})"
     )
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--decisions", type=Path, metavar="FILE", help="decisions.csv, as review.html saves it"
     )
     images.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="what people corrected in another tool: a Label Studio project exported as JSON, "
+        "FiftyOne's labels.json, or a table with the columns path and corrected_label",
+    )
+    images.add_argument(
         "--precision",
         type=float,
         default=PRECISION,
@@ -98,7 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audits images or runs, whichever the arguments are, and says what was found."""
+    """Audits images or runs, whichever the arguments are, and says what was found.
+
+    With --json, prints {"audits": [{"summary": …, "files": […]}, …]}: the content of each audit's
+    summary.json, and the paths of the files that people open or continue with.
+    """
     kinds = {_kind(place) for place in arguments.places}
     if len(kinds) > 1 or (kinds == {FILES} and len(arguments.places) > 1):
         raise UserError(
@@ -142,25 +154,34 @@ def _kind(place: str) -> str:
 
 def _audit_runs(arguments: argparse.Namespace) -> int:
     places = [Path(place) for place in arguments.places]
+    labels_file = arguments.write_labels
     folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
-    if arguments.write_labels is not None and len(folders) > 1:
+    if labels_file is not None and len(folders) > 1:
         raise UserError(
             f"--write-labels with {len(folders)} runs ({' '.join(map(str, places))}): expected one "
             f"run, such as {folders[0]}"
         )
+    audits = []
     for folder in folders:
+        data_dir = options.data_dir_of(folder, arguments.data_dir)
         summary = audit_trial(
             folder,
-            Path(arguments.data_dir),
+            Path(data_dir),
             top=TOP if arguments.top is None else arguments.top,
             threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
-            labels_file=arguments.write_labels,
+            labels_file=labels_file,
         )
-        print(describe(summary))
-        print(folder / AUDIT_PAGE)
-    if arguments.write_labels is not None:
-        command = next_command(folders[0], arguments.data_dir, arguments.write_labels)
-        print(f"{arguments.write_labels}: cleaned labels, for {command}")
+        page = folder / AUDIT_PAGE
+        files = [page, page.with_suffix(".csv"), *([labels_file] if labels_file else [])]
+        audits.append({"summary": summary.to_value(), "files": files})
+        if not arguments.json:
+            print(describe(summary))
+            print(page)
+            if labels_file:
+                command = next_command(folder, data_dir, labels_file)
+                print(f"{labels_file}: cleaned labels, for {command}")
+    if arguments.json:
+        options.print_json({"audits": audits})
     return 0
 
 

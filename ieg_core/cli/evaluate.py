@@ -16,7 +16,7 @@ from ieg_core.sweep import slots, worker
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg evaluate`."""
     parser.add_argument("run_dir", type=Path, help="for example runs/trials/digits_uniform_0.4-…")
-    options.add_data_dir(parser)
+    options.add_run_data_dir(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         )
     FailureRecord.path(folder).unlink(missing_ok=True)
     slot = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
-    root, data_dir = folder.parent.parent, Path(arguments.data_dir)
+    root, data_dir = folder.parent.parent, Path(options.data_dir_of(folder, arguments.data_dir))
     return run_steps((worker.AGAIN,), folder.name, root, data_dir, slot)

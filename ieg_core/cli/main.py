@@ -11,6 +11,7 @@ ieg export RUN_DIR...        write trials as runs of MLflow
 ieg predict MODEL IMAGES...  classify image files
 ieg migrate RUNS             convert the results of an earlier version
 ieg recipes                  list the recipes
+ieg completion bash|zsh      print a script that completes commands and options
 
 An invalid request prints one line and exits with 2; a diverged training exits with 3.
 """
@@ -24,6 +25,7 @@ from typing import Any, NoReturn
 from ieg_core import __version__
 from ieg_core.cli import (
     audit,
+    completion,
     evaluate,
     export,
     migrate,
@@ -51,6 +53,7 @@ COMMANDS = {
     "predict": (predict, "classify image files"),
     "migrate": (migrate, "convert the results of an earlier version"),
     "recipes": (recipes, "list the recipes"),
+    "completion": (completion, "print a script that completes commands and options"),
 }
 
 
@@ -89,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=parser)
     return parser
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from ieg_core.cli import options
 from ieg_core.data.image_folder.cache import read_file
 from ieg_core.data.image_folder.decode import (
     UnreadableImageError,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     parser.add_argument("--top", type=int, default=TOP, help=f"classes per image ({TOP})")
+    options.add_json(parser, "one JSON object a line for each image: path, classes, problem")
     parser.add_argument(
         "--network",
         default="",
@@ -47,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints one line per image: the likeliest classes with their probabilities."""
+    """Prints one line per image: the likeliest classes with their probabilities.
+
+    With --json, each line is {"path": …, "classes": [{"name", "probability"}, …], "problem": …}, in
+    the order of the images; `problem` says why a file cannot be read, else it is "".
+    """
     require(arguments.top >= 1, "--top", arguments.top, "at least 1")
     model = arguments.model
     if not model.is_file() and (folder := find_run(model)).is_dir():
@@ -55,13 +61,17 @@ def run(arguments: argparse.Namespace) -> int:
     unreadable = classified = 0
     for prediction in predict_files(model, arguments.images, arguments.top, arguments.network):
         name = printable(str(prediction.path))
+        unreadable += bool(prediction.problem)
+        classified += not prediction.problem
+        if arguments.json:
+            classes = [{"name": label, "probability": p} for label, p in prediction.classes]
+            options.print_json({**vars(prediction), "classes": classes})
+            continue
         if prediction.problem:
-            unreadable += 1
             print(f"ieg: {name} cannot be read: {prediction.problem}", file=sys.stderr)
             continue
-        classified += 1
-        classes = ", ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.classes)
-        print(f"{name}: {printable(classes)}")
+        shown = ", ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.classes)
+        print(f"{name}: {printable(shown)}")
     if not unreadable + classified:
         places = ", ".join(map(str, arguments.images))
         raise UserError(f"no files in {places}: expected JPEG, PNG or WebP files")

@@ -17,10 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg train`."""
     options.add_inputs(parser)
     parser.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
-    parser.add_argument("--method", default="l2r")
+    parser.add_argument("--method", default="l2r", help="see ieg recipes (l2r)")
     parser.add_argument("--network", default="", help=REQUEST_OPTIONS["network"].meaning)
     parser.add_argument("--recipe", default="", help=REQUEST_OPTIONS["recipe"].meaning)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw (0)")
     parser.add_argument("--steps", type=int, default=0, help="training steps (the recipe's)")
     options.add_settings(parser, "override a setting")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPU numbers: 0,1")

@@ -64,6 +64,8 @@ class Source:
         [n, 4] in [0, 1)) → uint8 [n, H, W, channels], see
         `ieg_core.data.image_folder.decode.crop_box`; None if all images are held in memory.
       eval_sets: Additional test sets, by name.
+      held_out: Files that were held out of the training set to be the test set, relative to the
+        data directory.
       paths: The files of the training examples, relative to the data directory; empty if the
         images are not files.
       notes: Problems found while reading, for the label set's manifest: broken files, files in
@@ -83,6 +85,7 @@ class Source:
     probe_ids: NDArray[np.int64] | None = None
     crops: Callable[[ArrayLike, NDArray[np.float64]], Images] | None = None
     eval_sets: Mapping[str, EvalSet] = field(default_factory=dict)
+    held_out: Sequence[str] = ()
     paths: Sequence[str] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
 

@@ -107,6 +107,21 @@ def to_csv(columns: Mapping[str, Any]) -> bytes:
     return text.getvalue().encode()
 
 
+def to_frame(columns: Mapping[str, Any], index: Sequence[Any] | None) -> Any:
+    """Returns a pandas DataFrame; without pandas a dictionary of columns, one of them "index".
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+      index: The index of each row; None for 0, 1, ….
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        rows = range(len(next(iter(columns.values()))))
+        return {"index": list(rows if index is None else index), **columns}
+    return pd.DataFrame(dict(columns), index=index)
+
+
 def to_parquet(columns: Mapping[str, Any]) -> bytes:
     """Encodes columns as a Parquet file.
 

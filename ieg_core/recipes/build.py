@@ -10,6 +10,7 @@ from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
+from ieg_core.experiment.length import steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
@@ -187,6 +188,32 @@ def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str])
     return dataclasses.replace(config, method_settings=settings)
 
 
+def fit_to_examples(
+    config: Config, num_examples: int, *, keeps_batch: bool = False, keeps_length: bool = False
+) -> Config:
+    """Fits batch and length to the number of images, where only the data tell how many there are.
+
+    Args:
+      config: A configuration.
+      num_examples: Number of training examples.
+      keeps_batch: Whether the user has set the batch size.
+      keeps_length: Whether the user has set the length.
+
+    Returns:
+      The configuration. In a family with `max_epochs`, a batch is at most half of the images, and
+      the length at most that many epochs.
+    """
+    max_epochs = FAMILIES[config.recipe].max_epochs
+    if max_epochs and not keeps_batch:
+        batch_size = max(1, min(config.batch_size, num_examples // 2))
+        config = dataclasses.replace(config, batch_size=batch_size)
+    most = max_epochs * steps_per_epoch(config, num_examples)
+    if keeps_length or not 0 < most < config.schedule.num_steps:
+        return config
+    schedule = dataclasses.replace(config.schedule, num_steps=most)
+    return dataclasses.replace(config, schedule=schedule)
+
+
 def recipe_of(config: Config) -> Config:
     """Returns the configuration that the recipe alone gives, without overrides of any kind."""
     return build_config(
@@ -199,9 +226,10 @@ def recipe_of(config: Config) -> Config:
     )
 
 
-def changed_settings(config: Config) -> list[str]:
+def changed_settings(config: Config, num_examples: int) -> list[str]:
     """Lists the settings, other than the length, that differ from the configuration's recipe."""
-    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe_of(config)))
+    recipe = fit_to_examples(recipe_of(config), num_examples)
+    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe))
     length = {f"schedule.{name}" for name in LENGTHS}
     return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
 

@@ -182,6 +182,8 @@ class TrialRecord(Record):
       network_digest: SHA-256 of a user's network; "" for others.
       recipe_steps: Training steps of the recipe.
       changed_settings: Settings that differ from the recipe's.
+      data_dir: The absolute data directory where it was planned; commands on finished trials look
+        there first.
     """
 
     NAME = "config.json"
@@ -212,6 +214,7 @@ class TrialRecord(Record):
     network_digest: str = ""
     recipe_steps: int | None = None
     changed_settings: Sequence[str] | None = None
+    data_dir: str | None = None
 
     @property
     def settings(self) -> Config:

@@ -22,7 +22,7 @@ from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment import networks
-from ieg_core.experiment.config import Config, ImagesConfig, to_dict
+from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
@@ -35,6 +35,9 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
 
+LENGTH_KEYS = tuple(f"schedule.{name}" for name in LENGTHS)
+_SMALLEST_PHOTO = 28
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,7 +46,7 @@ class Plan:
     Attributes:
       sweep: The sweep's name; the same trials have the same name.
       trials: Names of the trials, longest first.
-      notes: Messages from reading the data, one line each.
+      notes: What reading the data brought to light, and what was chosen for them, one line each.
     """
 
     sweep: str
@@ -125,31 +128,69 @@ def plan(request: SweepRequest) -> Plan:
     root = Path(request.results)
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
-    records = [
-        _record(
-            spec, build.fit_to_classes(config, label_set.num_classes, request.settings), label_set
+    records = []
+    keys = {setting.partition("=")[0].strip() for setting in request.settings}
+    for (spec, config), label_set in zip(planned, label_sets, strict=True):
+        fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
+        examples = len(label_set.train_ids)
+        fitted = build.fit_to_examples(
+            fitted,
+            examples,
+            keeps_batch="batch_size" in keys,
+            keeps_length=bool(request.steps) or not keys.isdisjoint(LENGTH_KEYS),
         )
-        for (spec, config), label_set in zip(planned, label_sets, strict=True)
-    ]
+        if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
+            notes.append(_size_note(fitted, config, examples))
+        records.append(_record(spec, fitted, label_set))
+    notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
     for record in records:
         folder = layout.trial_folder(root, record.trial)
         if not TrialRecord.exists(folder):
-            record.write(folder)
+            replace(record, data_dir=os.path.abspath(request.data_dir)).write(folder)
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, notes)
+    return Plan(sweep, trials, tuple(dict.fromkeys(notes)))
+
+
+def _size_note(fitted: Config, config: Config, examples: int) -> str:
+    changes = []
+    if fitted.batch_size != config.batch_size:
+        changes.append(f"batches of {fitted.batch_size} instead of {config.batch_size}")
+    if fitted.schedule != config.schedule:
+        steps, before = fitted.schedule.num_steps, config.schedule.num_steps
+        epochs = steps // steps_per_epoch(fitted, examples)
+        changes.append(f"{steps} steps ({epochs} epochs) instead of {before}")
+    return (
+        f"{examples} images are few: {', '.join(changes)}; SET=batch_size=… and STEPS choose others"
+    )
+
+
+def _feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> list[str]:
+    """Recommends features for photos where networks would be trained from zero on a CPU."""
+    is_photo = any(
+        each.spec.base in FEATURES.bases and min(each.image_shape[:2]) >= _SMALLEST_PHOTO
+        for each in label_sets
+    )
+    if request.accelerator or request.features or request.network or not is_photo:
+        return []
+    advice = (
+        "no GPU: for photos, features of a pre-trained network take minutes and give better "
+        f"results than training from zero; try FEATURES={FEATURES.network} "
+        f"METHODS=supervised,forward,retrain (ieg_core.fit: network={FEATURES.network!r})"
+    )
+    return [advice]
 
 
 def _prepare(
     request: SweepRequest, planned: Sequence[tuple[DatasetSpec, Config]]
-) -> tuple[list[LabelSet], tuple[str, ...]]:
+) -> tuple[list[LabelSet], list[str]]:
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
-      A label set for each trial, and the distinct messages from reading the data.
+      A label set for each trial, and the messages from reading the data.
     """
     data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
     with files.writable(folder.parent):
@@ -173,8 +214,7 @@ def _prepare(
 
     prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
     sources = [read(spec.base, config.images) for spec, config in planned]
-    notes = [line for source in sources for line in describe_notes(source.notes)]
-    return prepared, tuple(dict.fromkeys(notes))
+    return prepared, [line for source in sources for line in describe_notes(source.notes)]
 
 
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
@@ -224,7 +264,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         image_shape=list(label_set.image_shape),
         num_classes=label_set.num_classes,
         recipe_steps=_recipe_steps(config, examples),
-        changed_settings=build.changed_settings(config),
+        changed_settings=build.changed_settings(config, examples),
         num_evaluations=len(evaluation_steps(config, epoch_steps, steps)),
         num_test_examples=len(label_set.test_labels),
         noise_rate=label_set.noise_rate,
@@ -236,7 +276,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
 
 
 def _recipe_steps(config: Config, examples: int) -> int:
-    plain = build.recipe_of(config)
+    plain = build.fit_to_examples(build.recipe_of(config), examples)
     return num_steps(plain, steps_per_epoch(plain, examples))
 
 

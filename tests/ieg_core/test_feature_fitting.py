@@ -51,6 +51,17 @@ def test_it_learns_from_the_posterior_and_predicts_any_images(tmp_path):
     assert "Classifier on" in repr(fitted)
 
 
+def test_features_alone_are_enough(capsys):
+    """In place of images, in every argument."""
+    matrix, further = IMAGES.mean((1, 2)), FURTHER.mean((1, 2))
+    fitted = fit(matrix, GIVEN, test=(further, TRUTH[:30]), probe=(further[:6], TRUTH[:6]))
+    assert capsys.readouterr().out == "fit: retrain trusts the labels of the probe\n"
+    assert fitted.accuracy == 1
+    assert fitted.predict(further).argmax(1).tolist() == TRUTH[:30].tolist()
+    with pytest.raises(UserError, match=r"received features \(150, 3\) and network 'resnet11'"):
+        fit(matrix, GIVEN, "resnet11")
+
+
 def test_without_a_test_set_it_measures_agreement():
     fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
     assert fitted.accuracy == pytest.approx(0.8, abs=0.05)

@@ -29,6 +29,8 @@ from ieg_core.errors import UserError, printable
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.host.machine import usable_cores
 
+HELD_OUT: Final = 0.2
+"""Share of each class that becomes the test set where a data directory has none."""
 _MAX_LISTED: Final = 1000
 _SHOWN: Final = 3
 
@@ -40,6 +42,7 @@ def open_folder(
     *,
     max_classes: int = 0,
     test_names: Sequence[str] = (TEST,),
+    holds_out: bool = False,
 ) -> Source:
     """Opens a data directory of image files.
 
@@ -49,6 +52,7 @@ def open_folder(
       images: How the files are read.
       max_classes: The number of classes to use, in order; 0 for all.
       test_names: Possible names of the test set.
+      holds_out: Whether to hold out a part of the training set if there is no test set.
 
     Returns:
       The source. Its training examples are those of "train", then those of "probe". The digest is
@@ -58,7 +62,9 @@ def open_folder(
       UserError: When `list_files` refuses the directory, more files than allowed cannot be decoded,
         or a part or a class has no file that can be.
     """
-    listing = list_files(data_dir, images.eval_sets, max_classes, test_names)
+    listing = list_files(
+        data_dir, images.eval_sets, max_classes, test_names, needs_test=not holds_out
+    )
     files = [file for part in listing.parts.values() for file in part]
     paths = list(dict.fromkeys(file.path for file in files))
     held = images.held_in_memory
@@ -70,11 +76,15 @@ def open_folder(
     else:
         reasons = {path: entry.reason for path, entry in entries.items() if entry.reason}
     _refuse_broken(data_dir, reasons, len(paths), images.max_broken_fraction)
-    parts = {
+    parts: dict[str, Sequence[ImageFile]] = {
         name: [file for file in part if file.path not in reasons]
         for name, part in listing.parts.items()
     }
     _refuse_empty(data_dir, parts, listing.class_names)
+    held_out: list[str] = []
+    if TEST not in parts:
+        parts = _hold_out(data_dir, parts, entries)
+        held_out = [file.path for file in parts[TEST]]
 
     readable = [path for path in paths if path not in reasons]
     if held:
@@ -105,6 +115,7 @@ def open_folder(
             listing.class_names,
             labels,
             pixels if held else [entries[path].sha256 for path in readable],
+            [entries[path].sha256 for path in held_out],
         ),
         probe_ids=np.arange(len(parts[TRAIN]), len(trained)) if PROBE in parts else None,
         crops=None
@@ -113,8 +124,9 @@ def open_folder(
             [trained[i].path for i in np.asarray(ids, np.int64)], draws
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
+        held_out=held_out,
         paths=[file.path for file in trained],
-        notes=_notes(parts, entries, reasons, listing.outside_classes),
+        notes=_notes(parts, entries, reasons, listing.outside_classes, len(held_out)),
     )
 
 
@@ -231,6 +243,12 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
             f"{count} {'file is' if count == 1 else 'files are'} outside of class folders and "
             f"left out ({shown}): move images to be used into a class folder"
         )
+    if held_out := notes.get("num_held_out"):
+        lines.append(
+            f"there is no test set: {held_out} of {notes['num_files']} images, a fifth of each "
+            "class, are held out to test on; their labels are as unchecked as the others, so "
+            "accuracy means agreement with given labels; put checked images into test/<class>/"
+        )
     if "probe" in notes:
         lines.append(notes["probe"])
     return [printable(line) for line in lines]
@@ -288,6 +306,39 @@ def _refuse_empty(
             )
 
 
+def _hold_out(
+    root: Path, parts: Mapping[str, Sequence[ImageFile]], entries: Mapping[str, Entry]
+) -> dict[str, Sequence[ImageFile]]:
+    """Makes a test set of a share of each class's training images, at least one.
+
+    The contents alone decide which, smallest digest first: copies of an image stay on one side, and
+    other images do not matter much. Images of the probe, or under two labels, stay.
+    """
+    contents = {file: entries[file.path].sha256 for file in parts[TRAIN]}
+    checked = {entries[file.path].sha256 for file in parts.get(PROBE, ())}
+    labels: dict[str, set[int]] = {}
+    for file, content in contents.items():
+        labels.setdefault(content, set()).add(file.label)
+    by_class: dict[int, list[str]] = {}
+    for content in sorted(labels.keys() - checked):
+        if len(labels[content]) == 1:
+            by_class.setdefault(min(labels[content]), []).append(content)
+    chosen = {
+        content
+        for candidates in by_class.values()
+        if len(candidates) > 1
+        for content in candidates[: max(1, round(HELD_OUT * len(candidates)))]
+    }
+    if not chosen:
+        raise UserError(
+            f"{root} has no test set, and no class with two images to hold one out: expected "
+            "test/<class>/…, or more images"
+        )
+    train = [file for file, content in contents.items() if content not in chosen]
+    test = [file for file, content in contents.items() if content in chosen]
+    return {TRAIN: train, TEST: test, **{k: part for k, part in parts.items() if k != TRAIN}}
+
+
 def _labels(files: Sequence[ImageFile]) -> Labels:
     return np.array([file.label for file in files], np.int32)
 
@@ -296,6 +347,7 @@ def _digest(
     class_names: Sequence[str],
     labels: Mapping[str, Labels],
     content: Pixels | Sequence[str],
+    held_out: Sequence[str],
 ) -> str:
     digest = hashlib.sha256(repr(list(class_names)).encode())
     for name, values in labels.items():
@@ -306,6 +358,8 @@ def _digest(
         digest.update(np.ascontiguousarray(content).data)
     else:
         digest.update("\n".join(content).encode())
+    if held_out:
+        digest.update("\n".join(["held out", *held_out]).encode())
     return digest.hexdigest()
 
 
@@ -314,6 +368,7 @@ def _notes(
     entries: Mapping[str, Entry],
     reasons: Mapping[str, str],
     outside_classes: Sequence[str],
+    num_held_out: int,
 ) -> dict[str, Any]:
     """Collects problems that the user should know; at most _MAX_LISTED names of each kind."""
     trained: dict[str, ImageFile] = {}
@@ -343,6 +398,8 @@ def _notes(
             "num_beside_classes": len(outside_classes),
             "beside_classes": list(outside_classes[:_MAX_LISTED]),
         }
+    if num_held_out:
+        notes["num_held_out"] = num_held_out
     if PROBE not in parts:
         notes["probe"] = (
             "there is no probe/: methods that need clean examples draw them from the training set "

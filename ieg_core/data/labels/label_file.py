@@ -40,7 +40,8 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
     A label is the name or the number of a class. If a name is itself a number, the name takes
     precedence. If all names are numbers, labels are compared by value: 7 means the class named
     007, since spreadsheets and pandas drop the zeros, and never the eighth class.
-    Examples that the file does not list have no label and are not trained on.
+    Examples that the file does not list have no label and are not trained on. Rows about images
+    that are held out to test on (`Source.held_out`) are ignored.
 
     Args:
       path: A .csv file (UTF-8, with a header) or a .parquet file.
@@ -135,19 +136,22 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
             )
 
 
-def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int]:
-    """Returns the indices of the training files that a label file names."""
-    places = {_plain_path(name): place for place, name in enumerate(source.paths)}
+def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int | None]:
+    """Returns the indices of the training files that a label file names; None if held out."""
+    places: dict[str, int | None] = {
+        _plain_path(name): place for place, name in enumerate(source.paths)
+    }
+    places |= dict.fromkeys(map(_plain_path, source.held_out))
     found = []
     for row, cell in enumerate(cells, 1):
-        forms = (str(cell), str(cell).replace("\\", "/"))
-        place = next((places[form] for form in map(_plain_path, forms) if form in places), None)
-        if place is None:
+        forms = map(_plain_path, (str(cell), str(cell).replace("\\", "/")))
+        name = next((form for form in forms if form in places), None)
+        if name is None:
             raise UserError(
                 f"the label file {path} has the path {str(cell)[:_MAX_CELL]!r} in row {row}: "
                 f"expected one of the {len(places)} training files, such as {source.paths[0]!r}"
             )
-        found.append(place)
+        found.append(places[name])
     return found
 
 
@@ -165,6 +169,8 @@ def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source)
     by_number = numerals if are_numbers else {number: number for number in by_name.values()}
     labels = np.full(num_examples, NOT_LISTED, np.int32)
     for row, (index, label) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True), 1):
+        if index is None:
+            continue
         place = _whole(index)
         if place is None or not 0 <= place < num_examples:
             raise UserError(

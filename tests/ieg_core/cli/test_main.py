@@ -65,6 +65,13 @@ def test_the_help_text_lists_every_command():
     assert sorted(listed) == sorted(main.COMMANDS)
 
 
+def test_each_argument_has_a_help_text_and_outputs_go_to_out():
+    for name, command in main.completion.commands(main.build_parser()):
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            assert "output" not in action.dest, name
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit) as end:
         main.main(["--version"])

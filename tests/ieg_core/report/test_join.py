@@ -166,7 +166,7 @@ def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp
 def test_the_terminal_shows_names_in_brackets_whole(seed_apart, tmp_path, capsys):
     edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     places = [str(root / "sweeps" / "s1") for root in seed_apart]
-    assert main.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", *places, "--out", str(tmp_path / "joined")]) == 0
     assert "ieg [batch_size=50]" in capsys.readouterr().out
 
 

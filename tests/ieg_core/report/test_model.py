@@ -95,7 +95,7 @@ def test_trials_that_joined_sweeps_share_are_read_once(root, opened, tmp_path):
     (other / "plan.json").write_text(json.dumps(plan | {"trials": plan["trials"][:5]}))
     opened.clear()
     places = [str(root / "sweeps" / "s1"), str(other)]
-    assert main.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", *places, "--out", str(tmp_path / "joined")]) == 0
     assert set(read_of(root, opened).values()) == {1}
 
 

@@ -130,7 +130,7 @@ def test_a_root_and_its_namespaces_are_converted(old, capsys, tmp_path):
         check(each, sweep, done)
     rows = load_sweep(root, sweep).rows
     assert {row["status"] for row in rows} == {"finished", "skipped"}
-    assert main.main(["report", str(root), "--output", str(tmp_path / "page")]) == 0
+    assert main.main(["report", str(root), "--out", str(tmp_path / "page")]) == 0
     assert len(status.find_trials(root)[1]) == 2
     before = files(root)
     assert migrate(root) == 0

@@ -34,8 +34,8 @@ def _one_image(tree):
         path.unlink()
 
 
-def _no_test(tree):
-    shutil.rmtree(tree / "test")
+def _no_train(tree):
+    shutil.rmtree(tree / "train")
 
 
 def _unknown_class(tree):
@@ -94,7 +94,7 @@ PATH = "train/bee/0000.png"
         pytest.param(_empty_class, "class 'dog' has no file", id="empty class"),
         pytest.param(_one_class, r"has 1 class \(apple\): expected at least two", id="one class"),
         pytest.param(_one_image, r"has 1 class \(apple\)", id="one image"),
-        pytest.param(_no_test, "no test set: expected test/<class>/", id="no test set"),
+        pytest.param(_no_train, "no training set: expected train/<class>/", id="no training set"),
         pytest.param(_unknown_class, "test of .* classes that train does not have: bees: ",
                      id="class in test alone"),
         pytest.param(_not_utf8, r"name b'caf\\xe9.png' in .* is not valid UTF-8", id="name"),
