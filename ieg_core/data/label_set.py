@@ -32,6 +32,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec, parse
 from ieg_core.host.folders import write_folder
 from ieg_core.store.records import Record
+from ieg_core.store.seal import parse_json, read_file, require_regular, seal, unseal
 
 FORMAT: Final = 1
 ARRAYS: Final = "arrays.safetensors"
@@ -97,7 +98,7 @@ class ManifestRecord(Record):
 
     def encode(self) -> bytes:
         """Returns the file's content: one line a key, not one for each number of a matrix."""
-        lines = [f'"{key}": {json.dumps(value)}' for key, value in self.to_value().items()]
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in seal(self.to_value()).items()]
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
@@ -220,17 +221,17 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
     """
     path = ManifestRecord.path(folder)
     try:
-        content = path.read_bytes()
+        values = unseal(parse_json(read_file(path)))
+        require_regular((folder / ARRAYS).stat().st_mode)
         arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
-        values = json.loads(content)
     except OSError as error:
         raise UserError(
             f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
             f"{ARRAYS} in it; delete the folder if it exists and prepare it again"
         ) from error
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, KeyError, SafetensorError) as error:
         raise _altered(folder, str(error)) from error
-    if not isinstance(values, dict) or values.get("digest") != _digest(values, arrays):
+    if values.get("digest") != _digest(values, arrays):
         raise _altered(folder, "its digest does not match its content")
     if values["format"] != FORMAT:
         raise UserError(

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec, methods
 from ieg_core.report.provenance import surroundings
+from ieg_core.store import arrays
 from ieg_core.store.layout import (
     MATRICES,
     label_sets_folder,
@@ -343,8 +342,6 @@ def _notes(manifest: ManifestRecord | None) -> tuple[str, ...]:
 
 def _confusion(path: Path) -> np.ndarray | None:
     try:
-        matrix = load_file(path).get("confusion_ema_last")
-    except (OSError, SafetensorError):
+        return arrays.read(path, "")[0].get("confusion_ema_last")
+    except (OSError, UserError):
         return None
-    usable = matrix is not None and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-    return matrix if usable else None

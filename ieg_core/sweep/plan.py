@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import LabelSet, prepare_label_set
@@ -133,14 +132,11 @@ def plan(request: SweepRequest) -> Plan:
     ]
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
-    for record in records:
-        folder = layout.trial_folder(root, record.trial)
-        if not TrialRecord.exists(folder):
-            record.write(folder)
+    restored = [note for record in records if (note := _write_record(root, record))]
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, notes)
+    return Plan(sweep, trials, (*notes, *restored))
 
 
 def _prepare(
@@ -177,6 +173,19 @@ def _prepare(
     return prepared, tuple(dict.fromkeys(notes))
 
 
+def _write_record(root: Path, record: TrialRecord) -> str:
+    """Writes a trial's record unless it is there; returns a message if it was damaged, or ""."""
+    folder = layout.trial_folder(root, record.trial)
+    planned, problem = TrialRecord.look(folder)
+    if planned and fingerprint.is_named(planned, record.trial):
+        return ""
+    record.write(folder)
+    if not planned and not problem:
+        return ""
+    path = TrialRecord.path(folder)
+    return f"{path} was damaged or edited; it has the planned settings again"
+
+
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
     old, _ = PlanRecord.look(folder)
     values = asdict(replace(request, results="", data_dir=""))
@@ -201,18 +210,14 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
     config.method_settings.check_classes(label_set.num_classes)
     epoch_steps = steps_per_epoch(config, examples)
     steps = num_steps(config, epoch_steps)
-    outcome: dict[str, Any] = {
-        "config": json.loads(json.dumps(to_dict(config))),
-        "label_set_digest": label_set.digest,
-        "code_version": fingerprint.code_version(),
-        "backend": chosen_backend(),
-        "precision": config.precision,
-    }
-    if source := networks.source_digest(config.network):
-        outcome["network_digest"] = source
-    return TrialRecord(
-        **outcome,
-        trial=fingerprint.trial_name(config.dataset, config.method, config.seed, outcome),
+    record = TrialRecord(
+        trial="",
+        config=json.loads(json.dumps(to_dict(config))),
+        label_set_digest=label_set.digest,
+        code_version=fingerprint.code_version(),
+        backend=chosen_backend(),
+        precision=config.precision,
+        network_digest=networks.source_digest(config.network),
         label_set=label_set.name,
         base=spec.base,
         dataset=config.dataset,
@@ -233,6 +238,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         versions={"python": platform.python_version(), **fingerprint.library_versions()},
         git_revision=_git_revision(),
     )
+    return replace(record, trial=fingerprint.trial_name(record))
 
 
 def _recipe_steps(config: Config, examples: int) -> int:

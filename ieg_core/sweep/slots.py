@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host import machine
 
 MEMORY_PER_TRIAL = 2 * 1024**3
 """The most bytes that a trial of the CPU recipes needs (TensorFlow itself takes 0.6 GiB)."""
@@ -27,7 +28,7 @@ class Slot:
     """What one trial may use.
 
     Attributes:
-      threads: CPU threads, at least 1.
+      threads: CPU threads; 1 without GPUs.
       gpus: Ids of its GPUs, for CUDA_VISIBLE_DEVICES; empty on a CPU.
     """
 
@@ -45,14 +46,18 @@ class Slot:
         return {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)}
 
 
+def whole_machine(gpus: Sequence[str]) -> Slot:
+    """Returns the slot of a trial that runs alone, with one CPU thread if there are no GPUs."""
+    return Slot(threads=machine.usable_cores() if gpus else 1, gpus=tuple(gpus))
+
+
 def plan_slots(
     num_trials: int, gpus: Sequence[str], gpus_per_trial: int, cores: int, memory: int
 ) -> list[Slot]:
     """Divides the machine into slots.
 
-    GPUs: ⌊len(gpus) / gpus_per_trial⌋ slots. CPU: one thread per trial if there are at least as
-    many trials as cores, because parallel trials contend less than threads of one trial; otherwise
-    ⌊cores / trials⌋ threads. Memory limits the number of CPU slots.
+    GPUs: ⌊len(gpus) / gpus_per_trial⌋ slots. CPU: as many as cores and memory allow, with one
+    thread each, since another number of threads changes the order of summation and so the result.
 
     Args:
       num_trials: Trials still to run.
@@ -76,7 +81,7 @@ def plan_slots(
                 "choose GPUs with DEVICES"
             )
         at_once = max(1, min(num_trials, cores, memory // MEMORY_PER_TRIAL))
-        return [Slot(threads=max(1, cores // at_once))] * at_once
+        return [Slot(threads=1)] * at_once
     if gpus_per_trial > len(gpus):
         raise UserError(
             f"GPUS_PER_TRIAL={gpus_per_trial}, but {len(gpus)} GPUs are in use: expected at most "

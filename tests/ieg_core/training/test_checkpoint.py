@@ -95,7 +95,7 @@ def test_another_format_is_named(tmp_path, lease, state, monkeypatch):
 def test_another_networks_tensors_are_refused(tmp_path, lease, state):
     save_checkpoint(lease, state, PROGRESS)
     template = state | {"params": state["params"][:1]}
-    with pytest.raises(UserError, match="do not match this network"):
+    with pytest.raises(UserError, match="does not match this network"):
         load_checkpoint(tmp_path, "trial-a", template)
 
 
