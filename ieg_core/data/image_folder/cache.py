@@ -36,7 +36,7 @@ from ieg_core.store import arrays
 from ieg_core.store import seal as sealed
 
 FOLDER: Final = ".ieg-cache"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the cache and of the decoding rules; a new number invalidates all older entries."""
 
 _INDEX: Final = "index.json"
