@@ -137,9 +137,7 @@ def become_pipe(path: Path, rng: random.Random) -> None:
     os.mkfifo(path)
 
 
-FLIPS: Final[tuple[Damage, ...]] = (flip,)
 MUTATIONS: Final[tuple[Damage, ...]] = (
-    flip,
     truncate,
     extend,
     overwrite,
@@ -152,6 +150,7 @@ MUTATIONS: Final[tuple[Damage, ...]] = (
     become_link_loop,
     become_pipe,
 )
+ATTACKS: Final[Mapping[str, Sequence[Damage]]] = {"mutations": MUTATIONS, "flips": (flip,)}
 
 
 def _edit(path: Path, rng: random.Random, sealed: bool) -> None:
@@ -363,9 +362,10 @@ def train_root(root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs an attack; returns 1 if a try did not survive."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    attacks = {"mutations": MUTATIONS, "flips": FLIPS}
-    parser.add_argument("attack", choices=attacks)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("attack", choices=ATTACKS)
     parser.add_argument("--tries", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, help="a finished results root")
@@ -376,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.copytree(options.root, root, symlinks=True)
         else:
             train_root(root)
-        outcome = Target(root).attack(attacks[options.attack], options.tries, options.seed)
+        outcome = Target(root).attack(ATTACKS[options.attack], options.tries, options.seed)
     for failure in outcome.failures:
         print(failure)
     print(f"{options.attack}: {outcome.line}")

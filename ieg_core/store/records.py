@@ -518,13 +518,6 @@ class PlanRecord(Record):
     trials: Sequence[str]
     created: str
 
-    @classmethod
-    def parse(cls, value: object, place: str) -> Self:
-        """Reads a plan; for an earlier version's, the error names the command that converts it."""
-        if isinstance(value, dict) and "cells" in value:
-            raise earlier_version(place.rpartition("/sweeps/")[0], "cells in its sweeps' plans")
-        return super().parse(value, place)
-
 
 def earlier_version(root: Place, sign: str) -> UserError:
     """Builds the error for a results root that an earlier version wrote.

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.report.write import write_report
+from ieg_core.store import arrays, layout, leases, records
+from ieg_core.store.model_file import ModelFacts, write_facts
+from ieg_core.sweep import plan
+from ieg_core.sweep.request import SweepRequest
+from ieg_core.training.checkpoint import Progress, save_checkpoint
+from scripts import chaos
+from tests.records import example
+
+READERS = (write_report, chaos.read_status, chaos.read_estimate, chaos.read_leases)
+
+
+def finish(root, record, accuracy):
+    """Writes what a finished trial leaves behind."""
+    folder = layout.trial_folder(root, record.trial)
+    rows = [{"step": 10, "accuracy": accuracy, "accuracy_ema": accuracy, "loss": 1.0}]
+    curves = {"training": [{"step": 10, "epoch": 0.1, "loss": 2.0}], "evaluations": rows}
+    with leases.owned(folder) as lease:
+        state = {"ema": [np.arange(6.0)], "step": np.array(10)}
+        save_checkpoint(lease, state, Progress(record.trial, 10, 1, 1, 1.0, curves))
+    example(records.ProgressRecord, step=10, num_steps=10).write(folder)
+    records.CurvesRecord(**curves).write(folder)
+    training = example(records.TrainingRecord, steps=10, device="CPU", threads=1)
+    training.write(folder)
+    known = vars(record) | vars(training)
+    names = {each for each in records.ResultRecord.__dataclass_fields__ if each in known}
+    example(
+        records.ResultRecord,
+        **{name: known[name] for name in names},
+        accuracy_ema_last=accuracy,
+        run_directory=layout.relative_trial(record.trial),
+    ).write(folder)
+    matrix = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
+    write_bytes_atomic(folder / layout.MATRICES, arrays.encode(matrix))
+    with zipfile.ZipFile(folder / layout.MODEL, "w") as archive:
+        archive.writestr("config.json", json.dumps({"a": 1}))
+    write_facts(folder / layout.MODEL, ModelFacts(("a", "b"), (8, 8, 1)))
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    root = tmp_path_factory.mktemp("chaos") / "runs"
+    request = SweepRequest(
+        "digits_uniform_0.4", methods=("supervised",), seeds=(0, 1), steps=10, results=str(root)
+    )
+    for number, trial in enumerate(plan.plan(request).trials):
+        finish(root, layout.read_planned(root, trial), 0.5 + number / 4)
+    return chaos.Target(root, READERS)
+
+
+@pytest.mark.parametrize(("name", "tries"), [("flips", 20), ("mutations", 40)])
+def test_a_damaged_file_costs_its_own_trial_alone(target, name, tries):
+    assert target.attack(chaos.ATTACKS[name], tries, seed=0).failures == []
+
+
+def test_a_reader_that_says_nothing_is_found(target, monkeypatch):
+    monkeypatch.setattr(records, "unseal", lambda value: value)
+    assert target.attack([chaos.replace_value], len(target.files), seed=0).failures
+
+
+def test_a_reader_that_fails_is_found(target):
+    def fail(root, sweep):
+        json.loads(records.PlanRecord.path(layout.sweep_folder(root, sweep)).read_bytes())["trials"]
+
+    target.readers = (*READERS, fail)
+    failures = target.attack([chaos.truncate], len(target.files), seed=0).failures
+    target.readers = READERS
+    assert len(failures) == 1
+    assert "fail: JSONDecodeError" in failures[0]
