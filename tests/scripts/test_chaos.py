@@ -62,8 +62,16 @@ def test_a_damaged_file_costs_its_own_trial_alone(target, name, tries):
 
 
 def test_a_reader_that_says_nothing_is_found(target, monkeypatch):
+    def improve(path, rng):
+        value = json.loads(path.read_text()) if path.name == records.ResultRecord.NAME else {}
+        if value:
+            path.write_text(json.dumps(value | {"accuracy_ema_last": 0.99}))
+
+    assert target.attack([improve], len(target.files), seed=0).failures == []
     monkeypatch.setattr(records, "unseal", lambda value: value)
-    assert target.attack([chaos.replace_value], len(target.files), seed=0).failures
+    failures = target.attack([improve], len(target.files), seed=0).failures
+    assert len(failures) == 2
+    assert all("other values of accuracy_ema_last" in failure for failure in failures)
 
 
 def test_a_reader_that_fails_is_found(target):

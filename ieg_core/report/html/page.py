@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,11 +124,8 @@ class SettingsView:
     varying: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def render(report: Report) -> str:
-    """Renders a report as a complete HTML document; the same report gives the same bytes."""
-    rows, groups = report.rows, report.groups
-    labels = _labels(groups)
-    looks = charts.looks(dict(labels), list(methods.METHODS))
+@functools.cache
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -136,7 +134,15 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["glue"] = glue
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(TEMPLATE)
+
+
+def render(report: Report) -> str:
+    """Renders a report as a complete HTML document; the same report gives the same bytes."""
+    rows, groups = report.rows, report.groups
+    labels = _labels(groups)
+    looks = charts.looks(dict(labels), list(methods.METHODS))
+    return _template().render(
         report=report,
         facts=_facts(rows),
         legend=[(label, looks[label], _summary(method)) for label, method in labels],
