@@ -201,6 +201,9 @@ def load_trial(
     outcome = [(file, _stamp(file)) for file in files]
     record, record_problem = TrialRecord.look(folder)
     result, result_problem = ResultRecord.look(folder)
+    if result and result.trial != name:
+        problem = f"{ResultRecord.path(folder)} belongs to {result.trial}: evaluate {name} again"
+        result, result_problem = None, problem
     failure, failure_problem = FailureRecord.look(folder)
     curves, curves_problem = CurvesRecord.look(folder)
     training, training_problem = TrainingRecord.look(folder)

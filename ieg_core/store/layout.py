@@ -22,7 +22,7 @@ from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import fingerprint
 from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlier_version
-from ieg_core.store.seal import DIGEST, read_file
+from ieg_core.store.seal import DIGEST, parse_json, read_file
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 EXAMPLES = "examples.safetensors"
@@ -56,15 +56,16 @@ def require_this_version(root: Path) -> None:
     if (root / "cells").is_dir():
         raise earlier_version(root, "cells/")
     configs = list((root / "trials").glob(f"*/{TrialRecord.NAME}"))
-    if configs and not any(map(_has_digest, configs)):
+    if configs and all(map(_lacks_digest, configs)):
         raise earlier_version(root, "files without digests")
 
 
-def _has_digest(file: Path) -> bool:
+def _lacks_digest(config: Path) -> bool:
     try:
-        return f'"{DIGEST}"'.encode() in read_file(file)
-    except OSError:
-        return True  # unreadable says nothing about its version
+        value = parse_json(read_file(config))
+    except (OSError, ValueError):
+        return False  # damage says nothing about the version
+    return isinstance(value, dict) and "trial" in value and DIGEST not in value
 
 
 def trial_folder(root: Path, trial: str) -> Path:

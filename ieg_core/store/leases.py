@@ -117,7 +117,7 @@ def is_live_elsewhere(folder: Path) -> bool:
         return False
     record, problem = LeaseRecord.look(folder, attempt)
     if problem:  # created, but not written yet
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             return is_recent(LeaseRecord.path(folder, attempt).stat().st_mtime, time.time())
     if record is None or record.machine == machine():
         return False

@@ -179,10 +179,12 @@ def _write_record(root: Path, record: TrialRecord) -> str:
     planned, problem = TrialRecord.look(folder)
     if planned and fingerprint.is_named(planned, record.trial):
         return ""
+    path = TrialRecord.path(folder)
+    if path.is_dir():
+        return f"{path} is a folder: remove it and run again"  # until then, this trial fails
     record.write(folder)
     if not planned and not problem:
         return ""
-    path = TrialRecord.path(folder)
     return f"{path} was damaged or edited; it has the planned settings again"
 
 

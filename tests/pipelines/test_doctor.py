@@ -12,6 +12,7 @@ from pipelines.cluster_files import ClusterFile
 from pipelines.doctor import Options
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
+from tests.records import put_json
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 HERE = ("image", "gpu", "data", "checkpoint")
@@ -80,7 +81,7 @@ def test_the_lines_come_from_the_results_root_where_it_can_be_read(kfp_stub, tmp
     folder = tmp_path / "doctor" / "doctor-1"
     folder.mkdir(parents=True)
     text = "sees no GPU in this pod"
-    (folder / "gpu.json").write_text(json.dumps({"check": "gpu", "ok": False, "text": text}))
+    put_json(folder / "gpu.json", {"check": "gpu", "ok": False, "text": text})
     kfp_stub.script = ("FAILED",)
     kfp_stub.task_states = {"FAILED": tasks("SUCCEEDED", "FAILED", *["SUCCEEDED"] * 3)}
     code, lines = submit(kfp_stub, tmp_path, mount=True)

@@ -14,7 +14,7 @@ from ieg_core.store.leases import SupersededError, TrialBusyError
 from ieg_core.store.records import LeaseRecord
 from ieg_core.sweep import slots, worker
 from ieg_core.training import run_trial
-from tests.records import put
+from tests.records import put, put_json
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -134,7 +134,7 @@ def test_a_child_that_dies_when_another_machine_has_its_trial_is_no_failure_of_i
 def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
     taken_over(folder)
     said = {"attempt": 1, "phase": "training", "updated": time.time() - 60}
-    (folder / "progress.json").write_text(json.dumps(said))
+    put_json(folder / "progress.json", said)
     interpreter("exit 0")
     run(tmp_path)
     assert json.loads((folder / "progress.json").read_text()) == said
