@@ -65,7 +65,7 @@ def put(path: Path, **values: Any) -> None:
     """Writes a whole file of a results root, with some values of it."""
     name = "audit/summary.json" if path.name == "summary.json" else path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    put_json(path, complete(name, **values))
+    put_json(path, complete(name, **{"trial": path.parent.name, **values}))
 
 
 def put_json(path: Path, value: Mapping[str, Any]) -> None:
