@@ -35,7 +35,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
+.PHONY: help setup sweep audit compile bench chaos test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept clean-runs doctor
 
 ##@ Use
 
@@ -60,6 +60,10 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
+
+chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
+	@$(BIN)/python -m scripts.chaos mutations
+	@$(BIN)/python -m scripts.chaos flips
 
 setup: $(READY) ## set up .venv; does nothing when nothing changed
 

@@ -17,6 +17,8 @@ Prints how many tries survived, and each one that did not; the exit code is 1 if
 """
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import random
@@ -257,7 +259,8 @@ class Target:
             path, damage = self.files[number % len(self.files)], rng.choice(damages)
             try:
                 damage(path, rng)
-                problem = self._problem(path)
+                with contextlib.redirect_stderr(io.StringIO()):
+                    problem = self._problem(path)
             finally:
                 self._restore()
             if problem:

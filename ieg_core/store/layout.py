@@ -139,7 +139,7 @@ def is_finished(root: Path, trial: str) -> bool:
 
 def is_trial(folder: Path) -> bool:
     """Returns whether a folder belongs to a planned trial."""
-    return folder.parent.name == "trials" and TrialRecord.exists(folder)
+    return folder.parent.name == "trials" and TrialRecord.path(folder).exists()
 
 
 def read_planned(root: Path, trial: str) -> TrialRecord:

@@ -25,7 +25,10 @@ MAX_BYTES: Final = 1 << 26
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a JSON object with its digest; raises ValueError for NaN and infinity."""
+    """Returns a JSON object with its digest; raises ValueError for NaN and infinity.
+
+    Keys are strings at every depth: JSON would turn others into strings, which sort differently.
+    """
     return {**value, DIGEST: _digest(value)}
 
 

@@ -189,7 +189,11 @@ def decoded_images(
     for stale in (root / FOLDER).glob(f"images-{size}x{channels}-*.safetensors"):
         with contextlib.suppress(OSError):
             stale.unlink()
-    arrays.write_cached(cached, {"images": images}, {"reasons": reasons})
+    arrays.write_cached(
+        cached,
+        {"images": images},
+        {"reasons": {str(number): reason for number, reason in reasons.items()}},
+    )
     return images, {paths[number]: reason for number, reason in reasons.items()}
 
 
