@@ -18,6 +18,7 @@ Prints how many tries survived, and each one that did not; the exit code is 1 if
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import os
@@ -251,9 +252,22 @@ class Target:
         self._values = {path: self._value(path) for path in self.files}
         self._rows = self._read_rows()
 
-    def attack(self, damages: Sequence[Damage], tries: int, seed: int) -> Outcome:
-        """Damages files in turn, `tries` times."""
-        failures = []
+    def attack(
+        self,
+        damages: Sequence[Damage],
+        tries: int,
+        seed: int,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> Outcome:
+        """Damages files in turn, `tries` times.
+
+        Args:
+          damages: The kinds of damage to choose from.
+          tries: Number of tries.
+          seed: Seed of all choices.
+          report: Receives a line for each try that did not survive, and after each 500 tries.
+        """
+        failures: list[str] = []
         for number in range(tries):
             rng = random.Random(f"{seed} {number}")
             path, damage = self.files[number % len(self.files)], rng.choice(damages)
@@ -266,6 +280,9 @@ class Target:
             if problem:
                 name = path.relative_to(self.root)
                 failures.append(f"try {number}, {damage.__name__} {name}: {problem}")
+                report(failures[-1])
+            if not (number + 1) % 500:
+                report(Outcome(number + 1, failures).line)
         return Outcome(tries, failures)
 
     def _problem(self, path: Path) -> str:
@@ -379,9 +396,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shutil.copytree(options.root, root, symlinks=True)
         else:
             train_root(root)
-        outcome = Target(root).attack(ATTACKS[options.attack], options.tries, options.seed)
-    for failure in outcome.failures:
-        print(failure)
+        report = functools.partial(print, flush=True)
+        damages = ATTACKS[options.attack]
+        outcome = Target(root).attack(damages, options.tries, options.seed, report)
     print(f"{options.attack}: {outcome.line}")
     return bool(outcome.failures)
 
