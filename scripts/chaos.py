@@ -216,7 +216,9 @@ def plan_again(root: Path, sweep: str) -> None:
     record = PlanRecord.read(layout.sweep_folder(root, sweep))
     if record:
         values = {**record.request, "results": str(root)}
-        tuples = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        tuples: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in values.items()
+        }
         plan.plan(SweepRequest(**tuples))
 
 

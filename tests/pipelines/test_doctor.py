@@ -210,7 +210,7 @@ def test_the_names_of_tasks_are_those_that_kfp_gives():
 def test_a_finding_in_another_shape_is_not_taken(tmp_path):
     folder = tmp_path / "doctor" / "r"
     folder.mkdir(parents=True)
-    (folder / "gpu.json").write_text('{"other": 1}')
+    put_json(folder / "gpu.json", {"other": 1})
     assert doctor._read(str(tmp_path), "r", "gpu") is None
-    (folder / "gpu.json").write_text('{"check": "gpu", "ok": true, "text": "x"}')
+    put_json(folder / "gpu.json", {"check": "gpu", "ok": True, "text": "x"})
     assert doctor._read(str(tmp_path), "r", "gpu") == Finding("gpu", True, "x")
