@@ -60,7 +60,7 @@ def saved_attempts(folder: Path) -> list[int]:
     try:
         path = checkpoint_path(folder, 0)
         return numbers(os.listdir(path.parent), path.suffix)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.store import leases
 from ieg_core.store.leases import Lease, SupersededError, take
+from ieg_core.store.records import LeaseRecord
 from ieg_core.training.checkpoint import (
     Progress,
     checkpoint_path,
@@ -116,6 +118,15 @@ def test_what_is_no_file_beside_a_good_checkpoint_changes_nothing(tmp_path, leas
     else:
         with pytest.raises(UserError, match="is damaged"):
             read_progress(tmp_path)
+
+
+def test_files_in_the_place_of_folders_hold_nothing(tmp_path):
+    checkpoint_path(tmp_path, 1).parent.write_text("a file")
+    LeaseRecord.path(tmp_path, 1).parent.write_text("a file")
+    assert read_progress(tmp_path) is None
+    assert leases.latest_attempt(tmp_path) == 0
+    with pytest.raises(UserError, match="a file of that name exists|a part of the path is a file"):
+        take(tmp_path, 1)
 
 
 def test_another_networks_tensors_are_refused(tmp_path, lease, state):
