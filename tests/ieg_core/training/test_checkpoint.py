@@ -125,7 +125,7 @@ def test_files_in_the_place_of_folders_hold_nothing(tmp_path):
     LeaseRecord.path(tmp_path, 1).parent.write_text("a file")
     assert read_progress(tmp_path) is None
     assert leases.latest_attempt(tmp_path) == 0
-    with pytest.raises(UserError, match="a file of that name exists|a part of the path is a file"):
+    with pytest.raises(UserError, match=r"a file of that name exists|a part of the path is a file"):
         take(tmp_path, 1)
 
 
