@@ -13,7 +13,7 @@ from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, save_checkpoint
 from scripts import chaos
-from tests.records import example
+from tests.records import example, put_json
 
 READERS = (write_report, chaos.read_status, chaos.read_estimate, chaos.read_leases)
 
@@ -63,23 +63,30 @@ def test_a_damaged_file_costs_its_own_trial_alone(target, name, tries):
 
 def test_a_reader_that_says_nothing_is_found(target, monkeypatch):
     def improve(path, rng):
-        value = json.loads(path.read_text()) if path.name == records.ResultRecord.NAME else {}
-        if value:
-            path.write_text(json.dumps(value | {"accuracy_ema_last": 0.99}))
+        put_json(path, json.loads(path.read_text()) | {"accuracy_ema_last": 0.99})
 
-    assert target.attack([improve], len(target.files), seed=0).failures == []
+    def edit(path, rng):
+        value = json.loads(path.read_text())
+        path.write_text(json.dumps(value | {"accuracy_ema_last": 0.99}))
+
+    results = [path for path in target.files if path.name == records.ResultRecord.NAME]
+    monkeypatch.setattr(target, "files", results)
+    assert target.attack([edit], 2, seed=0).failures == []
+    failures = target.attack([improve], 2, seed=0).failures  # a forgery, which shows in the row
+    assert ["other values of accuracy_ema_last" in each for each in failures] == [True, True]
     monkeypatch.setattr(records, "unseal", lambda value: value)
-    failures = target.attack([improve], len(target.files), seed=0).failures
-    assert len(failures) == 2
-    assert all("other values of accuracy_ema_last" in failure for failure in failures)
+    assert len(target.attack([edit], 2, seed=0).failures) == 2
 
 
-def test_a_reader_that_fails_is_found(target):
+def test_a_reader_that_fails_is_found(target, monkeypatch):
     def fail(root, sweep):
-        json.loads(records.PlanRecord.path(layout.sweep_folder(root, sweep)).read_bytes())["trials"]
+        return json.loads(records.PlanRecord.path(layout.sweep_folder(root, sweep)).read_bytes())
 
-    target.readers = (*READERS, fail)
-    failures = target.attack([chaos.truncate], len(target.files), seed=0).failures
-    target.readers = READERS
-    assert len(failures) == 1
-    assert "fail: JSONDecodeError" in failures[0]
+    plans = [path for path in target.files if path.name == records.PlanRecord.NAME]
+    monkeypatch.setattr(target, "files", plans)
+    monkeypatch.setattr(target, "readers", (*READERS, fail))
+    lines = []
+    outcome = target.attack([chaos.truncate], 1, 0, lines.append)
+    assert outcome.line == "0 of 1 survived"
+    assert lines == list(outcome.failures)
+    assert "fail: JSONDecodeError" in lines[0]
