@@ -40,7 +40,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
+.PHONY: help setup sweep audit compile bench chaos test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -68,6 +68,10 @@ report: $(READY) ## write the report of RUN, else the newest, again; also of one
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
+
+chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
+	@$(BIN)/python -m scripts.chaos mutations
+	@$(BIN)/python -m scripts.chaos flips
 
 setup: $(READY) ## set up .venv; does nothing when nothing changed
 

@@ -40,6 +40,7 @@ from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
+from ieg_core.store.model_file import read_facts
 from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest
@@ -203,6 +204,7 @@ def fit(
         from ieg_core.models.user_network import import_module
 
         import_module(network)  # registers the network's custom layers
+    read_facts(folder / MODEL)  # checks its digest
     return Fitted(
         model=keras.saving.load_model(folder / MODEL, compile=False),
         class_names=names,
@@ -506,7 +508,7 @@ def main(trial: str, root: str, data_dir: str) -> int:
     Returns:
       The exit code; 0 when both steps succeed.
     """
-    slot = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
+    slot = slots.whole_machine(machine.find_gpus("auto"))
     for step in ("train", "evaluate"):
         code = worker.run_step(step, trial, Path(root), Path(data_dir), slot=slot, echo=False)
         if code:

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ieg_core.store.leases import latest_attempt
 from ieg_core.store.layout import MATRICES
 from ieg_core.store.records import LeaseRecord, ResultRecord
 
@@ -86,10 +87,8 @@ def _children(parent: int) -> list[int]:
 
 
 def _workers(results: Path) -> list[int]:
-    records = [
-        LeaseRecord.look(path.parent.parent, int(path.stem))[0]
-        for path in results.glob("trials/*/leases/*.json")
-    ]
+    folders = (results / "trials").iterdir() if (results / "trials").is_dir() else ()
+    records = [LeaseRecord.look(folder, latest_attempt(folder))[0] for folder in folders]
     return [record.pid for record in records if record and record.ended is None]
 
 

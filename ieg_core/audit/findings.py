@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.scores import Scores, score_examples
@@ -20,6 +18,7 @@ from ieg_core.data.open import open_source
 from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
+from ieg_core.store import arrays
 from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
 from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
@@ -115,17 +114,13 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             f"an audit of {method} is not available: it never sees the noisy labels; audit a run "
             "of another method"
         )
-    if not (folder / EXAMPLES).exists():
+    try:
+        examples, _ = arrays.read(folder / EXAMPLES, "train the trial again")
+    except FileNotFoundError:
         state = "is from an older version" if TrainingRecord.exists(folder) else "is not done"
         raise UserError(
             f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
-        )
-    try:
-        examples = load((folder / EXAMPLES).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / EXAMPLES} is damaged ({error}): train the trial again"
-        ) from error
+        ) from None
     source = open_source(record.base, data_dir, record.settings.images)
     label_set = load_label_set(label_sets_folder(folder.parent.parent) / record.label_set, source)
     num_examples = len(label_set.noisy_labels)

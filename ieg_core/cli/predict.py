@@ -154,6 +154,8 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
     with held_stderr():
         import keras
 
+        from ieg_core import backend  # noqa: F401 - undoes the user's keras.json
+
         keras.ops.zeros(1)  # the first operation starts the framework
     from ieg_core.models import user_network
 

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.dataset!r} names {len(planned.trials)} data sets, expected one: append a "
             f"noise ratio, such as {arguments.dataset}_0.4, or use make sweep"
         )
-    slot = slots.Slot(machine.usable_cores(), gpus, machine.names_gpus(arguments.devices))
+    slot = slots.whole_machine(gpus, required=machine.names_gpus(arguments.devices))
     (trial,) = planned.trials
     root, data_dir = Path(arguments.out), Path(arguments.data_dir)
     return run_steps(("train", "evaluate"), trial, root, data_dir, slot)

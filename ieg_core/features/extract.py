@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ieg_core.errors import UserError, require
-from ieg_core.host.cache import cache_folder, read_arrays, write_arrays
+from ieg_core.host.cache import cache_folder
 from ieg_core.host.runtime import held_stderr
 from ieg_core.models.efficientnet_weights import find, load_weights
+from ieg_core.store.arrays import read_cached, write_cached
 
 Pixels = NDArray[np.uint8]
 Reader = Callable[[NDArray[np.int64]], Pixels]
@@ -158,9 +159,10 @@ def _cached_or_computed(
     features = np.empty((len(keys), 0), np.float16)
     is_missing = np.ones(len(keys), bool)
     for shard in sorted(folder.glob("*.safetensors")):
-        arrays = read_arrays(shard)
-        if arrays is None or not is_missing.any():
+        cached = read_cached(shard) if is_missing.any() else None
+        if cached is None:
             continue
+        arrays, _ = cached
         known, rows = arrays["digests"].view(keys.dtype)[:, 0], arrays["features"]
         order = np.argsort(known)
         place = order[np.minimum(np.searchsorted(known[order], keys), len(known) - 1)]
@@ -182,7 +184,7 @@ def _cached_or_computed(
         features[ids] = rows
         digests = keys[ids].view(np.uint8).reshape(len(ids), -1)
         name = hashlib.sha256(digests.tobytes()).hexdigest()[:16]
-        write_arrays(folder / f"{name}.safetensors", {"digests": digests, "features": rows})
+        write_cached(folder / f"{name}.safetensors", {"digests": digests, "features": rows})
     return features
 
 

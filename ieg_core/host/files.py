@@ -43,7 +43,9 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = reasons.get(error.errno or 0, error.strerror or type(error).__name__)
+        if error.errno is None:  # not from the operating system
+            raise
+        reason = reasons.get(error.errno, error.strerror or type(error).__name__)
         raise UserError(
             f"cannot write results under {path} ({reason}): expected a writable folder with free "
             "space; free some space or choose another folder (OUT=…)"
@@ -114,5 +116,5 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error

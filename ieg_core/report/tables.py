@@ -12,14 +12,15 @@ from ieg_core.report.join import Changes
 from ieg_core.report.model import Report
 from ieg_core.report.summary import Group, accuracy_text, column_text
 from ieg_core.report.trials import Row, with_same_keys
+from ieg_core.store.seal import seal
 
 SCHEMA = 1
 
 
 def results_json(report: Report) -> str:
-    """Writes {"schema": 1, "trials": [...]} as strict JSON, without NaN."""
+    """Writes {"schema": 1, "trials": [...]} and its digest as strict JSON, without NaN."""
     document = {"schema": SCHEMA, "trials": list(report.rows)}
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(seal(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results_csv(report: Report) -> str:

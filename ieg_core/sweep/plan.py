@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import LabelSet, prepare_label_set
@@ -145,14 +144,16 @@ def plan(request: SweepRequest) -> Plan:
     notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
-    for record in records:
-        folder = layout.trial_folder(root, record.trial)
-        if not TrialRecord.exists(folder):
-            replace(record, data_dir=os.path.abspath(request.data_dir)).write(folder)
+    data_dir = os.path.abspath(request.data_dir)
+    restored = [
+        note
+        for record in records
+        if (note := _write_record(root, replace(record, data_dir=data_dir)))
+    ]
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, tuple(dict.fromkeys(notes)))
+    return Plan(sweep, trials, tuple(dict.fromkeys((*notes, *restored))))
 
 
 def _size_note(fitted: Config, config: Config, examples: int) -> str:
@@ -217,6 +218,21 @@ def _prepare(
     return prepared, [line for source in sources for line in describe_notes(source.notes)]
 
 
+def _write_record(root: Path, record: TrialRecord) -> str:
+    """Writes a trial's record unless it is there; returns a message if it was damaged, or ""."""
+    folder = layout.trial_folder(root, record.trial)
+    planned, problem = TrialRecord.look(folder)
+    if planned and fingerprint.is_named(planned, record.trial):
+        return ""
+    path = TrialRecord.path(folder)
+    if path.is_dir():
+        return f"{path} is a folder: remove it and run again"  # until then, this trial fails
+    record.write(folder)
+    if not planned and not problem:
+        return ""
+    return f"{path} was damaged or edited; it has the planned settings again"
+
+
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
     old, _ = PlanRecord.look(folder)
     values = asdict(replace(request, results="", data_dir=""))
@@ -241,18 +257,14 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
     config.method_settings.check_classes(label_set.num_classes)
     epoch_steps = steps_per_epoch(config, examples)
     steps = num_steps(config, epoch_steps)
-    outcome: dict[str, Any] = {
-        "config": json.loads(json.dumps(to_dict(config))),
-        "label_set_digest": label_set.digest,
-        "code_version": fingerprint.code_version(),
-        "backend": chosen_backend(),
-        "precision": config.precision,
-    }
-    if source := networks.source_digest(config.network):
-        outcome["network_digest"] = source
-    return TrialRecord(
-        **outcome,
-        trial=fingerprint.trial_name(config.dataset, config.method, config.seed, outcome),
+    record = TrialRecord(
+        trial="",
+        config=json.loads(json.dumps(to_dict(config))),
+        label_set_digest=label_set.digest,
+        code_version=fingerprint.code_version(),
+        backend=chosen_backend(),
+        precision=config.precision,
+        network_digest=networks.source_digest(config.network),
         label_set=label_set.name,
         base=spec.base,
         dataset=config.dataset,
@@ -273,6 +285,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         versions={"python": platform.python_version(), **fingerprint.library_versions()},
         git_revision=_git_revision(),
     )
+    return replace(record, trial=fingerprint.trial_name(record))
 
 
 def _recipe_steps(config: Config, examples: int) -> int:

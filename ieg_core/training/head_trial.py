@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits
 
 from ieg_core.audit.feature_posterior import Evidence, judge_labels
@@ -38,6 +36,7 @@ from ieg_core.host.cache import cache_folder
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.locks import lock, open_lock
 from ieg_core.host.runtime import Runtime
+from ieg_core.store import arrays
 from ieg_core.store.layout import HEAD
 from ieg_core.training import history
 from ieg_core.training.evaluation import Evaluation, measure
@@ -45,6 +44,7 @@ from ieg_core.training.loop import StepReport, Trained
 
 EXTRACTING: Final = "computing features"
 
+_REMEDY: Final = "train the trial again"
 _LOG_STEPS: Final = 20
 _TINY: Final = 1e-30
 
@@ -95,15 +95,12 @@ def evaluate_head(folder: Path, config: Config, label_set: LabelSet, source: Sou
     """
     path = folder / HEAD
     try:
-        arrays = load(path.read_bytes())
-        count = sum(name.startswith("layer") for name in arrays)
-        head = Head([arrays[f"layer{number}"] for number in range(count)])
-        reduction = Reduction(*(arrays[name] for name in _REDUCTION))
-    except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(
-            f"cannot read the head in {path} ({error}): expected the file that training wrote; "
-            "train the trial again"
-        ) from error
+        found, _ = arrays.read(path, _REMEDY)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no head {path}: {_REMEDY}") from error
+    count = sum(name.startswith("layer") for name in found)
+    head = Head([found[f"layer{number}"] for number in range(count)])
+    reduction = Reduction(*(found[name] for name in _REDUCTION))
     features = _features(config, source.test_images, len(label_set.test_labels))
     inputs = reduction.apply([features]) * reduction.scale
     return measure(_log(head.predict(inputs)), label_set.test_labels)
@@ -173,7 +170,7 @@ def _train(
     seconds = time.monotonic() - began
     layers = {f"layer{number}": layer for number, layer in enumerate(head.layers)}
     kept = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _REDUCTION}
-    write_bytes_atomic(folder / HEAD, save({**layers, **kept}))
+    write_bytes_atomic(folder / HEAD, arrays.encode({**layers, **kept}))
     return Trained(
         state={"params": list(head.layers)},
         curves=curves,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from ieg_core import backend
 from ieg_core.data.base import Source
@@ -28,6 +27,7 @@ from ieg_core.host.runtime import (
 )
 from ieg_core.methods import registry
 from ieg_core.models import zoo
+from ieg_core.store import arrays
 from ieg_core.store.layout import (
     EXAMPLES,
     MATRICES,
@@ -198,7 +198,7 @@ def train_here(
     require_current(lease)
     training.write(folder)
     if len(trained.history) > 1:
-        write_bytes_atomic(folder / EXAMPLES, save(dict(trained.history)))
+        write_bytes_atomic(folder / EXAMPLES, arrays.encode(trained.history))
     # Evaluated here, with the state still on the device: a separate process would cost more than
     # the overhead that a short training may have.
     raw, averaged = trained.evaluation, trained.evaluation_ema
@@ -268,7 +268,7 @@ def _write_result(
     """Writes the trial's confusion matrices and its result.json."""
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     require_current(lease)
-    write_bytes_atomic(lease.folder / MATRICES, save(matrices))
+    write_bytes_atomic(lease.folder / MATRICES, arrays.encode(matrices))
     evaluations = curves["evaluations"]
     known = {**vars(record), **vars(training)}
     names = {field.name for field in dataclasses.fields(ResultRecord)} & known.keys()

@@ -119,10 +119,9 @@ def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("[]", "not exported by this package"),
-        ("3", "not exported by this package"),
-        ('{"schema": 1, "class_names": ["a", "b"]}', "not exported by this package"),
-        ('{"schema": 2}', "has another format, expected schema 1"),
+        ("[]", "is damaged (received [], expected an object)"),
+        ("3", "is damaged (received 3, expected an object)"),
+        ('{"schema": 1, "class_names": ["a", "b"]}', "is damaged (it has no sha256"),
         (
             ModelFacts(("a", "b", "c"), (4, 4, 1)),
             "maps (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",

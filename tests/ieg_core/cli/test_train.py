@@ -4,6 +4,7 @@ import json
 import pytest
 
 from ieg_core.cli import main
+from tests.records import put_json
 
 
 def test_training_prints_the_accuracy_and_the_runs_folder(planned, tmp_path, capsys):
@@ -44,6 +45,6 @@ def test_a_trial_is_really_trained_and_evaluated(tmp_path, capsys):
     summary = json.loads((result.parent / "audit" / "summary.json").read_text())
     assert 0.2 < summary["average_precision"] <= 1
     # A second evaluation computes the same result.
-    result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
+    put_json(result, row | {"accuracy_ema_last": 0.0})
     assert main.main(["evaluate", str(result.parent)]) == 0
     assert json.loads(result.read_text()) == row

@@ -2,7 +2,6 @@
 """A trial survives its process: training processes, killed with their group and tried again."""
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -21,6 +20,7 @@ from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import checkpoint
+from tests.records import put_json
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ("evaluations=3", "batch_size=50")
@@ -167,9 +167,9 @@ def test_a_stale_process_stops_quietly_and_its_trial_goes_on(tmp_path, request):
     request.addfinalizer(lambda: _kill(worker_pid))
     # As another machine sees it: the lock means nothing, the last heartbeat is long ago.
     path = folder / "leases" / "000001.json"
-    path.write_text(json.dumps(read_json(path) | {"machine": "other", "started": 0}))
+    put_json(path, read_json(path) | {"machine": "other", "started": 0})
     path = folder / "progress.json"
-    path.write_text(json.dumps(read_json(path) | {"updated": 0}))
+    put_json(path, read_json(path) | {"updated": 0})
     successor = start(tmp_path, trial)
     request.addfinalizer(lambda: _kill(successor.pid))
     deadline = time.monotonic() + 3600

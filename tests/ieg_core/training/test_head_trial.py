@@ -134,7 +134,7 @@ def test_a_lost_result_is_evaluated_again_from_the_head(root, monkeypatch):
     path = folder / head_trial.HEAD
     content = path.read_bytes()
     path.write_bytes(content[:100])
-    with pytest.raises(UserError, match=r"cannot read the head in .*; train the trial again"):
+    with pytest.raises(UserError, match=r"head.safetensors is damaged .*: train the trial again"):
         evaluate_trial(folder.name, root, root, Runtime(), again=True)
     path.write_bytes(content)
     evaluate_trial(folder.name, root, root, Runtime(), again=True)

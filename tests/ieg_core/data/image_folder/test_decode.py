@@ -15,6 +15,7 @@ from ieg_core.data.image_folder.decode import (
     central_square,
     crop_box,
     evaluated_square,
+    read_original,
     read_pixels,
 )
 from tests.ieg_core.data.trees import bomb
@@ -72,6 +73,16 @@ def test_the_kind_is_found_in_the_content(kind):
 def test_every_mode_becomes_rgb(image, expected):
     pixels = read_pixels(encoded(image), 4, central_square)
     np.testing.assert_allclose(pixels, np.tile(expected, (4, 4, 1)), atol=1)
+
+
+@pytest.mark.parametrize("top", [255, 4095])
+def test_16_bits_that_would_become_nearly_black_are_refused(top):
+    ramp = np.linspace(0, top, 16).reshape(4, 4).astype(np.uint16)
+    for read in (read_original, lambda content: read_pixels(content, 4, central_square)):
+        with pytest.raises(UnreadableImageError, match=f"are all below {top + 1:,}, which is near"):
+            read(encoded(Image.fromarray(ramp)))
+    ramp[0, 0] = 4096
+    assert read_pixels(encoded(Image.fromarray(ramp)), 4, central_square).max() == 16
 
 
 def test_a_palette_with_a_transparent_entry_becomes_white_there():

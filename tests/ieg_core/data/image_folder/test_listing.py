@@ -159,7 +159,7 @@ def test_a_list_that_was_cut_says_so():
     assert "the first 1 are listed in" in line
 
 
-def test_arrays_whose_class_names_are_no_list_are_damaged(tmp_path):
+def test_arrays_without_a_digest_are_damaged(tmp_path):
     arrays = {"train_labels": np.zeros(1, np.int32)}
     path = tmp_path / "arrays.safetensors"
     save_file(arrays, path, metadata={"class_names": "null"})
