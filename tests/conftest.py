@@ -32,7 +32,6 @@ settings.load_profile("repeatable")
 
 # With two workers, a long file that comes last leaves one of them idle.
 SLOWEST = (
-    "ieg_core/training/test_two_devices.py",
     "ieg_core/training/test_steps.py",
     "ieg_core/sweep/test_survival.py",
     "pipelines/test_noise_sweep.py",
