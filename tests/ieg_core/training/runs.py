@@ -32,19 +32,23 @@ class InterruptedRunError(Exception):
     pass
 
 
-def exported_accuracy(path, config, label_set, source, state) -> float:
-    """Exports a model; returns the share of test images that Keras alone predicts right."""
+def exported_and_evaluated(path, config, label_set, source, state) -> tuple[np.ndarray, np.ndarray]:
+    """Exports a model; returns its logits of the test images by Keras alone, and evaluation's."""
     import keras
 
+    from ieg_core.models import zoo
+    from ieg_core.training.evaluation import build_predictor
     from ieg_core.training.export import export_model
 
+    images = source.test_images(range(len(source.test_labels)))
+    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
+    evaluated = build_predictor(model)(state["ema"], state["stats"], images)
     export_model(path, config, label_set, source, state)
     # Keras takes a TensorFlow that is blocked for one that is there.
     if sys.modules.get("tensorflow", keras) is None:
         del sys.modules["tensorflow"]
-    images = source.test_images(range(len(source.test_labels)))
-    logits = keras.ops.convert_to_numpy(keras.saving.load_model(path)(images.astype("float32")))
-    return float(np.mean(logits.argmax(1) == source.test_labels))
+    exported = keras.saving.load_model(path)(images.astype("float32"))
+    return keras.ops.convert_to_numpy(exported), evaluated
 
 
 def main(out: str, steps: int, methods: list[str]) -> None:
@@ -110,10 +114,18 @@ def main(out: str, steps: int, methods: list[str]) -> None:
             other = dataclasses.replace(label_set, clean_labels=permuted)
             keep("permuted", run(f"{method}-permuted", label_set=other))
             if network == OWN_NETWORK:
-                written[f"{method}/exported"] = exported_accuracy(
+                exported, evaluated = exported_and_evaluated(
                     folder / "model.keras", config, label_set, source, whole.state
                 )
-                written[f"{method}/accuracy"] = whole.evaluation_ema.accuracy
+                right = exported.argmax(1) == source.test_labels
+                written.update(
+                    {
+                        f"{method}/exported": exported,
+                        f"{method}/evaluated": evaluated,
+                        f"{method}/exported-accuracy": right.mean(),
+                        f"{method}/accuracy": whole.evaluation_ema.accuracy,
+                    }
+                )
     np.savez(out, **written)
 
 
