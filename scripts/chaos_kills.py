@@ -24,8 +24,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ieg_core.store.leases import latest_attempt
 from ieg_core.store.layout import MATRICES
+from ieg_core.store.leases import latest_attempt
 from ieg_core.store.records import LeaseRecord, ResultRecord
 
 ROOT: Final = Path(__file__).parents[1]

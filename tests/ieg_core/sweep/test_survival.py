@@ -24,12 +24,16 @@ from tests.records import put_json
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ("evaluations=3", "batch_size=50")
-STEPS = 400
+STEPS = {"l2r": 150, "supervised": 400}  # long enough to be killed or stopped in
 
 
-def plan(root: Path, method: str = "l2r") -> str:
+def plan(root: Path, method: str) -> str:
     request = SweepRequest(
-        "digits_uniform_0.4", methods=(method,), steps=STEPS, settings=SETTINGS, results=str(root)
+        "digits_uniform_0.4",
+        methods=(method,),
+        steps=STEPS[method],
+        settings=SETTINGS,
+        results=str(root),
     )
     return sweep.plan(request).trials[0]
 
@@ -88,7 +92,7 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
     Returns:
       The steps that the killed attempts had saved; 0 for those killed before their first save.
     """
-    trial = plan(tmp_path / "whole")
+    trial = plan(tmp_path / "whole", "l2r")
     began = time.monotonic()
     whole = start(tmp_path / "whole", trial)
     _wait_for_a_checkpoint(whole, trial_folder(tmp_path / "whole", trial))
@@ -102,7 +106,7 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
     saved = []
     for number in range(count):
         root = tmp_path / str(number)
-        assert plan(root) == trial
+        assert plan(root, "l2r") == trial
         folder = trial_folder(root, trial)
         process = start(root, trial)
         if number % 2:
@@ -140,7 +144,7 @@ def test_killed_at_two_random_moments_a_trial_ends_bit_identical(tmp_path):
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_a_trial_ends_bit_identical(tmp_path):
     saved = kill_at_random_moments(tmp_path, 20, seed=2)
-    assert sum(0 < step < STEPS for step in saved) >= 5, saved
+    assert sum(0 < step < STEPS["l2r"] for step in saved) >= 5, saved
     print(f"killed after saving step {sorted(saved)}")
 
 
