@@ -11,7 +11,8 @@ transition matrix T_a for each annotator a:
 maximize it by generalized EM:
 
     E   q_i(c) ∝ p̂_c(x_i) Π_a T_a[c, y_ia]
-    M   T_a[c, k] = (s P[c, k] + N_a[c, k]) / (s + Σ_k N_a[c, k]),  N_a[c, k] = Σ_{i: y_ia = k} q_i(c)
+    M   N_a[c, k] = Σ_{i: y_ia = k} q_i(c)
+        T_a[c, k] = (s P[c, k] + N_a[c, k]) / (s + Σ_k N_a[c, k])
         β ← β + Σ_i (E_q log p − E_p̂ log p) / Σ_i Var_p̂ log p       (a Newton step)
 
 Without β, a flat p leaves the disagreement between p and the labels to T or a sharp T to p, and the
@@ -25,6 +26,8 @@ highest leave-one-out likelihood: ℓ with N_a less the example's own count. Few
 a symmetric channel, and many get T as counted.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,7 +43,8 @@ STRENGTHS: Final = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
 _STEPS: Final = 100
 _TOLERANCE: Final = 3e-6
 # The strength is chosen again while q improves, but not until the end, since EM must converge.
-_STRENGTH_STEPS: Final = (0, 3, 10, 30)
+_STRENGTH_STEPS: Final = (0, 5, 15)
+_NEWTON_STEPS: Final = 30
 _FIRST_ERROR_RATE: Final = 0.1
 _SHARPNESS_RANGE: Final = (0.05, 30.0)
 _NEVER: Final = -1e4
@@ -82,6 +86,7 @@ def estimate_channel(
     predicted: NDArray[np.float32],
     votes: Votes,
     transitions: NDArray[np.float64] | None = None,
+    strengths: Sequence[float] = STRENGTHS,
 ) -> Channel:
     """Estimates β and T by generalized EM.
 
@@ -89,6 +94,7 @@ def estimate_channel(
       predicted: p, out of fold, float32 [n, C].
       votes: The labels.
       transitions: T to start from; by default the symmetric channel with ε = 0.1.
+      strengths: s to choose from.
 
     Returns:
       The channel.
@@ -101,7 +107,7 @@ def estimate_channel(
     logs = np.log(predicted.T + np.float32(TINY))
     is_voted = (votes.labels != MISSING).any(1) | (votes.trusted != MISSING)
     count = int(is_voted.sum())
-    sharpness, strength, before = 1.0, STRENGTHS[-1], -np.inf
+    sharpness, strength, before = 1.0, strengths[0], -np.inf
     for step in range(_STEPS):
         tempered, q, likelihood = _expect(logs, sharpness, votes, transitions)
         likelihood /= count
@@ -110,7 +116,7 @@ def estimate_channel(
         before = likelihood
         counts = _counts(q, votes)
         if step in _STRENGTH_STEPS:
-            strength = _best_strength(tempered, q, counts, votes)
+            strength = _best_strength(tempered, q, counts, votes, strengths)
         transitions, _ = _shrink(counts, strength)
         sharpness = _sharpened(logs, sharpness, tempered, q, is_voted)
     _, _, likelihood = _expect(logs, sharpness, votes, transitions)
@@ -133,7 +139,39 @@ def count_transitions(predicted: NDArray[np.float32], votes: Votes) -> NDArray[n
     q = np.zeros((votes.num_classes, len(predicted)), np.float32)
     q[predicted.argmax(1), np.arange(len(predicted))] = 1
     counts = _counts(q, votes)
-    return _shrink(counts, _best_strength(predicted.T, q, counts, votes))[0]
+    return _shrink(counts, _best_strength(predicted.T, q, counts, votes, STRENGTHS))[0]
+
+
+def error_evidence(predicted: NDArray[np.float32], votes: Votes) -> float:
+    """Measures how clearly labels show that some of them are wrong.
+
+    Twice the result is a likelihood ratio statistic with one degree of freedom for ε.
+
+    Args:
+      predicted: p, out of fold, float32 [n, C].
+      votes: The labels.
+
+    Returns:
+      ℓ of the symmetric channel, above ℓ of labels without errors, over all examples, each with its
+      own β; infinite if labels of the same image differ.
+    """
+    columns = np.column_stack([votes.trusted, votes.labels])
+    most = columns.max(1)
+    if ((columns != MISSING) & (columns != most[:, None])).any():
+        return math.inf
+    rows = np.flatnonzero(most != MISSING)
+    symmetric = estimate_channel(predicted, votes, strengths=STRENGTHS[-1:])
+    logs = np.log(predicted[rows].T + np.float32(TINY))
+    observed = np.zeros_like(logs)
+    observed[most[rows], np.arange(len(rows))] = 1
+    sharpness, everywhere = 1.0, np.ones(len(rows), bool)
+    for _ in range(_NEWTON_STEPS):
+        tempered, _ = _softmax(np.float32(sharpness) * logs)
+        sharpness = _sharpened(logs, sharpness, tempered, observed, everywhere)
+    tempered, _ = _softmax(np.float32(sharpness) * logs)
+    right = tempered[most[rows], np.arange(len(rows))]
+    without = float(np.log(right + np.float32(TINY)).sum(dtype=np.float64))
+    return symmetric.likelihood * len(rows) - without
 
 
 def sharpen(predicted: NDArray[np.float32], sharpness: float) -> NDArray[np.float32]:
@@ -244,13 +282,16 @@ def _best_strength(
     q: NDArray[np.float32],
     counts: NDArray[np.float64],
     votes: Votes,
+    strengths: Sequence[float],
 ) -> float:
     """Returns the s with the highest leave-one-out likelihood."""
+    if len(strengths) == 1:
+        return strengths[0]
     own = _weighted(q, votes)
     totals = counts.sum(2)
     scored = np.flatnonzero((votes.trusted == MISSING) & (votes.labels != MISSING).any(1))
     likelihoods = []
-    for strength in STRENGTHS:
+    for strength in strengths:
         _, prior = _shrink(counts, strength)
         joint = tempered[:, scored].astype(np.float32)
         for column, matrix, total in zip(votes.labels.T, counts, totals, strict=True):
@@ -261,4 +302,4 @@ def _best_strength(
             without = numerator[:, labels[given]] - own[:, places]
             joint[:, given] *= without / (total[:, None] + strength - own[:, places])
         likelihoods.append(np.log(joint.sum(0) + TINY).sum(dtype=np.float64))
-    return STRENGTHS[int(np.argmax(likelihoods))]
+    return strengths[int(np.argmax(likelihoods))]

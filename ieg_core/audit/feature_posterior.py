@@ -20,6 +20,7 @@ of step 2. They assume that on most images the most likely label is the class, w
 identifies T if annotators mislabel the images that are hard to classify.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -32,6 +33,7 @@ from ieg_core.audit.channel import (
     Channel,
     Votes,
     count_transitions,
+    error_evidence,
     estimate_channel,
     log_evidence,
     sharpen,
@@ -67,6 +69,8 @@ class Evidence:
       precisions: λ of step 1 and of the fit that was chosen.
       reduction: The reduction of the features.
       layers: The fits that were chosen, for predicting new examples.
+      error_evidence: How much better a channel with errors explains the labels than one without, in
+        nats (`channel.error_evidence`).
     """
 
     q: NDArray[np.float32]
@@ -79,6 +83,7 @@ class Evidence:
     precisions: tuple[float, float]
     reduction: Reduction
     layers: Layers
+    error_evidence: float = math.inf
 
     @property
     def suggested(self) -> NDArray[np.int32]:
@@ -172,6 +177,7 @@ def judge_labels(
         precisions=(plain.precision, chosen.precision),
         reduction=reduction,
         layers=chosen.layers,
+        error_evidence=error_evidence(chosen.predicted, votes),
     )
 
 
@@ -259,7 +265,7 @@ def _search(
     Each fit begins at `start` instead of the previous fit: the forward-corrected loss has several
     minima, and under a stronger prior one of two confused classes may have vanished.
     """
-    best: _Fitted | None = None
+    candidates: list[_Fitted] = []
     shape = (FOLDS, problem.features.shape[1] + 1, problem.votes.num_classes)
     starts = np.zeros((len(problem.deals), *shape)) if start is None else start.reshape(-1, *shape)
     for precision in precisions:
@@ -269,11 +275,11 @@ def _search(
             layers.append(fit(problem.features, evidence, folds, scaled, first))
             predicted += predict(layers[-1], problem.features, folds) / len(problem.deals)
         channel = estimate_channel(predicted, problem.votes, transitions)
-        if best is not None and channel.likelihood <= best.channel.likelihood:
+        candidates.append(_Fitted(precision, np.concatenate(layers), predicted, channel))
+        if channel.likelihood < candidates[0].channel.likelihood:
             break
-        best = _Fitted(precision, np.concatenate(layers), predicted, channel)
-    assert best is not None
-    return best
+        candidates = candidates[-1:]
+    return candidates[0]
 
 
 def _scaled(logs: NDArray[np.float32]) -> NDArray[np.float32]:
