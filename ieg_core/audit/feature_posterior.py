@@ -262,8 +262,9 @@ def _search(
 ) -> _Fitted:
     """Fits with each λ in turn until the held-out likelihood of the given labels falls.
 
-    Each fit begins at `start` instead of the previous fit: the forward-corrected loss has several
-    minima, and under a stronger prior one of two confused classes may have vanished.
+    Without a start, each fit begins at the previous one, since logistic regression has one minimum.
+    The forward-corrected loss has several, and under a stronger prior one of two confused classes
+    may have vanished; so its fits all begin at `start`.
     """
     candidates: list[_Fitted] = []
     shape = (FOLDS, problem.features.shape[1] + 1, problem.votes.num_classes)
@@ -279,6 +280,8 @@ def _search(
         if channel.likelihood < candidates[0].channel.likelihood:
             break
         candidates = candidates[-1:]
+        if start is None:
+            starts = np.stack(layers)
     return candidates[0]
 
 

@@ -245,8 +245,9 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     if kappa < LEAST_KAPPA or observed < expected + LEAST_DEVIATIONS * deviation:
         raise UserError(
             f"these features cannot judge these labels: they predict {observed:.1%} of the given "
-            f"labels, chance {expected:.1%}; expected clearly more: add images, use more reliable "
-            "labels, or choose other features (--features)"
+            f"labels, chance {expected:.1%}; expected clearly more: check that the rows of a "
+            "features file are in the order of the images; add images, use more reliable labels, "
+            "or choose other features (--features)"
         )
     return kappa
 

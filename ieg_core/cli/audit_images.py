@@ -14,7 +14,7 @@ from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, export_audit
-from ieg_core.audit.feature_posterior import FEW, MISSING
+from ieg_core.audit.feature_posterior import MISSING
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels
 from ieg_core.audit.outputs import write_outputs
@@ -25,7 +25,7 @@ from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.extract import NETWORK, SIZE, extract_features
-from ieg_core.features.files import read_features
+from ieg_core.features.files import in_order_of, read_features
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
@@ -124,7 +124,8 @@ def audit_images(request: AuditRequest) -> int:
     files = [name for name in request.features if name not in NETWORKS]
     for name in networks:
         weights_path(name)  # fail before the images are read, which takes long
-    external = read_features([Path(name) for name in files]) if files else []
+    paths = [Path(name) for name in files]
+    external = read_features(paths) if paths else []
     with Rates() as rates:
         opened = _open(request, rates, decodes=bool(networks))
         computed = [
@@ -139,6 +140,7 @@ def audit_images(request: AuditRequest) -> int:
             for name in networks
             if opened.read_batch
         ]
+    external = in_order_of(opened.images.names, external, paths)
     audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
@@ -192,8 +194,7 @@ def describe(audit: LabelAudit) -> list[str]:
     judged = len(audit.order)
     expected = summary.expected_wrong
     share = f" ({expected / judged:.1%})" if judged else ""
-    word = "At least" if summary.examples < FEW else "About"
-    lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
+    lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
     sums = np.cumsum(audit.score[audit.order])
     tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
     if judged:
