@@ -292,7 +292,7 @@ def test_it_reads_like_a_report():
     found = run(IMAGES, TEXTS)
     text = repr(found).splitlines()
     assert text[0] == "Audit of 120 images in 3 classes"
-    assert text[1].startswith("About 10 of 120 labels look wrong; of the 10 most")
+    assert text[1].startswith("About 12 of 120 labels look wrong; of the 12 most")
     assert text[2] == "Features predict 90% of the given labels, chance 33%: kappa 0.85, 1 is best"
     assert sum("probably" in line for line in text) == 5
     page = found._repr_html_()
