@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.audit.feature_posterior import FEW, MISSING, Evidence, judge_labels
+from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.data.tables import to_frame
@@ -148,8 +148,7 @@ class LabelAudit:
         judged = len(self.order)
         expected = summary.expected_wrong
         share = f" ({expected / judged:.1%})" if judged else ""
-        word = "At least" if summary.examples < FEW else "About"
-        lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
+        lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
         sums = np.cumsum(self.score[self.order])
         tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
         if judged:
@@ -296,8 +295,9 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     if kappa < LEAST_KAPPA or observed < expected + LEAST_DEVIATIONS * deviation:
         raise UserError(
             f"these features cannot judge these labels: they predict {observed:.1%} of the given "
-            f"labels, chance {expected:.1%}; expected clearly more: add images, use more reliable "
-            "labels, or choose other features (--features)"
+            f"labels, chance {expected:.1%}; expected clearly more: check that the rows of a "
+            "features file are in the order of the images; add images, use more reliable labels, "
+            "or choose other features (--features)"
         )
     return kappa
 

@@ -27,7 +27,7 @@ from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.extract import NETWORK, SIZE
-from ieg_core.features.files import read_features
+from ieg_core.features.files import in_order_of, read_features
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.progress import ProgressLine
 from ieg_core.host.runtime import Runtime, set_environment
@@ -130,8 +130,10 @@ def audit_images(request: AuditRequest) -> int:
     files = [name for name in request.features if name not in NETWORKS]
     for name in networks:
         weights_path(name)  # fail before the images are read, which takes long
-    external = read_features([Path(name) for name in files]) if files else []
+    paths = [Path(name) for name in files]
+    external = read_features(paths) if paths else []
     opened = _open(request, decodes=bool(networks))
+    external = in_order_of(opened.images.names, external, paths)
     decisions = _read_decisions(request, opened.images)
     check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
     computed, _ = compute_all(opened, networks, mirrored=request.mirrored) if networks else ([], [])

@@ -319,7 +319,7 @@ def test_it_reads_like_a_report():
     assert text[-8].startswith(
         "The features predict 90.0% of the given labels, chance 33.3% (kappa"
     )
-    assert text[-7].startswith("At least 10 of 120 labels are expected to be wrong (8.")
+    assert text[-7].startswith("About 12 of 120 labels are expected to be wrong (")
     assert text[-6].startswith("Among the most suspicious, expected to be wrong: ")
     assert sum("probably" in line for line in text) == 5
     page = found._repr_html_()
