@@ -23,7 +23,9 @@ from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
 from ieg_core.errors import UserError
-from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
+from ieg_core.experiment import feature_sources
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.extract import NETWORK, Reader, extract_features
 from ieg_core.features.files import read_features
 from ieg_core.host.progress import ProgressLine
 
@@ -196,8 +198,9 @@ def audit(
         learns from them and does not list them.
       class_names: Names by class number.
       image: The column of images or paths, if `data` has columns.
-      network: "efficientnet-lite0", "efficientnet-lite2", a function from images, uint8
-        [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
+      network: "efficientnet-lite0", "efficientnet-lite2", a .keras or .onnx file, or
+        "keras.applications:NAME" (`ieg_core.experiment.feature_sources`); a function from images,
+        uint8 [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
       progress: Whether to show progress.
       cache: Folder for computed features; by default the user's cache.
@@ -265,7 +268,16 @@ def compute_all(
     read = opened.read_batch
     if read is None:
         raise UserError("received no images to compute features from: expected data with images")
-    chosen = [network] if isinstance(network, str) or callable(network) else list(network)
+    listed = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen = [
+        source
+        for each in listed
+        for source in (
+            [found.name for found in feature_sources.parse(each)]
+            if isinstance(each, str)
+            else [each]
+        )
+    ]
     matrices, names = [], []
     for each in chosen:
         name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)

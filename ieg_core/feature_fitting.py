@@ -8,6 +8,7 @@ The audit's posterior q replaces the given labels, and a small head is trained o
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,11 @@ from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import audit_labels
 from ieg_core.auditing import AuditResult, compute_all
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.features.extract import SIZE
+from ieg_core.experiment import feature_sources
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.head import Head, HeadSettings, train_head
+from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
 
 METHOD = "retrain"
@@ -67,7 +71,34 @@ class FeatureFitted:
 
     def _predict(self, opened: Opened) -> NDArray[np.float32]:
         features, _ = compute_all(opened, self.network, progress=False)
-        return self.head.predict(_inputs(self.reduction, features))
+        return self.head.predict(self.reduction.apply(features) * self.reduction.scale)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the classifier to a file for `ieg predict`, replacing it.
+
+        Args:
+          path: The file, ending in ".safetensors".
+
+        Raises:
+          UserError: When the path has another ending or is not writable, or a function of the
+            caller's computes the features.
+        """
+        file = Path(path)
+        if file.suffix != ".safetensors":
+            raise UserError(f"cannot save to {file}: expected a name that ends in .safetensors")
+        if not isinstance(self.network, str):
+            raise UserError(
+                f"the features are of {type(self.network).__name__}, which has no name that a file "
+                "can keep: expected a network by name, such as efficientnet-lite0"
+            )
+        networks = find_networks(feature_sources.parse(self.network))
+        FeatureClassifier(
+            class_names=self.class_names,
+            features=tuple(UsedFeatures(each.name, each.sha256, each.size) for each in networks),
+            reduction=self.reduction,
+            head=self.head,
+            method=METHOD,
+        ).write(file)
 
     def __repr__(self) -> str:
         return f"Classifier on {self.network}, {self.accuracy:.1%}\n{self.audit!r}"
@@ -115,14 +146,14 @@ def fit_on_features(
         training = _with_probe(training, checked.images)
     judged = audit_labels(training, features, feature_names=names, seed=seed)
     reduction, q = judged.evidence.reduction, judged.evidence.q
-    inputs = _inputs(reduction, features)
+    inputs = reduction.apply(features) * reduction.scale
     head = train_head(inputs, q, head_settings, seed=seed)
     if test is None:
         predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given
     else:
         tested = open_python(*test, size=SIZE, class_names=training.class_names)
         more, _ = compute_all(tested, network, progress=progress)
-        predicted = head.predict(_inputs(reduction, more)).argmax(1)
+        predicted = head.predict(reduction.apply(more) * reduction.scale).argmax(1)
         truth = tested.images.given
     is_labeled = truth != MISSING
     return FeatureFitted(
@@ -133,12 +164,6 @@ def fit_on_features(
         reduction=reduction,
         head=head,
     )
-
-
-def _inputs(reduction: Reduction, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
-    # Restore relative variances, so that directions with almost none have little influence.
-    scale = np.sqrt(reduction.variances / reduction.variances.mean()).astype(np.float32)
-    return reduction.apply(features) * scale
 
 
 def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:

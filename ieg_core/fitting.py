@@ -29,9 +29,10 @@ from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
+from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.experiment.methods import METHODS
 from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
-from ieg_core.features.extract import NETWORK, SIZE
+from ieg_core.features.extract import NETWORK
 from ieg_core.host import machine, processes
 from ieg_core.host.files import replacing
 from ieg_core.models.efficientnet_weights import NETWORKS

@@ -23,12 +23,12 @@ from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_
 from ieg_core.data.image_folder.listing import TEST, TRAIN, has_part
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
-from ieg_core.experiment import dataset_spec
-from ieg_core.features.extract import NETWORK, SIZE, extract_features
+from ieg_core.experiment import dataset_spec, feature_sources
+from ieg_core.features.extract import NETWORK, extract_features
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
 TOPS_SHOWN = (10, 100, 1000, 10_000)
@@ -46,7 +46,7 @@ class AuditRequest:
       data_dir: Folder of the base data sets.
       labels: The label file of `<base>_labels`.
       out: Output folder; None for audits/<name>.
-      features: Names of networks, and feature files.
+      features: Names of features (`ieg_core.experiment.feature_sources`).
       mirrored: Whether to average with the features of the mirror images.
       annotators: Label columns of a table; empty to detect them.
       with_test: Whether to audit the test set, too.
@@ -120,26 +120,28 @@ def audit_images(request: AuditRequest) -> int:
     set_environment(Runtime(threads=usable_cores()))
     out = request.out or Path("audits") / _name(request)
     _check(request, out)
-    networks = [name for name in request.features if name in NETWORKS]
-    files = [name for name in request.features if name not in NETWORKS]
-    for name in networks:
-        weights_path(name)  # fail before the images are read, which takes long
+    sources = feature_sources.parse(request.features)
+    networks = find_networks(sources)
+    for network in networks:
+        network.require_installed()  # fail before the images are read, which takes long
+    files = [source.name for source in sources if not source.is_network]
     external = read_features([Path(name) for name in files]) if files else []
     with Rates() as rates:
-        opened = _open(request, rates, decodes=bool(networks))
+        opened = _open(request, rates, largest_side(networks), decodes=bool(networks))
         computed = [
             extract_features(
                 opened.read_batch,
                 len(opened.images),
-                network=name,
+                network=network.name,
                 mirrored=request.mirrored,
                 digests=opened.keys,
-                progress=rates.step(f"features by {name}", "images"),
+                progress=rates.step(f"features by {network.name}", "images"),
             )
-            for name in networks
+            for network in networks
             if opened.read_batch
         ]
-    audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
+    names = [*(network.name for network in networks), *files]
+    audit, decisions = _judge(request, opened, [*computed, *external], names)
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
@@ -230,7 +232,7 @@ def _check(request: AuditRequest, out: Path) -> None:
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
 
 
-def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
+def _open(request: AuditRequest, rates: Rates, size: int, *, decodes: bool) -> Opened:
     if request.are_datasets:
         specs = [dataset_spec.parse(name) for name in request.places]
         return open_datasets(specs, request.data_dir, request.labels, request.seed)
@@ -243,7 +245,7 @@ def _open(request: AuditRequest, rates: Rates, *, decodes: bool) -> Opened:
     report = rates.step("reading", "files")
     total = len(listed.paths)
     return open_files(
-        listed, SIZE, decodes=decodes, progress=lambda done: report(done, total, None)
+        listed, size, decodes=decodes, progress=lambda done: report(done, total, None)
     )
 
 

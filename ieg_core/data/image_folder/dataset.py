@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core.data.base import EvalSet, Images, Labels, Source
+from ieg_core.data.base import EvalSet, ImageFiles, Images, Labels, Source
 from ieg_core.data.image_folder.cache import Entry, decoded_images, index_files
 from ieg_core.data.image_folder.decode import (
     Box,
@@ -112,6 +112,11 @@ def open_folder(
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
         paths=[file.path for file in trained],
+        files={
+            name: _files_of(data_dir, entries, part)
+            for name, part in {**parts, TRAIN: trained}.items()
+            if name != PROBE
+        },
         notes=_notes(parts, entries, reasons, listing.outside_classes),
     )
 
@@ -276,6 +281,11 @@ def _refuse_empty(
                 f"no file in the part {part} of {root} can be decoded: expected at least one JPEG, "
                 "PNG or WebP"
             )
+
+
+def _files_of(root: Path, entries: Mapping[str, Entry], part: Sequence[ImageFile]) -> ImageFiles:
+    paths = [file.path for file in part]
+    return ImageFiles(root, paths, [entries[path].sha256 for path in paths])
 
 
 def _labels(files: Sequence[ImageFile]) -> Labels:
