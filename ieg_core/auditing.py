@@ -25,8 +25,9 @@ from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
 from ieg_core.errors import UserError
 from ieg_core.experiment import feature_sources
 from ieg_core.experiment.feature_sources import SIZE
-from ieg_core.features.extract import NETWORK, Reader, extract_features
+from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.progress import ProgressLine
 
 FeatureNetwork = Callable[[NDArray[np.uint8]], ArrayLike]
@@ -217,10 +218,11 @@ def audit(
         data, features = None, data
     matrices = None if features is None else _matrices(features)
     count = None if matrices is None else len(matrices[0])
+    names = [each for each in _listed(network) if isinstance(each, str)] if not count else []
     opened = open_python(
         data,
         labels,
-        size=SIZE,
+        size=largest_side(find_networks(feature_sources.parse(names))),
         count=count,
         trusted=trusted,
         class_names=class_names,
@@ -268,16 +270,7 @@ def compute_all(
     read = opened.read_batch
     if read is None:
         raise UserError("received no images to compute features from: expected data with images")
-    listed = [network] if isinstance(network, str) or callable(network) else list(network)
-    chosen = [
-        source
-        for each in listed
-        for source in (
-            [found.name for found in feature_sources.parse(each)]
-            if isinstance(each, str)
-            else [each]
-        )
-    ]
+    chosen = _listed(network)
     matrices, names = [], []
     for each in chosen:
         name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)
@@ -303,13 +296,23 @@ def compute_all(
     return matrices, names
 
 
+def _listed(network: Any) -> list[str | FeatureNetwork]:
+    """Returns networks one by one; names may be joined."""
+    given = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen: list[str | FeatureNetwork] = []
+    for each in given:
+        named = feature_sources.parse(each) if isinstance(each, str) else ()
+        chosen += [source.name for source in named] or [each]
+    return chosen
+
+
 def _by_function(
     read: Reader, total: int, network: FeatureNetwork, line: ProgressLine | None, mirrored: bool
 ) -> np.ndarray:
     rows = []
     for start in range(0, total, _BATCH):
         places = np.arange(start, min(start + _BATCH, total))
-        batch = read(places)
+        batch = resize(read(places), SIZE)
         plain = _as_rows(network(batch), len(places))
         rows.append((plain + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
                     if mirrored else plain)  # fmt: skip

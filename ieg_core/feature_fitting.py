@@ -5,6 +5,7 @@ The audit's posterior q replaces the given labels, and a small head is trained o
 (`ieg_core.features.head`) in this process; once features are computed, this takes seconds.
 """
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
 
 METHOD = "retrain"
+
+
+def is_of_features(network: object) -> bool:
+    """Returns whether a network's name stands for features: built-in ones, alone or with others."""
+    return isinstance(network, str) and bool(
+        set(feature_sources.BUILT_IN).intersection(re.split("[+,]", network))
+    )
 
 
 @dataclass(frozen=True)

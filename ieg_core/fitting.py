@@ -31,11 +31,10 @@ from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.experiment.methods import METHODS
-from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
+from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features, is_of_features
 from ieg_core.features.extract import NETWORK
 from ieg_core.host import machine, processes
 from ieg_core.host.files import replacing
-from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
@@ -133,7 +132,7 @@ def fit(
     """
     _require_kinds(network, method, steps, seed, settings)
     assignments = setting_texts(settings)
-    if isinstance(network, str) and network in NETWORKS:
+    if isinstance(network, str) and is_of_features(network):
         return _fit_on_features(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )

@@ -77,10 +77,12 @@ def train_on_features(
       not the features.
 
     Raises:
-      UserError: When the features cannot be computed, or all labels are of one class.
+      UserError: When the features cannot be computed, all labels are of one class, or a class has
+        one image.
       DivergedError: When the loss is not finite.
     """
     ids = label_set.train_ids
+    _require_pairs(label_set)
     report_progress(phase=EXTRACTING)
     train = [each[ids] for each in _features(config, source, TRAIN)]
     tests = {name: _features(config, source, name) for name in (TEST, *source.eval_sets)}
@@ -112,6 +114,18 @@ def evaluate_head(
             classifier, source, {name: _features(config, source, name) for name in source.eval_sets}
         ),
     )
+
+
+def _require_pairs(label_set: LabelSet) -> None:
+    """Refuses a class of one image, whose label no other image can confirm."""
+    given = label_set.noisy_labels[label_set.train_ids]
+    single = np.flatnonzero(np.bincount(given, minlength=label_set.num_classes) == 1)
+    if len(single):
+        more = f" and {len(single) - 1} more classes" if len(single) > 1 else ""
+        raise UserError(
+            f"the class {label_set.class_names[single[0]]!r}{more} has one training image: "
+            "expected at least two per class; add images or remove the class"
+        )
 
 
 def _measure_sets(

@@ -2,6 +2,7 @@
 """Heads on folders of photos: trained, used by `ieg predict`, and refused, with a tiny network."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -167,6 +168,19 @@ def test_a_file_of_other_features_is_refused(photos, tmp_path, rows, values, set
         train_trial(trial, tmp_path / "runs", photos, Runtime())
     assert "\n" not in str(told.value)
     assert not (tmp_path / "runs" / "trials" / trial / HEAD).exists()
+
+
+def test_a_class_of_one_image_is_refused_before_features_are_computed(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(head_trial, "extract_features", lambda *_, **__: pytest.fail("computed"))
+    lines = [f"train/{name}/{n}.png,{name}" for name in ("blue", "green") for n in range(12)]
+    for part, rows in (("train", [*lines, "train/red/0.png,red"]), ("test", lines)):
+        (tmp_path / f"{part}.csv").write_text("\n".join(["path,label", *rows]))
+    shutil.copytree(photos / "train", tmp_path / "train")
+    (trial,) = plan(request(tmp_path, tmp_path / "runs", "efficientnet-lite0")).trials
+    with pytest.raises(UserError, match="the class 'red' has one training image: expected at"):
+        train_trial(trial, tmp_path / "runs", tmp_path, Runtime())
 
 
 def test_several_features_are_concatenated(photos, network, tmp_path):
