@@ -8,7 +8,7 @@ The audit's posterior q replaces the given labels, and a small head is trained o
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
 
 METHOD = "retrain"
+# 300 photos in batches of 256 are one step an epoch, far too few (docs/RESULTS.md, "Retraining on
+# the posterior").
+_LEAST_BATCH = 16
+_LEAST_STEPS = 20  # in an epoch
 
 
 def is_of_features(network: object) -> bool:
@@ -134,7 +138,8 @@ def fit_on_features(
       probe: Images with correct labels.
       class_names: Names by class number.
       seed: Seed of the folds and the head.
-      settings: Values, as text, of fields of `ieg_core.features.head.HeadSettings`.
+      settings: Values, as text, of fields of `ieg_core.features.head.HeadSettings`. By default a
+        batch has a twentieth of the images, between 16 and 256.
       progress: Whether to show progress.
 
     Returns:
@@ -155,6 +160,10 @@ def fit_on_features(
     judged = audit_labels(training, features, feature_names=names, seed=seed)
     reduction, q = judged.evidence.reduction, judged.evidence.q
     inputs = reduction.apply(features) * reduction.scale
+    if "batch_size" not in (settings or {}):
+        few = max(_LEAST_BATCH, len(inputs) // _LEAST_STEPS)
+        batch_size = min(head_settings.batch_size, few)
+        head_settings = replace(head_settings, batch_size=batch_size)
     head = train_head(inputs, q, head_settings, seed=seed)
     if test is None:
         predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given

@@ -138,13 +138,13 @@ def largest_side(networks: Sequence[FeatureNetwork]) -> int:
 def _load(network: FeatureNetwork, dtype: str) -> Compute:
     name = network.name
     if network.kind == "onnx":
-        return functools.partial(_run_onnx, _session(name))
+        return functools.partial(_run_onnx, name)
     with held_stderr():  # the framework logs as it starts
         import keras
 
         from ieg_core import backend
 
-        prepare: Callable[[Any], Any] = lambda images: images  # noqa: E731
+        prepare: Callable[[Any], Any] | None = None
         if network.kind == "built-in":
             from ieg_core.models import efficientnet_lite
 
@@ -157,23 +157,22 @@ def _load(network: FeatureNetwork, dtype: str) -> Compute:
 
     def compute(batch: Any) -> Any:
         pixels = batch if network.kind == "built-in" else keras.ops.cast(batch, "float32")
-        outputs = model(prepare(pixels), training=False)
-        output = _chosen(name, [outputs] if hasattr(outputs, "shape") else [*outputs])
-        return keras.ops.mean(output, range(1, len(output.shape) - 1)) if _deep(output) else output
+        outputs = model(prepare(pixels) if prepare else pixels, training=False)
+        output = _chosen(name, keras.tree.flatten(outputs))
+        positions = range(1, len(output.shape) - 1)
+        return keras.ops.mean(output, positions) if positions else output
 
     compiled = backend.compile_function(compute)
 
     def run(batch: NDArray[np.uint8]) -> np.ndarray:
         try:
             return np.asarray(compiled(batch))
+        except UserError:
+            raise
         except (ValueError, TypeError) as error:
             raise _refusal(name, error) from error
 
     return run
-
-
-def _deep(output: Any) -> bool:
-    return len(output.shape) > 2
 
 
 def _chosen(name: str, outputs: Sequence[Any]) -> Any:
@@ -277,14 +276,19 @@ def _is_first(shape: Sequence[Any]) -> bool:
     return shape[1] == 3 and shape[3] != 3 and side[0] == side[1]
 
 
-def _run_onnx(session: Any, batch: NDArray[np.uint8]) -> np.ndarray:
+def _run_onnx(name: str, batch: NDArray[np.uint8]) -> np.ndarray:
+    session = _session(name)
     (described,) = session.get_inputs()
     channels_first = _is_first(described.shape)
     pixels: np.ndarray = batch.astype(np.float32)
     if channels_first:
         pixels = ((pixels / 255 - _MEAN) / _DEVIATION).transpose(0, 3, 1, 2)
-    outputs = session.run(None, {described.name: np.ascontiguousarray(pixels)})
-    output = _chosen("", [np.asarray(each) for each in outputs])
+    try:
+        outputs = session.run(None, {described.name: np.ascontiguousarray(pixels)})
+    # As above; for example of a network whose batch has a fixed size.
+    except Exception as error:
+        raise _refusal(name, error) from error
+    output: np.ndarray = _chosen(name, [np.asarray(each) for each in outputs])
     if output.ndim == 4 and channels_first:
         return output.mean((2, 3))
     return output.mean(tuple(range(1, output.ndim - 1))) if output.ndim > 2 else output

@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from ieg_core import feature_fitting
 from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.feature_fitting import fit_on_features
+from ieg_core.features.head import train_head
 from ieg_core.fitting import fit
 
 COUNT = 150
@@ -75,6 +77,19 @@ def test_a_seed_repeats_it_and_settings_count():
     )
     np.testing.assert_array_equal(first.predict(FURTHER), again.predict(FURTHER))
     assert (len(first.head.layers), len(other.head.layers)) == (2, 4)
+
+
+@pytest.mark.parametrize(("settings", "batch"), [({}, 16), ({"batch_size": "64"}, 64)])
+def test_small_sets_get_small_batches(monkeypatch, settings, batch):
+    received = []
+
+    def train(inputs, q, chosen, *, seed):
+        received.append(chosen.batch_size)
+        return train_head(inputs, q, chosen, seed=seed)
+
+    monkeypatch.setattr(feature_fitting, "train_head", train)
+    fit_on_features(IMAGES, GIVEN, mean_color, settings=settings, progress=False)
+    assert received == [batch]
 
 
 def test_files_to_predict_that_cannot_be_decoded_are_told(tmp_path):

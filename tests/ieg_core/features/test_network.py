@@ -147,6 +147,19 @@ def test_tokens_are_averaged(monkeypatch, tmp_path):
     np.testing.assert_allclose(features, tokens[:2].mean(1), atol=1e-3)
 
 
+def test_a_network_that_fails_is_one_line(monkeypatch, tmp_path):
+    def fail(pixels):
+        raise RuntimeError("Got: 32\n Expected: 1")
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime_of(["n", 3, 8, 8], fail))
+    (tmp_path / "mine.onnx").write_bytes(b"weights")
+    found = find_network(str(tmp_path / "mine.onnx"))
+    with pytest.raises(
+        UserError, match=r"mine\.onnx cannot compute features \(Got: 32 Expected: 1"
+    ):
+        compute_features(found, np.zeros((1, 8, 8, 3), np.uint8))
+
+
 def test_without_onnxruntime_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     (tmp_path / "mine.onnx").write_bytes(b"weights")
