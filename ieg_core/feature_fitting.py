@@ -27,6 +27,7 @@ from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.head import Head, HeadSettings, train_head
 from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
+from ieg_core.store.layout import HEAD
 
 METHOD = "retrain"
 # 300 photos in batches of 256 are one step an epoch, far too few (docs/RESULTS.md, "Retraining on
@@ -96,8 +97,8 @@ class FeatureFitted:
             caller's computes the features.
         """
         file = Path(path)
-        if file.suffix != ".safetensors":
-            raise UserError(f"cannot save to {file}: expected a name that ends in .safetensors")
+        if file.suffix != Path(HEAD).suffix:
+            raise UserError(f"cannot save to {file}: expected a name that ends as {HEAD}")
         if not isinstance(self.network, str):
             raise UserError(
                 f"the features are of {type(self.network).__name__}, which has no name that a file "
