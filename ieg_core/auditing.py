@@ -22,8 +22,11 @@ from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
 from ieg_core.errors import UserError
-from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
+from ieg_core.experiment import feature_sources
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.files import expand
 from ieg_core.host.progress import ProgressLine
 
@@ -159,8 +162,9 @@ def audit(
         learns from them and does not list them.
       class_names: Names by class number.
       image: The column of images or paths, if `data` has columns.
-      network: "efficientnet-lite0", "efficientnet-lite2", a function from images, uint8
-        [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
+      network: "efficientnet-lite0", "efficientnet-lite2", a .keras or .onnx file, or
+        "keras.applications:NAME" (`ieg_core.experiment.feature_sources`); a function from images,
+        uint8 [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
       progress: Whether to show progress.
       cache: Folder for computed features; by default the user's cache.
@@ -175,10 +179,11 @@ def audit(
     """
     matrices = None if features is None else _matrices(features)
     count = None if matrices is None else len(matrices[0])
+    names = [each for each in _listed(network) if isinstance(each, str)] if not count else []
     opened = open_python(
         data,
         labels,
-        size=SIZE,
+        size=largest_side(find_networks(feature_sources.parse(names))),
         count=count,
         trusted=trusted,
         class_names=class_names,
@@ -230,7 +235,7 @@ def compute_all(
     read = opened.read_batch
     if read is None:
         raise UserError("received no images to compute features from: expected data with images")
-    chosen = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen = _listed(network)
     matrices, names = [], []
     for each in chosen:
         name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)
@@ -256,13 +261,23 @@ def compute_all(
     return matrices, names
 
 
+def _listed(network: Any) -> list[str | FeatureNetwork]:
+    """Returns networks one by one; names may be joined."""
+    given = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen: list[str | FeatureNetwork] = []
+    for each in given:
+        named = feature_sources.parse(each) if isinstance(each, str) else ()
+        chosen += [source.name for source in named] or [each]
+    return chosen
+
+
 def _by_function(
     read: Reader, total: int, network: FeatureNetwork, line: ProgressLine | None, mirrored: bool
 ) -> np.ndarray:
     rows = []
     for start in range(0, total, _BATCH):
         places = np.arange(start, min(start + _BATCH, total))
-        batch = read(places)
+        batch = resize(read(places), SIZE)
         plain = _as_rows(network(batch), len(places))
         rows.append((plain + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
                     if mirrored else plain)  # fmt: skip

@@ -30,13 +30,13 @@ from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
+from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.experiment.methods import METHODS
-from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
-from ieg_core.features.extract import NETWORK, SIZE
+from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features, is_of_features
+from ieg_core.features.extract import NETWORK
 from ieg_core.host import machine, processes
 from ieg_core.host.files import expand, replacing
 from ieg_core.host.progress import ProgressLine
-from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
@@ -151,7 +151,7 @@ def fit(
                 "for a network; leave one of the two out"
             )
         network = _FEATURES
-    if isinstance(network, str) and network in (*NETWORKS, _FEATURES):
+    if isinstance(network, str) and (network == _FEATURES or is_of_features(network)):
         return _fit_on_features(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )

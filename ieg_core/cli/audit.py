@@ -15,8 +15,8 @@ from ieg_core.cli import audit_images, options
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.base_datasets import BASES
+from ieg_core.experiment.feature_sources import EXPECTED
 from ieg_core.features.extract import NETWORK
-from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store.layout import (
@@ -63,8 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features",
         action="append",
         metavar="NAME",
-        help=f"{' or '.join(NETWORKS)}, or a file of features, .npy, .npz or .parquet, rows in the "
-        f"order of the images; may be repeated ({NETWORK})",
+        help=f"{EXPECTED}; rows of a file in the order of the images; may be repeated ({NETWORK})",
     )
     images.add_argument(
         "--mirrored", action="store_true", help="average features with the mirror images'"

@@ -25,13 +25,13 @@ from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_
 from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
-from ieg_core.experiment import dataset_spec
-from ieg_core.features.extract import NETWORK, SIZE
+from ieg_core.experiment import dataset_spec, feature_sources
+from ieg_core.features.extract import NETWORK
 from ieg_core.features.files import in_order_of, read_features
+from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.progress import ProgressLine
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
 
@@ -46,7 +46,7 @@ class AuditRequest:
       data_dir: Folder of the base data sets.
       labels: The label file of `<base>_labels`.
       out: Output folder; None for audits/<name>.
-      features: Names of networks, and feature files.
+      features: Names of features (`ieg_core.experiment.feature_sources`).
       mirrored: Whether to average with the features of the mirror images.
       annotators: Label columns of a table; empty to detect them.
       with_test: Whether to audit the test set, too.
@@ -126,18 +126,20 @@ def audit_images(request: AuditRequest) -> int:
     set_environment(Runtime(threads=usable_cores()))
     out = request.out or Path("audits") / _name(request)
     _check(request, out)
-    networks = [name for name in request.features if name in NETWORKS]
-    files = [name for name in request.features if name not in NETWORKS]
-    for name in networks:
-        weights_path(name)  # fail before the images are read, which takes long
+    sources = feature_sources.parse(request.features)
+    networks = find_networks(sources)
+    for network in networks:
+        network.require_installed()  # fail before the images are read, which takes long
+    files = [source.name for source in sources if not source.is_network]
     paths = [Path(name) for name in files]
     external = read_features(paths) if paths else []
-    opened = _open(request, decodes=bool(networks))
+    opened = _open(request, largest_side(networks), decodes=bool(networks))
     external = in_order_of(opened.images.names, external, paths)
     decisions = _read_decisions(request, opened.images)
     check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
-    computed, _ = compute_all(opened, networks, mirrored=request.mirrored) if networks else ([], [])
-    audit = _judge(request, opened, decisions, [*computed, *external], [*networks, *files])
+    names = [network.name for network in networks]
+    computed, _ = compute_all(opened, names, mirrored=request.mirrored) if names else ([], [])
+    audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
@@ -174,11 +176,12 @@ def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
     require(request.top >= 0, "top", request.top, "at least 0")
     require(request.seed >= 0, "seed", request.seed, "at least 0")
+    computes = any(source.is_network for source in feature_sources.parse(request.features))
     for option, is_given, is_used, purpose in (
         ("--labels", request.labels, request.are_datasets, "a data set <base>_labels"),
         ("--annotators", request.annotators, not request.are_datasets, "tables"),
         ("--with-test", request.with_test, not request.are_datasets, "folders"),
-        ("--mirrored", request.mirrored, any(n in NETWORKS for n in request.features), "networks"),
+        ("--mirrored", request.mirrored, computes, "networks"),
     ):
         if is_given and not is_used:
             raise UserError(f"{option} has no effect here: it is for {purpose}; leave it out")
@@ -208,7 +211,7 @@ def _check(request: AuditRequest, out: Path) -> None:
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
 
 
-def _open(request: AuditRequest, *, decodes: bool) -> Opened:
+def _open(request: AuditRequest, size: int, *, decodes: bool) -> Opened:
     if request.are_datasets:
         specs = [dataset_spec.parse(name) for name in request.places]
         return open_datasets(specs, request.data_dir, request.labels, request.seed)
@@ -220,7 +223,7 @@ def _open(request: AuditRequest, *, decodes: bool) -> Opened:
     )
     total = len(listed.paths)
     with contextlib.closing(ProgressLine("Reading", "files")) as line:
-        return open_files(listed, SIZE, decodes=decodes, progress=lambda done: line(done, total))
+        return open_files(listed, size, decodes=decodes, progress=lambda done: line(done, total))
 
 
 def _judge(

@@ -17,8 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg train`."""
     options.add_inputs(parser)
     parser.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
-    parser.add_argument("--method", default="l2r", help="see ieg recipes (l2r)")
+    parser.add_argument("--method", help="see ieg recipes (l2r; of a head on features, retrain)")
     parser.add_argument("--network", default="", help=REQUEST_OPTIONS["network"].meaning)
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"{REQUEST_OPTIONS['features'].meaning}; may be repeated",
+    )
     parser.add_argument("--recipe", default="", help=REQUEST_OPTIONS["recipe"].meaning)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random draw (0)")
     parser.add_argument("--steps", type=int, default=0, help="training steps (the recipe's)")
@@ -31,10 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     gpus = machine.find_gpus(arguments.devices)
     request = SweepRequest(
         dataset=str(dataset_spec.parse(arguments.dataset)),
-        methods=(arguments.method,),
+        methods=(arguments.method or ("retrain" if arguments.features else "l2r"),),
         seeds=(arguments.seed,),
         recipe=arguments.recipe,
         network=arguments.network,
+        features="+".join(arguments.features),
         steps=arguments.steps,
         settings=tuple(arguments.set),
         accelerator=bool(gpus),

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.experiment import networks
+from ieg_core.experiment import feature_sources
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
 from ieg_core.experiment.length import steps_per_epoch
@@ -17,7 +17,7 @@ from ieg_core.recipes.cifar_cpu import CIFAR_CPU
 from ieg_core.recipes.digits import DIGITS
 from ieg_core.recipes.family import PURE_IMBALANCE, Family
 from ieg_core.recipes.fashion_mnist import FASHION_MNIST
-from ieg_core.recipes.features import FEATURES
+from ieg_core.recipes.features import FEATURES, features_of_files
 from ieg_core.recipes.image_folder import folder_family
 from ieg_core.recipes.longtail import LONGTAIL, LONGTAIL_NOISE
 from ieg_core.recipes.webvision import WEBVISION
@@ -113,12 +113,16 @@ def build_config(
             f"recipe {name!r} is for {family.data}, not for {str(spec)!r}: "
             f"choose {' or '.join(fitting)}, or leave RECIPE empty"
         )
+    if family.head is not None:
+        family = features_of_files(spec.base)
     if family.images is not None and image_size:
         images = dataclasses.replace(family.images, size=image_size)
         family = folder_family(image_size) if name == "folder" else family
         family = dataclasses.replace(family, images=images)
     network = network or family.network
     _require_fitting(family, method, network)
+    if family.head is not None:
+        network = feature_sources.joined(feature_sources.parse(network))
     schedule = family.schedules.get(method, family.schedule)
     settings = family.settings_of(method)
     if spec.imbalance is not None and spec.noise is None:
@@ -159,13 +163,11 @@ def _require_fitting(family: Family, method: str, network: str) -> None:
             f"method {method!r} trains a network, not a head on features: choose {known}, or leave "
             "FEATURES out"
         )
-    if family.head is None and network in networks.FEATURES:
+    if family.head is None and network in feature_sources.BUILT_IN:
         raise UserError(
             f"network {network!r} gives features and is not trained itself: use "
             f"FEATURES={network}, or choose another NETWORK"
         )
-    if family.head is not None and network not in networks.FEATURES:
-        raise unknown_name("network of features", network, networks.FEATURES)
 
 
 def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str]) -> Config:

@@ -20,8 +20,7 @@ from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.experiment import networks
-from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, to_dict
+from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, network_digest, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
@@ -264,7 +263,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         code_version=fingerprint.code_version(),
         backend=chosen_backend(),
         precision=config.precision,
-        network_digest=networks.source_digest(config.network),
+        network_digest=network_digest(config),
         label_set=label_set.name,
         base=spec.base,
         dataset=config.dataset,

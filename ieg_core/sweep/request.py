@@ -167,9 +167,9 @@ class SweepRequest:
         default="",
         metadata=option(
             "FEATURES",
-            "train a head on the features of a pre-trained network, in minutes on a CPU: "
-            "`efficientnet-lite0`, `efficientnet-lite2`; METHODS of `supervised`, `forward`, "
-            "`retrain`",
+            "train a head on features, in minutes on a CPU: `efficientnet-lite0`, "
+            "`efficientnet-lite2`, a file of features or of a network, several joined by `+`; "
+            "METHODS of `supervised`, `forward`, `retrain`",
             new_run=True,
         ),
     )

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core.data.base import EvalSet, Images, Labels, Source
+from ieg_core.data.base import EvalSet, ImageFiles, Images, Labels, Source
 from ieg_core.data.image_folder.cache import Entry, decoded_images, index_files
 from ieg_core.data.image_folder.decode import (
     Box,
@@ -126,6 +126,11 @@ def open_folder(
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
         held_out=held_out,
         paths=[file.path for file in trained],
+        files={
+            name: _files_of(data_dir, entries, part)
+            for name, part in {**parts, TRAIN: trained}.items()
+            if name != PROBE
+        },
         notes=_notes(parts, entries, reasons, listing.outside_classes, len(held_out)),
     )
 
@@ -337,6 +342,11 @@ def _hold_out(
     train = [file for file, content in contents.items() if content not in chosen]
     test = [file for file, content in contents.items() if content in chosen]
     return {TRAIN: train, TEST: test, **{k: part for k, part in parts.items() if k != TRAIN}}
+
+
+def _files_of(root: Path, entries: Mapping[str, Entry], part: Sequence[ImageFile]) -> ImageFiles:
+    paths = [file.path for file in part]
+    return ImageFiles(root, paths, [entries[path].sha256 for path in paths])
 
 
 def _labels(files: Sequence[ImageFile]) -> Labels:

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from ieg_core.cli import main
+from ieg_core.store.records import TrialRecord
 from tests.records import put_json
 
 
@@ -15,6 +16,15 @@ def test_training_prints_the_accuracy_and_the_runs_folder(planned, tmp_path, cap
     assert folder.startswith(str(tmp_path / "runs" / "trials" / "digits_uniform_0.4-l2r-seed0-"))
     assert main.main(["evaluate", folder]) == 0
     assert capsys.readouterr().out.splitlines()[-2] == accuracy
+
+
+def test_features_train_a_head(planned, tmp_path):
+    arguments, _ = planned
+    names = ["--features", "efficientnet-lite0", "--features", "efficientnet-lite2"]
+    assert main.main([*arguments, *names]) == 0
+    (folder,) = (tmp_path / "runs" / "trials").glob("digits_uniform_0.4-retrain-seed0-*")
+    assert TrialRecord.read(folder).network == "efficientnet-lite0+efficientnet-lite2"
+    assert main.main([*arguments, "--features", "efficientnet"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ OTHERS = {
     "ieg_core/data/label_set.py": {"manifest.json", "arrays.safetensors"},
     "ieg_core/audit/label_audit.py": {"summary.json"},  # of an audit's own folder
     "ieg_core/features/extract.py": {".safetensors", "*.safetensors"},  # of the user's cache
+    "ieg_core/features/network.py": {"config.json"},  # of a Keras file
     "ieg_core/models/efficientnet_weights.py": {"-v1.safetensors"},  # of the user's cache
     "ieg_core/data/public/tfds.py": {"dataset_info.json"},
     "ieg_core/data/public/webvision.py": {"features.json"},
