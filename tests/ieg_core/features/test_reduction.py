@@ -56,3 +56,11 @@ def test_a_constant_feature_says_nothing():
 def test_other_features_are_refused(features, message):
     with pytest.raises(UserError, match=message):
         reduce_features(features)
+
+
+def test_each_network_adds_components():
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(700, 350)).astype(np.float32) for _ in range(2)]
+    assert reduce_features(features[:1])[0].shape == (700, 320)
+    assert reduce_features(features)[0].shape == (700, 640)
+    assert reduce_features(features, 30)[0].shape == (700, 30)
