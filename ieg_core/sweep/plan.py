@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import LabelSet, prepare_label_set
+from ieg_core.data.label_set import LabelSet, prepare_label_set, probe_note
 from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
@@ -24,7 +24,12 @@ from ieg_core.errors import UserError
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import Config, ImagesConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
-from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.length import (
+    evaluation_steps,
+    nearest_cycle_ends,
+    num_steps,
+    steps_per_epoch,
+)
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.host import files
@@ -43,7 +48,7 @@ class Plan:
     Attributes:
       sweep: The sweep's name; the same trials have the same name.
       trials: Names of the trials, longest first.
-      notes: Messages from reading the data, one line each.
+      notes: What reading the data and planning the trials brought to light, one line each.
     """
 
     sweep: str
@@ -140,7 +145,7 @@ def plan(request: SweepRequest) -> Plan:
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, notes)
+    return Plan(sweep, trials, (*notes, *_cut_cycles(planned, label_sets)))
 
 
 def _prepare(
@@ -149,7 +154,7 @@ def _prepare(
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
-      A label set for each trial, and the distinct messages from reading the data.
+      A label set for each trial, and the distinct messages from reading and preparing the data.
     """
     data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
     with files.writable(folder.parent):
@@ -174,7 +179,25 @@ def _prepare(
     prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
     sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
+    notes += filter(None, map(probe_note, prepared))
     return prepared, tuple(dict.fromkeys(notes))
+
+
+def _cut_cycles(
+    planned: Sequence[tuple[DatasetSpec, Config]], label_sets: Sequence[LabelSet]
+) -> list[str]:
+    """Names the lengths that end inside a cosine cycle, and the nearest that do not."""
+    methods: dict[tuple[int, ...], dict[str, None]] = {}
+    for (_, config), label_set in zip(planned, label_sets, strict=True):
+        epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
+        steps = num_steps(config, epoch_steps)
+        if nearest := nearest_cycle_ends(config, epoch_steps, steps):
+            methods.setdefault((steps, *nearest), {})[config.method] = None
+    return [
+        f"{', '.join(names)}: {steps} steps end inside a cosine cycle, where the learning rate is "
+        f"still high; STEPS={' or '.join(map(str, nearest))} ends with one"
+        for (steps, *nearest), names in methods.items()
+    ]
 
 
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:
