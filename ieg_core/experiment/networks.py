@@ -11,7 +11,8 @@ A name gives the family and the size:
   the papers' authors released them, where that differs (`ieg_core.models`);
 * `efficientnet-lite0`, `efficientnet-lite2`: pre-trained networks whose features a head is trained
   on;
-* `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks;
+* `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks, of which
+  `resnet50-released` and the deeper ones also as the authors released them;
 * `package.module:function`: a network of the user's, from a function that builds it;
 * `path/to/network.keras`: a network of the user's, from a file that `keras.Model.save` wrote.
 
@@ -42,15 +43,16 @@ EXAMPLES = (
     "resnet32",
     "resnet44",
     "resnet50",
+    "resnet50-released",
     "wrn16-8",
     "wrn28-10",
     "wrn28-10-released",
     "wrn40-2",
 )
 _RULE = (
-    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, the last "
-    "three also with -released, one of ImageNet's, your own package.module:function, or a file "
-    "ending in .keras"
+    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, one of "
+    "ImageNet's, all but preact8, resnet18 and resnet34 also with -released, your own "
+    "package.module:function, or a file ending in .keras"
 )
 _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 # The deepest published network is resnet1202; a greater depth is a typo.
@@ -85,6 +87,11 @@ class Network:
 RELEASED = "-released"
 
 
+def sound_form(name: str) -> str:
+    """Returns the name without -released: of the form that the papers describe."""
+    return name.removesuffix(RELEASED)
+
+
 def parse(name: str) -> Network:
     """Reads a network's name.
 
@@ -101,11 +108,11 @@ def parse(name: str) -> Network:
         return Network(name, "preact8", 1)
     if name in FEATURES:
         return Network(name, "features", 0)
-    plain, released = name.removesuffix(RELEASED), name.endswith(RELEASED)
+    plain, released = sound_form(name), name.endswith(RELEASED)
     if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", plain):
         depth = int(match[1])
-        if depth in _IMAGENET_DEPTHS and not released:
-            return Network(name, "imagenet", depth)
+        if depth in _IMAGENET_DEPTHS and (depth >= 50 or not released):
+            return Network(name, "imagenet", depth, released=released)
         if 8 <= depth <= _MAX_DEPTH and depth not in _IMAGENET_DEPTHS:
             if depth % 9 == 2:
                 return Network(name, "bottleneck", depth // 9, released=released)

@@ -42,7 +42,8 @@ DEFAULT_PROBE_PER_CLASS = 10
 
 
 def weight_decay(network: str) -> float:
-    """Returns the weight decay of the optimizer for a network."""
+    """Returns the weight decay of the optimizer for a network, in whichever form."""
+    network = networks.sound_form(network)
     if network in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
         return 1e-4
     return 2e-4 if network in ("resnet29", "resnet11", "resnet20") else 5e-4

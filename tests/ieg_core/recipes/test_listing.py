@@ -22,8 +22,8 @@ def test_every_published_figure_stands_with_a_recipe():
 def test_a_figure_belongs_to_the_network_that_it_was_published_with():
     paper, small = build.FAMILIES["cifar"], build.FAMILIES["cifar_cpu"]
     assert {figure.network for figure in listing.expected(paper, "ieg")} == {
-        "wrn28-10",
-        "resnet29",
+        "wrn28-10-released",
+        "resnet29-released",
     }
     assert listing.expected(small, "ieg") == []
     assert listing.expected(paper, "l2r") == []
