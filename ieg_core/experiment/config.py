@@ -227,6 +227,8 @@ class Config:
       precision: "float32" or "bfloat16" (computation only; variables stay float32).
       synchronized_batch_norm: Whether BatchNorm moments are over all replicas, or over each
         replica's share.
+      pretrained: File that the network starts from, `.keras` or `.safetensors`, except for its
+        dense layer; empty to draw all values.
       images: How the images are read, for a data set of files; else None.
       head: The head to train on features of `network`; None to train the network.
     """
@@ -241,6 +243,7 @@ class Config:
     evaluations: int = 12
     precision: str = "float32"
     synchronized_batch_norm: bool = True
+    pretrained: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(num_steps=600))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -262,6 +265,19 @@ class Config:
             raise UserError(
                 f"probe_per_class is {self.probe_per_class}: expected 0, since the method "
                 f"{self.method!r} uses no probe; leave it out"
+            )
+        if self.pretrained:
+            require(
+                self.pretrained.endswith(networks.STARTS),
+                "pretrained",
+                self.pretrained,
+                f"a file ending in {' or '.join(networks.STARTS)}",
+            )
+            require(
+                not networks.is_custom(self.network) and self.head is None,
+                "pretrained",
+                self.pretrained,
+                f"left out, since the network {self.network!r} has its own values",
             )
         if type(self.method_settings) is not spec.settings:
             raise UserError(

@@ -85,6 +85,8 @@ class Network:
 
 
 RELEASED = "-released"
+STARTS = (".keras", ".safetensors")
+"""Endings of the files of initial values."""
 
 
 def sound_form(name: str) -> str:
@@ -131,7 +133,12 @@ def parse(name: str) -> Network:
     raise UserError(f"unknown network {name!r}: {hint}expected {_RULE}, e.g. {', '.join(EXAMPLES)}")
 
 
-def source_digest(name: str) -> str:
+def is_custom(name: str) -> bool:
+    """Returns whether a network is the user's, from a function or a file."""
+    return parse(name).family in ("function", "file")
+
+
+def source_digest(name: str, pretrained: str = "") -> str:
     """Returns a digest of the sources of a network of the user's: its file, or its modules.
 
     The modules are the function's own and all that it imports, directly or indirectly, from its own
@@ -142,17 +149,20 @@ def source_digest(name: str) -> str:
 
     Args:
       name: A network's name.
+      pretrained: The file of a built-in network's initial values; "" if they are drawn.
 
     Returns:
-      SHA-256, hexadecimal; "" for a built-in network, which the code digest covers.
+      SHA-256, hexadecimal, for a built-in network that of its initial values; "" where they are
+      drawn, since the code digest covers the rest.
 
     Raises:
       UserError: When the module or file does not exist, or a module is not valid Python.
     """
-    family = parse(name).family
-    if family not in ("function", "file"):
+    if pretrained:
+        return hashlib.sha256(_read(name, Path(pretrained), "initial values")).hexdigest()
+    if not is_custom(name):
         return ""
-    if family == "file":
+    if parse(name).family == "file":
         return hashlib.sha256(_read(name, Path(name), "a file that model.save wrote")).hexdigest()
     digest = hashlib.sha256()
     for module, source in sorted(_sources(name).items()):

@@ -231,7 +231,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         "backend": chosen_backend(),
         "precision": config.precision,
     }
-    if source := networks.source_digest(config.network):
+    if source := networks.source_digest(config.network, config.pretrained):
         outcome["network_digest"] = source
     return TrialRecord(
         **outcome,

@@ -74,11 +74,12 @@ def open_trial(
     """
     record = read_planned(root, trial)
     config = record.settings
-    if record.network_digest != source_digest(config.network):
+    if record.network_digest != source_digest(config.network, config.pretrained):
+        changed = "initial values" if config.pretrained else "code"
         raise UserError(
-            f"the code of the network {config.network!r} has changed, expected digest "
+            f"the {changed} of the network {config.network!r} changed, expected digest "
             f"{record.network_digest} as when {trial} was planned: plan it again, which makes a "
-            "new trial, or restore the code"
+            "new trial, or restore them"
         )
     source = open_source(record.base, data_dir, config.images)
     label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
