@@ -52,6 +52,8 @@ class Layers:
 
         With strides, `convolution` pads an even side by one pixel less at the top and left.
         """
+        if strides == 1:
+            return self.convolution(x, filters, size, strides, name)
         x = keras.layers.ZeroPadding2D((size - 1) // 2, dtype=self.dtype, name=f"{name}_pad")(x)
         return self.convolution(x, filters, size, strides, name, padding="valid")
 

@@ -256,6 +256,14 @@ def test_the_released_resnet50_is_preactivated() -> None:
     assert variance == pytest.approx(1 / (9 * 64), rel=0.03)
 
 
+def test_the_released_resnet_centers_its_strided_convolutions() -> None:
+    for name, padding in (("resnet8-released", "valid"), ("resnet8", "same")):
+        model = zoo.build(name, 10, (32, 32, 3))
+        strided = [model.get_layer(f"stage{stage}_block1_conv1") for stage in (1, 2, 3)]
+        assert [layer.padding for layer in strided] == ["same", padding, padding]
+        assert [layer.output.shape[1] for layer in strided] == [32, 16, 8]
+
+
 def test_a_centered_convolution_pads_all_sides_alike() -> None:
     layers = zoo.Layers("float32", "float32", zoo.BatchNormalization)
     images = keras.Input((4, 4, 1))
