@@ -9,6 +9,11 @@ READY = .venv/.ready
 BUILD = $(call option,--image,IMAGE) $(call option,--base,BASE) $(call option,--dirty,DIRTY) \
         $(call option,--engine,ENGINE) $(call option,--build-flags,BUILD_FLAGS)
 
+# `python -m pipelines` finds this folder, and file names are UTF-8 whatever the locale. An older
+# make does not export variables to `shell`.
+export PYTHONSAFEPATH :=
+export PYTHONUTF8 := 1
+
 # The variables of the command line, and no others, are handed on as they were typed: `value` does
 # not expand them, and `unexport` keeps make from expanding them for the environment of commands.
 GIVEN := $(sort $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name))))
@@ -28,14 +33,14 @@ $(foreach name,$(GIVEN),$(if $(findstring $(LINE_BREAK),$(value $(name))),\
 # Refuses unknown variables before anything runs. pipelines/variables.py knows what a target takes.
 ifneq ($(MAKECMDGOALS)$(GIVEN),)
 CHECKER := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
-REFUSAL := $(shell $(CHECKER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
+REFUSAL := $(shell export PYTHONSAFEPATH= PYTHONUTF8=1; $(CHECKER) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && \
   $(CHECKER) -B -m pipelines.variables $(foreach goal,$(MAKECMDGOALS),$(call quote,$(goal))) -- \
   $(foreach name,$(GIVEN),$(call quote,$(name))))
 $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
+.PHONY: help setup sweep audit compile bench chaos test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -55,14 +60,18 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 	@$(BIN)/ieg audit $(if $(filter DATASET,$(GIVEN)),$(call quote,$(value DATASET)) \
 	  $(call option,--data-dir,DATA_DIR),$(call quote,$(value DATA_DIR))) \
 	  $(call option,--out,OUT) $(call option,--labels,LABELS) $(call option,--features,FEATURES) \
-	  $(call option,--decisions,DECISIONS) $(call option,--write-labels,WRITE_LABELS) \
-	  $(call option,--precision,PRECISION)
+	  $(call option,--decisions,DECISIONS) $(call option,--corrections,CORRECTIONS) \
+	  $(call option,--write-labels,WRITE_LABELS) $(call option,--precision,PRECISION)
 
 report: $(READY) ## write the report of RUN, else the newest, again; also of one that broke off
 	@$(BIN)/python -m pipelines report $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
+
+chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
+	@$(BIN)/python -m scripts.chaos mutations
+	@$(BIN)/python -m scripts.chaos flips
 
 setup: $(READY) ## set up .venv; does nothing when nothing changed
 
@@ -124,7 +133,7 @@ compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to upload in 
 	@$(BIN)/python -m pipelines compile $(ALL) --output=build
 
 lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: to the newest versions)
-	@$(PYTHON) scripts/set_up.py lock $(if $(UPGRADE),--upgrade)
+	@$(PYTHON) scripts/set_up.py lock $(if $(value UPGRADE),--upgrade)
 
 clean: ## remove caches and build outputs; keeps results and .venv
 	@rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -19,4 +19,4 @@ def leave_artifact(run: str, note: Output[Artifact]) -> None:
     from ieg_core.host import processes
 
     processes.die_with_parent()
-    Path(note.path).write_text(run)
+    Path(note.path).write_text(run, encoding="utf-8")

@@ -82,5 +82,5 @@ def prepare(
     plan.metadata["sweep"] = planned.sweep
     late = late_report.report_unreported(place, besides=planned.sweep)
     lines = [*planned.notes, *late, "", *(f"- `{trial}`" for trial in trials)]
-    Path(plan.path).write_text("\n".join(lines).lstrip() + "\n")
+    Path(plan.path).write_text("\n".join(lines).lstrip() + "\n", encoding="utf-8")
     return runs.share_pods(trials, trials_per_pod)

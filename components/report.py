@@ -63,8 +63,8 @@ def report(
             tolerance=tolerance,
             accepted=accepted,
         )
-        text = verdicts + (folder / "results.md").read_text()
-        Path(table.path).write_text(kfp_ui.short_markdown(text))
+        text = verdicts + (folder / "results.md").read_text(encoding="utf-8")
+        Path(table.path).write_text(kfp_ui.short_markdown(text), encoding="utf-8")
         return acceptance.failures_text(
             kfp_ui.failures(written.rows, " ".join(evaluated).split()), wrong
         )

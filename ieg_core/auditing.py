@@ -20,10 +20,14 @@ from ieg_core.audit import exports
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
-from ieg_core.audit.label_audit import LabelAudit, audit_labels, columns
+from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
 from ieg_core.errors import UserError
-from ieg_core.features.extract import NETWORK, SIZE, Reader, extract_features
+from ieg_core.experiment import feature_sources
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_networks, largest_side
+from ieg_core.host.files import expand
 from ieg_core.host.progress import ProgressLine
 
 FeatureNetwork = Callable[[NDArray[np.uint8]], ArrayLike]
@@ -47,21 +51,6 @@ class AuditResult(LabelAudit):
         most = round(self.summary.expected_wrong) if count is None else count
         return [self._index(place) for place in self.order[:most].tolist()]
 
-    def to_frame(self) -> Any:
-        """Returns the audit as a table, one row per image, with the caller's order and index.
-
-        Returns:
-          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
-        """
-        try:
-            return super().to_frame()
-        except UserError:
-            everything = np.arange(len(self.images))
-            return {
-                "index": [self._index(place) for place in everything.tolist()],
-                **columns(self, everything),
-            }
-
     def export(self, tool: str, path: str | Path, **options: Any) -> None:
         """Exports the audit to another tool.
 
@@ -74,7 +63,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When there is no such tool, or the file cannot be written.
         """
-        exports.export_audit(self, tool, Path(path), **options)
+        exports.export_audit(self, tool, expand(path), **options)
 
     def corrections(self, tool: str, path: str | Path) -> dict[Any, str | None]:
         """Imports the corrections that people made in another tool.
@@ -89,7 +78,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        decisions = exports.import_decisions(self, tool, Path(path))
+        decisions = exports.import_decisions(self.images, expand(path), tool)
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]
@@ -173,8 +162,9 @@ def audit(
         learns from them and does not list them.
       class_names: Names by class number.
       image: The column of images or paths, if `data` has columns.
-      network: "efficientnet-lite0", "efficientnet-lite2", a function from images, uint8
-        [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
+      network: "efficientnet-lite0", "efficientnet-lite2", a .keras or .onnx file, or
+        "keras.applications:NAME" (`ieg_core.experiment.feature_sources`); a function from images,
+        uint8 [m, 160, 160, 3], to features [m, D], such as a Keras model; or several of these.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
       progress: Whether to show progress.
       cache: Folder for computed features; by default the user's cache.
@@ -187,22 +177,23 @@ def audit(
       UserError: When an argument is invalid, the sizes of data and labels differ, or features do
         not predict labels better than chance.
     """
-    if features is None and _is_feature_matrix(data):
-        data, features = None, data
     matrices = None if features is None else _matrices(features)
     count = None if matrices is None else len(matrices[0])
+    names = [each for each in _listed(network) if isinstance(each, str)] if not count else []
     opened = open_python(
         data,
         labels,
-        size=SIZE,
+        size=largest_side(find_networks(feature_sources.parse(names))),
         count=count,
         trusted=trusted,
         class_names=class_names,
         image=image,
+        progress=progress,
     )
+    check_labels(opened.images)
     names = [f"features {number}" for number in range(len(matrices or ()))]
     if matrices is None:
-        place = None if cache is None else Path(cache)
+        place = None if cache is None else expand(cache)
         matrices, names = compute_all(
             opened, network, mirrored=mirrored, progress=progress, cache=place
         )
@@ -233,16 +224,18 @@ def compute_all(
       cache: Cache folder; None for the user's. Features from functions are not cached.
 
     Returns:
-      Arrays [n, D₁], [n, D₂], …, and their names.
+      Arrays [n, D₁], [n, D₂], …, and their names; the features alone that `opened` holds.
 
     Raises:
       UserError: When there are no images, there is no such network, or a function returns the wrong
         type or shape.
     """
+    if opened.features is not None:
+        return [opened.features], ["features"]
     read = opened.read_batch
     if read is None:
         raise UserError("received no images to compute features from: expected data with images")
-    chosen = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen = _listed(network)
     matrices, names = [], []
     for each in chosen:
         name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)
@@ -268,13 +261,23 @@ def compute_all(
     return matrices, names
 
 
+def _listed(network: Any) -> list[str | FeatureNetwork]:
+    """Returns networks one by one; names may be joined."""
+    given = [network] if isinstance(network, str) or callable(network) else list(network)
+    chosen: list[str | FeatureNetwork] = []
+    for each in given:
+        named = feature_sources.parse(each) if isinstance(each, str) else ()
+        chosen += [source.name for source in named] or [each]
+    return chosen
+
+
 def _by_function(
     read: Reader, total: int, network: FeatureNetwork, line: ProgressLine | None, mirrored: bool
 ) -> np.ndarray:
     rows = []
     for start in range(0, total, _BATCH):
         places = np.arange(start, min(start + _BATCH, total))
-        batch = read(places)
+        batch = resize(read(places), SIZE)
         plain = _as_rows(network(batch), len(places))
         rows.append((plain + _as_rows(network(batch[:, :, ::-1]), len(places))) / 2
                     if mirrored else plain)  # fmt: skip
@@ -293,21 +296,12 @@ def _as_rows(features: ArrayLike, count: int) -> np.ndarray:
     return matrix.astype(np.float32)
 
 
-def _is_feature_matrix(data: Any) -> bool:
-    return (
-        hasattr(data, "__array__")
-        and not hasattr(data, "iloc")
-        and getattr(data, "ndim", 0) == 2
-        and np.asarray(data).dtype.kind in "fiu"
-    )
-
-
 def _matrices(features: Any) -> list[np.ndarray]:
     arrays = features if isinstance(features, list | tuple) else [features]
     if not arrays:
         raise UserError("received no features: expected at least one array [n, D]")
     if all(isinstance(each, str | Path) for each in arrays):
-        return read_features([Path(each) for each in arrays])
+        return read_features([expand(each) for each in arrays])
     matrices = [np.asarray(each) for each in arrays]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":

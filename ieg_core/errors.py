@@ -4,6 +4,8 @@
 import difflib
 from collections.abc import Iterable
 
+_HALF = 1000
+
 
 class UserError(ValueError):
     """A mistake in a request: what was received, what was expected, how to fix it.
@@ -12,8 +14,14 @@ class UserError(ValueError):
     """
 
     def __str__(self) -> str:
-        """Returns the message; unprintable characters, as in a file's name, are escaped."""
-        return printable(super().__str__())
+        """Returns the message; unprintable characters are escaped, and a very long one is cut.
+
+        What was received can be of any length; the end of a message says how to fix it.
+        """
+        text = super().__str__()
+        if len(text) > 2 * _HALF:
+            text = f"{text[:_HALF]} … {text[-_HALF:]}"
+        return printable(text)
 
 
 def printable(text: str) -> str:

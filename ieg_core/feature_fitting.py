@@ -5,9 +5,11 @@ The audit's posterior q replaces the given labels, and a small head is trained o
 (`ieg_core.features.head`) in this process; once features are computed, this takes seconds.
 """
 
+import re
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,26 @@ from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import audit_labels
 from ieg_core.auditing import AuditResult, compute_all
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.features.extract import SIZE
+from ieg_core.experiment import feature_sources
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.head import Head, HeadSettings, train_head
+from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
+from ieg_core.store.layout import HEAD
 
 METHOD = "retrain"
+# 300 photos in batches of 256 are one step an epoch, far too few (docs/RESULTS.md, "Retraining on
+# the posterior").
+_LEAST_BATCH = 16
+_LEAST_STEPS = 20  # in an epoch
+
+
+def is_of_features(network: object) -> bool:
+    """Returns whether a network's name stands for features: built-in ones, alone or with others."""
+    return isinstance(network, str) and bool(
+        set(feature_sources.BUILT_IN).intersection(re.split("[+,]", network))
+    )
 
 
 @dataclass(frozen=True)
@@ -67,7 +84,34 @@ class FeatureFitted:
 
     def _predict(self, opened: Opened) -> NDArray[np.float32]:
         features, _ = compute_all(opened, self.network, progress=False)
-        return self.head.predict(_inputs(self.reduction, features))
+        return self.head.predict(self.reduction.apply(features) * self.reduction.scale)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the classifier to a file for `ieg predict`, replacing it.
+
+        Args:
+          path: The file, ending in ".safetensors".
+
+        Raises:
+          UserError: When the path has another ending or is not writable, or a function of the
+            caller's computes the features.
+        """
+        file = Path(path)
+        if file.suffix != Path(HEAD).suffix:
+            raise UserError(f"cannot save to {file}: expected a name that ends as {HEAD}")
+        if not isinstance(self.network, str):
+            raise UserError(
+                f"the features are of {type(self.network).__name__}, which has no name that a file "
+                "can keep: expected a network by name, such as efficientnet-lite0"
+            )
+        networks = find_networks(feature_sources.parse(self.network))
+        FeatureClassifier(
+            class_names=self.class_names,
+            features=tuple(UsedFeatures(each.name, each.sha256, each.size) for each in networks),
+            reduction=self.reduction,
+            head=self.head,
+            method=METHOD,
+        ).write(file)
 
     def __repr__(self) -> str:
         return f"Classifier on {self.network}, {self.accuracy:.1%}\n{self.audit!r}"
@@ -95,7 +139,8 @@ def fit_on_features(
       probe: Images with correct labels.
       class_names: Names by class number.
       seed: Seed of the folds and the head.
-      settings: Values, as text, of fields of `ieg_core.features.head.HeadSettings`.
+      settings: Values, as text, of fields of `ieg_core.features.head.HeadSettings`. By default a
+        batch has a twentieth of the images, between 16 and 256.
       progress: Whether to show progress.
 
     Returns:
@@ -105,7 +150,7 @@ def fit_on_features(
       UserError: When an argument is invalid or features do not predict labels better than chance.
     """
     head_settings = _head_settings(settings or {})
-    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+    opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=progress)
     features, names = compute_all(opened, network, progress=progress)
     training = opened.images
     if probe is not None:
@@ -115,14 +160,18 @@ def fit_on_features(
         training = _with_probe(training, checked.images)
     judged = audit_labels(training, features, feature_names=names, seed=seed)
     reduction, q = judged.evidence.reduction, judged.evidence.q
-    inputs = _inputs(reduction, features)
+    inputs = reduction.apply(features) * reduction.scale
+    if "batch_size" not in (settings or {}):
+        few = max(_LEAST_BATCH, len(inputs) // _LEAST_STEPS)
+        batch_size = min(head_settings.batch_size, few)
+        head_settings = replace(head_settings, batch_size=batch_size)
     head = train_head(inputs, q, head_settings, seed=seed)
     if test is None:
         predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given
     else:
         tested = open_python(*test, size=SIZE, class_names=training.class_names)
         more, _ = compute_all(tested, network, progress=progress)
-        predicted = head.predict(_inputs(reduction, more)).argmax(1)
+        predicted = head.predict(reduction.apply(more) * reduction.scale).argmax(1)
         truth = tested.images.given
     is_labeled = truth != MISSING
     return FeatureFitted(
@@ -133,12 +182,6 @@ def fit_on_features(
         reduction=reduction,
         head=head,
     )
-
-
-def _inputs(reduction: Reduction, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
-    # Restore relative variances, so that directions with almost none have little influence.
-    scale = np.sqrt(reduction.variances / reduction.variances.mean()).astype(np.float32)
-    return reduction.apply(features) * scale
 
 
 def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:

@@ -12,16 +12,17 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core.audit.findings import Audit, is_available, read_audit
-from ieg_core.audit.from_python import open_python
+from ieg_core.audit.findings import THRESHOLD, Audit, is_available, read_audit
+from ieg_core.audit.from_python import is_matrix, open_python
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
 from ieg_core.data.image_folder.listing import PROBE, list_files
@@ -29,17 +30,19 @@ from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
+from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.experiment.methods import METHODS
-from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features
-from ieg_core.features.extract import NETWORK, SIZE
+from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features, is_of_features
+from ieg_core.features.extract import NETWORK
 from ieg_core.host import machine, processes
-from ieg_core.host.files import replacing
-from ieg_core.models.efficientnet_weights import NETWORKS
+from ieg_core.host.files import expand, replacing
+from ieg_core.host.progress import ProgressLine
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
+from ieg_core.store.model_file import read_facts
 from ieg_core.store.records import FailureRecord
-from ieg_core.sweep import plan, slots, worker
+from ieg_core.sweep import plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest
 
 if TYPE_CHECKING:
@@ -47,9 +50,9 @@ if TYPE_CHECKING:
 
 Data = tuple[Any, Any]
 _BATCH_SIZE = 100
-_FEW_IMAGES = 5000
-_SMALLEST_PHOTO = 32
 _DEFAULT_METHOD = "ieg"
+_FEATURES = "features"
+_LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
 
 
@@ -61,11 +64,12 @@ class Fitted:
       model: The trained network, averaged parameters: images in 0 … 255 -> logits [n, C].
       class_names: C names, by class number.
       accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
-        labels of images that it was trained on.
+        labels of images that it was trained on or, of a folder, that were held out.
       result: The run's row, the content of result.json.
       run_dir: The run's folder, an argument of `ieg audit`, `ieg predict` and `ieg report`.
       data_dir: The folder that the arrays were written to (DATA_DIR).
-      audit: The training labels, most suspicious first; None for a method that does not use them.
+      audit: The training labels, most suspicious first, with `suspects()` and `to_frame()`; None
+        for a method that does not use them.
     """
 
     model: "keras.Model"
@@ -75,6 +79,12 @@ class Fitted:
     run_dir: Path
     data_dir: Path
     audit: Audit | None
+
+    def __repr__(self) -> str:
+        row = self.result
+        title = f"{row['method']} on {row['network']}, {row['steps']:,} steps: {self.accuracy:.1%}"
+        audit = [] if self.audit is None else [repr(self.audit)]
+        return "\n".join([title, f"Run: {self.run_dir}", *audit])
 
 
 def fit(
@@ -100,7 +110,8 @@ def fit(
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
         data of another kind that `ieg_core.audit` takes, if the images have one size or `network`
-        is a pre-trained one; or a data directory with train/ and test/.
+        is a pre-trained one; features [n, D], on which a classifier is trained; or a folder as
+        `make sweep DATASET=folder` takes it.
       labels: [n], class numbers from 0 (integers) or names, none missing. By default those of
         `images`, if these come with labels; or the name of their column.
       network: A Keras model that returns logits, trained from its current weights and not modified;
@@ -111,11 +122,12 @@ def fit(
       method: Name of the method; see `ieg recipes`. By default "ieg"; on features "retrain", the
         only one there.
       test: Images and true labels to evaluate on. Without it, up to 1,000 training images with
-        their given labels are used, which measures agreement, not accuracy.
+        their given labels are used, which measures agreement, not accuracy; of a folder without
+        test/, a fifth of each class is held out.
       probe: A few images with correct labels, at least one per class. Without it, methods that need
         a probe draw 10 images per class from `images` and trust their labels.
       class_names: Names by class number; by default the numbers, or the names among the labels.
-      steps: Training steps; 0 for the recipe's 1,500.
+      steps: Training steps; 0 for the recipe's 1,500, but at most 100 epochs.
       seed: Seed of all random draws.
       settings: Overrides such as "optimizer.learning_rate=0.05", or a dictionary,
         {"optimizer.learning_rate": 0.05} or {"optimizer": {"learning_rate": 0.05}}. On features,
@@ -132,27 +144,32 @@ def fit(
     """
     _require_kinds(network, method, steps, seed, settings)
     assignments = setting_texts(settings)
-    if isinstance(network, str) and network in NETWORKS:
+    if is_matrix(images):
+        if network:
+            raise UserError(
+                f"received features {np.shape(images)} and network {network!r}: expected images "
+                "for a network; leave one of the two out"
+            )
+        network = _FEATURES
+    if isinstance(network, str) and (network == _FEATURES or is_of_features(network)):
         return _fit_on_features(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )
     method = method or _DEFAULT_METHOD
-    root = Path(out)
+    root = expand(out)
+    indices: Sequence[Any] | None = None
     if isinstance(images, str | Path):
-        data_dir, names, chosen = _folder(Path(images), labels, test, probe, class_names)
+        data_dir, names, chosen = _folder(expand(images), labels, test, probe, class_names)
         _say_what_is_trusted(method, probe is not None or (data_dir / PROBE).is_dir())
     else:
-        pixels, given, known = _held(images, labels, class_names)
+        pixels, given, known, indices = _held(images, labels, class_names)
         parts, names = _parts(pixels, given, test, probe, known)
         data_dir = write_arrays(root / "data", parts, names)
         shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
         chosen = _settings_for(shape, count)
         _say_what_is_trusted(method, probe is not None)
-        if network == "" and count < _FEW_IMAGES and min(shape[:2]) >= _SMALLEST_PHOTO:
-            print(
-                f"fit: {count:,} images are few to train from zero; for photos try "
-                f"network={NETWORK!r}"
-            )
+        if test is None:
+            print("fit: no test=, so accuracy means agreement with labels that it is trained on")
     planned = plan.plan(
         SweepRequest(
             dataset="folder",
@@ -161,10 +178,13 @@ def fit(
             network=network if isinstance(network, str) else str(_saved(network, root / "data")),
             steps=int(steps),
             settings=(*chosen, *assignments),
+            accelerator=bool(machine.find_gpus("auto")),
             data_dir=str(data_dir),
             results=str(root),
         )
     )
+    for note in planned.notes:
+        print(f"fit: {note}")
     trial = planned.trials[0]
     folder = layout.trial_folder(root, trial)
     if code := _run(trial, root, data_dir):
@@ -177,13 +197,14 @@ def fit(
     audit = None
     if is_available(folder):
         audit_trial(folder, data_dir)
-        audit = read_audit(folder, data_dir, 0.5)
+        audit = replace(read_audit(folder, data_dir, THRESHOLD), indices=indices)
     import keras
 
     if isinstance(network, str) and networks.parse(result.network).family == "function":
         from ieg_core.models.user_network import import_module
 
         import_module(network)  # registers the network's custom layers
+    read_facts(folder / MODEL)  # checks its digest
     return Fitted(
         model=keras.saving.load_model(folder / MODEL, compile=False),
         class_names=names,
@@ -269,19 +290,19 @@ def _folder(
             f"received the folder {folder} and {given[0]}: expected all of it in the folder, as "
             "train/, test/ and probe/"
         )
-    return folder, list_files(folder).class_names, []
+    return folder, list_files(folder, needs_test=False).class_names, []
 
 
 def _held(
     images: Any, labels: Any, class_names: Sequence[str] | None
-) -> tuple[Any, Any, Sequence[str] | None]:
-    """Returns images as an array, labels, and class names if the data have some."""
+) -> tuple[Any, Any, Sequence[str] | None, Sequence[Any] | None]:
+    """Returns images as an array, labels, and class names and the caller's indices, if any."""
     is_array = isinstance(images, np.ndarray) and images.dtype.kind not in "USO"
     is_list = isinstance(images, list | tuple)
     is_plain = is_list and len(images) and not isinstance(images[0], str | Path | tuple)
     if labels is not None and (is_array or is_plain or images is None):
-        return images, labels, class_names
-    opened = open_python(images, labels, size=SIZE, class_names=class_names)
+        return images, labels, class_names, None
+    opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=True)
     found = opened.images
     if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
         raise UserError(
@@ -295,7 +316,7 @@ def _held(
             f"the images have {len(shapes)} sizes: expected one; resize them, pass a data "
             f"directory, or network={NETWORK!r}, which takes any"
         )
-    return np.stack(pixels), found.labels[:, 0], found.class_names
+    return np.stack(pixels), found.labels[:, 0], found.class_names, found.indices
 
 
 def _say_what_is_trusted(method: str, has_probe: bool) -> None:
@@ -347,15 +368,24 @@ def _require_kinds(
 
 
 def _run(trial: str, root: Path, data_dir: Path) -> int:
-    """Runs a trial in processes that end when this one ends or is interrupted."""
+    """Runs a trial in processes that end when this one ends or is interrupted; shows its steps."""
     command = [sys.executable, "-m", "ieg_core.fitting", trial, str(root), str(data_dir)]
     environment = {**os.environ, **processes.children_environment()}
+    line, began = ProgressLine("fit", "steps"), time.time()
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
         try:
-            return process.wait()
+            while True:
+                try:
+                    return process.wait(_LOOK_SECONDS)
+                except subprocess.TimeoutExpired:
+                    found = progress.read_trial(root, trial, began)
+                if found.state == "training" and found.num_steps:
+                    line(found.step, found.num_steps, found.steps_per_second)
         except BaseException:
             process.terminate()
             raise
+        finally:
+            line.close()
 
 
 def _parts(
@@ -478,7 +508,7 @@ def main(trial: str, root: str, data_dir: str) -> int:
     Returns:
       The exit code; 0 when both steps succeed.
     """
-    slot = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
+    slot = slots.whole_machine(machine.find_gpus("auto"))
     for step in ("train", "evaluate"):
         code = worker.run_step(step, trial, Path(root), Path(data_dir), slot=slot, echo=False)
         if code:

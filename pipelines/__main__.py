@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ieg_core.cli.main import describe
 from ieg_core.errors import UserError
+from ieg_core.host.runtime import use_utf8
 
-EXIT_USER_ERROR, EXIT_INTERRUPTED = 2, 130
+EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,6 +45,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
+    if argv is None:
+        use_utf8()
     # SIGTERM and a closed terminal must clean up just as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -65,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
+    except OSError as error:
+        print(f"ieg: failed: {describe(error)}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -26,6 +26,9 @@ BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
 # KFP takes only these of Kubernetes' spellings of a quantity.
 CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
 MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
+MOST_NODES = 10_000
+"""Most values of a YAML document."""
+
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
@@ -324,9 +327,7 @@ def load(path: str | Path | None = None) -> ClusterFile:
     if not named and not file.exists():
         return ClusterFile()
     try:
-        text = file.read_text(encoding="utf-8")
-        refuse_doubles(yaml.compose(text, yaml.SafeLoader))
-        content = yaml.safe_load(text)
+        content = parse_yaml(file.read_text(encoding="utf-8"))
         cluster_file: ClusterFile = build(ClusterFile, {} if content is None else content, "")
     except OSError as error:
         raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
@@ -341,6 +342,40 @@ def load(path: str | Path | None = None) -> ClusterFile:
         if (value := getattr(cluster_file, name))
     }
     return dataclasses.replace(cluster_file, **paths)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parses a YAML document.
+
+    Raises:
+      yaml.YAMLError: When it is not valid YAML, is nested too deeply, or has aliases that make it
+        too large.
+      UserError: When a mapping has a key twice.
+    """
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        if node is not None and _count(node, {}) > MOST_NODES:
+            raise yaml.YAMLError(f"its aliases stand for more than {MOST_NODES:,} values")
+        refuse_doubles(node)
+        return yaml.safe_load(text)
+    except UserError:
+        raise
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply, or an alias contains itself") from None
+    except (ValueError, TypeError, AttributeError) as error:  # such as a date in a 13th month
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns the number of values below a node, those behind an alias each time."""
+    if id(node) not in known:
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        known[id(node)] = 1 + sum(_count(child, known) for child in children)
+    return known[id(node)]
 
 
 def endpoint(cluster_file: ClusterFile) -> str:

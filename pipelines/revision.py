@@ -22,14 +22,26 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
     Raises:
       SystemExit: When this is not a checkout, or files of the image have uncommitted changes.
     """
-    git = ("git", "-C", str(root))
+    # Whoever runs this file trusts the checkout, even if it is another user's.
+    git = ("git", "-C", str(root), "-c", f"safe.directory={root}")
     answer = subprocess.run(
-        [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
+        [*git, "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     if answer.returncode:
-        raise SystemExit("image: the tag is the git revision, but this is not a git checkout")
+        reason = (answer.stderr.splitlines() or ["no message"])[0]
+        raise SystemExit(
+            f"image: the tag is the git revision, but this is not a git checkout ({reason})"
+        )
     changed = subprocess.run(
-        [*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True
+        [*git, "status", "--porcelain", "--", *SOURCES],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
     ).stdout.splitlines()
     if changed and not dirty:
         raise SystemExit(

@@ -108,6 +108,7 @@ AUDIT = (
     Option("LABELS", "the label file, CSV or Parquet, of a `<base>_labels` data set"),
     Option("FEATURES", "a network or a file of features", default_meaning="`efficientnet-lite0`"),
     Option("DECISIONS", "`decisions.csv`, as `review.html` saves it"),
+    Option("CORRECTIONS", "corrections from Label Studio, FiftyOne or a table"),
     Option("WRITE_LABELS", "CSV or Parquet file for the cleaned labels"),
     Option("PRECISION", "least expected share of correct labels among those changed", "0.95"),
 )

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load, save
 from scipy.special import softmax
 
 from ieg_core.audit.findings import THRESHOLD, is_available, read_audit
@@ -34,6 +33,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.store import arrays
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
@@ -84,8 +84,8 @@ def out_of_sample(
     source = open_source(record.base, data_dir, record.settings.images)
     label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
     kept = root / "audit_bench" / trial / f"{folds.label}.safetensors"
-    if kept.exists():
-        return label_set, load(kept.read_bytes())["probabilities"]
+    if known := arrays.read_cached(kept):
+        return label_set, known[0]["probabilities"]
     ids = label_set.train_ids
     numbers = fold_numbers(label_set.noisy_labels[ids], folds.number, label_set.seed)
     config = dataclasses.replace(record.settings, evaluations=1)
@@ -99,7 +99,7 @@ def out_of_sample(
         logits = _train_and_predict(trial, config, part, source, folder, held_out, runtime)
         probabilities[held_out] = softmax(logits.astype(np.float64), axis=1)
         print(f"{trial}: fold {fold + 1} of {folds.number} done", file=sys.stderr, flush=True)
-    files.write_bytes_atomic(kept, save({"probabilities": probabilities}))
+    files.write_bytes_atomic(kept, arrays.encode({"probabilities": probabilities}))
     return label_set, probabilities
 
 

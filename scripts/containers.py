@@ -133,13 +133,13 @@ class Pods:
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
         seconds = time.monotonic() - started
         if code:
-            tail = (scratch / "log.txt").read_text().strip()[-1500:]
+            tail = (scratch / "log.txt").read_text(encoding="utf-8").strip()[-1500:]
             fail(f"{task.name} ended with exit code {code}:\n{tail}")
-        peak = int((scratch / Path(PEAK).name).read_text()) * 1024
+        peak = int((scratch / Path(PEAK).name).read_text(encoding="utf-8")) * 1024
         self.peak = max(self.peak, peak)
         print(f"  {task.name}: {seconds:.0f} s, {peak / 1e9:.2f} GB", flush=True)
         output = scratch / OUTPUT_FILE.removeprefix("/tmp/")
-        written: dict[str, Any] = json.loads(output.read_text())
+        written: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
         return written
 
     def trial(self) -> Path:

@@ -23,7 +23,10 @@ FROM_ROOT = {
     "CHANGELOG.md": "changelog.md",
 }
 """Files in the repository's root, and the site's pages made from them."""
-FIRST = ("index", "tutorial", "review", "own-images", "notebook", "methods", "settings", "cluster")
+FIRST = (
+    *("index", "tutorial", "review", "own-images", "notebook", "command-line", "methods"),
+    *("settings", "cluster"),
+)
 LAST = ("contributing", "changelog")
 """The first and the last pages; the others are between them, ordered by name."""
 LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)\s#]+)")

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures the label posterior on features, and heads retrained on it, on CIFAR-10.
+"""Measures the label posterior on features, and heads retrained on it, on CIFAR-10 and CIFAR-100.
 
     python -m scripts.feature_bench --data-dir DIR --networks efficientnet-lite0
+    python -m scripts.feature_bench --data-dir DIR --datasets cifar100_human --without-heads
 
-DIR holds cifar-10-batches-bin/ and cifar-n/. For people's labels (CIFAR-N, worst and aggregate) and
-drawn ones (uniform 0.4 and 0.8, asymmetric 0.4): average precision and AUROC of the score for
-finding the wrong labels of the 50,000 training images, beside the best of cleanlab's scores on the
-posterior's own out-of-fold probabilities of step 1; and test accuracy of linear heads, plain and
-forward-corrected, and of those retrained on q. No clean label takes part in any choice.
+DIR holds cifar-10-batches-bin/ or cifar-100-binary/, and cifar-n/. For people's labels (CIFAR-N,
+worst and aggregate) and drawn ones (uniform 0.4 and 0.8, asymmetric 0.4): average precision and
+AUROC of the score for finding the wrong labels of the 50,000 training images, beside the best of
+cleanlab's scores on the posterior's own out-of-fold probabilities of step 1; the number of wrong
+labels that the scores expect; and test accuracy of linear heads, plain and forward-corrected, and
+of those retrained on q. No clean label takes part in any choice.
 """
 
 import argparse
@@ -109,7 +111,7 @@ def measure(
     dataset: str,
     source: Source,
     data_dir: Path,
-    features: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    features: Sequence[Sequence[np.ndarray]],
     seed: int,
     *,
     annotators: bool = False,
@@ -132,15 +134,20 @@ def measure(
     score = evidence.score(given)
     found = {
         "wrong": float(wrong.mean()),
+        "expected wrong": float(score.mean()),
         "average precision": float(average_precision(wrong, score) or 0),
         "AUROC": float(auroc(wrong, score) or 0),
+        "λ, plain": evidence.precisions[0],
+        "λ": evidence.precisions[1],
         "CPU seconds": seconds,
         "suggestion right": float((evidence.suggested == source.train_labels).mean()),
     }
     if importlib.util.find_spec("cleanlab") is not None:
         found["cleanlab, best"] = cleanlab_precision(given, evidence, wrong)
     if heads and not annotators:
-        found |= head_accuracies(evidence, given, *features, source.test_labels, seed)
+        found |= head_accuracies(
+            evidence, given, features[0], features[1], source.test_labels, seed
+        )
     return found
 
 
@@ -154,6 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", default="efficientnet-lite0")
     parser.add_argument("--mirrored", default="", help="networks that see mirror images too")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="auto", help="of the network: bfloat16 or float32")
     parser.add_argument("--without-heads", action="store_true")
     parser.add_argument("--data-dir", default="data")
     parser.add_argument("--out", default="runs")
@@ -166,20 +174,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: dict[str, list[Row]] = {}
     try:
         data_dir = Path(asked.data_dir)
-        source = open_source("cifar10", data_dir)
-        train, test = [], []
-        for network in asked.networks.split(","):
-            for side, read, labels in (
-                (train, source.train_images, source.train_labels),
-                (test, source.test_images, source.test_labels),
-            ):
-                mirrored = network in asked.mirrored.split(",")
-                side.append(
-                    extract_features(
-                        read, len(labels), network=network, mirrored=mirrored, progress=show
-                    )
+        datasets = asked.datasets.split(",")
+        source = open_source(parse(datasets[0]).base, data_dir)
+        sides = [(source.train_images, source.train_labels)]
+        if not asked.without_heads:
+            sides.append((source.test_images, source.test_labels))
+        features = [
+            [
+                extract_features(
+                    read,
+                    len(labels),
+                    network=network,
+                    mirrored=network in asked.mirrored.split(","),
+                    dtype=asked.dtype,
+                    progress=show,
                 )
-        for dataset in asked.datasets.split(","):
+                for network in asked.networks.split(",")
+            ]
+            for read, labels in sides
+        ]
+        for dataset in datasets:
             # People's labels are what they are: seeds only deal out other folds.
             several = (False, True) if dataset == "cifar10_human_aggregate" else (False,)
             for annotators in several:
@@ -188,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         dataset,
                         source,
                         data_dir,
-                        (train, test),
+                        features,
                         seed,
                         annotators=annotators,
                         heads=not asked.without_heads,

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ LEAST_SIDE, MOST_SIDE = 48, 160
 
 
 def write_photos(
-    folder: Path, data_dir: Path, photos: int, classes: int, swapped: float, seed: int
+    folder: Path, data_dir: Path, photos: int, used: Sequence[str], swapped: float, seed: int
 ) -> dict[str, str]:
     """Writes photos into class folders, a share of them into a wrong one.
 
@@ -38,7 +39,7 @@ def write_photos(
       folder: Where to.
       data_dir: The folder with cifar-10-batches-bin/.
       photos: How many, equally many of each class.
-      classes: How many classes; the four of `CHOSEN` first.
+      used: The classes.
       swapped: Share of the photos in a wrong folder.
       seed: Of all draws.
 
@@ -48,7 +49,7 @@ def write_photos(
     layout = LAYOUTS["cifar10"]
     split = split_of(read_records(data_dir / layout.folder, "train", layout), layout)
     names = BASES["cifar10"].class_names
-    used = [*CHOSEN, *(name for name in names if name not in CHOSEN)][:classes]
+    classes = len(used)
     rng = np.random.default_rng(seed)
     chosen = np.concatenate(
         [
@@ -96,11 +97,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photos", type=int, default=300)
-    parser.add_argument("--classes", type=int, default=4)
+    parser.add_argument("--classes", default=",".join(CHOSEN), help="names, or how many")
     parser.add_argument("--swapped", type=float, default=0.15)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--show", action="store_true", help="show what the command prints, too")
     arguments = parser.parse_args()
+    used = arguments.classes.split(",")
+    if arguments.classes.isdigit():
+        others = [name for name in BASES["cifar10"].class_names if name not in CHOSEN]
+        used = [*CHOSEN, *others][: int(arguments.classes)]
     for seed in map(int, arguments.seeds.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
@@ -108,7 +113,7 @@ def main() -> None:
                 root / "photos",
                 arguments.data_dir,
                 arguments.photos,
-                arguments.classes,
+                used,
                 arguments.swapped,
                 seed,
             )
@@ -124,11 +129,12 @@ def main() -> None:
             summary = LabelAuditRecord.read(root / "out")
             if summary is None:
                 raise SystemExit(f"{root / 'out'} has no summary: the audit failed")
+            share = f"{found / len(wrong):.1%}" if wrong else "none"
             if arguments.show:
                 print(told)
             print(
                 f"seed {seed}: {len(wrong)} of {len(rows)} labels wrong, "
-                f"{summary.expected_wrong:.1f} expected; {found / len(wrong):.1%} of them among "
+                f"{summary.expected_wrong:.1f} expected; {share} of them among "
                 f"{len(wrong)} top suspects; cleaning changed {changed}, {left} wrong after it; "
                 f"{first:.1f} s ({first_cpu:.1f} of CPU), again {again:.1f} s ({again_cpu:.1f} of "
                 f"CPU); load {os.getloadavg()[0]:.1f}",

@@ -91,7 +91,9 @@ def check_name(name: str) -> str:
 
 def project_version(root: Path = ROOT) -> str:
     """Returns the project's version."""
-    match = re.search(r'^__version__ = "(.*)"', (root / "ieg_core/__init__.py").read_text(), re.M)
+    match = re.search(
+        r'^__version__ = "(.*)"', (root / "ieg_core/__init__.py").read_text(encoding="utf-8"), re.M
+    )
     if match is None:
         raise SystemExit("image: ieg_core/__init__.py has no __version__")
     return match.group(1)

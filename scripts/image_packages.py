@@ -59,8 +59,8 @@ def select(lock: Path, selected: Path) -> None:
 
     What is installed is made from this file alone, so that its layer outlives a change of a tool.
     """
-    text = lock.read_text()
-    selected.write_text(needed(text) + set_up.locked_requirement(text, "uv"))
+    text = lock.read_text(encoding="utf-8")
+    selected.write_text(needed(text) + set_up.locked_requirement(text, "uv"), encoding="utf-8")
 
 
 def install(selected: Path) -> None:
@@ -68,8 +68,8 @@ def install(selected: Path) -> None:
     python = set_up.make_environment()
     uv = set_up.install_uv(python)
     env = set_up.uv_environment(set_up.pip_configuration(python), os.environ)
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(needed(selected.read_text()))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
+        file.write(needed(selected.read_text(encoding="utf-8")))
         file.flush()
         # Compiled now, since the file system is read-only later.
         set_up.run(

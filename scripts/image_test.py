@@ -103,7 +103,7 @@ for folder in ("/", "/app", "/app/ieg_core", "/etc", "/home", "/root", "/tmp", "
 
 def developers_packages() -> list[str]:
     """Returns the packages of the group "dev" in pyproject.toml."""
-    text = (image.ROOT / "pyproject.toml").read_text()
+    text = (image.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     return list(tomllib.loads(text)["dependency-groups"]["dev"])
 
 

@@ -128,7 +128,7 @@ def make_environment() -> Path:
 def install_uv(python: Path) -> Path:
     """Installs the locked version of uv if it is not installed yet; returns its path."""
     uv = VENV / "bin" / "uv"
-    requirement = locked_requirement(LOCK.read_text(), "uv")
+    requirement = locked_requirement(LOCK.read_text(encoding="utf-8"), "uv")
     wanted = requirement.split()[0].removeprefix("uv==")
     if uv.exists():
         found = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)
@@ -138,7 +138,7 @@ def install_uv(python: Path) -> Path:
         [python, "-m", "pip", "--version"], capture_output=True, check=False
     ).returncode:
         run(f"install pip into {VENV}", python, "-m", "ensurepip")
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
         file.write(requirement)
         file.flush()
         run(
@@ -190,12 +190,21 @@ def main() -> None:
             f"set-up: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
             "set PYTHON=/path/to/python3.11"
         )
+    if "$" in os.getcwd():
+        raise SystemExit(
+            f"set-up: the path {os.getcwd()!r} contains '$', which setuptools takes for the start "
+            "of a variable: move the checkout"
+        )
+    os.environ["PIP_USER"] = "0"  # a virtual environment has no packages of the user
     task = sys.argv[1] if len(sys.argv) > 1 else ""
     if task != "lock":
         print("Setting up .venv (once; a minute or two, most of it downloads) ...", flush=True)
     python = make_environment()
     uv = install_uv(python)
     env = uv_environment(pip_configuration(python), os.environ)
+    is_cache_set = {"UV_CACHE_DIR", "XDG_CACHE_HOME"} & env.keys()
+    if not is_cache_set and not os.access(os.path.expanduser("~"), os.W_OK):
+        env.setdefault("UV_NO_CACHE", "1")
     if task == "lock":
         pin(uv, env, sys.argv[2:])
     else:

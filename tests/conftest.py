@@ -32,17 +32,20 @@ settings.load_profile("repeatable")
 
 # With two workers, a long file that comes last leaves one of them idle.
 SLOWEST = (
-    "ieg_core/training/test_two_devices.py",
-    "ieg_core/training/test_steps.py",
+    "docs/test_tutorial.py",  # in `make test-docs`
+    "docs/test_own_images.py",
     "ieg_core/sweep/test_survival.py",
-    "pipelines/test_noise_sweep.py",
+    "ieg_core/training/test_steps.py",
     "ieg_core/training/test_runs.py",
-    "ieg_core/models/test_both_backends.py",
-    "ieg_core/models/test_user_network.py",
+    "pipelines/test_noise_sweep.py",
     "ieg_core/store/test_mirror.py",
+    "ieg_core/data/public/test_webvision.py",
+    "ieg_core/models/test_both_backends.py",
+    "pipelines/cluster/test_submit.py",
     "ieg_core/methods/test_gradients.py",
     "ieg_core/methods/test_purity.py",
     "ieg_core/augment/test_strong_view.py",
+    "ieg_core/cli/test_predict.py",
     "ieg_core/test_fitting.py",
     "ieg_core/training/test_followed.py",
     "ieg_core/training/test_streaming.py",
@@ -89,7 +92,7 @@ def _wait(condition, what: str, seconds: float = 300.0) -> None:
 
 def _is_running(pid: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state != "Z"

@@ -20,6 +20,7 @@ from ieg_core.store.records import (
     TrainingRecord,
     TrialRecord,
 )
+from ieg_core.store.seal import DIGEST, seal
 
 VALUES = {bool: True, int: 1, float: 0.5, str: "some", Sequence: [], Mapping: {}}
 
@@ -64,4 +65,10 @@ def put(path: Path, **values: Any) -> None:
     """Writes a whole file of a results root, with some values of it."""
     name = "audit/summary.json" if path.name == "summary.json" else path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(complete(name, **values)))
+    put_json(path, complete(name, **{"trial": path.parent.name, **values}))
+
+
+def put_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a file of a results root with any content, and the digest of that content."""
+    sealed = seal({key: each for key, each in value.items() if key != DIGEST})
+    path.write_text(json.dumps(sealed), encoding="utf-8")

@@ -142,7 +142,10 @@ REFUSED = {
         pipe,
         "1 of 43 files in data cannot be decoded (train/bee/pipe.png: it is not a regular file",
     ),
-    "dangling link": (dangling_link, "(train/bee/link.png: no such file or directory)"),
+    "dangling link": (
+        dangling_link,
+        "1 of 43 files that data lists do not exist (train/bee/link.png)",
+    ),
     "link to itself": (link_to_itself, "(train/bee/link.png: too many levels of symbolic links)"),
     "link outside": (link_outside, "data/train/bee/link.png leads out of the data directory"),
     "class link outside": (class_link_outside, "train/dog leads out of the data directory"),

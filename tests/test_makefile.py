@@ -82,14 +82,18 @@ def test_a_value_arrives_as_it_was_typed(value):
     "attempt",
     ["$(shell touch made)", "`touch made`", "$(eval X := $(shell touch made))", "';touch made;'"],
 )
-def test_a_value_is_never_run(checkout, attempt):
+def test_a_value_is_never_run(checkout, attempt, monkeypatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
     make("setup", folder=checkout)
     (checkout / ".venv" / "bin").mkdir()
     (checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    script = "import os, sys\nprint(sys.argv[-1], 'DATASET' in os.environ)\n"
+    script = (
+        "import os, sys\n"
+        "print(sys.argv[-1], 'DATASET' in os.environ, sys.flags.safe_path, sys.flags.utf8_mode)\n"
+    )
     (checkout / "pipelines" / "__main__.py").write_text(script)
     answer = make("sweep", f"DATASET={attempt}", folder=checkout)
-    assert answer.stdout == f"DATASET={attempt} False\n"
+    assert answer.stdout == f"DATASET={attempt} False False 1\n"
     assert not (checkout / "made").exists()
 
 
@@ -312,3 +316,20 @@ def test_a_gpu_is_one_that_the_driver_lists(tmp_path, monkeypatch, answer, expec
         program.write_text(f"#!/bin/sh\necho '{answer}'\n")
         program.chmod(0o755)
     assert set_up.has_gpu() is expected
+
+
+def test_a_choice_is_never_run(checkout):
+    make("-n", "lock", "UPGRADE=$(shell touch made)", folder=checkout)
+    assert not (checkout / "made").exists()
+
+
+def test_a_python_that_does_not_look_into_this_folder_is_told_to(checkout, monkeypatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    answer = make("sweep", "METHOD=ieg", folder=checkout)
+    assert "unknown variable METHOD" in answer.stderr
+
+
+def test_a_folder_whose_name_setuptools_would_alter_is_refused(monkeypatch):
+    monkeypatch.setattr("os.getcwd", lambda: "/users/me/a $b")
+    with pytest.raises(SystemExit, match=r"'/users/me/a \$b' contains '\$'.*move the checkout"):
+        set_up.main()

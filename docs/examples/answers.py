@@ -26,7 +26,7 @@ def main(folder: Path, audit: Path, decisions: Path) -> None:
         label = truth[row["path"]]
         known = {row["suggested"]: "suggestion", row["given"]: "keep"}
         rows.append((row["path"], label, known.get(label, "other")))
-    with decisions.open("w", newline="") as file:
+    with decisions.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "label", "decision"))
         writer.writerows(rows)

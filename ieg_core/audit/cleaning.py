@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Careful automatic cleaning: changes only labels whose suggestion is expected to be right.
 
-Labels whose suggestion is another class are changed in descending order of q(suggestion), as long
-as the mean of q over the changes is at least the requested precision, which is the expected share
-of correct changes. A confirmed label becomes the confirmed class.
+A label is changed if its suggestion is another class with q of at least the requested precision.
+The expected share of correct changes, the mean of q over them, is then at least that. Changing
+further labels as long as the mean allows it was measured too: on sets of 300 images, where q
+depends on an uncertain error rate, 90 % of the changes were right at a requested 95 %.
+
+Nothing is changed unless the labels show that there are errors at all: the likelihood ratio test of
+ε = 0 against ε > 0 (`channel.error_evidence`) must reject at 5 %. Of 300 right labels, one or two
+always look wrong. A confirmed label becomes the confirmed class.
 """
 
 from dataclasses import dataclass
@@ -19,6 +24,8 @@ from ieg_core.errors import require
 from ieg_core.host.files import write_bytes_atomic
 
 PRECISION = 0.95
+LEAST_EVIDENCE = 1.353
+"""In nats: half the 90 % quantile of χ² with one degree of freedom, since ε = 0 is at the edge."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
 
     Args:
       audit: The audit.
-      precision: Minimum expected share of correct suggestions among the changed labels, in (0, 1].
+      precision: Minimum probability of the suggestion of a changed label, in (0, 1].
 
     Returns:
       The labels.
@@ -58,20 +65,20 @@ def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
     judged = audit.order[audit.suggested[audit.order] != given[audit.order]]
     # Sum over the other classes: 1 − q loses all digits if q is close to 1.
     doubt = audit.evidence.score(audit.suggested)[judged]
-    ranked = judged[np.argsort(doubt, kind="stable")]
-    doubts = np.sort(doubt)
-    means = np.cumsum(doubts) / np.arange(1, len(doubts) + 1)
-    count = int(np.searchsorted(means, 1 - precision, side="right"))
+    is_certain = doubt <= 1 - precision
+    if audit.evidence.error_evidence < LEAST_EVIDENCE:
+        is_certain[:] = False
     changed = np.zeros(len(given), bool)
-    changed[ranked[:count]] = True
+    changed[judged[is_certain]] = True
+    doubts = doubt[is_certain]
     labels = np.where(changed, audit.suggested, given)
     labels = np.where(trusted != MISSING, trusted, labels).astype(np.int32)
     return Cleaned(
         labels=labels,
         changed=changed,
         confirmed=(trusted != MISSING) & (given != MISSING) & (trusted != given),
-        expected_right=1 - float(means[count - 1]) if count else float("nan"),
-        least=1 - float(doubts[count - 1]) if count else float("nan"),
+        expected_right=1 - float(doubts.mean()) if len(doubts) else float("nan"),
+        least=1 - float(doubts.max()) if len(doubts) else float("nan"),
     )
 
 

@@ -8,9 +8,8 @@ Each row has a `path`, a `label` and a `decision`, in the order of the review:
     other       `label` is another class
     drop        the image belongs to no class; `label` is empty
 
-Spreadsheets treat a cell that begins with = + - @, a tab or a line break as a formula. Such a cell,
-and one that begins with an apostrophe, is written with an apostrophe in front, which marks it as
-text; `plain_cell` removes it. Files without these apostrophes can be read, too.
+Cells that spreadsheets would execute are marked as text, see `ieg_core.data.tables`. Files without
+these marks can be read, too.
 """
 
 import csv
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.data.tables import read_columns
+from ieg_core.data.tables import mark_text, read_columns
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
@@ -36,10 +35,6 @@ OTHER: Final = "other"
 DROP: Final = "drop"
 KINDS: Final = (KEEP, SUGGESTION, OTHER, DROP)
 CHANGES: Final = (SUGGESTION, OTHER)
-EXECUTED: Final = "=+-@＝＋－＠\t\r\n"
-"""First characters by which spreadsheets recognize a formula, full-width ones included."""
-
-_ESCAPE: Final = "'"
 _STEP: Final = 100
 _MAX_CELL: Final = 60
 _MAX_CLASSES: Final = 20
@@ -69,17 +64,6 @@ class Decisions:
             sum(kind in CHANGES for kind in self.kinds[start : start + _STEP])
             for start in range(0, len(self), _STEP)
         )
-
-
-def safe_cell(text: str) -> str:
-    """Returns a cell that no spreadsheet executes, prefixed with an apostrophe if needed."""
-    return _ESCAPE + text if text and text[0] in EXECUTED + _ESCAPE else text
-
-
-def plain_cell(text: str) -> str:
-    """Reverses `safe_cell`."""
-    is_escaped = len(text) > 1 and text[0] == _ESCAPE and text[1] in EXECUTED + _ESCAPE
-    return text[1:] if is_escaped else text
 
 
 def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str]) -> Decisions:
@@ -124,9 +108,7 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
             number = _find(label, classes)
         if number is None:
             shown = (*class_names[:_MAX_CLASSES], *("…",) * (len(class_names) > _MAX_CLASSES))
-            raise UserError(
-                f"{start}: {unknown_name('label', plain_cell(label)[:_MAX_CELL], shown)}"
-            )
+            raise UserError(f"{start}: {unknown_name('label', label[:_MAX_CELL], shown)}")
         if place in lines and lines[place][:2] != (number, kind):
             raise UserError(
                 f"{start}: contradicts row {lines[place][2]} about {_short(names[place])}; "
@@ -158,7 +140,8 @@ def write_decisions(
     # Quote everything: the writer leaves a bare "\r" unquoted, where a reader would end the row.
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
-    writer.writerows(map(safe_cell, cells) for cells in rows(decisions, names, class_names))
+    # Not `safe_cell`: review.html, which reads and writes this file, too, leaves other characters.
+    writer.writerows(map(mark_text, cells) for cells in rows(decisions, names, class_names))
     write_bytes_atomic(path, text.getvalue().encode())
 
 
@@ -224,9 +207,8 @@ def _read(
 
 
 def _find(cell: str, known: dict[str, int]) -> int | None:
-    """Looks up a name as `safe_cell` wrote it, literally, or without surrounding spaces."""
-    plain = plain_cell(cell)
-    return next((known[text] for text in (plain, cell, plain.strip()) if text in known), None)
+    """Looks up a name, also where its own apostrophe was read as a mark, or without spaces."""
+    return next((known[text] for text in (cell, f"'{cell}", cell.strip()) if text in known), None)
 
 
 def _short(name: str) -> str:

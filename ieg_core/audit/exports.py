@@ -8,13 +8,14 @@ decision: a label that differs from the given one, or one that the tool marks as
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from types import UnionType
 from typing import Any, Final
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from ieg_core.audit.decisions import KEEP, OTHER, SUGGESTION, Decisions, plain_cell, safe_cell
-from ieg_core.audit.images import MISSING
+from ieg_core.audit.decisions import KEEP, OTHER, Decisions
+from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.label_audit import LabelAudit
 from ieg_core.data.tables import SUFFIXES, read_columns, to_csv, to_parquet
 from ieg_core.errors import UserError, unknown_name
@@ -94,8 +95,6 @@ def write_cleanlab(audit: LabelAudit, path: Path) -> None:
         raise UserError(
             f"cannot write a table to {path}: expected a name ending in {' or '.join(SUFFIXES)}"
         )
-    if suffix == ".csv":
-        columns = {name: [_cell(cell) for cell in cells] for name, cells in columns.items()}
     write_bytes_atomic(path, to_csv(columns) if suffix == ".csv" else to_parquet(columns))
 
 
@@ -157,14 +156,14 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
     _write_json(path, {"classes": list(names), "labels": labels})
 
 
-def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
+def read_label_studio(images: LabeledImages, path: Path) -> Decisions:
     """Reads corrections from a Label Studio project exported as JSON.
 
     An annotation submitted by a person has a lead time, an imported one does not; the latest one
     counts. Skipped tasks are ignored.
 
     Args:
-      audit: The audit that `write_label_studio` wrote.
+      images: The images whose audit `write_label_studio` wrote.
       path: The file.
 
     Returns:
@@ -176,7 +175,7 @@ def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
     tasks = _read_json(
         path, list, "Label Studio", "a project exported as JSON, not JSON-MIN or CSV"
     )
-    places = {name: place for place, name in enumerate(audit.images.names)}
+    places = {name: place for place, name in enumerate(images.names)}
     corrections = []
     for number, task in enumerate(tasks):
         data = task.get("data") if isinstance(task, dict) else None
@@ -203,16 +202,16 @@ def read_label_studio(audit: LabelAudit, path: Path) -> Decisions:
             corrections.append((place, touched[-1], True))
         elif chosen:
             corrections.append((place, chosen[-1][0], False))
-    return _decisions(audit, path, corrections)
+    return _decisions(images, path, corrections)
 
 
-def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
+def read_cleanlab(images: LabeledImages, path: Path) -> Decisions:
     """Reads corrections from a table with the columns `path` and one of `CORRECTED`.
 
     A row without a corrected label is ignored; one that repeats the given label keeps it.
 
     Args:
-      audit: The audit that `write_cleanlab` wrote.
+      images: The images whose audit `write_cleanlab` wrote.
       path: The .csv or .parquet file.
 
     Returns:
@@ -230,25 +229,24 @@ def read_cleanlab(audit: LabelAudit, path: Path) -> Decisions:
             f"{path} has no corrected labels: expected a column {' or '.join(CORRECTED)}, empty "
             "for labels that nobody reviewed"
         )
-    places = {name: place for place, name in enumerate(audit.images.names)}
+    places = {name: place for place, name in enumerate(images.names)}
     corrections = []
     for name, label in zip(columns["path"], columns[corrected], strict=True):
-        plain = plain_cell(str(name))
-        if plain not in places:
-            raise _unknown_image(path, plain)
+        if str(name) not in places:
+            raise _unknown_image(path, str(name))
         # In a Parquet file from pandas, null may be NaN.
         if label is not None and label == label and str(label).strip():
-            corrections.append((places[plain], plain_cell(str(label)), True))
-    return _decisions(audit, path, corrections)
+            corrections.append((places[str(name)], str(label), True))
+    return _decisions(images, path, corrections)
 
 
-def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
+def read_fiftyone(images: LabeledImages, path: Path) -> Decisions:
     """Reads corrections from the labels.json of a FiftyOneImageClassificationDataset.
 
     Labels that differ from the given one count, and any with the attribute "reviewed".
 
     Args:
-      audit: The audit that `write_fiftyone` wrote.
+      images: The images whose audit `write_fiftyone` wrote.
       path: The file.
 
     Returns:
@@ -266,8 +264,8 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
             f"{path} has no labels: expected FiftyOne's labels.json of an image classification "
             "data set"
         )
-    places = {_stem(name): place for place, name in enumerate(audit.images.names)}
-    places |= {name: place for place, name in enumerate(audit.images.names)}
+    places = {_stem(name): place for place, name in enumerate(images.names)}
+    places |= {name: place for place, name in enumerate(images.names)}
     corrections = []
     for key, target in labels.items():
         # When it exports labels alone, FiftyOne identifies files by absolute path.
@@ -278,6 +276,8 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
         if place is None:
             raise _unknown_image(path, key)
         attributes: Any = {}
+        if isinstance(target, list) and len(target) == 1:
+            target = target[0]  # from a field of several labels
         if isinstance(target, dict):
             attributes, target = target.get("attributes") or {}, target.get("label")
         if target is None:
@@ -285,7 +285,7 @@ def read_fiftyone(audit: LabelAudit, path: Path) -> Decisions:
         if classes is not None and isinstance(target, int) and 0 <= target < len(classes):
             target = classes[target]
         corrections.append((place, str(target), bool(attributes.get(REVIEWED))))
-    return _decisions(audit, path, corrections)
+    return _decisions(images, path, corrections)
 
 
 EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
@@ -295,7 +295,7 @@ EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
 }
 """Functions that write an audit for a tool, by the tool's name: (audit, path, options)."""
 
-IMPORTS: Final[Mapping[str, Callable[[LabelAudit, Path], Decisions]]] = {
+IMPORTS: Final[Mapping[str, Callable[[LabeledImages, Path], Decisions]]] = {
     "label-studio": read_label_studio,
     "cleanlab": read_cleanlab,
     "fiftyone": read_fiftyone,
@@ -314,36 +314,50 @@ def export_audit(audit: LabelAudit, tool: str, path: Path, **options: Any) -> No
     EXPORTS[tool](audit, path, **options)
 
 
-def import_decisions(audit: LabelAudit, tool: str, path: Path) -> Decisions:
-    """Reads corrections of an audit that were made in a tool in `IMPORTS`.
+def import_decisions(images: LabeledImages, path: Path, tool: str = "") -> Decisions:
+    """Reads corrections of labels that were made in another tool.
+
+    Args:
+      images: The images.
+      path: The file.
+      tool: A tool in `IMPORTS`; "" to find out by the file.
 
     Raises:
       UserError: When there is no such tool, or the file is not one of its exports.
     """
+    tool = tool or _find_tool(path)
     if tool not in IMPORTS:
         raise unknown_name("import", tool, IMPORTS)
-    return IMPORTS[tool](audit, path)
+    return IMPORTS[tool](images, path)
+
+
+def _find_tool(path: Path) -> str:
+    if path.suffix.lower() in SUFFIXES:
+        return "cleanlab"
+    expected = f"its JSON, or a table ending in {' or '.join(SUFFIXES)}"
+    value = _read_json(path, list | dict, "Label Studio or FiftyOne", expected)
+    return "fiftyone" if isinstance(value, dict) else "label-studio"
 
 
 def _decisions(
-    audit: LabelAudit, path: Path, corrections: list[tuple[int, str, bool]]
+    images: LabeledImages, path: Path, corrections: list[tuple[int, str, bool]]
 ) -> Decisions:
     """Returns decisions from (index, label, whether a person reviewed it)."""
-    classes = {name: number for number, name in enumerate(audit.images.class_names)}
+    classes = {name: number for number, name in enumerate(images.class_names)}
+    given = images.given.tolist()
     decided: dict[int, tuple[int, str]] = {}
     for place, label, is_reviewed in corrections:
         number = classes.get(label, classes.get(label.strip()))
         if number is None:
             raise UserError(f"{path}: {unknown_name('class', label, classes)}")
-        given, suggested = int(audit.given[place]), int(audit.suggested[place])
-        if number == given and not is_reviewed:
+        if number == given[place] and not is_reviewed:
             continue
-        kind = KEEP if number == given else SUGGESTION if number == suggested else OTHER
+        kind = KEEP if number == given[place] else OTHER
         if decided.setdefault(place, (number, kind))[0] != number:
             raise UserError(
-                f"{path} says that {audit.images.names[place]} is "
-                f"{audit.images.class_names[decided[place][0]]!r} and "
-                f"{audit.images.class_names[number]!r}: expected one class; remove one of the two"
+                f"{path} says that {images.names[place]} is "
+                f"{images.class_names[decided[place][0]]!r} and "
+                f"{images.class_names[number]!r}: expected one class; remove one of the two"
             )
     return Decisions(
         indices=np.array(list(decided), np.int64),
@@ -382,10 +396,6 @@ def _chosen(annotation: dict[str, Any]) -> Iterator[str]:
             yield str(choices[0])
 
 
-def _cell(value: Any) -> Any:
-    return safe_cell(value) if isinstance(value, str) else value
-
-
 def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name
 
@@ -397,7 +407,7 @@ def _unknown_image(path: Path, name: str) -> UserError:
     )
 
 
-def _read_json(path: Path, kind: type, tool: str, expected: str) -> Any:
+def _read_json(path: Path, kind: type | UnionType, tool: str, expected: str) -> Any:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -1,52 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """The posterior of each example's class, given image features and one or several labels.
 
-No network is trained. With h the reduced features and y the given labels:
+No network is trained. With h the reduced features, y the given labels, and β and T the channel that
+`ieg_core.audit.channel` estimates from out-of-fold predictions:
 
-    1. p by logistic regression on h, out of fold; λ by the likelihood of held-out given labels
-    2. T[c, k] from counts of (argmax p(x_i), y_i)
-    3. p by the forward-corrected fit with that T, out of fold; λ by the likelihood of held-out
-       given labels under step 4's T
-    4. T by EM, started from step 2's, with p fixed; then steps 3 and 4 once more at the same λ,
-       with T a quarter of the way from step 2's to step 4's
-    5. q_i(c) ∝ p_c(x_i) Π_a T_a[c, y_ia]           over the annotators a
+    1. p by logistic regression on h, out of fold
+    2. T from counts of (argmax p(x_i), y_i); p by the forward-corrected fit with that T, out of
+       fold; again with the counts of that p, until ℓ rises no more
+    3. q_i(c) ∝ p_c(x_i)^β Π_a T_a[c, y_ia]         over the annotators a
 
-q_i is the distribution over example i's classes; the score of a label is 1 − q_i(label). EM alone,
-starting from a p trained on noisy labels, gets the diagonal of T wrong, hence the order of steps.
-Counts blur T where p is wrong, while EM sharpens it too much if annotators mislabel the images that
-are hard to classify, hence a quarter. Clean labels, if an evaluation has them, are never used;
-confirmed labels are, as trusted ones.
+λ of steps 1 and 2, and whether step 2 is taken at all, are chosen by the likelihood of held-out
+given labels under the channel, ℓ(β, T) per example. β matters for the choice: a strong prior ranks
+few images well but leaves p flat, which the likelihood without β would punish. Few examples are
+dealt into folds several times, and p is the mean over the deals. Clean labels, if an evaluation has
+them, are never used; confirmed labels are, as trusted ones.
+
+EM alone, starting from a p trained on noisy labels, gets the diagonal of T wrong, hence the counts
+of step 2. They assume that on most images the most likely label is the class, which is also what
+identifies T if annotators mislabel the images that are hard to classify.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ieg_core.audit.channel import (
+    MISSING,
+    Channel,
+    Votes,
+    count_transitions,
+    error_evidence,
+    estimate_channel,
+    log_evidence,
+    sharpen,
+)
 from ieg_core.draws.generator import fold_numbers
 from ieg_core.errors import UserError, require
 from ieg_core.features.linear import NO_FOLD, TINY, Layers, fit, predict
 from ieg_core.features.reduction import Reduction, reduce_features
 
-MISSING: Final = -1
 FOLDS: Final = 5
-PRECISIONS: Final = (3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
+PRECISIONS: Final = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """λ, from the strongest prior down; the search ends when held-out likelihood falls."""
 
-FEW: Final = 1000
-"""With fewer images, λ of step 3 is at least that of step 1: held-out likelihood under an estimate
-of T is then too noisy and selects fits that memorize labels. Measured on 20 sets of 300 CIFAR-10
-images with 15 % wrong labels: of the 15 % most suspicious labels 82 % are wrong, instead of 76 %.
-The scores are conservative, however: their sum is below the number of wrong labels."""
-
-_EM_STEPS: Final = 30
-# Chosen among 0, ¼, ½ and 1 by the true labels of CIFAR-10N worst, where 0 is best, and of
-# asymmetric 0.4, where 1 is best. docs/RESULTS.md, "Features".
-_SHARPENING: Final = 0.25
-_PRIOR: Final = 1.0
-_POOLED_PRIOR: Final = 5.0
+# Dealing few examples out several times costs no more than fitting this many once.
+_DEALT_EXAMPLES: Final = 2000
+_MOST_DEALS: Final = 6
+_MOST_RECOUNTS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,18 @@ class Evidence:
 
     Attributes:
       q: Distribution over the classes, float32 [n, C].
-      predicted: p of the last step 3, out of fold: from features alone, float32 [n, C].
-      plain: p of step 1, out of fold, without noise correction, float32 [n, C].
+      predicted: p^β of the fit that was chosen, out of fold: from features alone, float32 [n, C].
+      plain: p of step 1, out of fold, without β and noise correction, float32 [n, C].
       transitions: T_a[true, observed] of each annotator, float64 [a, C, C].
       reliability: Expected share of correct labels of each annotator, float64 [a]; NaN for an
         annotator without labels.
       agreement: Share of given labels that step 1 predicts, out of fold.
       chance: Share of the most frequent given label, the agreement of a constant prediction.
-      precisions: λ of steps 1 and 3.
+      precisions: λ of step 1 and of the fit that was chosen.
       reduction: The reduction of the features.
-      layers: The fits of the last step 3, for predicting new examples.
+      layers: The fits that were chosen, for predicting new examples.
+      error_evidence: How much better a channel with errors explains the labels than one without, in
+        nats (`channel.error_evidence`).
     """
 
     q: NDArray[np.float32]
@@ -77,6 +83,7 @@ class Evidence:
     precisions: tuple[float, float]
     reduction: Reduction
     layers: Layers
+    error_evidence: float = math.inf
 
     @property
     def suggested(self) -> NDArray[np.int32]:
@@ -114,7 +121,7 @@ def judge_labels(
     precisions: Sequence[float] = PRECISIONS,
     seed: int = 0,
 ) -> Evidence:
-    """Estimates each example's class from features and labels, by steps 1 to 5.
+    """Estimates each example's class from features and labels, by steps 1 to 3.
 
     Args:
       features: Float arrays [n, D₁], [n, D₂], …, from one or several networks.
@@ -137,58 +144,40 @@ def judge_labels(
     columns = np.asarray(labels, np.int64).reshape(len(labels), -1)
     known = np.full(len(columns), MISSING) if trusted is None else np.asarray(trusted, np.int64)
     _check(features, columns, known, num_classes, trusted_weight)
+    if not precisions:
+        raise UserError("received no precisions: expected at least one λ")
+    votes = Votes(columns, known, trusted_weight, num_classes)
     reduced, reduction = reduce_features(features)
     first = _first_label(np.column_stack([known, columns]))
-    folds = np.where(first == MISSING, NO_FOLD, fold_numbers(first, FOLDS, seed))
-    one_hot = np.eye(num_classes)
-    start = np.zeros((FOLDS, reduced.shape[1] + 1, num_classes))
-    identity = np.repeat(one_hot[None], columns.shape[1], 0)
+    problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
-    def likelihood(predicted: NDArray[np.float32]) -> float:
-        return _held_out_likelihood(predicted, columns, identity)
+    plain = chosen = _search(problem, _shares(votes), precisions)
+    weaker = [each for each in precisions if each <= plain.precision]
+    for _ in range(_MOST_RECOUNTS):
+        counted = count_transitions(chosen.predicted, votes)
+        corrected = _search(
+            problem, _scaled(log_evidence(votes, counted)), weaker, chosen.layers, counted
+        )
+        if corrected.channel.likelihood <= chosen.channel.likelihood:
+            break
+        chosen, weaker = corrected, [corrected.precision]
 
-    def estimate(
-        predicted: NDArray[np.float32], transitions: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        for _ in range(_EM_STEPS):
-            probabilities = posterior(predicted, columns, transitions, known)
-            transitions = _transitions(probabilities, columns, known, trusted_weight)
-        return transitions
-
-    def corrected_likelihood(predicted: NDArray[np.float32]) -> float:
-        return _held_out_likelihood(predicted, columns, estimate(predicted, counted))
-
-    search = (reduced, folds, reduction.variances)
-    votes = _votes(columns, known, num_classes)
-    plain, layers, first_precision = _fit_out_of_fold(*search, votes, precisions, start, likelihood)
-    counted = _transitions(one_hot[plain.argmax(1)], columns, known, trusted_weight)
-    evidence = _evidence(columns, counted, known)
-    if len(columns) < FEW:
-        precisions = [each for each in precisions if each >= first_precision]
-    predicted, layers, second_precision = _fit_out_of_fold(
-        *search, evidence, precisions, layers, corrected_likelihood
-    )
-    sharpened = counted + _SHARPENING * (estimate(predicted, counted) - counted)
-    evidence = _evidence(columns, sharpened, known)
-    predicted, layers, _ = _fit_out_of_fold(
-        *search, evidence, (second_precision,), layers, corrected_likelihood
-    )
-    transitions = estimate(predicted, sharpened)
-    q = posterior(predicted, columns, transitions, known)
+    channel = chosen.channel
+    predicted = sharpen(chosen.predicted, channel.sharpness)
+    q = posterior(predicted, columns, channel.transitions, known)
     labeled = first != MISSING
-    agreement = float((plain.argmax(1) == first)[labeled].mean())
-    chance = float(np.bincount(first[labeled], minlength=num_classes).max() / labeled.sum())
     return Evidence(
         q=q.astype(np.float32),
         predicted=predicted,
-        plain=plain,
-        transitions=transitions,
+        plain=plain.predicted,
+        transitions=channel.transitions,
         reliability=_reliability(q, columns),
-        agreement=agreement,
-        chance=chance,
-        precisions=(first_precision, second_precision),
+        agreement=float((plain.predicted.argmax(1) == first)[labeled].mean()),
+        chance=float(np.bincount(first[labeled], minlength=num_classes).max() / labeled.sum()),
+        precisions=(plain.precision, chosen.precision),
         reduction=reduction,
-        layers=layers,
+        layers=chosen.layers,
+        error_evidence=error_evidence(chosen.predicted, votes),
     )
 
 
@@ -209,8 +198,8 @@ def posterior(
     Returns:
       float64 [n, C], rows summing to 1.
     """
-    joint = np.log(predicted.astype(np.float64) + TINY)
-    joint += np.log(_evidence(labels, transitions, trusted).astype(np.float64) + TINY**4)
+    votes = Votes(labels, trusted, 1.0, predicted.shape[1])
+    joint = np.log(predicted.astype(np.float64) + TINY) + log_evidence(votes, transitions).T
     joint = np.exp(joint - joint.max(1, keepdims=True))
     return joint / joint.sum(1, keepdims=True)
 
@@ -237,67 +226,75 @@ def majority(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.int32]
     return result
 
 
-def _fit_out_of_fold(
-    features: NDArray[np.float32],
-    folds: NDArray[np.int64],
-    variances: NDArray[np.float64],
+@dataclass(frozen=True)
+class _Problem:
+    """Reduced features, the variances of their components, folds [deals, n], and labels."""
+
+    features: NDArray[np.float32]
+    variances: NDArray[np.float64]
+    deals: NDArray[np.int64]
+    votes: Votes
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """Fits with one λ, their out-of-fold predictions, and the channel to the labels."""
+
+    precision: float
+    layers: Layers
+    predicted: NDArray[np.float32]
+    channel: Channel
+
+
+def _deal(first: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Deals examples into folds, int64 [deals, n]; `NO_FOLD` for those without a label."""
+    count = min(max(_DEALT_EXAMPLES // len(first), 1), _MOST_DEALS)
+    deals = [fold_numbers(first, FOLDS, seed + number) for number in range(count)]
+    return np.where(first == MISSING, NO_FOLD, np.stack(deals))
+
+
+def _search(
+    problem: _Problem,
     evidence: NDArray[np.float32],
     precisions: Sequence[float],
-    start: Layers,
-    likelihood: Callable[[NDArray[np.float32]], float],
-) -> tuple[NDArray[np.float32], Layers, float]:
+    start: Layers | None = None,
+    transitions: NDArray[np.float64] | None = None,
+) -> _Fitted:
     """Fits with each λ in turn until the held-out likelihood of the given labels falls.
 
-    Each fit begins at `start` instead of the previous fit: the forward-corrected loss has several
-    minima, and under a stronger prior one of two confused classes may have vanished.
+    Without a start, each fit begins at the previous one, since logistic regression has one minimum.
+    The forward-corrected loss has several, and under a stronger prior one of two confused classes
+    may have vanished; so its fits all begin at `start`.
     """
-    best: tuple[NDArray[np.float32], Layers, float] | None = None
-    most = -np.inf
+    candidates: list[_Fitted] = []
+    shape = (FOLDS, problem.features.shape[1] + 1, problem.votes.num_classes)
+    starts = np.zeros((len(problem.deals), *shape)) if start is None else start.reshape(-1, *shape)
     for precision in precisions:
-        layers = fit(features, evidence, folds, precision / variances, start)
-        predicted = predict(layers, features, folds)
-        value = likelihood(predicted)
-        if best is not None and value <= most:
+        scaled = precision / problem.variances
+        layers, predicted = [], np.zeros((len(problem.features), shape[-1]), np.float32)
+        for folds, first in zip(problem.deals, starts, strict=True):
+            layers.append(fit(problem.features, evidence, folds, scaled, first))
+            predicted += predict(layers[-1], problem.features, folds) / len(problem.deals)
+        channel = estimate_channel(predicted, problem.votes, transitions)
+        candidates.append(_Fitted(precision, np.concatenate(layers), predicted, channel))
+        if channel.likelihood < candidates[0].channel.likelihood:
             break
-        best, most = (predicted, layers, precision), value
-    if best is None:
-        raise UserError("received no precisions: expected at least one λ")
-    return best
+        candidates = candidates[-1:]
+        if start is None:
+            starts = np.stack(layers)
+    return candidates[0]
 
 
-def _held_out_likelihood(
-    predicted: NDArray[np.float32], labels: NDArray[np.int64], transitions: NDArray[np.float64]
-) -> float:
-    """Returns Σ_i Σ_a log Σ_c p_c(x_i) T_a[c, y_ia]."""
-    total = 0.0
-    for column, transition in zip(labels.T, transitions, strict=True):
-        rows = np.flatnonzero(column != MISSING)
-        observed = np.einsum("ic,ic->i", predicted[rows], transition.T[column[rows]])
-        total += float(np.log(observed + TINY).sum())
-    return total
+def _scaled(logs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns the evidence, [n, C], scaled to a largest entry of 1, from its logarithm, [C, n]."""
+    return np.ascontiguousarray(np.exp(logs - logs.max(0)).T)
 
 
-def _evidence(
-    labels: NDArray[np.int64], transitions: NDArray[np.float64], trusted: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Returns E_i(c) = Π_a T_a[c, y_ia], scaled to a largest entry of 1; one-hot where trusted."""
-    logs = np.zeros((len(labels), transitions.shape[1]))
-    for column, transition in zip(labels.T, transitions, strict=True):
-        rows = column != MISSING
-        logs[rows] += np.log(transition.T + TINY)[column[rows]]
-    evidence = np.exp(logs - logs.max(1, keepdims=True)).astype(np.float32)
-    is_trusted = trusted != MISSING
-    evidence[is_trusted] = np.eye(transitions.shape[1], dtype=np.float32)[trusted[is_trusted]]
-    return evidence
-
-
-def _votes(
-    labels: NDArray[np.int64], trusted: NDArray[np.int64], num_classes: int
-) -> NDArray[np.float32]:
+def _shares(votes: Votes) -> NDArray[np.float32]:
     """Returns the evidence of step 1: each class's share of the example's labels."""
-    counts = _label_counts(labels, num_classes)
-    is_trusted = trusted != MISSING
-    counts[is_trusted] = np.eye(num_classes)[trusted[is_trusted]]
+    counts = _label_counts(votes.labels, votes.num_classes)
+    is_trusted = votes.trusted != MISSING
+    counts[is_trusted] = np.eye(votes.num_classes)[votes.trusted[is_trusted]]
     counts[counts.sum(1) == 0] = 1  # no label: uniform
     return (counts / counts.sum(1, keepdims=True)).astype(np.float32)
 
@@ -308,37 +305,6 @@ def _label_counts(labels: NDArray[np.int64], num_classes: int) -> NDArray[np.flo
         rows = np.flatnonzero(column != MISSING)
         counts[rows, column[rows]] += 1
     return counts
-
-
-def _transitions(
-    probabilities: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    trusted: NDArray[np.int64],
-    trusted_weight: float,
-) -> NDArray[np.float64]:
-    """Estimates T from expected counts of each class with each annotator's labels.
-
-        T_a[c, k] = (s P[c, k] + Σ_{i: y_ia = k} w_i q_i(c)) / (s + Σ_i w_i q_i(c))
-
-    With one annotator, P is uniform and s is one example. With several, P is pooled over all of
-    them and s is five examples, so that an annotator with few labels is treated as average.
-    """
-    classes = probabilities.shape[1]
-    is_trusted = trusted != MISSING
-    weighted = probabilities.copy()
-    weighted[is_trusted] = trusted_weight * np.eye(classes)[trusted[is_trusted]]
-    counts = np.zeros((labels.shape[1], classes, classes))
-    for matrix, column in zip(counts, labels.T, strict=True):
-        for label in range(classes):
-            matrix[:, label] = weighted[column == label].sum(0)
-    pooled = _normalized(counts.sum(0) + _PRIOR / classes)
-    if len(counts) == 1:
-        return pooled[None]
-    return _normalized(counts + _POOLED_PRIOR * pooled)
-
-
-def _normalized(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    return counts / counts.sum(-1, keepdims=True)
 
 
 def _reliability(q: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:

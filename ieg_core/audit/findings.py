@@ -2,13 +2,12 @@
 """The audit of a finished trial, from the files in its folder."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load
 
 from ieg_core.audit.measures import auroc, average_precision, precision_recall
 from ieg_core.audit.scores import Scores, score_examples
@@ -16,12 +15,15 @@ from ieg_core.data.base import Source
 from ieg_core.data.corruption import realized_matrix
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
+from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
+from ieg_core.store import arrays
 from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
 from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
 THRESHOLD = 0.5
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,14 @@ class Audit:
       record: What the trial was planned to be.
       label_set: Its label set.
       source: The base images of the label set.
-      ids: Indices of its training examples in the base data set, int [n].
+      ids: Indices of the judged training examples in the base data set, int [n]; images of a probe
+        are not judged, even where a method trains on them like on any other.
       given: Their given labels, int32 [n].
       scores: Their scores, in the same order.
       clean: Their true labels, int32 [n]; None if these are unknown, or equal to the given ones
         by definition.
       threshold: The least score of a label that is flagged.
+      indices: The caller's index of each example of the base data set; None for paths or positions.
     """
 
     record: TrialRecord
@@ -48,6 +52,38 @@ class Audit:
     scores: Scores
     clean: np.ndarray | None
     threshold: float
+    indices: Sequence[Any] | None = None
+
+    def suspects(self, count: int | None = None) -> list[Any]:
+        """Returns the indices of the most suspicious labels, most suspicious first.
+
+        Args:
+          count: How many; by default those that are flagged.
+        """
+        return self._indices(self.ids[self.flagged] if count is None else self.ids[:count])
+
+    def to_frame(self) -> Any:
+        """Returns the audit as a table, most suspicious first (`ieg_core.data.tables.to_frame`)."""
+        columns = {name: cells for name, cells in table(self).items() if name != "index"}
+        return to_frame(columns, self._indices(self.ids))
+
+    def __repr__(self) -> str:
+        names, suggested = self.label_set.class_names, self.scores.suggested
+        lines = [f"Audit of {len(self.ids):,} labels: {int(self.flagged.sum()):,} look wrong"]
+        places = np.flatnonzero(self.flagged)[:_SHOWN]
+        for place, index in zip(places, self._indices(self.ids[places]), strict=True):
+            change = f"{names[self.given[place]]}, probably {names[suggested[place]]}"
+            lines.append(f"  {index}: {change} (score {self.scores.score[place]:.3f})")
+        return "\n".join(lines)
+
+    def _indices(self, ids: np.ndarray) -> list[Any]:
+        known = self.indices or self.source.paths
+        return [known[place] if known else place for place in ids.tolist()]
+
+    @property
+    def trusted_ids(self) -> np.ndarray:
+        """Indices of the training examples whose labels are trusted, int [m], ascending."""
+        return _trusted_ids(self.label_set, self.source)
 
     @property
     def flagged(self) -> np.ndarray:
@@ -78,17 +114,13 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             f"an audit of {method} is not available: it never sees the noisy labels; audit a run "
             "of another method"
         )
-    if not (folder / EXAMPLES).exists():
+    try:
+        examples, _ = arrays.read(folder / EXAMPLES, "train the trial again")
+    except FileNotFoundError:
         state = "is from an older version" if TrainingRecord.exists(folder) else "is not done"
         raise UserError(
             f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
-        )
-    try:
-        examples = load((folder / EXAMPLES).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{folder / EXAMPLES} is damaged ({error}): train the trial again"
-        ) from error
+        ) from None
     source = open_source(record.base, data_dir, record.settings.images)
     label_set = load_label_set(label_sets_folder(folder.parent.parent) / record.label_set, source)
     num_examples = len(label_set.noisy_labels)
@@ -98,7 +130,7 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             "again"
         )
 
-    ids = label_set.train_ids
+    ids = np.setdiff1d(label_set.train_ids, _trusted_ids(label_set, source))
     given = label_set.noisy_labels[ids]
     scores = score_examples({name: values[ids] for name, values in examples.items()}, given)
     # NaN, for examples never seen, sorts last; equal scores keep the order of the data.
@@ -119,6 +151,12 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
         clean=None if clean is None else clean[order],
         threshold=threshold,
     )
+
+
+def _trusted_ids(label_set: LabelSet, source: Source) -> np.ndarray:
+    """Returns the examples of the probe, whether it was drawn or the data set reserves it."""
+    reserved = label_set.probe_ids if source.probe_ids is None else source.probe_ids
+    return np.union1d(label_set.probe_ids, reserved)
 
 
 def _clean_known(label_set: LabelSet) -> bool:
@@ -197,7 +235,8 @@ def cleaned_labels(audit: Audit) -> tuple[np.ndarray, np.ndarray]:
     has the clean label that the run was given.
     """
     labels = np.where(audit.flagged, audit.scores.suggested, audit.given)
-    ids = np.concatenate([audit.ids, audit.label_set.probe_ids])
-    labels = np.concatenate([labels, audit.label_set.clean_labels[audit.label_set.probe_ids]])
+    trusted = audit.trusted_ids
+    ids = np.concatenate([audit.ids, trusted])
+    labels = np.concatenate([labels, audit.label_set.clean_labels[trusted]])
     order = np.argsort(ids)
     return ids[order], labels[order]

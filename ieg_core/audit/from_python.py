@@ -5,6 +5,7 @@ Kinds of data are recognized by their attributes (duck typing), so pandas, `data
 TensorFlow are not imported here; a caller who passes one of their objects has it installed.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError
+from ieg_core.host.files import expand
+from ieg_core.host.progress import ProgressLine
 
 IMAGE_COLUMNS: Final = (
     "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
@@ -44,11 +47,13 @@ def open_python(
     class_names: Sequence[str] | None = None,
     image: str | None = None,
     needs_labels: bool = True,
+    progress: bool = False,
 ) -> Opened:
     """Converts data of any supported kind to the input of an audit.
 
     Args:
-      data: Images, with or without labels; None for features alone.
+      data: Images, with or without labels; features [n, D]; or None, for features that the caller
+        has.
       labels: One label per image, as names or class numbers from 0; labels of several annotators as
         [n, a], a mapping from annotator to labels, or a DataFrame; or, if `data` has columns, the
         names of one or several. None, NaN, "" and −1 are missing labels. By default the labels in
@@ -60,6 +65,7 @@ def open_python(
       class_names: C names, by class number; by default those of the data set or the labels.
       image: Name of the column of images or paths, if `data` has columns.
       needs_labels: Whether to read labels; if not, there are no annotators and no classes.
+      progress: Whether to show how far the reading of files is.
 
     Returns:
       The images. Their `indices` are the caller's. Files that cannot be decoded are left out, with
@@ -69,7 +75,11 @@ def open_python(
       UserError: When data or labels are of an unsupported kind, or their sizes differ.
     """
     if isinstance(data, str | Path):
-        return _open_folder(Path(data), size, labels, trusted, class_names)
+        return _open_folder(expand(data), size, labels, trusted, class_names, progress)
+    features: NDArray[np.float32] | None = None
+    if is_matrix(data):
+        features = np.asarray(data, np.float32)
+        data, count = None, len(features)
     parts = _open(data, labels if needs_labels else (), count, image)
     columns = _label_columns(labels) if parts.columns is None else parts.columns
     if not needs_labels:
@@ -100,10 +110,10 @@ def open_python(
         indices=parts.indices,
     )
     if parts.paths is not None:
-        return _with_files(images, parts.paths, size)
+        return _with_files(images, parts.paths, size, progress)
     get = parts.get
     if get is None:
-        return Opened(images, None)
+        return Opened(images, None, features=features)
 
     def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
         return np.stack([square(to_pixels(get(place)), size) for place in places.tolist()])
@@ -125,7 +135,12 @@ class _Parts:
 
 
 def _open_folder(
-    folder: Path, size: int, labels: Any, trusted: Any, class_names: Sequence[str] | None
+    folder: Path,
+    size: int,
+    labels: Any,
+    trusted: Any,
+    class_names: Sequence[str] | None,
+    progress: bool,
 ) -> Opened:
     for name, value in (("labels", labels), ("class_names", class_names)):
         if value is not None and not (name == "labels" and _are_names(value)):
@@ -134,18 +149,29 @@ def _open_folder(
                 "labels, pass a list of paths"
             )
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
-    opened = open_files(list_labeled_files(folder, annotators=annotators), size)
+    opened = _read_files(list_labeled_files(folder, annotators=annotators), size, progress)
+    names = list(opened.images.names)
+    opened = replace(opened, images=replace(opened.images, indices=names))
     if trusted is None:
         return opened
     images = opened.images
-    names = list(images.names)
     places = _trusted_places(trusted, names, names)
     known = images.trusted.copy()
     known[list(places)] = class_numbers(read_labels(list(places.values())), images.class_names)
     return replace(opened, images=replace(images, trusted=known))
 
 
-def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opened:
+def _read_files(listed: LabeledFiles, size: int, progress: bool) -> Opened:
+    if not progress:
+        return open_files(listed, size)
+    line, total = ProgressLine("Reading", "files"), len(listed.paths)
+    try:
+        return open_files(listed, size, progress=lambda done: line(done, total, math.nan))
+    finally:
+        line.close()
+
+
+def _with_files(images: LabeledImages, paths: Sequence[str], size: int, progress: bool) -> Opened:
     """Opens the files of images; those that cannot be decoded are left out."""
     for path in paths:
         if not Path(path).is_file():
@@ -158,7 +184,7 @@ def _with_files(images: LabeledImages, paths: Sequence[str], size: int) -> Opene
     files = tuple(Path(path).relative_to(root).as_posix() for path in absolute)
     no_labels = ((None,) * len(images.annotators),) * len(files)
     listed = LabeledFiles(root, files, no_labels, images.annotators, (None,) * len(files))
-    opened = open_files(listed, size)
+    opened = _read_files(listed, size, progress)
     places = {file: place for place, file in enumerate(files)}
     kept = [places[file] for file in opened.images.names]
     indices = range(len(paths)) if images.indices is None else images.indices
@@ -301,11 +327,11 @@ def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any =
     """Opens a list of paths or of images."""
     if not values:
         raise UserError("received 0 images: expected at least one")
+    numbered = _numbered(range(len(values)) if indices is None else indices)
     if not isinstance(values[0], str | Path):
         to_pixels(values[0])
-        names = _numbered(range(len(values)) if indices is None else indices)
-        return _Parts(names, values.__getitem__, indices=indices)
-    paths = [str(path) for path in values]
+        return _Parts(numbered, values.__getitem__, indices=indices)
+    paths = [str(expand(path)) for path in values]
     if len(set(map(os.path.abspath, paths))) < len(paths):
         duplicate = next((path for path in paths if paths.count(path) > 1), "of a file")
         raise UserError(
@@ -335,6 +361,12 @@ def _pair(item: Any, place: int) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
         raise UserError(f"item {place} of the data set is {_kind(item)}: expected (image, label)")
     return item[0], item[1]
+
+
+def is_matrix(data: Any) -> bool:
+    """Returns whether data are features [n, D]."""
+    is_array = hasattr(data, "__array__") and not hasattr(data, "iloc")
+    return is_array and getattr(data, "ndim", 0) == 2 and np.asarray(data).dtype.kind in "fiu"
 
 
 def _are_names(value: Any) -> bool:
@@ -470,6 +502,12 @@ def _class_numbers(
     if class_names is not None:
         names = tuple(map(str, class_names))
     elif kinds == {True}:
+        least = min(int(values.min()) for values in used)
+        if least < 0:
+            raise UserError(
+                f"the smallest label is {least}: expected class numbers from 0, or {MISSING} for a "
+                "missing label"
+            )
         most, total = max(int(values.max()) for values in used), sum(len(each) for each in used)
         if most >= total:
             raise UserError(

@@ -3,8 +3,6 @@
 
 import base64
 import io
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from ieg_core.store.records import AuditRecord
 
 TEMPLATE = "audit.html.j2"
 THUMBNAIL_PIXELS = 72
-PER_PAIR = 12
 # The page stays below 5 MB for any number and size of images.
 IMAGE_CHARACTERS = 4_000_000
 MARKUP_CHARACTERS = 400
@@ -32,19 +29,11 @@ class Example:
     """One suspicious example; its name is the path of its file or, without a file, its number."""
 
     name: str
+    given: str
+    suggested: str
     score: str
     image: str
     truth: str
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The flagged examples of one given and one suggested class, the most suspicious first."""
-
-    given: str
-    suggested: str
-    count: int
-    examples: Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -75,16 +64,13 @@ def render(audit: Audit, summary: AuditRecord, top: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pairs, other_pairs = _pairs(audit, top)
     small = audit.label_set.num_classes <= MATRIX_CLASSES
     height, width, _ = audit.label_set.image_shape
     return environment.get_template(TEMPLATE).render(
         summary=summary,
         share=_percent(summary.flagged / max(summary.examples, 1)),
         measures=_measures(summary),
-        pairs=pairs,
-        other_pairs=other_pairs,
-        shown=sum(len(pair.examples) for pair in pairs),
+        examples=_examples(audit, top),
         pixelated=max(height, width) < THUMBNAIL_PIXELS,
         matrices=_matrices(summary) if small else [],
         confusions=[] if small else _confusions(summary),
@@ -100,42 +86,28 @@ def thumbnail(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _pairs(audit: Audit, top: int) -> tuple[list[Pair], int]:
-    """Selects examples pair by pair, the most frequent pair first, up to `top`."""
+def _examples(audit: Audit, top: int) -> list[Example]:
+    """Returns the flagged examples, most suspicious first, as far as the page has room."""
     names = audit.label_set.class_names
-    flagged = np.flatnonzero(audit.flagged)  # the most suspicious first
-    given, suggested = audit.given[flagged].tolist(), audit.scores.suggested[flagged].tolist()
-    counts = Counter(zip(given, suggested, strict=True))
-    per_pair, wanted = PER_PAIR, min(top, len(flagged))
-    while sum(min(count, per_pair) for count in counts.values()) < wanted:
-        per_pair += 1
-    pairs: list[Pair] = []
-    shown, room = 0, IMAGE_CHARACTERS
-    for pair, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        places = flagged[(audit.given[flagged] == pair[0])
-                         & (audit.scores.suggested[flagged] == pair[1])]  # fmt: skip
-        places = places[: min(per_pair, top - shown)]
-        images = audit.source.train_images(audit.ids[places]) if len(places) else ()
-        examples = []
-        for place, image in zip(places.tolist(), images, strict=True):
-            uri = thumbnail(np.asarray(image))
-            name = _name(audit, int(audit.ids[place]))
-            room -= len(uri) + 2 * len(name.encode()) + MARKUP_CHARACTERS
-            if room < 0:
-                break
-            examples.append(
-                Example(
-                    name=name,
-                    score=f"{audit.scores.score[place]:.2f}",
-                    image=uri,
-                    truth=_truth(audit, place),
-                )
-            )
-        if not examples:
+    examples: list[Example] = []
+    room = IMAGE_CHARACTERS
+    for place in np.flatnonzero(audit.flagged)[:top].tolist():
+        uri = thumbnail(np.asarray(audit.source.train_images(audit.ids[place : place + 1])[0]))
+        name = _name(audit, int(audit.ids[place]))
+        room -= len(uri) + 2 * len(name.encode()) + MARKUP_CHARACTERS
+        if room < 0:
             break
-        shown += len(examples)
-        pairs.append(Pair(names[pair[0]], names[pair[1]], count, examples))
-    return pairs, len(counts) - len(pairs)
+        examples.append(
+            Example(
+                name=name,
+                given=names[audit.given[place]],
+                suggested=names[audit.scores.suggested[place]],
+                score=f"{audit.scores.score[place]:.2f}",
+                image=uri,
+                truth=_truth(audit, place),
+            )
+        )
+    return examples
 
 
 def _name(audit: Audit, index: int) -> str:

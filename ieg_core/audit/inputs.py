@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the input of an audit of images: a folder, a table, or data sets by name."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,18 +9,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.data.image_folder.cache import in_parallel, index_files, read_file
-from ieg_core.data.image_folder.decode import (
-    UnreadableImageError,
-    central_square,
-    read_original,
-    read_pixels,
-)
+from ieg_core.data.base import ImageFiles
+from ieg_core.data.image_folder.cache import index_files
+from ieg_core.data.image_folder.decode import read_original
 from ieg_core.data.image_folder.labeled_files import LabeledFiles
 from ieg_core.data.image_folder.listing import in_order
+from ieg_core.data.image_folder.squares import decoded, read_squares, square_keys
 from ieg_core.data.label_set import draw_labels
 from ieg_core.data.labels.given import data_tag
 from ieg_core.data.labels.open import open_given
@@ -31,7 +26,6 @@ from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
 
 Pixels = NDArray[np.uint8]
 MAX_MEGAPIXELS: Final = 90.0
-_SQUARE: Final = "central square, bicubic, 1"
 _SHOWN: Final = 3
 
 
@@ -47,6 +41,7 @@ class Opened:
         its pixels.
       clean: The true labels, int32 [n], if an evaluation has them; used for measures alone.
       data_tag: The data set's tag in label files; "" for files.
+      features: Features in place of images, float32 [n, D]; None for images.
     """
 
     images: LabeledImages
@@ -54,6 +49,7 @@ class Opened:
     keys: tuple[str, ...] | None = None
     clean: NDArray[np.int32] | None = None
     data_tag: str = ""
+    features: NDArray[np.float32] | None = None
 
 
 def open_files(
@@ -72,7 +68,7 @@ def open_files(
       progress: Called with the number of files read so far.
 
     Raises:
-      UserError: When no file can be decoded.
+      UserError: When no file can be decoded, or copies of an image are trusted as two classes.
     """
     paths, notes = listed.paths, list(listed.notes)
     kept = list(range(len(paths)))
@@ -94,6 +90,8 @@ def open_files(
         [(*listed.labels[number], listed.trusted[number]) for number in kept]
     )
     names = tuple(paths[number] for number in kept)
+    if digests is not None:
+        _refuse_contradictions(names, digests, labels[:, -1], class_names)
     has_files = listed.has_files and (decodes or (listed.root / names[0]).is_file())
     images = LabeledImages(
         names=names,
@@ -107,11 +105,8 @@ def open_files(
     )
     if digests is None:
         return Opened(images, None)
-    # The network's input also depends on the crop.
-    keys = tuple(
-        hashlib.sha256(f"{_SQUARE} {size} {digest}".encode()).hexdigest() for digest in digests
-    )
-    return Opened(images, partial(_squares, listed.root, names, size), keys)
+    files = ImageFiles(listed.root, names, digests)
+    return Opened(images, partial(read_squares, files, size), square_keys(files, size))
 
 
 def open_datasets(
@@ -181,23 +176,22 @@ def _numbered(
     return np.array([[numbers[cell] for cell in row] for row in rows], np.int32), names
 
 
+def _refuse_contradictions(
+    names: Sequence[str],
+    digests: Sequence[str],
+    trusted: NDArray[np.int32],
+    class_names: Sequence[str],
+) -> None:
+    first: dict[str, int] = {}
+    for place in np.flatnonzero(trusted != MISSING).tolist():
+        earlier = first.setdefault(digests[place], place)
+        if trusted[earlier] != trusted[place]:
+            raise UserError(
+                f"the probe contradicts itself: {names[earlier]} and {names[place]} are the same "
+                f"image, but {class_names[trusted[earlier]]!r} and {class_names[trusted[place]]!r}"
+                ": expected one class; remove one of the two"
+            )
+
+
 def _original(root: Path, names: Sequence[str], place: int) -> Pixels:
-    return _decoded(root / names[place], read_original)
-
-
-def _squares(root: Path, names: Sequence[str], size: int, places: NDArray[np.int64]) -> Pixels:
-    decode = partial(
-        read_pixels, size=size, box=central_square, resampling=Image.Resampling.BICUBIC
-    )
-    files = [root / names[place] for place in places.tolist()]
-    return np.stack(list(in_parallel(lambda file: _decoded(file, decode), files)))
-
-
-def _decoded(file: Path, decode: Callable[[bytes], Pixels]) -> Pixels:
-    try:
-        return decode(read_file(file))
-    except (OSError, UnreadableImageError) as error:
-        raise UserError(
-            f"{file} can no longer be read ({error}): expected the files to stay unchanged "
-            "during an audit; run it again"
-        ) from error
+    return decoded(root / names[place], read_original)

@@ -12,19 +12,17 @@ If the two are unrelated, o has the mean e and the standard deviation âˆš(e (1 â
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.audit.feature_posterior import FEW, MISSING, Evidence, judge_labels
+from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
+from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.store.records import Record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 TOPS_SHOWN: Final = (10, 100, 1000, 10_000)
@@ -110,18 +108,13 @@ class LabelAudit:
     order: NDArray[np.int64]
     summary: LabelAuditRecord
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> Any:
         """Returns the audit as a table, one row per image, with the caller's order and index.
 
-        Raises:
-          UserError: When pandas is not installed.
+        Returns:
+          A pandas DataFrame; without pandas a dictionary of columns, one of them "index".
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise UserError("pandas is not installed: run pip install pandas") from error
-        everything = np.arange(len(self.images))
-        return pd.DataFrame(columns(self, everything), index=self.images.indices)
+        return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
     def headline(self) -> list[str]:
         """Returns what was found, and how reliable that is, one line each."""
@@ -155,8 +148,7 @@ class LabelAudit:
         judged = len(self.order)
         expected = summary.expected_wrong
         share = f" ({expected / judged:.1%})" if judged else ""
-        word = "At least" if summary.examples < FEW else "About"
-        lines.append(f"{word} {expected:.0f} of {judged} labels are expected to be wrong{share}")
+        lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
         sums = np.cumsum(self.score[self.order])
         tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
         if judged:
@@ -199,7 +191,13 @@ def audit_labels(
         chance.
     """
     trusted, given = images.trusted, images.given
-    _check(images, features)
+    check_labels(images)
+    for each in features:
+        if len(each) != len(images):
+            raise UserError(
+                f"received features of {len(each)} images: expected {len(images)} rows, one per "
+                "image in order"
+            )
     evidence = judge_labels(
         features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
@@ -297,24 +295,26 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
     if kappa < LEAST_KAPPA or observed < expected + LEAST_DEVIATIONS * deviation:
         raise UserError(
             f"these features cannot judge these labels: they predict {observed:.1%} of the given "
-            f"labels, chance {expected:.1%}; expected clearly more: add images, use more reliable "
-            "labels, or choose other features (--features)"
+            f"labels, chance {expected:.1%}; expected clearly more: check that the rows of a "
+            "features file are in the order of the images; add images, use more reliable labels, "
+            "or choose other features (--features)"
         )
     return kappa
 
 
-def _check(images: LabeledImages, features: Sequence[np.ndarray]) -> None:
-    """Refuses labels that cannot be learned from; errors name classes and columns, not numbers."""
+def check_labels(images: LabeledImages) -> None:
+    """Refuses labels that cannot be learned from, before features are computed.
+
+    Raises:
+      UserError: When no image is left, a column is empty, or there are fewer than two classes or
+        two images of a class.
+    """
+    if not len(images):
+        raise UserError("no image is left to audit: expected some; drop fewer")
     for name, column in zip(images.annotators, images.labels.T, strict=True):
         if (column == MISSING).all():
             raise UserError(
                 f"the labels of {name} are all missing: expected some; leave the column out"
-            )
-    for each in features:
-        if len(each) != len(images):
-            raise UserError(
-                f"received features of {len(each)} images: expected {len(images)} rows, one per "
-                "image in order"
             )
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)

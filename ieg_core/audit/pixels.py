@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_original
 from ieg_core.errors import UserError
+from ieg_core.host.files import expand
 
 HELD_SIDE: Final = 512
 
@@ -35,7 +36,7 @@ def to_pixels(value: Any) -> NDArray[np.uint8]:
     if isinstance(value, str | Path):
         name = str(value)
         try:
-            value = Path(value).read_bytes()
+            value = expand(value).read_bytes()
         except OSError as error:
             raise UserError(
                 f"cannot read the image {name} ({error.strerror}): expected a readable file"

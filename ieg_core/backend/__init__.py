@@ -10,9 +10,28 @@ examples divided by the *global* batch size, sums over a batch go through `sum_o
 `concatenate` joins blocks while keeping the rows of a replica together.
 """
 
+import os
 from typing import TYPE_CHECKING
 
+from ieg_core.host.runtime import chosen_backend
+
+os.environ.setdefault("KERAS_BACKEND", chosen_backend())  # keras.json may name another
+
 import keras
+
+
+def set_keras_defaults() -> None:
+    """Replaces what Keras has read from the user's keras.json by Keras's own defaults.
+
+    Layers and losses take the format of images, the type of floats and ε from there, so the same
+    trial would have another result.
+    """
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+
+
+set_keras_defaults()
 
 if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
     from ieg_core.backend import tensorflow as _adapter

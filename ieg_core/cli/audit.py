@@ -15,8 +15,8 @@ from ieg_core.cli import audit_images, options
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.base_datasets import BASES
+from ieg_core.experiment.feature_sources import EXPECTED
 from ieg_core.features.extract import NETWORK
-from ieg_core.models.efficientnet_weights import NETWORKS
 from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store.layout import (
@@ -32,7 +32,7 @@ from ieg_core.store.records import AuditRecord
 RUN, FILES, DATASET = "run", "files", "dataset"
 OF_IMAGES = (
     *("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions"),
-    "export",
+    *("corrections", "export"),
 )
 
 
@@ -45,7 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
         "names are several annotators), or runs: runs/trials/…, runs/latest",
     )
-    options.add_data_dir(parser)
+    options.add_run_data_dir(parser)
+    options.add_json(parser, "one JSON object: for each audit its summary and the files written")
     parser.add_argument(
         "--top", type=int, help=f"images in the page ({audit_images.TOP}; of a run {TOP})"
     )
@@ -62,8 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features",
         action="append",
         metavar="NAME",
-        help=f"{' or '.join(NETWORKS)}, or a file of features, .npy, .npz or .parquet, rows in the "
-        f"order of the images; may be repeated ({NETWORK})",
+        help=f"{EXPECTED}; rows of a file in the order of the images; may be repeated ({NETWORK})",
     )
     images.add_argument(
         "--mirrored", action="store_true", help="average features with the mirror images'"
@@ -74,6 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument("--with-test", action="store_true", help="judge the test set's labels too")
     images.add_argument(
         "--decisions", type=Path, metavar="FILE", help="decisions.csv, as review.html saves it"
+    )
+    images.add_argument(
+        "--corrections",
+        type=Path,
+        metavar="FILE",
+        help="what people corrected in another tool: a Label Studio project exported as JSON, "
+        "FiftyOne's labels.json, or a table with the columns path and corrected_label",
     )
     images.add_argument(
         "--precision",
@@ -98,7 +105,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audits images or runs, whichever the arguments are, and says what was found."""
+    """Audits images or runs, whichever the arguments are, and says what was found.
+
+    With --json, prints {"audits": [{"summary": …, "files": […]}, …]}: the content of each audit's
+    summary.json, and the paths of the files that people open or continue with.
+    """
     kinds = {_kind(place) for place in arguments.places}
     if len(kinds) > 1 or (kinds == {FILES} and len(arguments.places) > 1):
         raise UserError(
@@ -142,25 +153,34 @@ def _kind(place: str) -> str:
 
 def _audit_runs(arguments: argparse.Namespace) -> int:
     places = [Path(place) for place in arguments.places]
+    labels_file = arguments.write_labels
     folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
-    if arguments.write_labels is not None and len(folders) > 1:
+    if labels_file is not None and len(folders) > 1:
         raise UserError(
             f"--write-labels with {len(folders)} runs ({' '.join(map(str, places))}): expected one "
             f"run, such as {folders[0]}"
         )
+    audits = []
     for folder in folders:
+        data_dir = options.data_dir_of(folder, arguments.data_dir)
         summary = audit_trial(
             folder,
-            Path(arguments.data_dir),
+            Path(data_dir),
             top=TOP if arguments.top is None else arguments.top,
             threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
-            labels_file=arguments.write_labels,
+            labels_file=labels_file,
         )
-        print(describe(summary))
-        print(folder / AUDIT_PAGE)
-    if arguments.write_labels is not None:
-        command = next_command(folders[0], arguments.data_dir, arguments.write_labels)
-        print(f"{arguments.write_labels}: cleaned labels, for {command}")
+        page = folder / AUDIT_PAGE
+        files = [page, page.with_suffix(".csv"), *([labels_file] if labels_file else [])]
+        audits.append({"summary": summary.to_value(), "files": files})
+        if not arguments.json:
+            print(describe(summary))
+            print(page)
+            if labels_file:
+                command = next_command(folder, data_dir, labels_file)
+                print(f"{labels_file}: cleaned labels, for {command}")
+    if arguments.json:
+        options.print_json({"audits": audits})
     return 0
 
 

@@ -14,23 +14,24 @@ import numpy as np
 from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.exports import EXPORTS, export_audit
-from ieg_core.audit.images import MISSING
+from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions
+from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
-from ieg_core.audit.label_audit import LabelAudit, audit_labels
+from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
 from ieg_core.audit.outputs import write_outputs
 from ieg_core.auditing import compute_all
+from ieg_core.cli import options
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
-from ieg_core.data.image_folder.listing import TEST, TRAIN, has_part
+from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
-from ieg_core.experiment import dataset_spec
-from ieg_core.features.extract import NETWORK, SIZE
-from ieg_core.features.files import read_features
+from ieg_core.experiment import dataset_spec, feature_sources
+from ieg_core.features.extract import NETWORK
+from ieg_core.features.files import in_order_of, read_features
+from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.progress import ProgressLine
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.models.efficientnet_weights import NETWORKS, weights_path
 
 TOP = 2000
 
@@ -45,16 +46,18 @@ class AuditRequest:
       data_dir: Folder of the base data sets.
       labels: The label file of `<base>_labels`.
       out: Output folder; None for audits/<name>.
-      features: Names of networks, and feature files.
+      features: Names of features (`ieg_core.experiment.feature_sources`).
       mirrored: Whether to average with the features of the mirror images.
       annotators: Label columns of a table; empty to detect them.
       with_test: Whether to audit the test set, too.
       decisions: File of a person's earlier decisions.
+      corrections: File of corrections that people made in another tool.
       write_labels: Output file of the cleaned labels.
       precision: Expected share of correct labels among the changed ones, in (0, 1].
       top: Maximum number of images in review.html.
       seed: Seed of the folds and of synthetic label noise.
       exports: (tool, file) pairs, one for each other tool to write the audit for.
+      json: Whether to print JSON instead of a summary (`ieg_core.cli.audit.run`).
     """
 
     places: Sequence[str]
@@ -67,11 +70,13 @@ class AuditRequest:
     annotators: Sequence[str]
     with_test: bool
     decisions: Path | None
+    corrections: Path | None
     write_labels: Path | None
     precision: float
     top: int
     seed: int
     exports: Sequence[tuple[str, Path]] = ()
+    json: bool = False
 
 
 def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> AuditRequest:
@@ -79,7 +84,7 @@ def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> Audit
     return AuditRequest(
         places=arguments.places,
         are_datasets=are_datasets,
-        data_dir=Path(arguments.data_dir),
+        data_dir=Path(arguments.data_dir or options.DATA_DIR),
         labels=arguments.labels or "",
         out=arguments.out,
         features=arguments.features or [NETWORK],
@@ -87,11 +92,13 @@ def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> Audit
         annotators=[name.strip() for name in (arguments.annotators or "").split(",") if name],
         with_test=arguments.with_test,
         decisions=arguments.decisions,
+        corrections=arguments.corrections,
         write_labels=arguments.write_labels,
         precision=arguments.precision,
         top=TOP if arguments.top is None else arguments.top,
         seed=arguments.seed,
         exports=[_export(text) for text in arguments.export],
+        json=arguments.json,
     )
 
 
@@ -119,28 +126,41 @@ def audit_images(request: AuditRequest) -> int:
     set_environment(Runtime(threads=usable_cores()))
     out = request.out or Path("audits") / _name(request)
     _check(request, out)
-    networks = [name for name in request.features if name in NETWORKS]
-    files = [name for name in request.features if name not in NETWORKS]
-    for name in networks:
-        weights_path(name)  # fail before the images are read, which takes long
-    external = read_features([Path(name) for name in files]) if files else []
-    opened = _open(request, decodes=bool(networks))
-    computed, _ = compute_all(opened, networks, mirrored=request.mirrored) if networks else ([], [])
-    audit, decisions = _judge(request, opened, [*computed, *external], [*networks, *files])
+    sources = feature_sources.parse(request.features)
+    networks = find_networks(sources)
+    for network in networks:
+        network.require_installed()  # fail before the images are read, which takes long
+    files = [source.name for source in sources if not source.is_network]
+    paths = [Path(name) for name in files]
+    external = read_features(paths) if paths else []
+    opened = _open(request, largest_side(networks), decodes=bool(networks))
+    external = in_order_of(opened.images.names, external, paths)
+    decisions = _read_decisions(request, opened.images)
+    check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
+    names = [network.name for network in networks]
+    computed, _ = compute_all(opened, names, mirrored=request.mirrored) if names else ([], [])
+    audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
     for tool, path in request.exports:
         export_audit(audit, tool, path)
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
+    written += [path for _, path in request.exports]
+    if request.write_labels and cleaned is not None:
+        write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
+    if request.json:
+        cleaned_file = [request.write_labels] if request.write_labels else []
+        paths = [*written, *cleaned_file]
+        options.print_json({"audits": [{"summary": audit.summary.to_value(), "files": paths}]})
+        return 0
     for line in audit.headline():
         print(printable(line))
     if decisions is not None:
         print(_describe_decisions(decisions))
-    for path in (*written, *(path for _, path in request.exports)):
+    for path in written:
         print(path)
     if request.write_labels and cleaned is not None:
-        write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
         print(f"{request.write_labels}: {_describe_cleaned(audit, cleaned)}")
         if command := _next_command(request):
             print(f"Train on them: {command}")
@@ -155,9 +175,30 @@ def _name(request: AuditRequest) -> str:
 def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
     require(request.top >= 0, "top", request.top, "at least 0")
+    require(request.seed >= 0, "seed", request.seed, "at least 0")
+    computes = any(source.is_network for source in feature_sources.parse(request.features))
+    for option, is_given, is_used, purpose in (
+        ("--labels", request.labels, request.are_datasets, "a data set <base>_labels"),
+        ("--annotators", request.annotators, not request.are_datasets, "tables"),
+        ("--with-test", request.with_test, not request.are_datasets, "folders"),
+        ("--mirrored", request.mirrored, computes, "networks"),
+    ):
+        if is_given and not is_used:
+            raise UserError(f"{option} has no effect here: it is for {purpose}; leave it out")
     require(0 < request.precision <= 1, "precision", request.precision, "above 0 and at most 1")
     if request.write_labels is not None:
         check_extension(request.write_labels)
+    if request.decisions and request.corrections:
+        raise UserError(
+            f"received --decisions {request.decisions} and --corrections {request.corrections}: "
+            "expected one of the two; audit with one, then open its review.html and save"
+        )
+    read = [request.labels, request.decisions, request.corrections, *request.features]
+    read += [] if request.are_datasets else request.places
+    inputs = {os.path.realpath(each) for each in read if each}
+    for path in [request.write_labels, *(path for _, path in request.exports)]:
+        if path is not None and os.path.realpath(path) in inputs:
+            raise UserError(f"{path} is read and would be overwritten: choose another name")
     if request.are_datasets:
         return
     place = Path(request.places[0])
@@ -170,7 +211,7 @@ def _check(request: AuditRequest, out: Path) -> None:
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
 
 
-def _open(request: AuditRequest, *, decodes: bool) -> Opened:
+def _open(request: AuditRequest, size: int, *, decodes: bool) -> Opened:
     if request.are_datasets:
         specs = [dataset_spec.parse(name) for name in request.places]
         return open_datasets(specs, request.data_dir, request.labels, request.seed)
@@ -182,18 +223,20 @@ def _open(request: AuditRequest, *, decodes: bool) -> Opened:
     )
     total = len(listed.paths)
     with contextlib.closing(ProgressLine("Reading", "files")) as line:
-        return open_files(listed, SIZE, decodes=decodes, progress=lambda done: line(done, total))
+        return open_files(listed, size, decodes=decodes, progress=lambda done: line(done, total))
 
 
 def _judge(
-    request: AuditRequest, opened: Opened, features: Sequence[np.ndarray], names: Sequence[str]
-) -> tuple[LabelAudit, Decisions | None]:
-    """Audits the images that a person's decisions do not drop; returns the decisions, too."""
+    request: AuditRequest,
+    opened: Opened,
+    decisions: Decisions | None,
+    features: Sequence[np.ndarray],
+    names: Sequence[str],
+) -> LabelAudit:
+    """Audits the images that a person's decisions do not drop."""
     images, clean = opened.images, opened.clean
-    if request.decisions is None:
-        audit = audit_labels(images, features, feature_names=names, clean=clean, seed=request.seed)
-        return audit, None
-    decisions = decision_files.read_decisions(request.decisions, images.names, images.class_names)
+    if decisions is None:
+        return audit_labels(images, features, feature_names=names, clean=clean, seed=request.seed)
     dropped = decisions.indices[decisions.labels == MISSING]
     left = np.setdiff1d(np.arange(len(images)), dropped)
     audit = audit_labels(
@@ -204,7 +247,15 @@ def _judge(
         seed=request.seed,
     )
     summary = replace(audit.summary, reviews=decisions.changed_per_hundred)
-    return replace(audit, summary=summary), decisions
+    return replace(audit, summary=summary)
+
+
+def _read_decisions(request: AuditRequest, images: LabeledImages) -> Decisions | None:
+    if request.corrections:
+        return import_decisions(images, request.corrections)
+    if request.decisions is None:
+        return None
+    return decision_files.read_decisions(request.decisions, images.names, images.class_names)
 
 
 def _describe_decisions(decisions: Decisions) -> str:
@@ -233,6 +284,14 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     )
 
 
+def _is_data_directory(place: Path) -> bool:
+    try:
+        list_files(place, needs_test=False)
+    except UserError:
+        return False
+    return True
+
+
 def _next_command(request: AuditRequest) -> str:
     words = {}
     if request.are_datasets:
@@ -240,7 +299,7 @@ def _next_command(request: AuditRequest) -> str:
         words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(request.data_dir)}
     else:
         place = Path(request.places[0])
-        if place.is_dir() and has_part(place, TRAIN) and has_part(place, TEST):
+        if _is_data_directory(place):
             words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
     if not words:
         return ""

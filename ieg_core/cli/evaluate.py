@@ -7,16 +7,16 @@ from pathlib import Path
 from ieg_core.cli import options
 from ieg_core.cli.output import run_steps
 from ieg_core.errors import UserError
-from ieg_core.host import machine
+from ieg_core.host.machine import find_gpus
 from ieg_core.store.layout import find_run, is_trial
-from ieg_core.store.records import FailureRecord, TrainingRecord, TrialRecord
+from ieg_core.store.records import TrainingRecord, TrialRecord, remove_failure
 from ieg_core.sweep import slots, worker
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg evaluate`."""
     parser.add_argument("run_dir", type=Path, help="for example runs/trials/digits_uniform_0.4-…")
-    options.add_data_dir(parser)
+    options.add_run_data_dir(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"{arguments.run_dir} has not finished training: run ieg train or make sweep again"
         )
-    FailureRecord.path(folder).unlink(missing_ok=True)
-    slot = slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
-    root, data_dir = folder.parent.parent, Path(arguments.data_dir)
+    remove_failure(folder)
+    slot = slots.whole_machine(find_gpus("auto"))
+    root, data_dir = folder.parent.parent, Path(options.data_dir_of(folder, arguments.data_dir))
     return run_steps((worker.AGAIN,), folder.name, root, data_dir, slot)

@@ -11,6 +11,7 @@ ieg export RUN_DIR...        write trials as runs of MLflow
 ieg predict MODEL IMAGES...  classify image files
 ieg migrate RUNS             convert the results of an earlier version
 ieg recipes                  list the recipes
+ieg completion bash|zsh      print a script that completes commands and options
 
 An invalid request prints one line and exits with 2; a diverged training exits with 3.
 """
@@ -19,11 +20,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ieg_core import __version__
 from ieg_core.cli import (
     audit,
+    completion,
     evaluate,
     export,
     migrate,
@@ -34,7 +36,8 @@ from ieg_core.cli import (
     status,
     train,
 )
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, printable
+from ieg_core.host.runtime import use_utf8
 from ieg_core.sweep import worker
 
 EXIT_INTERRUPTED = 130
@@ -50,6 +53,7 @@ COMMANDS = {
     "predict": (predict, "classify image files"),
     "migrate": (migrate, "convert the results of an earlier version"),
     "recipes": (recipes, "list the recipes"),
+    "completion": (completion, "print a script that completes commands and options"),
 }
 
 
@@ -59,6 +63,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises a UserError instead of printing the usage."""
         raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses arguments; expands `~` also where a shell does not, as in --out=~/runs."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_expanded(word) for word in words], namespace)
+
+
+def _expanded(word: str) -> str:
+    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_home = path == "~" or path.startswith("~/")
+    return f"{option}{equals}{os.path.expanduser(path)}" if is_home else word
+
+
+def describe(error: OSError) -> str:
+    """Returns an error of the operating system as one line: which file, and why."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return printable(f"{place}{error.strerror or type(error).__name__}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -71,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=parser)
     return parser
 
 
@@ -85,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0; 1 failed; 2 invalid request; 3 diverged; 130 interrupted; 141 the reader of
         the output closed the pipe.
     """
+    if argv is None:
+        use_utf8()
     try:
         arguments = build_parser().parse_args(argv)
         code = int(arguments.run(arguments))
@@ -100,6 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As in `ieg predict … | head`. Python flushes standard output on exit and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+    except OSError as error:  # such as EIO, ESTALE or EMFILE: the machine's, not the request's
+        print(f"ieg: failed: {describe(error)}", file=sys.stderr)
+        return worker.EXIT_FAILED
 
 
 if __name__ == "__main__":

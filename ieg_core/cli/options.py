@@ -2,7 +2,11 @@
 """Options that several commands share."""
 
 import argparse
+import json
+from pathlib import Path
+from typing import Any
 
+from ieg_core.store.records import TrialRecord
 from ieg_core.sweep.request import REQUEST_OPTIONS
 
 DATA_DIR = "data"
@@ -13,6 +17,36 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", default=DATA_DIR, help=f"folder of the base data sets ({DATA_DIR})"
     )
+
+
+def add_run_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds --data-dir to a command that takes runs, which know their data directory."""
+    parser.add_argument(
+        "--data-dir", help=f"folder of the base data sets (the run's, else {DATA_DIR})"
+    )
+
+
+def data_dir_of(folder: Path, given: str | None) -> str:
+    """Returns the data directory of a run.
+
+    Args:
+      folder: The run's folder.
+      given: The directory on the command line; None for the one that the run was planned with or,
+        if that is not on this machine, `DATA_DIR`.
+    """
+    record, _ = TrialRecord.look(folder)
+    known = record.data_dir if record else None
+    return given or (known if known and Path(known).is_dir() else DATA_DIR)
+
+
+def add_json(parser: argparse._ActionsContainer, shape: str) -> None:
+    """Adds --json, whose output has a shape that the help and docs/own-images.md describe."""
+    parser.add_argument("--json", action="store_true", help=f"print {shape}")
+
+
+def print_json(value: Any) -> None:
+    """Prints a value as one line of JSON; raises ValueError for NaN, which JSON does not have."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

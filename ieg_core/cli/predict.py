@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg predict MODEL IMAGES...`: classifies image files with an exported model."""
+"""`ieg predict MODEL IMAGES...`: classifies image files with a trained network or head."""
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
+from ieg_core.cli import options
 from ieg_core.data.image_folder.cache import read_file
 from ieg_core.data.image_folder.decode import (
     UnreadableImageError,
@@ -19,24 +20,33 @@ from ieg_core.data.image_folder.decode import (
     evaluated_square,
     read_pixels,
 )
+from ieg_core.data.image_folder.squares import decode_square
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment.networks import parse
+from ieg_core.features.classifier import FeatureClassifier
+from ieg_core.features.extract import compute_features
+from ieg_core.host.archives import require_sane_size
+from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
-from ieg_core.store.layout import MODEL, find_run
+from ieg_core.store.layout import HEAD, MODEL, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
 from ieg_core.sweep import worker
 
 BATCH = 64
 TOP = 3
+_HEAD_SUFFIX = Path(HEAD).suffix
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg predict`."""
-    parser.add_argument("model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL}")
+    parser.add_argument(
+        "model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL} or {HEAD}"
+    )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     parser.add_argument("--top", type=int, default=TOP, help=f"classes per image ({TOP})")
+    options.add_json(parser, "one JSON object a line for each image: path, classes, problem")
     parser.add_argument(
         "--network",
         default="",
@@ -46,21 +56,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints one line per image: the likeliest classes with their probabilities."""
+    """Prints one line per image: the likeliest classes with their probabilities.
+
+    With --json, each line is {"path": …, "classes": [{"name", "probability"}, …], "problem": …}, in
+    the order of the images; `problem` says why a file cannot be read, else it is "".
+    """
     require(arguments.top >= 1, "--top", arguments.top, "at least 1")
     model = arguments.model
     if not model.is_file() and (folder := find_run(model)).is_dir():
-        model = folder / MODEL
+        model = folder / (HEAD if (folder / HEAD).is_file() else MODEL)
     unreadable = classified = 0
     for prediction in predict_files(model, arguments.images, arguments.top, arguments.network):
         name = printable(str(prediction.path))
+        unreadable += bool(prediction.problem)
+        classified += not prediction.problem
+        if arguments.json:
+            classes = [{"name": label, "probability": p} for label, p in prediction.classes]
+            options.print_json({**vars(prediction), "classes": classes})
+            continue
         if prediction.problem:
-            unreadable += 1
             print(f"ieg: {name} cannot be read: {prediction.problem}", file=sys.stderr)
             continue
-        classified += 1
-        classes = ", ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.classes)
-        print(f"{name}: {printable(classes)}")
+        shown = ", ".join(f"{label} {100 * p:.1f} %" for label, p in prediction.classes)
+        print(f"{name}: {printable(shown)}")
     if not unreadable + classified:
         places = ", ".join(map(str, arguments.images))
         raise UserError(f"no files in {places}: expected JPEG, PNG or WebP files")
@@ -85,12 +103,12 @@ class Prediction:
 def predict_files(
     model: Path, paths: Sequence[Path], top: int = TOP, network: str = ""
 ) -> Iterator[Prediction]:
-    """Classifies image files: the softmax of the logits of the averaged parameters.
+    """Classifies image files with the averaged parameters of a network, or with a head on features.
 
     Holds one batch of images in memory at a time.
 
     Args:
-      model: An exported `.keras` file.
+      model: An exported `.keras` file, or the `.safetensors` file of a head.
       paths: JPEG, PNG or WebP files; a folder stands for all files in it.
       top: Classes per image.
       network: `package.module:function`; its module is imported for the layers that it registers.
@@ -100,32 +118,72 @@ def predict_files(
       One prediction per file, in order.
 
     Raises:
-      UserError: When the model cannot be read or does not take square images.
+      UserError: When the model cannot be read or does not take square images, or the networks of a
+        head's features are not installed or not the same.
     """
-    facts = read_facts(model)
     if network and parse(network).family != "function":
         raise UserError(
             f"--network {network}: expected package.module:function, such as my_layers:build"
         )
-    if facts.image_shape[0] != facts.image_shape[1]:
-        raise UserError(
-            f"{model} takes images of {facts.image_shape[0]}×{facts.image_shape[1]} pixels: "
-            "expected square images, since files are cropped to squares; use the model from Keras"
-        )
+    used = _Head(model) if model.suffix == _HEAD_SUFFIX else _Exported(model, network)
     files = [file for path in paths for file in _files(path)]
-    loaded = None
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
-        images_or_problems = [_read(file, facts) for file in batch]
+        images_or_problems = [_read(file, used.decode) for file in batch]
         images = [image for image in images_or_problems if not isinstance(image, str)]
-        if images and loaded is None:
-            loaded = _load(model, facts, network)
-        classes = iter(_classes(loaded, np.stack(images), facts, top) if images else ())
+        rows = iter(used.predict(images) if images else ())
         for file, image in zip(batch, images_or_problems, strict=True):
             if isinstance(image, str):
                 yield Prediction(file, problem=image)
             else:
-                yield Prediction(file, next(classes))
+                yield Prediction(file, _likeliest(next(rows), used.class_names, top))
+
+
+class _Exported:
+    """An exported network, loaded with the first image."""
+
+    def __init__(self, path: Path, network: str) -> None:
+        self._path, self._network = path, network
+        self._model: Any = None
+        self._facts = facts = read_facts(path)
+        self.class_names = facts.class_names
+        if facts.image_shape[0] != facts.image_shape[1]:
+            raise UserError(
+                f"{path} takes images of {facts.image_shape[0]}×{facts.image_shape[1]} pixels: "
+                "expected square images, since files are cropped to squares; use the model from "
+                "Keras"
+            )
+
+    def decode(self, content: bytes) -> np.ndarray:
+        height, _, channels = self._facts.image_shape
+        box = evaluated_square if self._facts.preprocessing == "crop" else central_square
+        return read_pixels(content, height, box, channels=channels)
+
+    def predict(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        if self._model is None:
+            self._model = _load(self._path, self._facts, self._network)
+        batch = np.stack(images).astype(np.float32)
+        return softmax(np.asarray(self._model(batch, training=False), np.float64), axis=1)
+
+
+class _Head:
+    """A head on features, which are computed of squares of each network's size."""
+
+    def __init__(self, path: Path) -> None:
+        self._classifier = FeatureClassifier.read(path)
+        self.class_names = self._classifier.class_names
+        set_environment(Runtime(threads=usable_cores()))
+        self._networks = self._classifier.networks()
+
+    def decode(self, content: bytes) -> Sequence[np.ndarray]:
+        return [decode_square(content, network.size) for network in self._networks]
+
+    def predict(self, images: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+        features = [
+            compute_features(network, np.stack([squares[number] for squares in images]))
+            for number, network in enumerate(self._networks)
+        ]
+        return self._classifier.predict(features)
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -143,11 +201,14 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
     with held_stderr():
         import keras
 
+        from ieg_core import backend  # noqa: F401 - undoes the user's keras.json
+
         keras.ops.zeros(1)  # the first operation starts the framework
     from ieg_core.models import user_network
 
     if network:
         user_network.import_module(network)
+    require_sane_size(model)
     try:
         loaded = keras.models.load_model(model, compile=False)
     # Keras does not document which exceptions an archive of another version raises.
@@ -170,21 +231,16 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
     return loaded
 
 
-def _classes(
-    network: Any, images: np.ndarray, facts: ModelFacts, top: int
-) -> Iterator[tuple[tuple[str, float], ...]]:
-    """Yields the likeliest classes of each image, uint8 [n, H, W, channels]."""
-    logits = np.asarray(network(images.astype(np.float32), training=False), np.float64)
-    for row in softmax(logits, axis=1):
-        best = np.argsort(-row, kind="stable")[:top]
-        yield tuple((facts.class_names[number], float(row[number])) for number in best)
+def _likeliest(
+    probabilities: np.ndarray, class_names: Sequence[str], top: int
+) -> tuple[tuple[str, float], ...]:
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((class_names[number], float(probabilities[number])) for number in best)
 
 
-def _read(path: Path, facts: ModelFacts) -> np.ndarray | str:
-    """Returns an image, uint8 [H, W, channels], or why it cannot be read."""
-    height, _, channels = facts.image_shape
-    box = evaluated_square if facts.preprocessing == "crop" else central_square
+def _read(path: Path, decode: Callable[[bytes], Any]) -> Any:
+    """Returns what `decode` makes of a file, or why the file cannot be read."""
     try:
-        return read_pixels(read_file(path), height, box, channels=channels)
+        return decode(read_file(path))
     except (UnreadableImageError, OSError) as error:
         return getattr(error, "strerror", None) or str(error)

@@ -21,9 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg prepare`."""
     options.add_inputs(parser)
     parser.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of noise and probe (0)")
     parser.add_argument("--image-size", type=int, default=0, help="side of your own images, pixels")
-    parser.add_argument("--probe-per-class", type=int, default=build.DEFAULT_PROBE_PER_CLASS)
+    parser.add_argument(
+        "--probe-per-class",
+        type=int,
+        default=build.DEFAULT_PROBE_PER_CLASS,
+        metavar="N",
+        help=f"clean examples of each class to set aside ({build.DEFAULT_PROBE_PER_CLASS})",
+    )
     options.add_settings(parser, "override how images are read, such as images.eval_sets=")
 
 

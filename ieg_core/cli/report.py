@@ -15,13 +15,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="for example runs/latest"
     )
-    parser.add_argument("--output", type=Path, help="folder to write to (reports/joined-…)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write to (reports/joined-…)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes one report on several sweeps and prints what it says."""
     places = arguments.run_dirs
-    folder = arguments.output or Path("reports") / join.folder_name(places)
+    folder = arguments.out or Path("reports") / join.folder_name(places)
     print_report(write_joined(places, folder), open_console())
     print(f"\nReport: {folder / 'report.html'}")
     return 0

@@ -3,8 +3,10 @@
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from ieg_core.cli import options
 from ieg_core.cli.output import open_console
 from ieg_core.sweep import progress, status, worker
 from ieg_core.sweep.progress import TrialProgress
@@ -20,11 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN_DIR",
         help="a results root, a sweep, or a run (runs)",
     )
-    parser.add_argument("--watch", action="store_true", help="repeat until no trial is running")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--watch", action="store_true", help="repeat until no trial is running")
+    options.add_json(form, "one JSON object: root, and for each trial its state, step, accuracy …")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the progress of a sweep; returns exit code 1 if one of its trials failed."""
+    """Prints the progress of a sweep; returns exit code 1 if one of its trials failed.
+
+    With --json, prints {"root": …, "trials": [{"trial", "state", "step", "num_steps",
+    "steps_per_second", "accuracy", "reason", "seconds_left"}, …]}, in the order in which they
+    start, as `ieg_core.sweep.progress.TrialProgress` describes them; null where unknown.
+    """
     root, names = status.find_trials(arguments.run_dir)
     console = open_console(progress.PIPED_WIDTH)
 
@@ -35,6 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
         return any(trial.is_running for trial in read())
 
     trials = read()
+    if arguments.json:
+        rows = [{**vars(trial), "seconds_left": trial.seconds_left} for trial in trials]
+        options.print_json({"root": root, "trials": rows})
+        return _exit_code(trials)
     watched = arguments.watch and any(trial.is_running for trial in trials)
     if watched:
         trials = progress.watch(root, names, is_running, read=read)
@@ -46,5 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     idle = sum(trial.state in (progress.WAITING, progress.INTERRUPTED) for trial in trials)
     if idle and not any(trial.is_running for trial in trials):
         print(f"Nothing is running; {idle} to go: run the command that started it to continue.")
+    return _exit_code(trials)
+
+
+def _exit_code(trials: Sequence[TrialProgress]) -> int:
     failed = any(trial.state == progress.FAILED for trial in trials)
     return worker.EXIT_FAILED if failed else 0

@@ -17,10 +17,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg train`."""
     options.add_inputs(parser)
     parser.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
-    parser.add_argument("--method", default="l2r")
+    parser.add_argument("--method", help="see ieg recipes (l2r; of a head on features, retrain)")
     parser.add_argument("--network", default="", help=REQUEST_OPTIONS["network"].meaning)
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"{REQUEST_OPTIONS['features'].meaning}; may be repeated",
+    )
     parser.add_argument("--recipe", default="", help=REQUEST_OPTIONS["recipe"].meaning)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random draw (0)")
     parser.add_argument("--steps", type=int, default=0, help="training steps (the recipe's)")
     options.add_settings(parser, "override a setting")
     parser.add_argument("--devices", default="auto", help="auto, cpu, or GPU numbers: 0,1")
@@ -31,10 +38,11 @@ def run(arguments: argparse.Namespace) -> int:
     gpus = machine.find_gpus(arguments.devices)
     request = SweepRequest(
         dataset=str(dataset_spec.parse(arguments.dataset)),
-        methods=(arguments.method,),
+        methods=(arguments.method or ("retrain" if arguments.features else "l2r"),),
         seeds=(arguments.seed,),
         recipe=arguments.recipe,
         network=arguments.network,
+        features="+".join(arguments.features),
         steps=arguments.steps,
         settings=tuple(arguments.set),
         accelerator=bool(gpus),
@@ -50,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"{arguments.dataset!r} names {len(planned.trials)} data sets, expected one: append a "
             f"noise ratio, such as {arguments.dataset}_0.4, or use make sweep"
         )
-    slot = slots.Slot(machine.usable_cores(), gpus, machine.names_gpus(arguments.devices))
+    slot = slots.whole_machine(gpus, required=machine.names_gpus(arguments.devices))
     (trial,) = planned.trials
     root, data_dir = Path(arguments.out), Path(arguments.data_dir)
     return run_steps(("train", "evaluate"), trial, root, data_dir, slot)

@@ -4,6 +4,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +45,21 @@ class EvalSet:
 
 
 @dataclass(frozen=True)
+class ImageFiles:
+    """The files of one part of a data set.
+
+    Attributes:
+      root: The folder that `paths` are relative to.
+      paths: n files.
+      digests: SHA-256 of each file's content, hexadecimal.
+    """
+
+    root: Path
+    paths: Sequence[str]
+    digests: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Source:
     """The clean images and labels of one base data set, in their official order.
 
@@ -64,8 +80,12 @@ class Source:
         [n, 4] in [0, 1)) → uint8 [n, H, W, channels], see
         `ieg_core.data.image_folder.decode.crop_box`; None if all images are held in memory.
       eval_sets: Additional test sets, by name.
+      held_out: Files that were held out of the training set to be the test set, relative to the
+        data directory.
       paths: The files of the training examples, relative to the data directory; empty if the
         images are not files.
+      files: The files of the training examples, "train", of the test examples, "test", and of
+        each of `eval_sets`, by its name; empty if the images are not files.
       notes: Problems found while reading, for the label set's manifest: broken files, files in
         both training and test set.
     """
@@ -83,7 +103,9 @@ class Source:
     probe_ids: NDArray[np.int64] | None = None
     crops: Callable[[ArrayLike, NDArray[np.float64]], Images] | None = None
     eval_sets: Mapping[str, EvalSet] = field(default_factory=dict)
+    held_out: Sequence[str] = ()
     paths: Sequence[str] = ()
+    files: Mapping[str, ImageFiles] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

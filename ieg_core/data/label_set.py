@@ -8,6 +8,8 @@ same request for the same data produces the same bytes.
 
 import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +32,10 @@ from ieg_core.data.labels.given import NOT_LISTED, GivenLabels
 from ieg_core.draws.generator import generator
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec, parse
+from ieg_core.host.files import writable
 from ieg_core.host.folders import write_folder
 from ieg_core.store.records import Record
+from ieg_core.store.seal import parse_json, read_file, require_regular, seal, unseal
 
 FORMAT: Final = 1
 ARRAYS: Final = "arrays.safetensors"
@@ -97,7 +101,7 @@ class ManifestRecord(Record):
 
     def encode(self) -> bytes:
         """Returns the file's content: one line a key, not one for each number of a matrix."""
-        lines = [f'"{key}": {json.dumps(value)}' for key, value in self.to_value().items()]
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in seal(self.to_value()).items()]
         return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
@@ -156,7 +160,7 @@ def prepare_label_set(
     label_sets_dir: Path,
     given: GivenLabels | None = None,
 ) -> LabelSet:
-    """Draws corruption and probe, and writes the label set unless it already exists.
+    """Draws corruption and probe, and writes the label set unless it exists undamaged.
 
     Noise, long tail and probe have separate random streams, and each example has its own draws, so
     the noise does not depend on the probe, nor the probe on the noise.
@@ -175,8 +179,7 @@ def prepare_label_set(
 
     Raises:
       UserError: When the source is of another base, `given` does not match the spec, the probe is
-        not smaller than each class, the folder cannot be written, or a label set of that name
-        exists and is altered.
+        not smaller than each class, or the folder cannot be written.
     """
     if source.base != spec.base:
         raise UserError(f"{spec} needs the data of {spec.base!r}, received {source.base!r}")
@@ -192,17 +195,26 @@ def prepare_label_set(
         manifest = replace(manifest, labels_file=labels_file)
     digest = _digest(manifest.to_value(), arrays)
     folder = label_sets_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{digest[:8]}"
-    if not folder.exists():
-        content = replace(manifest, digest=digest).encode()
-        files = {ManifestRecord.NAME: content, ARRAYS: safetensors.numpy.save(arrays)}
-        try:
+    files = {
+        ManifestRecord.NAME: replace(manifest, digest=digest).encode(),
+        ARRAYS: safetensors.numpy.save(arrays),
+    }
+    try:
+        if not folder.exists():
             write_folder(folder, files)
-        except OSError as error:
-            raise UserError(
-                f"cannot write the label set {folder} ({error.strerror}): expected a writable "
-                "folder with free space; free some space or choose another output folder"
-            ) from error
-    return load_label_set(folder, source)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the label set {folder} ({error.strerror}): expected a writable folder "
+            "with free space; free some space or choose another output folder"
+        ) from error
+    try:
+        return load_label_set(folder, source)
+    except UserError as error:
+        print(f"ieg: {error}; done", file=sys.stderr)
+        with writable(folder.parent):
+            shutil.rmtree(folder)
+            write_folder(folder, files)
+        return load_label_set(folder, source)
 
 
 def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
@@ -221,17 +233,17 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
     """
     path = ManifestRecord.path(folder)
     try:
-        content = path.read_bytes()
+        values = unseal(parse_json(read_file(path)))
+        require_regular((folder / ARRAYS).stat().st_mode)
         arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
-        values = json.loads(content)
     except OSError as error:
         raise UserError(
             f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
             f"{ARRAYS} in it; delete the folder if it exists and prepare it again"
         ) from error
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, KeyError, SafetensorError) as error:
         raise _altered(folder, str(error)) from error
-    if not isinstance(values, dict) or values.get("digest") != _digest(values, arrays):
+    if values.get("digest") != _digest(values, arrays):
         raise _altered(folder, "its digest does not match its content")
     if values["format"] != FORMAT:
         raise UserError(

@@ -47,7 +47,7 @@ def open_source(base: str, data_dir: Path, images: ImagesConfig | None = None) -
         case "folder":
             if (data_dir / ARRAYS).is_file():
                 return open_arrays(base, data_dir, images or ImagesConfig())
-            return open_folder(base, data_dir, images or ImagesConfig())
+            return open_folder(base, data_dir, images or ImagesConfig(), holds_out=True)
         case "webvisionmini":
             return open_webvision(data_dir, images or ImagesConfig(size=224))
     raise unknown_name("data set", base, BASES)

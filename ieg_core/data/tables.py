@@ -1,8 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables that users bring or get: CSV files in UTF-8 with a header, and Parquet files."""
+r"""Tables that users bring or get: CSV files in UTF-8 with a header, and Parquet files.
+
+Spreadsheets treat a cell that begins with = + - @, a tab or a line break as a formula. In CSV such
+a cell, and one that begins with an apostrophe, is written with an apostrophe in front, which marks
+it as text; in one with control characters these become \x09 behind an apostrophe and a backslash.
+Reading reverses both. Parquet files have the texts as they are.
+"""
 
 import csv
 import io
+import math
+import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +22,13 @@ import numpy as np
 from ieg_core.errors import UserError
 
 SUFFIXES: Final = (".csv", ".parquet")
+EXECUTED: Final = "=+-@＝＋－＠\t\r\n"
+"""First characters by which spreadsheets recognize a formula, full-width ones included."""
+
+_TEXT: Final = "'"
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ESCAPED: Final = re.compile(r"\\(\\|x[0-9a-f]{2})")
+_IS_ESCAPED: Final = re.compile(rf"'\\(?:[^\\]|{_ESCAPED.pattern})*", re.DOTALL)
 _MAX_SHOWN: Final = 100
 
 
@@ -36,10 +52,11 @@ def read_columns(
     Returns:
       The cells of each column, in the order of the rows, header and empty lines excluded. A cell of
       a CSV file is its text, not stripped, and None where the row is too short; a cell of a Parquet
-      file is its Python value, and None for null.
+      file is its Python value, a text for bytes, and None for null and NaN.
 
     Raises:
-      UserError: When the file cannot be read, lacks a required column, or has a column twice.
+      UserError: When the file cannot be read, lacks a required column, has a column twice, or a row
+        with more cells than the header.
     """
     name = name or str(path)
     read = {".csv": _read_csv, ".parquet": _read_parquet}[path.suffix.lower()]
@@ -70,11 +87,13 @@ def read_header(path: Path, required: Sequence[str] = ()) -> list[str]:
             return list(parquet.read_schema(path).names)
         with path.open(encoding="utf-8-sig", newline="") as text:
             rows = (row for row in csv.reader(text, strict=True) if row)
-            return [column.strip() for column in next(rows, [])]
+            return _header(rows)
 
 
 def to_csv(columns: Mapping[str, Any]) -> bytes:
     """Encodes columns of equal length as a CSV file in UTF-8: None as nothing, floats to 9 digits.
+
+    No spreadsheet takes a text in it for a formula; `read_columns` returns the texts unchanged.
 
     Args:
       columns: Arrays or lists of equal length, by name.
@@ -84,14 +103,23 @@ def to_csv(columns: Mapping[str, Any]) -> bytes:
         cells.tolist() if isinstance(cells, np.ndarray) else cells for cells in columns.values()
     ]
     rows = zip(*([_cell(cell) for cell in cells] for cells in lists), strict=True)
-    lines = [list(columns), *rows]
-    # The writer leaves a bare "\r" as it is, and a reader ends the line there.
-    risky = any("\r" in cell for line in lines for cell in line if isinstance(cell, str))
-    writer = csv.writer(
-        text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if risky else csv.QUOTE_MINIMAL
-    )
-    writer.writerows(lines)
+    csv.writer(text, lineterminator="\n").writerows([map(_cell, columns), *rows])
     return text.getvalue().encode()
+
+
+def to_frame(columns: Mapping[str, Any], index: Sequence[Any] | None) -> Any:
+    """Returns a pandas DataFrame; without pandas a dictionary of columns, one of them "index".
+
+    Args:
+      columns: Arrays or lists of equal length, by name.
+      index: The index of each row; None for 0, 1, ….
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        rows = range(len(next(iter(columns.values()))))
+        return {"index": list(rows if index is None else index), **columns}
+    return pd.DataFrame(dict(columns), index=index)
 
 
 def to_parquet(columns: Mapping[str, Any]) -> bytes:
@@ -114,7 +142,42 @@ def to_parquet(columns: Mapping[str, Any]) -> bytes:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, str):
+        return safe_cell(value)
     return f"{value:.9f}" if isinstance(value, float) else value
+
+
+def safe_cell(text: str) -> str:
+    """Returns a text as a cell that no spreadsheet executes; see the module."""
+    if _CONTROL.search(text):
+        escaped = text.replace("\\", "\\\\")
+        return f"{_TEXT}\\" + _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", escaped)
+    return mark_text(text)
+
+
+def mark_text(text: str) -> str:
+    """Returns a text with an apostrophe in front where its first character makes it a formula."""
+    return _TEXT + text if text and text[0] in EXECUTED + _TEXT else text
+
+
+def plain_cell(text: str) -> str:
+    """Reverses `safe_cell`."""
+    if text[2:].find("\\x") >= 0 and _IS_ESCAPED.fullmatch(text):
+        return _ESCAPED.sub(
+            lambda found: chr(int(found[1][1:], 16)) if len(found[1]) > 1 else "\\", text[2:]
+        )
+    is_marked = len(text) > 1 and text[0] == _TEXT and text[1] in EXECUTED + _TEXT
+    return text[1:] if is_marked else text
+
+
+def class_name(text: str) -> str:
+    """Returns the one spelling of a class name: file systems and editors differ in Unicode's."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_no_label(cell: Any) -> bool:
+    """Returns whether a cell holds no label: null, nothing, or what pandas writes instead."""
+    return cell is None or str(cell).strip().lower() in ("", "nan", "<na>")
 
 
 @contextmanager
@@ -143,14 +206,23 @@ def _read_csv(
 ) -> dict[str, list[Any]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         rows = (row for row in csv.reader(text, strict=True) if row)
-        header = [column.strip() for column in next(rows, [])]
+        header = _header(rows)
         chosen = _choose(name, header, required, optional)
         places = {column: header.index(column) for column in chosen}
         columns: dict[str, list[Any]] = {column: [] for column in places}
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if any(row[len(header) :]):
+                raise ValueError(
+                    f"row {number} has {len(row)} cells, the header {len(header)}: put cells with "
+                    "commas in quotes"
+                )
             for column, place in places.items():
-                columns[column].append(row[place] if place < len(row) else None)
+                columns[column].append(plain_cell(row[place]) if place < len(row) else None)
     return columns
+
+
+def _header(rows: Iterator[list[str]]) -> list[str]:
+    return [plain_cell(column).strip() for column in next(rows, [])]
 
 
 def _read_parquet(
@@ -161,7 +233,15 @@ def _read_parquet(
     table = parquet.ParquetFile(file)
     chosen = _choose(name, table.schema_arrow.names, required, optional)
     values = table.read(columns=chosen)
-    return {column: values.column(column).to_pylist() for column in chosen}
+    return {
+        column: [_value(cell) for cell in values.column(column).to_pylist()] for column in chosen
+    }
+
+
+def _value(cell: Any) -> Any:
+    if isinstance(cell, bytes):
+        return cell.decode()  # pandas and C++ libraries write texts as binary columns, too
+    return None if isinstance(cell, float) and math.isnan(cell) else cell
 
 
 def _choose(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ieg_core.errors import UserError, require, unknown_name
-from ieg_core.experiment import networks
+from ieg_core.experiment import feature_sources, networks
 from ieg_core.experiment.methods import MethodSettings, SupervisedSettings, method_spec
 
 PRECISIONS = ("float32", "bfloat16")
@@ -202,7 +202,7 @@ class HeadConfig:
 
     hidden: int = 256
     learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
 
     def __post_init__(self) -> None:
         require(self.hidden >= 0, "head.hidden", self.hidden, "at least 0")
@@ -218,7 +218,7 @@ class Config:
       recipe: Name of the recipe family that it is based on.
       dataset: Data-set spec, in canonical form.
       method: Name of the method.
-      network: Name of the network.
+      network: Name of the network; with a head, of the features (see `feature_sources`).
       seed: Seed of every random draw.
       batch_size: Examples per step, over all replicas.
       probe_per_class: Clean examples per class; 0 for a method without a probe.
@@ -253,7 +253,7 @@ class Config:
 
     def __post_init__(self) -> None:
         spec = method_spec(self.method)
-        networks.validate(self.network)
+        (networks.validate if self.head is None else feature_sources.parse)(self.network)
         require(self.seed >= 0, "seed", self.seed, "at least 0")
         require(self.batch_size > 0, "batch_size", self.batch_size, "at least 1")
         require(self.evaluations > 0, "evaluations", self.evaluations, "at least 1")
@@ -274,7 +274,7 @@ class Config:
                 f"a file ending in {' or '.join(networks.STARTS)}",
             )
             require(
-                not networks.is_custom(self.network) and self.head is None,
+                self.head is None and not networks.is_custom(self.network),
                 "pretrained",
                 self.pretrained,
                 f"left out, since the network {self.network!r} has its own values",
@@ -284,6 +284,20 @@ class Config:
                 f"settings of method {self.method!r} must be {spec.settings.__name__}, got "
                 f"{type(self.method_settings).__name__}"
             )
+
+
+def network_digest(config: Config) -> str:
+    """Returns a digest of the files behind a configuration's network, its start, or features.
+
+    Returns:
+      SHA-256, hexadecimal; "" if the names alone say what they are.
+
+    Raises:
+      UserError: When a file or module is missing.
+    """
+    if config.head is not None:
+        return feature_sources.source_digest(config.network)
+    return networks.source_digest(config.network, config.pretrained)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.experiment import feature_sources
 
 EXAMPLES = (
     "preact8",
@@ -59,8 +60,6 @@ _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 _MAX_DEPTH = 1202
 _MAX_WIDTH = 64
 OURS = "ieg_core"
-FEATURES = ("efficientnet-lite0", "efficientnet-lite2")
-"""Pre-trained networks: a head on their features is trained, they themselves are not."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def parse(name: str) -> Network:
     """
     if name == "preact8":
         return Network(name, "preact8", 1)
-    if name in FEATURES:
+    if name in feature_sources.BUILT_IN:
         return Network(name, "features", 0)
     plain, released = sound_form(name), name.endswith(RELEASED)
     if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", plain):
@@ -128,7 +127,7 @@ def parse(name: str) -> Network:
         return Network(name, "function", 0)
     if name.endswith(".keras"):
         return Network(name, "file", 0)
-    near = difflib.get_close_matches(name, (*EXAMPLES, *FEATURES), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(name, (*EXAMPLES, *feature_sources.BUILT_IN), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise UserError(f"unknown network {name!r}: {hint}expected {_RULE}, e.g. {', '.join(EXAMPLES)}")
 

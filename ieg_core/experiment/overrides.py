@@ -12,6 +12,7 @@ from ieg_core.experiment.config import LENGTHS, Config
 from ieg_core.experiment.methods import method_spec
 
 _LENGTHS_OF_HEADS = ("schedule.num_steps", "schedule.num_epochs")
+_IMAGES_OF_NETWORKS = ("images.channels", "images.min_crop_area")
 
 
 def override(config: Config, assignments: Sequence[str]) -> Config:
@@ -67,6 +68,8 @@ def _is_of_head(config: Config, key: str) -> bool:
     section = key.partition(".")[0]
     if section == "method":
         return not method_spec(config.method).trains_networks
+    if section == "images":
+        return key not in _IMAGES_OF_NETWORKS
     return section in ("head", "batch_size", "evaluations") or key in _LENGTHS_OF_HEADS
 
 

@@ -20,15 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ieg_core.errors import UserError, require
-from ieg_core.host.cache import cache_folder, read_arrays, write_arrays
-from ieg_core.host.runtime import held_stderr
-from ieg_core.models.efficientnet_weights import find, load_weights
+from ieg_core.experiment.feature_sources import SIZE
+from ieg_core.features.network import FeatureNetwork, find_network
+from ieg_core.host.cache import cache_folder
+from ieg_core.host.runtime import chosen_backend
+from ieg_core.store.arrays import read_cached, write_cached
 
 Pixels = NDArray[np.uint8]
 Reader = Callable[[NDArray[np.int64]], Pixels]
 """Reads images by index, int64 [m] → uint8 [m, H, W, channels]; a `Source`'s `train_images`."""
 
-SIZE: Final = 160
 NETWORK: Final = "efficientnet-lite0"
 
 _FORMAT: Final = 1  # changing it invalidates the cache
@@ -55,17 +56,18 @@ def extract_features(
     Args:
       images: uint8 [n, H, W, 3] or [n, H, W, 1], or a function that reads them by index.
       count: n, if `images` is a reader.
-      network: One of `ieg_core.models.efficientnet_weights.NETWORKS`.
-      size: Side of the network's input in pixels.
+      network: Name of a network, see `ieg_core.experiment.feature_sources`.
+      size: Side of the network's input in pixels, unless the network fixes it.
       mirrored: Whether to average with the features of the mirror images, at twice the cost.
       dtype: "bfloat16", "float32", or "auto": bfloat16 if this processor supports it natively.
+        For built-in networks; others compute as they are.
       digests: SHA-256 of each image's content in hexadecimal, for example of its file; cached
         images are then not even read. By default computed from the pixels.
       cache: Cache folder; by default the user's.
       progress: Called after each batch with the images done, the total, and images per second.
 
     Returns:
-      float16 [n, 1280], in the order of the images.
+      float16 [n, D], in the order of the images; D is 1280 for the built-in networks.
 
     Raises:
       UserError: When there is no such network, its weights are not installed, or the images have
@@ -74,7 +76,6 @@ def extract_features(
     read, total = _reader(images, count)
     require(dtype in _DTYPES, "dtype", dtype, f"one of {', '.join(_DTYPES)}")
     require(total >= 1, "the number of images", total, "at least 1")
-    require(size >= 32, "size", size, "at least 32 pixels")
     if digests is not None and len(digests) != total:
         raise UserError(
             f"received {len(digests)} digests for {total} images: expected one per image"
@@ -83,10 +84,11 @@ def extract_features(
     root = cache or cache_folder()
     keys = _keys(read, total) if digests is None else _parse_digests(digests)
     views = (False, True) if mirrored else (False,)
+    found = find_network(network, size)
     computed = []
     for number, flip in enumerate(views):
         report = functools.partial(_report, progress, number * total, len(views) * total)
-        view = _View(network, size, precision, flip)
+        view = _View(found, precision, flip)
         computed.append(_cached_or_computed(view, read, keys, root, report))
     features = computed[0]
     for more in computed[1:]:
@@ -117,34 +119,47 @@ def resize(images: Pixels, size: int) -> Pixels:
     return np.stack([np.asarray(each) for each in resized])
 
 
+def compute_features(network: FeatureNetwork, images: Pixels) -> NDArray[np.float16]:
+    """Computes features of a few images, past the cache.
+
+    Args:
+      network: The network.
+      images: uint8 [m, H, W, 3] or [m, H, W, 1].
+
+    Returns:
+      float16 [m, D].
+
+    Raises:
+      UserError: When the network cannot be loaded or used.
+    """
+    view = _View(network, _fast_dtype(), flip=False)
+    return np.concatenate(
+        [view(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    )
+
+
 class _View:
     """Features from one network at one size, dtype and orientation; `key` names its cache."""
 
-    def __init__(self, network: str, size: int, dtype: str, flip: bool) -> None:
-        self.network, self.size, self.dtype, self.flip = network, size, dtype, flip
+    def __init__(self, network: FeatureNetwork, dtype: str, flip: bool) -> None:
+        self.network, self.flip = network, flip
+        self.dtype = dtype if network.kind == "built-in" else "float32"
         kind = "mirrored" if flip else "plain"
-        self.key = f"{network}-{size}-{dtype}-{kind}-{find(network).sha256[:12]}-v{_FORMAT}"
+        size, digest = network.size, network.sha256[:12]
+        self.key = f"{network.label}-{size}-{self.dtype}-{kind}-{digest}-v{_FORMAT}"
 
     def __call__(self, images: Pixels) -> NDArray[np.float16]:
-        resized = resize(images[:, :, ::-1] if self.flip else images, self.size)
+        resized = resize(images[:, :, ::-1] if self.flip else images, self.network.size)
         # Pad the last batch: one shape needs only one compilation.
         padded = np.zeros((_BATCH, *resized.shape[1:]), np.uint8)
         padded[: len(resized)] = resized
-        return np.asarray(_network(self.network, self.size, self.dtype)(padded))[
-            : len(resized)
-        ].astype(np.float16)
-
-
-# Keras is imported with the first batch: if everything is cached, the import would dominate.
-@functools.lru_cache(maxsize=2)
-def _network(name: str, size: int, dtype: str) -> Callable[[Pixels], np.ndarray]:
-    with held_stderr():  # the framework logs as it starts
-        from ieg_core import backend
-        from ieg_core.models import efficientnet_lite
-
-        model = efficientnet_lite.build(name, size, dtype)
-        model.set_weights(load_weights(name))
-    return backend.compile_function(lambda batch: model(batch, training=False))
+        rows = self.network.load(self.dtype)(padded)
+        if rows.ndim != 2 or len(rows) != _BATCH or rows.dtype.kind not in "fiu":
+            raise UserError(
+                f"the network {self.network.name} returned {rows.dtype} {rows.shape} for {_BATCH} "
+                f"images: expected numbers [{_BATCH}, D]"
+            )
+        return rows[: len(resized)].astype(np.float16)
 
 
 def _cached_or_computed(
@@ -158,9 +173,10 @@ def _cached_or_computed(
     features = np.empty((len(keys), 0), np.float16)
     is_missing = np.ones(len(keys), bool)
     for shard in sorted(folder.glob("*.safetensors")):
-        arrays = read_arrays(shard)
-        if arrays is None or not is_missing.any():
+        cached = read_cached(shard) if is_missing.any() else None
+        if cached is None:
             continue
+        arrays, _ = cached
         known, rows = arrays["digests"].view(keys.dtype)[:, 0], arrays["features"]
         order = np.argsort(known)
         place = order[np.minimum(np.searchsorted(known[order], keys), len(known) - 1)]
@@ -182,7 +198,7 @@ def _cached_or_computed(
         features[ids] = rows
         digests = keys[ids].view(np.uint8).reshape(len(ids), -1)
         name = hashlib.sha256(digests.tobytes()).hexdigest()[:16]
-        write_arrays(folder / f"{name}.safetensors", {"digests": digests, "features": rows})
+        write_cached(folder / f"{name}.safetensors", {"digests": digests, "features": rows})
     return features
 
 
@@ -263,8 +279,13 @@ def _as_keys(raw: bytes) -> NDArray[np.bytes_]:
 
 
 def _fast_dtype() -> str:
-    """Returns bfloat16 if the processor multiplies in it natively, else float32."""
+    """Returns bfloat16 if the processor multiplies in it natively, else float32.
+
+    With JAX always float32, which XLA computes faster on a CPU.
+    """
+    if chosen_backend() == "jax":
+        return "float32"
     flags = ""
     with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

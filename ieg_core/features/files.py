@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Precomputed features: `.npy`, `.npz` and Parquet files, one row per example."""
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,8 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
     """Reads features of the same examples from one or several files.
 
     `.npy` files are memory-mapped. An `.npz` file must hold exactly one array. A Parquet file has
-    numeric columns, or one column of lists of equal length. Pickled data are never loaded.
+    numeric columns, or one column of lists of equal length. Both may hold the images' names too,
+    as `paths` or `names` (`in_order_of`). Pickled data are never loaded.
 
     Args:
       paths: The files, all for the same examples in the same order.
@@ -38,7 +38,8 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
             )
         try:
             features.append(reader(path))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, pa.ArrowException) as error:
+        # NumPy does not document which exceptions a damaged file can cause.
+        except Exception as error:
             raise UserError(
                 f"cannot read features from {path} ({error}): expected numbers, one row per example"
             ) from error
@@ -50,16 +51,70 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
     return features
 
 
+def in_order_of(
+    names: Sequence[str], features: Sequence[np.ndarray], paths: Sequence[Path]
+) -> list[np.ndarray]:
+    """Puts features into the order of the images, where their files say which row is which image.
+
+    Args:
+      names: The images' names.
+      features: What `read_features` read from the files.
+      paths: The files.
+
+    Returns:
+      Float arrays with a row for each image; those of a file without names are as they were.
+
+    Raises:
+      UserError: When a file's names repeat, or lack an image.
+    """
+    ordered = []
+    for each, path in zip(features, paths, strict=True):
+        own = _NAME_READERS[path.suffix.lower()](path)
+        if own is None:
+            ordered.append(each)
+            continue
+        rows = {name: row for row, name in enumerate(own)}
+        if len(rows) < len(own) or len(own) != len(each):
+            raise UserError(
+                f"{path} has {len(own)} names, {len(rows)} of them different, for {len(each)} rows "
+                "of features: expected one name per row"
+            )
+        missing = [name for name in names if name not in rows]
+        if missing:
+            raise UserError(
+                f"{path} has no features of {len(missing)} of {len(names)} images, such as "
+                f"{missing[0]} (it has {own[0]}): expected the images' names; compute features "
+                "of these images, or leave the names out if rows are in the order of the images"
+            )
+        ordered.append(each[[rows[name] for name in names]])
+    return ordered
+
+
 def _read_npz(path: Path) -> np.ndarray:
     # If np.load fails on a file that it opened itself, it leaves the file open.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-        if len(file.files) != 1:
-            raise ValueError(f"it holds the arrays {', '.join(file.files) or 'none'}, expected one")
-        return file[file.files[0]]
+        keys = [key for key in file.files if key not in _NAMES]
+        if len(keys) != 1:
+            raise ValueError(f"it holds the arrays {', '.join(keys) or 'none'}, expected one")
+        return file[keys[0]]
+
+
+def _npz_names(path: Path) -> list[str] | None:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+        keys = [key for key in file.files if key in _NAMES]
+        return [str(name) for name in file[keys[0]].tolist()] if keys else None
+
+
+def _parquet_names(path: Path) -> list[str] | None:
+    keys = [key for key in pq.read_schema(path).names if key in _NAMES]
+    if not keys:
+        return None
+    return [str(name) for name in pq.read_table(path, columns=keys[:1]).column(0).to_pylist()]
 
 
 def _read_parquet(path: Path) -> np.ndarray:
     table = pq.read_table(path)
+    table = table.drop_columns([key for key in table.column_names if key in _NAMES])
     if table.num_columns == 1 and pa.types.is_nested(table.schema.types[0]):
         rows = table.column(0).combine_chunks()
         lengths = set(pa.compute.list_value_length(rows).to_pylist())
@@ -69,6 +124,14 @@ def _read_parquet(path: Path) -> np.ndarray:
         return np.asarray(values).reshape(len(rows), -1)
     return np.column_stack([column.to_numpy() for column in table.columns])
 
+
+_NAMES = ("paths", "names", "path", "name")
+
+_NAME_READERS = {
+    ".npy": lambda path: None,
+    ".npz": _npz_names,
+    ".parquet": _parquet_names,
+}
 
 _READERS = {
     ".npy": lambda path: np.load(path, mmap_mode="r", allow_pickle=False),

@@ -48,7 +48,7 @@ class HeadSettings:
     epochs: int = 20
     batch_size: int = 256
     learning_rate: float = 1e-3
-    weight_decay: float = 0.1
+    weight_decay: float = 0.3
     mixup_alpha: float = 1.0
 
     def __post_init__(self) -> None:

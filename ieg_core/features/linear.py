@@ -19,12 +19,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 Layers = NDArray[np.float64]
 """W of each fold, with b as its last row: [F, d + 1, C]."""
 
 NO_FOLD: Final = -1
 _BLOCK: Final = 4096
+_THREADED_PRODUCT: Final = 1 << 28  # multiplications
 _MOST_STEPS: Final = 200
 _TOLERANCE: Final = 1e-6
 TINY: Final = 1e-12
@@ -56,8 +58,12 @@ def fit(
         )
         return value, gradient.ravel()
 
+    # Threads wait for each other longer than small products take, and all of that time is CPU time.
+    product = start.shape[0] * start.shape[2] * start.shape[1] * min(len(features), _BLOCK)
+    threads = 1 if product < _THREADED_PRODUCT else None
     options = {"maxiter": _MOST_STEPS, "ftol": _TOLERANCE, "gtol": 0.0}
-    result: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
+    with threadpool_limits(limits=threads, user_api="blas"):
+        result: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.reshape(result.x, start.shape)
 
 

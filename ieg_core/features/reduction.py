@@ -40,8 +40,14 @@ class Reduction:
 
     def apply(self, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
         """Reduces features, float arrays [n, D₁], [n, D₂], …, to float32 [n, d]."""
-        blocks = _blocks(features)
-        return np.concatenate([self._standardize(block) @ self.projection for block in blocks])
+        reduced = np.empty((len(features[0]), self.projection.shape[1]), np.float32)
+        start = 0
+        for block in _blocks(features):
+            np.matmul(
+                self._standardize(block), self.projection, out=reduced[start : start + len(block)]
+            )
+            start += len(block)
+        return reduced
 
     @property
     def scale(self) -> NDArray[np.float32]:

@@ -48,10 +48,10 @@ def read(cgroup: Path = CGROUP) -> MemoryUse | None:
         (version_1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
     ):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            most = int((folder / limit).read_text())
-            stat = _parse_stat((folder / "memory.stat").read_text())
+            most = int((folder / limit).read_text(encoding="utf-8"))
+            stat = _parse_stat((folder / "memory.stat").read_text(encoding="utf-8"))
             cache = stat[f"{prefix}inactive_file"] + stat[f"{prefix}active_file"]
-            used = int((folder / current).read_text()) - cache
+            used = int((folder / current).read_text(encoding="utf-8")) - cache
             return MemoryUse(max(used, 0), most) if most < UNLIMITED else None
     return None
 

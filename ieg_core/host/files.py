@@ -13,6 +13,11 @@ from typing import Any
 from ieg_core.errors import UserError
 
 
+def expand(path: str | Path) -> Path:
+    """Returns a path that a user passed, with `~` as the home directory."""
+    return Path(os.path.expanduser(path))
+
+
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Converts operating system errors on writing under `path` to one-line errors.
@@ -21,8 +26,8 @@ def writable(path: Path) -> Iterator[None]:
       path: The folder that is written to.
 
     Raises:
-      UserError: When permission is missing, the disk is full or read-only, or a file is in the
-        place of a folder.
+      UserError: When the operating system refuses, for example because permission is missing, the
+        disk is full or read-only, or a file is in the place of a folder.
     """
     reasons = {
         errno.ENOSPC: "the disk is full",
@@ -38,12 +43,13 @@ def writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in reasons:
-            raise UserError(
-                f"cannot write results under {path} ({reasons[error.errno]}): expected a writable "
-                "folder with free space; free some space or choose another folder (OUT=…)"
-            ) from error
-        raise
+        if error.errno is None:  # not from the operating system
+            raise
+        reason = reasons.get(error.errno, error.strerror or type(error).__name__)
+        raise UserError(
+            f"cannot write results under {path} ({reason}): expected a writable folder with free "
+            "space; free some space or choose another folder (OUT=…)"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -107,8 +113,8 @@ def read_json(path: Path) -> Any:
       UserError: When the file is not valid JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error

@@ -19,7 +19,7 @@ def usable_cores() -> int:
     """Returns the number of cores that this process may use, including a container's CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         cores = min(cores or 1, max(1, int(quota) // int(period)))
     return cores or 1
 
@@ -28,7 +28,7 @@ def usable_memory() -> int:
     """Returns the free memory for trials in bytes, including a container's limit."""
     limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
-        text = Path("/proc/meminfo").read_text()
+        text = Path("/proc/meminfo").read_text(encoding="utf-8")
         limits.append(int(text.split("MemAvailable:")[1].split()[0]) * 1024)
     if use := container_memory.read():
         limits.append(use.limit - use.used)

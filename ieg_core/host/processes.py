@@ -28,7 +28,7 @@ def start_time(pid: int) -> str:
     Ids are reused; id and start time together identify a process.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return ""
     # The second field, the program's name, may contain spaces and parentheses.
@@ -101,6 +101,6 @@ def _wait(
 def machine() -> str:
     """Returns an id of the running kernel; containers on one node share it and its file locks."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         return socket.gethostname()

@@ -106,6 +106,18 @@ def held_stderr() -> Iterator[None]:
                 sys.stderr.write(buffer.read().decode(errors="replace"))
 
 
+def use_utf8() -> None:
+    """Restarts this program in UTF-8 mode, unless it runs in UTF-8 already.
+
+    In another locale, Python decodes file names, and with them class names, in its encoding.
+    Programs that this one starts run in UTF-8 mode, too.
+    """
+    os.environ["PYTHONUTF8"] = "1"
+    if not sys.flags.utf8_mode and sys.getfilesystemencoding() != "utf-8":
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def silence(environment: MutableMapping[str, str] = os.environ) -> None:
     """Disables logging of TensorFlow's C++ parts, unless the environment sets a log level."""
     environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

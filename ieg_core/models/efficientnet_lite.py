@@ -15,11 +15,38 @@ from typing import Final
 
 import keras
 
+from ieg_core import backend
 from ieg_core.models.efficientnet_weights import STEM_FILTERS, blocks_of, find
 
 FEATURES: Final = 1280
 MEAN, SCALE = 127.0, 128.0
 """Input normalization: (x − 127) / 128 for x in [0, 255]."""
+
+
+class DepthwiseSums(keras.layers.DepthwiseConv2D):
+    """A depthwise convolution as a sum of shifted products: the same function, for JAX on a CPU.
+
+    XLA's own took 50 ms an image for the whole network on a CPU, these sums 12 (docs/RESULTS.md).
+    """
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        """Convolves images [B, H, W, C] with SAME padding."""
+        (size, _), (stride, _) = self.kernel_size, self.strides
+        reach, padding = [], [(0, 0)]
+        for side in inputs.shape[1:3]:
+            reached = (-(-side // stride) - 1) * stride + 1
+            missing = max(reached + size - 1 - side, 0)
+            reach.append(reached)
+            padding.append((missing // 2, missing - missing // 2))
+        padded = keras.ops.pad(inputs, (*padding, (0, 0)))
+        kernel = keras.ops.convert_to_tensor(self.kernel)
+        total = keras.ops.convert_to_tensor(self.bias)
+        for down in range(size):
+            for right in range(size):
+                rows = slice(down, down + reach[0], stride)
+                columns = slice(right, right + reach[1], stride)
+                total = total + padded[:, rows, columns] * kernel[down, right, :, 0]
+        return total
 
 
 def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
@@ -38,6 +65,8 @@ def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
       UserError: When there is no such network.
     """
     lite = find(name)
+    is_slow = keras.config.backend() == "jax" and not backend.accelerators()
+    depthwise = DepthwiseSums if is_slow else keras.layers.DepthwiseConv2D
 
     def convolve(x: keras.KerasTensor, kernel: int, filters: int, stride: int) -> keras.KerasTensor:
         return keras.layers.Conv2D(
@@ -54,7 +83,7 @@ def build(name: str, size: int, dtype: str = "float32") -> keras.Model:
         y = x
         if block.expansion > 1:
             y = relu6(convolve(y, 1, block.inputs * block.expansion, 1))
-        y = keras.layers.DepthwiseConv2D(
+        y = depthwise(
             block.kernel, block.stride, "same", depthwise_initializer="zeros", dtype=dtype
         )(y)
         y = convolve(relu6(y), 1, block.filters, 1)

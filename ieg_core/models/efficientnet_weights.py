@@ -17,8 +17,9 @@ from typing import Final
 import numpy as np
 
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.host.cache import cache_folder, read_arrays, write_arrays
+from ieg_core.host.cache import cache_folder
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
+from ieg_core.store.arrays import read_cached, write_cached
 
 _BATCH_NORM_EPSILON: Final = 1e-3
 STEM_FILTERS: Final = 32
@@ -120,11 +121,13 @@ def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:
     """
     lite = find(name)
     kept = (cache or cache_folder()) / "weights" / f"{name}-{lite.sha256[:12]}-v1.safetensors"
-    arrays = read_arrays(kept)
-    if arrays is None:
+    cached = read_cached(kept)
+    if cached:
+        arrays, _ = cached
+    else:
         folded = _read_package(name)
         arrays = {f"{number:03d}": values for number, values in enumerate(folded)}
-        write_arrays(kept, arrays)
+        write_cached(kept, arrays)
     return [arrays[number] for number in sorted(arrays)]
 
 

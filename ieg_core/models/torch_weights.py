@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from ieg_core.host.pickles import load_pickle
+
 _MAGIC: Final = 0x1950A86A20F9469CFC6C
 _PROTOCOL: Final = 1001
 _LENGTH: Final = np.dtype("<i8")
@@ -39,10 +41,10 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
     """
     file = io.BytesIO(content)
     try:
-        magic, protocol = _Unpickler(file).load(), _Unpickler(file).load()
+        magic, protocol = load_pickle(_Unpickler, file), load_pickle(_Unpickler, file)
         if magic != _MAGIC or protocol != _PROTOCOL:
             raise NotTensorsError("it is not in PyTorch's legacy format")
-        machine, state, keys = (_Unpickler(file).load() for _ in range(3))
+        machine, state, keys = (load_pickle(_Unpickler, file) for _ in range(3))
         if not isinstance(machine, dict) or machine.get("little_endian") is not True:
             raise NotTensorsError("it was not written on a little-endian machine")
         if not isinstance(state, dict) or not all(
@@ -127,7 +129,7 @@ class _RebuildTensor:
         counts = _are_counts((offset,)) and _are_counts(shape) and _are_counts(strides)
         if not isinstance(storage, _Storage) or not counts or len(shape) != len(strides):
             raise NotTensorsError("it builds something other than a tensor")
-        if math.prod(shape) > storage.length:
+        if max(shape, default=0) > storage.length or math.prod(shape) > storage.length:
             raise NotTensorsError("one of its tensors is larger than its storage")
         return _Tensor(storage, offset, shape, strides)
 

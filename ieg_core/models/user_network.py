@@ -18,6 +18,7 @@ import numpy as np
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.networks import Network, add_current_folder
+from ieg_core.host.archives import require_sane_size
 
 NAME: Final = "own_network"
 _ACTIVATIONS: Final = ("softmax", "sigmoid", "log_softmax", "logsoftmax")
@@ -170,6 +171,7 @@ def _from_file(name: str, num_classes: int, image_shape: tuple[int, int, int]) -
     del num_classes, image_shape  # the model's shapes are checked later
     if not Path(name).is_file():
         raise _refusal(name, "does not exist", "a file written by model.save")
+    require_sane_size(Path(name))
     try:
         return keras.saving.load_model(name, compile=False, safe_mode=True)
     except Exception as error:

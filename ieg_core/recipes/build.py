@@ -7,16 +7,17 @@ from types import MappingProxyType
 from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.experiment import networks
+from ieg_core.experiment import feature_sources, networks
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
+from ieg_core.experiment.length import steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
 from ieg_core.recipes.digits import DIGITS
 from ieg_core.recipes.family import PURE_IMBALANCE, Family
 from ieg_core.recipes.fashion_mnist import FASHION_MNIST
-from ieg_core.recipes.features import FEATURES
+from ieg_core.recipes.features import FEATURES, features_of_files
 from ieg_core.recipes.image_folder import folder_family
 from ieg_core.recipes.longtail import LONGTAIL, LONGTAIL_NOISE
 from ieg_core.recipes.webvision import WEBVISION
@@ -113,12 +114,16 @@ def build_config(
             f"recipe {name!r} is for {family.data}, not for {str(spec)!r}: "
             f"choose {' or '.join(fitting)}, or leave RECIPE empty"
         )
+    if family.head is not None:
+        family = features_of_files(spec.base)
     if family.images is not None and image_size:
         images = dataclasses.replace(family.images, size=image_size)
         family = folder_family(image_size) if name == "folder" else family
         family = dataclasses.replace(family, images=images)
     network = network or family.network
     _require_fitting(family, method, network)
+    if family.head is not None:
+        network = feature_sources.joined(feature_sources.parse(network))
     schedule = family.schedules.get(method, family.schedule)
     settings = family.settings_of(method)
     if spec.imbalance is not None and spec.noise is None:
@@ -159,13 +164,11 @@ def _require_fitting(family: Family, method: str, network: str) -> None:
             f"method {method!r} trains a network, not a head on features: choose {known}, or leave "
             "FEATURES out"
         )
-    if family.head is None and network in networks.FEATURES:
+    if family.head is None and network in feature_sources.BUILT_IN:
         raise UserError(
             f"network {network!r} gives features and is not trained itself: use "
             f"FEATURES={network}, or choose another NETWORK"
         )
-    if family.head is not None and network not in networks.FEATURES:
-        raise unknown_name("network of features", network, networks.FEATURES)
 
 
 def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str]) -> Config:
@@ -188,6 +191,32 @@ def fit_to_classes(config: Config, num_classes: int, assignments: Sequence[str])
     return dataclasses.replace(config, method_settings=settings)
 
 
+def fit_to_examples(
+    config: Config, num_examples: int, *, keeps_batch: bool = False, keeps_length: bool = False
+) -> Config:
+    """Fits batch and length to the number of images, where only the data tell how many there are.
+
+    Args:
+      config: A configuration.
+      num_examples: Number of training examples.
+      keeps_batch: Whether the user has set the batch size.
+      keeps_length: Whether the user has set the length.
+
+    Returns:
+      The configuration. In a family with `max_epochs`, a batch is at most half of the images, and
+      the length at most that many epochs.
+    """
+    max_epochs = FAMILIES[config.recipe].max_epochs
+    if max_epochs and not keeps_batch:
+        batch_size = max(1, min(config.batch_size, num_examples // 2))
+        config = dataclasses.replace(config, batch_size=batch_size)
+    most = max_epochs * steps_per_epoch(config, num_examples)
+    if keeps_length or not 0 < most < config.schedule.num_steps:
+        return config
+    schedule = dataclasses.replace(config.schedule, num_steps=most)
+    return dataclasses.replace(config, schedule=schedule)
+
+
 def recipe_of(config: Config) -> Config:
     """Returns the configuration that the recipe alone gives, without overrides of any kind."""
     return build_config(
@@ -200,9 +229,10 @@ def recipe_of(config: Config) -> Config:
     )
 
 
-def changed_settings(config: Config) -> list[str]:
+def changed_settings(config: Config, num_examples: int) -> list[str]:
     """Lists the settings, other than the length, that differ from the configuration's recipe."""
-    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe_of(config)))
+    recipe = fit_to_examples(recipe_of(config), num_examples)
+    mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe))
     length = {f"schedule.{name}" for name in LENGTHS}
     return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
 

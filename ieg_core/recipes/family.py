@@ -76,6 +76,7 @@ class Family:
       batch_sizes: Batch sizes by method, where they differ from the family's.
       images: How images are read, for a data set of files.
       figures: Published accuracies of its recipes.
+      max_epochs: Upper bound of a length in steps, for data sets of any size; 0 for none.
       head: The head that is trained on features, for a family whose networks are pre-trained.
     """
 
@@ -95,6 +96,7 @@ class Family:
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
     images: ImagesConfig | None = None
     figures: tuple[Published, ...] = ()
+    max_epochs: int = 0
     head: HeadConfig | None = None
 
     def takes(self, method: str) -> bool:

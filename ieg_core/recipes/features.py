@@ -7,18 +7,39 @@ Paper: none. Figures measured here: docs/RESULTS.md.
     FEATURES=efficientnet-lite0
 """
 
-from ieg_core.experiment.config import HeadConfig, ScheduleConfig
+from dataclasses import replace
+
+from ieg_core.experiment.config import HeadConfig, ImagesConfig, ScheduleConfig
+from ieg_core.experiment.feature_sources import BUILT_IN, SIZE
 from ieg_core.recipes.family import OURS, Family
+from ieg_core.recipes.webvision import WEBVISION
 
 FEATURES = Family(
     name="features",
     data="features of a pre-trained network, on a CPU",
-    bases=("cifar10", "cifar100", "fashion_mnist", "digits"),
+    bases=("cifar10", "cifar100", "fashion_mnist", "digits", "folder", "webvisionmini"),
     example="cifar10_uniform_0.8",
-    network="efficientnet-lite0",
-    other_networks=("efficientnet-lite2",),
+    network=BUILT_IN[0],
+    other_networks=BUILT_IN[1:],
     batch_size=256,
     schedule=ScheduleConfig(name="cosine", num_epochs=20),
     source=OURS,
     head=HeadConfig(),
 )
+
+
+def features_of_files(base: str) -> Family:
+    """Returns the family for a base data set: image files are read at the size of the features.
+
+    Sets of one's own can be small: 300 images take 180 steps in small batches instead of 20, which
+    are too few (docs/RESULTS.md, "Retraining on the posterior").
+    """
+    if base == "folder":
+        return replace(
+            FEATURES,
+            batch_size=32,
+            images=ImagesConfig(size=SIZE),
+        )
+    if base == "webvisionmini" and WEBVISION.images is not None:
+        return replace(FEATURES, images=replace(WEBVISION.images, size=SIZE))
+    return FEATURES

@@ -10,6 +10,9 @@ from ieg_core.experiment.config import AugmentationConfig, ImagesConfig, Schedul
 from ieg_core.experiment.methods import FSRSettings
 from ieg_core.recipes.family import OURS, SHORT_IEG, Family
 
+MAX_EPOCHS = 100
+"""Longer trainings of small sets memorize wrong labels, and cost time."""
+
 
 def paddings(size: int) -> tuple[int, int]:
     """Returns `pad` and `strong_pad`, in pixels, for images of side `size` held in memory."""
@@ -39,6 +42,7 @@ def folder_family(size: int) -> Family:
         network=network,
         batch_size=batch_size,
         schedule=ScheduleConfig(name="cosine", num_steps=1500),
+        max_epochs=MAX_EPOCHS,
         augmentation=views,
         source=OURS,
         settings={"fsr": FSRSettings(start_epoch=1), **(SHORT_IEG if size > 16 else {})},

@@ -6,19 +6,21 @@ import io
 import json
 from collections.abc import Sequence
 
+from ieg_core.data.tables import safe_cell
 from ieg_core.report.expected import NOTE
 from ieg_core.report.join import Changes
 from ieg_core.report.model import Report
 from ieg_core.report.summary import Group, accuracy_text, column_text
 from ieg_core.report.trials import Row, with_same_keys
+from ieg_core.store.seal import seal
 
 SCHEMA = 1
 
 
 def results_json(report: Report) -> str:
-    """Writes {"schema": 1, "trials": [...]} as strict JSON, without NaN."""
+    """Writes {"schema": 1, "trials": [...]} and its digest as strict JSON, without NaN."""
     document = {"schema": SCHEMA, "trials": list(report.rows)}
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(seal(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def results_csv(report: Report) -> str:
@@ -29,9 +31,10 @@ def results_csv(report: Report) -> str:
     rows = with_same_keys([{**row, **_flat_sets(row)} for row in rows])
     columns = [key for key in rows[0] if key not in nested] if rows else []
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row[key] for key in columns] for row in rows)
+    cells = [[row[key] for key in columns] for row in rows]
+    csv.writer(text, lineterminator="\n").writerows(
+        [[safe_cell(c) if isinstance(c, str) else c for c in line] for line in (columns, *cells)]
+    )
     return text.getvalue()
 
 

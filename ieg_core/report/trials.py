@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec, methods
 from ieg_core.report.provenance import surroundings
+from ieg_core.store import arrays
 from ieg_core.store.layout import (
     MATRICES,
     label_sets_folder,
@@ -96,7 +95,7 @@ class Trial:
       class_names: C names; empty if unknown.
       failure: Why it failed.
       audit: Its audit in numbers; None if it was not audited.
-      notes: Findings from reading its data, one line each.
+      notes: Findings from reading its data, and its files that cannot be read, one line each.
       outcome: The files that hold its outcome, each with its `file_stamp` from before it was read.
     """
 
@@ -202,10 +201,13 @@ def load_trial(
     outcome = [(file, file_stamp(file)) for file in files]
     record, record_problem = TrialRecord.look(folder)
     result, result_problem = ResultRecord.look(folder)
+    if result and result.trial != name:
+        problem = f"{ResultRecord.path(folder)} belongs to {result.trial}: evaluate {name} again"
+        result, result_problem = None, problem
     failure, failure_problem = FailureRecord.look(folder)
-    curves, _ = CurvesRecord.look(folder)
-    training, _ = TrainingRecord.look(folder)
-    audit, _ = AuditRecord.look(folder)
+    curves, curves_problem = CurvesRecord.look(folder)
+    training, training_problem = TrainingRecord.look(folder)
+    audit, audit_problem = AuditRecord.look(folder)
     row: Row = dict.fromkeys(ROW_KEYS)
     if record:
         row |= {key: value for key, value in record.to_value().items() if key in ROW_KEYS}
@@ -219,11 +221,19 @@ def load_trial(
         row |= {"status": FAILED, "reason": reason}
     else:
         row |= {"status": SKIPPED, "reason": record_problem or _why_skipped(folder, training)}
-    matrix = _confusion(folder / MATRICES) if result else None
-    manifest = None
+    matrix, matrix_problem = _confusion(folder / MATRICES) if result else (None, "")
+    manifest, manifest_problem = None, ""
     if record:
         place = label_sets_folder(results_root) / record.label_set
-        manifest, _ = read_manifest(place)
+        manifest, manifest_problem = read_manifest(place)
+    problems = (
+        record_problem if result else "",
+        curves_problem,
+        training_problem,
+        audit_problem,
+        matrix_problem,
+        manifest_problem,
+    )
     class_names = tuple(manifest.class_names) if manifest else ()
     if matrix is not None and len(class_names) != len(matrix):
         class_names = tuple(str(label) for label in range(len(matrix)))
@@ -236,7 +246,7 @@ def load_trial(
         class_names=class_names,
         failure=failure,
         audit=audit,
-        notes=_notes(manifest),
+        notes=(*_notes(manifest), *filter(None, problems)),
         outcome=tuple(outcome),
     )
 
@@ -341,10 +351,11 @@ def _notes(manifest: ManifestRecord | None) -> tuple[str, ...]:
         return ()
 
 
-def _confusion(path: Path) -> np.ndarray | None:
+def _confusion(path: Path) -> tuple[np.ndarray | None, str]:
+    """Returns a trial's matrix, or None; and why it cannot be read, or ""."""
     try:
-        matrix = load_file(path).get("confusion_ema_last")
-    except (OSError, SafetensorError):
-        return None
-    usable = matrix is not None and matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]
-    return matrix if usable else None
+        return arrays.read(path, "evaluate the trial again")[0].get("confusion_ema_last"), ""
+    except FileNotFoundError:
+        return None, ""
+    except UserError as error:
+        return None, str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.host.runtime import BACKENDS, chosen_backend
+from ieg_core.store.records import TrialRecord
 
 COUNTED = (
     "audit/feature_posterior.py",
@@ -78,10 +79,30 @@ def library_versions() -> Mapping[str, str]:
     return versions
 
 
-def trial_name(dataset: str, method: str, seed: int, outcome: Mapping[str, Any]) -> str:
-    """Names a trial: a readable part, then a digest of everything that decides its outcome."""
+def trial_name(record: TrialRecord, label_set_key: str = "label_set_digest") -> str:
+    """Names a trial: a readable part, then a digest of everything that decides its outcome.
+
+    Args:
+      record: The trial; its own `trial` does not matter.
+      label_set_key: What the digest calls the label set's digest.
+    """
+    outcome: dict[str, Any] = {
+        "config": record.config,
+        label_set_key: record.label_set_digest,
+        "code_version": record.code_version,
+        "backend": record.backend,
+        "precision": record.precision,
+    }
+    if record.network_digest:
+        outcome["network_digest"] = record.network_digest
     text = json.dumps(outcome, sort_keys=True, allow_nan=False)
-    return f"{dataset}-{method}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{record.dataset}-{record.method}-seed{record.seed}-{digest}"
+
+
+def is_named(record: TrialRecord, trial: str) -> bool:
+    """Returns whether a record gives a trial its name, or did so before `ieg migrate`."""
+    return trial in (trial_name(record), trial_name(record, "overlay_digest"))
 
 
 def short_digest(names: Iterable[str]) -> str:

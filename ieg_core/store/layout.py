@@ -19,7 +19,9 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
+from ieg_core.store import fingerprint
 from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlier_version
+from ieg_core.store.seal import DIGEST, parse_json, read_file
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 EXAMPLES = "examples.safetensors"
@@ -55,6 +57,17 @@ def require_this_version(root: Path) -> None:
     """
     if (root / "cells").is_dir():
         raise earlier_version(root, "cells/")
+    configs = list((root / "trials").glob(f"*/{TrialRecord.NAME}"))
+    if configs and all(map(_lacks_digest, configs)):
+        raise earlier_version(root, "files without digests")
+
+
+def _lacks_digest(config: Path) -> bool:
+    try:
+        value = parse_json(read_file(config))
+    except (OSError, ValueError):
+        return False  # damage says nothing about the version
+    return isinstance(value, dict) and "trial" in value and DIGEST not in value
 
 
 def trial_folder(root: Path, trial: str) -> Path:
@@ -157,18 +170,26 @@ def is_finished(root: Path, trial: str) -> bool:
 
 def is_trial(folder: Path) -> bool:
     """Returns whether a folder belongs to a planned trial."""
-    return folder.parent.name == "trials" and TrialRecord.exists(folder)
+    return folder.parent.name == "trials" and TrialRecord.path(folder).exists()
 
 
 def read_planned(root: Path, trial: str) -> TrialRecord:
     """Reads the record of a planned trial.
 
     Raises:
-      UserError: When there is no such trial or its record is damaged.
+      UserError: When there is no such trial, its record is damaged, or its settings are not those
+        that the trial is named by.
     """
-    record = TrialRecord.read(trial_folder(root, trial))
+    folder = trial_folder(root, trial)
+    record = TrialRecord.read(folder)
     if record is None:
         raise UserError(f"there is no trial {trial!r} under {root}: plan it first (make sweep)")
+    if not fingerprint.is_named(record, trial):
+        raise UserError(
+            f"{TrialRecord.path(folder)} has other settings than those that {trial} is named by: "
+            "plan it again (make sweep), which restores the file, or plan the other settings as a "
+            "trial of their own (SET=…)"
+        )
     return record
 
 

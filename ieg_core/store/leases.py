@@ -79,7 +79,7 @@ def latest_attempt(folder: Path) -> int:
     leases = LeaseRecord.path(folder, 0).parent
     try:
         names = [f"{leases.name}/{name}" for name in os.listdir(leases)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     return max(attempts(names), default=0)
 

@@ -2,20 +2,33 @@
 """Converts a results root from an earlier version, in place.
 
 Each file is replaced atomically, and each trial is moved after all of its files are converted, so
-an interrupted conversion can be completed by running it again.
+an interrupted conversion can be completed by running it again. Files without a digest
+(`ieg_core.store.seal`) get that of their present content.
 """
 
-import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from ieg_core.errors import UserError
-from ieg_core.host.files import read_json, writable, write_bytes_atomic, write_json_atomic
-from ieg_core.store.layout import ACCEPTED, SCHEDULED, label_sets_folder, trial_folder
+from ieg_core.host.files import writable, write_bytes_atomic, write_json_atomic
+from ieg_core.store import arrays
+from ieg_core.store.layout import (
+    ACCEPTED,
+    EXAMPLES,
+    HEAD,
+    MATRICES,
+    MODEL,
+    SCHEDULED,
+    label_sets_folder,
+    trial_folder,
+)
 from ieg_core.store.leases import TrialBusyError, trial_lock
-from ieg_core.store.records import LeaseRecord
+from ieg_core.store.model_file import add_digest
+from ieg_core.store.records import LeaseRecord, RatesRecord
+from ieg_core.store.seal import DIGEST, parse_json, read_file, seal
 
 KEYS = {
     "cell": "trial",
@@ -47,22 +60,17 @@ def migrate(root: Path) -> int:
 
 def _migrate_root(root: Path) -> int:
     patterns = ("sweeps/*/plan.json", "sweeps/*/report/*.json", "runs/*.json", f"{ACCEPTED}/*.json")
-    for pattern in patterns:
+    for pattern in (*patterns, RatesRecord.NAME):
         for path in root.glob(pattern):
             _convert(path)
     for folder in _children(root / "overlays"):
         _move(folder, label_sets_folder(root) / folder.name)
-    count = 0
+    for path in label_sets_folder(root).glob("*/*.json"):
+        _convert(path)
     # Trials come last: while one is left, the root still counts as an earlier version's.
+    count = sum(_migrate_trial(folder) for folder in _children(root / "trials"))
     for folder in _children(root / "cells"):
-        try:
-            with trial_lock(folder):
-                _migrate_trial(folder)
-                _move(folder, trial_folder(root, folder.name))
-        except TrialBusyError as error:
-            raise UserError(
-                f"{error}: wait until it ends, or stop it, and run this again"
-            ) from error
+        _migrate_trial(folder, trial_folder(root, folder.name))
         count += 1
     for name in ("overlays", "cells"):
         if left := sorted((root / name).glob("*")):
@@ -75,14 +83,22 @@ def _migrate_root(root: Path) -> int:
     return count
 
 
-def _migrate_trial(folder: Path) -> None:
-    for path in [*folder.glob("*.json"), *folder.glob("audit/*.json")]:
-        _convert(path)
-    for path in folder.glob("checkpoint/[!.]*"):
-        _convert_checkpoint(path)
-    claims = folder / "claims"
-    if claims.is_dir():
-        _move(claims, LeaseRecord.path(folder, 0).parent)
+def _migrate_trial(folder: Path, target: Path | None = None) -> bool:
+    """Converts a trial's files and moves it to `target`; returns whether it changed a file."""
+    claims, jsons = folder / "claims", ("claims", "leases", "evaluations", "audit", ".")
+    try:
+        with trial_lock(folder):
+            changed = [_convert(path) for each in jsons for path in folder.glob(f"{each}/*.json")]
+            changed += [_convert_arrays(path) for path in folder.glob("checkpoint/[!.]*")]
+            changed += [_convert_arrays(folder / name) for name in (EXAMPLES, HEAD, MATRICES)]
+            changed.append(add_digest(folder / MODEL))
+            if claims.is_dir():
+                _move(claims, LeaseRecord.path(folder, 0).parent)
+            if target:
+                _move(folder, target)
+    except TrialBusyError as error:
+        raise UserError(f"{error}: wait until it ends, or stop it, and run this again") from error
+    return any(changed)
 
 
 def _children(folder: Path) -> Iterator[Path]:
@@ -98,15 +114,19 @@ def _move(source: Path, target: Path) -> None:
     source.rename(target)
 
 
-def _convert(path: Path) -> None:
-    """Renames the keys of a JSON file; leaves a damaged one, which its readers report."""
+def _convert(path: Path) -> bool:
+    """Renames the keys of a JSON file and adds a digest; returns whether it did.
+
+    Leaves a damaged file, which its readers report.
+    """
     try:
-        old = read_json(path)
-    except UserError:
-        return
-    new = _renamed(old)
-    if new != old:
-        write_json_atomic(path, new)
+        old = parse_json(read_file(path))
+    except (OSError, ValueError):
+        return False
+    if not isinstance(old, dict) or DIGEST in old:
+        return False
+    write_json_atomic(path, seal(_renamed(old)))
+    return True
 
 
 def _renamed(value: Any) -> Any:
@@ -123,18 +143,15 @@ def _renamed(value: Any) -> Any:
     return renamed
 
 
-def _convert_checkpoint(path: Path) -> None:
-    """Renames the trial's key in a checkpoint's header; leaves the tensors unchanged."""
-    data = path.read_bytes()
+def _convert_arrays(path: Path) -> bool:
+    """As `_convert`, for arrays and the JSON that a checkpoint has in its metadata."""
     try:
-        (length,) = struct.unpack("<Q", data[:8])
-        header = json.loads(data[8 : 8 + length])
-        metadata = json.loads(header["__metadata__"]["ieg"])
-    except (ValueError, struct.error, KeyError, TypeError):  # damaged: its readers report it
-        return
-    if "cell" not in metadata:
-        return
-    header["__metadata__"]["ieg"] = json.dumps(_renamed(metadata))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    write_bytes_atomic(path, struct.pack("<Q", len(text)) + text + data[8 + length :])
+        with safe_open(path, framework="numpy") as file:
+            facts = parse_json((file.metadata() or {}).get("ieg", "{}").encode())
+            if not isinstance(facts, dict) or DIGEST in facts:
+                return False
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError):
+        return False
+    write_bytes_atomic(path, arrays.encode(found, _renamed(facts)))
+    return True

@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metadata of an exported model, stored in a member of the `.keras` archive that Keras ignores.
 
-It names the class of each logit and the expected input, so the model file is self-contained.
+It names the class of each logit and the expected input, so the model file is self-contained. It is
+sealed (`ieg_core.store.seal`) and holds the SHA-256 of the other members.
 """
 
+import hashlib
 import json
+import os
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.files import replacing
 from ieg_core.store.layout import MODEL
+from ieg_core.store.seal import DIGEST, parse_json, require_regular, seal, unseal
 
 MEMBER = "ieg.json"
 PREPROCESSINGS = ("square", "crop")
 SCHEMA = 1
+_MEMBERS = "members"
 
 
 @dataclass(frozen=True)
@@ -42,22 +49,43 @@ class ModelFacts:
 
 
 def write_facts(path: Path, facts: ModelFacts) -> None:
-    """Adds the facts to a `.keras` file."""
+    """Adds the facts and the digest of everything else to a `.keras` file."""
     with zipfile.ZipFile(path, "a") as archive:
-        text = json.dumps({"schema": SCHEMA, **asdict(facts)}, indent=1, ensure_ascii=False)
-        archive.writestr(MEMBER, text)
+        values = {"schema": SCHEMA, **asdict(facts), _MEMBERS: _digest(archive)}
+        archive.writestr(MEMBER, json.dumps(seal(values), indent=1, ensure_ascii=False))
+
+
+def add_digest(path: Path) -> bool:
+    """Adds the digest to the model of an earlier version; returns False if it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            values = parse_json(archive.read(MEMBER))
+            if DIGEST in values:
+                return False
+            del values["schema"]
+            facts = ModelFacts(**values)
+            with replacing(path) as temporary:
+                with zipfile.ZipFile(temporary, "w") as copy:
+                    for info in archive.infolist():
+                        if info.filename != MEMBER:
+                            copy.writestr(info, archive.read(info))
+                write_facts(temporary, facts)
+    except Exception:  # damaged, or of another origin: its readers report it
+        return False
+    return True
 
 
 def read_facts(path: Path) -> ModelFacts:
-    """Reads the facts of an exported model.
+    """Reads the facts of an exported model, and checks the digest of the whole file.
 
     Raises:
-      UserError: When the file does not exist, is not a `.keras` file, or was not exported by this
-        package.
+      UserError: When the file does not exist, is not a `.keras` file, was not exported by this
+        package, or was altered since.
     """
     try:
+        require_regular(os.stat(path).st_mode)
         with zipfile.ZipFile(path) as archive:
-            values: Any = json.loads(archive.read(MEMBER))
+            values = _checked(path, archive)
         if values.pop("schema") != SCHEMA:
             raise UserError(
                 f"{path} has another format, expected schema {SCHEMA}: train it again with this "
@@ -82,3 +110,29 @@ def read_facts(path: Path) -> ModelFacts:
             f"{path} was not exported by this package: expected the {MODEL} of a run, such as "
             f"runs/trials/…/{MODEL}"
         ) from error
+
+
+def _checked(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    text = archive.read(MEMBER)
+    try:
+        values = unseal(parse_json(text))
+        if values.pop(_MEMBERS) != _digest(archive):
+            raise ValueError("it was altered: its sha256 does not match its content")
+    except (ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): expected the {MODEL} that a training wrote; train the "
+            "trial again"
+        ) from error
+    return values
+
+
+def _digest(archive: zipfile.ZipFile) -> str:
+    """Returns the SHA-256 of the names and contents of all members but our own."""
+    summed = hashlib.sha256()
+    for info in sorted(archive.infolist(), key=lambda info: info.filename):
+        if info.filename != MEMBER:
+            summed.update(f"{info.filename} {info.file_size}\n".encode())
+            with archive.open(info) as member:
+                while block := member.read(1 << 20):
+                    summed.update(block)
+    return summed.hexdigest()

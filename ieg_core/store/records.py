@@ -2,8 +2,9 @@
 """The JSON files of a results root: their names, their fields, and how to read and write them.
 
 Records can be in a folder or in a bucket. Unknown keys are ignored, so that an older version can
-read a newer version's files. A missing key, or a value of the wrong type, makes a file damaged; the
-error names the key. A field whose default is None is omitted from the file while it is None.
+read a newer version's files. A missing key, a value of the wrong type, or content that does not
+match its digest (`ieg_core.store.seal`) makes a file damaged; the error names the key. A field
+whose default is None is omitted from the file while it is None.
 
 The label set's manifest.json is also a record, declared in `ieg_core.data.label_set`.
 """
@@ -20,14 +21,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config, from_dict
-from ieg_core.host.files import write_bytes_atomic
+from ieg_core.host.files import writable, write_bytes_atomic
 from ieg_core.store import gcs
+from ieg_core.store.seal import parse_json, read_file, seal, shortened, unseal
 
 Place = Path | str
 """A folder, or gs://bucket/folder."""
 
-SHOWN = 80
-"""Maximum number of characters of an invalid value in an error."""
+_MAX_INT = 2**63
 
 
 class Record:
@@ -51,8 +52,8 @@ class Record:
 
     @classmethod
     def exists(cls, folder: Path, *key: object) -> bool:
-        """Returns whether a folder has the file."""
-        return cls.path(folder, *key).exists()
+        """Returns whether a folder has the file, and it is readable and undamaged."""
+        return cls.look(folder, *key)[0] is not None
 
     @classmethod
     def read(cls, place: Place, *key: object) -> Self | None:
@@ -68,15 +69,20 @@ class Record:
         """Reads a file of any name; None if there is none.
 
         Raises:
-          UserError: When the file is damaged, or the bucket cannot be read.
+          UserError: When the file is damaged or unreadable, or the bucket cannot be read.
         """
         if gcs.is_url(str(file)):
             content = gcs.read(str(file))
             return cls.decode(content[0], str(file)) if content else None
         try:
-            return cls.decode(Path(file).read_bytes(), str(file))
+            return cls.decode(read_file(Path(file)), str(file))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be read ({error.strerror}): expected a readable file; mend its "
+                "permissions, or delete it and run again"
+            ) from error
 
     @classmethod
     def look(cls, place: Place, *key: object) -> tuple[Self | None, str]:
@@ -87,7 +93,7 @@ class Record:
         """
         try:
             return cls.read(place, *key), ""
-        except (OSError, UserError) as error:
+        except UserError as error:
             return None, str(error)
 
     @classmethod
@@ -99,11 +105,12 @@ class Record:
           place: Where it was read, for errors.
 
         Raises:
-          UserError: When the content is not JSON, or not a record of this type.
+          UserError: When the content is not JSON, does not match its digest, or is not a record of
+            this type.
         """
         try:
-            value = json.loads(data)
-        except ValueError as error:  # not UTF-8, or not JSON
+            value = unseal(parse_json(data))
+        except ValueError as error:
             raise _damaged(place, str(error)) from error
         return cls.parse(value, place)
 
@@ -130,8 +137,8 @@ class Record:
 
     def encode(self) -> bytes:
         """Returns the file's content; raises ValueError for NaN and infinity, not valid in JSON."""
-        text = json.dumps(self.to_value(), indent=1, allow_nan=False, default=vars)
-        return f"{text}\n".encode()
+        value = json.loads(json.dumps(self.to_value(), allow_nan=False, default=vars))
+        return f"{json.dumps(seal(value), indent=1)}\n".encode()
 
     def write(self, place: Place, *key: object) -> None:
         """Writes the file to a folder or gs://… atomically.
@@ -182,6 +189,8 @@ class TrialRecord(Record):
       network_digest: SHA-256 of a user's network or of the file of initial values; "" for others.
       recipe_steps: Training steps of the recipe.
       changed_settings: Settings that differ from the recipe's.
+      data_dir: The absolute data directory where it was planned; commands on finished trials look
+        there first.
     """
 
     NAME = "config.json"
@@ -212,6 +221,7 @@ class TrialRecord(Record):
     network_digest: str = ""
     recipe_steps: int | None = None
     changed_settings: Sequence[str] | None = None
+    data_dir: str | None = None
 
     @property
     def settings(self) -> Config:
@@ -418,6 +428,16 @@ def record_failure(folder: Path, phase: str, reason: str, log: str = "") -> None
     FailureRecord(phase=phase, reason=reason, step=step, log=log).write(folder)
 
 
+def remove_failure(folder: Path) -> None:
+    """Removes a trial's failure, if there is one.
+
+    Raises:
+      UserError: When it cannot be removed, for example because it is a folder.
+    """
+    with writable(folder):
+        FailureRecord.path(folder).unlink(missing_ok=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecord(Record):
     """Number of a run's pods that have started to evaluate a trial; the key is the run's id."""
@@ -500,13 +520,6 @@ class PlanRecord(Record):
     request: Mapping[str, Any]
     trials: Sequence[str]
     created: str
-
-    @classmethod
-    def parse(cls, value: object, place: str) -> Self:
-        """Reads a plan; for an earlier version's, the error names the command that converts it."""
-        if isinstance(value, dict) and "cells" in value:
-            raise earlier_version(place.rpartition("/sweeps/")[0], "cells in its sweeps' plans")
-        return super().parse(value, place)
 
 
 def earlier_version(root: Place, sign: str) -> UserError:
@@ -652,8 +665,7 @@ class _MismatchError(ValueError):
     """A value does not have the type that its field declares."""
 
     def __init__(self, name: str, value: object, expected: str) -> None:
-        text = "nothing" if value is MISSING else repr(value)
-        received = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+        received = "nothing" if value is MISSING else shortened(value)
         super().__init__(f"{f'{name}: ' if name else ''}received {received}, expected {expected}")
 
 
@@ -683,6 +695,8 @@ def _checked(kind: Any, value: Any, name: str) -> Any:
         return [_checked(arguments[0], each, f"{name}[{i}]") for i, each in enumerate(value)]
     if origin is Mapping and isinstance(value, dict):
         return {key: _checked(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+    if type(value) is int and abs(value) >= _MAX_INT:
+        raise _MismatchError(name, value, "a number of at most 63 bits")
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return value
     if kind in (bool, int, str) and type(value) is kind:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import LabelSet, prepare_label_set, probe_note
@@ -21,8 +20,7 @@ from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.experiment import networks
-from ieg_core.experiment.config import Config, ImagesConfig, to_dict
+from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, network_digest, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.length import (
     evaluation_steps,
@@ -40,6 +38,9 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
 
+LENGTH_KEYS = tuple(f"schedule.{name}" for name in LENGTHS)
+_SMALLEST_PHOTO = 28
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,7 +49,8 @@ class Plan:
     Attributes:
       sweep: The sweep's name; the same trials have the same name.
       trials: Names of the trials, longest first.
-      notes: What reading the data and planning the trials brought to light, one line each.
+      notes: What reading the data and planning brought to light, and what was chosen, one line
+        each.
     """
 
     sweep: str
@@ -130,27 +132,69 @@ def plan(request: SweepRequest) -> Plan:
     root = Path(request.results)
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
-    records = [
-        _record(
-            spec, build.fit_to_classes(config, label_set.num_classes, request.settings), label_set
+    records, configurations = [], []
+    keys = {setting.partition("=")[0].strip() for setting in request.settings}
+    for (spec, config), label_set in zip(planned, label_sets, strict=True):
+        fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
+        examples = len(label_set.train_ids)
+        fitted = build.fit_to_examples(
+            fitted,
+            examples,
+            keeps_batch="batch_size" in keys,
+            keeps_length=bool(request.steps) or not keys.isdisjoint(LENGTH_KEYS),
         )
-        for (spec, config), label_set in zip(planned, label_sets, strict=True)
-    ]
+        if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
+            notes.append(_size_note(fitted, config, examples))
+        records.append(_record(spec, fitted, label_set))
+        configurations.append(fitted)
+    notes += _cut_cycles(configurations, label_sets)
+    notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
-    for record in records:
-        folder = layout.trial_folder(root, record.trial)
-        if not TrialRecord.exists(folder):
-            record.write(folder)
+    data_dir = os.path.abspath(request.data_dir)
+    restored = [
+        note
+        for record in records
+        if (note := _write_record(root, replace(record, data_dir=data_dir)))
+    ]
     trials = tuple(record.trial for record in records)
     sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
     _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, (*notes, *_cut_cycles(planned, label_sets)))
+    return Plan(sweep, trials, tuple(dict.fromkeys((*notes, *restored))))
+
+
+def _size_note(fitted: Config, config: Config, examples: int) -> str:
+    changes = []
+    if fitted.batch_size != config.batch_size:
+        changes.append(f"batches of {fitted.batch_size} instead of {config.batch_size}")
+    if fitted.schedule != config.schedule:
+        steps, before = fitted.schedule.num_steps, config.schedule.num_steps
+        epochs = steps // steps_per_epoch(fitted, examples)
+        changes.append(f"{steps} steps ({epochs} epochs) instead of {before}")
+    return (
+        f"{examples} images are few: {', '.join(changes)}; SET=batch_size=… and STEPS choose others"
+    )
+
+
+def _feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> list[str]:
+    """Recommends features for photos where networks would be trained from zero on a CPU."""
+    is_photo = any(
+        each.spec.base in FEATURES.bases and min(each.image_shape[:2]) >= _SMALLEST_PHOTO
+        for each in label_sets
+    )
+    if request.accelerator or request.features or request.network or not is_photo:
+        return []
+    advice = (
+        "no GPU: for photos, features of a pre-trained network take minutes and give better "
+        f"results than training from zero; try FEATURES={FEATURES.network} "
+        f"METHODS=supervised,forward,retrain (ieg_core.fit: network={FEATURES.network!r})"
+    )
+    return [advice]
 
 
 def _prepare(
     request: SweepRequest, planned: Sequence[tuple[DatasetSpec, Config]]
-) -> tuple[list[LabelSet], tuple[str, ...]]:
+) -> tuple[list[LabelSet], list[str]]:
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
@@ -179,16 +223,28 @@ def _prepare(
     prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
     sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
-    notes += filter(None, map(probe_note, prepared))
-    return prepared, tuple(dict.fromkeys(notes))
+    return prepared, [*notes, *filter(None, map(probe_note, prepared))]
 
 
-def _cut_cycles(
-    planned: Sequence[tuple[DatasetSpec, Config]], label_sets: Sequence[LabelSet]
-) -> list[str]:
+def _write_record(root: Path, record: TrialRecord) -> str:
+    """Writes a trial's record unless it is there; returns a message if it was damaged, or ""."""
+    folder = layout.trial_folder(root, record.trial)
+    planned, problem = TrialRecord.look(folder)
+    if planned and fingerprint.is_named(planned, record.trial):
+        return ""
+    path = TrialRecord.path(folder)
+    if path.is_dir():
+        return f"{path} is a folder: remove it and run again"  # until then, this trial fails
+    record.write(folder)
+    if not planned and not problem:
+        return ""
+    return f"{path} was damaged or edited; it has the planned settings again"
+
+
+def _cut_cycles(configurations: Sequence[Config], label_sets: Sequence[LabelSet]) -> list[str]:
     """Names the lengths that end inside a cosine cycle, and the nearest that do not."""
     methods: dict[tuple[int, ...], dict[str, None]] = {}
-    for (_, config), label_set in zip(planned, label_sets, strict=True):
+    for config, label_set in zip(configurations, label_sets, strict=True):
         epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
         steps = num_steps(config, epoch_steps)
         if nearest := nearest_cycle_ends(config, epoch_steps, steps):
@@ -224,18 +280,14 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
     config.method_settings.check_classes(label_set.num_classes)
     epoch_steps = steps_per_epoch(config, examples)
     steps = num_steps(config, epoch_steps)
-    outcome: dict[str, Any] = {
-        "config": json.loads(json.dumps(to_dict(config))),
-        "label_set_digest": label_set.digest,
-        "code_version": fingerprint.code_version(),
-        "backend": chosen_backend(),
-        "precision": config.precision,
-    }
-    if source := networks.source_digest(config.network, config.pretrained):
-        outcome["network_digest"] = source
-    return TrialRecord(
-        **outcome,
-        trial=fingerprint.trial_name(config.dataset, config.method, config.seed, outcome),
+    record = TrialRecord(
+        trial="",
+        config=json.loads(json.dumps(to_dict(config))),
+        label_set_digest=label_set.digest,
+        code_version=fingerprint.code_version(),
+        backend=chosen_backend(),
+        precision=config.precision,
+        network_digest=network_digest(config),
         label_set=label_set.name,
         base=spec.base,
         dataset=config.dataset,
@@ -247,7 +299,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         image_shape=list(label_set.image_shape),
         num_classes=label_set.num_classes,
         recipe_steps=_recipe_steps(config, examples),
-        changed_settings=build.changed_settings(config),
+        changed_settings=build.changed_settings(config, examples),
         num_evaluations=len(evaluation_steps(config, epoch_steps, steps)),
         num_test_examples=len(label_set.test_labels),
         noise_rate=label_set.noise_rate,
@@ -256,10 +308,11 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         versions={"python": platform.python_version(), **fingerprint.library_versions()},
         git_revision=_git_revision(),
     )
+    return replace(record, trial=fingerprint.trial_name(record))
 
 
 def _recipe_steps(config: Config, examples: int) -> int:
-    plain = build.recipe_of(config)
+    plain = build.fit_to_examples(build.recipe_of(config), examples)
     return num_steps(plain, steps_per_epoch(plain, examples))
 
 
@@ -270,7 +323,10 @@ def _git_revision() -> str:
     """
     if image_revision := os.environ.get("IEG_REVISION"):
         return image_revision
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    checkout = Path(__file__).parents[2]
+    # Whoever runs this file trusts its checkout, even if it is another user's.
+    git = ["git", "-C", str(checkout), "-c", f"safe.directory={checkout}"]
+    command = [*git, "describe", "--always", "--dirty=+"]
     try:
         answer = subprocess.run(
             [*command, "--exclude=*"], capture_output=True, text=True, check=False, timeout=10

@@ -8,6 +8,7 @@ variables before `.venv` exists.
 """
 
 import inspect
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -166,9 +167,9 @@ class SweepRequest:
         default="",
         metadata=option(
             "FEATURES",
-            "train a head on the features of a pre-trained network, in minutes on a CPU: "
-            "`efficientnet-lite0`, `efficientnet-lite2`; METHODS of `supervised`, `forward`, "
-            "`retrain`",
+            "train a head on features, in minutes on a CPU: `efficientnet-lite0`, "
+            "`efficientnet-lite2`, a file of features or of a network, several joined by `+`; "
+            "METHODS of `supervised`, `forward`, `retrain`",
             new_run=True,
         ),
     )
@@ -224,6 +225,8 @@ class SweepRequest:
                 raise UserError(f"no {name}: expected at least one")
         for method in self.methods:
             method_spec(method)
+        for name in ("network", "features", "labels", "data_dir", "results"):
+            object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         if min(self.seeds) < 0:
             raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
         for variable, value in (("NETWORK", self.network), ("RECIPE", self.recipe)):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
+from ieg_core.host import machine
 from ieg_core.host.locks import lock
 from ieg_core.host.runtime import REQUIRE_GPU
 
@@ -28,7 +29,7 @@ class Slot:
     """What one trial may use.
 
     Attributes:
-      threads: CPU threads, at least 1.
+      threads: CPU threads; 1 without GPUs.
       gpus: Ids of its GPUs, for CUDA_VISIBLE_DEVICES; empty on a CPU.
       required: Whether the user named these GPUs: the trial then fails if it cannot use them.
     """
@@ -57,6 +58,11 @@ class Slot:
         return env | ({REQUIRE_GPU: "1"} if self.required else {})
 
 
+def whole_machine(gpus: Sequence[str], *, required: bool = False) -> Slot:
+    """Returns the slot of a trial that runs alone, with one CPU thread if there are no GPUs."""
+    return Slot(machine.usable_cores() if gpus else 1, tuple(gpus), required)
+
+
 def plan_slots(
     num_trials: int,
     gpus: Sequence[str],
@@ -67,9 +73,8 @@ def plan_slots(
 ) -> list[Slot]:
     """Divides the machine into slots.
 
-    GPUs: ⌊len(gpus) / gpus_per_trial⌋ slots. CPU: one thread per trial if there are at least as
-    many trials as cores, because parallel trials contend less than threads of one trial; otherwise
-    ⌊cores / trials⌋ threads. Memory limits the number of CPU slots.
+    GPUs: ⌊len(gpus) / gpus_per_trial⌋ slots. CPU: as many as cores and memory allow, with one
+    thread each, since another number of threads changes the order of summation and so the result.
 
     Args:
       num_trials: Trials still to run.
@@ -94,7 +99,7 @@ def plan_slots(
                 "choose GPUs with DEVICES"
             )
         at_once = max(1, min(num_trials, cores, memory // MEMORY_PER_TRIAL))
-        return [Slot(threads=max(1, cores // at_once))] * at_once
+        return [Slot(threads=1)] * at_once
     if gpus_per_trial > len(gpus):
         raise UserError(
             f"GPUS_PER_TRIAL={gpus_per_trial}, but {len(gpus)} GPUs are in use: expected at most "

@@ -42,6 +42,7 @@ from ieg_core.store.records import (
     ResultRecord,
     TrainingRecord,
     record_failure,
+    remove_failure,
 )
 from ieg_core.sweep import slots
 
@@ -81,13 +82,32 @@ def run_step(
     """
     processes.die_with_parent()
     folder = trial_folder(results, trial)
+    try:
+        return _run_step(step, trial, folder, results, data_dir, slot, echo)
+    except (OSError, UserError) as error:
+        # A task that fails would take the whole run's report with it.
+        print(f"ieg: error: {error}")
+        with contextlib.suppress(OSError, UserError):
+            record_failure(folder, PHASES[step], str(error))
+        return EXIT_USER_ERROR
+
+
+def _run_step(
+    step: str,
+    trial: str,
+    folder: Path,
+    results: Path,
+    data_dir: Path,
+    slot: slots.Slot | None,
+    echo: bool,
+) -> int:
     failure = FailureRecord.path(folder)
     if ResultRecord.exists(folder) and step != AGAIN:
         return 0
     if step == "evaluate" and failure.exists():
         return EXIT_FAILED
     if not leases.is_live_elsewhere(folder):
-        failure.unlink(missing_ok=True)
+        remove_failure(folder)
     if step == "train" and TrainingRecord.exists(folder):
         return 0
     with contextlib.nullcontext(slot) if slot else _acquire_slot() as held:
@@ -133,7 +153,7 @@ def _acquire_slot() -> Iterator[slots.Slot]:
         with slots.acquire(Path(directory)) as slot:
             yield slot
     else:
-        yield slots.Slot(machine.usable_cores(), machine.find_gpus("auto"))
+        yield slots.whole_machine(machine.find_gpus("auto"))
 
 
 @dataclass(frozen=True)

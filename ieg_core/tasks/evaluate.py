@@ -34,8 +34,10 @@ class Artifacts:
 
     def write(self, metrics: Path, confusion: Path, audit: Path) -> None:
         """Writes the artifacts' files; the UI reads metrics from the metadata instead."""
-        metrics.write_text(json.dumps(self.metrics))
-        confusion.write_text(json.dumps({"classes": self.class_names, "counts": self.confusion}))
+        metrics.write_text(json.dumps(self.metrics), encoding="utf-8")
+        confusion.write_text(
+            json.dumps({"classes": self.class_names, "counts": self.confusion}), encoding="utf-8"
+        )
         audit.write_text(self.page, encoding="utf-8")
 
 

@@ -235,7 +235,7 @@ def check_artifact(path: Path, uri: str, expected: str) -> Finding:
       expected: The content that the other task wrote.
     """
     try:
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
     except OSError as error:
         return Finding(ARTIFACT, False, f"{uri} did not come back: {error.strerror}")
     if content != expected:

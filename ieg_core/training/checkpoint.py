@@ -4,28 +4,29 @@
 The file is written under a temporary name, flushed and renamed, so a kill at any moment leaves
 either the old checkpoint or the new one. Each attempt at a trial writes to its own numbered file
 and the highest number counts, so an attempt that was presumed dead cannot overwrite its
-successor's checkpoint. Loading a checkpoint executes nothing from it.
+successor's checkpoint. Loading a checkpoint executes nothing from it, and checks its digests; a
+damaged one is left out if an earlier attempt's is still there.
 """
 
 import contextlib
-import json
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store import arrays
 from ieg_core.store.layout import checkpoint_name
 from ieg_core.store.leases import Lease, numbers, require_current
 
 Tree = Any
 FORMAT = 1
+_REMEDY = "delete it to start this trial again"
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def saved_attempts(folder: Path) -> list[int]:
     try:
         path = checkpoint_path(folder, 0)
         return numbers(os.listdir(path.parent), path.suffix)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -75,8 +76,7 @@ def save_checkpoint(lease: Lease, state: Mapping[str, Tree], progress: Progress)
       SupersededError: When there is a later attempt; nothing is written.
       UserError: When the folder is not writable or the disk is full.
     """
-    header = json.dumps({"format": FORMAT, **asdict(progress)}, allow_nan=False)
-    data = save(_flatten(state), {"ieg": header})
+    data = arrays.encode(_flatten(state), {"format": FORMAT, **asdict(progress)})
     require_current(lease)
     write_bytes_atomic(checkpoint_path(lease.folder, lease.attempt), data)
     for attempt in saved_attempts(lease.folder):
@@ -88,16 +88,18 @@ def save_checkpoint(lease: Lease, state: Mapping[str, Tree], progress: Progress)
 def read_progress(folder: Path) -> Progress | None:
     """Reads the header of the latest readable checkpoint; None if the trial has no checkpoint.
 
+    The header is checked, the arrays are not.
+
     Raises:
       UserError: When every checkpoint is damaged or has an unknown format.
     """
-    latest = _latest(folder)
+    latest = _latest(folder, _header)
     return latest[1] if latest else None
 
 
 def describe_latest(folder: Path) -> str:
     """Describes the checkpoint that a trial would resume from: "step 75, <path>", or "none"."""
-    latest = _latest(folder)
+    latest = _latest(folder, _header)
     return f"step {latest[1].step}, {latest[0]}" if latest else "none"
 
 
@@ -115,59 +117,67 @@ def load_checkpoint(folder: Path, trial: str, template: Mapping[str, Tree]) -> t
     Raises:
       UserError: When there is no checkpoint, it is damaged, or it belongs to another configuration.
     """
+    latest = _latest(folder, lambda path: arrays.read(path, _REMEDY))
+    if latest is None:
+        raise UserError(f"{folder} has no checkpoint: train the trial first")
+    path, progress, found = latest
+    if progress.trial != trial:
+        raise UserError(
+            f"{path} belongs to {progress.trial}, expected {trial}: it was written with another "
+            "configuration; choose another folder, or delete the file to start again"
+        )
     expected = _flatten(template)
-    while latest := _latest(folder):
-        path, progress = latest
-        if progress.trial != trial:
-            raise UserError(
-                f"{path} belongs to {progress.trial}, expected {trial}: it was written with "
-                "another configuration; choose another folder, or delete the file to start again"
-            )
-        try:
-            with safe_open(path, framework="numpy") as file:
-                header = _parse((file.metadata() or {}).get("ieg", "{}"))
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            continue  # a later attempt has saved its checkpoint and deleted this one
-        except SafetensorError as error:
-            raise _damaged(path, str(error)) from error
-        shapes = {name: (array.shape, array.dtype) for name, array in arrays.items()}
-        if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
-            raise _damaged(path, "its tensors do not match this network")
-        return _unflatten(template, arrays, ""), header
-    raise UserError(f"{folder} has no checkpoint: train the trial first")
+    shapes = {name: (array.shape, array.dtype) for name, array in found.items()}
+    if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
+        raise UserError(f"{path} does not match this network: {_REMEDY}")
+    return _unflatten(template, found, ""), progress
 
 
-def _latest(folder: Path) -> tuple[Path, Progress] | None:
-    """Finds the latest readable checkpoint and reads its header.
+Contents = tuple[Mapping[str, np.ndarray], dict[str, Any]]
+
+
+def _header(path: Path) -> Contents:
+    return {}, arrays.read_facts(path, _REMEDY)
+
+
+def _latest(
+    folder: Path, read: Callable[[Path], Contents]
+) -> tuple[Path, Progress, Mapping[str, np.ndarray]] | None:
+    """Finds the latest checkpoint that can be read, and says which ones cannot.
 
     Raises:
-      UserError: When there are checkpoints but none is readable.
+      UserError: When there are checkpoints but none can be read.
     """
-    damaged = None
-    for attempt in saved_attempts(folder):
-        path = checkpoint_path(folder, attempt)
-        try:
-            with safe_open(path, framework="numpy") as file:
-                return path, _parse((file.metadata() or {}).get("ieg", "{}"))
-        except FileNotFoundError:
-            return _latest(folder)
-        except (SafetensorError, ValueError, TypeError) as error:
-            damaged = damaged or _damaged(path, str(error))
-    if damaged:
-        raise damaged
+    attempts = saved_attempts(folder)
+    while True:
+        problems = []
+        for attempt in attempts:
+            path = checkpoint_path(folder, attempt)
+            try:
+                found, facts = read(path)
+                progress = _parse(path, facts)
+            except FileNotFoundError:
+                continue
+            except UserError as error:
+                problems.append(error)
+            else:
+                for problem in problems:
+                    print(f"ieg: {problem}; {path.name} is used instead", file=sys.stderr)
+                return path, progress, found
+        listed = saved_attempts(folder)
+        if listed == attempts:
+            break
+        attempts = listed  # a later attempt has saved its checkpoint and deleted the earlier ones
+    if problems:
+        raise problems[0]
     return None
 
 
-def _parse(text: str) -> Progress:
-    header = json.loads(text)
-    if header.pop("format", None) != FORMAT:
-        raise ValueError(f"expected format {FORMAT}")
-    return Progress(**header)
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} cannot be read ({reason}): delete it to start this trial again")
+def _parse(path: Path, facts: dict[str, Any]) -> Progress:
+    received = facts.pop("format", None)
+    if received != FORMAT:
+        raise UserError(f"{path} has format {received}, expected {FORMAT}: {_REMEDY}")
+    return Progress(**facts)
 
 
 def _flatten(tree: Tree, prefix: str = "") -> dict[str, np.ndarray]:

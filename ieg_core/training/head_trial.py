@@ -16,26 +16,30 @@ takes seconds, so an interrupted training starts over.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 from threadpoolctl import threadpool_limits
 
 from ieg_core.audit.feature_posterior import Evidence, judge_labels
 from ieg_core.data.base import Source
+from ieg_core.data.image_folder.listing import TEST, TRAIN
+from ieg_core.data.image_folder.squares import read_squares, square_keys
 from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import DivergedError, UserError
+from ieg_core.experiment import feature_sources
 from ieg_core.experiment.config import Config, HeadConfig
+from ieg_core.experiment.feature_sources import SIZE, FeatureSource
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.extract import extract_features
+from ieg_core.features.files import read_features
 from ieg_core.features.head import Head, HeadSettings, train_head
-from ieg_core.features.reduction import Reduction, reduce_features
+from ieg_core.features.network import FeatureNetwork, find_network
+from ieg_core.features.reduction import reduce_features
 from ieg_core.host.cache import cache_folder
-from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.locks import lock, open_lock
 from ieg_core.host.runtime import Runtime
 from ieg_core.store.layout import HEAD
@@ -45,6 +49,7 @@ from ieg_core.training.loop import StepReport, Trained
 
 EXTRACTING: Final = "computing features"
 
+_REMEDY: Final = "train the trial again"
 _LOG_STEPS: Final = 20
 _TINY: Final = 1e-30
 
@@ -74,49 +79,79 @@ def train_on_features(
       not the features.
 
     Raises:
-      UserError: When the features cannot be computed, or all labels are of one class.
+      UserError: When the features cannot be computed, all labels are of one class, or a class has
+        one image.
       DivergedError: When the loss is not finite.
     """
     ids = label_set.train_ids
+    _require_pairs(label_set)
     report_progress(phase=EXTRACTING)
-    all_features = _features(config, source.train_images, len(source.train_labels))
-    test_features = _features(config, source.test_images, len(label_set.test_labels))
+    train = [each[ids] for each in _features(config, source, TRAIN)]
+    tests = {name: _features(config, source, name) for name in (TEST, *source.eval_sets)}
     report_progress(phase="training")
     # numpy was imported, with a thread per core, before the trial's share was known.
     with threadpool_limits(limits=runtime.threads, user_api="blas"):
-        return _train(config, label_set, [all_features[ids]], [test_features], folder, on_step)
+        return _train(config, label_set, source, train, tests, folder, on_step)
 
 
-def evaluate_head(folder: Path, config: Config, label_set: LabelSet, source: Source) -> Evaluation:
-    """Evaluates a trained head on the test set.
+def evaluate_head(
+    folder: Path, config: Config, label_set: LabelSet, source: Source
+) -> tuple[Evaluation, dict[str, dict[str, float]]]:
+    """Evaluates a trained head on the test set, and on the further ones.
 
     Raises:
-      UserError: When the head's file is missing or damaged.
+      UserError: When the head's file is missing or damaged, or is of other features.
     """
-    path = folder / HEAD
-    try:
-        arrays = load(path.read_bytes())
-        count = sum(name.startswith("layer") for name in arrays)
-        head = Head([arrays[f"layer{number}"] for number in range(count)])
-        reduction = Reduction(*(arrays[name] for name in _REDUCTION))
-    except (OSError, SafetensorError, KeyError) as error:
+    classifier = FeatureClassifier.read(folder / HEAD)
+    used = _used(config, source)
+    if classifier.features != used:
         raise UserError(
-            f"cannot read the head in {path} ({error}): expected the file that training wrote; "
+            f"the head in {folder / HEAD} is of the features {classifier.features}, not {used}: "
             "train the trial again"
-        ) from error
-    features = _features(config, source.test_images, len(label_set.test_labels))
-    inputs = reduction.apply([features]) * reduction.scale
-    return measure(_log(head.predict(inputs)), label_set.test_labels)
+        )
+    predicted = classifier.predict(_features(config, source, TEST))
+    return (
+        measure(_log(predicted), label_set.test_labels),
+        _measure_sets(
+            classifier, source, {name: _features(config, source, name) for name in source.eval_sets}
+        ),
+    )
 
 
-_REDUCTION: Final = ("mean", "deviation", "projection", "variances")
+def _require_pairs(label_set: LabelSet) -> None:
+    """Refuses a class of one image, whose label no other image can confirm."""
+    given = label_set.noisy_labels[label_set.train_ids]
+    single = np.flatnonzero(np.bincount(given, minlength=label_set.num_classes) == 1)
+    if len(single):
+        more = f" and {len(single) - 1} more classes" if len(single) > 1 else ""
+        raise UserError(
+            f"the class {label_set.class_names[single[0]]!r}{more} has one training image: "
+            "expected at least two per class; add images or remove the class"
+        )
+
+
+def _measure_sets(
+    classifier: FeatureClassifier, source: Source, features: Mapping[str, Sequence[np.ndarray]]
+) -> dict[str, dict[str, float]]:
+    """As `training.evaluation.measure_sets`; a head has no averaged parameters."""
+    scores: dict[str, dict[str, float]] = {}
+    for name, test in source.eval_sets.items():
+        result = measure(_log(classifier.predict(features[name])), test.labels)
+        figures = ("accuracy", "top5", "balanced_accuracy")
+        scores[name] = {
+            figure + ending: getattr(result, figure)
+            for figure in figures
+            for ending in ("", "_ema")
+        }
+    return scores
 
 
 def _train(
     config: Config,
     label_set: LabelSet,
-    features: list[np.ndarray],
-    test_features: list[np.ndarray],
+    source: Source,
+    features: Sequence[np.ndarray],
+    tests: Mapping[str, Sequence[np.ndarray]],
     folder: Path,
     on_step: Callable[[StepReport], None],
 ) -> Trained:
@@ -130,7 +165,7 @@ def _train(
         evidence = judge_labels(features, given, classes, seed=config.seed)
         reduction = evidence.reduction
         reduced = reduction.apply(features)
-    inputs, further = reduced * reduction.scale, reduction.apply(test_features) * reduction.scale
+    inputs, further = reduced * reduction.scale, reduction.apply(tests[TEST]) * reduction.scale
     targets, is_evidence, alpha = _targets(config, given, classes, evidence)
 
     epoch_steps = steps_per_epoch(config, len(ids))
@@ -171,16 +206,22 @@ def _train(
             on_step=after_step,
         )
     seconds = time.monotonic() - began
-    layers = {f"layer{number}": layer for number, layer in enumerate(head.layers)}
-    kept = {name: np.ascontiguousarray(getattr(reduction, name)) for name in _REDUCTION}
-    write_bytes_atomic(folder / HEAD, save({**layers, **kept}))
+    classifier = FeatureClassifier(
+        class_names=label_set.class_names,
+        features=_used(config, source),
+        reduction=reduction,
+        head=head,
+        trained_on=config.dataset,
+        method=config.method,
+    )
+    classifier.write(folder / HEAD)
     return Trained(
         state={"params": list(head.layers)},
         curves=curves,
         history=_beliefs(label_set, head, inputs, evidence, visits=last // epoch_steps),
         evaluation=results[-1],
         evaluation_ema=results[-1],
-        eval_sets={},
+        eval_sets=_measure_sets(classifier, source, tests),
         train_seconds=seconds,
         earlier_seconds=0.0,
         steps_per_second=last / seconds,
@@ -242,14 +283,72 @@ def _log(predicted: np.ndarray) -> np.ndarray:
     return np.log(predicted + _TINY)
 
 
-def _features(config: Config, read: Any, count: int) -> np.ndarray:
-    """Returns features, float16 [count, D]; a lock admits one process of this user at a time.
+def _used(config: Config, source: Source) -> tuple[UsedFeatures, ...]:
+    return tuple(
+        UsedFeatures(each.name)
+        if network is None
+        else UsedFeatures(each.name, network.sha256, network.size)
+        for each, network in _sources(config, source)
+    )
 
-    Trials that start together need the same features: one computes them while the others wait, and
-    these then read the cache.
+
+def _sources(config: Config, source: Source) -> list[tuple[FeatureSource, FeatureNetwork | None]]:
+    """Returns the features of a trial, each with its network; None for precomputed ones."""
+    size = config.images.size if config.images and source.files else SIZE
+    return [
+        (each, find_network(each.name, size) if each.is_network else None)
+        for each in feature_sources.parse(config.network)
+    ]
+
+
+def _features(config: Config, source: Source, part: str) -> list[np.ndarray]:
+    """Returns features of a part of a data set: "train", "test" or the name of a further test set.
+
+    A lock admits one process of this user at a time: trials that start together need the same
+    features, so one computes them while the others wait, and these then read the cache.
     """
     with _locked(cache_folder() / "features.lock"):
-        return extract_features(read, count, network=config.network)
+        return [
+            _computed(config, source, part, network)
+            if network
+            else _precomputed(each.name, source, part)
+            for each, network in _sources(config, source)
+        ]
+
+
+def _computed(config: Config, source: Source, part: str, network: FeatureNetwork) -> np.ndarray:
+    size, name = network.size, network.name
+    if config.images is not None and part in source.files:
+        files, limit = source.files[part], config.images.max_megapixels
+        return extract_features(
+            lambda places: read_squares(files, size, places, limit),
+            len(files.paths),
+            network=name,
+            size=size,
+            digests=square_keys(files, size),
+        )
+    read, count = {
+        TRAIN: (source.train_images, len(source.train_labels)),
+        TEST: (source.test_images, len(source.test_labels)),
+        **{name: (each.images, len(each.labels)) for name, each in source.eval_sets.items()},
+    }[part]
+    return extract_features(read, count, network=name, size=size)
+
+
+def _precomputed(name: str, source: Source, part: str) -> np.ndarray:
+    """Returns the rows of a features file that belong to the training or test examples."""
+    (rows,) = read_features([Path(name)])
+    train, test = len(source.train_labels), len(source.test_labels)
+    if len(rows) != train + test:
+        raise UserError(
+            f"{name} holds features of {len(rows)} images: expected {train + test} rows, the "
+            f"{train} training images of {source.origin} and then its {test} test images"
+        )
+    if part not in (TRAIN, TEST):
+        raise UserError(
+            f"{name} holds no features of the test set {part}: leave it out with images.eval_sets="
+        )
+    return rows[:train] if part == TRAIN else rows[train:]
 
 
 @contextlib.contextmanager

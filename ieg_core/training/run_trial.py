@@ -13,7 +13,7 @@ from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import layout, leases
 from ieg_core.store.layout import is_finished
 from ieg_core.store.leases import beating
-from ieg_core.store.records import FailureRecord, TrainingRecord, record_failure
+from ieg_core.store.records import TrainingRecord, record_failure, remove_failure
 
 
 def train_trial(
@@ -95,7 +95,7 @@ def evaluate_trial(
 def _recorded(lease: leases.Lease, phase: str) -> Iterator[None]:
     """Deletes failure.json on entry, and writes it if the body fails under a current lease."""
     folder = lease.folder
-    FailureRecord.path(folder).unlink(missing_ok=True)
+    remove_failure(folder)
     try:
         yield
     except leases.SupersededError:

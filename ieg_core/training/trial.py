@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from ieg_core import backend
 from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import Config
-from ieg_core.experiment.networks import source_digest
+from ieg_core.experiment.config import Config, network_digest
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import (
@@ -28,6 +26,7 @@ from ieg_core.host.runtime import (
 )
 from ieg_core.methods import registry
 from ieg_core.models import zoo
+from ieg_core.store import arrays
 from ieg_core.store.layout import (
     EXAMPLES,
     MATRICES,
@@ -74,12 +73,11 @@ def open_trial(
     """
     record = read_planned(root, trial)
     config = record.settings
-    if record.network_digest != source_digest(config.network, config.pretrained):
-        changed = "initial values" if config.pretrained else "code"
+    if record.network_digest != network_digest(config):
         raise UserError(
-            f"the {changed} of the network {config.network!r} changed, expected digest "
+            f"the code or file of the network {config.network!r} has changed, expected digest "
             f"{record.network_digest} as when {trial} was planned: plan it again, which makes a "
-            "new trial, or restore them"
+            "new trial, or restore it"
         )
     source = open_source(record.base, data_dir, config.images)
     label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
@@ -140,7 +138,8 @@ def train_here(
     backend.start(runtime)
     require_promised_gpu()  # before the data, which may take minutes to open
     record, config, label_set, source = open_trial(root, trial, data_dir)
-    require_exportable(config, label_set)
+    if config.head is None:
+        require_exportable(config, label_set)
     has_gpu = backend.accelerators() > 0
     gpu = backend.device_description() if has_gpu else ""
     report_progress(gpu=gpu, num_steps=record.num_steps)
@@ -199,7 +198,7 @@ def train_here(
     require_current(lease)
     training.write(folder)
     if len(trained.history) > 1:
-        write_bytes_atomic(folder / EXAMPLES, save(dict(trained.history)))
+        write_bytes_atomic(folder / EXAMPLES, arrays.encode(trained.history))
     # Evaluated here, with the state still on the device: a separate process would cost more than
     # the overhead that a short training may have.
     raw, averaged = trained.evaluation, trained.evaluation_ema
@@ -230,12 +229,12 @@ def evaluate_here(
     backend.start(dataclasses.replace(runtime, num_replicas=1))
     report_progress(step=training.steps, num_steps=record.num_steps)
     if config.head is not None:
-        result = evaluate_head(folder, config, label_set, source)
+        result, sets = evaluate_head(folder, config, label_set, source)
         measured = CurvesRecord.read(folder)
         if measured is None:
             raise UserError(f"{folder} has no {CurvesRecord.NAME}: train the trial again")
         curves = {"training": measured.training, "evaluations": measured.evaluations}
-        _write_result(lease, record, training, curves, result, result, {})
+        _write_result(lease, record, training, curves, result, result, sets)
         return
     model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
     method = registry.find(config.method)
@@ -269,7 +268,7 @@ def _write_result(
     """Writes the trial's confusion matrices and its result.json."""
     matrices = {"confusion_ema_last": averaged.confusion, "confusion_last": raw.confusion}
     require_current(lease)
-    write_bytes_atomic(lease.folder / MATRICES, save(matrices))
+    write_bytes_atomic(lease.folder / MATRICES, arrays.encode(matrices))
     evaluations = curves["evaluations"]
     known = {**vars(record), **vars(training)}
     names = {field.name for field in dataclasses.fields(ResultRecord)} & known.keys()

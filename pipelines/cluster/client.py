@@ -13,11 +13,13 @@ import os
 import re
 import sys
 import threading
+import urllib.request
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import certifi
 import kfp
@@ -119,6 +121,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
             credentials=FileToken(token) if token else None,
             cookies=cookie or None,
             ssl_ca_cert=cluster_file.ca_file or None,
+            proxy=proxy_of(address) or None,
         )
     client._context_setting["namespace"] = cluster_file.namespace
     _limit_requests(client, patience.request)
@@ -172,6 +175,14 @@ class FileToken(TokenCredentialsBase):
     def refresh_api_key_hook(self, config: Any) -> None:
         """Writes the current token into a client's configuration."""
         config.api_key["authorization"] = _read_secret(self.path, "token_file")
+
+
+def proxy_of(address: str) -> str:
+    """Returns the proxy of HTTP_PROXY or HTTPS_PROXY for an address; "" if NO_PROXY excludes it."""
+    parts = urlsplit(address)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return ""
+    return urllib.request.getproxies().get(parts.scheme, "")
 
 
 def token_file(cluster_file: ClusterFile) -> str:
@@ -267,7 +278,8 @@ def _not_logged_in(address: str, cluster_file: ClusterFile, what: str) -> UserEr
 
 def _read_secret(path: str, key: str) -> str:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8").strip()
+        # Windows' editors write a byte order mark, which no server expects.
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         words = getattr(error, "strerror", "") or "it is not a text file"
         raise UserError(f"{key} {path!r} cannot be read: {words}") from None
@@ -281,7 +293,13 @@ def _health(address: str, cluster_file: ClusterFile, seconds: float) -> Health:
     if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
         raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
     try:
-        with urllib3.PoolManager(ca_certs=cluster_file.ca_file or certifi.where()) as pool:
+        ca_certs = cluster_file.ca_file or certifi.where()
+        proxy = proxy_of(address)
+        with (
+            urllib3.ProxyManager(proxy, ca_certs=ca_certs)
+            if proxy
+            else urllib3.PoolManager(ca_certs=ca_certs)
+        ) as pool:
             answer = pool.request(
                 *("GET", address + HEALTH),
                 headers=headers(cluster_file),

@@ -16,6 +16,7 @@ Each defect has a test in tests/pipelines/local/test_runner.py:
 import contextlib
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -97,7 +98,11 @@ def _patched(at_once: int) -> Iterator[None]:
 def _with_interpreter(full_command: list[str], interpreter: str) -> list[str]:
     """Replaces `python3` with this interpreter in the shell line, but not in the arguments."""
     end = next((i for i, part in enumerate(full_command) if PROGRAM in part), -1) + 1
-    shell = [part.replace("python3", interpreter) for part in full_command[:end]]
+    word = shlex.quote(interpreter)
+    shell = [
+        interpreter if part == "python3" else part.replace("python3", word)
+        for part in full_command[:end]
+    ]
     return shell + full_command[end:]
 
 

@@ -233,7 +233,7 @@ def run_child(scratch: Path) -> None:
 
     processes.die_with_parent()
     os.environ.update(processes.children_environment())
-    job: Mapping[str, Any] = json.loads((scratch / "job.json").read_text())
+    job: Mapping[str, Any] = json.loads((scratch / "job.json").read_text(encoding="utf-8"))
     runner.log_to_stdout()
     pipeline = noise_sweep.build(profiles.LOCAL)
     runner.run(pipeline, job["arguments"], scratch=scratch / "kfp", at_once=job["at_once"])

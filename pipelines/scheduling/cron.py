@@ -114,7 +114,7 @@ def _check_part(
         + (f" or {next(iter(names))} to {list(names)[-1]}" if names else "")
         + ", *, a-b, a,b or */n"
     )
-    if slash and not (re.fullmatch(r"\d+", step) and int(step) > 0):
+    if slash and not (re.fullmatch(r"\d{1,4}", step) and int(step) > 0):
         raise wrong
     if span == "*" or (span == "?" and name.startswith("day") and not slash):
         return

@@ -123,9 +123,7 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
         time zone another, a cron has 5 fields, or no sweep could do it; it names the schedule.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        cluster_files.refuse_doubles(yaml.compose(text, yaml.SafeLoader))
-        content = yaml.safe_load(text)
+        content = cluster_files.parse_yaml(path.read_text(encoding="utf-8"))
         schedules = [_build(each, f"schedules[{i}]") for i, each in enumerate(_entries(content))]
         names = [schedule.name for schedule in schedules]
         for schedule in schedules:

@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 from kfp import dsl
-from safetensors.numpy import save
 
 from components.check_results import check_results
 from components.evaluate import evaluate
@@ -14,10 +13,11 @@ from components.report import report
 from components.train import train
 from ieg_core.errors import UserError
 from ieg_core.store import leases, lost_pods, runs
+from ieg_core.store.arrays import encode
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
-from tests.records import put
+from tests.records import put, put_json
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -147,7 +147,7 @@ def run_evaluate(tmp_path):
 
 def finish(folder, counts):
     put(folder / "result.json", accuracy_ema_last=0.9, method="l2r")
-    (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
+    (folder / "matrices.safetensors").write_bytes(encode({"confusion_ema_last": counts}))
 
 
 @pytest.mark.parametrize("num_classes", [2, 20])
@@ -293,7 +293,7 @@ def accepted_run(tmp_path, trials, accuracy):
     row |= {"steps_per_second": 1.0, "total_seconds": 1.0, "accuracy_ema_best": accuracy}
     path = tmp_path / "accepted" / "nightly.json"
     path.parent.mkdir()
-    path.write_text(json.dumps({"schema": 1, "trials": [row]}))
+    put_json(path, {"schema": 1, "trials": [row]})
 
 
 @pytest.mark.parametrize(("accuracy", "verdicts"), [(0.91, "reproduced"), (0.97, "not reproduced")])

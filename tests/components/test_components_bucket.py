@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 from kfp import dsl
-from safetensors.numpy import save
 
 from components.evaluate import evaluate
 from components.prepare import prepare
@@ -13,6 +12,7 @@ from components.train import train
 from ieg_core.host import files
 from ieg_core.store import gcs as storage
 from ieg_core.store import layout, mirror, runs
+from ieg_core.store.arrays import encode
 from ieg_core.store.records import (
     AuditRecord,
     EvaluationRecord,
@@ -71,7 +71,7 @@ def finish(step, trial, root, data_dir):
     row = {"status": "finished", "reason": "", "method": method, "accuracy_ema_last": 0.9}
     row |= {"accuracy_ema_best": 0.9, "steps_per_second": 30.0, "total_seconds": 20.0}
     counts = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
-    files.write_bytes_atomic(folder / "matrices.safetensors", save(counts))
+    files.write_bytes_atomic(folder / "matrices.safetensors", encode(counts))
     put(folder / "result.json", **row)
     return 0
 
@@ -136,7 +136,7 @@ def test_an_audit_is_made_once_and_lies_in_the_bucket(tmp_path, monkeypatch):
     visits = np.ones(1438, np.int32)
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
-    storage.write(f"{url}/examples.safetensors", save(said))
+    storage.write(f"{url}/examples.safetensors", encode(said))
     example(TrainingRecord).write(url)
     monkeypatch.setattr(worker, "run_step", finish)
     page, metrics = evaluate_once(tmp_path / "a", trial)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kfp import dsl
-from safetensors.numpy import save
 
 from components.evaluate import evaluate
 from ieg_core.audit import write
+from ieg_core.store.arrays import encode
 from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
@@ -49,7 +49,7 @@ def trained(tmp_path):
     visits = np.ones(1438, np.int32)
     believed = np.random.default_rng(0).dirichlet(np.ones(10), 1438).astype(np.float32)
     said = {"visits": visits, "all_visits": visits, "prediction": believed}
-    (folder / "examples.safetensors").write_bytes(save(said))
+    (folder / "examples.safetensors").write_bytes(encode(said))
     put(folder / "result.json", **RESULT)
     return trial, folder
 

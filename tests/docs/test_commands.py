@@ -25,7 +25,7 @@ def test_there_are_commands_to_test():
 
 
 GIVEN_BY = {
-    "README.md": "docs/test_readme.py",
+    "README.md": "docs/test_tutorial.py",
     "tutorial.md": "docs/test_tutorial.py",
     "own-images.md": "docs/test_own_images.py",
     "notebook.md": "ieg_core/test_fitting.py",

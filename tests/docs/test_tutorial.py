@@ -1,12 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/tutorial.md, gone through from start to end."""
+"""docs/tutorial.md and README.md, their commands given in their order.
+
+The README's go on in the tutorial's folder: what both would train is trained once.
+"""
 
 import csv
 import re
 
+import numpy as np
 import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from tests.docs.commands import ROOT, commands, give, link_program
+
+README = ROOT / "README.md"
+SHORT = {
+    # Whose trials the tutorial has trained.
+    "make sweep": "make sweep NOISE=0.5 METHODS=supervised,ieg STEPS=60",
+    # What a test cannot have: CIFAR, which would have to be downloaded, and hours.
+    "cifar10_uniform_0.4": "digits_uniform_0.4",
+    "--network resnet29": "--network resnet29 --steps 5",
+}
 
 
 def table(path):
@@ -53,3 +68,40 @@ def test_the_comparison_of_methods_from_start_to_end(walk):
     line = r"my-digits/test/7/\d{4}\.(png|jpg): \d \d+\.\d %\n"
     (predicted,) = (text for command, text in said.items() if "predict" in command)
     assert re.fullmatch(f"({line}){{{sevens}}}", predicted)
+
+
+def filled(command, folder):
+    """Puts something that there is into the command's blanks."""
+    for text, other in SHORT.items():
+        command = command.replace(text, other)
+    trials = sorted(path.name for path in folder.glob("runs/trials/*"))
+    sweeps = sorted(path.name for path in folder.glob("runs/sweeps/*"))
+    for blank, names in (("<trial>", trials), ("<one>", sweeps), ("<another>", sweeps[1:])):
+        command = command.replace(blank, names[0]) if blank in command else command
+    return command
+
+
+def test_the_picture_and_the_two_commands_come_first():
+    top = "\n".join(README.read_text(encoding="utf-8").splitlines()[:20])
+    assert top.index("docs/images/report.png") < top.index("make sweep ") < top.index("make test ")
+    assert commands(README)[:3] == ["make sweep", "make test", "make audit DATA_DIR=photos"]
+
+
+@pytest.mark.slow
+def test_the_readme_from_start_to_end(walk):
+    folder, given = walk
+    pixels = np.uint8(load_digits().images[0] * 255 / 16)
+    Image.fromarray(pixels).save(folder / "image.png")
+    said = {}
+    for command in commands(README):
+        if command != "make test":  # which this is a part of
+            said[command] = given.get(command) or give(filled(command, folder), folder)
+    last = {command.split()[1]: text for command, text in said.items()}
+    assert "2 of them finished already" in last["sweep"]
+    assert "Report: runs/latest/report/report.html" in last["sweep"]
+    assert "Test accuracy" in last["train"]
+    assert "Test accuracy" in last["evaluate"]
+    assert "1 of 1 trials finished" in last["status"]  # of the newest plan
+    assert "image.png: " in last["predict"]
+    assert "audits/photos/review.html" in said["make audit DATA_DIR=photos"]
+    assert "recipe" in last["recipes"]

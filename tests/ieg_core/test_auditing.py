@@ -183,6 +183,28 @@ def test_files_that_cannot_be_decoded_are_left_out_and_indices_stay(files, tmp_p
     assert "1 of 120 files cannot be decoded" in repr(found)
 
 
+def test_reading_files_shows_how_far_it_is(files, monkeypatch):
+    shown = []
+
+    class Line:
+        def __init__(self, title, unit):
+            shown.append(title)
+
+        def __call__(self, done, total, rate):
+            shown.append((done, total))
+
+        def close(self):
+            shown.append("closed")
+
+    monkeypatch.setattr("ieg_core.audit.from_python.ProgressLine", Line)
+    folder, paths = files
+    for data, labels in ((folder, None), (paths, TEXTS)):
+        shown.clear()
+        open_python(data, labels, size=8, progress=True)
+        assert shown[0] == "Reading"
+        assert shown[-2:] == [(COUNT, COUNT), "closed"]
+
+
 def test_a_folder(files):
     folder, paths = files
     found = run(folder)
@@ -190,6 +212,7 @@ def test_a_folder(files):
     wrong = {paths[place].relative_to(folder).as_posix() for place in WRONG}
     assert {found.images.names[place] for place in found.order[: len(WRONG)]} == wrong
     assert run(str(folder)).summary == found.summary
+    assert set(found.suspects(len(WRONG))) == wrong
 
 
 def test_a_frame_of_paths_with_its_own_index(files):
@@ -296,7 +319,7 @@ def test_it_reads_like_a_report():
     assert text[-8].startswith(
         "The features predict 90.0% of the given labels, chance 33.3% (kappa"
     )
-    assert text[-7].startswith("At least 10 of 120 labels are expected to be wrong (8.")
+    assert text[-7].startswith("About 12 of 120 labels are expected to be wrong (")
     assert text[-6].startswith("Among the most suspicious, expected to be wrong: ")
     assert sum("probably" in line for line in text) == 5
     page = found._repr_html_()
@@ -344,6 +367,9 @@ def test_corrections_are_what_trusted_takes(tmp_path):
         pytest.param({"data": IMAGES, "labels": GIVEN / 2}, "float64: expected class", id="halves"),
         pytest.param({"data": IMAGES, "labels": [None] * COUNT}, "all labels are missing",
                      id="missing"),
+        pytest.param({"data": IMAGES, "labels": GIVEN - 2}, "smallest label is -2", id="negative"),
+        pytest.param({"data": Frame({"path": ["a", "b"], "label": TEXTS[:2]}, [0, 0])},
+                     "the index of the data has duplicates", id="index"),
         pytest.param({"data": IMAGES, "labels": ["x"] * COUNT}, "at least two classes", id="one"),
         pytest.param({"data": IMAGES, "labels": GIVEN * 10**6}, "largest label is 2000000",
                      id="gap"),

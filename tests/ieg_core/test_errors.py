@@ -23,3 +23,10 @@ def test_each_extra_brings_its_package(package, extra):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["optional-dependencies"][extra]
     assert any(entry.startswith(f"{package}>=") for entry in wanted)
+
+
+def test_a_message_of_any_length_is_cut_in_the_middle():
+    text = str(errors.UserError(f"got {'x' * 10_000_000}: expected less; leave it out"))
+    assert len(text) < 2100
+    assert text.startswith("got xxx")
+    assert text.endswith("xxx: expected less; leave it out")

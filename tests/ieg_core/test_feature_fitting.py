@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+
 import numpy as np
 import pytest
+from PIL import Image
 from threadpoolctl import threadpool_limits
 
+from ieg_core import feature_fitting
+from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.feature_fitting import fit_on_features
+from ieg_core.features.head import train_head
 from ieg_core.fitting import fit
 
 COUNT = 150
@@ -51,6 +57,17 @@ def test_it_learns_from_the_posterior_and_predicts_any_images(tmp_path):
     assert "Classifier on" in repr(fitted)
 
 
+def test_features_alone_are_enough(capsys):
+    """In place of images, in every argument."""
+    matrix, further = IMAGES.mean((1, 2)), FURTHER.mean((1, 2))
+    fitted = fit(matrix, GIVEN, test=(further, TRUTH[:30]), probe=(further[:6], TRUTH[:6]))
+    assert capsys.readouterr().out == "fit: retrain trusts the labels of the probe\n"
+    assert fitted.accuracy == 1
+    assert fitted.predict(further).argmax(1).tolist() == TRUTH[:30].tolist()
+    with pytest.raises(UserError, match=r"received features \(150, 3\) and network 'resnet11'"):
+        fit(matrix, GIVEN, "resnet11")
+
+
 def test_without_a_test_set_it_measures_agreement():
     fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
     assert fitted.accuracy == pytest.approx(0.8, abs=0.05)
@@ -73,11 +90,53 @@ def test_a_seed_repeats_it_and_settings_count():
     assert (len(first.head.layers), len(other.head.layers)) == (2, 4)
 
 
+@pytest.mark.parametrize(("settings", "batch"), [({}, 16), ({"batch_size": "64"}, 64)])
+def test_small_sets_get_small_batches(monkeypatch, settings, batch):
+    received = []
+
+    def train(inputs, q, chosen, *, seed):
+        received.append(chosen.batch_size)
+        return train_head(inputs, q, chosen, seed=seed)
+
+    monkeypatch.setattr(feature_fitting, "train_head", train)
+    fit_on_features(IMAGES, GIVEN, mean_color, settings=settings, progress=False)
+    assert received == [batch]
+
+
 def test_files_to_predict_that_cannot_be_decoded_are_told(tmp_path):
     fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
     (tmp_path / "broken.png").write_bytes(b"nothing")
     with pytest.raises(UserError, match="can be decoded"):
         fitted.predict(str(tmp_path / "broken.png"))
+
+
+def test_a_saved_classifier_predicts_files(tmp_path, capsys, monkeypatch):
+    import keras
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in list(os.environ):  # what `predict` sets is put back
+        monkeypatch.setenv(name, os.environ[name])
+    pixels = keras.Input((8, 8, 3))
+    network, head = tmp_path / "color.keras", tmp_path / "head.safetensors"
+    keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels)).save(network)
+    given = [NAMES[label] for label in GIVEN]
+    fitted = fit_on_features(IMAGES, given, str(network), class_names=NAMES, progress=False)
+    with pytest.raises(UserError, match=r"head\.keras: expected .* ends as head\.safetensors"):
+        fitted.save(tmp_path / "head.keras")
+    fitted.save(head)
+    for number in range(3):
+        Image.fromarray(FURTHER[number]).save(tmp_path / f"{number}.png")
+    images = [str(tmp_path / f"{number}.png") for number in range(3)]
+    assert main.main(["predict", "--top", "1", str(head), *images]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == [*NAMES]
+
+
+def test_a_function_has_no_name_to_save(tmp_path):
+    fitted = fit_on_features(IMAGES, GIVEN, mean_color, progress=False)
+    with pytest.raises(UserError, match=r"features are of function.*expected a network by name"):
+        fitted.save(tmp_path / "head.safetensors")
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.slow

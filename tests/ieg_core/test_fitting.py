@@ -2,6 +2,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import ieg_core
+from ieg_core import fitting
 from ieg_core.data.image_folder.arrays import ARRAYS, write_arrays
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
@@ -19,6 +21,7 @@ from ieg_core.experiment.overrides import override
 from ieg_core.fitting import _held, _saved, _say_what_is_trusted, _settings_for, fit, setting_texts
 from ieg_core.recipes.build import build_config
 from tests.docs.commands import commands, give
+from tests.records import put
 
 ROOT = Path(__file__).parents[2]
 RNG = np.random.default_rng(0)
@@ -147,11 +150,12 @@ def test_images_come_from_what_audit_takes(tmp_path):
         paths.append(tmp_path / f"{place}.png")
         Image.fromarray(pixels).save(paths[-1])
     names = [NAMES[label] for label in LABELS]
-    pixels, labels, class_names = _held(paths, names, None)
+    pixels, labels, class_names, indices = _held(paths, names, None)
+    assert list(indices) == list(range(len(paths)))
     np.testing.assert_array_equal(pixels, IMAGES)
     assert (labels.tolist(), class_names) == (LABELS.tolist(), NAMES)
     pairs = list(zip(IMAGES, LABELS.tolist(), strict=True))
-    pixels, labels, _ = _held(pairs, None, None)
+    pixels, labels, *_ = _held(pairs, None, None)
     np.testing.assert_array_equal(pixels, IMAGES)
     assert labels.tolist() == LABELS.tolist()
     Image.fromarray(IMAGES[0, :4]).save(paths[0])
@@ -173,6 +177,43 @@ def test_images_come_from_what_audit_takes(tmp_path):
 def test_it_says_what_it_trusts(capsys, method, has_probe, said):
     _say_what_is_trusted(method, has_probe)
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_the_steps_of_a_training_are_shown(tmp_path, monkeypatch):
+    looks, shown = [True, False], []
+
+    class Process:
+        def __init__(self, command, **_):
+            assert command[-3:] == ["t", str(tmp_path), "data"]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def wait(self, timeout):
+            if looks.pop(0):
+                now = time.time() + 1
+                put(tmp_path / "trials/t/progress.json", phase="training", step=30, num_steps=60,
+                    steps_per_second=9.0, updated=now)  # fmt: skip
+                raise subprocess.TimeoutExpired("", timeout)
+            return 3
+
+    class Line:
+        def __init__(self, title, unit):
+            shown.append((title, unit))
+
+        def __call__(self, *numbers):
+            shown.append(numbers)
+
+        def close(self):
+            shown.append("closed")
+
+    monkeypatch.setattr(fitting.subprocess, "Popen", Process)
+    monkeypatch.setattr(fitting, "ProgressLine", Line)
+    assert fitting._run("t", tmp_path, Path("data")) == 3
+    assert shown == [("fit", "steps"), (30, 60, 9.0), "closed"]
 
 
 # TensorFlow's variables know nothing of NumPy 2's copy keyword.
@@ -244,7 +285,7 @@ def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
 def test_the_example_of_the_documents(tmp_path):
     page = ROOT / "docs" / "notebook.md"
     _, example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "example.py").write_text(f"{example}print(fitted.data_dir)\n")
+    (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"],
         cwd=tmp_path,
@@ -255,12 +296,12 @@ def test_the_example_of_the_documents(tmp_path):
         timeout=7200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    accuracy, suspects, folder, data_dir = done.stdout.splitlines()[-4:]
+    accuracy, suspects, folder = done.stdout.splitlines()[-3:]
     assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
     assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
     gallery = tmp_path / folder / "audit" / "audit.html"
     gallery.unlink()
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
     (command,) = commands(page)
-    give(command.replace("<run_dir>", folder).replace("<data_dir>", data_dir), tmp_path)
+    give(command.replace("<run_dir>", folder), tmp_path)
     assert gallery.exists()

@@ -9,6 +9,7 @@ from ieg_core.errors import UserError
 from ieg_core.store import gcs as storage
 from ieg_core.store.leases import trial_lock
 from ieg_core.store.records import RunRecord
+from ieg_core.store.seal import seal
 from pipelines.cleanup import clean, parse_age, plan, size_text
 from pipelines.stored_files import FolderRoot, open_root
 from tests import gcs
@@ -29,7 +30,7 @@ def write(root, name, text="x" * 100, age=OLD):
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(text, dict):
-        text = json.dumps(complete(path.name, **text) if path.name in KINDS else text)
+        text = json.dumps(seal(complete(path.name, **text) if path.name in KINDS else text))
     path.write_text(text)
     moment = time.time() - age
     os.utime(path, (moment, moment))

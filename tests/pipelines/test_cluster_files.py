@@ -240,6 +240,18 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("a: [", "is not valid YAML"),
         ("endpoint: !!python/object:os.system {}", "is not valid YAML"),
         ("retries: 1\nretries: 2", "retries is there twice"),
+        ("[" * 2000, "it is nested too deeply"),
+        ("a: &a [*a]", "an alias contains itself"),
+        ("a: 2024-13-01", "is not valid YAML: month must be in"),
+        (
+            "a: &a [x]\n"
+            + "".join(
+                f"{'abcdefghij'[i + 1]}: &{'abcdefghij'[i + 1]} "
+                f"[{', '.join(['*' + 'abcdefghij'[i]] * 9)}]\n"
+                for i in range(9)
+            ),
+            "its aliases stand for more than 10,000 values",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):

@@ -13,6 +13,7 @@ from pipelines.doctor import Options
 from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
+from tests.records import put_json
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 HERE = ("image", "gpu", "data", "checkpoint")
@@ -89,7 +90,7 @@ def test_the_lines_come_from_the_results_root_where_it_can_be_read(kfp_stub, tmp
     folder = tmp_path / "doctor" / "doctor-1"
     folder.mkdir(parents=True)
     text = "sees no GPU in this pod"
-    (folder / "gpu.json").write_text(json.dumps({"check": "gpu", "ok": False, "text": text}))
+    put_json(folder / "gpu.json", {"check": "gpu", "ok": False, "text": text})
     kfp_stub.script = ("FAILED",)
     kfp_stub.task_states = {"FAILED": tasks("SUCCEEDED", "FAILED", *["SUCCEEDED"] * 3)}
     code, lines = submit(kfp_stub, tmp_path, mount=True)
@@ -216,7 +217,7 @@ def test_the_names_of_tasks_are_those_that_kfp_gives():
 def test_a_finding_in_another_shape_is_not_taken(tmp_path):
     folder = tmp_path / "doctor" / "r"
     folder.mkdir(parents=True)
-    (folder / "gpu.json").write_text('{"other": 1}')
+    put_json(folder / "gpu.json", {"other": 1})
     assert doctor._read(str(tmp_path), "r", "gpu") is None
-    (folder / "gpu.json").write_text('{"check": "gpu", "ok": true, "text": "x"}')
+    put_json(folder / "gpu.json", {"check": "gpu", "ok": True, "text": "x"})
     assert doctor._read(str(tmp_path), "r", "gpu") == Finding("gpu", True, "x")

@@ -11,7 +11,7 @@ from ieg_core.store.records import PlanRecord
 from pipelines.__main__ import main
 from tests.ieg_core.report.test_reproduction import row
 from tests.pipelines.scheduling.test_schedules import PLAIN
-from tests.records import example
+from tests.records import example, put_json
 
 IMAGE = "registry.example.org/ieg-python:1a2b3c"
 
@@ -115,7 +115,7 @@ def test_the_clusters_results_root_is_meant_where_one_is_configured(
 def test_accept_writes_the_rows_of_a_run(no_cluster, cluster_file, tmp_path, capsys):
     path = tmp_path / "scheduled/nightly/r1/sweeps/s/report/results.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"trials": [row(0.9)]}))
+    put_json(path, {"trials": [row(0.9)]})
     command = ["accept", cluster_file(), f"--out={tmp_path}", "--schedule=nightly"]
     assert main(command) == 0
     assert "nightly: accepted r1" in capsys.readouterr().out

@@ -20,6 +20,7 @@ from scripts.cluster_test import Bench
 from tests.clock import FakeClock
 from tests.pipelines.stubs.kfp_api import KfpApi
 from tests.pipelines.stubs.kubernetes_api import (
+    EVERY_RIGHT,
     KubernetesApi,
     kubernetes_api,
     pod,
@@ -143,7 +144,7 @@ def bench(kfp_stub, tmp_path, monkeypatch):
     kfp_stub.script = ("RUNNING",)
     root = tmp_path / "results"
     root.mkdir()
-    with kubernetes_api() as kubernetes:
+    with kubernetes_api(rights=EVERY_RIGHT | {("delete", "pods")}) as kubernetes:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", kubernetes)
         cluster = Cluster(kfp_stub, kubernetes, root)
         cluster_file = ClusterFile(

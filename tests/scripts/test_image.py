@@ -247,3 +247,8 @@ def test_the_build_command_hands_on_what_was_asked():
     command = image.build_command("buildah", "a-python:1", "gpu", "", "1a2b")
     assert command[:2] == ["buildah", "bud"]
     assert not any("BASE" in word for word in command)
+
+
+def test_another_users_checkout_has_a_revision_too(checkout, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    assert re.fullmatch(r"[0-9a-f]{12}", image.revision(False, checkout))

@@ -29,7 +29,7 @@ def played(trials: list[str]) -> tuple[list[kfp_pods.Task], kfp_pods.Outputs]:
     def pod(task: kfp_pods.Task) -> dict:
         tasks.append(task)
         given = inputs(task)
-        answers = {"prepare": trials, "train": given.get("trial"), "evaluate": given.get("trial")}
+        answers = {"prepare": trials, "train": given.get("trials"), "evaluate": given.get("trials")}
         return {"parameterValues": {"Output": answers.get(task.component, "")}}
 
     spec, platform = packages.package(profiles.cpu(ClusterFile(), "ieg-python:1a2b3c4d"))
@@ -67,7 +67,7 @@ def test_the_sweep_runs_in_order_with_a_container_a_task():
     assert found[:5] == ["prepare", "train", "evaluate", "train", "evaluate"]
     assert found.index("report") < found.index("check-results")
     assert len({task.name for task in tasks}) == len(tasks)
-    assert [inputs(task)["trial"] for task in tasks if task.component == "train"] == ["a", "b"]
+    assert [inputs(task)["trials"] for task in tasks if task.component == "train"] == ["a", "b"]
     (report,) = [task for task in tasks if task.component == "report"]
     assert ["a", "b"] in inputs(report).values()
 
@@ -133,7 +133,9 @@ def test_a_half_written_checkpoint_is_not_the_newest(tmp_path):
 
 def alive(number: int) -> bool:
     try:
-        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+        state = (
+            Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+        )
     except FileNotFoundError:
         return False
     return state != "Z"

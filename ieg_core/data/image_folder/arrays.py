@@ -6,24 +6,23 @@ and optionally for "probe"; its metadata hold the class names.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import ArrayLike
-from safetensors import SafetensorError
 
 from ieg_core.data.base import Images, Labels, Source
 from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import ImagesConfig
-from ieg_core.host.files import replacing
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store.arrays import encode, read, read_cached
 
 ARRAYS: Final = "arrays.safetensors"
+
+_REMEDY: Final = "write it again"
 
 Part = tuple[Images, Labels]
 
@@ -45,11 +44,10 @@ def open_arrays(base: str, data_dir: Path, images: ImagesConfig) -> Source:
     """
     path = data_dir / ARRAYS
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            class_names = tuple(json.loads((file.metadata() or {})["class_names"]))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): write it again") from error
+        arrays, facts = read(path, _REMEDY)
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}: {_REMEDY}") from error
+    class_names = tuple(facts["class_names"])
     try:
         parts = {
             name: (arrays[f"{name}_images"], arrays[f"{name}_labels"])
@@ -108,17 +106,9 @@ def write_arrays(root: Path, parts: Mapping[str, Part], class_names: Sequence[st
         arrays[f"{name}_images"] = np.ascontiguousarray(pixels)
         arrays[f"{name}_labels"] = np.ascontiguousarray(labels)
     data_dir = root / f"arrays-{_digest(parts, class_names)[:12]}"
-    if (data_dir / ARRAYS).exists():
-        return data_dir
-    try:
-        with replacing(data_dir / ARRAYS) as temporary:
-            metadata = {"class_names": json.dumps(list(class_names))}
-            safetensors.numpy.save_file(arrays, temporary, metadata=metadata)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {data_dir / ARRAYS} ({error.strerror}): expected a writable folder with "
-            "free space; free some space or choose another folder"
-        ) from error
+    path = data_dir / ARRAYS
+    if read_cached(path) is None:
+        write_bytes_atomic(path, encode(arrays, {"class_names": list(class_names)}))
     return data_dir
 
 

@@ -18,11 +18,9 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from ieg_core.data.image_folder.decode import (
     Pixels,
@@ -34,9 +32,11 @@ from ieg_core.data.image_folder.decode import (
 from ieg_core.errors import UserError
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.machine import usable_cores
+from ieg_core.store import arrays
+from ieg_core.store import seal as sealed
 
 FOLDER: Final = ".ieg-cache"
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the cache and of the decoding rules; a new number invalidates all older entries."""
 
 _INDEX: Final = "index.json"
@@ -127,8 +127,9 @@ def index_files(
             progress(number)
     if any(known.get(path) != entry for path, entry in entries.items()):
         readable = {path: entry for path, entry in {**known, **entries}.items() if entry.sha256}
-        text = json.dumps({"format": FORMAT, "files": readable}, separators=(",", ":"))
-        _write(root / FOLDER / name, text.encode())
+        text = json.dumps(sealed.seal({"format": FORMAT, "files": readable}), separators=(",", ":"))
+        with contextlib.suppress(UserError, OSError):  # not writable: read again each time
+            write_bytes_atomic(root / FOLDER / name, text.encode())
     return entries
 
 
@@ -156,12 +157,9 @@ def decoded_images(
     """
     key = _key(size, channels, max_megapixels, [entries[path].sha256 for path in paths])
     cached = root / FOLDER / f"images-{size}x{channels}-{key}.safetensors"
-    with contextlib.suppress(OSError, SafetensorError, KeyError, ValueError):
-        with safetensors.safe_open(cached, framework="numpy") as file:
-            reasons = json.loads(file.metadata()["reasons"])
-            images = file.get_tensor("images")
-        if images.shape == (len(paths) - len(reasons), size, size, channels):
-            return images, {paths[int(number)]: reason for number, reason in reasons.items()}
+    if known := arrays.read_cached(cached):
+        reasons = known[1]["reasons"]
+        return known[0]["images"], {paths[int(number)]: each for number, each in reasons.items()}
 
     def decode(path: str) -> Pixels | str:
         try:
@@ -191,8 +189,11 @@ def decoded_images(
     for stale in (root / FOLDER).glob(f"images-{size}x{channels}-*.safetensors"):
         with contextlib.suppress(OSError):
             stale.unlink()
-    metadata = {"reasons": json.dumps(reasons)}
-    _write(cached, safetensors.numpy.save({"images": images}, metadata=metadata))
+    arrays.write_cached(
+        cached,
+        {"images": images},
+        {"reasons": {str(number): reason for number, reason in reasons.items()}},
+    )
     return images, {paths[number]: reason for number, reason in reasons.items()}
 
 
@@ -236,15 +237,9 @@ def _key(size: int, channels: int, max_megapixels: float, digests: Sequence[str]
 
 def _read_index(path: Path) -> dict[str, Entry]:
     try:
-        read: Any = json.loads(path.read_bytes())
-        if read["format"] == FORMAT:
-            return {name: Entry(*entry) for name, entry in read["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # missing or damaged: everything is read again
-    return {}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes a file atomically; does nothing if the directory is not writable."""
-    with contextlib.suppress(UserError, OSError):
-        write_bytes_atomic(path, content)
+        read = sealed.unseal(sealed.parse_json(sealed.read_file(path, _MAX_BYTES)))
+    except (OSError, ValueError):
+        return {}  # missing or damaged: everything is read again
+    if read["format"] != FORMAT:
+        return {}
+    return {name: Entry(*entry) for name, entry in read["files"].items()}

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """User image files, in class folders or listed in tables, as a base data set."""
 
+import errno
 import hashlib
 import math
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ieg_core.data.base import EvalSet, Images, Labels, Source
+from ieg_core.data.base import EvalSet, ImageFiles, Images, Labels, Source
 from ieg_core.data.image_folder.cache import Entry, decoded_images, index_files
 from ieg_core.data.image_folder.decode import (
     Box,
@@ -27,6 +29,8 @@ from ieg_core.errors import UserError, printable
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.host.machine import usable_cores
 
+HELD_OUT: Final = 0.2
+"""Share of each class that becomes the test set where a data directory has none."""
 _MAX_LISTED: Final = 1000
 _SHOWN: Final = 3
 
@@ -38,6 +42,7 @@ def open_folder(
     *,
     max_classes: int = 0,
     test_names: Sequence[str] = (TEST,),
+    holds_out: bool = False,
 ) -> Source:
     """Opens a data directory of image files.
 
@@ -47,6 +52,7 @@ def open_folder(
       images: How the files are read.
       max_classes: The number of classes to use, in order; 0 for all.
       test_names: Possible names of the test set.
+      holds_out: Whether to hold out a part of the training set if there is no test set.
 
     Returns:
       The source. Its training examples are those of "train", then those of "probe". The digest is
@@ -56,7 +62,9 @@ def open_folder(
       UserError: When `list_files` refuses the directory, more files than allowed cannot be decoded,
         or a part or a class has no file that can be.
     """
-    listing = list_files(data_dir, images.eval_sets, max_classes, test_names)
+    listing = list_files(
+        data_dir, images.eval_sets, max_classes, test_names, needs_test=not holds_out
+    )
     files = [file for part in listing.parts.values() for file in part]
     paths = list(dict.fromkeys(file.path for file in files))
     held = images.held_in_memory
@@ -68,11 +76,15 @@ def open_folder(
     else:
         reasons = {path: entry.reason for path, entry in entries.items() if entry.reason}
     _refuse_broken(data_dir, reasons, len(paths), images.max_broken_fraction)
-    parts = {
+    parts: dict[str, Sequence[ImageFile]] = {
         name: [file for file in part if file.path not in reasons]
         for name, part in listing.parts.items()
     }
     _refuse_empty(data_dir, parts, listing.class_names)
+    held_out: list[str] = []
+    if TEST not in parts:
+        parts = _hold_out(data_dir, parts, entries)
+        held_out = [file.path for file in parts[TEST]]
 
     readable = [path for path in paths if path not in reasons]
     if held:
@@ -103,6 +115,7 @@ def open_folder(
             listing.class_names,
             labels,
             pixels if held else [entries[path].sha256 for path in readable],
+            [entries[path].sha256 for path in held_out],
         ),
         probe_ids=np.arange(len(parts[TRAIN]), len(trained)) if PROBE in parts else None,
         crops=None
@@ -111,8 +124,14 @@ def open_folder(
             [trained[i].path for i in np.asarray(ids, np.int64)], draws
         ),
         eval_sets={name: EvalSet(labels[name], reader(parts[name])) for name in images.eval_sets},
+        held_out=held_out,
         paths=[file.path for file in trained],
-        notes=_notes(parts, entries, reasons, listing.outside_classes),
+        files={
+            name: _files_of(data_dir, entries, part)
+            for name, part in {**parts, TRAIN: trained}.items()
+            if name != PROBE
+        },
+        notes=_notes(parts, entries, reasons, listing.outside_classes, len(held_out)),
     )
 
 
@@ -229,6 +248,12 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
             f"{count} {'file is' if count == 1 else 'files are'} outside of class folders and "
             f"left out ({shown}): move images to be used into a class folder"
         )
+    if held_out := notes.get("num_held_out"):
+        lines.append(
+            f"there is no test set: {held_out} of {notes['num_files']} images, a fifth of each "
+            "class, are held out to test on; their labels are as unchecked as the others, so "
+            "accuracy means agreement with given labels; put checked images into test/<class>/"
+        )
     if "probe" in notes:
         lines.append(notes["probe"])
     return [printable(line) for line in lines]
@@ -245,12 +270,20 @@ def _pairs(pairs: Sequence[Sequence[str]]) -> str:
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
     if len(reasons) > allowed * num_files:
+        allow = f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
+        no_file = os.strerror(errno.ENOENT).lower()
+        if missing := [path for path, reason in reasons.items() if reason.startswith(no_file)]:
+            raise UserError(
+                f"{len(missing)} of {num_files} files that {root} lists do not exist "
+                f"({', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}): "
+                f"expected paths relative to {root}; correct them, remove their lines, or allow "
+                f"more with {allow}"
+            )
         shown = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_SHOWN])
         raise UserError(
             f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({shown}"
             f"{'; …' if len(reasons) > _SHOWN else ''}): expected JPEG, PNG or WebP and at most "
-            f"{allowed:.2%} broken files; repair or remove them, or allow more with "
-            f"images.max_broken_fraction={_rounded_up(len(reasons) / num_files)}"
+            f"{allowed:.2%} broken files; repair or remove them, or allow more with {allow}"
         )
 
 
@@ -278,6 +311,44 @@ def _refuse_empty(
             )
 
 
+def _hold_out(
+    root: Path, parts: Mapping[str, Sequence[ImageFile]], entries: Mapping[str, Entry]
+) -> dict[str, Sequence[ImageFile]]:
+    """Makes a test set of a share of each class's training images, at least one.
+
+    The contents alone decide which, smallest digest first: copies of an image stay on one side, and
+    other images do not matter much. Images of the probe, or under two labels, stay.
+    """
+    contents = {file: entries[file.path].sha256 for file in parts[TRAIN]}
+    checked = {entries[file.path].sha256 for file in parts.get(PROBE, ())}
+    labels: dict[str, set[int]] = {}
+    for file, content in contents.items():
+        labels.setdefault(content, set()).add(file.label)
+    by_class: dict[int, list[str]] = {}
+    for content in sorted(labels.keys() - checked):
+        if len(labels[content]) == 1:
+            by_class.setdefault(min(labels[content]), []).append(content)
+    chosen = {
+        content
+        for candidates in by_class.values()
+        if len(candidates) > 1
+        for content in candidates[: max(1, round(HELD_OUT * len(candidates)))]
+    }
+    if not chosen:
+        raise UserError(
+            f"{root} has no test set, and no class with two images to hold one out: expected "
+            "test/<class>/…, or more images"
+        )
+    train = [file for file, content in contents.items() if content not in chosen]
+    test = [file for file, content in contents.items() if content in chosen]
+    return {TRAIN: train, TEST: test, **{k: part for k, part in parts.items() if k != TRAIN}}
+
+
+def _files_of(root: Path, entries: Mapping[str, Entry], part: Sequence[ImageFile]) -> ImageFiles:
+    paths = [file.path for file in part]
+    return ImageFiles(root, paths, [entries[path].sha256 for path in paths])
+
+
 def _labels(files: Sequence[ImageFile]) -> Labels:
     return np.array([file.label for file in files], np.int32)
 
@@ -286,6 +357,7 @@ def _digest(
     class_names: Sequence[str],
     labels: Mapping[str, Labels],
     content: Pixels | Sequence[str],
+    held_out: Sequence[str],
 ) -> str:
     digest = hashlib.sha256(repr(list(class_names)).encode())
     for name, values in labels.items():
@@ -296,6 +368,8 @@ def _digest(
         digest.update(np.ascontiguousarray(content).data)
     else:
         digest.update("\n".join(content).encode())
+    if held_out:
+        digest.update("\n".join(["held out", *held_out]).encode())
     return digest.hexdigest()
 
 
@@ -304,6 +378,7 @@ def _notes(
     entries: Mapping[str, Entry],
     reasons: Mapping[str, str],
     outside_classes: Sequence[str],
+    num_held_out: int,
 ) -> dict[str, Any]:
     """Collects problems that the user should know; at most _MAX_LISTED names of each kind."""
     trained: dict[str, ImageFile] = {}
@@ -333,6 +408,8 @@ def _notes(
             "num_beside_classes": len(outside_classes),
             "beside_classes": list(outside_classes[:_MAX_LISTED]),
         }
+    if num_held_out:
+        notes["num_held_out"] = num_held_out
     if PROBE not in parts:
         notes["probe"] = (
             "there is no probe/: methods that need clean examples draw them from the training set "

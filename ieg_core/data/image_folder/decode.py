@@ -2,8 +2,9 @@
 """Decodes image files to the pixels that a network receives.
 
 Files are recognized by content, not by name: JPEG, PNG and WebP; of an animation, the first frame.
-The EXIF orientation is applied, palettes and CMYK become RGB, 16 bits per channel become 8, and
-transparent pixels become white.
+The EXIF orientation is applied, palettes and CMYK become RGB, and transparent pixels become white.
+16 bits per channel become 8 by dropping the lower 8. An image of 16 bits that uses less than 1/16
+of the range, such as one of 12 bits, would become nearly black and is refused.
 
 An image of any size is cropped to a box and resized to size x size pixels by Pillow's bilinear
 filter, which averages over all source pixels:
@@ -33,7 +34,12 @@ Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 EVALUATED_SHARE: Final = 224 / 256
+_PNG_BITS: Final = 24
+"""Place of the bits per channel in a PNG."""
 _ORIENTATION: Final = 0x0112
+_LONGEST_SIDE: Final = 65_535
+"""JPEG's own limit. A PNG of 90,000,000 × 1 pixels takes gigabytes to resize."""
+_ORIENTED: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 _TRANSPOSED: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -109,7 +115,7 @@ def read_pixels(
     try:
         image = _open(content)
         _refuse_large(image, max_megapixels)
-        return _cut(image, size, box, channels, max_megapixels, resampling)
+        return _cut(image, content, size, box, channels, max_megapixels, resampling)
     except (UnreadableImageError, MemoryError):
         raise
     except Exception as error:
@@ -137,6 +143,7 @@ def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
         orientation = _orientation(image)
         with _DECODING.held(image.width * image.height / 1e6, max_megapixels):
             image.load()
+            _refuse_nearly_black(image, content)
             is_gray = image.mode in ("1", "L") or image.mode.startswith("I")
             image = _plain(image, 1 if is_gray else 3)
             if orientation in _TRANSPOSED:
@@ -153,6 +160,10 @@ def _refuse_large(image: Image.Image, max_megapixels: float) -> None:
     if image.width * image.height / 1e6 > max_megapixels:
         raise UnreadableImageError(
             f"{image.width}×{image.height} pixels exceed {max_megapixels:g} megapixels"
+        )
+    if max(image.size) > _LONGEST_SIDE:
+        raise UnreadableImageError(
+            f"{image.width}×{image.height} pixels exceed {_LONGEST_SIDE:,} on a side"
         )
 
 
@@ -217,11 +228,32 @@ def _open(content: bytes) -> Image.Image:
     reader = reader_of(content)
     if reader is None:
         raise UnreadableImageError("it is not a JPEG, PNG or WebP file")
+    if reader is PngImagePlugin.PngImageFile:
+        content = _without_large_metadata(content)
     return reader(io.BytesIO(content))
+
+
+def _without_large_metadata(content: bytes) -> bytes:
+    """Removes from a PNG the metadata that Pillow refuses to unpack if it is more than 1 MB.
+
+    These are a color profile, which decoding ignores, and compressed text, unless it may hold the
+    orientation.
+    """
+    kept, start = [content[:8]], 8
+    while start + 8 <= len(content):
+        length, kind = int.from_bytes(content[start : start + 4], "big"), content[start + 4 :][:4]
+        chunk = content[start : start + 12 + length]
+        start += 12 + length
+        keyword, _, rest = chunk[8:].partition(b"\0")
+        is_packed = kind == b"zTXt" or (kind == b"iTXt" and rest[:1] == b"\1")
+        if kind != b"iCCP" and not (is_packed and keyword not in _ORIENTED):
+            kept.append(chunk)
+    return b"".join(kept) if sum(map(len, kept)) < len(content) else content
 
 
 def _cut(
     image: Image.Image,
+    content: bytes,
     size: int,
     box: Callable[[int, int], Box],
     channels: int,
@@ -243,6 +275,7 @@ def _cut(
             decoded = image.width * image.height
     with _DECODING.held(decoded / 1e6, max_megapixels):
         image.load()
+        _refuse_nearly_black(image, content)
         image = _plain(image, channels)
         if orientation in _TRANSPOSED:
             image = image.transpose(_TRANSPOSED[orientation])
@@ -251,6 +284,19 @@ def _cut(
         if cut != (0, 0, size, size) or image.size != (size, size):
             image = image.resize((size, size), resampling, box=cut)
         return np.asarray(image, np.uint8).reshape(size, size, channels)
+
+
+def _refuse_nearly_black(image: Image.Image, content: bytes) -> None:
+    """Refuses a PNG of 16 bits per channel whose upper 8 bits hold almost nothing."""
+    # Black on a transparent ground is common, and becomes black on white.
+    if image.format != "PNG" or content[_PNG_BITS] != 16 or image.has_transparency_data:
+        return
+    brightest = int(np.max(image.getextrema())) >> (8 if image.mode.startswith("I") else 0)
+    if brightest < 256 // 16:
+        raise UnreadableImageError(
+            f"its 16-bit values are all below {256 * (brightest + 1):,}, which is nearly black: "
+            "save it with 8 bits, or scale its values to 0 … 65,535"
+        )
 
 
 def _orientation(image: Image.Image) -> int:

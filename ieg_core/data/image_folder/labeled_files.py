@@ -12,7 +12,6 @@ A table's column `label` is the given label. Every further column whose name sta
 `label`, all are.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,16 +23,18 @@ from ieg_core.data.image_folder.listing import (
     TEST,
     TRAIN,
     checked_paths,
+    class_folders,
     find_table,
     folder_files,
+    is_split,
+    loose_images,
     visible,
 )
-from ieg_core.data.tables import SUFFIXES, read_columns, read_header
+from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns, read_header
 from ieg_core.errors import UserError
 
 PATH: Final = "path"
 LABEL: Final = "label"
-_IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp")
 _OF_AN_AUDIT: Final = {"given", "suggested", "score"}
 _ANNOTATOR: Final = re.compile("label|annotator", re.IGNORECASE)
 
@@ -95,7 +96,7 @@ def list_labeled_files(
     if not place.is_dir():
         raise UserError(f"there is no folder or table {place}: expected a folder of images")
     train = find_table(place, TRAIN)
-    if train is None and not _is_split(place, TRAIN):
+    if not is_split(place, TRAIN):
         return _without_splits(place, annotators, needs_paths)
     listed = (
         _from_folder(place, place / TRAIN)
@@ -103,12 +104,12 @@ def list_labeled_files(
         else _from_table(place, train, annotators, needs_paths)
     )
     notes = list(listed.notes)
-    if find_table(place, TEST) or _is_split(place, TEST):
+    if is_split(place, TEST):
         if with_test:
             listed = _joined(listed, _part(place, TEST, annotators), trusted=False)
         else:
             notes.append("the test set is not judged: add --with-test to judge its labels too")
-    if find_table(place, PROBE) or _is_split(place, PROBE):
+    if is_split(place, PROBE):
         listed = _joined(listed, _part(place, PROBE, annotators), trusted=True)
     others = [name for name in visible(place, folders=True) if name not in (TRAIN, TEST, PROBE)]
     if others and train is None:
@@ -117,8 +118,8 @@ def list_labeled_files(
 
 
 def _without_splits(place: Path, annotators: Sequence[str], needs_paths: bool) -> LabeledFiles:
-    parts = [name for name in (TEST, PROBE) if _is_split(place, name)]
-    classes = [name for name in visible(place, folders=True) if name not in parts]
+    parts = [name for name in (TEST, PROBE) if is_split(place, name)]
+    classes = class_folders(place, parts)
     files = visible(place, folders=False)
     if classes:
         listed = _from_folder(place, place, leave_out=parts)
@@ -144,11 +145,6 @@ def _without_splits(place: Path, annotators: Sequence[str], needs_paths: bool) -
     )
 
 
-def _is_split(root: Path, part: str) -> bool:
-    """Returns whether a folder of that name holds class folders; else it is a class itself."""
-    return (root / part).is_dir() and bool(visible(root / part, folders=True))
-
-
 def _part(root: Path, part: str, annotators: Sequence[str]) -> LabeledFiles:
     table = find_table(root, part)
     if table is None:
@@ -157,13 +153,10 @@ def _part(root: Path, part: str, annotators: Sequence[str]) -> LabeledFiles:
 
 
 def _from_folder(root: Path, folder: Path, leave_out: Sequence[str] = ()) -> LabeledFiles:
-    prefixes = tuple(f"{name}/" for name in leave_out)
-    rows = [row for row in folder_files(root, folder) if not row[0].startswith(prefixes)]
-    loose = [
-        name for name in visible(folder, folders=False) if Path(name).suffix.lower() in _IMAGES
-    ]
+    rows = list(folder_files(root, folder, leave_out))
+    loose = loose_images(folder)
     notes = (
-        (f"{len(loose)} images outside of class folders are left out ({_some(sorted(loose))})",)
+        (f"{len(loose)} images outside of class folders are left out ({_some(loose)})",)
         if loose
         else ()
     )
@@ -261,13 +254,7 @@ def _choose(labels: dict[str, list[Label]]) -> tuple[list[str], list[str]]:
 
 def _texts(cells: Sequence[Any]) -> list[Label]:
     """Returns labels as texts; pandas writes whole numbers beside missing ones as 3.0."""
-    texts = [
-        None
-        if cell is None or (isinstance(cell, float) and math.isnan(cell))
-        else str(cell).strip()
-        for cell in cells
-    ]
-    texts = [text or None for text in texts]
+    texts = [None if is_no_label(cell) else class_name(str(cell)).strip() for cell in cells]
     if None in texts and all(text is None or re.fullmatch(r"\d+\.0", text) for text in texts):
         return [text and text[:-2] for text in texts]
     return texts

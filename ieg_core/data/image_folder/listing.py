@@ -4,22 +4,26 @@
 Each part ("train", "test", "probe", the name of an additional test set) is either a table
 `<part>.csv` or `<part>.parquet` with the columns `path` and `label`, or a folder of files
 `<part>/<class>/`; a table takes precedence. Paths are relative to the data directory and must stay
-inside it. The classes are those of "train", sorted by name, or by value if all names are numbers.
+inside it. Where a test set may be missing, class folders `<class>/` directly in the directory are
+"train". The classes are those of "train", sorted by name, or by value if all names are numbers.
 """
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from ieg_core.data.tables import SUFFIXES, read_columns
+from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns
 from ieg_core.errors import UserError
 
 TRAIN: Final = "train"
 TEST: Final = "test"
 PROBE: Final = "probe"
 COLUMNS: Final = ("path", "label")
+IMAGES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_LOOK_LIKE_PARTS: Final = ("train", "training", "val", "valid", "validation", "test", "testing")
 _SHOWN: Final = 5
 
 
@@ -55,6 +59,8 @@ def list_files(
     eval_sets: Iterable[str] = (),
     max_classes: int = 0,
     test_names: Sequence[str] = (TEST,),
+    *,
+    needs_test: bool = True,
 ) -> Listing:
     """Lists a data directory.
 
@@ -64,9 +70,10 @@ def list_files(
       max_classes: The number of classes to use, in order; 0 for all. A part whose class names all
         differ from those of "train" has the same classes in the same order.
       test_names: Possible names of the test set.
+      needs_test: Whether there must be a test set, and a folder or table "train".
 
     Returns:
-      The listing; "probe" is included only if the directory has it.
+      The listing; "probe" is included only if the directory has it, and so is "test" unless needed.
 
     Raises:
       UserError: When there is no training or test set, fewer than two classes, a class without a
@@ -78,13 +85,17 @@ def list_files(
             f"there is no data directory {root}: expected a folder with train/<class>/… and "
             "test/<class>/…, or with train.csv and test.csv (DATA_DIR=…)"
         )
-    train = _read_part(root, TRAIN)
+    train = None if needs_test else _class_folders(root, eval_sets)
+    is_bare = train is not None
     if train is None:
+        train = _read_part(root, TRAIN)
+    if train is None:
+        bare = "" if needs_test else ", <class>/…"
         raise UserError(
-            f"{root} has no training set: expected train/<class>/… or train.csv with the columns "
-            "path and label"
+            f"{root} has no training set: expected train/<class>/…{bare} or train.csv with the "
+            "columns path and label"
         )
-    outside_classes = _files_outside_classes(root, TRAIN)
+    outside_classes = loose_images(root) if is_bare else _files_outside_classes(root, TRAIN)
     names = in_order({label for _, label in train})[: max_classes or None]
     if len(names) < 2:
         num_outside = len(outside_classes)
@@ -102,9 +113,13 @@ def list_files(
         )
     for part in (TEST, PROBE, *eval_sets):
         candidates = test_names if part == TEST else (part,)
-        present = next((name for name in candidates if has_part(root, name)), None)
+        has = is_split if is_bare else has_part
+        present = next((name for name in candidates if has(root, name)), None)
         rows = None if present is None else _read_part(root, present)
         if present is None or rows is None:
+            if part == TEST and not needs_test:
+                class_folders(root, (TRAIN, TEST, PROBE, *eval_sets))  # val/ is not a class
+                continue
             if part == PROBE:
                 continue
             raise UserError(
@@ -138,6 +153,20 @@ def has_part(root: Path, part: str) -> bool:
     return find_table(root, part) is not None or (root / part).is_dir()
 
 
+def is_split(root: Path, part: str) -> bool:
+    """Returns whether a directory has a part; a folder without subfolders is a class instead."""
+    if find_table(root, part) is not None:
+        return True
+    return (root / part).is_dir() and bool(visible(root / part, folders=True))
+
+
+def loose_images(folder: Path) -> list[str]:
+    """Returns the names of the image files in a folder, sorted; by extension."""
+    return sorted(
+        name for name in visible(folder, folders=False) if Path(name).suffix.lower() in IMAGES
+    )
+
+
 def find_table(root: Path, part: str) -> Path | None:
     """Returns the table of a part of a data directory; None if there is none."""
     tables = (root / f"{part}{extension}" for extension in SUFFIXES)
@@ -153,6 +182,39 @@ def _read_part(root: Path, part: str) -> list[tuple[str, str]] | None:
     return list(folder_files(root, folder)) if folder.is_dir() else None
 
 
+def class_folders(root: Path, parts: Sequence[str]) -> list[str]:
+    """Returns the names of the class folders directly in a data directory.
+
+    Args:
+      root: The data directory.
+      parts: Its parts, which are no classes.
+
+    Raises:
+      UserError: When a folder of folders has a part's name in other words or letters.
+    """
+    names = sorted(set(visible(root, folders=True)).difference(parts))
+    for name in names:
+        if name.lower() in _LOOK_LIKE_PARTS and is_split(root, name):
+            raise UserError(
+                f"the folder {root / name} looks like a part, not like a class: expected the names "
+                f"{TRAIN}, {TEST} and {PROBE}; rename it"
+            )
+    return names
+
+
+def _class_folders(root: Path, eval_sets: Iterable[str]) -> list[tuple[str, str]] | None:
+    """Returns (path, class name) of the files in class folders directly in a data directory.
+
+    None if it has a training set of its own, or fewer than two such folders.
+    """
+    if is_split(root, TRAIN):
+        return None
+    parts = [part for part in (TEST, PROBE, *eval_sets) if is_split(root, part)]
+    if len(class_folders(root, parts)) < 2:
+        return None
+    return list(folder_files(root, root, parts))
+
+
 def _files_outside_classes(root: Path, part: str) -> list[str]:
     """Returns the files in a part's folder that are outside of all class folders."""
     if find_table(root, part):
@@ -160,18 +222,21 @@ def _files_outside_classes(root: Path, part: str) -> list[str]:
     return [f"{part}/{name}" for name in sorted(visible(root / part, folders=False))]
 
 
-def folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
+def folder_files(
+    root: Path, folder: Path, leave_out: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
     """Yields (path, class name) of the files in a folder's class folders, sorted by path.
 
     Args:
       root: The data directory, to which paths are relative and outside of which nothing is read.
       folder: The folder with the class folders.
+      leave_out: Names of folders in it that are no classes.
 
     Raises:
       UserError: When a class has no file, or a name or a link is refused.
     """
     inside = Path(os.path.realpath(root))
-    for name in sorted(visible(folder, folders=True)):
+    for name in sorted(set(visible(folder, folders=True)).difference(leave_out)):
         files = sorted(_walk(folder / name, inside, ()))
         if not files:
             raise UserError(
@@ -179,7 +244,7 @@ def folder_files(root: Path, folder: Path) -> Iterator[tuple[str, str]]:
                 "images or remove the folder"
             )
         for path in files:
-            yield path.relative_to(root).as_posix(), name
+            yield path.relative_to(root).as_posix(), class_name(name)
 
 
 def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]:
@@ -250,11 +315,12 @@ def _read_table(root: Path, table: Path) -> list[tuple[str, str]]:
     columns = read_columns(table, COLUMNS)
     paths = checked_paths(root, table, columns["path"])
     for number, label in enumerate(columns["label"], 2):
-        if label is None or not str(label).strip():
+        if is_no_label(label):
             raise UserError(
                 f"line {number} of {table} lacks a path or a label: expected both in every line"
             )
-    return list(zip(paths, (str(label).strip() for label in columns["label"]), strict=True))
+    labels = (class_name(str(label)).strip() for label in columns["label"])
+    return list(zip(paths, labels, strict=True))
 
 
 def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
@@ -281,7 +347,7 @@ def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
                 "characters; correct the table"
             )
         # Before links are followed: "link/../x" is x here, so the path checked is the path read.
-        path = os.path.normpath(path)
+        path = os.path.normpath(_as_stored(root, path))
         target = Path(os.path.realpath(root / path))
         if os.path.isabs(path) or not target.is_relative_to(inside):
             raise UserError(
@@ -297,6 +363,13 @@ def checked_paths(root: Path, table: Path, cells: Sequence[Any]) -> list[str]:
     if not listed:
         raise UserError(f"{table} lists no file: expected a line with path and label for each")
     return list(listed)
+
+
+def _as_stored(root: Path, path: str) -> str:
+    """Returns a path as the file is stored: with slashes, in the file system's Unicode form."""
+    forms = [path, path.replace("\\", "/")]
+    forms += [unicodedata.normalize(kind, form) for form in forms[-1:] for kind in ("NFC", "NFD")]
+    return next((form for form in forms if os.path.lexists(root / form)), path)
 
 
 def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[str, int]) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ieg_core.data.tables import class_name, is_no_label
 from ieg_core.errors import UserError
 
 _EXPECTED: Final = "expected class numbers from 0, as integers, or names, one per image"
@@ -106,9 +107,9 @@ def _plain(value: Any, place: int) -> int | str:
         except UnicodeDecodeError as error:
             raise UserError(f"the label at {place} is {value!r}: expected UTF-8") from error
     if isinstance(value, str):
-        if not value.strip():
+        if is_no_label(value):
             raise _missing(place, repr(str(value)))
-        return str(value)
+        return class_name(str(value))
     if isinstance(value, int | np.integer):
         return int(value)
     if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:

@@ -8,6 +8,7 @@ set that the labels are for; the file is then refused for any other. Other colum
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,15 @@ import numpy as np
 
 from ieg_core.data.base import Labels, Source
 from ieg_core.data.labels.given import NOT_LISTED, GivenLabels, data_tag
-from ieg_core.data.tables import SUFFIXES, read_columns, read_header, to_csv, to_parquet
+from ieg_core.data.tables import (
+    SUFFIXES,
+    class_name,
+    is_no_label,
+    read_columns,
+    read_header,
+    to_csv,
+    to_parquet,
+)
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
@@ -31,7 +40,8 @@ def read_labels(path: Path, source: Source) -> GivenLabels:
     A label is the name or the number of a class. If a name is itself a number, the name takes
     precedence. If all names are numbers, labels are compared by value: 7 means the class named
     007, since spreadsheets and pandas drop the zeros, and never the eighth class.
-    Examples that the file does not list have no label and are not trained on.
+    Examples that the file does not list have no label and are not trained on. Rows about images
+    that are held out to test on (`Source.held_out`) are ignored.
 
     Args:
       path: A .csv file (UTF-8, with a header) or a .parquet file.
@@ -126,30 +136,41 @@ def _check_data(path: Path, tags: Sequence[Any] | None, source: Source) -> None:
             )
 
 
-def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int]:
-    """Returns the indices of the training files that a label file names."""
-    places = {name: place for place, name in enumerate(source.paths)}
+def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int | None]:
+    """Returns the indices of the training files that a label file names; None if held out."""
+    places: dict[str, int | None] = {
+        _plain_path(name): place for place, name in enumerate(source.paths)
+    }
+    places |= dict.fromkeys(map(_plain_path, source.held_out))
     found = []
     for row, cell in enumerate(cells, 1):
-        place = places.get(os.path.normpath(str(cell)))
-        if place is None:
+        forms = map(_plain_path, (str(cell), str(cell).replace("\\", "/")))
+        name = next((form for form in forms if form in places), None)
+        if name is None:
             raise UserError(
                 f"the label file {path} has the path {str(cell)[:_MAX_CELL]!r} in row {row}: "
                 f"expected one of the {len(places)} training files, such as {source.paths[0]!r}"
             )
-        found.append(place)
+        found.append(places[name])
     return found
+
+
+def _plain_path(path: str) -> str:
+    """Returns the one spelling of a path, whose Unicode differs between file systems."""
+    return unicodedata.normalize("NFC", os.path.normpath(path))
 
 
 def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source) -> Labels:
     num_examples = len(source.train_labels)
-    by_name = {name: number for number, name in enumerate(source.class_names)}
+    by_name = {class_name(name): number for number, name in enumerate(source.class_names)}
     values = [_whole(name) for name in source.class_names]
     numerals = {value: number for number, value in enumerate(values) if value is not None}
     are_numbers = len(numerals) == len(values)
     by_number = numerals if are_numbers else {number: number for number in by_name.values()}
     labels = np.full(num_examples, NOT_LISTED, np.int32)
     for row, (index, label) in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True), 1):
+        if index is None:
+            continue
         place = _whole(index)
         if place is None or not 0 <= place < num_examples:
             raise UserError(
@@ -162,7 +183,13 @@ def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source)
                 "per example"
             )
         # Unstripped first: the name of a folder, and so of a class, may end in a space.
-        number = by_name.get(str(label), by_name.get(str(label).strip()))
+        text = class_name(str(label))
+        number = by_name.get(text, by_name.get(text.strip()))
+        if number is None and is_no_label(label):
+            raise UserError(
+                f"{path} has the label {label!r} in row {row}, which stands for none: expected a "
+                "label in every row; leave out rows without one"
+            )
         if number is None and (value := _whole(label)) is not None:
             number = by_number.get(value)
         if number is None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ieg_core.host.pickles import load_pickle
+
 _INTEGER = re.compile(r"[<>|=]?[iu][1248]")
 
 
@@ -33,7 +35,7 @@ def read_arrays(content: bytes) -> dict[str, np.ndarray]:
       NotArraysError: When the pickle holds anything else; the message names it on one line.
     """
     try:
-        loaded = _Unpickler(io.BytesIO(content)).load()
+        loaded = load_pickle(_Unpickler, io.BytesIO(content))
     except NotArraysError:
         raise
     # A damaged pickle can make the unpickler raise any exception.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from ieg_core.data.label_set import load_label_set
+from ieg_core.store.arrays import encode
 from ieg_core.store.layout import label_sets_folder, trial_folder
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
@@ -25,7 +25,7 @@ class MadeTrial:
         """Writes what the method said: a distribution over the classes for each example."""
         counts = np.ones(len(believed), np.int32) if visits is None else visits.astype(np.int32)
         known = {"visits": counts, "all_visits": counts, name: believed.astype(np.float32)}
-        (self.folder / "examples.safetensors").write_bytes(save(known))
+        (self.folder / "examples.safetensors").write_bytes(encode(known))
         put(self.folder / "training.json")
 
 

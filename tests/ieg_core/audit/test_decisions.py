@@ -7,17 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ieg_core.audit.decisions import (
-    EXECUTED,
     KINDS,
     Decisions,
     apply,
-    plain_cell,
     read_decisions,
     rows,
-    safe_cell,
     write_decisions,
 )
 from ieg_core.audit.images import LabeledImages
+from ieg_core.data.tables import EXECUTED
 from ieg_core.errors import UserError
 
 NAMES = ("a.png", "cat/b.png", "=c.png", "'=c.png")
@@ -60,11 +58,6 @@ def test_what_is_written_is_read_and_no_cell_is_executed(folder, made):
     with path.open(newline="", encoding="utf-8") as file:
         cells = [cell for row in csv.reader(file) for cell in row]
     assert not any(cell[0] in EXECUTED for cell in cells if cell)
-
-
-@given(texts | risky)
-def test_an_escape_is_taken_off_again(text):
-    assert plain_cell(safe_cell(text)) == text
 
 
 def read(tmp_path, lines, names=NAMES):

@@ -125,7 +125,7 @@ def test_what_nobody_touched_decides_nothing(audit, tmp_path, tool):
     if tool == "cleanlab":
         lines = path.read_text().splitlines()
         path.write_text("\n".join([lines[0] + ",corrected_label", *(x + "," for x in lines[1:])]))
-    found = import_decisions(audit, tool, path)
+    found = import_decisions(audit.images, path, tool)
     assert len(found) == 0
     assert found.indices.dtype == np.int64
 
@@ -133,7 +133,7 @@ def test_what_nobody_touched_decides_nothing(audit, tmp_path, tool):
 def check(found):
     assert found.indices.tolist() == [1, 0, 3]
     assert found.labels.tolist() == [1, 0, 0]
-    assert found.kinds == ("suggestion", "keep", "other")
+    assert found.kinds == ("other", "keep", "other")
 
 
 def annotated(task, label, **fields):
@@ -153,7 +153,7 @@ def test_label_studio_hands_back_what_people_submitted(audit, tmp_path):
     del tasks[3]["data"]["name"]  # a project made from the same addresses
     tasks[3] = annotated(tasks[3], "cat", lead_time=None)
     path.write_text(json.dumps(tasks))
-    check(import_decisions(audit, "label-studio", path))
+    check(import_decisions(audit.images, path, "label-studio"))
 
 
 def test_the_latest_annotation_counts(audit, tmp_path):
@@ -163,13 +163,13 @@ def test_the_latest_annotation_counts(audit, tmp_path):
     later = annotated(tasks[0], "dog", lead_time=1, updated_at="2026-02-01")["annotations"]
     sooner = annotated(tasks[0], "cat", lead_time=1, updated_at="2026-01-01")["annotations"]
     path.write_text(json.dumps([{**tasks[0], "annotations": later + sooner}]))
-    assert import_decisions(audit, "label-studio", path).kinds == ("suggestion",)
+    assert import_decisions(audit.images, path, "label-studio").kinds == ("other",)
 
 
 def test_cleanlab_hands_back_a_corrected_column(audit, tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("path,clean_label\ncat/2.jpg,dog\ncat/1.jpg,cat\n'=x/4.jpg,cat\ndog/ü 3.png,\n")
-    check(import_decisions(audit, "cleanlab", path))
+    check(import_decisions(audit.images, path, "cleanlab"))
 
 
 def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
@@ -181,7 +181,7 @@ def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
         "=x/4": "cat",
     }
     path.write_text(json.dumps({"classes": ["cat", "dog", "fox"], "labels": labels}))
-    check(import_decisions(audit, "fiftyone", path))
+    check(import_decisions(audit.images, path, "fiftyone"))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_wrong_file_is_one_line(audit, tmp_path, tool, content, message):
     path = tmp_path / ("f.csv" if tool == "cleanlab" else "f.json")
     path.write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        import_decisions(audit, tool, path)
+        import_decisions(audit.images, path, tool)
     assert "\n" not in str(caught.value)
 
 
@@ -226,4 +226,4 @@ def test_an_unknown_tool_is_told(audit, tmp_path):
     with pytest.raises(UserError, match="unknown export 'labelstudio': did you mean 'label-st"):
         export_audit(audit, "labelstudio", tmp_path / "x")
     with pytest.raises(UserError, match="unknown import 'excel'"):
-        import_decisions(audit, "excel", tmp_path / "x")
+        import_decisions(audit.images, tmp_path / "x", "excel")

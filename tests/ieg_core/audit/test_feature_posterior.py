@@ -111,15 +111,22 @@ def test_trusted_examples_are_taken_at_their_word():
     assert right[0] >= right[1]
 
 
-def test_trusted_examples_count_in_transitions_by_hand():
-    """Label 1 of a trusted 0 with weight 3, and label 0 of one believed (0.6, 0.4).
+def test_of_few_images_the_expected_number_of_wrong_labels_is_right():
+    """λ is strong then, and p flat; without β, less than half of them would be expected."""
+    features, clean, given, _ = draw(150, flip=0.15)
+    wrong = given != clean
+    found = fp.judge_labels([np.hstack([features, np.zeros((150, 1))])], given, 3)
+    assert found.score(given).sum() == pytest.approx(wrong.sum(), rel=0.3)
+    assert wrong[np.argsort(-found.score(given))[: wrong.sum()]].mean() > 0.8
 
-    Row 0: (½ + 0.6, ½ + 3) / 4.6; row 1: (½ + 0.4, ½) / 1.4.
-    """
-    found = fp._transitions(
-        np.array([[0.2, 0.8], [0.6, 0.4]]), np.array([[1], [0]]), np.array([0, NONE]), 3.0
-    )
-    np.testing.assert_allclose(found, [[[1.1 / 4.6, 3.5 / 4.6], [0.9 / 1.4, 0.5 / 1.4]]])
+
+def test_few_examples_are_dealt_into_folds_several_times():
+    first = np.array([0, 1, NONE] * 100)
+    deals = fp._deal(first, 0)
+    assert deals.shape == (6, 300)
+    assert (deals[:, first == NONE] == fp.NO_FOLD).all()
+    assert len({tuple(each) for each in deals}) == 6
+    assert fp._deal(np.zeros(1500, int), 0).shape == (1, 1500)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import csv
+import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 from pyarrow import parquet
 from sklearn.metrics import average_precision_score, precision_score, recall_score, roc_auc_score
 
+from ieg_core.audit.findings import read_audit
 from ieg_core.audit.write import audit_trial
 from ieg_core.cli import main
 from ieg_core.data.label_set import load_label_set
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
+from ieg_core.experiment.config import ImagesConfig
 from ieg_core.store.records import AuditRecord
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
@@ -196,7 +200,7 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
     assert main.main(["audit", str(without_digest)]) == 0
     assert str(trial.folder / "audit" / "audit.html") in capsys.readouterr().out
     assert main.main(["status", str(without_digest)]) == 0
-    assert main.main(["report", str(without_digest), "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", str(without_digest), "--out", str(tmp_path / "joined")]) == 0
     (trial.folder / "training.json").unlink()
     assert main.main(["evaluate", str(without_digest)]) == 2
     assert "has not finished training" in capsys.readouterr().err
@@ -208,6 +212,42 @@ def test_the_command_audits_a_run_and_every_run_of_a_sweep(make_trial, capsys, t
         for command in ("audit", "status"):
             assert main.main([command, str(plan.parent)]) == 2
             assert "plan.json is damaged (" in capsys.readouterr().err
+
+
+def test_a_probe_is_no_suspect_even_where_a_method_trains_on_it(tmp_path):
+    photos = write_tree(tmp_path / "photos", {"train": 10, "test": 2, "probe": 2})
+    asked = SweepRequest(
+        "folder_uniform_0.4",
+        methods=("supervised",),
+        settings=("images.size=8", "batch_size=10"),
+        data_dir=str(photos),
+        results=str(tmp_path / "runs"),
+    )
+    (name,) = sweep.plan(asked).trials
+    label_set = load_label_set(next((tmp_path / "runs" / "label_sets").iterdir()))
+    assert len(label_set.train_ids) == 36  # plain training uses the probe like any other image
+    trial = MadeTrial(tmp_path / "runs" / "trials" / name, label_set)
+    trial.write(beliefs(label_set, doubted=1), name="prediction")
+    cleaned = tmp_path / "cleaned.csv"
+    assert audit_trial(trial.folder, photos, labels_file=cleaned).examples == 30
+    assert all(row["path"].startswith("train/") for row in rows_of(trial))
+    found = read_labels(cleaned, open_source("folder", photos, ImagesConfig(size=8))).labels
+    np.testing.assert_array_equal(found[30:], label_set.clean_labels[30:])
+
+
+def test_in_python_it_speaks_in_the_callers_indices(knowing_trial):
+    found = read_audit(knowing_trial.folder, DATA, 0.5)
+    assert found.suspects(3) == found.ids[:3].tolist()
+    assert len(found.suspects()) == found.flagged.sum()
+    own = replace(found, indices=[f"row {place}" for place in range(1438)])
+    first, *_ = own.suspects(1)
+    assert first == f"row {found.ids[0]}"
+    assert f"\n  {first}: " in repr(own)
+    assert "Audit of 1,338 labels: " in repr(own)
+    assert len(repr(own)) < 500
+    table = own.to_frame()
+    assert table["index"][0] == first
+    assert set(table) >= {"given_name", "suggested_name", "score"}
 
 
 def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch, capsys):
@@ -224,16 +264,14 @@ def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch
     folder = tmp_path / "runs" / "trials" / trial
     label_set = load_label_set(next((tmp_path / "runs" / "label_sets").iterdir()))
     MadeTrial(folder, label_set).write(beliefs(label_set))
-    code = main.main(
-        ["audit", str(folder), "--data-dir", "my photos", "--write-labels", "my c.csv"]
-    )
-    assert code == 0
+    # The run knows its data directory.
+    assert main.main(["audit", str(folder), "--write-labels", "my c.csv"]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     words = dict(word.split("=", 1) for word in shlex.split(told.partition("make sweep ")[2]))
     assert words == {
         "DATASET": "folder_labels",
         "LABELS": "my c.csv",
-        "DATA_DIR": "my photos",
+        "DATA_DIR": str(tmp_path / "my photos"),
         "SET": "images.size=8 images.channels=1 images.eval_sets=more",
     }
     following = SweepRequest(
@@ -244,3 +282,11 @@ def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch
         settings=(*words["SET"].split(), "batch_size=10"),
     )
     assert len(sweep.plan(following).trials) == 2
+
+    (tmp_path / "my photos").rename(tmp_path / "moved")
+    assert main.main(["audit", str(folder)]) == 2
+    assert "there is no data directory data" in capsys.readouterr().err
+    assert main.main(["audit", str(folder), "--data-dir", "moved", "--json"]) == 0
+    (audited,) = json.loads(capsys.readouterr().out)["audits"]
+    assert audited["summary"]["trial"] == trial
+    assert audited["files"] == [str(folder / f"audit/audit.{kind}") for kind in ("html", "csv")]

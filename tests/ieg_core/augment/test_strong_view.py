@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strong views from fixed draws: the order of things, and the same bits on both backends."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from ieg_core.draws.generator import generator
 from ieg_core.draws.operations import Operation
 from ieg_core.draws.views import strong_view_draws
 from ieg_core.experiment.config import AugmentationConfig
-from tests.backends import BACKENDS, run_on
+from tests.backends import run_on_both
 from tests.ieg_core.augment import pictures, pillow
 from tests.ieg_core.augment.pillow import POLICIES
 
@@ -92,9 +91,8 @@ def test_the_last_map_crops_and_mirrors_as_the_weak_view_does() -> None:
 
 
 def test_both_backends_give_the_same_bits() -> None:
-    script = Path(__file__).with_name("strong_on_backend.py")
-    with ThreadPoolExecutor() as pool:
-        tensorflow, jax = pool.map(lambda backend: run_on(backend, script), BACKENDS)
+    views = run_on_both(Path(__file__).with_name("strong_on_backend.py"))
+    tensorflow, jax = views["tensorflow"], views["jax"]
     assert set(tensorflow) == set(POLICIES)
     for policy, view in tensorflow.items():
         np.testing.assert_array_equal(jax[policy], view)

@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+
 import numpy as np
 import pytest
 
 from ieg_core.audit.exports import EXPORTS
 from ieg_core.cli.main import main
+from tests.ieg_core.data.trees import picture, write_tree
+
+FEATURES = ("--features", "features.npy")
 
 
 @pytest.fixture
@@ -34,6 +39,43 @@ def test_a_table_with_features(table, capsys):
     assert "\n1.jpg," not in (table / "again/audit.csv").read_text()
 
 
+def test_corrections_of_other_tools_are_decisions(table, capsys):
+    """Written as the tools export them; the first given labels are 0.jpg's and 1.jpg's."""
+    arguments = ["audit", "photos.csv", *FEATURES, "--json", "--corrections"]
+    given = [line.split(",")[1] for line in (table / "photos.csv").read_text().split()[1:3]]
+    other = "b" if given[0] == "a" else "a"
+    (table / "project.json").write_text(json.dumps([
+        {
+            "id": 1 + place, "project": 3, "file_upload": "5d1b-tasks.json",
+            "data": {"image": f"https://photos/{place}.jpg", "name": f"{place}.jpg"},
+            "annotations": [{
+                "id": 7, "completed_by": 1, "was_cancelled": False, "lead_time": 4.2,
+                "updated_at": "2026-01-02T03:04:05.678901Z",
+                "result": [{
+                    "id": "a", "type": "choices", "from_name": "choice", "to_name": "image",
+                    "origin": "manual", "value": {"choices": [label]},
+                }],
+            }],
+            "predictions": [],
+        } for place, label in enumerate((other, given[1]))
+    ]))  # fmt: skip
+    (table / "labels.json").write_text(json.dumps({
+        "classes": ["a", "b", "c"],
+        "labels": {
+            "/elsewhere/photos/0": {"label": "abc".index(other), "confidence": None},
+            "1": {"label": "abc".index(given[1]), "attributes": {"reviewed": True}},
+            "2": None,
+        },
+    }))  # fmt: skip
+    (table / "table.csv").write_text(f"path,corrected_label\n0.jpg,{other}\n1.jpg,{given[1]}\n")
+    for file in ("project.json", "labels.json", "table.csv"):
+        assert main([*arguments, file]) == 0
+        (audit,) = json.loads(capsys.readouterr().out)["audits"]
+        assert audit["files"] == ["audits/photos/review.html", "audits/photos/audit.csv"]
+        assert audit["summary"]["trusted"] == 2
+        assert audit["summary"]["reviews"] == [1]
+
+
 def test_an_audit_is_exported_for_other_tools(table, capsys):
     files = {tool: f"{tool}.csv" if tool == "cleanlab" else f"{tool}.json" for tool in EXPORTS}
     exports = [f"--export={tool}={file}" for tool, file in files.items()]
@@ -55,7 +97,21 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", "--features", "none.npy"], "cannot read features"),
         (["photos.csv", "--threshold", "0.5"], "--threshold is for runs"),
         (["photos.csv", "--write-labels", "cleaned.txt"], "expected .csv or .parquet"),
+        (["photos.csv", "--write-labels", "photos.csv"], "photos.csv is read and would be overw"),
+        (["photos.csv", "--export", "cleanlab=./photos.csv"], "photos.csv is read and would be"),
+        (["photos.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["photos.csv", "--labels", "x.csv"], "--labels has no effect here: it is for a data set"),
+        (["photos.csv", *FEATURES, "--mirrored"], "--mirrored has no effect here: it is for netw"),
+        (["digits", "--annotators", "a"], "--annotators has no effect here: it is for tables"),
+        (["digits", "--with-test"], "--with-test has no effect here: it is for folders"),
+        (["photos.csv", *FEATURES, "--decisions", "all.csv"], "no image is left to audit"),
+        (["one class"], "all labels are of one class (a): expected at least two classes"),
+        (["doubtful"], "the probe contradicts itself: probe/a/1.png and probe/b/2.png are the"),
         (["photos.csv", "--precision", "2"], "precision must be above 0"),
+        (["photos.csv", "--decisions", "d.csv", "--corrections", "c.csv"], "expected one of the"),
+        (["photos.csv", *FEATURES, "--decisions", "photos.csv"], "decision is missing"),
+        (["photos.csv", *FEATURES, "--corrections", "photos.csv"], "has no corrected labels"),
+        (["photos.csv", *FEATURES, "--corrections", "features.npy"], "expected a file from Label"),
         (["photos"], "none of the 2 files"),
         (["photos", "--out", "photos/out"], "inside photos"),
     ],
@@ -64,6 +120,13 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     for name in ("a", "b"):
         (table / "photos" / name).mkdir(parents=True)
         (table / "photos" / name / "1.jpg").write_text("no image")
+    write_tree(table / "one class", {".": 3}, ("a",))
+    doubtful = write_tree(table / "doubtful", {"train": 3}, ("a", "b"))
+    for name in ("a/1.png", "b/2.png"):
+        (doubtful / "probe" / name).parent.mkdir(parents=True)
+        picture(0, 0).save(doubtful / "probe" / name)
+    lines = [f"{number}.jpg,,drop" for number in range(1200)]
+    (table / "all.csv").write_text("\n".join(["path,label,decision", *lines]))
     assert main(["audit", *arguments]) == 2
     told = capsys.readouterr().err
     assert message in told

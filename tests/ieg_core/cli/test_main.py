@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
+import errno
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ieg_core import __version__
-from ieg_core.cli import main
+from ieg_core.cli import main, recipes
+from ieg_core.host import files
+from ieg_core.sweep import worker
+from ieg_core.sweep.request import SweepRequest
 from tests.doors import refused
 
 IEG = [sys.executable, "-m", "ieg_core.cli.main"]
@@ -60,6 +65,13 @@ def test_the_help_text_lists_every_command():
     assert sorted(listed) == sorted(main.COMMANDS)
 
 
+def test_each_argument_has_a_help_text_and_outputs_go_to_out():
+    for name, command in main.completion.commands(main.build_parser()):
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            assert "output" not in action.dest, name
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit) as end:
         main.main(["--version"])
@@ -95,3 +107,26 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
         assert process.stderr.read() == ""
     assert process.returncode == main.EXIT_BROKEN_PIPE
     assert list((tmp_path / "label_sets").iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENAMETOOLONG])
+def test_an_error_of_the_machine_is_one_line(monkeypatch, capsys, number):
+    def fail(arguments):
+        raise OSError(number, os.strerror(number), "runs/a\nb")
+
+    monkeypatch.setattr(recipes, "run", fail)
+    assert main.main(["recipes"]) == worker.EXIT_FAILED
+    assert capsys.readouterr().err == f"ieg: failed: runs/a\\nb: {os.strerror(number)}\n"
+
+
+def test_a_tilde_is_the_home_folder_also_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/users/me")
+    words = ["--out=~/x", "~/y", "--out=~", "--set=a=~/b", "x~/y", "--out=~other/x"]
+    assert [main._expanded(word) for word in words] == [
+        *("--out=/users/me/x", "/users/me/y", "--out=/users/me"),
+        *("--set=a=~/b", "x~/y", "--out=~other/x"),
+    ]
+    parsed = main.build_parser().parse_args(["train", "--dataset=digits_0.4", "--out=~/x"])
+    assert parsed.out == "/users/me/x"
+    assert SweepRequest(dataset="digits", results="~/x").results == "/users/me/x"
+    assert files.expand("~/x") == Path("/users/me/x")

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ieg predict` on folders and on files that are no models: nothing here is trained."""
 
+import json
 import os
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -117,10 +119,9 @@ def test_a_model_without_class_names_is_told(bare, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ("[]", "not exported by this package"),
-        ("3", "not exported by this package"),
-        ('{"schema": 1, "class_names": ["a", "b"]}', "not exported by this package"),
-        ('{"schema": 2}', "has another format, expected schema 1"),
+        ("[]", "is damaged (received [], expected an object)"),
+        ("3", "is damaged (received 3, expected an object)"),
+        ('{"schema": 1, "class_names": ["a", "b"]}', "is damaged (it has no sha256"),
         (
             ModelFacts(("a", "b", "c"), (4, 4, 1)),
             "maps (None, 4, 4, 1) to (None, 2), but its ieg.json has 3 class names",
@@ -185,3 +186,19 @@ def test_layers_of_ones_own_come_from_a_module_that_the_reader_names(tmp_path, m
     assert "No module named 'nowhere'" in refused(capsys, [*command, "--network", "nowhere:build"])
     assert main.main(["predict", *command, "--network", "net_of_theirs:build"]) == 0
     assert capsys.readouterr().out == "0.png: bright 100.0 %\n"
+
+
+def test_as_json(monkeypatch, capsys):
+    found = [
+        predict.Prediction(Path("a.png"), (("cat", 0.75), ("dog", 0.25))),
+        predict.Prediction(Path("b.png"), problem="it is no image"),
+    ]
+    monkeypatch.setattr(predict, "predict_files", lambda *_: iter(found))
+    assert main.main(["predict", "model.keras", "a.png", "b.png", "--json"]) == 1
+    printed = capsys.readouterr()
+    classes = [{"name": "cat", "probability": 0.75}, {"name": "dog", "probability": 0.25}]
+    assert [json.loads(line) for line in printed.out.splitlines()] == [
+        {"path": "a.png", "classes": classes, "problem": ""},
+        {"path": "b.png", "classes": [], "problem": "it is no image"},
+    ]
+    assert printed.err == ""

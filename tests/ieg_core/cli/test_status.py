@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far a sweep is, asked from another terminal."""
 
+import json
 import os
 import time
 
@@ -67,6 +68,21 @@ def test_the_command(root, capsys):
     assert "d-bad: failed" in output
     assert "the disk is full" in output
     assert "Nothing is running" not in output
+
+
+def test_as_json(root, capsys):
+    assert main.main(["status", str(root), "--json"]) == worker.EXIT_FAILED
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["root"] == str(root)
+    assert [trial["state"] for trial in printed["trials"]] == [
+        *("finished", "training", "interrupted", "failed", "waiting")
+    ]
+    assert printed["trials"][1] == {
+        "trial": "d-runs-1", "state": "training", "step": 30, "num_steps": 60,
+        "steps_per_second": 10.0, "accuracy": 0.5, "reason": "", "seconds_left": 3.0,
+    }  # fmt: skip
+    assert printed["trials"][3]["reason"] == "the disk is full"
+    assert main.main(["status", str(root), "--json", "--watch"]) == worker.EXIT_USER_ERROR
 
 
 def test_nothing_runs(root, capsys):

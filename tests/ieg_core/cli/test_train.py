@@ -4,6 +4,8 @@ import json
 import pytest
 
 from ieg_core.cli import main
+from ieg_core.store.records import TrialRecord
+from tests.records import put_json
 
 
 def test_training_prints_the_accuracy_and_the_runs_folder(planned, tmp_path, capsys):
@@ -14,6 +16,15 @@ def test_training_prints_the_accuracy_and_the_runs_folder(planned, tmp_path, cap
     assert folder.startswith(str(tmp_path / "runs" / "trials" / "digits_uniform_0.4-l2r-seed0-"))
     assert main.main(["evaluate", folder]) == 0
     assert capsys.readouterr().out.splitlines()[-2] == accuracy
+
+
+def test_features_train_a_head(planned, tmp_path):
+    arguments, _ = planned
+    names = ["--features", "efficientnet-lite0", "--features", "efficientnet-lite2"]
+    assert main.main([*arguments, *names]) == 0
+    (folder,) = (tmp_path / "runs" / "trials").glob("digits_uniform_0.4-retrain-seed0-*")
+    assert TrialRecord.read(folder).network == "efficientnet-lite0+efficientnet-lite2"
+    assert main.main([*arguments, "--features", "efficientnet"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,6 @@ def test_a_trial_is_really_trained_and_evaluated(tmp_path, capsys):
     summary = json.loads((result.parent / "audit" / "summary.json").read_text())
     assert 0.2 < summary["average_precision"] <= 1
     # A second evaluation computes the same result.
-    result.write_text(json.dumps(row | {"accuracy_ema_last": 0.0}))
+    put_json(result, row | {"accuracy_ema_last": 0.0})
     assert main.main(["evaluate", str(result.parent)]) == 0
     assert json.loads(result.read_text()) == row

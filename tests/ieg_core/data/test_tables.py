@@ -3,12 +3,15 @@
 
 import csv
 import io
+import unicodedata
 
 import pyarrow
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
-from ieg_core.data.tables import read_columns
+from ieg_core.data.tables import EXECUTED, read_columns, to_csv
 from ieg_core.errors import UserError
 
 CSV_CASES = {
@@ -25,7 +28,10 @@ CSV_CASES = {
     "words for null": (b"path,label\nNA,null\n", ["NA"], ["null"]),
     "leading zeros": (b"path,label\n007,1e3\n", ["007"], ["1e3"]),
     "other columns": (b"a,label,b,path\n1,a,2,x\n", ["x"], ["a"]),
-    "more cells than columns": (b"path,label\nx,a,b\n", ["x"], ["a"]),
+    "empty cells at the end": (b"path,label\nx,a,,\n", ["x"], ["a"]),
+    "a formula as text": (b"path,label\n'=x,''a\n", ["=x"], ["'a"]),
+    "control characters": (b"path,label\n'\\a\\\\\\x09,'\\\\x09\n", ["a\\\t"], ["\t"]),
+    "a backslash": (b"path,label\n'\\a,a\\x09\n", ["'\\a"], ["a\\x09"]),
     "fewer cells than columns": (b"path,label\nx\n", ["x"], [None]),
     "spaces in the header": (b" path, label \nx,a\n", ["x"], ["a"]),
     "a header alone": (b"path,label\n", [], []),
@@ -53,6 +59,7 @@ def test_what_python_writes_is_read_back(tmp_path):
 
 # pyarrow.csv reads every one of these without an error, except the table in UTF-16.
 REFUSED = {
+    "more cells than columns": b"path,label\nx,c0, tench\n",
     "an open quote": b'path,label\nx,"open\ny,b\n',
     "text after a quote": b'path,label\nx,"a"b\n',
     "Latin-1": b"path,label,other\nx,a,\xe9\n",
@@ -117,3 +124,28 @@ def test_a_missing_file_and_no_parquet_file_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"expected a Parquet file with the columns path;") as error:
         read_columns(tmp_path / "no.parquet", ("path",))
     assert "\n" not in str(error.value)
+
+
+# What file systems allow: no surrogates (which are not UTF-8), no NUL, which csv cannot read.
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+risky = st.builds(str.__add__, st.sampled_from([*EXECUTED, "'", "''", "'\\", "'\\x09"]), texts)
+
+
+@given(st.lists(texts | risky, min_size=1, max_size=9))
+def test_no_cell_is_executed_and_each_is_read_back(tmp_path_factory, cells):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    path.write_bytes(to_csv({"label": cells, "=other": range(len(cells))}))
+    assert read_columns(path, ("label", "=other"))["label"] == cells
+    with path.open(newline="", encoding="utf-8") as file:
+        written = [cell for row in csv.reader(file) for cell in row]
+    assert not any(cell[0] in EXECUTED for cell in written if cell)
+    assert not any(unicodedata.category(letter) == "Cc" for cell in written for letter in cell)
+
+
+def test_bytes_in_a_parquet_file_are_texts_and_nan_is_null(tmp_path):
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pyarrow.table({"path": [b"x\xc3\xa9"], "label": [float("nan")]}), path)
+    assert read_columns(path, ("path", "label")) == {"path": ["xé"], "label": [None]}
+    parquet.write_table(pyarrow.table({"path": [b"\xff"], "label": ["a"]}), path)
+    with pytest.raises(UserError, match="cannot read"):
+        read_columns(path, ("path", "label"))

@@ -130,10 +130,10 @@ def test_network_and_views_of_ones_own_images_go_by_their_size(size, network, pa
     assert (config.network, config.images.size) == (network, size)
     views = config.augmentation
     assert (views.pad, views.strong, views.cutout) == (pad, strong, cutout)
-    assert recipes.changed_settings(config) == []
+    assert recipes.changed_settings(config, 50_000) == []
     changed = override(config, ["images.eval_sets=new, old", "images.channels=1"])
     assert changed.images.eval_sets == ("new", "old")
-    assert recipes.changed_settings(changed) == ["images.channels", "images.eval_sets"]
+    assert recipes.changed_settings(changed, 50_000) == ["images.channels", "images.eval_sets"]
 
 
 def test_images_are_no_setting_of_a_data_set_with_a_size_of_its_own(l2r):

@@ -130,7 +130,7 @@ def test_resizing_keeps_flat_colours_and_grey_gets_three_channels():
         (np.zeros((0, 8, 8, 3), np.uint8), {}, "number of images must be at least 1"),
         (np.zeros((2, 8, 8, 3), np.uint8), {"digests": ["00"]}, "1 digests for 2 images"),
         (np.zeros((1, 8, 8, 3), np.uint8), {"digests": ["00"]}, "expected SHA-256"),
-        (np.zeros((1, 8, 8, 3), np.uint8), {"network": "resnet"}, "unknown feature network"),
+        (np.zeros((1, 8, 8, 3), np.uint8), {"network": "resnet"}, "unknown features .resnet"),
         (lambda ids: ids, {}, "pass count="),
     ],
 )

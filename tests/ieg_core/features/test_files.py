@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.features.files import read_features
+from ieg_core.features.files import in_order_of, read_features
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -56,3 +56,28 @@ def test_other_files_are_refused(tmp_path):
     refused("a.npy", "the same number of rows", "short.npy")
     np.save(tmp_path / "nan.npy", np.where(FEATURES == 4, np.nan, FEATURES))
     refused("nan.npy", "row 1 are not finite")
+
+
+def test_rows_follow_the_names_in_their_file(tmp_path):
+    names = ["b/1.png", "a/1.png", "a/2.png", "a/3.png"]
+    np.savez(tmp_path / "named.npz", x=FEATURES, paths=np.array(names))
+    columns = {"name": names, "f0": FEATURES[:, 0], "f1": FEATURES[:, 1], "f2": FEATURES[:, 2]}
+    pq.write_table(pa.table(columns), tmp_path / "named.parquet")
+    np.save(tmp_path / "plain.npy", FEATURES)
+    paths = [tmp_path / name for name in ("named.npz", "named.parquet", "plain.npy")]
+    features = read_features(paths)
+    found = in_order_of(sorted(names), features, paths)
+    for each in found[:2]:
+        np.testing.assert_array_equal(each, FEATURES[[1, 2, 3, 0]])
+    np.testing.assert_array_equal(found[2], FEATURES)
+    # Fewer images than rows are fine, another image is not.
+    assert len(in_order_of(names[:2], features[:1], paths[:1])[0]) == 2
+    with pytest.raises(UserError, match=r"no features of 1 of 2 images, such as c\.png"):
+        in_order_of([names[0], "c.png"], features[:1], paths[:1])
+
+
+def test_names_that_are_not_one_per_row_are_refused(tmp_path):
+    path = tmp_path / "twice.npz"
+    np.savez(path, x=FEATURES, names=np.array(["a", "b", "b", "c"]))
+    with pytest.raises(UserError, match="4 names, 3 of them different, for 4 rows"):
+        in_order_of(["a"], read_features([path]), [path])

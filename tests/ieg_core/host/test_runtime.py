@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import sys
 
 import pytest
 
@@ -41,3 +42,17 @@ def test_what_a_framework_says_as_it_starts_is_told_only_if_it_fails(capfd):
     with pytest.raises(ImportError):
         fail()
     assert capfd.readouterr().err == "no such library\n"
+
+
+def test_another_encoding_of_file_names_restarts_in_utf8(monkeypatch):
+    started = []
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    monkeypatch.setattr("os.execv", lambda program, words: started.append(words))
+    monkeypatch.setattr("sys.orig_argv", ["python", "-m", "ieg_core.cli.main", "status", "café"])
+    runtime.use_utf8()
+    assert started == []
+    monkeypatch.setattr("sys.getfilesystemencoding", lambda: "iso8859-1")
+    runtime.use_utf8()
+    words = ["-X", "utf8", "-m", "ieg_core.cli.main", "status", "café"]
+    assert [each[1:] for each in started] == ([] if sys.flags.utf8_mode else [words])
+    assert os.environ["PYTHONUTF8"] == "1"

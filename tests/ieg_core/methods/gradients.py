@@ -168,6 +168,7 @@ def main(out: str) -> None:
     from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
     from ieg_core.models import zoo
     from ieg_core.training.step import build_network
+    from tests.ieg_core.models import one_block
 
     rng = np.random.default_rng(0)
 
@@ -177,7 +178,7 @@ def main(out: str) -> None:
     def one_hot() -> object:
         return ops.convert_to_tensor(np.eye(CLASSES)[rng.integers(0, CLASSES, BATCH)])
 
-    model = zoo.build("preact8", CLASSES, (8, 8, 1), dtype="float64")
+    model = one_block.build(CLASSES, (8, 8, 1), dtype="float64")
     network = build_network(model, DECAY)
     values = dict(zip([v.path for v in model.variables], zoo.initial_values(model, 0), strict=True))
     params = [ops.convert_to_tensor(values[v.path]) for v in model.trainable_variables]

@@ -25,7 +25,13 @@ from ieg_core.recipes import build
 from ieg_core.store.leases import owned
 
 NOISY = "digits_uniform_0.6"
-EXAMPLES = {"cifar10": 50_000, "webvisionmini": 65_944, "digits": 1_438, "folder": 50_000}
+EXAMPLES = {
+    "cifar10": 50_000,
+    "fashion_mnist": 60_000,
+    "webvisionmini": 65_944,
+    "digits": 1_438,
+    "folder": 50_000,
+}
 RUNTIME = Runtime(threads=1, steps_per_execution=50, checkpoint_seconds=1e9)
 
 

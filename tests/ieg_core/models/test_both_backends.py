@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The same networks, derivatives and crops on TensorFlow and JAX, on one device and on two."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.backends import BACKENDS, assert_close, run_on
+from tests.backends import BACKENDS, assert_close, run_on_both
 
 Results = dict[str, dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    script = Path(__file__).with_name("both_backends.py")
-    with ThreadPoolExecutor() as pool:
-        arrays = pool.map(lambda backend: run_on(backend, script), BACKENDS)
-        return dict(zip(BACKENDS, arrays, strict=True))
+    return run_on_both(Path(__file__).with_name("both_backends.py"))
 
 
 def _group(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

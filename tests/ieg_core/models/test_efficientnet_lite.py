@@ -38,6 +38,27 @@ def test_features_are_those_of_the_reference(name):
     assert np.abs(flipped - expected).max() > 0.1 * expected.max()
 
 
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize(("stride", "shape"), [(1, (7, 6)), (2, (7, 6)), (2, (8, 9))])
+def test_shifted_sums_are_a_depthwise_convolution(size, stride, shape):
+    import keras
+
+    from ieg_core.models.efficientnet_lite import DepthwiseSums
+
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, *shape, 4)).astype(np.float32)
+    ours, theirs = (
+        layer(size, stride, "same") for layer in (DepthwiseSums, keras.layers.DepthwiseConv2D)
+    )
+    for layer in (ours, theirs):
+        layer.build(images.shape)
+    weights = [rng.normal(size=weight.shape) for weight in theirs.get_weights()]
+    for layer in (ours, theirs):
+        layer.set_weights(weights)
+    found, expected = (keras.ops.convert_to_numpy(layer(images)) for layer in (ours, theirs))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_batch_norm_is_folded():
     """By hand: γ 2, β 1, μ 3, σ² + ε = 4 make K' = K · 2/2 and b' = 1 − 3 · 2/2."""
     lite = weights.find("efficientnet-lite0")

@@ -110,8 +110,8 @@ def one(*arguments):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b"", "Ran out of input", id="empty"),
-        pytest.param(b"PK\x03\x04", "truncated", id="the zip format"),
+        pytest.param(b"", "exhausted", id="empty"),
+        pytest.param(b"PK\x03\x04", "no newline found", id="the zip format"),
         pytest.param(file_of(STATE, STORAGES, magic=1), "legacy format", id="another magic number"),
         pytest.param(file_of(STATE, STORAGES)[:-1], "truncated", id="cut"),
         pytest.param(file_of(STATE, STORAGES) + b"x", "data after the last storage", id="longer"),

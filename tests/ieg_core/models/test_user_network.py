@@ -1,6 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from ieg_core.methods import registry
 from ieg_core.models import user_network, zoo
 from ieg_core.recipes import build
 from ieg_core.training.step import build_network, initial_state
-from tests.backends import run_on
 from tests.ieg_core.models import nets_of_mine
 
 # TensorFlow's variables know nothing of NumPy 2's copy keyword.
@@ -174,15 +171,3 @@ def test_a_module_that_does_not_import_is_told(tmp_path, monkeypatch, module, co
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         zoo.build(f"{module}:small", 4, SHAPE)
-
-
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_it_trains_resumes_to_the_same_bits_and_exports(backend):
-    runs = run_on(backend, Path(__file__).parent / "user_network_runs.py", "fsr", "ieg")
-    for method in ("fsr", "ieg"):
-        whole = {name: value for name, value in runs.items() if f"{method}/whole" in name}
-        assert len(whole) == 9
-        for name, value in whole.items():
-            assert runs[name.replace("whole", "resumed")].tobytes() == value.tobytes(), name
-        # One of 359 test images may lie on an edge between two classes.
-        assert runs[f"{method}/exported"] == pytest.approx(runs[f"{method}/accuracy"], abs=0.003)

@@ -66,7 +66,7 @@ def test_a_figure_is_displayed_with_its_deviation():
         ("retrain", "", "", "'retrain' trains a head on features.*FEATURES=efficientnet-lite0"),
         ("ieg", "features", "", "'ieg' trains a network, .*choose supervised, forward, retrain"),
         ("supervised", "", "efficientnet-lite2", "is not trained itself: use FEATURES=efficientn"),
-        ("forward", "features", "resnet29", "unknown network of features 'resnet29'"),
+        ("forward", "features", "resnet29", "unknown features 'resnet29'"),
     ],
 )
 def test_heads_and_networks_are_not_confused(method, recipe, network, message):

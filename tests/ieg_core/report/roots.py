@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
 
+from ieg_core.store.arrays import encode
 from tests.records import put
 
 FINAL = {  # accuracy without noise, and what full noise would cost
@@ -134,9 +134,8 @@ def write_trial(
             for i in range(num_classes)
         ]
     )
-    save_file(
-        {"confusion_ema_last": counts, "confusion_last": counts}, folder / "matrices.safetensors"
-    )
+    matrices = {"confusion_ema_last": counts, "confusion_last": counts}
+    (folder / "matrices.safetensors").write_bytes(encode(matrices))
     result = {key: settings[key] for key in (
         "trial", "dataset", "method", "seed", "network", "noise_rate", "true_flip_rate",
         "clean_labels_used", "backend", "precision", "code_version", "versions")}  # fmt: skip

@@ -8,8 +8,10 @@ from ieg_core.errors import UserError
 from ieg_core.report import acceptance
 from ieg_core.store import gcs as storage
 from ieg_core.store.records import AcceptedRecord
+from ieg_core.store.seal import seal
 from tests import gcs
 from tests.ieg_core.report.test_reproduction import row
+from tests.records import put_json
 
 NOTHING = {"results": "", "schedule": "", "accepted": ""}
 
@@ -17,7 +19,7 @@ NOTHING = {"results": "", "schedule": "", "accepted": ""}
 def reported(root, run, rows, moment):
     path = root / "scheduled" / "nightly" / run / "sweeps" / f"s-{run}" / "report" / "results.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"schema": 1, "trials": rows}))
+    put_json(path, {"schema": 1, "trials": rows})
     os.utime(path, (moment, moment))
 
 
@@ -90,7 +92,7 @@ def test_a_run_in_a_bucket_is_accepted_and_held_against(monkeypatch):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
         for run, accuracy in (("r2", 0.9), ("r1", 0.92)):
             name = f"scheduled/nightly/{run}/sweeps/s/report/results.json"
-            text = json.dumps({"schema": 1, "trials": [row(accuracy)]})
+            text = json.dumps(seal({"schema": 1, "trials": [row(accuracy)]}))
             storage.write(storage.join(root, name), text.encode())
         assert "accepted r2" in acceptance.accept(root, "nightly", "r2")
         found = AcceptedRecord.read(root, "nightly")

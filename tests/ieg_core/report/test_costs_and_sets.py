@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
-from tests.records import put
+from tests.records import put, put_json
 
 Builder = Callable[..., Path]
 
 
 def edit_result(trial: Path, **changes: object) -> None:
     path = trial / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    put_json(path, json.loads(path.read_text()) | changes)
 
 
 def test_gpu_hours_by_hand(results_root: Builder) -> None:

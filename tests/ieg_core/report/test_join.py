@@ -12,7 +12,7 @@ from ieg_core.report import join
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_joined
-from tests.records import put
+from tests.records import put, put_json
 
 
 def joined(*places):
@@ -28,7 +28,7 @@ def change(root, sweep, **values):
             record |= {key: value for key, value in values.items() if key in record}
             if file == "config.json":
                 record["config"]["optimizer"]["learning_rate"] = 0.05
-            (folder / file).write_text(json.dumps(record))
+            put_json(folder / file, record)
 
 
 @pytest.fixture
@@ -40,9 +40,8 @@ def two(results_root_at):
     for folder in (second / "trials").iterdir():
         folder.rename(folder.with_name(folder.name.replace("0123456789ab", "ba9876543210")))
     plan = second / "sweeps" / "s2" / "plan.json"
-    plan.write_text(plan.read_text().replace("0123456789ab", "ba9876543210"))
-    for path in (second / "trials").glob("*/*.json"):
-        path.write_text(path.read_text().replace("0123456789ab", "ba9876543210"))
+    for path in (plan, *(second / "trials").glob("*/*.json")):
+        put_json(path, json.loads(path.read_text().replace("0123456789ab", "ba9876543210")))
     return first / "sweeps" / "s1", second / "sweeps" / "s2"
 
 
@@ -67,7 +66,7 @@ def test_a_trial_that_two_sweeps_share_comes_once(results_root):
     plan = json.loads((root / "sweeps" / "s1" / "plan.json").read_text())
     other = root / "sweeps" / "s2"
     other.mkdir()
-    (other / "plan.json").write_text(json.dumps(plan | {"trials": plan["trials"][:1]}))
+    put_json(other / "plan.json", plan | {"trials": plan["trials"][:1]})
     found = joined(root / "sweeps" / "s1", other)
     assert [trial.row["trial"] for trial in found.trials] == plan["trials"]
     assert {group.label for group in group_trials(found.trials)} == {"supervised", "l2r"}
@@ -91,7 +90,7 @@ def edit(root, file, **changes):
     for path in sorted(root.glob(file)):
         record = json.loads(path.read_text())
         record.get("config", record).update(changes)
-        path.write_text(json.dumps(record))
+        put_json(path, record)
 
 
 def joined_labels(*roots):
@@ -166,7 +165,7 @@ def test_long_names_stand_in_the_legend_and_not_beside_the_lines(seed_apart, tmp
 def test_the_terminal_shows_names_in_brackets_whole(seed_apart, tmp_path, capsys):
     edit(seed_apart[1], "trials/*/config.json", batch_size=50)
     places = [str(root / "sweeps" / "s1") for root in seed_apart]
-    assert main.main(["report", *places, "--output", str(tmp_path / "joined")]) == 0
+    assert main.main(["report", *places, "--out", str(tmp_path / "joined")]) == 0
     assert "ieg [batch_size=50]" in capsys.readouterr().out
 
 

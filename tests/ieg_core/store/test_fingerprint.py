@@ -26,7 +26,9 @@ def sources(package: Path, entry: str) -> list[Path]:
 
 def reword(path: Path) -> None:
     """Changes the first docstring of a file, as an edited message would."""
-    path.write_text(path.read_text().replace('"""', '"""Other words. ', 1))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"""', '"""Other words. ', 1), encoding="utf-8"
+    )
 
 
 def version(package: Path) -> str:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import errno
-import json
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.host import files
 from ieg_core.store import fingerprint, layout, leases
+from ieg_core.store.records import TrialRecord
+from tests.records import example
 
 
 def test_json_is_replaced_whole_and_leaves_nothing_behind(tmp_path):
@@ -93,15 +95,30 @@ def test_a_lock_keeps_others_out_and_dies_with_its_owner(tmp_path):
 
 
 def test_a_trial_is_named_by_all_that_decides_its_outcome():
-    outcome = {"config": {"seed": 0}, "code_version": "a"}
-    name = fingerprint.trial_name("digits_uniform_0.2", "l2r", 0, outcome)
+    record = example(TrialRecord, dataset="digits_uniform_0.2", method="l2r", seed=0)
+    name = fingerprint.trial_name(record)
     assert name.startswith("digits_uniform_0.2-l2r-seed0-")
-    assert name == fingerprint.trial_name(
-        "digits_uniform_0.2", "l2r", 0, json.loads(json.dumps(outcome))
-    )
-    assert name != fingerprint.trial_name(
-        "digits_uniform_0.2", "l2r", 0, outcome | {"code_version": "b"}
-    )
+    assert name == fingerprint.trial_name(replace(record, git_revision="another", trial="x"))
+    for change in (
+        {"config": {"learning_rate": 0.1}},
+        {"label_set_digest": "b"},
+        {"code_version": "b"},
+        {"backend": "b"},
+        {"precision": "b"},
+        {"network_digest": "b"},
+    ):
+        assert name != fingerprint.trial_name(replace(record, **change))
+
+
+def test_a_trial_whose_settings_were_edited_is_refused(tmp_path):
+    record = example(TrialRecord)
+    name = fingerprint.trial_name(record)
+    folder = layout.trial_folder(tmp_path, name)
+    replace(record, trial=name).write(folder)
+    assert layout.read_planned(tmp_path, name).trial == name
+    replace(record, trial=name, config={"learning_rate": 1.0}).write(folder)
+    with pytest.raises(UserError, match=r"has other settings than those that .* is named by"):
+        layout.read_planned(tmp_path, name)
 
 
 def test_latest_points_at_the_newest_sweep(tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import read_json, write_json_atomic
+from ieg_core.host.files import read_json
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError, owned, take
 from ieg_core.store.records import LeaseRecord, ProgressRecord
@@ -185,8 +185,7 @@ def test_on_one_machine_the_lock_decides_at_once(tmp_path, holder):
 
 
 def test_a_lock_that_outlives_its_machine_is_passed_by(tmp_path, holder):
-    record = read_json(LeaseRecord.path(tmp_path, 1)) | {"machine": "gone"}
-    write_json_atomic(LeaseRecord.path(tmp_path, 1), record)
+    replace(LeaseRecord.read(tmp_path, 1), machine="gone").write(tmp_path, 1)
     beat(tmp_path, 1, age=100)
     with pytest.raises(TrialBusyError), owned(tmp_path):
         pass

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-import json
 
 import pytest
 
 from ieg_core.host.files import write_json_atomic
 from ieg_core.store import lost_pods, runs
+from ieg_core.store.records import EvaluationRecord, FailureRecord, ResultRecord
+from tests.records import example
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def count(tmp_path, run="now"):
 def test_each_run_counts_its_own_attempts(tmp_path, trial):
     assert [count(tmp_path) for _ in range(3)] == [0, 1, 2]
     assert count(tmp_path, "next") == 0
-    assert json.loads((trial / "evaluations" / "now.json").read_text()) == {"attempts": 3}
+    assert EvaluationRecord.read(trial, "now").attempts == 3
 
 
 def test_nothing_is_counted_where_nothing_is_lost(tmp_path, trial, monkeypatch):
@@ -45,9 +46,9 @@ def test_it_is_given_up_when_all_attempts_are_spent(tmp_path, trial, lost, given
     assert (trial / "failure.json").exists() is given_up
 
 
-@pytest.mark.parametrize("name", ["result.json", "failure.json"])
-def test_what_is_known_of_the_trial_stays(tmp_path, trial, name):
-    write_json_atomic(trial / name, {"reason": "older"})
+@pytest.mark.parametrize("kind", [ResultRecord, FailureRecord])
+def test_what_is_known_of_the_trial_stays(tmp_path, trial, kind):
+    example(kind, reason="older").write(trial)
     assert lost_pods.fail_evaluation_after_lost_pods(tmp_path, "c", 2) is True
-    assert json.loads((trial / name).read_text()) == {"reason": "older"}
-    assert {path.name for path in trial.iterdir()} == {"config.json", name}
+    assert kind.read(trial).reason == "older"
+    assert {path.name for path in trial.iterdir()} == {"config.json", kind.NAME}

@@ -42,7 +42,7 @@ def old_keys(value):
         return [old_keys(each) for each in value]
     if not isinstance(value, dict):
         return value
-    found = {OLD.get(key, key): each for key, each in value.items()}
+    found = {OLD.get(key, key): each for key, each in value.items() if key != "sha256"}
     if "run_directory" in found:
         found["run_directory"] = found["run_directory"].replace("trials/", "cells/")
     if isinstance(found.get("cells"), list):
@@ -78,8 +78,7 @@ def build(root):
     layout.set_latest(root, planned.sweep)
 
     for path in root.rglob("*.json"):
-        if path.parent.parent.name != "label_sets":
-            path.write_text(json.dumps(old_keys(json.loads(path.read_text()))))
+        path.write_text(json.dumps(old_keys(json.loads(path.read_text()))))
     for claims in root.glob("trials/*/leases"):
         claims.rename(claims.with_name("claims"))
     (root / "trials").rename(root / "cells")
@@ -130,7 +129,7 @@ def test_a_root_and_its_namespaces_are_converted(old, capsys, tmp_path):
         check(each, sweep, done)
     rows = load_sweep(root, sweep).rows
     assert {row["status"] for row in rows} == {"finished", "skipped"}
-    assert main.main(["report", str(root), "--output", str(tmp_path / "page")]) == 0
+    assert main.main(["report", str(root), "--out", str(tmp_path / "page")]) == 0
     assert len(status.find_trials(root)[1]) == 2
     before = files(root)
     assert migrate(root) == 0
@@ -164,11 +163,22 @@ def test_every_command_names_what_converts_it(old, capsys, command):
     assert capsys.readouterr().err == expected
 
 
-def test_a_plan_that_lists_cells_is_enough(old):
-    root, sweep, _ = old
-    shutil.rmtree(root / "cells")
-    with pytest.raises(UserError, match=r"convert it with `ieg migrate .*/runs`$"):
-        load_sweep(root, sweep)
+def test_a_root_without_digests_gets_them(old, capsys):
+    root, sweep, done = old
+    migrate(root)
+    for path in root.rglob("*.json"):
+        value = json.loads(path.read_text())
+        del value["sha256"]
+        path.write_text(json.dumps(value))
+    (path,) = layout.trial_folder(root, done).glob("checkpoint/*")
+    header = {"format": 1, "trial": done, "step": 25, "threads": 1, "num_replicas": 1}
+    header |= {"train_seconds": 0.0, "curves": {}}
+    path.write_bytes(save({"params/0000": STATE["params"][0]}, {"ieg": json.dumps(header)}))
+    assert main.main(["status", str(root)]) == 2
+    assert f"convert it with `ieg migrate {root}`" in capsys.readouterr().err
+    assert migrate(root) == 4
+    check(root, sweep, done)
+    assert migrate(root) == 0
 
 
 def test_a_damaged_file_stays_for_its_reader(old):

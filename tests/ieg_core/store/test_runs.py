@@ -5,8 +5,8 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import write_json_atomic
-from ieg_core.store import leases, lost_pods, runs
-from ieg_core.store.records import LeaseRecord, ProgressRecord
+from ieg_core.store import leases, lost_pods, runs, seal
+from ieg_core.store.records import LeaseRecord, ProgressRecord, ResultRecord, TrainingRecord
 from tests.records import example
 
 
@@ -53,7 +53,8 @@ def test_a_part_that_cannot_be_is_refused(part, parts, message):
 
 def test_a_run_with_a_label_is_written_down(tmp_path):
     runs.write_run(tmp_path, "digits-20260101-120000-0f3a", "s", ["a", "b"], 1, 2)
-    assert json.loads((tmp_path / "runs" / "digits-20260101-120000-0f3a.json").read_text()) == {
+    path = tmp_path / "runs" / "digits-20260101-120000-0f3a.json"
+    assert seal.unseal(json.loads(path.read_text())) == {
         "schema": 1,
         "sweep": "s",
         "trials": ["a", "b"],
@@ -136,11 +137,11 @@ def test_a_trial_is_given_up_when_this_run_has_lost_its_pod_too_often(
     assert fail_after_lost_pods(tmp_path, "next") is False
 
 
-@pytest.mark.parametrize("name", ["result.json", "training.json"])
-def test_a_trained_trial_is_not_given_up(tmp_path, trial, monkeypatch, name):
+@pytest.mark.parametrize("kind", [ResultRecord, TrainingRecord])
+def test_a_trained_trial_is_not_given_up(tmp_path, trial, monkeypatch, kind):
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     write_leases(trial, LOST)
-    write_json_atomic(trial / name, {})
+    example(kind).write(trial)
     assert fail_after_lost_pods(tmp_path, "now") is False
 
 

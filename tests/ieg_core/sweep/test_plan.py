@@ -1,9 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
+from dataclasses import replace
+
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.store import layout
+from ieg_core.store.records import TrialRecord
 from ieg_core.sweep.plan import configs, plan
 from ieg_core.sweep.request import SweepRequest
+from tests.records import put_json
 
 
 def request(*settings, methods=("supervised", "l2r", "ieg")):
@@ -54,3 +60,35 @@ def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
     # 399 and 321 examples are epochs of 13 and 10 steps, and cycles grow by a half.
     assert whole.endswith("STEPS=32 or 61 ends with one")
     assert cut.endswith("STEPS=25 or 47 ends with one")
+
+
+def edit(path):
+    record = json.loads(path.read_text())
+    record["config"]["optimizer"]["learning_rate"] = 9.0
+    put_json(path, record)  # with a digest that matches: only the name tells
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        (edit, "was damaged or edited; it has the planned settings again"),
+        (lambda path: path.write_text("[]"), "was damaged or edited; it has the planned settings"),
+        (become_a_folder, "is a folder: remove it and run again"),
+    ],
+)
+def test_a_trial_whose_configuration_was_altered_is_told(tmp_path, change, note):
+    wanted = replace(request(methods=("supervised",)), results=str(tmp_path))
+    (trial,) = plan(wanted).trials
+    path = TrialRecord.path(layout.trial_folder(tmp_path, trial))
+    before = path.read_bytes()
+    change(path)
+    again = plan(wanted)
+    assert again.trials == (trial,)
+    assert [each.startswith(f"{path} {note}") for each in again.notes] == [True]
+    assert path.is_dir() or path.read_bytes() == before
+    assert path.is_dir() or plan(wanted).notes == ()

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planning a sweep over one's own images and with one's own network."""
 
+from dataclasses import replace
+
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.experiment.dataset_spec import parse
 from ieg_core.host.files import read_json
+from ieg_core.recipes.build import build_config, fit_to_examples
+from ieg_core.recipes.features import FEATURES
 from ieg_core.store.layout import read_planned
 from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
@@ -16,7 +21,9 @@ def request_of(tmp_path):
     write_tree(tmp_path / "data", {"train": 40, "test": 3})
 
     def build(**changes):
-        settings = ("images.size=8", *changes.pop("settings", ()))
+        settings = changes.pop("settings", ())
+        if not any(each.startswith("images.size=") for each in settings):
+            settings = ("images.size=8", *settings)
         return SweepRequest(
             **{
                 "dataset": "folder",
@@ -46,8 +53,13 @@ def test_network_views_and_dictionary_go_by_the_data(request_of, tmp_path):
     # The recipe's 2,000 and 200, whole classes of three.
     settings = config.method_settings
     assert (settings.capacity, settings.dictionary_batch_size) == (1998, 198)
-    (note,) = made.notes
-    assert "there is no probe/" in note
+    probe, length = made.notes
+    assert "there is no probe/" in probe
+    assert length == (
+        "120 images are few: batches of 60 instead of 100, 200 steps (100 epochs) instead of 1500; "
+        "SET=batch_size=… and STEPS choose others"
+    )
+    assert (config.schedule.num_steps, config.batch_size) == (200, 60)
     record = read_json(tmp_path / "runs" / "trials" / made.trials[0] / "config.json")
     assert (record["noise_rate"], record["image_shape"], record["num_classes"]) == (
         None,
@@ -86,3 +98,40 @@ def test_other_images_are_another_label_set(request_of, tmp_path):
     (tmp_path / "data" / "train" / "bee" / "0000.png").unlink()
     assert plan(request_of()).trials != first
     assert len(list((tmp_path / "runs" / "label_sets").iterdir())) == 3
+
+
+def test_only_what_nobody_chose_is_fitted_to_few_images(request_of, tmp_path):
+    for chosen in ({"steps": 1500}, {"settings": ("schedule.num_steps=1500",)}):
+        made, (config,) = planned(request_of(**chosen), tmp_path)
+        assert config.schedule.num_steps == 1500
+        assert "120 images are few: batches of 60 instead of 100; SET" in made.notes[1]
+        record = read_planned(tmp_path / "runs", made.trials[0])
+        assert record.recipe_steps == 200
+        assert "batch_size" not in record.changed_settings
+        assert record.data_dir == str(tmp_path / "data")
+
+
+def test_enough_images_and_other_data_keep_their_recipe(request_of, tmp_path):
+    made, (config,) = planned(request_of(steps=1500, settings=("batch_size=90",)), tmp_path)
+    assert (config.schedule.num_steps, config.batch_size) == (1500, 90)
+    assert not any("are few" in note for note in made.notes)
+    for spec in ("digits_uniform_0.4", "cifar10_uniform_0.4"):
+        config = build_config(parse(spec), "supervised")
+        assert fit_to_examples(config, 150) is config
+    config = build_config(parse("folder"), "supervised")
+    assert fit_to_examples(config, 1500) == config
+    assert fit_to_examples(config, 1499).schedule.num_steps == 1400
+
+
+def test_features_are_recommended_for_photos_without_a_gpu(request_of, monkeypatch):
+    def advised(**changes):
+        return any(
+            "try FEATURES=efficientnet-lite0" in note for note in plan(request_of(**changes)).notes
+        )
+
+    monkeypatch.setattr("ieg_core.sweep.plan.FEATURES", replace(FEATURES, bases=("folder",)))
+    photos = {"settings": ("images.size=32",)}
+    assert advised(**photos)
+    assert not advised()  # 8 pixels
+    assert not advised(**photos, accelerator=True)
+    assert not advised(**photos, network="resnet11")

@@ -18,15 +18,20 @@ GIB = 1024**3
     [
         pytest.param(6, 2, 24, [Slot(1)] * 2, id="more trials than cores: one thread each"),
         pytest.param(2, 2, 24, [Slot(1)] * 2, id="as many trials as cores"),
-        pytest.param(1, 2, 24, [Slot(2)], id="one trial gets every core"),
-        pytest.param(3, 16, 64, [Slot(5)] * 3, id="16 cores over 3 trials: 5 each"),
-        pytest.param(9, 16, 8, [Slot(4)] * 4, id="8 GiB hold 4 trials of 2 GiB"),
-        pytest.param(9, 2, 1, [Slot(2)], id="little memory: still one trial"),
-        pytest.param(0, 2, 24, [Slot(2)], id="nothing to run: still one slot"),
+        pytest.param(1, 2, 24, [Slot(1)], id="one trial has the thread that it has in a sweep"),
+        pytest.param(3, 16, 64, [Slot(1)] * 3, id="cores stay idle"),
+        pytest.param(9, 16, 8, [Slot(1)] * 4, id="8 GiB hold 4 trials of 2 GiB"),
+        pytest.param(9, 2, 1, [Slot(1)], id="little memory: still one trial"),
+        pytest.param(0, 2, 24, [Slot(1)], id="nothing to run: still one slot"),
     ],
 )
 def test_a_cpu_is_shared_out_by_threads(trials, cores, gib, expected):
     assert slots.plan_slots(trials, (), 1, cores, gib * GIB) == expected
+
+
+def test_a_trial_alone_has_one_thread_or_all_gpus():
+    assert slots.whole_machine(()) == Slot(1)
+    assert slots.whole_machine(("0", "1")) == Slot(machine.usable_cores(), ("0", "1"))
 
 
 def test_each_trial_gets_its_own_gpus():

@@ -2,7 +2,6 @@
 """A trial survives its process: training processes, killed with their group and tried again."""
 
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -21,15 +20,20 @@ from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import checkpoint
+from tests.records import put_json
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ("evaluations=3", "batch_size=50")
-STEPS = 400
+STEPS = {"l2r": 150, "supervised": 400}  # long enough to be killed or stopped in
 
 
-def plan(root: Path, method: str = "l2r") -> str:
+def plan(root: Path, method: str) -> str:
     request = SweepRequest(
-        "digits_uniform_0.4", methods=(method,), steps=STEPS, settings=SETTINGS, results=str(root)
+        "digits_uniform_0.4",
+        methods=(method,),
+        steps=STEPS[method],
+        settings=SETTINGS,
+        results=str(root),
     )
     return sweep.plan(request).trials[0]
 
@@ -88,7 +92,7 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
     Returns:
       The steps that the killed attempts had saved; 0 for those killed before their first save.
     """
-    trial = plan(tmp_path / "whole")
+    trial = plan(tmp_path / "whole", "l2r")
     began = time.monotonic()
     whole = start(tmp_path / "whole", trial)
     _wait_for_a_checkpoint(whole, trial_folder(tmp_path / "whole", trial))
@@ -102,7 +106,7 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
     saved = []
     for number in range(count):
         root = tmp_path / str(number)
-        assert plan(root) == trial
+        assert plan(root, "l2r") == trial
         folder = trial_folder(root, trial)
         process = start(root, trial)
         if number % 2:
@@ -140,7 +144,7 @@ def test_killed_at_two_random_moments_a_trial_ends_bit_identical(tmp_path):
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_a_trial_ends_bit_identical(tmp_path):
     saved = kill_at_random_moments(tmp_path, 20, seed=2)
-    assert sum(0 < step < STEPS for step in saved) >= 5, saved
+    assert sum(0 < step < STEPS["l2r"] for step in saved) >= 5, saved
     print(f"killed after saving step {sorted(saved)}")
 
 
@@ -167,9 +171,9 @@ def test_a_stale_process_stops_quietly_and_its_trial_goes_on(tmp_path, request):
     request.addfinalizer(lambda: _kill(worker_pid))
     # As another machine sees it: the lock means nothing, the last heartbeat is long ago.
     path = folder / "leases" / "000001.json"
-    path.write_text(json.dumps(read_json(path) | {"machine": "other", "started": 0}))
+    put_json(path, read_json(path) | {"machine": "other", "started": 0})
     path = folder / "progress.json"
-    path.write_text(json.dumps(read_json(path) | {"updated": 0}))
+    put_json(path, read_json(path) | {"updated": 0})
     successor = start(tmp_path, trial)
     request.addfinalizer(lambda: _kill(successor.pid))
     deadline = time.monotonic() + 3600

@@ -13,11 +13,11 @@ from ieg_core.host import container_memory
 from ieg_core.host.container_memory import MemoryUse
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError
-from ieg_core.store.records import LeaseRecord
+from ieg_core.store.records import LeaseRecord, ProgressRecord
 from ieg_core.sweep import slots, worker
 from ieg_core.training import run_trial
 from tests.clock import FakeClock
-from tests.records import put
+from tests.records import example, put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
 
@@ -47,7 +47,8 @@ def run(tmp_path, step="train", **options):
 
 
 def failure(folder):
-    return json.loads((folder / "failure.json").read_text())
+    value = json.loads((folder / "failure.json").read_text())
+    return {key: each for key, each in value.items() if key != "sha256"}
 
 
 def test_the_child_gets_its_step_its_share_and_its_parent(tmp_path, folder, interpreter):
@@ -152,11 +153,11 @@ def test_a_child_that_dies_when_another_machine_has_its_trial_is_no_failure_of_i
 
 def test_another_machines_progress_is_left_alone(tmp_path, folder, interpreter):
     taken_over(folder)
-    said = {"attempt": 1, "phase": "training", "updated": time.time() - 60}
-    (folder / "progress.json").write_text(json.dumps(said))
+    before = example(ProgressRecord, attempt=1, phase="training", updated=time.time() - 60)
+    before.write(folder)
     interpreter("exit 0")
     run(tmp_path)
-    assert json.loads((folder / "progress.json").read_text()) == said
+    assert ProgressRecord.read(folder) == before
 
 
 def test_a_dead_machine_gets_no_heartbeat_from_its_successor(tmp_path, folder, interpreter):
@@ -190,7 +191,7 @@ def test_a_promised_gpu_stays_visible_where_nvidia_smi_is_missing(
 
 @pytest.mark.parametrize("step", ["train", "evaluate"])
 def test_a_finished_trial_starts_nothing(tmp_path, folder, interpreter, step):
-    (folder / "result.json").write_text("{}")
+    put(folder / "result.json")
     interpreter("echo started")
     assert run(tmp_path, step) == 0
     assert not (folder / "log.txt").exists()
@@ -199,7 +200,7 @@ def test_a_finished_trial_starts_nothing(tmp_path, folder, interpreter, step):
 def test_a_trained_trial_is_not_trained_again_but_may_be_evaluated_again(
     tmp_path, folder, interpreter
 ):
-    (folder / "training.json").write_text("{}")
+    put(folder / "training.json")
     (folder / "failure.json").write_text('{"phase": "evaluating"}')
     interpreter("echo started")
     assert run(tmp_path, "train") == 0

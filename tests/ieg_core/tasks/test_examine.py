@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from ieg_core.data.open import open_source
-from ieg_core.store import fingerprint, leases
+from ieg_core.store import fingerprint, leases, seal
 from ieg_core.store import gcs as storage
 from ieg_core.store.records import Finding
 from ieg_core.tasks import examine as doctor
@@ -161,7 +161,7 @@ def test_a_finding_is_left_in_the_results_root_where_that_is_possible(place, tmp
     found = examine("data", place)
     doctor.write_down(place.results, "r1", found)
     path = tmp_path / "runs/doctor/r1/data.json"
-    assert json.loads(path.read_text()) == dataclasses.asdict(found)
+    assert seal.unseal(json.loads(path.read_text())) == dataclasses.asdict(found)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     (tmp_path / "file").write_text("")
     doctor.write_down(str(tmp_path / "file"), "r1", found)  # says nothing: `checkpoint` does

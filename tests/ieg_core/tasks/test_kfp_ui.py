@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from ieg_core.report.trials import Trial, load_sweep, load_trial
+from ieg_core.store.arrays import encode
 from ieg_core.tasks import kfp_ui
 from tests.records import put
 
@@ -39,7 +39,7 @@ def test_of_a_damaged_or_failed_result_nothing_is_shown(tmp_path, folder, conten
 def test_classes_of_the_same_name_are_told_apart(tmp_path, folder):
     counts = np.array([[5, 1], [2, 8]])
     put(folder / "result.json")
-    (folder / "matrices.safetensors").write_bytes(save({"confusion_ema_last": counts}))
+    (folder / "matrices.safetensors").write_bytes(encode({"confusion_ema_last": counts}))
     manifest = tmp_path / "label_sets" / "o" / "manifest.json"
     put(manifest, class_names=["cat", "dog"])
     assert kfp_ui.confusion(load_trial(tmp_path, TRIAL)) == (

@@ -42,7 +42,9 @@ def main(out: str, data_dir: str, results: str) -> None:
     set_environment(RUNTIME)
     from ieg_core.training.loop import train
     from ieg_core.training.trial import open_trial, train_here
+    from tests.ieg_core.training.compiled_once import compile_once
 
+    compile_once()
     states = {}
 
     def planned(name: str) -> tuple[Path, str]:

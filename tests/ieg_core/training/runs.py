@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in a process of its own: whole short runs, undisturbed, interrupted, permuted.
 
-python runs.py OUT.npz METHOD...
+    python runs.py OUT.npz STEPS METHOD...
+
+Of a network of one's own the exported model is tried, too.
 """
 
 import dataclasses
@@ -20,15 +22,36 @@ from ieg_core.recipes import build
 from ieg_core.store.leases import owned
 
 RUNTIME = Runtime(threads=1, steps_per_execution=7, checkpoint_seconds=0.0)
-STEPS, INTERRUPTED_AT = 60, 14
+INTERRUPTED_AT = 14
 EXTRA = {"fsr": ["method.start_epoch=0"]}
+OWN_NETWORK = "tests.ieg_core.models.nets_of_mine:small"
+NETWORKS = {"l2r": "preact8"}  # the others' is the small one, which is compiled sooner
 
 
 class InterruptedRunError(Exception):
     pass
 
 
-def main(out: str, methods: list[str]) -> None:
+def exported_and_evaluated(path, config, label_set, source, state) -> tuple[np.ndarray, np.ndarray]:
+    """Exports a model; returns its logits of the test images by Keras alone, and evaluation's."""
+    import keras
+
+    from ieg_core.models import zoo
+    from ieg_core.training.evaluation import build_predictor
+    from ieg_core.training.export import export_model
+
+    images = source.test_images(range(len(source.test_labels)))
+    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
+    evaluated = build_predictor(model)(state["ema"], state["stats"], images)
+    export_model(path, config, label_set, source, state)
+    # Keras takes a TensorFlow that is blocked for one that is there.
+    if sys.modules.get("tensorflow", keras) is None:
+        del sys.modules["tensorflow"]
+    exported = keras.saving.load_model(path)(images.astype("float32"))
+    return keras.ops.convert_to_numpy(exported), evaluated
+
+
+def main(out: str, steps: int, methods: list[str]) -> None:
     set_environment(RUNTIME)
     from ieg_core import backend
     from ieg_core.methods.fsr import init
@@ -43,8 +66,9 @@ def main(out: str, methods: list[str]) -> None:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         for method in methods:
+            network = NETWORKS.get(method, OWN_NETWORK)
             config = override(
-                build.build_config(spec, method, num_steps=STEPS),
+                build.build_config(spec, method, num_steps=steps, network=network),
                 ["evaluations=1", "batch_size=50", *EXTRA.get(method, [])],
             )
             label_set = prepare_label_set(
@@ -76,7 +100,8 @@ def main(out: str, methods: list[str]) -> None:
 
             if method == "fsr":
                 written["fsr/first-dictionary"] = init(config, label_set)["dictionary"]
-            keep("whole", run(f"{method}-whole"))
+            whole = run(f"{method}-whole")
+            keep("whole", whole)
             try:
                 run(f"{method}-cut", stop_at)
             except InterruptedRunError:
@@ -88,8 +113,21 @@ def main(out: str, methods: list[str]) -> None:
             permuted[noisy_set] = np.random.default_rng(0).permutation(permuted[noisy_set])
             other = dataclasses.replace(label_set, clean_labels=permuted)
             keep("permuted", run(f"{method}-permuted", label_set=other))
+            if network == OWN_NETWORK:
+                exported, evaluated = exported_and_evaluated(
+                    folder / "model.keras", config, label_set, source, whole.state
+                )
+                right = exported.argmax(1) == source.test_labels
+                written.update(
+                    {
+                        f"{method}/exported": exported,
+                        f"{method}/evaluated": evaluated,
+                        f"{method}/exported-accuracy": right.mean(),
+                        f"{method}/accuracy": whole.evaluation_ema.accuracy,
+                    }
+                )
     np.savez(out, **written)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in processes of their own: a step of every method on one backend.
 
-    python steps.py OUT.npz NUM_REPLICAS [shares]
+    python steps.py OUT.npz [shares]
 
 Writes every tensor of the state, the metrics and the per-example values of each method, after one
-step from a state that has momentum, scores and moving logits already; with several replicas, of the
-methods that need more than a sum of gradients from one another; with "shares", with BatchNorm
-statistics of each replica's own share.
+step from a state that has momentum, scores and moving logits already: as "one/…" on one device, and
+as "two/…" on two devices of the methods that need more than a sum of gradients from one another.
+With "shares", BatchNorm has the statistics of each replica's own share.
 """
 
 import sys
@@ -78,20 +78,31 @@ def flatten(prefix: str, tree) -> dict[str, np.ndarray]:
     return flat
 
 
-def main(out: str, num_replicas: int, synchronized: bool) -> None:
-    runtime = Runtime(threads=1, num_replicas=num_replicas)
-    set_environment(runtime)
+def virtual_devices() -> None:
+    """Splits TensorFlow's CPU in two, as it must be before a computation; JAX's is, by a flag."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        (cpu,) = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+
+
+def one_step(runtime: Runtime, synchronized: bool) -> dict[str, np.ndarray]:
     from ieg_core import backend
     from ieg_core.methods import registry
-    from ieg_core.models import zoo
     from ieg_core.training.measure import synthetic_label_set
     from ieg_core.training.step import build_network, build_step, initial_state
     from ieg_core.training.step_draws import device_data, stacked_draws
+    from tests.ieg_core.models import one_block
 
     backend.start(runtime)
     written = {}
-    model = zoo.build("preact8", 10, (8, 8, 1), synchronized=synchronized)
-    several = VARIANTS if num_replicas == 1 else SHARED
+    model = one_block.build(10, (8, 8, 1), synchronized=synchronized)
+    several = VARIANTS if runtime.num_replicas == 1 else SHARED
     for name in several if synchronized else OWN_SHARES:
         config = build_config(name, synchronized)
         method = registry.find(config.method)
@@ -109,15 +120,24 @@ def main(out: str, num_replicas: int, synchronized: bool) -> None:
         }
         state = backend.place(perturbed(initial_state(model, method, config, label_set)))
         data = backend.place(device_data(images, label_set))
-        # Some steps bring a ReLU within rounding of its kink, where the derivative depends on the
-        # order of a sum: step 0, and for IEG with statistics of shares step 1.
-        at = 1 if synchronized else 2
-        drawn = stacked_draws(config, label_set, at, at + 1, 1)
+        # Some steps, 1 and 4 among them, bring a ReLU within rounding of its kink, where the
+        # derivative depends on the order of a sum.
+        drawn = stacked_draws(config, label_set, 2, 3, 1)
         state, metrics, examples = call(state, data, drawn, scalars, 1)
         found = {"state": backend.fetch(state), "metrics": metrics, "examples": examples}
         written |= flatten(name, found)
+    return written
+
+
+def main(out: str, synchronized: bool) -> None:
+    set_environment(Runtime())
+    virtual_devices()
+    written = {}
+    for name, num_replicas in (("one", 1), ("two", 2)):
+        steps = one_step(Runtime(num_replicas=num_replicas), synchronized)
+        written |= {f"{name}/{key}": value for key, value in steps.items()}
     np.savez(out, **written)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:] != ["shares"])
+    main(sys.argv[1], sys.argv[2:] != ["shares"])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in a process of its own: training on images that are read batch by batch.
 
-python fed_runs.py OUT.npz resume DATA_DIR METHOD...   undisturbed and interrupted runs
-python fed_runs.py OUT.npz memory DATA_DIR             the most memory that a run took, in MiB
+python streamed_runs.py OUT.npz resume DATA_DIR METHOD...   undisturbed and interrupted runs
+python streamed_runs.py OUT.npz memory DATA_DIR             the most memory that a run took, in MiB
 """
 
 import dataclasses
@@ -92,9 +92,11 @@ def resume(data_dir: Path, methods: list[str]) -> dict[str, np.ndarray]:
 def main(out: str, what: str, data_dir: str, *methods: str) -> None:
     set_environment(RUNTIME)
     from ieg_core import backend
+    from tests.ieg_core.training.compiled_once import compile_once
 
     backend.start(RUNTIME)
     if what == "resume":
+        compile_once()
         np.savez(out, **resume(Path(data_dir), list(methods)))
         return
     with tempfile.TemporaryDirectory() as text:

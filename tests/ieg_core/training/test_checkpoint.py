@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.store import leases
 from ieg_core.store.leases import Lease, SupersededError, take
+from ieg_core.store.records import LeaseRecord
 from ieg_core.training.checkpoint import (
     Progress,
     checkpoint_path,
@@ -88,14 +90,49 @@ def test_another_format_is_named(tmp_path, lease, state, monkeypatch):
     monkeypatch.setattr("ieg_core.training.checkpoint.FORMAT", 0)
     save_checkpoint(lease, state, PROGRESS)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="expected format 1"):
+    with pytest.raises(UserError, match="has format 0, expected 1"):
         read_progress(tmp_path)
+
+
+def test_a_flipped_bit_of_a_tensor_is_found(tmp_path, lease, state):
+    save_checkpoint(lease, state, PROGRESS)
+    path = checkpoint_path(tmp_path, 1)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 0x40
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"000001\.safetensors is damaged \(it was altered"):
+        load_checkpoint(tmp_path, "trial-a", state)
+    checkpoint_path(tmp_path, 2).write_bytes(content)
+    save_checkpoint(lease, state, PROGRESS)
+    assert load_checkpoint(tmp_path, "trial-a", state)[1] == PROGRESS
+
+
+@pytest.mark.parametrize("target", ["nowhere", "000002.safetensors", "."])
+def test_what_is_no_file_beside_a_good_checkpoint_changes_nothing(tmp_path, lease, state, target):
+    save_checkpoint(lease, state, PROGRESS)
+    checkpoint_path(tmp_path, 2).symlink_to(target)
+    assert load_checkpoint(tmp_path, "trial-a", state)[1] == PROGRESS
+    checkpoint_path(tmp_path, 1).unlink()
+    if target == "nowhere":
+        assert read_progress(tmp_path) is None
+    else:
+        with pytest.raises(UserError, match="is damaged"):
+            read_progress(tmp_path)
+
+
+def test_files_in_the_place_of_folders_hold_nothing(tmp_path):
+    checkpoint_path(tmp_path, 1).parent.write_text("a file")
+    LeaseRecord.path(tmp_path, 1).parent.write_text("a file")
+    assert read_progress(tmp_path) is None
+    assert leases.latest_attempt(tmp_path) == 0
+    with pytest.raises(UserError, match=r"a file of that name exists|a part of the path is a file"):
+        take(tmp_path, 1)
 
 
 def test_another_networks_tensors_are_refused(tmp_path, lease, state):
     save_checkpoint(lease, state, PROGRESS)
     template = state | {"params": state["params"][:1]}
-    with pytest.raises(UserError, match="do not match this network"):
+    with pytest.raises(UserError, match="does not match this network"):
         load_checkpoint(tmp_path, "trial-a", template)
 
 

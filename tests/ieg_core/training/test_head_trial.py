@@ -33,8 +33,8 @@ def started():
         yield
 
 
-def made_up_features(read, count, *, network):
-    assert network == "efficientnet-lite0"
+def made_up_features(read, count, *, network, size):
+    assert (network, size) == ("efficientnet-lite0", 160)
     pixels = read(np.arange(count)).reshape(count, -1).astype(np.float32) / 255
     mixing = np.random.default_rng(0).normal(size=(pixels.shape[1], 40))
     return (pixels @ mixing).astype(np.float16)
@@ -134,7 +134,7 @@ def test_a_lost_result_is_evaluated_again_from_the_head(root, monkeypatch):
     path = folder / head_trial.HEAD
     content = path.read_bytes()
     path.write_bytes(content[:100])
-    with pytest.raises(UserError, match=r"cannot read the head in .*; train the trial again"):
+    with pytest.raises(UserError, match=r"head.safetensors is damaged .*: train it again"):
         evaluate_trial(folder.name, root, root, Runtime(), again=True)
     path.write_bytes(content)
     evaluate_trial(folder.name, root, root, Runtime(), again=True)

@@ -1,28 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One step of every method: TensorFlow against JAX."""
+"""One step of every method: TensorFlow against JAX, two devices against one.
+
+One step on two devices is the step on one: the global batch decides, not its shares. Unless
+`synchronized_batch_norm` is off; then both backends make the same other step.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.backends import assert_close, run_on
+from tests.backends import BACKENDS, assert_close, run_on_both
 from tests.ieg_core.training.steps import VARIANTS
 
+Steps = dict[str, np.ndarray]
 TOLERANCE = 1e-4
 SCRIPT = Path(__file__).parent / "steps.py"
 
 
+def on(steps: Steps, devices: str) -> Steps:
+    prefix = f"{devices}/"
+    return {name.removeprefix(prefix): steps[name] for name in steps if name.startswith(prefix)}
+
+
 @pytest.fixture(scope="module")
-def reference(one_step) -> dict[str, np.ndarray]:
-    return one_step()
+def steps() -> dict[str, Steps]:
+    return run_on_both(SCRIPT)
 
 
-def test_jax_makes_the_same_step(reference):
-    found = run_on("jax", SCRIPT, "1")
+@pytest.fixture(scope="module")
+def reference(steps) -> Steps:
+    return on(steps["tensorflow"], "one")
+
+
+def test_jax_makes_the_same_step(steps, reference):
+    found = on(steps["jax"], "one")
     assert found.keys() == reference.keys()
     for name in found:
         assert_close(found[name], reference[name], TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_devices_make_the_step_of_one(steps, reference, backend):
+    found = on(steps[backend], "two")
+    assert len(found) > 200
+    for name in found:
+        assert_close(found[name], reference[name], TOLERANCE)
+
+
+@pytest.mark.slow
+def test_with_statistics_of_their_own_shares_both_backends_agree():
+    steps = run_on_both(SCRIPT, "shares")
+    ours, theirs = (on(steps[backend], "two") for backend in BACKENDS)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert_close(theirs[name], ours[name], TOLERANCE)
+    whole = on(steps["tensorflow"], "one")
+    apart = [np.abs(ours[name] - whole[name]).max() for name in ours if "/state/stats/" in name]
+    assert len(apart) == 6  # moving moments
+    assert max(apart) > 1e-4
 
 
 def test_every_parameter_moves(reference):

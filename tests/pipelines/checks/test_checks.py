@@ -37,7 +37,7 @@ def text() -> str:
 
 @component
 def write(item: int, data: Output[Dataset]):
-    with open(data.path, "w") as file:
+    with open(data.path, "w", encoding="utf-8") as file:
         file.write(str(item))
 
 

@@ -257,3 +257,23 @@ def test_a_server_that_becomes_slow_is_given_up(kfp_stub):
     ):
         client.create_experiment("e")
     assert kfp_stub.experiments == {}
+
+
+def test_a_token_written_by_an_editor_of_windows(kfp_stub, tmp_path):
+    kfp_stub.token = "right"
+    token = tmp_path / "token"
+    token.write_bytes(b"\xef\xbb\xbfright\r\n")
+    connect(ClusterFile(endpoint=kfp_stub.url, token_file=str(token)))
+
+
+def test_an_endpoint_behind_a_proxy(kfp_stub, monkeypatch):
+    """The stub takes the place of the proxy, which is asked for the whole address."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", kfp_stub.url)
+    assert clients.proxy_of("http://kfp.example") == kfp_stub.url
+    assert clients.proxy_of("https://kfp.example") == ""
+    client = connect(ClusterFile(endpoint="http://kfp.example"))
+    assert client._run_api.api_client.rest_client.pool_manager.proxy.url == kfp_stub.url
+    monkeypatch.setenv("no_proxy", "kfp.example")
+    assert clients.proxy_of("http://kfp.example") == ""

@@ -16,7 +16,7 @@ from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import cost, submit
 from pipelines.cluster_files import ClusterFile
 from tests import gcs
-from tests.records import put
+from tests.records import put, put_json
 
 RATES = {("resnet11", "supervised"): 20.0, ("resnet11", "l2r"): 5.0}
 
@@ -188,7 +188,7 @@ def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
     ]
     report = tmp_path / "sweeps" / "s1" / "report" / "results.json"
     report.parent.mkdir(parents=True)
-    report.write_text(json.dumps({"schema": 1, "trials": rows}))
+    put_json(report, {"schema": 1, "trials": rows})
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
         assert submit.measured(cluster_file) == {}

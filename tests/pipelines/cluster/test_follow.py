@@ -11,6 +11,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.host.liveness import STALE_SECONDS
+from ieg_core.store.seal import seal
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import submit
@@ -40,7 +41,7 @@ def write(root: Path, name: str, content):
     if path.name in KINDS:
         put(path, **content)
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        path.write_text(content if isinstance(content, str) else json.dumps(seal(content)))
 
 
 def created(stub, root=None, **parameters):

@@ -4,6 +4,7 @@
 import builtins
 import logging
 import re
+import subprocess
 
 import pytest
 from kfp import dsl
@@ -167,3 +168,15 @@ def test_an_unsound_pipeline_is_not_started(tmp_path):
     with pytest.raises(ValueError, match="write may be cached"):
         runner.run(unsound, {}, scratch=tmp_path / "kfp", at_once=1)
     assert not (tmp_path / "kfp").exists()
+
+
+def test_an_interpreter_at_any_path_is_one_word_of_the_shell(tmp_path):
+    interpreter = tmp_path / "a b$HOME'c" / "python"
+    interpreter.parent.mkdir()
+    interpreter.symlink_to("/bin/echo")
+    shell = ["sh", "-ec", f"_KFP_RUNTIME=true python3 -m kfp {runner.PROGRAM}", "python3"]
+    command = runner._with_interpreter(shell, str(interpreter))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"-m kfp {runner.PROGRAM}\n"
+    assert command[3] == "python3"
+    assert runner._with_interpreter(["python3", "-c", runner.PROGRAM], "a b")[0] == "a b"

@@ -133,3 +133,9 @@ def test_a_value_beyond_its_field_is_refused(text, place, value):
     fields[place] = str(value)
     with pytest.raises(UserError, match=str(value)):
         cron.check(" ".join(fields))
+
+
+def test_a_step_of_any_length_is_one_line():
+    with pytest.raises(UserError, match="is not a valid minute") as error:
+        cron.check(f"0 */{'9' * 5000} * * * *")
+    assert "\n" not in str(error.value)

@@ -25,7 +25,6 @@ EVERY_RIGHT = frozenset(
         ("get", "configmaps"),
         ("get", "persistentvolumeclaims"),
         ("list", "pods"),
-        ("delete", "pods"),
         ("list", "events"),
         ("list", "workflows"),
     }

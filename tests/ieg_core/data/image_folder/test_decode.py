@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ieg_core.data.image_folder import decode
 from ieg_core.data.image_folder.decode import (
@@ -14,6 +15,7 @@ from ieg_core.data.image_folder.decode import (
     central_square,
     crop_box,
     evaluated_square,
+    read_original,
     read_pixels,
 )
 from tests.ieg_core.data.trees import bomb
@@ -71,6 +73,16 @@ def test_the_kind_is_found_in_the_content(kind):
 def test_every_mode_becomes_rgb(image, expected):
     pixels = read_pixels(encoded(image), 4, central_square)
     np.testing.assert_allclose(pixels, np.tile(expected, (4, 4, 1)), atol=1)
+
+
+@pytest.mark.parametrize("top", [255, 4095])
+def test_16_bits_that_would_become_nearly_black_are_refused(top):
+    ramp = np.linspace(0, top, 16).reshape(4, 4).astype(np.uint16)
+    for read in (read_original, lambda content: read_pixels(content, 4, central_square)):
+        with pytest.raises(UnreadableImageError, match=f"are all below {top + 1:,}, which is near"):
+            read(encoded(Image.fromarray(ramp)))
+    ramp[0, 0] = 4096
+    assert read_pixels(encoded(Image.fromarray(ramp)), 4, central_square).max() == 16
 
 
 def test_a_palette_with_a_transparent_entry_becomes_white_there():
@@ -250,3 +262,25 @@ def test_what_is_held_is_what_a_file_decodes_to(monkeypatch):
         read_pixels(encoded(picture, kind, **options), 100, central_square)
     # A plain JPEG is decoded at an eighth of its size; the others are as large as they are.
     assert held == [(1.28, 90), (0.02, 90), (1.28, 90)]
+
+
+def test_a_line_of_pixels_is_refused_before_it_is_decoded():
+    long = bytearray(encoded(Image.new("L", (1, 1))))
+    long[16:20] = (80_000_000).to_bytes(4, "big")
+    long[29:33] = zlib.crc32(long[12:29]).to_bytes(4, "big")
+    with pytest.raises(UnreadableImageError, match=r"80000000×1 pixels exceed 65,535 on a side"):
+        read_pixels(bytes(long), 8, central_square)
+
+
+def test_metadata_of_any_size_do_not_matter():
+    image = Image.new("RGB", (8, 8), RED)
+    info = PngImagePlugin.PngInfo()
+    info.add_text("notes", "x" * (2 << 20), zip=True)
+    info.add_itxt("more", "x" * (2 << 20), zip=True)
+    large = encoded(image, pnginfo=info, icc_profile=bytes(2 << 20))
+    expected = read_pixels(encoded(image), 8, central_square)
+    np.testing.assert_array_equal(read_pixels(large, 8, central_square), expected)
+    oriented = image.getexif()
+    oriented[0x0112] = 6
+    plain = encoded(image, exif=oriented)
+    assert decode._without_large_metadata(plain) == plain

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ieg_core.data.image_folder import listing
 from ieg_core.data.image_folder.dataset import describe_notes
 from ieg_core.data.label_set import prepare_label_set
 from ieg_core.data.open import open_source
@@ -33,8 +34,8 @@ def _one_image(tree):
         path.unlink()
 
 
-def _no_test(tree):
-    shutil.rmtree(tree / "test")
+def _no_train(tree):
+    shutil.rmtree(tree / "train")
 
 
 def _unknown_class(tree):
@@ -93,7 +94,7 @@ PATH = "train/bee/0000.png"
         pytest.param(_empty_class, "class 'dog' has no file", id="empty class"),
         pytest.param(_one_class, r"has 1 class \(apple\): expected at least two", id="one class"),
         pytest.param(_one_image, r"has 1 class \(apple\)", id="one image"),
-        pytest.param(_no_test, "no test set: expected test/<class>/", id="no test set"),
+        pytest.param(_no_train, "no training set: expected train/<class>/", id="no training set"),
         pytest.param(_unknown_class, "test of .* classes that train does not have: bees: ",
                      id="class in test alone"),
         pytest.param(_not_utf8, r"name b'caf\\xe9.png' in .* is not valid UTF-8", id="name"),
@@ -115,7 +116,8 @@ PATH = "train/bee/0000.png"
                      "cannot read .*expected a CSV file in UTF-8", id="table not UTF-8"),
         pytest.param(_csv('path,label\n"open,bee\n'), "cannot read .*train.csv", id="open quote"),
         pytest.param(_csv(f"path,label\n{PATH},bee\ntrain/apple/0000.png,apple\nnowhere.png,car\n"),
-                     "1 of 9 files .*nowhere.png: no such file", id="missing file"),
+                     "1 of 9 files that .* lists do not exist .nowhere.png", id="missing file"),
+        pytest.param(_csv(f"path,label\n{PATH},nan\n"), "lacks a path or a label", id="nan"),
         pytest.param(_no_parquet, "cannot read .*train.parquet", id="no Parquet"),
         pytest.param(_probe_lacks_a_class, "no image of class 'apple'", id="probe lacks a class"),
         pytest.param(_all_of_a_class_broken, "no file of class 'bee' .*train .* can be decoded",
@@ -157,9 +159,22 @@ def test_a_list_that_was_cut_says_so():
     assert "the first 1 are listed in" in line
 
 
-def test_arrays_whose_class_names_are_no_list_are_damaged(tmp_path):
+def test_arrays_without_a_digest_are_damaged(tmp_path):
     arrays = {"train_labels": np.zeros(1, np.int32)}
     path = tmp_path / "arrays.safetensors"
     save_file(arrays, path, metadata={"class_names": "null"})
     with pytest.raises(UserError, match=r"arrays.safetensors is damaged .*: write it again"):
         open_source("folder", tmp_path, SMALL)
+
+
+def test_unicode_s_two_spellings_and_windows_paths_name_one_file_and_class(tmp_path):
+    folder = tmp_path / "train" / "Ka\u0308fer"  # as a Mac stores it
+    folder.mkdir(parents=True)
+    for name in ("a\u0308.png", "b.png"):
+        picture(0, 0).save(folder / name)
+    assert {label for _, label in listing.folder_files(tmp_path, tmp_path / "train")} == {"Käfer"}
+    table = tmp_path / "train.csv"
+    table.write_text("path,label\ntrain\\Käfer\\ä.png,Käfer\ntrain/Käfer/b.png,Ka\u0308fer\n")
+    assert listing._read_table(tmp_path, table) == [
+        ("train/Ka\u0308fer/a\u0308.png", "Käfer"), ("train/Ka\u0308fer/b.png", "Käfer")
+    ]  # fmt: skip

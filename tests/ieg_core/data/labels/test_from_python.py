@@ -21,6 +21,7 @@ class NAType:
         pytest.param(np.array([np.int64(2), 0], object), [2, 0], id="integers as objects"),
         pytest.param(["cat", "a dog"], ["cat", "a dog"], id="names"),
         pytest.param(np.array(["cat", "a dog"]), ["cat", "a dog"], id="array of names"),
+        pytest.param(["Ka\u0308fer"], ["Käfer"], id="decomposed letters"),
         pytest.param(np.array([b"cat", "Käfer".encode()]), ["cat", "Käfer"], id="bytes"),
     ],
 )
@@ -38,6 +39,7 @@ def test_class_numbers_and_names(labels, expected):
         pytest.param([0, None], r"at 1 is missing \(None\)", id="None"),
         pytest.param(["a", np.nan], r"at 1 is missing \(nan\)", id="nan among names"),
         pytest.param(np.array(["a", None]), r"at 1 is missing \(None\)", id="None among names"),
+        pytest.param(["a", "nan"], r"at 1 is missing \('nan'\)", id="nan as text"),
         pytest.param(["a", " "], r"at 1 is missing \(' '\)", id="blank"),
         pytest.param(np.array(["a", NAType()], object), "at 1 is missing", id="pandas' NA"),
         pytest.param(np.ma.masked_array([0, 1], [False, True]), r"at 1 is missing \(masked\)",

@@ -139,7 +139,8 @@ BAD = {
     "twice": ("index,label\n1,cat\n1,cat\n", r"repeats the index 1 in row 2"),
     "unknown label": ("index,label\n1,cta\n", r"row 1: unknown label 'cta': did you mean 'cat'"),
     "number too high": ("index,label\n1,10\n", r"unknown label '10'.*or a number from 0 to 9"),
-    "no label": ("index,label\n1,\n", r"row 1: unknown label ''"),
+    "no label": ("index,label\n1,\n", r"the label '' in row 1, which stands for none"),
+    "pandas' missing": ("index,label\n1,nan\n", r"the label 'nan' in row 1, which stands for none"),
     "short row": ("index,label\n1\n", r"has no label in row 1: expected index, label in every row"),
     "other data": ("index,label,data\n1,cat,digits:123456789abc\n", r"for the data digits:1234"),
     "no UTF-8": (b"index,label\n1,c\xe4t\n", r"cannot read .*: expected a CSV file in UTF-8"),
@@ -288,3 +289,13 @@ def test_files_may_be_named_by_path(tmp_path, source):
     path.write_text("path,label\ntrain/x.png,1\n")
     with pytest.raises(UserError, match=r"'train/x.png' in row 1: expected one of the 40"):
         read_labels(path, source)
+
+
+def test_names_and_paths_are_found_in_every_spelling_of_unicode_and_of_windows(tmp_path, source):
+    names = ("Käfer", *source.class_names[1:])
+    source = replace(source, paths=[f"train/ä{n}.png" for n in range(40)], class_names=names)
+    path = tmp_path / "labels.csv"
+    first = "Ka\u0308fer"
+    lines = [f"train\\a\u0308{n}.png,{n % 10 or first}\n" for n in range(20)]
+    path.write_text("path,label\n" + "".join(lines), encoding="utf-8")
+    assert read_labels(path, source).labels.tolist() == [n % 10 for n in range(20)] + [-1] * 20

@@ -102,3 +102,19 @@ def test_what_is_no_dictionary_of_arrays_is_refused(content):
     with pytest.raises(NotArraysError) as error:
         read_arrays(content)
     assert "\n" not in str(error.value)
+
+
+# What allocates by a number in the file, or overflows the stack.
+BOMBS = {
+    "memo": b"\x80\x02]r\xff\xff\xff\x0f.",
+    "memo in text": b"]p268435455\n.",
+    "nested key": b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns.",
+    "nested lists": b"]" * 1_000_000 + b"a" * 999_999 + b".",
+    "bytes": b"\x80\x04\x8e\xff\xff\xff\xff\x00\x00\x00\x00.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_pickle_takes_no_memory(name):
+    with pytest.raises(NotArraysError):
+        read_arrays(BOMBS[name])

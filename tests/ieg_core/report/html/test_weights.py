@@ -7,12 +7,13 @@ from ieg_core.report.html.weights import weight_views
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from tests.ieg_core.report.pages import write_files
+from tests.records import put_json
 
 
 def give(root, weights):
     for index, path in enumerate(sorted(root.glob("trials/*-l2r-*/result.json"))):
         row = json.loads(path.read_text())
-        path.write_text(json.dumps(row | {"mean_weight_per_class": weights[index]}))
+        put_json(path, row | {"mean_weight_per_class": weights[index]})
 
 
 def views(root):

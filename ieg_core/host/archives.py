@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds for archives that a library unpacks."""
+
+import contextlib
+import zipfile
+from pathlib import Path
+from typing import Final
+
+from ieg_core.errors import UserError, printable
+
+_MOST_TEXT: Final = 64 << 20
+_MOST_INFLATION: Final = 100
+
+
+def require_sane_size(path: Path) -> None:
+    """Refuses a `.keras` file that unpacks to much more than its size; no file is left to Keras.
+
+    Raises:
+      UserError: When a file in it does.
+    """
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            limit = max(_MOST_TEXT, _MOST_INFLATION * member.compress_size)
+            if not member.filename.endswith(".h5"):
+                limit = _MOST_TEXT
+            if member.file_size > limit:
+                raise UserError(
+                    f"{path} unpacks {printable(member.filename)} to {member.file_size:,} bytes: "
+                    f"expected at most {limit:,}; export the model again"
+                )

@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Feeds changed files to each parser of outside bytes.
+
+    python -m scripts.chaos_fuzz [--tries 2000] [--seed 0] [PARSER ...]
+
+Each try changes a valid file at random (bits, cuts, copies, numbers, other files' parts) and parses
+it. It survives if the parser returns, or raises the error that it declares, with one line. Memory
+is limited to 4 GiB above what is used at the start, so that a small file that asks for more fails.
+Prints for each parser how many tries survived, and the first that did not; the exit code is 1 if
+there are any.
+
+atheris, which would follow the parsers' branches, is not among the project's packages.
+"""
+
+import argparse
+import gzip
+import io
+import pickle
+import random
+import resource
+import shutil
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from ieg_core.audit.decisions import read_decisions
+from ieg_core.data.base import Split, in_memory_source
+from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_pixels
+from ieg_core.data.labels.label_file import read_labels
+from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
+from ieg_core.data.public import cifar
+from ieg_core.data.public.cifar import CifarLayout
+from ieg_core.data.public.fashion_mnist import IdxLayout, idx_files, open_fashion_mnist
+from ieg_core.data.tables import to_csv, to_parquet
+from ieg_core.errors import UserError
+from ieg_core.features.files import read_features
+from ieg_core.models.torch_weights import NotTensorsError, read_tensors
+from pipelines import cluster_files
+from pipelines.cluster_files import ClusterFile
+from pipelines.scheduling import cron, schedules
+
+ROOT: Final = Path(__file__).parents[1]
+SPARE_BYTES: Final = 4 << 30
+SLOW_SECONDS: Final = 20.0
+SHOWN: Final = 5
+_NUMBERS: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 1 << 62)
+_TOKENS: Final = (
+    b"'", b'"', b",", b"\n", b"\r", b"\0", b"[" * 99, b"&a [*a]", b"nan", b"=1+1", b"-",
+    b"9" * 5000, b"\xff", b"\xef\xbb\xbf", b"\xc3\xa9", b"2024-13-01", b"]r\xff\xff\xff\x0f",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Parser:
+    """A parser of outside bytes.
+
+    Attributes:
+      seeds: Valid files, or parts of them.
+      parse: Parses the bytes of a file.
+      errors: What it declares to raise.
+    """
+
+    seeds: Sequence[bytes]
+    parse: Callable[[bytes], object]
+    errors: tuple[type[Exception], ...] = (UserError,)
+
+
+@dataclass
+class Outcome:
+    """How many tries a parser survived."""
+
+    tried: int
+    failures: list[str]
+
+
+def mutate(content: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
+    """Returns a file with one to eight random changes."""
+    changed = bytearray(content)
+    for _ in range(rng.randint(1, 8)):
+        start = rng.randrange(len(changed) + 1)
+        end = min(len(changed), start + rng.choice((1, 2, 4, 8, 64)))
+        kind = rng.randrange(6)
+        if kind == 0 and start < len(changed):
+            changed[start] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del changed[start : end if rng.random() < 0.8 else None]
+        elif kind == 2:
+            changed[start:start] = changed[start:end] * rng.choice((1, 2, 1000))
+        elif kind == 3:
+            form = rng.choice(("<B", ">H", "<I", ">I", "<Q", ">Q"))
+            size = struct.calcsize(form)
+            number = rng.choice(_NUMBERS) & ((1 << 8 * size) - 1)
+            changed[start : start + size] = struct.pack(form, number)
+        elif kind == 4:
+            changed[start:end] = rng.choice(_TOKENS)
+        else:
+            other = rng.choice(others)
+            place = rng.randrange(len(other) + 1)
+            changed[start:end] = other[place : place + rng.choice((4, 64, 4096))]
+    return bytes(changed)
+
+
+def fuzz(parser: Parser, tries: int, seed: int = 0) -> Outcome:
+    """Parses changed files.
+
+    Args:
+      parser: The parser.
+      tries: Number of files.
+      seed: Decides the changes.
+
+    Returns:
+      The number of tries and a line for each failure, with the changed file in hexadecimal.
+    """
+    rng = random.Random(seed)
+    failures = []
+    for content in parser.seeds:
+        parser.parse(content)  # the changes start from valid files
+    for _ in range(tries):
+        content = mutate(rng.choice(parser.seeds), parser.seeds, rng)
+        began = time.monotonic()
+        problem = ""
+        try:
+            parser.parse(content)
+        except parser.errors as error:
+            if "\n" in str(error):
+                problem = f"more than one line: {str(error)[:200]!r}"
+        except Exception as error:
+            problem = f"{type(error).__name__}: {str(error)[:200]}"
+        if not problem and time.monotonic() - began > SLOW_SECONDS:
+            problem = f"took more than {SLOW_SECONDS:.0f} s"
+        if problem:
+            failures.append(f"{problem} ({content[:100].hex()})")
+    return Outcome(tries, failures)
+
+
+def parsers(folder: Path) -> Mapping[str, Parser]:
+    """Returns the parsers by name.
+
+    Args:
+      folder: An empty folder for the files of those that read files.
+    """
+    split = Split(np.zeros((2, 1, 28, 28), np.uint8), np.zeros(2, np.int32))
+    idx = idx_files(split, split)
+    layout = CifarLayout("cifar10", "", "", (), ("test.bin",), {"test.bin": 2}, 1, {}, None)
+    digits = Split(np.zeros((10, 1, 8, 8), np.uint8), np.arange(10, dtype=np.int32))
+    source = in_memory_source(
+        "digits",
+        version="",
+        origin="memory",
+        train=digits,
+        test=digits,
+    )
+    names = [str(number) for number in range(10)]
+    labels = {"index": list(range(10)), "label": names}
+    decisions = b"path,label,decision\na.png,cat,keep\nb.png,,drop\n"
+    features = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+    def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+        def parse(content: bytes) -> object:
+            path = folder / name
+            path.write_bytes(content)
+            return read(path)
+
+        return parse
+
+    def in_idx(name: str) -> Callable[[bytes], object]:
+        def parse(content: bytes) -> object:
+            place = folder / "fashion-mnist"
+            shutil.rmtree(place, ignore_errors=True)
+            others = {key: value for key, value in idx.items() if f"{key}.gz" != name}
+            place.mkdir()
+            for key, value in {**others, name: content}.items():
+                (place / key).write_bytes(value)
+            return open_fashion_mnist(folder, IdxLayout({"train": 2, "test": 2}, None, {}), folder)
+
+        return parse
+
+    return {
+        "pickle": Parser(
+            [pickle.dumps({"a": np.arange(9)}, protocol=p) for p in range(2, 5)]
+            + [pickle.dumps({"a": [1, 2, 3]}, protocol=0)],
+            read_arrays,
+            (NotArraysError,),
+        ),
+        "torch weights": Parser([_torch_file()], read_tensors, (NotTensorsError,)),
+        "labels.csv": Parser(
+            [to_csv(labels)], in_file("labels.csv", lambda path: read_labels(path, source))
+        ),
+        "labels.parquet": Parser(
+            [to_parquet(labels)],
+            in_file("labels.parquet", lambda path: read_labels(path, source)),
+        ),
+        "decisions.csv": Parser(
+            [decisions],
+            in_file("d.csv", lambda path: read_decisions(path, ("a.png", "b.png"), ("cat", "dog"))),
+        ),
+        "cluster.yaml": Parser(
+            [(ROOT / "docs" / "cluster.example.yaml").read_bytes()],
+            in_file("cluster.yaml", cluster_files.load),
+        ),
+        "schedules.yaml": Parser(
+            [(ROOT / "schedules.yaml").read_bytes()],
+            in_file(
+                "schedules.yaml", lambda path: schedules.read(path, ClusterFile(), max_trials=100)
+            ),
+        ),
+        "cron": Parser(
+            [b"0 30 2 * * 6", b"0 */5 1-3,7 1,15 jan-mar mon", b"0 0 0 ? * 1-5/2"],
+            _cron,
+            (UserError, UnicodeDecodeError),
+        ),
+        "image": Parser(
+            _images(),
+            lambda content: read_pixels(content, 8, central_square),
+            (UnreadableImageError,),
+        ),
+        "features.npy": Parser(
+            [_saved(np.save, features)], in_file("f.npy", lambda path: read_features([path]))
+        ),
+        "features.npz": Parser(
+            [_saved(np.savez, features), _saved(np.savez_compressed, features)],
+            in_file("f.npz", lambda path: read_features([path])),
+        ),
+        "features.parquet": Parser(
+            [to_parquet({"a": features[:, 0], "b": features[:, 1]})],
+            in_file("f.parquet", lambda path: read_features([path])),
+        ),
+        "IDX": Parser([idx["train-images-idx3-ubyte"]], in_idx("train-images-idx3-ubyte")),
+        "IDX labels": Parser([idx["t10k-labels-idx1-ubyte"]], in_idx("t10k-labels-idx1-ubyte")),
+        "IDX, gzipped": Parser(
+            [gzip.compress(idx["train-images-idx3-ubyte"])], in_idx("train-images-idx3-ubyte.gz")
+        ),
+        "CIFAR": Parser(
+            [bytes(2 * layout.record_bytes)],
+            in_file("test.bin", lambda path: cifar.read_records(folder, "test", layout)),
+        ),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fuzzes the parsers; returns 1 if a try did not survive."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    options.add_argument("names", nargs="*", metavar="PARSER", help="names of parsers (all)")
+    options.add_argument("--tries", type=int, default=2000, help="for each parser")
+    options.add_argument("--seed", type=int, default=0)
+    chosen = options.parse_args(arguments)
+    _limit_memory()
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
+        for name, parser in parsers(Path(folder)).items():
+            if chosen.names and name not in chosen.names:
+                continue
+            outcome = fuzz(parser, chosen.tries, chosen.seed)
+            for failure in outcome.failures[:SHOWN]:
+                print(f"{name}: {failure}")
+            survived = outcome.tried - len(outcome.failures)
+            print(f"fuzz {name}: {survived:,} of {outcome.tried:,} survived", flush=True)
+            failed |= bool(outcome.failures)
+    return int(failed)
+
+
+def _limit_memory() -> None:
+    used = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
+    limit = used * resource.getpagesize() + SPARE_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _cron(content: bytes) -> None:
+    text = content.decode()
+    cron.check(text)
+    cron.runs_a_month(text)
+
+
+def _images() -> list[bytes]:
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    image = Image.fromarray(gray)
+    made = []
+    for kind, mode in (
+        ("PNG", "L"),
+        ("PNG", "P"),
+        ("PNG", "RGBA"),
+        ("JPEG", "RGB"),
+        ("WEBP", "RGB"),
+    ):
+        file = io.BytesIO()
+        image.convert(mode).save(file, kind)
+        made.append(file.getvalue())
+    file = io.BytesIO()
+    Image.fromarray(gray.astype(np.uint16) << 8).save(file, "PNG")
+    return [*made, file.getvalue()]
+
+
+def _saved(write: Callable[..., None], values: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    write(file, values)
+    return file.getvalue()
+
+
+def _torch_file() -> bytes:
+    """Returns what `torch.save` writes for one tensor of six numbers, in the legacy format."""
+
+    def text(value: str) -> bytes:
+        return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+    def numbers(*values: int) -> bytes:
+        return b"(" + b"".join(b"J" + struct.pack("<i", each) for each in values) + b"t"
+
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("7") + text("cpu")
+    storage += b"J" + struct.pack("<i", 6) + b"NtQ"
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + b"J\0\0\0\0" + numbers(2, 3)
+    tensor += numbers(3, 1) + b"\x89ccollections\nOrderedDict\n)RtR"
+    state = b"\x80\x02ccollections\nOrderedDict\n)R" + text("weight") + tensor + b"s."
+    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
+    head = b"".join(pickle.dumps(each, protocol=2) for each in parts)
+    values = np.arange(6, dtype="<f4").tobytes()
+    return head + state + pickle.dumps(["7"], protocol=2) + struct.pack("<q", 6) + values
+
+
+if __name__ == "__main__":
+    sys.exit(main())
