@@ -17,6 +17,8 @@ from ieg_core.draws.operations import (
     enhancement_factor,
     fine_brightness_factor,
     posterize_bits,
+    released_posterize_bits,
+    released_solarize_threshold,
     solarize_addition,
     solarize_threshold,
 )
@@ -53,9 +55,13 @@ def pointwise() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
     single = {
         Operation.IDENTITY: [_GRAYS],
         Operation.INVERT: [255 - _GRAYS],
-        Operation.POSTERIZE: [_GRAYS & -(1 << 8 - posterize_bits(level)) for level in levels],
-        Operation.SOLARIZE: [
-            np.where(solarize_threshold(level) > _GRAYS, _GRAYS, 255 - _GRAYS) for level in levels
+        Operation.POSTERIZE: [_posterize(posterize_bits(level)) for level in levels],
+        Operation.POSTERIZE_RELEASED: [
+            _posterize(released_posterize_bits(level)) for level in levels
+        ],
+        Operation.SOLARIZE: [_solarize(solarize_threshold(level)) for level in levels],
+        Operation.SOLARIZE_RELEASED: [
+            _solarize(released_solarize_threshold(level)) for level in levels
         ],
         Operation.SOLARIZE_ADD: [
             np.where(_GRAYS < 128, np.minimum(_GRAYS + solarize_addition(level), 255), _GRAYS)
@@ -78,6 +84,14 @@ def pointwise() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         num_rows += len(rows)
     table = np.concatenate([*blends, *(np.stack(rows) for rows in single.values())])
     return table.astype(np.uint8), first
+
+
+def _posterize(bits: int) -> NDArray[np.int64]:
+    return _GRAYS & -(1 << 8 - bits)
+
+
+def _solarize(threshold: int) -> NDArray[np.int64]:
+    return np.where(threshold > _GRAYS, _GRAYS, 255 - _GRAYS)
 
 
 @functools.cache

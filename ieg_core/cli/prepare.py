@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ieg_core.cli import options
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import prepare_label_set
+from ieg_core.data.label_set import prepare_label_set, probe_note
 from ieg_core.data.labels.open import open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import require
@@ -60,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             label_sets_dir=label_sets,
             given=open_given(spec, source, data_dir, arguments.labels),
         )
-        for note in describe_notes(source.notes):
-            print(f"Note: {note}")
+        for note in (*describe_notes(source.notes), probe_note(label_set)):
+            if note:
+                print(f"Note: {note}")
         print(
             f"{label_sets / label_set.name}: {len(label_set.train_ids)} training examples, "
             f"{len(label_set.probe_ids)} clean ones, digest {label_set.digest[:12]}"

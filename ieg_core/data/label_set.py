@@ -168,7 +168,8 @@ def prepare_label_set(
     Args:
       spec: The data set to prepare.
       seed: Seed of all draws.
-      probe_per_class: Clean examples of each class to reserve; 0 for no probe.
+      probe_per_class: Clean examples of each class to reserve; 0 for no probe. In a long tail, a
+        class that is too small gives all of its examples but one.
       source: The base data.
       label_sets_dir: The folder of label sets, created if missing.
       given: The labels of a data set whose labels are not drawn (`data.labels.open.open_given`).
@@ -283,7 +284,8 @@ def draw_labels(
       given: The labels of a data set whose labels are not drawn.
 
     Raises:
-      UserError: When the probe is not smaller than each class.
+      UserError: When the probe is not smaller than each class; in a long tail, where it is as large
+        as the class permits, when a class has a single example.
     """
     clean_labels = source.train_labels
     num_examples = len(clean_labels)
@@ -321,14 +323,16 @@ def draw_labels(
         train_ids = selected if probe_per_class else np.union1d(selected, reserved)
     else:
         class_counts = _class_counts(clean_labels[selected], num_classes)
-        if not 0 <= probe_per_class < class_counts.min():
+        # The small classes of a long tail give what they have, so that the probe has every class.
+        wanted = probe_per_class if spec.imbalance is None else min(probe_per_class, 1)
+        if not 0 <= wanted < class_counts.min():
             smallest = source.class_names[int(class_counts.argmin())]
             raise UserError(
                 f"a probe of {probe_per_class} per class cannot be drawn from {spec}: class "
                 f"{smallest!r} has {class_counts.min()} training examples; expected from 0 to "
                 f"{class_counts.min() - 1}, which leaves one to train on"
             )
-        probe_counts = np.full(num_classes, probe_per_class)
+        probe_counts = np.minimum(probe_per_class, class_counts - 1)
         probe_ids = select_per_class(clean_labels, selected, probe_counts, uniforms("probe"))
         train_ids = np.setdiff1d(selected, probe_ids)
     return {
@@ -338,6 +342,22 @@ def draw_labels(
         "probe_ids": probe_ids,
         "test_labels": source.test_labels,
     }
+
+
+def probe_note(label_set: LabelSet) -> str:
+    """Describes in one line the classes that are short of clean examples; "" if none is."""
+    probe = _class_counts(label_set.clean_labels[label_set.probe_ids], label_set.num_classes)
+    wanted = label_set.manifest.probe_per_class if label_set.manifest else 0
+    short = np.flatnonzero(probe < wanted)
+    if label_set.spec.imbalance is None or not len(short):
+        return ""
+    smallest = int(probe.argmin())
+    return (
+        f"{label_set.spec}: {len(short)} of {label_set.num_classes} classes are too small for a "
+        f"probe of {wanted} and give what they have but one example, "
+        f"{label_set.class_names[smallest]!r} only {probe[smallest]}; the probe has "
+        f"{len(label_set.probe_ids)} examples"
+    )
 
 
 def _describe(

@@ -3,7 +3,9 @@
 
 Levels range from 0 to `MAX_LEVEL`; the magnitudes are those of AutoAugment's CIFAR experiments
 (arXiv 1805.09501): shear 0.3, translation 10 of 32 pixels, rotation 30°, solarize 256, posterize to
-4 − ⌊0.4·level⌋ bits, enhancers 0.1 to 1.9, Cutout 20 of 32 pixels.
+4 − ⌊0.4·level⌋ bits, enhancers 0.1 to 1.9, Cutout 20 of 32 pixels. SOLARIZE_RELEASED and
+POSTERIZE_RELEASED have the magnitudes of the code that the authors of IEG and FSR released for
+large images (from TensorFlow's models), in which a higher level of either changes less.
 """
 
 import enum
@@ -44,6 +46,8 @@ class Operation(enum.IntEnum):
     ROTATE = 15
     CUTOUT = 16
     FINE_BRIGHTNESS = 17
+    SOLARIZE_RELEASED = 18
+    POSTERIZE_RELEASED = 19
 
 
 def posterize_bits(level: int) -> int:
@@ -54,6 +58,16 @@ def posterize_bits(level: int) -> int:
 def solarize_threshold(level: int) -> int:
     """Returns the gray level at and above which SOLARIZE inverts: 256 − ⌊25.6·level⌋."""
     return 256 - 256 * level // MAX_LEVEL
+
+
+def released_posterize_bits(level: int) -> int:
+    """Returns how many bits POSTERIZE_RELEASED keeps: ⌊0.4·level⌋; with 0, the image is black."""
+    return 4 * level // MAX_LEVEL
+
+
+def released_solarize_threshold(level: int) -> int:
+    """Returns the gray level at and above which SOLARIZE_RELEASED inverts: ⌊25.6·level⌋."""
+    return 256 * level // MAX_LEVEL
 
 
 def solarize_addition(level: int) -> int:

@@ -158,14 +158,46 @@ IMAGENET = _sub_policies(
     ((Op.COLOR, 0.8, 6), (Op.ROTATE, 0.4, 5)),
 )
 
-RANDAUGMENT = tuple(op for op in Op if op not in (Op.IDENTITY, Op.FINE_BRIGHTNESS))
+_RELEASED = {Op.SOLARIZE: Op.SOLARIZE_RELEASED, Op.POSTERIZE: Op.POSTERIZE_RELEASED}
+IMAGENET_RELEASED = tuple(
+    (
+        first._replace(operation=_RELEASED.get(first.operation, first.operation)),
+        second._replace(operation=_RELEASED.get(second.operation, second.operation)),
+    )
+    for first, second in IMAGENET
+)
+"""ImageNet's sub-policies as the authors of IEG and FSR released them."""
+
+TABLES = {
+    "autoaugment": CIFAR10,
+    "autoaugment_imagenet": IMAGENET,
+    "autoaugment_imagenet_released": IMAGENET_RELEASED,
+}
+
+RANDAUGMENT = (
+    Op.IDENTITY,
+    Op.AUTO_CONTRAST,
+    Op.EQUALIZE,
+    Op.POSTERIZE,
+    Op.SOLARIZE,
+    Op.COLOR,
+    Op.CONTRAST,
+    Op.BRIGHTNESS,
+    Op.SHARPNESS,
+    Op.SHEAR_X,
+    Op.SHEAR_Y,
+    Op.TRANSLATE_X,
+    Op.TRANSLATE_Y,
+    Op.ROTATE,
+)
+"""The 14 operations of Cubuk et al. 2019 (arXiv 1909.13719)."""
 
 
 def possible_operations(policy: str) -> frozenset[Op]:
-    """Returns the operations that a policy can draw; `policy` is one of STRONG_POLICIES."""
+    """Returns the operations that a policy can draw: one of STRONG_POLICIES, but not "weak"."""
     if policy == "digits":
         return frozenset({Op.FINE_BRIGHTNESS})
     if policy == "randaugment":
-        return frozenset({Op.IDENTITY, *RANDAUGMENT})
-    table = IMAGENET if policy == "autoaugment_imagenet" else CIFAR10
-    return frozenset({Op.IDENTITY, *(step.operation for pair in table for step in pair)})
+        return frozenset(RANDAUGMENT)
+    steps = (step.operation for pair in TABLES[policy] for step in pair)
+    return frozenset({Op.IDENTITY, *steps})

@@ -32,9 +32,10 @@ def strong_view_draws(
 ) -> dict[str, Ints]:
     """Draws the strong views of a batch.
 
-    `autoaugment` and `autoaugment_imagenet` draw one sub-policy per image, and apply each of its
-    two operations with the operation's probability. `randaugment` draws two of 16 operations per
-    image, each with a level from 1 to 9, and applies each with probability ½. Geometric operations
+    The policies of AutoAugment draw one sub-policy per image, and apply each of its two operations
+    with the operation's probability. `randaugment` draws two of 14 operations per image, the
+    identity among them, each with a level from 1 to 9, and applies each with probability ½. In
+    `autoaugment_imagenet_released`, translations are up to 250 pixels. Geometric operations
     take either direction with probability ½. `digits` scales brightness by a factor from 0.6 to 1.4
     in steps of 0.02, then applies one affine map about the center, drawn uniformly: it rotates by
     at most 20°, shears rows by at most 0.2 and translates by at most 2 pixels in each direction.
@@ -89,7 +90,7 @@ def strong_view_draws(
 
 
 def _draw_autoaugment(rng: np.random.Generator, batch_size: int, name: str) -> _Choice:
-    table = policies.IMAGENET if name == "autoaugment_imagenet" else policies.CIFAR10
+    table = policies.TABLES[name]
     operation, probability, level = np.moveaxis(np.array(table, np.float64), -1, 0)
     drawn = rng.integers(0, len(table), batch_size)
     applied = rng.random((batch_size, operation.shape[1])) < probability[drawn]
@@ -131,10 +132,15 @@ def _draw_digits(
 def _draw_maps(
     rng: np.random.Generator, choice: _Choice, policy: str, height: int, width: int
 ) -> Ints:
-    # AutoAugment translates by up to 10 of CIFAR's 32 pixels and 150 of ImageNet's 331.
-    largest_shift = 150 / 331 if policy == "autoaugment_imagenet" else 10 / 32
-    maps = operations.affine_maps(height, width, largest_shift)
+    maps = operations.affine_maps(height, width, _largest_shift(policy, height))
     return maps[choice.operation, choice.level, rng.integers(0, 2, choice.operation.shape)]
+
+
+def _largest_shift(policy: str, height: int) -> float:
+    """Returns the translation at MAX_LEVEL, as a fraction of the side of a square image."""
+    # AutoAugment translates by up to 10 of CIFAR's 32 pixels and 150 of ImageNet's 331.
+    shifts = {"autoaugment_imagenet": 150 / 331, "autoaugment_imagenet_released": 250 / height}
+    return shifts.get(policy, 10 / 32)
 
 
 def _crop_map(offset_y: NDArray, offset_x: NDArray, flip: NDArray, pad: int, width: int) -> Ints:

@@ -12,9 +12,21 @@ from ieg_core.experiment.methods import MethodSettings, SupervisedSettings, meth
 
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
-STRONG_POLICIES = ("autoaugment", "autoaugment_imagenet", "randaugment", "digits")
-LENGTHS = ("num_steps", "num_epochs", "num_cycles", "max_steps")
+STRONG_POLICIES = (
+    "autoaugment",
+    "autoaugment_imagenet",
+    "autoaugment_imagenet_released",
+    "randaugment",
+    "digits",
+    "weak",
+)
+LENGTHS = ("num_steps", "num_epochs", "num_cycles")
 """The settings of a schedule of which exactly one sets the length of a run."""
+_USERS_OF_LENGTHS = {
+    "num_cycles": ("cosine_restarts",),
+    "decay_steps": ("cosine_restarts", "exponential"),
+    "clock_after_warmup": ("cosine_restarts",),
+}
 LARGEST_IN_MEMORY = 96
 """Largest side in pixels at which all images are held in memory."""
 
@@ -46,35 +58,38 @@ class OptimizerConfig:
 class ScheduleConfig:
     """The learning-rate schedule and the length of the training.
 
-    Exactly one of `num_steps`, `num_epochs`, `num_cycles` and `max_steps` sets the length; an
-    epoch is ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is
-    `cycle_multiplier` times as long as the one before it, the first being one epoch.
+    Exactly one of `num_steps`, `num_epochs` and `num_cycles` sets the length; an epoch is
+    ⌊training examples / batch size⌋ steps, a cycle of `cosine_restarts` is `cycle_multiplier` times
+    as long as the one before it.
 
     Attributes:
       name: One of SCHEDULES.
       num_steps: Length in steps.
       num_epochs: Length in epochs.
       num_cycles: Length in cycles of `cosine_restarts`.
-      max_steps: Upper bound in steps; the length is as many whole cycles of `cosine_restarts` as
-        fit.
       cycle_multiplier: For `cosine_restarts`, upstream's --cos_t_mul.
       cycle_decay: For `cosine_restarts`: initial rate of a cycle relative to the one before it.
       boundary_fractions: For `step`: where the rate drops, as fractions of the run's length.
       factor: For `step`: factor on the rate at each boundary; for `exponential`: final rate
-        relative to the initial one.
+        relative to the initial one, or the factor on the rate at each of `decay_steps`.
+      decay_steps: For `cosine_restarts`: length of the first cycle in steps; 0 for one epoch. For
+        `exponential`: above 0, the rate drops every so many steps and is constant in between.
       warmup_epochs: Epochs in which the rate rises linearly to the schedule's; part of the length.
+      clock_after_warmup: For `cosine_restarts`: whether the first cycle begins after the warm-up,
+        to which the length in cycles is added, and not with it.
     """
 
     name: str = "cosine"
     num_steps: int = 0
     num_epochs: int = 0
     num_cycles: int = 0
-    max_steps: int = 0
     cycle_multiplier: float = 1.5
     cycle_decay: float = 0.9
     boundary_fractions: tuple[float, ...] = ()
     factor: float = 0.01
+    decay_steps: int = 0
     warmup_epochs: int = 0
+    clock_after_warmup: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
@@ -86,13 +101,14 @@ class ScheduleConfig:
             dict(zip(LENGTHS, lengths, strict=True)),
             f"given exactly one positive length of {', '.join(LENGTHS)}",
         )
-        for name in ("num_cycles", "max_steps"):
+        for name, users in _USERS_OF_LENGTHS.items():
             require(
-                getattr(self, name) == 0 or self.name == "cosine_restarts",
+                not getattr(self, name) or self.name in users,
                 f"schedule.{name}",
                 getattr(self, name),
-                "0 unless schedule.name is cosine_restarts",
+                f"left out unless schedule.name is {' or '.join(users)}",
             )
+        require(self.decay_steps >= 0, "schedule.decay_steps", self.decay_steps, "at least 0")
         require(
             self.cycle_multiplier >= 1,
             "schedule.cycle_multiplier",
@@ -118,7 +134,8 @@ class AugmentationConfig:
     Attributes:
       pad: Weak view: black pixels added on each side before a random crop to the original size.
       flip: Whether both views are mirrored with probability ½.
-      strong: Policy of the strong view, one of STRONG_POLICIES.
+      strong: Policy of the strong view, one of STRONG_POLICIES; "weak" makes it a second weak view,
+        without Cutout.
       strong_pad: Strong view: mid-gray pixels added on each side before the crop.
       cutout: Side in pixels of the square blanked in the strong view; 0 for none.
     """
@@ -210,6 +227,8 @@ class Config:
       precision: "float32" or "bfloat16" (computation only; variables stay float32).
       synchronized_batch_norm: Whether BatchNorm moments are over all replicas, or over each
         replica's share.
+      pretrained: File that the network starts from, `.keras` or `.safetensors`, except for its
+        dense layer; empty to draw all values.
       images: How the images are read, for a data set of files; else None.
       head: The head to train on features of `network`; None to train the network.
     """
@@ -224,6 +243,7 @@ class Config:
     evaluations: int = 12
     precision: str = "float32"
     synchronized_batch_norm: bool = True
+    pretrained: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(num_steps=600))
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -246,6 +266,19 @@ class Config:
                 f"probe_per_class is {self.probe_per_class}: expected 0, since the method "
                 f"{self.method!r} uses no probe; leave it out"
             )
+        if self.pretrained:
+            require(
+                self.pretrained.endswith(networks.STARTS),
+                "pretrained",
+                self.pretrained,
+                f"a file ending in {' or '.join(networks.STARTS)}",
+            )
+            require(
+                self.head is None and not networks.is_custom(self.network),
+                "pretrained",
+                self.pretrained,
+                f"left out, since the network {self.network!r} has its own values",
+            )
         if type(self.method_settings) is not spec.settings:
             raise UserError(
                 f"settings of method {self.method!r} must be {spec.settings.__name__}, got "
@@ -254,7 +287,7 @@ class Config:
 
 
 def network_digest(config: Config) -> str:
-    """Returns a digest of the files behind a configuration's network or features.
+    """Returns a digest of the files behind a configuration's network, its start, or features.
 
     Returns:
       SHA-256, hexadecimal; "" if the names alone say what they are.
@@ -264,7 +297,7 @@ def network_digest(config: Config) -> str:
     """
     if config.head is not None:
         return feature_sources.source_digest(config.network)
-    return networks.source_digest(config.network)
+    return networks.source_digest(config.network, config.pretrained)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -189,6 +189,11 @@ def parse(text: str) -> DatasetSpec:
             return DatasetSpec(
                 base, "uniform", _parse_number(text, rate), _parse_number(text, imbalance)
             )
+        case [number] if base == "webvisionmini" and number.isdigit():
+            raise UserError(
+                f"malformed data set {text!r}: expected {base!r}, whose probe is all images in "
+                f"probe/<class>/; put {number} there for each class"
+            )
     raise UserError(f"malformed data set {text!r}: expected {GRAMMAR}")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The length of a run and when it is evaluated, from its configuration alone."""
 
-from ieg_core.errors import UserError, require
-from ieg_core.experiment.config import Config
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import Config, ScheduleConfig
 
 MIN_EVALUATION_STEPS = 50
 
@@ -38,36 +38,19 @@ def num_steps(config: Config, epoch_steps: int) -> int:
       epoch_steps: Steps per epoch.
 
     Raises:
-      UserError: When the schedule's cycles add up to more than 100,000,000 steps, or not even the
-        first cycle fits into its `max_steps`.
+      UserError: When the schedule's cycles add up to more than 100,000,000 steps.
     """
     schedule = config.schedule
     if schedule.num_steps:
         return schedule.num_steps
     if schedule.num_epochs:
         return schedule.num_epochs * epoch_steps
-    if schedule.max_steps:
-        return _whole_cycles(epoch_steps, schedule.cycle_multiplier, schedule.max_steps)
-    steps = cycle_ends(epoch_steps, schedule.num_cycles, schedule.cycle_multiplier)[-1]
+    steps = _ends(config.schedule, epoch_steps, schedule.num_cycles)[-1]
     if steps > 100_000_000:
         raise UserError(
             f"schedule.num_cycles={schedule.num_cycles} gives {steps} steps: expected at most "
             "100000000; choose fewer cycles"
         )
-    return steps
-
-
-def _whole_cycles(first_cycle_steps: int, multiplier: float, max_steps: int) -> int:
-    """Returns the step at which the last cycle that fits into `max_steps` ends."""
-    require(
-        max_steps >= first_cycle_steps,
-        "schedule.max_steps",
-        max_steps,
-        f"at least the {first_cycle_steps} steps of the first cycle",
-    )
-    steps, total, length = 0, 0.0, 1.0
-    while (end := int(first_cycle_steps * (total + length) + 1e-9)) <= max_steps:
-        steps, total, length = end, total + length, length * multiplier
     return steps
 
 
@@ -79,10 +62,39 @@ def evaluation_steps(config: Config, epoch_steps: int, last: int) -> list[int]:
     """
     parts = max(1, min(config.evaluations, last // MIN_EVALUATION_STEPS))
     spaced = {round(last * part / parts) for part in range(1, parts + 1)}
-    cycles: list[int] = []
-    if config.schedule.name == "cosine_restarts":
-        needed = 1
-        while cycle_ends(epoch_steps, needed, config.schedule.cycle_multiplier)[-1] < last:
-            needed += 1
-        cycles = cycle_ends(epoch_steps, needed, config.schedule.cycle_multiplier)
+    cycles = _ends_until(config.schedule, epoch_steps, last)
     return sorted(step for step in spaced | set(cycles) | {last} if 0 < step <= last)
+
+
+def nearest_cycle_ends(config: Config, epoch_steps: int, last: int) -> list[int]:
+    """Returns the lengths, below and above, that end with a cosine cycle where `last` does not.
+
+    In the middle of a cycle the rate is high, and so is the noise of the last parameters.
+
+    Args:
+      config: The configuration.
+      epoch_steps: Steps per epoch.
+      last: The length of the run in steps.
+
+    Returns:
+      One length or two, in ascending order; none if the run ends with a cycle or has no cycles.
+    """
+    ends = _ends_until(config.schedule, epoch_steps, last)
+    return [] if last in ends else ends[-2:]
+
+
+def _ends_until(schedule: ScheduleConfig, epoch_steps: int, last: int) -> list[int]:
+    """Returns the ends of the cycles of `cosine_restarts` up to the first at or after `last`."""
+    if schedule.name != "cosine_restarts":
+        return []
+    needed = 1
+    while _ends(schedule, epoch_steps, needed)[-1] < last:
+        needed += 1
+    return _ends(schedule, epoch_steps, needed)
+
+
+def _ends(schedule: ScheduleConfig, epoch_steps: int, num_cycles: int) -> list[int]:
+    """Returns the ends of the first cycles, warm-up included."""
+    begin = schedule.warmup_epochs * epoch_steps if schedule.clock_after_warmup else 0
+    first = schedule.decay_steps or epoch_steps
+    return [begin + end for end in cycle_ends(first, num_cycles, schedule.cycle_multiplier)]

@@ -11,7 +11,8 @@ A name gives the family and the size:
   the papers' authors released them, where that differs (`ieg_core.models`);
 * `efficientnet-lite0`, `efficientnet-lite2`: pre-trained networks whose features a head is trained
   on;
-* `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks;
+* `resnet18`, `resnet34`, `resnet50`, `resnet101`, `resnet152`: the ImageNet networks, of which
+  `resnet50-released` and the deeper ones also as the authors released them;
 * `package.module:function`: a network of the user's, from a function that builds it;
 * `path/to/network.keras`: a network of the user's, from a file that `keras.Model.save` wrote.
 
@@ -43,15 +44,16 @@ EXAMPLES = (
     "resnet32",
     "resnet44",
     "resnet50",
+    "resnet50-released",
     "wrn16-8",
     "wrn28-10",
     "wrn28-10-released",
     "wrn40-2",
 )
 _RULE = (
-    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, the last "
-    "three also with -released, one of ImageNet's, your own package.module:function, or a file "
-    "ending in .keras"
+    "preact8, resnet{9n+2} (bottleneck), resnet{6n+2} (basic blocks), wrn{6n+4}-{width}, one of "
+    "ImageNet's, all but preact8, resnet18 and resnet34 also with -released, your own "
+    "package.module:function, or a file ending in .keras"
 )
 _IMAGENET_DEPTHS = frozenset({18, 34, 50, 101, 152})
 # The deepest published network is resnet1202; a greater depth is a typo.
@@ -82,6 +84,13 @@ class Network:
 
 
 RELEASED = "-released"
+STARTS = (".keras", ".safetensors")
+"""Endings of the files of initial values."""
+
+
+def sound_form(name: str) -> str:
+    """Returns the name without -released: of the form that the papers describe."""
+    return name.removesuffix(RELEASED)
 
 
 def parse(name: str) -> Network:
@@ -100,11 +109,11 @@ def parse(name: str) -> Network:
         return Network(name, "preact8", 1)
     if name in feature_sources.BUILT_IN:
         return Network(name, "features", 0)
-    plain, released = name.removesuffix(RELEASED), name.endswith(RELEASED)
+    plain, released = sound_form(name), name.endswith(RELEASED)
     if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", plain):
         depth = int(match[1])
-        if depth in _IMAGENET_DEPTHS and not released:
-            return Network(name, "imagenet", depth)
+        if depth in _IMAGENET_DEPTHS and (depth >= 50 or not released):
+            return Network(name, "imagenet", depth, released=released)
         if 8 <= depth <= _MAX_DEPTH and depth not in _IMAGENET_DEPTHS:
             if depth % 9 == 2:
                 return Network(name, "bottleneck", depth // 9, released=released)
@@ -123,7 +132,12 @@ def parse(name: str) -> Network:
     raise UserError(f"unknown network {name!r}: {hint}expected {_RULE}, e.g. {', '.join(EXAMPLES)}")
 
 
-def source_digest(name: str) -> str:
+def is_custom(name: str) -> bool:
+    """Returns whether a network is the user's, from a function or a file."""
+    return parse(name).family in ("function", "file")
+
+
+def source_digest(name: str, pretrained: str = "") -> str:
     """Returns a digest of the sources of a network of the user's: its file, or its modules.
 
     The modules are the function's own and all that it imports, directly or indirectly, from its own
@@ -134,17 +148,20 @@ def source_digest(name: str) -> str:
 
     Args:
       name: A network's name.
+      pretrained: The file of a built-in network's initial values; "" if they are drawn.
 
     Returns:
-      SHA-256, hexadecimal; "" for a built-in network, which the code digest covers.
+      SHA-256, hexadecimal, for a built-in network that of its initial values; "" where they are
+      drawn, since the code digest covers the rest.
 
     Raises:
       UserError: When the module or file does not exist, or a module is not valid Python.
     """
-    family = parse(name).family
-    if family not in ("function", "file"):
+    if pretrained:
+        return hashlib.sha256(_read(name, Path(pretrained), "initial values")).hexdigest()
+    if not is_custom(name):
         return ""
-    if family == "file":
+    if parse(name).family == "file":
         return hashlib.sha256(_read(name, Path(name), "a file that model.save wrote")).hexdigest()
     digest = hashlib.sha256()
     for module, source in sorted(_sources(name).items()):

@@ -6,7 +6,14 @@ Stem: 7x7 with stride 2, then 3x3 max pooling with stride 2. Depths 18 and 34 us
 inner one. The first block of a stage has a 1x1 projection as shortcut. The stride is in a 3x3
 convolution, as in current implementations; the paper has it in the bottleneck's first 1x1.
 
-Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
+The form that the authors of IEG and FSR released for depth 50, from TensorFlow's official models,
+is the second version of these networks: BatchNorm-ReLU before each convolution but the stem's and
+once after the last block, projections of a block's activated input without BatchNorm, and strided
+convolutions with the same padding on all sides. It also decays the scales and biases, which this
+package does not, and draws kernels with half the variance.
+
+Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385);
+Identity Mappings in Deep Residual Networks (arXiv:1603.05027).
 """
 
 from typing import Final
@@ -29,17 +36,22 @@ _STAGE_FILTERS: Final = (64, 128, 256, 512)
 _EXPANSION: Final = 4
 
 
-def features(x: keras.KerasTensor, layers: Layers, depth: int) -> keras.KerasTensor:
+def features(
+    x: keras.KerasTensor, layers: Layers, depth: int, *, released: bool = False
+) -> keras.KerasTensor:
     """Connects images [B, H, W, ch] to feature maps [B, ⌈H/32⌉, ⌈W/32⌉, 512 or 2048].
 
     Args:
       x: The images.
       layers: Creates the layers.
       depth: 18, 34, 50, 101 or 152.
+      released: Whether to build the released form, of depth 50 or more.
 
     Returns:
       The feature maps.
     """
+    if released:
+        return _released(x, layers, depth)
     bottleneck = depth >= 50
     x = layers.convolution(x, 64, 7, 2, "stem")
     x = layers.normalize_relu(x, "stem")
@@ -62,3 +74,22 @@ def features(x: keras.KerasTensor, layers: Layers, depth: int) -> keras.KerasTen
                 x = layers.normalize(x, f"{name}_projection_norm")
             x = layers.relu(layers.add(x, y, f"{name}_add"), f"{name}_relu")
     return x
+
+
+def _released(x: keras.KerasTensor, layers: Layers, depth: int) -> keras.KerasTensor:
+    x = layers.centered_convolution(x, 64, 7, 2, "stem")
+    x = layers.max_pool(x, 3, 2, "stem_pool")
+    for stage, (filters, blocks) in enumerate(zip(_STAGE_FILTERS, _BLOCKS[depth], strict=True), 1):
+        for block in range(1, blocks + 1):
+            name = f"stage{stage}_block{block}"
+            strides = 2 if block == 1 and stage > 1 else 1
+            y = layers.normalize_relu(x, f"{name}_0")
+            if block == 1:
+                x = layers.convolution(y, filters * _EXPANSION, 1, strides, f"{name}_projection")
+            y = layers.convolution(y, filters, 1, 1, f"{name}_conv0")
+            y = layers.normalize_relu(y, f"{name}_1")
+            y = layers.centered_convolution(y, filters, 3, strides, f"{name}_conv1")
+            y = layers.normalize_relu(y, f"{name}_2")
+            y = layers.convolution(y, filters * _EXPANSION, 1, 1, f"{name}_conv2")
+            x = layers.add(x, y, f"{name}_add")
+    return layers.normalize_relu(x, "final")

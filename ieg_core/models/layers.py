@@ -22,14 +22,21 @@ class Layers:
     normalization: Callable[[str], keras.Layer]
 
     def convolution(
-        self, x: keras.KerasTensor, filters: int, size: int, strides: int, name: str
+        self,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int,
+        strides: int,
+        name: str,
+        *,
+        padding: str = "same",
     ) -> keras.KerasTensor:
-        """Applies a zero-padded convolution without bias; the output side is ⌈side / strides⌉."""
+        """Applies a convolution without bias; by default the output side is ⌈side / strides⌉."""
         return keras.layers.Conv2D(
             filters,
             size,
             strides=strides,
-            padding="same",
+            padding=padding,
             use_bias=False,
             # `initial_values` replaces the zeros. JAX would compile each random initializer, which
             # takes 15 s per network.
@@ -37,6 +44,18 @@ class Layers:
             dtype=self.dtype,
             name=name,
         )(x)
+
+    def centered_convolution(
+        self, x: keras.KerasTensor, filters: int, size: int, strides: int, name: str
+    ) -> keras.KerasTensor:
+        """Applies a convolution of odd size whose zero padding is the same on all sides.
+
+        With strides, `convolution` pads an even side by one pixel less at the top and left.
+        """
+        if strides == 1:
+            return self.convolution(x, filters, size, strides, name)
+        x = keras.layers.ZeroPadding2D((size - 1) // 2, dtype=self.dtype, name=f"{name}_pad")(x)
+        return self.convolution(x, filters, size, strides, name, padding="valid")
 
     def normalize(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Applies BatchNorm."""

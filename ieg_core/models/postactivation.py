@@ -3,7 +3,8 @@
 
 Each block: 3x3-BatchNorm-ReLU-3x3-BatchNorm, added to the shortcut, ReLU. In the first block of a
 stage, the shortcut keeps every second pixel and fills the new channels with zeros ("option A"); in
-the form that FSR's authors released, it averages squares of 2x2 pixels instead.
+the form that FSR's authors released, it averages squares of 2x2 pixels instead, and the strided
+convolutions have the same padding on all sides.
 
 Reference: He et al. 2016, Deep Residual Learning for Image Recognition (arXiv:1512.03385).
 """
@@ -35,7 +36,8 @@ def features(
         for block in range(1, blocks_per_stage + 1):
             name = f"stage{stage}_block{block}"
             strides = 2 if block == 1 and stage > 1 else 1
-            y = layers.convolution(x, filters, 3, strides, f"{name}_conv1")
+            convolution = layers.centered_convolution if released else layers.convolution
+            y = convolution(x, filters, 3, strides, f"{name}_conv1")
             y = layers.normalize_relu(y, f"{name}_1")
             y = layers.convolution(y, filters, 3, 1, f"{name}_conv2")
             y = layers.normalize(y, f"{name}_2_norm")

@@ -135,8 +135,8 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     User networks keep the weights they were built with.
 
     Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, but fan-out for
-    Wide ResNets, as in their authors' code), the dense layer with 2/(fan-in + fan-out) (Glorot); in
-    a released Wide ResNet it is uniform in ±1/√C.
+    Wide ResNets, as in their authors' code; half of it in a released ImageNet network), the dense
+    layer with 2/(fan-in + fan-out) (Glorot); in a released Wide ResNet it is uniform in ±1/√C.
     Scales and moving variances are 1, all other variables 0. The draw for variable i depends only
     on (seed, i).
 
@@ -151,6 +151,7 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     network = parse(model.name)
     fan_out = network.family == "wide"
+    gain = 1.0 if network.family == "imagenet" and network.released else 2.0
     values = []
     for index, variable in enumerate(model.variables):
         shape = tuple(variable.shape)
@@ -159,7 +160,7 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
             area = int(np.prod(receptive_field))
             draws = generator(seed, "initial_values", index)
             if receptive_field:
-                deviation = np.sqrt(2.0 / (area * (outputs if fan_out else inputs)))
+                deviation = np.sqrt(gain / (area * (outputs if fan_out else inputs)))
                 value = deviation * draws.standard_normal(shape)
             elif fan_out and network.released:
                 value = draws.uniform(-1, 1, shape) / np.sqrt(outputs)
@@ -198,7 +199,9 @@ def _connect(
             images, layers, network.blocks_per_stage, released=network.released
         )
     elif network.family == "imagenet":
-        maps = imagenet.features(images, layers, network.blocks_per_stage)
+        maps = imagenet.features(
+            images, layers, network.blocks_per_stage, released=network.released
+        )
     elif network.family == "preact8":
         maps = preactivation.features(images, layers, network.blocks_per_stage, 32, (32, 64, 128))
     else:

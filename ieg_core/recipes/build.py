@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.experiment import feature_sources
+from ieg_core.experiment import feature_sources, networks
 from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
 from ieg_core.experiment.length import steps_per_epoch
@@ -43,7 +43,8 @@ DEFAULT_PROBE_PER_CLASS = 10
 
 
 def weight_decay(network: str) -> float:
-    """Returns the weight decay of the optimizer for a network."""
+    """Returns the weight decay of the optimizer for a network, in whichever form."""
+    network = networks.sound_form(network)
     if network in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
         return 1e-4
     return 2e-4 if network in ("resnet29", "resnet11", "resnet20") else 5e-4

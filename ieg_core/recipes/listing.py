@@ -68,8 +68,6 @@ def commands() -> Iterator[str]:
 
 def length_text(schedule: ScheduleConfig) -> str:
     """Returns the length of a training in words, for example "600 steps, cosine"."""
-    if schedule.max_steps:
-        return f"whole cycles in {schedule.max_steps:,} steps, {schedule.name}"
     for count, unit in (
         (schedule.num_steps, "steps"),
         (schedule.num_epochs, "epochs"),

@@ -9,13 +9,20 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ieg_core.experiment import dataset_spec
+from ieg_core.experiment import dataset_spec, networks
 from ieg_core.recipes import build
 from ieg_core.recipes.family import OURS, Published
 
 PUBLISHED: tuple[Published, ...] = tuple(
     figure for family in build.FAMILIES.values() for figure in family.figures
 )
+
+
+def network_note(row: Mapping[str, Any], figure: Published) -> str:
+    """Returns a remark on a row with the sound form of a figure's released network, else ""."""
+    if row["network"] == figure.network or row["network"] != networks.sound_form(figure.network):
+        return ""
+    return f"published with {figure.network}, this is its sound form {row['network']}"
 
 
 def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
@@ -26,9 +33,10 @@ def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
       figure: A published figure of the same data set and method.
 
     Returns:
-      The first difference between the protocols, or "" if they are the same.
+      The first difference between the protocols, or "" if they are the same, except that a released
+      network may be in its sound form (`network_note`).
     """
-    if row["network"] != figure.network:
+    if row["network"] != figure.network and not network_note(row, figure):
         return f"published with {figure.network}, this is {row['network']}"
     if row["clean_labels_used"] != figure.clean_labels:
         return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"

@@ -6,7 +6,7 @@ after the last step (EMA parameters), in per cent:
 
 published figure f     reproduced if m >= f - tolerance. One-sided, because a better result is not a
                        failure to reproduce; a remark says if it is better by more than the
-                       tolerance.
+                       tolerance, and if the network is the sound form of a released one.
 accepted run's mean f  reproduced if |m - f| <= tolerance. Two-sided, because it is our own run with
                        the same settings: a rise is a change too, which a person has to accept.
 
@@ -21,7 +21,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.recipes.family import Published
-from ieg_core.recipes.published import PUBLISHED, protocol_difference
+from ieg_core.recipes.published import PUBLISHED, network_note, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
 from ieg_core.store.records import ReportRecord, VerdictRecord
@@ -196,9 +196,11 @@ def _judge_group(
     if figure is not None and not reason:
         below = mean < figure.accuracy - tolerance - _ROUNDING
         above = mean > figure.accuracy + tolerance + _ROUNDING
-        remark = "above it by more than the tolerance: is the protocol the same?" if above else ""
+        remarks = [network_note(group.rows[0], figure)]
+        if above:
+            remarks.append("above it by more than the tolerance: is the protocol the same?")
         outcome = NOT_REPRODUCED if below else REPRODUCED
-        return verdict(outcome, remark, figure.accuracy, figure.source)
+        return verdict(outcome, "; ".join(filter(None, remarks)), figure.accuracy, figure.source)
     old, other = _accepted_for(group, accepted)
     if old is None:
         shown = (figure.accuracy, figure.source) if figure is not None else (None, "")

@@ -186,7 +186,7 @@ class TrialRecord(Record):
       clean_labels_used: Number of examples whose labels the method trusts.
       versions: Versions of Python and the libraries.
       git_revision: The Git revision; "" outside a checkout.
-      network_digest: SHA-256 of a user's network; "" for others.
+      network_digest: SHA-256 of a user's network or of the file of initial values; "" for others.
       recipe_steps: Training steps of the recipe.
       changed_settings: Settings that differ from the recipe's.
       data_dir: The absolute data directory where it was planned; commands on finished trials look

@@ -15,14 +15,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import LabelSet, prepare_label_set
+from ieg_core.data.label_set import LabelSet, prepare_label_set, probe_note
 from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import LENGTHS, Config, ImagesConfig, network_digest, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
-from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.length import (
+    evaluation_steps,
+    nearest_cycle_ends,
+    num_steps,
+    steps_per_epoch,
+)
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.host import files
@@ -44,7 +49,8 @@ class Plan:
     Attributes:
       sweep: The sweep's name; the same trials have the same name.
       trials: Names of the trials, longest first.
-      notes: What reading the data brought to light, and what was chosen for them, one line each.
+      notes: What reading the data and planning brought to light, and what was chosen, one line
+        each.
     """
 
     sweep: str
@@ -126,7 +132,7 @@ def plan(request: SweepRequest) -> Plan:
     root = Path(request.results)
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
-    records = []
+    records, configurations = [], []
     keys = {setting.partition("=")[0].strip() for setting in request.settings}
     for (spec, config), label_set in zip(planned, label_sets, strict=True):
         fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
@@ -140,6 +146,8 @@ def plan(request: SweepRequest) -> Plan:
         if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
             notes.append(_size_note(fitted, config, examples))
         records.append(_record(spec, fitted, label_set))
+        configurations.append(fitted)
+    notes += _cut_cycles(configurations, label_sets)
     notes += _feature_advice(request, label_sets)
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
@@ -190,7 +198,7 @@ def _prepare(
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
-      A label set for each trial, and the messages from reading the data.
+      A label set for each trial, and the distinct messages from reading and preparing the data.
     """
     data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
     with files.writable(folder.parent):
@@ -214,7 +222,8 @@ def _prepare(
 
     prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
     sources = [read(spec.base, config.images) for spec, config in planned]
-    return prepared, [line for source in sources for line in describe_notes(source.notes)]
+    notes = [line for source in sources for line in describe_notes(source.notes)]
+    return prepared, [*notes, *filter(None, map(probe_note, prepared))]
 
 
 def _write_record(root: Path, record: TrialRecord) -> str:
@@ -230,6 +239,21 @@ def _write_record(root: Path, record: TrialRecord) -> str:
     if not planned and not problem:
         return ""
     return f"{path} was damaged or edited; it has the planned settings again"
+
+
+def _cut_cycles(configurations: Sequence[Config], label_sets: Sequence[LabelSet]) -> list[str]:
+    """Names the lengths that end inside a cosine cycle, and the nearest that do not."""
+    methods: dict[tuple[int, ...], dict[str, None]] = {}
+    for config, label_set in zip(configurations, label_sets, strict=True):
+        epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
+        steps = num_steps(config, epoch_steps)
+        if nearest := nearest_cycle_ends(config, epoch_steps, steps):
+            methods.setdefault((steps, *nearest), {})[config.method] = None
+    return [
+        f"{', '.join(names)}: {steps} steps end inside a cosine cycle, where the learning rate is "
+        f"still high; STEPS={' or '.join(map(str, nearest))} ends with one"
+        for (steps, *nearest), names in methods.items()
+    ]
 
 
 def _write_plan(folder: Path, sweep: str, request: SweepRequest, trials: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
-from ieg_core.experiment.networks import parse
+from ieg_core.experiment.networks import is_custom
 from ieg_core.host.files import replacing, writable
 from ieg_core.models import user_network, zoo
 from ieg_core.store.layout import MODEL
@@ -82,7 +82,7 @@ def require_exportable(config: Config, label_set: LabelSet) -> None:
       UserError: When Keras cannot save or load the network, or the loaded one computes other
         logits.
     """
-    if parse(config.network).family not in ("function", "file"):
+    if not is_custom(config.network):
         return
     shape = label_set.image_shape
     model = _from_pixels(zoo.stock_model(config.network, label_set.num_classes, shape), shape)

@@ -2,7 +2,7 @@
 """Learning-rate schedules on the host: functions from the step, counted from 0, to its rate.
 
 Warm-up multiplies the first W rates by (t + 1)/W. It does not shift the schedule, so a cosine still
-ends at the last step.
+ends at the last step. Cycles may instead begin after W steps, as the papers' authors released it.
 """
 
 import math
@@ -68,11 +68,31 @@ def exponential(learning_rate: float, num_steps: int, factor: float) -> Schedule
     return rate
 
 
+def stairs(learning_rate: float, decay_steps: int, factor: float) -> Schedule:
+    """Exponential decay in stairs of D steps: lr·factor^⌊t/D⌋."""
+
+    def rate(step: int) -> float:
+        return learning_rate * factor ** (step // decay_steps)
+
+    return rate
+
+
 def warm_up(schedule: Schedule, warmup_steps: int) -> Schedule:
     """Multiplies the first W rates of a schedule by (t + 1)/W; W = 0 changes nothing."""
 
     def rate(step: int) -> float:
         return schedule(step) * min((step + 1) / max(warmup_steps, 1), 1.0)
+
+    return rate
+
+
+def after_warm_up(schedule: Schedule, learning_rate: float, warmup_steps: int) -> Schedule:
+    """Begins a schedule after W steps in which the rate rises from 0: lr·t/W at t < W."""
+
+    def rate(step: int) -> float:
+        if step < warmup_steps:
+            return learning_rate * step / warmup_steps
+        return schedule(step - warmup_steps)
 
     return rate
 
@@ -85,7 +105,8 @@ def build(
     Args:
       config: Name and settings of the schedule.
       learning_rate: The full rate.
-      steps_per_epoch: E, also the length of the first cycle of `cosine_restarts`.
+      steps_per_epoch: E, also the length of the first cycle of `cosine_restarts` unless the
+        configuration has another.
       num_steps: T, the total number of steps.
 
     Returns:
@@ -95,11 +116,19 @@ def build(
         schedule = cosine(learning_rate, num_steps)
     elif config.name == "cosine_restarts":
         schedule = cosine_restarts(
-            learning_rate, steps_per_epoch, config.cycle_multiplier, config.cycle_decay
+            learning_rate,
+            config.decay_steps or steps_per_epoch,
+            config.cycle_multiplier,
+            config.cycle_decay,
         )
     elif config.name == "step":
         boundaries = [round(fraction * num_steps) for fraction in config.boundary_fractions]
         schedule = step(learning_rate, boundaries, config.factor)
+    elif config.decay_steps:
+        schedule = stairs(learning_rate, config.decay_steps, config.factor)
     else:
         schedule = exponential(learning_rate, num_steps, config.factor)
-    return warm_up(schedule, config.warmup_epochs * steps_per_epoch)
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    if config.clock_after_warmup:
+        return after_warm_up(schedule, learning_rate, warmup_steps)
+    return warm_up(schedule, warmup_steps)

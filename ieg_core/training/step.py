@@ -17,7 +17,7 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import method_spec
 from ieg_core.methods.method import Batch, Forward, Method, Network, State
 from ieg_core.methods.mixup import Mixing
-from ieg_core.models import zoo
+from ieg_core.models import pretrained, zoo
 
 Tensor = Any
 TrainState = dict[str, Any]
@@ -37,14 +37,16 @@ def build_network(model: keras.Model, weight_decay: float) -> Network:
 def initial_state(
     model: keras.Model, method: Method, config: Config, label_set: LabelSet
 ) -> TrainState:
-    """Returns the state before step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, method state."""
+    """Returns the state before step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, method state.
+
+    Raises:
+      UserError: When the file of initial values does not fit the network.
+    """
+    drawn = zoo.initial_values(model, config.seed)
+    if config.pretrained:
+        drawn = pretrained.initial_values(model, drawn, config.pretrained)
     # Keyed by identity: variables of equally named layers in two nested models share a path.
-    values = {
-        id(variable): value
-        for variable, value in zip(
-            model.variables, zoo.initial_values(model, config.seed), strict=True
-        )
-    }
+    values = {id(variable): value for variable, value in zip(model.variables, drawn, strict=True)}
     params = [values[id(variable)] for variable in model.trainable_variables]
     return {
         "params": params,

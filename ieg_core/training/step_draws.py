@@ -64,6 +64,7 @@ def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
 def _view(
     prefix: str, size: int, config: Config, label_set: LabelSet, step: int, *, strong: bool
 ) -> Arrays:
+    strong = strong and config.augmentation.strong != "weak"
     rng = generator.generator(config.seed, f"{prefix}strong" if strong else f"{prefix}weak", step)
     drawn: Mapping[str, np.ndarray]
     if strong:

@@ -5,6 +5,10 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from ieg_core.draws.operations import Operation
+from ieg_core.experiment.config import STRONG_POLICIES
+
+POLICIES = tuple(policy for policy in STRONG_POLICIES if policy != "weak")
+"""The policies with operations."""
 
 _ENHANCERS = {
     Operation.COLOR: ImageEnhance.Color,
@@ -30,8 +34,13 @@ def operate(pixels: np.ndarray, operation: Operation, level: int, sign: int = 1)
         done = ImageOps.invert(image)
     elif operation == Operation.POSTERIZE:
         done = ImageOps.posterize(image, 4 - int(0.4 * level))
+    elif operation == Operation.POSTERIZE_RELEASED:
+        bits = int(0.4 * level)  # Pillow refuses to keep none
+        done = ImageOps.posterize(image, bits) if bits else Image.new(image.mode, image.size)
     elif operation == Operation.SOLARIZE:
         done = ImageOps.solarize(image, 256 - int(25.6 * level))
+    elif operation == Operation.SOLARIZE_RELEASED:
+        done = ImageOps.solarize(image, int(25.6 * level))
     elif operation == Operation.SOLARIZE_ADD:
         lighter = [min(255, v + 11 * level) if v < 128 else v for v in range(256)]
         done = image.point(lighter * pixels.shape[2])

@@ -12,13 +12,14 @@ from keras import ops
 from ieg_core import augment, backend
 from ieg_core.draws.generator import generator
 from ieg_core.draws.views import strong_view_draws
-from ieg_core.experiment.config import STRONG_POLICIES, AugmentationConfig
+from ieg_core.experiment.config import AugmentationConfig
 from ieg_core.host.runtime import Runtime
 from tests.ieg_core.augment import pictures
+from tests.ieg_core.augment.pillow import POLICIES
 
 backend.start(Runtime())
 arrays = {}
-for policy in STRONG_POLICIES:
+for policy in POLICIES:
     images = np.repeat(pictures.grey() if policy == "digits" else pictures.colour(), 8, axis=0)
     config = AugmentationConfig(strong=policy, cutout=3 if policy == "digits" else 16)
     drawn = strong_view_draws(generator(0, policy), len(images), config, images.shape[1:])

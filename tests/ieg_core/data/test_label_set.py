@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 from ieg_core.data.corruption import transition_matrix
-from ieg_core.data.label_set import load_label_set, prepare_label_set
+from ieg_core.data.label_set import load_label_set, prepare_label_set, probe_note
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -104,6 +104,29 @@ def test_the_long_tail_leaves_its_class_sizes(prepare):
     np.testing.assert_array_equal(label_set.noisy_labels, label_set.clean_labels)
 
 
+def test_the_small_classes_of_a_long_tail_give_the_probe_what_they_have(prepare, digits):
+    label_set = prepare("digits_imbal_0.02", probe=10)
+    # ⌊146·0.02^(c/9)⌋ = …, 10, 6, 4, 2 for the last classes; each keeps one example to train on.
+    assert label_set.manifest.class_counts["probe"] == [10] * 6 + [9, 5, 3, 1]
+    assert min(label_set.manifest.class_counts["train"]) == 1
+    assert probe_note(label_set) == (
+        "digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10 and give what they "
+        "have but one example, '9' only 1; the probe has 78 examples"
+    )
+    assert probe_note(prepare("digits_imbal_0.1", probe=2)) == ""
+    assert probe_note(prepare(probe=10)) == ""
+
+
+def test_the_longest_tail_of_cifar100_has_a_probe_by_default(prepare, digits):
+    labels = np.repeat(np.arange(100, dtype=np.int32), 500)
+    names = tuple(map(str, range(100)))
+    source = dataclasses.replace(digits, base="cifar100", train_labels=labels, class_names=names)
+    label_set = prepare("cifar100_imbal_0.01", source=source)
+    probe = np.bincount(label_set.clean_labels[label_set.probe_ids])
+    assert (probe.min(), probe.max(), len(probe)) == (4, 10, 100)
+    assert "'96' only 4" in probe_note(label_set)
+
+
 def test_the_manifest_tells_what_was_asked_and_what_came_out(prepare, digits, tmp_path):
     label_set = prepare("digits_uniform_0.4", seed=3, probe=10)
     manifest = json.loads((tmp_path / label_set.name / "manifest.json").read_text())
@@ -141,8 +164,8 @@ def test_a_probe_that_a_class_cannot_give_is_refused(probe, message, prepare, tm
     assert len(prepare(probe=138).train_ids) == 1438 - 1380
     with pytest.raises(UserError, match=f"probe of {probe} .* class '8' has 139 .* {message}"):
         prepare(probe=probe)
-    with pytest.raises(UserError, match=r"probe of 14 .* class '9' has 14 training examples"):
-        prepare("digits_imbal_0.1", probe=14)
+    with pytest.raises(UserError, match=r"probe of 14 .* class '9' has 1 training examples"):
+        prepare("digits_imbal_0.01", probe=14)
 
 
 def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):

@@ -10,11 +10,12 @@ from ieg_core.draws.generator import generator
 from ieg_core.draws.operations import Operation
 from ieg_core.draws.views import strong_view_draws
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import STRONG_POLICIES, AugmentationConfig
+from ieg_core.experiment.config import AugmentationConfig
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.recipes import build
 
+POLICIES = (*policies.TABLES, "randaugment", "digits")
 PUBLISHED = Path(__file__).parents[4] / "shared" / "data" / "autoaugment_policies.json"
 MANY = 20_000
 
@@ -29,7 +30,7 @@ def _within(share, expected, count):
     return abs(share - expected) <= 5 * np.sqrt(expected * (1 - expected) / count)
 
 
-@pytest.mark.parametrize("policy", STRONG_POLICIES)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_draws_are_a_function_of_the_stream_with_fixed_shapes(policy):
     drawn, again, other = (_draw(policy, batch=50, seed=seed) for seed in (0, 0, 1))
     stages = 1 if policy == "digits" else 2
@@ -56,7 +57,7 @@ def test_draws_do_not_change_between_versions():
 
 @pytest.mark.parametrize(
     ("policy", "table"),
-    [("autoaugment", policies.CIFAR10), ("autoaugment_imagenet", policies.IMAGENET)],
+    policies.TABLES.items(),
 )
 def test_autoaugment_applies_sub_policies_with_their_probabilities(policy, table):
     drawn = _draw(policy, shape=(64, 64, 3))
@@ -79,18 +80,21 @@ def test_autoaugment_applies_sub_policies_with_their_probabilities(policy, table
 
 def test_randaugment_draws_operations_and_levels_evenly():
     drawn = _draw("randaugment")
-    applied = drawn["operation"] != Operation.IDENTITY
+    applied = drawn["level"] > 0
     assert _within(applied.mean(), 0.5, applied.size)
     assert _within((applied[:, 0] & applied[:, 1]).mean(), 0.25, MANY)
-    assert len(policies.RANDAUGMENT) == 16
+    assert len(policies.RANDAUGMENT) == 14
     for operation in policies.RANDAUGMENT:
-        assert _within((drawn["operation"] == operation).mean(), 1 / 32, applied.size)
+        share = (drawn["operation"][applied] == operation).mean()
+        assert _within(share, 1 / 14, applied.sum())
+    missing = (Operation.INVERT, Operation.SOLARIZE_ADD, Operation.CUTOUT)
+    assert not np.isin(drawn["operation"], missing).any()
     for level in range(1, 10):
         assert _within((drawn["level"][applied] == level).mean(), 1 / 9, applied.sum())
-    assert not drawn["level"][~applied].any()
+    assert (drawn["operation"][~applied] == Operation.IDENTITY).all()
 
 
-@pytest.mark.parametrize("policy", STRONG_POLICIES)
+@pytest.mark.parametrize("policy", POLICIES)
 def test_only_possible_operations_are_drawn(policy):
     drawn = set(_draw(policy)["operation"].flat)
     assert drawn == policies.possible_operations(policy)
@@ -147,7 +151,7 @@ def test_cutout_blanks_squares_around_any_pixel():
 
 
 def test_the_operation_cutout_grows_with_its_level():
-    drawn = _draw("randaugment")
+    drawn = _draw("autoaugment")
     erase, wanted = drawn["erase"][:, :2], drawn["operation"] == Operation.CUTOUT
     assert not erase[~wanted].any()
     np.testing.assert_array_equal(
@@ -212,6 +216,17 @@ def test_levels_by_hand():
     assert [operations.translation(level, 32) for level in (1, 9)] == [1, 9]
     assert operations.translation(10, 331, 150 / 331) == 150
     assert [operations.cutout_side(level, 32) for level in (3, 10)] == [6, 20]
+
+
+def test_the_released_magnitudes_of_the_imagenet_policy():
+    bits, threshold = operations.released_posterize_bits, operations.released_solarize_threshold
+    assert [bits(level) for level in (2, 6)] == [0, 2]
+    assert [threshold(level) for level in (2, 3, 4, 8, 10)] == [51, 76, 102, 204, 256]
+    drawn = _draw("autoaugment_imagenet_released", shape=(224, 224, 3))
+    moved = drawn["operation"] == Operation.TRANSLATE_Y
+    assert set(drawn["level"][moved]) == {9}
+    offset = drawn["affine"][:, :2][moved][:, 5]
+    assert set(offset // 65536) == {225, -225}
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="the published table is not in ../shared/data")

@@ -93,7 +93,7 @@ def test_a_method_with_a_probe_needs_one(l2r):
 
 def test_settable_keys_are_all_settable(l2r):
     for key, value in settable_keys(l2r).items():
-        if key not in ("schedule.num_epochs", "schedule.num_cycles", "schedule.max_steps"):
+        if key not in ("schedule.num_epochs", "schedule.num_cycles"):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
             assert override(l2r, [f"{key}={text}"]) == l2r
 

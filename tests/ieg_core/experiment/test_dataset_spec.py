@@ -74,6 +74,9 @@ def test_other_spellings_have_one_canonical_name(text, canonical):
         pytest.param("fashion_mnistuniform_0.4", r"unknown data set 'fashion'", id="run together"),
         pytest.param("fashion_mnist_0.4", "malformed.*expected <base>", id="two words, no noise"),
         pytest.param("", "unknown data set ''.*digits", id="empty"),
+        pytest.param(
+            "webvisionmini_20", "malformed.*put 20 there for each", id="WebVision's probe"
+        ),
         pytest.param("digits_uniform", "malformed.*expected <base>", id="rate missing"),
         pytest.param("digits_imbal", "malformed.*expected <base>", id="imbalance missing"),
         pytest.param("digits_unifrom_0.4", "malformed.*<base>_uniform_<r>", id="noise"),

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from ieg_core.errors import UserError
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.experiment.length import cycle_ends, evaluation_steps, num_steps, steps_per_epoch
+from ieg_core.experiment.length import (
+    cycle_ends,
+    evaluation_steps,
+    nearest_cycle_ends,
+    num_steps,
+    steps_per_epoch,
+)
 from ieg_core.experiment.overrides import override
 from ieg_core.recipes import build
 
@@ -23,14 +28,37 @@ def test_seven_doubling_cycles_are_63500_steps():
     assert cycle_ends(500, 3, 2.0) == [500, 1_500, 3_500]
 
 
-def test_as_many_whole_cycles_as_fit():
-    config = build.build_config(parse("webvisionmini"), "fsr")
-    # Cycles of 500·2^i end at 500·(2^n − 1): 63,500 for n = 7, and 127,500 > 123,300 for n = 8.
-    assert num_steps(config, 500) == 63_500
-    config = override(config, ["schedule.max_steps=500"])
-    assert num_steps(config, 500) == 500
-    with pytest.raises(UserError, match="at least the 501 steps of the first cycle, got 500"):
-        num_steps(config, 501)
+@pytest.mark.parametrize("epoch", [483, 517])
+def test_seven_per_cent_more_images_lengthen_webvision_by_as_much(epoch):
+    fsr, ieg = (build.build_config(parse("webvisionmini"), method) for method in ("fsr", "ieg"))
+    # Warm-up, then cycles of E·2^i; the authors' 123,300 steps are 255.3 epochs of 483.
+    assert num_steps(fsr, epoch) == 3 * epoch + 255 * epoch
+    assert num_steps(ieg, 2 * epoch) == int(2 * epoch * (1.5**15 - 1) / 0.5)
+
+
+def test_the_first_cycle_may_have_its_own_length_and_begin_after_the_warm_up():
+    config = build.build_config(parse("cifar10_uniform_0.2"), "fsr", recipe="cifar")
+    released = override(config, ["schedule.decay_steps=400", "schedule.warmup_epochs=2"])
+    assert num_steps(released, 499) == 400 * 127
+    after = override(released, ["schedule.clock_after_warmup=true"])
+    assert num_steps(after, 499) == 2 * 499 + 400 * 127
+    assert {998 + 400, 998 + 1200} <= set(evaluation_steps(after, 499, num_steps(after, 499)))
+
+
+@pytest.mark.parametrize(
+    ("steps", "nearest"),
+    [(3_500, []), (3_499, [1_500, 3_500]), (3_501, [3_500, 7_500]), (9, [500])],
+)
+def test_a_length_inside_a_cycle_has_neighbors_that_are_not(steps, nearest):
+    config = build.build_config(
+        parse("cifar10_uniform_0.2"), "fsr", recipe="cifar", num_steps=steps
+    )
+    assert nearest_cycle_ends(config, 500, steps) == nearest
+
+
+def test_a_schedule_without_cycles_ends_anywhere():
+    config = build.build_config(parse("digits"), "fsr", num_steps=77)
+    assert nearest_cycle_ends(config, 14, 77) == []
 
 
 def test_epochs_count_whole_batches():

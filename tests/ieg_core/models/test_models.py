@@ -233,7 +233,47 @@ def test_a_released_wide_resnet_draws_its_dense_layer_uniformly() -> None:
     assert abs(kernel.std() - 0.5 / np.sqrt(3)) < 0.03
 
 
-@pytest.mark.parametrize("name", ["resnet50-released", "preact8-released", "resnet29-relaesed"])
-def test_only_small_families_have_a_released_form(name: str) -> None:
+def test_the_released_resnet50_is_preactivated() -> None:
+    model = zoo.build("resnet50-released", 10, (32, 32, 3))
+    stages = ((64, 64, 3), (256, 128, 4), (512, 256, 6), (1024, 512, 3))
+    convolutions, scales = 49 * 3 * 64, 2048
+    for inputs, filters, blocks in stages:
+        outputs = 4 * filters
+        convolutions += inputs * outputs + (inputs + outputs * (blocks - 1)) * filters
+        convolutions += blocks * (9 * filters * filters + filters * outputs)
+        scales += inputs + outputs * (blocks - 1) + 2 * filters * blocks
+    counted = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert counted == convolutions + 2 * scales + 2048 * 10 + 10
+    projection = model.get_layer("stage2_block1_projection")
+    assert projection.input is model.get_layer("stage2_block1_0_relu").output
+    before, after = (model.get_layer(f"stage2_block{block}_add") for block in (1, 2))
+    assert after.input[0] is before.output
+    # 3x3 convolution 64 -> 64: variance 1/(9·64) by fan-in. The first block is enough.
+    end = model.get_layer("stage1_block1_add").output
+    block = keras.Model(model.input, end, name=model.name)
+    values = dict(zip((v.path for v in block.variables), zoo.initial_values(block, 0), strict=True))
+    variance = values["stage1_block1_conv1/kernel"].var()
+    assert variance == pytest.approx(1 / (9 * 64), rel=0.03)
+
+
+def test_the_released_resnet_centers_its_strided_convolutions() -> None:
+    for name, padding in (("resnet8-released", "valid"), ("resnet8", "same")):
+        model = zoo.build(name, 10, (32, 32, 3))
+        strided = [model.get_layer(f"stage{stage}_block1_conv1") for stage in (1, 2, 3)]
+        assert [layer.padding for layer in strided] == ["same", padding, padding]
+        assert [layer.output.shape[1] for layer in strided] == [32, 16, 8]
+
+
+def test_a_centered_convolution_pads_all_sides_alike() -> None:
+    layers = zoo.Layers("float32", "float32", zoo.BatchNormalization)
+    images = keras.Input((4, 4, 1))
+    model = keras.Model(images, layers.centered_convolution(images, 1, 3, 2, "conv"))
+    model.set_weights([np.ones((3, 3, 1, 1), np.float32)])
+    sums = convert_to_numpy(model(np.ones((1, 4, 4, 1), np.float32)))[0, :, :, 0]
+    np.testing.assert_array_equal(sums, [[4, 6], [6, 9]])
+
+
+@pytest.mark.parametrize("name", ["resnet34-released", "preact8-released", "resnet29-relaesed"])
+def test_not_every_family_has_a_released_form(name: str) -> None:
     with pytest.raises(UserError, match="unknown network"):
         zoo.build(name, 10, CIFAR)

@@ -44,6 +44,16 @@ def test_dictionary_sizes_fit_the_classes_unless_they_were_set():
     assert build.fit_to_classes(plain, 7, []) == plain
 
 
+def test_a_released_network_has_the_weight_decay_of_its_sound_form():
+    assert [
+        build.weight_decay(f"{name}-released") for name in ("resnet29", "resnet32", "resnet50")
+    ] == [
+        2e-4,
+        5e-4,
+        1e-4,
+    ]
+
+
 def test_a_figure_is_displayed_with_its_deviation():
     figure = Published("cifar10", "ieg", "resnet29", 0, 92.0, 0.3, "a paper")
     assert figure.text == "92.0 ± 0.3"

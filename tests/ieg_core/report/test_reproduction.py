@@ -68,6 +68,24 @@ def test_the_mean_and_deviation_are_over_seeds_in_per_cent():
     )
 
 
+def test_the_sound_form_of_a_released_network_is_judged_with_a_remark():
+    released = Published("cifar10_uniform_0.2", "ieg", "wrn28-10-released", 100, 96.2, None, "x")
+    verdict = only([row(0.98)], published=(released,))
+    assert verdict.outcome == REPRODUCED
+    assert verdict.reason == (
+        "published with wrn28-10-released, this is its sound form wrn28-10; above it by more than "
+        "the tolerance: is the protocol the same?"
+    )
+    own = only([row(0.95, network="wrn28-10-released")], published=(released,))
+    assert (own.outcome, own.reason) == (NOT_REPRODUCED, "")
+    # A figure of the very network goes before one of its other form, and the reverse is no match.
+    assert only([row(0.96)], published=(released, FIGURE)).reason == ""
+    assert (
+        "published with wrn28-10, this is wrn28-10-released"
+        in only([row(0.96, network="wrn28-10-released")]).reason
+    )
+
+
 def test_far_above_a_paper_is_remarked():
     assert "protocol" in only([row(0.98)]).reason
     assert only([row(0.965)]).reason == ""

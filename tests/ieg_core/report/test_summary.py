@@ -129,22 +129,26 @@ def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
     ]
     header, *lines = expected_table(group_rows(rows))
     assert [line[:6] for line in lines] == [
-        [cifar, "ieg", "90.0", "resnet11, 100", "96.2", "wrn28-10, 100"],
-        [cifar, "ieg", "90.0", "resnet11, 100", "92.0", "resnet29, 100"],
-        [cifar, "fsr", "-", "resnet11, 0", "95.1 (recalled)", "wrn28-10, 0"],
+        [cifar, "ieg", "90.0", "resnet11, 100", "96.2", "wrn28-10-released, 100"],
+        [cifar, "ieg", "90.0", "resnet11, 100", "92.0", "resnet29-released, 100"],
+        [cifar, "fsr", "-", "resnet11, 0", "95.1 (recalled)", "wrn28-10-released, 0"],
     ]
     assert all(len(line) == len(header) for line in lines)
-    assert lines[0][-1] == "published with wrn28-10, this is resnet11"
+    assert lines[0][-1] == "published with wrn28-10-released, this is resnet11"
     assert expected_table(group_rows([row("ieg", 0.2, 0.9)])) == []
 
 
 def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
-    own = {"dataset": "cifar10_uniform_0.2", "network": "wrn28-10", "recipe": "cifar"}
+    own = {"dataset": "cifar10_uniform_0.2", "network": "wrn28-10-released", "recipe": "cifar"}
     own |= {"steps": 200_000, "recipe_steps": 200_000, "true_flip_rate": 0.18}
     _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own)]))
     assert (first[4], first[-1]) == ("96.2", SAME)
     _, first, *_ = expected_table(group_rows([row("ieg", 0.2, 0.96, **own | {"steps": 1000})]))
     assert first[-1] == "trained 1000 steps, the recipe has 200000"
+    _, first, *_ = expected_table(
+        group_rows([row("ieg", 0.2, 0.96, **own | {"network": "wrn28-10"})])
+    )
+    assert first[-1] == "published with wrn28-10-released, this is its sound form wrn28-10"
 
 
 def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:

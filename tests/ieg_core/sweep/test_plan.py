@@ -42,6 +42,26 @@ def test_a_setting_that_none_of_them_has_is_refused(setting, methods, message):
         configs(request(setting, methods=methods))
 
 
+def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
+    cycles = "schedule.name=cosine_restarts"
+    made = plan(
+        SweepRequest(
+            "digits_imbal_0.02",
+            methods=("supervised", "l2r", "ieg"),
+            steps=40,
+            settings=(cycles, "batch_size=30"),
+            results=str(tmp_path),
+        )
+    )
+    probe, whole, cut = made.notes
+    assert probe.startswith("digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10")
+    assert whole.startswith("supervised: 40 steps end inside a cosine cycle")
+    assert cut.startswith("l2r, ieg: 40 steps end inside a cosine cycle")
+    # 399 and 321 examples are epochs of 13 and 10 steps, and cycles grow by a half.
+    assert whole.endswith("STEPS=32 or 61 ends with one")
+    assert cut.endswith("STEPS=25 or 47 ends with one")
+
+
 def edit(path):
     record = json.loads(path.read_text())
     record["config"]["optimizer"]["learning_rate"] = 9.0

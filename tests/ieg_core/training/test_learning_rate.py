@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from ieg_core.errors import UserError
 from ieg_core.experiment import length
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.training import learning_rate
@@ -52,6 +53,25 @@ def test_warm_up_ramps_and_then_leaves_the_schedule_alone() -> None:
     ratios = [warm(step) / plain(step) for step in range(6)]
     assert ratios == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
     assert learning_rate.warm_up(plain, 0)(0) == 0.1
+
+
+def test_the_released_forms_of_warm_up_and_exponential_decay() -> None:
+    cycles = {"num_cycles": 2, "warmup_epochs": 2, "clock_after_warmup": True, "decay_steps": 4}
+    rate = learning_rate.build(ScheduleConfig("cosine_restarts", **cycles), 0.1, 5, 20)
+    # From 0 up to step 10, then cycles of 4 and 6 steps.
+    assert [rate(step) for step in (0, 5, 9)] == pytest.approx([0, 0.05, 0.09])
+    assert [rate(step) for step in (10, 12, 14, 17)] == pytest.approx([0.1, 0.05, 0.09, 0.045])
+    stairs = ScheduleConfig("exponential", num_steps=2000, factor=0.9, decay_steps=500)
+    rate = learning_rate.build(stairs, 0.1, 5, 2000)
+    assert [rate(step) for step in (499, 500, 999, 1000)] == pytest.approx([0.1, 0.09, 0.09, 0.081])
+
+
+@pytest.mark.parametrize(
+    "setting", [{"decay_steps": 5}, {"clock_after_warmup": True}, {"num_cycles": 1, "num_steps": 0}]
+)
+def test_settings_of_cycles_are_refused_without_cycles(setting) -> None:
+    with pytest.raises(UserError, match="left out unless schedule"):
+        ScheduleConfig(**{"name": "cosine", "num_steps": 5} | setting)
 
 
 @pytest.mark.parametrize(
