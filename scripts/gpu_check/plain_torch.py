@@ -5,9 +5,8 @@ Networks, views, labels and draws are those of `scripts.gpu_check.steps`, so tha
 be compared. Left out: BatchNorm's moving statistics.
 """
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,16 +17,9 @@ from torch.nn import functional
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import parse
 from ieg_core.models.normalization import EPSILON
-from scripts.bench import paired_times
+from scripts.gpu_check.figures import compare, time_call
 from scripts.gpu_check.sizes import Sizes
-from scripts.gpu_check.steps import (
-    LIMITS,
-    Prepared,
-    configuration,
-    distance,
-    gradient,
-    prepare,
-)
+from scripts.gpu_check.steps import Prepared, configuration, gradient, prepare
 
 Parameters = Mapping[str, torch.Tensor]
 WEIGHT_OFFSET = 1e-5
@@ -200,8 +192,7 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
       device: "cuda" or "cpu".
 
     Returns:
-      "distance" of the gradients in exact float32, its "limit", and "step_seconds" and
-      "compile_seconds" by variant.
+      "distance" of the gradients in exact float32, its "limit", and "variants": the times of each.
     """
     config = configuration(network, method, "float32", sizes.checked_batch_size)
     small = prepare(config, sizes.image_side, 1)
@@ -211,15 +202,12 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
     plain = PlainSteps(small, config, device)
     plain.step(0)
     order = [to_torch(each) for each in expected]
-    off = distance([each.cpu().numpy() for each in plain.momentum], order)
+    found = [each.cpu().numpy() for each in plain.momentum]
     outcome = {
         "network": network,
         "method": method,
-        "distance": off,
-        "limit": LIMITS["float32"],
-        "equal": off <= LIMITS["float32"],
-        "step_seconds": {},
-        "compile_seconds": {},
+        **compare(found, order, "float32"),
+        "variants": {},
     }
     _allow_tf32(allowed=True)
     variants = {"eager TF32": "float32"}
@@ -230,28 +218,15 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
         plain = PlainSteps(prepare(config, sizes.image_side, sizes.steps), config, device)
         if variant.startswith("compiled"):
             plain.logits = torch.compile(logits_of, backend=sizes.torch_compiler)
-        seconds = time_plain(plain.step, sizes, device)
-        outcome["step_seconds"][variant], outcome["compile_seconds"][variant] = seconds
+        outcome["variants"][variant] = time_call(functools.partial(_run, plain, device), sizes)
     return outcome
 
 
-def time_plain(
-    step: Callable[[int], torch.Tensor], sizes: Sizes, device: str
-) -> tuple[float, float]:
-    """Returns the seconds of a step, and those that the first one took longer."""
-
-    def run(steps: int) -> None:
-        for index in range(steps):
-            step(index)
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    began = time.perf_counter()
-    run(1)
-    first = time.perf_counter() - began
-    rounds: Sequence[Mapping[str, float]] = paired_times({"step": run}, sizes.rounds, sizes.steps)
-    seconds = statistics.median(each["step"] for each in rounds)
-    return seconds, first - seconds
+def _run(plain: PlainSteps, device: str, steps: int) -> None:
+    for index in range(steps):
+        plain.step(index)
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _allow_tf32(*, allowed: bool) -> None:

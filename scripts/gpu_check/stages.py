@@ -64,12 +64,16 @@ def expected_seconds(stage: Stage, stages: Sequence[Stage], state: Path) -> floa
     return stage.seconds * max(ratios, default=1.0)
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 def run_stages(
     stages: Sequence[Stage],
     state: Path,
     budget: float,
     clock: Clock = CLOCK,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _print,
 ) -> list[str]:
     """Runs the stages that are not finished, in order, as far as they fit into the budget.
 

@@ -5,7 +5,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,11 @@ from ieg_core.recipes import build
 from ieg_core.training.measure import synthetic_label_set
 from ieg_core.training.step import build_network, build_step, initial_state
 from ieg_core.training.step_draws import device_data, stacked_draws
-from scripts.bench import SPEC, paired_times
+from scripts.bench import SPEC
+from scripts.gpu_check.figures import LIMITS, busy_share, compare, time_call
 from scripts.gpu_check.sizes import Sizes
 
 NUM_CLASSES = 10
-LIMITS = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Greatest relative distance of a gradient from the CPU's. A bfloat16 has 8 bits of mantissa: two
-orders of summation of the same step differ by a per cent."""
 PROFILED_STEPS = 2
 
 
@@ -91,35 +89,6 @@ def prepare(config: Config, image_side: int, length: int) -> Prepared:
     )
 
 
-def distance(found: Iterable[np.ndarray], reference: Iterable[np.ndarray]) -> float:
-    """Returns ‖a − b‖ / ‖b‖ over all arrays together, in float64."""
-    difference = total = 0.0
-    for one, other in zip(found, reference, strict=True):
-        exact = np.asarray(other, np.float64)
-        difference += float(np.square(np.asarray(one, np.float64) - exact).sum())
-        total += float(np.square(exact).sum())
-    return (difference / total) ** 0.5
-
-
-def busy_share(spans: Iterable[tuple[float, float]]) -> float | None:
-    """Returns the share of the time from the first start to the last end in which a span is open.
-
-    Args:
-      spans: (start, end) of each kernel; they may overlap.
-
-    Returns:
-      The share in [0, 1]; None without spans.
-    """
-    ordered = sorted(spans)
-    if not ordered:
-        return None
-    busy, reached = 0.0, ordered[0][0]
-    for start, end in ordered:
-        busy += max(0.0, end - max(start, reached))
-        reached = max(reached, end)
-    return busy / (reached - ordered[0][0]) if reached > ordered[0][0] else None
-
-
 def gradient(lowered: Any, arguments: tuple[Any, ...]) -> tuple[list[np.ndarray], float]:
     """Runs a lowered step: its momentum after the first step is the gradient; and its loss."""
     state, metrics, _ = lowered.compile()(*arguments)
@@ -169,14 +138,11 @@ def check_steps(
             sizes,
         )
         expected, expected_loss = reference.result()
-    off = distance(found, expected)
     return {
         "network": network,
         "precision": precision,
         "method": method,
-        "distance": off,
-        "limit": LIMITS[precision],
-        "equal": off <= LIMITS[precision],
+        **compare(found, expected, precision),
         "loss": loss,
         "cpu_loss": expected_loss,
         "flops": flops,
@@ -196,20 +162,14 @@ def time_steps(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
         held[0] = call(held[0], placed, draws, scalars, steps)[0]
         jax.block_until_ready(held[0])
 
-    began = time.perf_counter()
-    run(1)
-    first_seconds = time.perf_counter() - began
-    rounds = paired_times({"step": run}, sizes.rounds, sizes.steps)
-    step_seconds = statistics.median(each["step"] for each in rounds)
+    timed = time_call(run, sizes)
     memory = [
         stats.temp_size_in_bytes + stats.argument_size_in_bytes
         for executable in jax.devices()[0].client.live_executables()
         if (stats := executable.get_compiled_memory_stats()) is not None
     ]
     return {
-        "steps": sizes.steps,
-        "step_seconds": step_seconds,
-        "compile_seconds": first_seconds - step_seconds,
+        **timed,
         "memory": max(memory, default=0),
         "busy_share": profile(lambda: run(min(PROFILED_STEPS, sizes.steps))),
     }

@@ -47,12 +47,20 @@ def performance(outcomes: Outcomes) -> str:
                 each["method"],
                 f"{each['distance']:.1e}{'' if each['equal'] else ' (above the limit)'}",
                 variant,
-                f"{1000 * seconds:.2f}",
+                f"{timed['compile_seconds']:.1f}",
+                f"{1000 * timed['step_seconds']:.2f}",
             )
             for each in plain
-            for variant, seconds in each["step_seconds"].items()
+            for variant, timed in each["variants"].items()
         ]
-        heading = ("network", "method", "distance from our gradient", "variant", "a step, ms")
+        heading = (
+            "network",
+            "method",
+            "distance from our gradient",
+            "variant",
+            "compilation, s",
+            "a step, ms",
+        )
         parts.append("### The same steps in plain PyTorch\n\n" + _table(heading, rows))
     for each in _group(outcomes, "side-by-side"):
         rows = []
