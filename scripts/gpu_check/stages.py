@@ -74,7 +74,7 @@ def run_stages(
     budget: float,
     clock: Clock = CLOCK,
     say: Callable[[str], None] = _print,
-) -> list[str]:
+) -> dict[str, float]:
     """Runs the stages that are not finished, in order, as far as they fit into the budget.
 
     A stage that fails is recorded with its error and not repeated until its file is deleted.
@@ -84,10 +84,10 @@ def run_stages(
       state: The folder of the outcomes, created if missing.
       budget: Seconds for this call.
       clock: The time.
-      say: Receives a line for each stage.
+      say: Receives a line for each stage that was run.
 
     Returns:
-      The names of the stages that are left.
+      The names of the stages that are left, with the seconds that each is expected to take.
     """
     state.mkdir(parents=True, exist_ok=True)
     end = clock.monotonic() + budget
@@ -95,15 +95,14 @@ def run_stages(
     def left() -> float:
         return end - clock.monotonic()
 
-    unfinished = []
+    unfinished: dict[str, float] = {}
     for stage in stages:
         done = read_outcome(state, stage.name)
         if done is not None and done["finished"]:
             continue
         expected = expected_seconds(stage, stages, state)
         if expected > left():
-            say(f"{stage.name}: left, {expected:.0f} s expected, {max(0.0, left()):.0f} s left")
-            unfinished.append(stage.name)
+            unfinished[stage.name] = expected
             continue
         began = clock.monotonic()
         try:
@@ -117,7 +116,7 @@ def run_stages(
         }
         write_json_atomic(outcome_path(state, stage.name), outcome)
         if not outcome["finished"]:
-            unfinished.append(stage.name)
+            unfinished[stage.name] = expected
         result = outcome.get("error") or ("done" if outcome["finished"] else "continues")
         say(f"{stage.name}: {result}, {outcome['seconds']:.0f} s")
     return unfinished

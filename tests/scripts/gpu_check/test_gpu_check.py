@@ -52,7 +52,7 @@ def test_a_stage_runs_with_tiny_sizes_and_ends_in_both_tables(tmp_path):
         Stage("collapse", "trainings", 1, train, stops_in_time=True),
     ]
     left = run_stages(stages, tmp_path, 60, say=lambda line: None)
-    assert left == ["collapse"]
+    assert left == {"collapse": 1}
     command.write_summary(tmp_path, [stage.name for stage in stages])
     performance = (tmp_path / "performance.md").read_text()
     assert "a rehearsal with tiny sizes on a CPU, no measurement" in performance
