@@ -217,6 +217,14 @@ def _run(options: argparse.Namespace) -> int:
         trainings.pack(options.data_dir or Path("data"), options.pack, options.images)
         return 0
     state, is_rehearsal = options.state, options.cpu
+    known = read_outcome(state, RATES)
+    if known is not None and known.get("rehearsal", is_rehearsal) != is_rehearsal:
+        kinds = (
+            ("a rehearsal", "measurements")
+            if known["rehearsal"]
+            else ("measurements", "a rehearsal")
+        )
+        raise UserError(f"{state} holds {kinds[0]}, expected {kinds[1]}: choose another --state")
     make_importable(options.wheels, state)
     os.environ["KERAS_BACKEND"] = "jax"
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -225,6 +233,8 @@ def _run(options: argparse.Namespace) -> int:
         # Compilation would take most of a rehearsal.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
+    elif platforms := os.environ.get("JAX_PLATFORMS"):
+        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"  # its steps are the reference
     set_environment(Runtime(threads=machine.usable_cores()))
     from ieg_core import backend
 

@@ -5,7 +5,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +124,7 @@ def check_steps(
         here = jax.jit(small.step).lower(*first)
         with jax.default_device(jax.devices("cpu")[0]):
             there = jax.jit(small.step).lower(*first)
-    costs = here.cost_analysis() or {}
+    costs = there.cost_analysis() or {}
     flops = float(costs.get("flops", 0.0)) * sizes.batch_size / sizes.checked_batch_size
     with ThreadPoolExecutor(1) as pool:  # the CPU compiles and computes beside the GPU
         reference = pool.submit(gradient, there, first)
@@ -171,26 +171,37 @@ def time_steps(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
     return {
         **timed,
         "memory": max(memory, default=0),
-        "busy_share": profile(lambda: run(min(PROFILED_STEPS, sizes.steps))),
+        **profile(lambda: run(min(PROFILED_STEPS, sizes.steps))),
     }
 
 
-def profile(call: Callable[[], None]) -> float | None:
-    """Returns the share of a call's time in which the GPU computes; None where it is not known."""
+def profile(call: Callable[[], None]) -> dict[str, Any]:
+    """Traces a call.
+
+    Returns:
+      "busy_share" of the call in which the GPU computes, None where that is not known; and
+      "profile_error" if the tracing failed, which costs no other figure.
+    """
     if not backend.accelerators():
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            call()
-        spans = []
-        for path in Path(folder).rglob("*.xplane.pb"):
-            for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-                if not plane.name.startswith("/device:GPU"):
-                    continue
+        return {"busy_share": None}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            with jax.profiler.trace(folder):
+                call()
+            return {"busy_share": busy_share(_kernels(Path(folder)))}
+    except Exception as error:
+        return {"busy_share": None, "profile_error": f"{type(error).__name__}: {error}"}
+
+
+def _kernels(folder: Path) -> Iterator[tuple[float, float]]:
+    """Yields start and end of each kernel in a trace, in nanoseconds."""
+    for path in folder.rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            if plane.name.startswith("/device:GPU"):
                 for line in plane.lines:
                     if line.name.startswith("Stream"):
-                        spans += [(e.start_ns, e.start_ns + e.duration_ns) for e in line.events]
-    return busy_share(spans)
+                        for event in line.events:
+                            yield event.start_ns, event.start_ns + event.duration_ns
 
 
 def matrix_rates(side: int, rounds: int = 5) -> dict[str, float]:

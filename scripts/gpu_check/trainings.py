@@ -20,7 +20,6 @@ from ieg_core.host.runtime import Runtime
 from ieg_core.recipes import build
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.store import leases
-from ieg_core.training.loop import StepReport, train
 
 COLLAPSE = ("cifar10_uniform_0.8", "ieg")
 ROWS = tuple(
@@ -142,9 +141,11 @@ def continue_training(
       "pseudo_label_accuracy", at most about KEPT_ROWS pairs of a step and the share of right
       pseudo-labels in the steps of that call.
     """
-    latest: list[StepReport] = []
+    from ieg_core.training.loop import train  # imports Keras
 
-    def report(step_report: StepReport) -> None:
+    latest: list[Any] = []
+
+    def report(step_report: Any) -> None:
         latest[:] = [step_report]
         if left() < RESERVED_SECONDS and step_report.step < step_report.num_steps:
             raise _OutOfTimeError
@@ -161,8 +162,8 @@ def continue_training(
     return outcome | (summarize(latest[0]) if latest else {})
 
 
-def summarize(report: StepReport) -> dict[str, Any]:
-    """Returns what an outcome keeps of a training's progress."""
+def summarize(report: Any) -> dict[str, Any]:
+    """Returns what an outcome keeps of a `training.loop.StepReport`."""
     pairs = [
         (row["step"], row["pseudo_label_accuracy"])
         for row in report.curves["training"]

@@ -103,3 +103,11 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):
 def test_a_folder_without_wheels_is_refused(tmp_path, capsys):
     assert run_command("--state", str(tmp_path), "--wheels", str(tmp_path)) == 2
     assert "there is no wheel in" in capsys.readouterr().err
+
+
+def test_a_rehearsal_and_measurements_do_not_mix(tmp_path, capsys):
+    run_stages([Stage("rates", "rates", 1, lambda left: RATES)], tmp_path, 60, say=len)
+    assert run_command("--state", str(tmp_path)) == 2
+    assert capsys.readouterr().err.endswith(
+        "holds a rehearsal, expected measurements: choose another --state\n"
+    )
