@@ -58,7 +58,7 @@ def all_stages(sizes: Sizes, state: Path, data_dir: Path | None, *, is_rehearsal
             "side-by-side",
             "side-by-side",
             sum(20 + sizes.companion_seconds for _ in sizes.companions),
-            lambda left: side_by_side.measure(sizes.companions, sizes.companion_seconds),
+            functools.partial(side_by_side.measure, sizes),
         )
     )
     stages += _torch(first, sizes)

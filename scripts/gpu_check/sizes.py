@@ -23,6 +23,7 @@ class Sizes:
       row_steps: Steps of each training of the papers' rows; 0 for the papers'.
       companions: Numbers of trials side by side.
       companion_seconds: How long they run together.
+      companion_steps: Steps of each of their calls.
       torch_methods: Methods that PyTorch runs, too.
       torch_compiler: The backend of `torch.compile`.
       seconds: Factor on the expected seconds of each stage.
@@ -51,6 +52,7 @@ class Sizes:
     row_steps: int = 0
     companions: Sequence[int] = (1, 2, 4, 8)
     companion_seconds: float = 10.0
+    companion_steps: int = 25
     torch_methods: Sequence[str] = ("supervised", "l2r")
     torch_compiler: str = "inductor"
     seconds: float = 1.0
@@ -69,6 +71,7 @@ REHEARSAL = Sizes(
     row_steps=4,
     companions=(1, 2),
     companion_seconds=0.5,
+    companion_steps=1,
     torch_compiler="eager",
     seconds=0.2,
 )
