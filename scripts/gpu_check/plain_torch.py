@@ -200,7 +200,8 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
       device: "cuda" or "cpu".
 
     Returns:
-      "distance" of our gradient in float32 from PyTorch's in float64, its "limit", and "variants": the times of each.
+      "distance" of our gradient in float32 from PyTorch's in float64, its "limit", and "variants":
+      the times of each.
     """
     config = configuration(network, method, "float32", sizes.checked_batch_size)
     small = prepare(config, sizes.image_side, 1)
