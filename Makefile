@@ -40,7 +40,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench chaos test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
+.PHONY: help setup sweep audit compile bench chaos gpu-check test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -72,6 +72,11 @@ bench: $(READY) ## time a training step of each method on this machine (a few mi
 chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
 	@$(BIN)/python -m scripts.chaos mutations
 	@$(BIN)/python -m scripts.chaos flips
+
+gpu-check: $(READY) ## check and time the training steps on a GPU, over several calls of SECONDS each
+	@$(BIN)/python -m scripts.gpu_check $(call option,--state,OUT) $(call option,--seconds,SECONDS) \
+	  $(call option,--data-dir,DATA_DIR) $(call option,--wheels,WHEELS) \
+	  $(and $(filter CPU,$(GIVEN)),$(filter 1,$(value CPU)),--cpu)
 
 setup: $(READY) ## set up .venv; does nothing when nothing changed
 

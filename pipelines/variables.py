@@ -157,6 +157,13 @@ TARGETS: Mapping[str, Sequence[Option]] = {
         Option("OLDER", "least age of what is removed, such as `30d`, `12h` or `8w`"),
         PLAN,
     ),
+    "gpu-check": (
+        Option("SECONDS", "time budget of this call", default="540"),
+        Option("OUT", "the state folder", default="gpu-check"),
+        Option("DATA_DIR", "CIFAR-10: the folder of data sets, or a packed file"),
+        Option("WHEELS", "folder of wheels to install in the state folder"),
+        Option("CPU", "`1` rehearses with tiny sizes on the CPU", choices=("", "0", "1")),
+    ),
     "lock": (Option("UPGRADE", "`1` pins the newest versions"),),
 }
 """What each target of the Makefile takes; the other targets take no variable."""

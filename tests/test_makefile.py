@@ -163,6 +163,15 @@ def test_the_audit_takes_a_folder_or_a_data_set():
     assert "ieg audit 'cifar10_human'" in make("-n", "audit", "DATASET=cifar10_human").stdout
 
 
+def test_the_gpu_check_is_rehearsed_on_a_cpu_on_request_alone():
+    printed = make("-n", "gpu-check", "SECONDS=60", "OUT=out", "WHEELS=w", "DATA_DIR=d").stdout
+    for flag in ("--seconds='60'", "--state='out'", "--wheels='w'", "--data-dir='d'"):
+        assert flag in printed
+    assert "--cpu" not in printed
+    assert "--cpu" in make("-n", "gpu-check", "CPU=1").stdout
+    assert "--cpu" not in make("-n", "gpu-check", "CPU=0").stdout
+
+
 def test_the_targets_that_take_variables_are_targets():
     assert variables.TARGETS.keys() < phony_targets()
 

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks and measures the training steps on one GPU, over as many calls as it takes.
+
+    python3 -m scripts.gpu_check --state gpu-check --seconds 540 --wheels wheels --data-dir data
+
+Each stage leaves a JSON file in the state folder and is not repeated; a training continues from its
+checkpoint there. No stage is started that is not expected to end within --seconds. After each call
+performance.md, results.md and results.json sum up what there is. Exits with 2 without a GPU.
+
+It runs from a checkout, without setting it up and without a network, on Python from 3.11 with JAX
+for the GPU, and PyTorch for the stages torch-…. TensorFlow is not needed.
+"""
+
+import argparse
+import functools
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ieg_core.errors import UserError
+from ieg_core.experiment.methods import method_spec
+from ieg_core.host import machine
+from ieg_core.host.files import write_bytes_atomic, write_json_atomic
+from ieg_core.host.runtime import Runtime, set_environment
+from scripts.gpu_check import side_by_side, tables
+from scripts.gpu_check.sizes import GPU, REHEARSAL, Sizes
+from scripts.gpu_check.stages import Outcome, Stage, read_outcome, run_stages
+from scripts.gpu_check.wheels import NEEDED, make_importable
+
+RATES = "rates"
+MIN_TRAINING_SECONDS = 120.0
+REHEARSAL_IMAGES = 200
+
+Left = Callable[[], float]
+
+
+def all_stages(sizes: Sizes, state: Path, data_dir: Path | None, *, is_rehearsal: bool) -> Any:
+    """Lists the stages, the most valuable first.
+
+    Args:
+      sizes: The sizes.
+      state: The folder of the outcomes.
+      data_dir: CIFAR-10, see `trainings.open_packed`; None leaves the trainings out, or lets a
+        rehearsal train on random images.
+      is_rehearsal: Whether this is a rehearsal on a CPU.
+    """
+    first, *others = sizes.networks
+    stages = [Stage(RATES, RATES, 20, lambda left: _rates(sizes, is_rehearsal=is_rehearsal))]
+    stages += _steps(first, sizes, state)
+    trains = is_rehearsal or data_dir is not None
+    if trains:
+        stages.append(_collapse(sizes, state, data_dir))
+    stages.append(
+        Stage(
+            "side-by-side",
+            "side-by-side",
+            sum(20 + sizes.companion_seconds for _ in sizes.companions),
+            functools.partial(side_by_side.measure, sizes),
+        )
+    )
+    stages += _torch(first, sizes)
+    for network in others:
+        stages += [*_steps(network, sizes, state), *_torch(network, sizes)]
+    if trains:
+        stages += _rows(sizes, state, data_dir)
+    return [_scaled(stage, sizes.seconds) for stage in stages]
+
+
+def _scaled(stage: Stage, factor: float) -> Stage:
+    return Stage(stage.name, stage.group, factor * stage.seconds, stage.run, stage.stops_in_time)
+
+
+def _rates(sizes: Sizes, *, is_rehearsal: bool) -> Outcome:
+    from importlib import metadata
+
+    from ieg_core import backend
+    from scripts.gpu_check import steps
+
+    names = [each for each in ("jax", "keras", "torch", "numpy") if importlib.util.find_spec(each)]
+    return {
+        "rehearsal": is_rehearsal,
+        "device": backend.device_description(),
+        "driver": machine.driver_version(),
+        "versions": {name: metadata.version(name) for name in names},
+        "rates": steps.matrix_rates(sizes.matrix_side),
+    }
+
+
+def _steps(network: str, sizes: Sizes, state: Path) -> Iterator[Stage]:
+    for precision in sizes.precisions:
+        for method in sizes.methods:
+            costs = 30 + 15 * method_spec(method).relative_cost
+            yield Stage(
+                f"steps-{network}-{precision}-{method}",
+                f"steps-{network}",
+                costs * (2 if network.startswith("wrn") else 1),
+                functools.partial(_check_steps, network, precision, method, sizes, state),
+            )
+
+
+def _check_steps(
+    network: str, precision: str, method: str, sizes: Sizes, state: Path, left: Left
+) -> Outcome:
+    from scripts.gpu_check import steps
+
+    found = read_outcome(state, RATES)
+    if found is None or "rates" not in found:
+        raise UserError(f"the stage {RATES!r} has no outcome: delete its file and run it again")
+    return steps.check_steps(network, precision, method, sizes, found["rates"])
+
+
+def _collapse(sizes: Sizes, state: Path, data_dir: Path | None) -> Stage:
+    from scripts.gpu_check import trainings
+
+    run = functools.partial(
+        _train, *trainings.COLLAPSE, sizes.collapse_steps, sizes, state / "collapse", data_dir
+    )
+    return Stage("collapse", "trainings", MIN_TRAINING_SECONDS, run, stops_in_time=True)
+
+
+def _rows(sizes: Sizes, state: Path, data_dir: Path | None) -> Iterator[Stage]:
+    from scripts.gpu_check import trainings
+
+    for dataset, method in trainings.ROWS:
+        name = f"row-{dataset}-{method}"
+        run = functools.partial(
+            _train, dataset, method, sizes.row_steps, sizes, state / name, data_dir
+        )
+        yield Stage(name, "trainings", MIN_TRAINING_SECONDS, run, stops_in_time=True)
+
+
+def _train(
+    dataset: str,
+    method: str,
+    num_steps: int,
+    sizes: Sizes,
+    folder: Path,
+    data_dir: Path | None,
+    left: Left,
+) -> Outcome:
+    from scripts.gpu_check import trainings
+
+    network = sizes.networks[0]
+    config = trainings.papers_config(dataset, method, network, num_steps, sizes.batch_size)
+    source = (
+        trainings.random_source(REHEARSAL_IMAGES)
+        if data_dir is None
+        else trainings.open_packed(data_dir)
+    )
+    names = {"dataset": dataset, "method": method, "network": network}
+    return names | trainings.continue_training(config, source, folder, left)
+
+
+def _torch(network: str, sizes: Sizes) -> Iterator[Stage]:
+    if not importlib.util.find_spec("torch"):
+        return
+    for method in sizes.torch_methods:
+        yield Stage(
+            f"torch-{network}-{method}",
+            "torch",
+            90,
+            functools.partial(_check_torch, network, method, sizes),
+        )
+
+
+def _check_torch(network: str, method: str, sizes: Sizes, left: Left) -> Outcome:
+    from scripts.gpu_check import plain_torch
+
+    device = "cpu" if sizes is REHEARSAL else "cuda"
+    return plain_torch.check_torch(network, method, sizes, device)
+
+
+def write_summary(state: Path, names: list[str]) -> None:
+    """Writes performance.md, results.md and results.json from the outcomes of these stages."""
+    outcomes: Mapping[str, Outcome] = {
+        name: outcome for name in names if (outcome := read_outcome(state, name)) is not None
+    }
+    write_json_atomic(state / "results.json", outcomes)
+    for name, lay_out in (("performance", tables.performance), ("results", tables.results)):
+        write_bytes_atomic(state / f"{name}.md", lay_out(outcomes).encode())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.gpu_check",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Packages that must be there or in --wheels, one wheel each, for this Python:\n"
+        + ", ".join(NEEDED.values()),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--state", type=Path, default=Path("gpu-check"), help="state folder")
+    parser.add_argument("--seconds", type=float, default=540, help="time budget of this call")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to install in the state")
+    parser.add_argument(
+        "--data-dir", type=Path, help="CIFAR-10: the folder of data sets, or a file of --pack"
+    )
+    parser.add_argument("--cpu", action="store_true", help="rehearse with tiny sizes on the CPU")
+    parser.add_argument("--pack", type=Path, help="write CIFAR-10 of --data-dir as a file, and end")
+    parser.add_argument("--images", type=int, default=0, help="training images of --pack; 0: all")
+    options = parser.parse_args(arguments)
+    try:
+        sys.exit(_run(options))
+    except UserError as error:
+        print(f"gpu-check: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.pack is not None:
+        from scripts.gpu_check import trainings
+
+        trainings.pack(options.data_dir or Path("data"), options.pack, options.images)
+        return 0
+    state, is_rehearsal = options.state, options.cpu
+    known = read_outcome(state, RATES)
+    if known is not None and known.get("rehearsal", is_rehearsal) != is_rehearsal:
+        kinds = (
+            ("a rehearsal", "measurements")
+            if known["rehearsal"]
+            else ("measurements", "a rehearsal")
+        )
+        raise UserError(f"{state} holds {kinds[0]}, expected {kinds[1]}: choose another --state")
+    make_importable(options.wheels, state)
+    os.environ["KERAS_BACKEND"] = "jax"
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if is_rehearsal:
+        os.environ["JAX_PLATFORMS"] = "cpu"
+        # Compilation would take most of a rehearsal.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
+    elif platforms := os.environ.get("JAX_PLATFORMS"):
+        os.environ["JAX_PLATFORMS"] = f"{platforms},cpu"  # its steps are the reference
+    set_environment(Runtime(threads=machine.usable_cores()))
+    from ieg_core import backend
+
+    backend.start(Runtime())
+    if not is_rehearsal and not backend.accelerators():
+        raise UserError("JAX sees no GPU here: run on a machine with one, or rehearse with --cpu")
+    sizes = REHEARSAL if is_rehearsal else GPU
+    if options.data_dir is None and not is_rehearsal:
+        print("no --data-dir, so no training: expected CIFAR-10")
+    stages = all_stages(sizes, state, options.data_dir, is_rehearsal=is_rehearsal)
+    left = run_stages(stages, state, options.seconds)
+    write_summary(state, [stage.name for stage in stages])
+    names = [f"{name} ({seconds:.0f} s)" for name, seconds in left.items()]
+    print(f"{state}/performance.md, results.md; left: {', '.join(names) or 'nothing'}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

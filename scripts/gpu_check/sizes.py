@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How large the check is: on a GPU, or in a rehearsal on a CPU."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of all stages.
+
+    Attributes:
+      networks: Networks of the steps; the first one is also that of the trainings.
+      methods: Methods of the steps, the most valuable first.
+      precisions: Precisions of the steps.
+      batch_size: Examples of a timed step.
+      checked_batch_size: Examples of the step that is compared with the CPU's.
+      steps: Steps of a timed call.
+      rounds: Timed calls.
+      image_side: Pixels.
+      matrix_side: Rows of the matrices whose product gives the measured rate.
+      collapse_steps: Steps of the training that looks for the early collapse.
+      row_steps: Steps of each training of the papers' rows; 0 for the papers'.
+      companions: Numbers of trials side by side.
+      companion_seconds: How long they run together.
+      companion_steps: Steps of each of their calls.
+      torch_methods: Methods that PyTorch runs, too.
+      torch_compiler: The backend of `torch.compile`.
+      seconds: Factor on the expected seconds of each stage.
+    """
+
+    networks: Sequence[str] = ("resnet29", "wrn28-10")
+    methods: Sequence[str] = (
+        "supervised",
+        "ieg",
+        "l2r",
+        "fsr",
+        "mixup",
+        "forward",
+        "ieg_no_lookahead",
+        "supervised_strong",
+        "probe_only",
+    )
+    precisions: Sequence[str] = ("float32", "bfloat16")
+    batch_size: int = 100
+    checked_batch_size: int = 20
+    steps: int = 20
+    rounds: int = 3
+    image_side: int = 32
+    matrix_side: int = 8192
+    collapse_steps: int = 2000
+    row_steps: int = 0
+    companions: Sequence[int] = (1, 2, 4, 8)
+    companion_seconds: float = 10.0
+    companion_steps: int = 25
+    torch_methods: Sequence[str] = ("supervised", "l2r")
+    torch_compiler: str = "inductor"
+    seconds: float = 1.0
+
+
+GPU = Sizes()
+REHEARSAL = Sizes(
+    networks=("resnet11", "wrn10-1"),
+    batch_size=10,
+    checked_batch_size=10,
+    steps=2,
+    rounds=1,
+    image_side=20,
+    matrix_side=64,
+    collapse_steps=6,
+    row_steps=4,
+    companions=(1, 2),
+    companion_seconds=0.5,
+    companion_steps=1,
+    torch_compiler="eager",
+    seconds=0.2,
+)
