@@ -69,9 +69,11 @@ report: $(READY) ## write the report of RUN, else the newest, again; also of one
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
 
-chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
+chaos: $(READY) ## damage files, feed broken ones and kill sweeps at random; count what survives
+	@$(BIN)/python -m scripts.chaos_fuzz
 	@$(BIN)/python -m scripts.chaos mutations
-	@$(BIN)/python -m scripts.chaos flips
+	@$(BIN)/python -m scripts.chaos flips --tries 1000
+	@$(BIN)/python -m scripts.chaos_kills --tries 10
 
 setup: $(READY) ## set up .venv; does nothing when nothing changed
 
