@@ -9,7 +9,6 @@ from ieg_core.store.records import FailureRecord, PlanRecord, ProgressRecord, Ru
 from ieg_core.tasks import late_report
 from tests.records import example
 
-
 TRIAL = "digits-l2r-seed0-aaaaaaaaaaaa"
 
 
