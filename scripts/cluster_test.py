@@ -26,8 +26,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-import urllib3
-
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, mirror
@@ -358,7 +356,7 @@ def check_artifacts(bench: Bench) -> str:
         }
     )
     address = f"{clients.ui_address(bench.cluster_file)}/artifacts/get?{query}"
-    with urllib3.PoolManager() as pool:
+    with clients.connections(bench.cluster_file, address) as pool:
         answer = pool.request("GET", address, headers=clients.headers(bench.cluster_file))
     _require(answer.status == 200, f"HTTP {answer.status} for {uris[0]}")
     root = bench.root(run)
