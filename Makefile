@@ -63,15 +63,17 @@ audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DI
 	  $(call option,--decisions,DECISIONS) $(call option,--corrections,CORRECTIONS) \
 	  $(call option,--write-labels,WRITE_LABELS) $(call option,--precision,PRECISION)
 
-report: $(READY) ## write the report of RUN, else the newest, again; also of one that broke off
+report: $(READY) ## write the report of RUN (by default the newest) again, even if it broke off
 	@$(BIN)/python -m pipelines report $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
 
-chaos: $(READY) ## damage a finished results root at random, read it, and count what survives
+chaos: $(READY) ## damage files, feed broken ones and kill sweeps at random; count what survives
+	@$(BIN)/python -m scripts.chaos_fuzz
 	@$(BIN)/python -m scripts.chaos mutations
-	@$(BIN)/python -m scripts.chaos flips
+	@$(BIN)/python -m scripts.chaos flips --tries 1000
+	@$(BIN)/python -m scripts.chaos_kills --tries 10
 
 gpu-check: $(READY) ## check and time the training steps on a GPU, over several calls of SECONDS each
 	@$(BIN)/python -m scripts.gpu_check $(call option,--state,OUT) $(call option,--seconds,SECONDS) \
@@ -97,7 +99,7 @@ data: manifests ## fill the cluster's data volume: download CIFAR there, or copy
 doctor: $(READY) ## check with a small run that a sweep would find its image, GPU, data and results
 	@$(BIN)/python -m pipelines doctor $(ALL)
 
-cluster-test: $(READY) ## accept an installation by what users do, about an hour; writes cluster-test.md
+cluster-test: $(READY) ## test an installation as users would, in about an hour; writes cluster-test.md
 	@$(BIN)/python -m scripts.cluster_test $(call option,--cluster,CLUSTER) $(call option,--profile,PROFILE)
 
 schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: only show what would change)

@@ -401,7 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train_root(root)
         report = functools.partial(print, flush=True)
         damages = ATTACKS[options.attack]
-        # Planning takes as long as all other readers; a flip is one of the mutations.
+        # Planning takes as long as all other readers; the mutations cover it.
         readers = READERS if damages is MUTATIONS else READERS[:-1]
         outcome = Target(root, readers).attack(damages, options.tries, options.seed, report)
     print(f"{options.attack}: {outcome.line}")

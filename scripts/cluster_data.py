@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.files import expand
 from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[1]
@@ -145,11 +146,12 @@ def main() -> None:
         cluster_file = cluster_files.load(arguments.cluster or None)
     except UserError as error:
         raise SystemExit(f"data: error: {error}") from None
-    if arguments.folder:
-        data_sets(Path(arguments.folder))
+    folder = expand(arguments.folder) if arguments.folder else None
+    if folder:
+        data_sets(folder)
     call = kubectl(cluster_file.kube_context, cluster_file.kubernetes_namespace)
-    if arguments.folder:
-        copy(call, arguments.rendered, Path(arguments.folder))
+    if folder:
+        copy(call, arguments.rendered, folder)
     else:
         download(call, arguments.rendered)
 

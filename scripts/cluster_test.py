@@ -26,8 +26,6 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-import urllib3
-
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, mirror
@@ -94,6 +92,7 @@ class Bench:
       clock: Tells the time.
       name: Unique name of this test, part of its results namespaces.
       runs: The runs that it created.
+      reported: The run of the sweep that was watched to its end; None before.
       recurring: The ids of its recurring runs.
       places: Folders of the results root that it filled, besides its namespace.
     """
@@ -106,6 +105,7 @@ class Bench:
     clock: Clock = CLOCK
     name: str = field(default_factory=lambda: secrets.token_hex(4))
     runs: list[Run] = field(default_factory=list)
+    reported: Run | None = None
     recurring: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
 
@@ -226,6 +226,7 @@ def check_sweep(bench: Bench) -> str:
     rows = bench.report(run)
     finished = sum(row["status"] == FINISHED for row in rows)
     _require(finished == len(rows) == 6, f"{finished} of {len(rows)} trials finished, expected 6")
+    bench.reported = run
     return f"6 of 6 trials finished; {said.strip().splitlines()[-1]}"
 
 
@@ -345,7 +346,9 @@ def check_schedule(bench: Bench) -> str:
 
 def check_artifacts(bench: Bench) -> str:
     """Fetches the report's page back as the KFP UI does."""
-    run = bench.runs[1]  # the sweep's
+    run = bench.reported
+    if run is None:
+        raise CheckFailedError("not checked: the sweep has no report")
     uris = [uri for pod in bench.pods(run) for uri in _artifact_uris(pod, "page")]
     _require(bool(uris), "no pod of the report names its page")
     scheme, bucket, key = re.fullmatch(r"(\w+)://([^/]+)/(.+)", uris[0]).groups()  # type: ignore[union-attr]
@@ -358,7 +361,7 @@ def check_artifacts(bench: Bench) -> str:
         }
     )
     address = f"{clients.ui_address(bench.cluster_file)}/artifacts/get?{query}"
-    with urllib3.PoolManager() as pool:
+    with clients.connections(bench.cluster_file, address) as pool:
         answer = pool.request("GET", address, headers=clients.headers(bench.cluster_file))
     _require(answer.status == 200, f"HTTP {answer.status} for {uris[0]}")
     root = bench.root(run)

@@ -254,6 +254,13 @@ def test_ci_runs_what_the_readme_tells_a_developer_to_run():
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
+def test_chaos_makes_every_attack():
+    recipe = (ROOT / "Makefile").read_text().partition("\nchaos:")[2].partition("\n\n")[0]
+    wanted = {path.stem for path in (ROOT / "scripts").glob("chaos*.py")}
+    assert set(re.findall(r"-m scripts\.(\w+)", recipe)) == wanted
+    assert re.findall(r"scripts\.chaos (\w+)", recipe) == ["mutations", "flips"]
+
+
 def test_the_lock_files_entry_of_one_package_is_found_whole():
     lock = "# made\nuv-build==1 \\\n    --hash=sha256:aa\nuv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n    # via x\nzip==3\n"  # noqa: E501
     expected = "uv==0.9.1 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"

@@ -92,8 +92,8 @@ def guarded(process: "subprocess.Popen[str]", cgroup: Path = CGROUP) -> Iterator
             if use.used > SHARE * use.limit:
                 guard.reason = (
                     f"out of memory: {use.used / 2**30:.2f} of the container's "
-                    f"{use.limit / 2**30:.2f} GiB in use; raise the memory limit "
-                    "(resources.train.memory_limit in the cluster file) or shrink the batch"
+                    f"{use.limit / 2**30:.2f} GiB in use; raise memory_limit of resources.train or "
+                    "resources.evaluate in the cluster file, or shrink the batch"
                 )
                 process.kill()
                 return

@@ -20,7 +20,10 @@ SCHEMA = 1
 def results_json(report: Report) -> str:
     """Writes {"schema": 1, "trials": [...]} and its digest as strict JSON, without NaN."""
     document = {"schema": SCHEMA, "trials": list(report.rows)}
-    return json.dumps(seal(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    # File names that are not UTF-8 change when the file is written: the digest is of what it holds.
+    written = json.loads(text.encode("utf-8", "replace"))
+    return json.dumps(seal(written), indent=2, ensure_ascii=False) + "\n"
 
 
 def results_csv(report: Report) -> str:

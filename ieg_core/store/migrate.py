@@ -121,11 +121,12 @@ def _convert(path: Path) -> bool:
     """
     try:
         old = parse_json(read_file(path))
-    except (OSError, ValueError):
+        if not isinstance(old, dict) or DIGEST in old:
+            return False
+        new = seal(_renamed(old))
+    except (OSError, ValueError, RecursionError):
         return False
-    if not isinstance(old, dict) or DIGEST in old:
-        return False
-    write_json_atomic(path, seal(_renamed(old)))
+    write_json_atomic(path, new)
     return True
 
 
@@ -151,7 +152,8 @@ def _convert_arrays(path: Path) -> bool:
             if not isinstance(facts, dict) or DIGEST in facts:
                 return False
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError):
+        content = arrays.encode(found, _renamed(facts))
+    except (OSError, SafetensorError, ValueError, RecursionError):
         return False
-    write_bytes_atomic(path, arrays.encode(found, _renamed(facts)))
+    write_bytes_atomic(path, content)
     return True

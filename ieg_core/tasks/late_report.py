@@ -6,6 +6,7 @@ fails for good: a pod evicted or out of memory, a time limit, one of KFP's own d
 results of the finished trials are in the results root all the same.
 """
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from ieg_core.errors import UserError
 from ieg_core.report.write import write_report
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import set_latest
-from ieg_core.store.records import PlanRecord, ReportRecord, RunRecord
+from ieg_core.store.records import Place, PlanRecord, ReportRecord, RunRecord
+from ieg_core.sweep import progress
 
 
 def report_sweep(results: str, sweep: str) -> None:
     """Writes the report of a sweep, finished or not, from what its trials have stored.
+
+    `latest` then names this sweep.
 
     Args:
       results: The results root, a folder or gs://bucket/prefix.
@@ -46,26 +50,45 @@ def unreported(results: str) -> list[str]:
 
 
 def report_unreported(results: str, besides: str = "") -> list[str]:
-    """Writes the missing reports of a results root.
+    """Writes the missing reports of a results root; `latest` stays.
+
+    A sweep that runs will get its report from its own run, and one of which no trial has started,
+    such as one that was refused as too long, has nothing to report.
 
     Args:
       results: The results root, a folder or gs://bucket/prefix.
-      besides: A sweep that will get its report from its own run.
+      besides: Another sweep to leave out: the caller's.
 
     Returns:
       A line for each sweep: where its report is, or why there is none.
     """
     lines = []
     for sweep in unreported(results):
-        if sweep == besides:
+        if sweep == besides or not _has_ended(results, sweep):
             continue
         try:
-            report_sweep(results, sweep)
+            with mirror.sweep(results, sweep) as root:
+                write_report(root, sweep)
         except (UserError, OSError) as error:
             lines.append(f"{sweep} has no report, and none can be written: {error}")
         else:
-            lines.append(f"{sweep} had no report, since its run ended before it: written now")
+            lines.append(f"{sweep} had no report: written now")
     return lines
+
+
+def _has_ended(results: str, sweep: str) -> bool:
+    """Returns whether a trial of a sweep has started and none runs; True if its plan is damaged."""
+    planned, problem = PlanRecord.look(f"{results.rstrip('/')}/sweeps/{sweep}")
+    if planned is None:
+        return bool(problem)
+    place: Place = results if gcs.is_url(results) else Path(results)
+    has_started = False
+    for trial in planned.trials:
+        seen = progress.read_trial(place, trial, since=0.0, now=time.time())
+        if seen.is_running:
+            return False
+        has_started = has_started or seen.state != progress.WAITING
+    return has_started
 
 
 def find_sweep(results: str, run: str) -> str:

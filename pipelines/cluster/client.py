@@ -185,6 +185,14 @@ def proxy_of(address: str) -> str:
     return urllib.request.getproxies().get(parts.scheme, "")
 
 
+def connections(cluster_file: ClusterFile, address: str) -> urllib3.PoolManager:
+    """Opens connections to an address, with the cluster's certificates and through its proxy."""
+    certificates = cluster_file.ca_file or certifi.where()
+    if proxy := proxy_of(address):
+        return urllib3.ProxyManager(proxy, ca_certs=certificates)
+    return urllib3.PoolManager(ca_certs=certificates)
+
+
 def token_file(cluster_file: ClusterFile) -> str:
     """Returns the path of the bearer token's file; "" if none is configured."""
     return os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "") or cluster_file.token_file
@@ -293,13 +301,7 @@ def _health(address: str, cluster_file: ClusterFile, seconds: float) -> Health:
     if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
         raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
     try:
-        ca_certs = cluster_file.ca_file or certifi.where()
-        proxy = proxy_of(address)
-        with (
-            urllib3.ProxyManager(proxy, ca_certs=ca_certs)
-            if proxy
-            else urllib3.PoolManager(ca_certs=ca_certs)
-        ) as pool:
+        with connections(cluster_file, address) as pool:
             answer = pool.request(
                 *("GET", address + HEALTH),
                 headers=headers(cluster_file),

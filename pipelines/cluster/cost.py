@@ -118,10 +118,10 @@ def estimate(
         rate, is_assumed = step_rate(config, max(1, gpus), rates)
         seconds.append(POD_SECONDS + plain_steps(spec, config) / rate)
         assumed += is_assumed
-    most = max(1, min(len(seconds), (at_once or len(seconds)) * len(runs)))
+    shared = [-(-trials // trials_per_pod) for trials in runs]
+    most = max(1, sum(min(at_once or items, items) for items in shared))
     hours = max(sum(seconds) / most, max(seconds)) / 3600
     gpu_hours = gpus * sum(seconds) / 3600
-    shared = [-(-trials // trials_per_pod) for trials in runs]
     pods = sum(PODS_PER_TRIAL * items + OTHER_PODS for items in shared)
     return Estimate(len(seconds), pods, gpu_hours, hours, most, assumed if gpus else 0)
 

@@ -177,6 +177,12 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
             lines.append(f"{WARNING}volume claim not checked: {words}")
             continue
         modes = claim.spec.access_modes or []
+        is_read = mount == DATA_MOUNT and READ_MANY in modes and MANY not in modes
+        if is_read and profile.parallelism != 1:
+            lines.append(
+                f"{WARNING}the volume claim {name} is {READ_MANY}: KFP never mounts read-only, so "
+                f"it may not attach on a second node; use {MANY} or a read-only volume"
+            )
         if not set(modes) & ({MANY, READ_MANY} if mount == DATA_MOUNT else {MANY}):
             narrow.append((name, mount, ", ".join(modes)))
     if not narrow or profile.parallelism == 1:

@@ -10,6 +10,7 @@ import yaml
 
 from pipelines.cluster_files import ClusterFile
 from pipelines.manifests import render
+from scripts import cluster_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -141,3 +142,14 @@ def test_what_the_job_runs_is_a_command_of_ours():
     parsed = build_parser().parse_args(arguments)
     assert parsed.data_dir == "/data"
     assert [name.partition("_")[0] for name in parsed.dataset] == ["cifar10", "cifar100"]
+
+
+def test_a_folder_in_the_home_directory_is_found(tmp_path, monkeypatch):
+    copied = []
+    (tmp_path / "x" / cluster_data.KNOWN[0]).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["cluster_data", "--from=~/x", "--rendered=k8s"])
+    monkeypatch.setattr(cluster_data, "kubectl", lambda context, namespace: ["kubectl"])
+    monkeypatch.setattr(cluster_data, "copy", lambda call, rendered, folder: copied.append(folder))
+    cluster_data.main()
+    assert copied == [tmp_path / "x"]

@@ -188,6 +188,12 @@ def test_what_a_cluster_does_wrong_costs_its_own_check(bench):
     assert "| **failed** |" in cluster_test.as_markdown(rows, bench)
 
 
+def test_without_the_sweeps_report_no_other_runs_page_is_fetched(bench):
+    check = next(each for each in cluster_test.CHECKS if each[0] == "artifacts")
+    row, _ = cluster_test.accept(bench, lambda line: None, [check])
+    assert (row.passed, row.seen) == (False, "not checked: the sweep has no report")
+
+
 def test_without_a_cluster_it_says_so_in_one_line(no_cluster, capsys, tmp_path):
     (tmp_path / "cluster.yaml").write_text("")
     assert cluster_test.main([f"--cluster={tmp_path / 'cluster.yaml'}"]) == 2

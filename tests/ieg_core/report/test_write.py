@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ieg_core.report.html import page
 from ieg_core.report.html.page import settings_view
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import ROW_KEYS, load_sweep
+from ieg_core.store.records import FailureRecord, ReportRecord
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
 from tests.records import put, put_json
 
@@ -171,6 +173,19 @@ def test_what_reading_the_data_brought_to_light_is_told_once(
     assert page.count(note) == (0 if damaged else 1)
     markdown = (root / "sweeps/s1/report/results.md").read_text()
     assert markdown.count("this inflates the accuracy") == (0 if damaged else 1)
+
+
+def test_a_name_that_is_not_utf8_leaves_the_digest_right(results_root: Builder) -> None:
+    root = results_root(failed=[("l2r", 0.4, 0)])
+    failed = root / "trials" / next(t["trial"] for t in trials_of(write_files(root, "s1"))
+                                    if t["status"] == "failed")  # fmt: skip
+    record = FailureRecord.read(failed)
+    assert record is not None
+    replace(record, reason="caf\udce9.png").write(failed)
+    folder = write_files(root, "s1")
+    (row,) = (row for row in trials_of(folder) if row["status"] == "failed")
+    assert row["reason"] == "caf?.png"
+    assert ReportRecord.read(folder.parent) is not None
 
 
 def test_nan_is_damage(results_root: Builder) -> None:

@@ -121,6 +121,15 @@ def check(root, sweep, done):
     np.testing.assert_array_equal(state["params"][0], STATE["params"][0])
 
 
+@pytest.mark.parametrize("text", ['{"a": 1e999}', '{"a": ' * 600 + "1" + "}" * 600])
+def test_a_file_that_no_digest_can_be_made_of_stays_for_its_readers(tmp_path, text):
+    path = tmp_path / "runs" / "one.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    migrate(tmp_path)
+    assert path.read_text() == text or json.loads(path.read_text())["sha256"]
+
+
 def test_a_root_and_its_namespaces_are_converted(old, capsys, tmp_path):
     root, sweep, done = old
     assert main.main(["migrate", str(root)]) == 0

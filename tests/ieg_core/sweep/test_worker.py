@@ -94,7 +94,7 @@ def test_a_child_that_was_killed_for_its_memory_says_so(tmp_path, folder, interp
     interpreter("exec sleep 600")
     assert run(tmp_path) == -9
     assert failure(folder)["reason"].startswith("out of memory: ")
-    assert "resources.train.memory_limit" in failure(folder)["reason"]
+    assert "memory_limit of resources.train" in failure(folder)["reason"]
 
 
 def test_a_child_beside_others_is_left_to_the_machine(tmp_path, folder, interpreter, monkeypatch):

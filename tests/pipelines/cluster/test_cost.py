@@ -53,6 +53,16 @@ def test_each_gpu_of_a_training_counts():
     assert two.hours == one.hours
 
 
+def test_trials_that_share_a_pod_wait_for_each_other():
+    alone, shared = (
+        estimate([cifar("supervised")] * 8, runs=[8], at_once=4, trials_per_pod=most)
+        for most in (1, 8)
+    )
+    assert (alone.at_once, shared.at_once) == (4, 1)
+    assert shared.hours == pytest.approx(4 * alone.hours)
+    assert shared.gpu_hours == alone.gpu_hours
+
+
 @pytest.mark.parametrize(("runs", "pods"), [((1,), 13), ((100,), 508), ((100, 50), 508 + 258)])
 def test_pods_are_five_a_trial_and_eight_a_run(runs, pods):
     assert estimate([cifar("supervised")] * sum(runs), runs=runs).pods == pods

@@ -196,7 +196,6 @@ def refusal(cluster_file=None):
     [
         ([MANY], [MANY], ""),
         ([ONCE, MANY], [MANY], ""),
-        ([READ_MANY], [MANY], ""),
         ([ONCE], [MANY], "ieg-data"),
         ([MANY], [ONCE], "ieg-results"),
         ([MANY], [READ_MANY], "ieg-results"),
@@ -217,6 +216,13 @@ def test_a_claim_for_one_node_is_refused_on_two(two_nodes, data, results, refuse
     assert "build/k8s/single-node.yaml on a cluster of one node" in message
     # Data sets are read from a folder, whatever the results root is.
     assert ("results: gs://" in message) is (refused == "ieg-results")
+
+
+def test_a_claim_that_is_only_read_may_not_attach_twice(two_nodes):
+    two_nodes.claims["kubeflow"] = [claim("ieg-data", READ_MANY), claim("ieg-results", MANY)]
+    (line,) = (line for line in look() if "claim" in line)
+    assert line.startswith("warning: the volume claim ieg-data is ReadOnlyMany: ")
+    assert not any("claim" in line for line in look(ClusterFile(parallelism=1)))
 
 
 def once(cluster, namespace="kubeflow"):
