@@ -176,7 +176,8 @@ def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
     require(request.top >= 0, "top", request.top, "at least 0")
     require(request.seed >= 0, "seed", request.seed, "at least 0")
-    computes = any(source.is_network for source in feature_sources.parse(request.features))
+    sources = feature_sources.parse(request.features)
+    computes = any(source.is_network for source in sources)
     for option, is_given, is_used, purpose in (
         ("--labels", request.labels, request.are_datasets, "a data set <base>_labels"),
         ("--annotators", request.annotators, not request.are_datasets, "tables"),
@@ -193,7 +194,8 @@ def _check(request: AuditRequest, out: Path) -> None:
             f"received --decisions {request.decisions} and --corrections {request.corrections}: "
             "expected one of the two; audit with one, then open its review.html and save"
         )
-    read = [request.labels, request.decisions, request.corrections, *request.features]
+    read = [request.labels, request.decisions, request.corrections]
+    read += [source.name for source in sources]
     read += [] if request.are_datasets else request.places
     inputs = {os.path.realpath(each) for each in read if each}
     for path in [request.write_labels, *(path for _, path in request.exports)]:

@@ -102,6 +102,10 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", "--write-labels", "cleaned.txt"], "expected .csv or .parquet"),
         (["photos.csv", "--write-labels", "photos.csv"], "photos.csv is read and would be overw"),
         (["photos.csv", "--export", "cleanlab=./photos.csv"], "photos.csv is read and would be"),
+        (
+            ["photos.csv", "--features", "a.npy+b.parquet", "--export", "cleanlab=b.parquet"],
+            "b.parquet is read and would be overwritten",
+        ),
         (["photos.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["photos.csv", "--labels", "x.csv"], "--labels has no effect here: it is for a data set"),
         (["photos.csv", *FEATURES, "--mirrored"], "--mirrored has no effect here: it is for netw"),
