@@ -82,5 +82,7 @@ def test_names_that_are_no_texts_or_not_one_per_row_are_refused(tmp_path):
     with pytest.raises(UserError, match="4 names, 3 of them different, for 4 rows"):
         in_order_of(["a"], read_features([path]), [path])
     np.savez(path, x=FEATURES, names=np.array(["a", "b", "c", "d"], object))
-    with pytest.raises(UserError, match="cannot read the names in .*twice.npz .*: expected texts"):
+    with pytest.raises(
+        UserError, match=r"cannot read the names in .*twice\.npz .*: expected texts"
+    ):
         in_order_of(["a"], read_features([path]), [path])
