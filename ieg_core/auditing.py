@@ -25,7 +25,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment import feature_sources
 from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
-from ieg_core.features.files import read_features
+from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.files import expand
 from ieg_core.host.progress import ProgressLine
@@ -157,7 +157,8 @@ def audit(
         [n, a], a mapping from name to labels, or a DataFrame; or the names of columns of `data`.
         None, NaN, "" and −1 are missing labels. By default the labels in `data`.
       features: Precomputed features, which replace `network`: [n, D], a list of such arrays, or
-        paths of .npy, .npz or Parquet files, all in the order of the images.
+        paths of .npy, .npz or Parquet files, all in the order of the images; rows of a file that
+        names its images are matched by name.
       trusted: Checked labels: a mapping from index to label, or [n] with None elsewhere. The audit
         learns from them and does not list them.
       class_names: Names by class number.
@@ -179,11 +180,10 @@ def audit(
     """
     matrices = None if features is None else _matrices(features)
     count = None if matrices is None else len(matrices[0])
-    names = [each for each in _listed(network) if isinstance(each, str)] if not count else []
     opened = open_python(
         data,
         labels,
-        size=largest_side(find_networks(feature_sources.parse(names))),
+        size=SIZE if count else input_side(network),
         count=count,
         trusted=trusted,
         class_names=class_names,
@@ -197,7 +197,9 @@ def audit(
         matrices, names = compute_all(
             opened, network, mirrored=mirrored, progress=progress, cache=place
         )
-    elif len(matrices[0]) != len(opened.images):
+    elif data is not None and (files := _feature_files(features)):
+        matrices = in_order_of(opened.images.names, matrices, files)
+    if len(matrices[0]) != len(opened.images):
         raise UserError(
             f"received features of {len(matrices[0])} images, but {len(opened.images)} images can "
             "be decoded: expected one row per image"
@@ -261,6 +263,12 @@ def compute_all(
     return matrices, names
 
 
+def input_side(network: Any) -> int:
+    """Returns the side in pixels at which images are read for one or several networks."""
+    names = [each for each in _listed(network) if isinstance(each, str)]
+    return largest_side(find_networks(feature_sources.parse(names)))
+
+
 def _listed(network: Any) -> list[str | FeatureNetwork]:
     """Returns networks one by one; names may be joined."""
     given = [network] if isinstance(network, str) or callable(network) else list(network)
@@ -300,8 +308,8 @@ def _matrices(features: Any) -> list[np.ndarray]:
     arrays = features if isinstance(features, list | tuple) else [features]
     if not arrays:
         raise UserError("received no features: expected at least one array [n, D]")
-    if all(isinstance(each, str | Path) for each in arrays):
-        return read_features([expand(each) for each in arrays])
+    if files := _feature_files(features):
+        return read_features(files)
     matrices = [np.asarray(each) for each in arrays]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
@@ -315,3 +323,10 @@ def _matrices(features: Any) -> list[np.ndarray]:
             "the same number of rows in each"
         )
     return matrices
+
+
+def _feature_files(features: Any) -> list[Path]:
+    """Returns the files among features; [] for arrays."""
+    given = features if isinstance(features, list | tuple) else [features]
+    are_files = all(isinstance(each, str | Path) for each in given)
+    return [expand(each) for each in given] if are_files else []

@@ -19,7 +19,7 @@ from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import audit_labels
-from ieg_core.auditing import AuditResult, compute_all
+from ieg_core.auditing import AuditResult, compute_all, input_side
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment import feature_sources
 from ieg_core.experiment.feature_sources import SIZE
@@ -27,9 +27,12 @@ from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.head import Head, HeadSettings, train_head
 from ieg_core.features.network import find_networks
 from ieg_core.features.reduction import Reduction
+from ieg_core.host.files import expand
 from ieg_core.store.layout import HEAD
 
 METHOD = "retrain"
+GIVEN = "features"
+"""In place of a network: the caller passes features, not images."""
 # 300 photos in batches of 256 are one step an epoch, far too few (docs/RESULTS.md, "Retraining on
 # the posterior").
 _LEAST_BATCH = 16
@@ -39,7 +42,7 @@ _LEAST_STEPS = 20  # in an epoch
 def is_of_features(network: object) -> bool:
     """Returns whether a network's name stands for features: built-in ones, alone or with others."""
     return isinstance(network, str) and bool(
-        set(feature_sources.BUILT_IN).intersection(re.split("[+,]", network))
+        set(feature_sources.BUILT_IN).intersection(map(str.strip, re.split("[+,]", network)))
     )
 
 
@@ -52,7 +55,7 @@ class FeatureFitted:
       accuracy: Accuracy on the test set, in [0, 1]; without a test set, agreement with the given
         labels of the training images.
       audit: The training labels, most suspicious first.
-      network: The network that computes features.
+      network: The network that computes features; `GIVEN` if the caller passes them.
       reduction: How features are reduced.
       head: The classifier on reduced features.
     """
@@ -68,22 +71,25 @@ class FeatureFitted:
         """Predicts the classes of images.
 
         Args:
-          images: Anything that `ieg_core.audit` takes, or one file name; labels are ignored.
+          images: Anything that `ieg_core.audit` takes, or one file name; labels are ignored. For a
+            classifier that was trained on the caller's features, features [m, D].
 
         Returns:
           Probabilities, float32 [m, C]; rows in the order of the images.
 
         Raises:
-          UserError: When `images` are not images, or a file cannot be decoded.
+          UserError: When `images` are not images, a file cannot be decoded, or features have
+            another length than in training.
         """
         data = [images] if isinstance(images, str) else images
-        opened = open_python(data, size=SIZE, needs_labels=False)
+        opened = open_python(data, size=_side(self.network), needs_labels=False)
         if opened.images.notes and "cannot be decoded" in opened.images.notes[0]:
             raise UserError(f"{opened.images.notes[0]}: repair them or leave them out")
         return self._predict(opened)
 
     def _predict(self, opened: Opened) -> NDArray[np.float32]:
-        features, _ = compute_all(opened, self.network, progress=False)
+        length = len(self.reduction.mean)
+        features, _ = _compute(opened, self.network, length=length, progress=False)
         return self.head.predict(self.reduction.apply(features) * self.reduction.scale)
 
     def save(self, path: str | Path) -> None:
@@ -93,12 +99,17 @@ class FeatureFitted:
           path: The file, ending in ".safetensors".
 
         Raises:
-          UserError: When the path has another ending or is not writable, or a function of the
-            caller's computes the features.
+          UserError: When the path has another ending or is not writable, or the features are the
+            caller's or those of a function.
         """
-        file = Path(path)
+        file = expand(path)
         if file.suffix != Path(HEAD).suffix:
             raise UserError(f"cannot save to {file}: expected a name that ends as {HEAD}")
+        if self.network == GIVEN:
+            raise UserError(
+                "the classifier was trained on features that were passed to it: expected a network "
+                "by name, such as efficientnet-lite0, which ieg predict can compute features with"
+            )
         if not isinstance(self.network, str):
             raise UserError(
                 f"the features are of {type(self.network).__name__}, which has no name that a file "
@@ -134,7 +145,8 @@ def fit_on_features(
     Args:
       images: Images of any kind that `ieg_core.audit` takes.
       labels: Their labels, of any kind that `ieg_core.audit` takes.
-      network: The network that computes features, as `ieg_core.audit` takes it.
+      network: The network that computes features, as `ieg_core.audit` takes it; `GIVEN` if
+        `images` are features.
       test: Images and true labels to evaluate on.
       probe: Images with correct labels.
       class_names: Names by class number.
@@ -150,12 +162,14 @@ def fit_on_features(
       UserError: When an argument is invalid or features do not predict labels better than chance.
     """
     head_settings = _head_settings(settings or {})
-    opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=progress)
-    features, names = compute_all(opened, network, progress=progress)
+    side = _side(network)
+    opened = open_python(images, labels, size=side, class_names=class_names, progress=progress)
+    features, names = _compute(opened, network, progress=progress)
+    length = sum(each.shape[1] for each in features)
     training = opened.images
     if probe is not None:
-        checked = open_python(*probe, size=SIZE, class_names=training.class_names)
-        more, _ = compute_all(checked, network, progress=progress)
+        checked = open_python(*probe, size=side, class_names=training.class_names)
+        more, _ = _compute(checked, network, length=length, progress=progress)
         features = [np.concatenate(pair) for pair in zip(features, more, strict=True)]
         training = _with_probe(training, checked.images)
     judged = audit_labels(training, features, feature_names=names, seed=seed)
@@ -169,8 +183,8 @@ def fit_on_features(
     if test is None:
         predicted, truth = head.predict(inputs[: len(opened.images)]).argmax(1), opened.images.given
     else:
-        tested = open_python(*test, size=SIZE, class_names=training.class_names)
-        more, _ = compute_all(tested, network, progress=progress)
+        tested = open_python(*test, size=side, class_names=training.class_names)
+        more, _ = _compute(tested, network, length=length, progress=progress)
         predicted = head.predict(reduction.apply(more) * reduction.scale).argmax(1)
         truth = tested.images.given
     is_labeled = truth != MISSING
@@ -182,6 +196,23 @@ def fit_on_features(
         reduction=reduction,
         head=head,
     )
+
+
+def _side(network: Any) -> int:
+    return SIZE if network == GIVEN else input_side(network)
+
+
+def _compute(
+    opened: Opened, network: Any, *, length: int = 0, progress: bool
+) -> tuple[list[np.ndarray], list[str]]:
+    """Computes features of images, or takes those that are given; refuses another length."""
+    if network == GIVEN and opened.features is None:
+        raise UserError("received images for a classifier on features: expected features [m, D]")
+    features, names = compute_all(opened, network, progress=progress)
+    received = sum(each.shape[1] for each in features)
+    if length and received != length:
+        raise UserError(f"received {received} features an image: expected {length}, as in training")
+    return features, names
 
 
 def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:

@@ -32,7 +32,13 @@ from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.experiment.methods import METHODS
-from ieg_core.feature_fitting import METHOD, FeatureFitted, fit_on_features, is_of_features
+from ieg_core.feature_fitting import (
+    GIVEN,
+    METHOD,
+    FeatureFitted,
+    fit_on_features,
+    is_of_features,
+)
 from ieg_core.features.extract import NETWORK
 from ieg_core.host import machine, processes
 from ieg_core.host.files import expand, replacing
@@ -51,7 +57,6 @@ if TYPE_CHECKING:
 Data = tuple[Any, Any]
 _BATCH_SIZE = 100
 _DEFAULT_METHOD = "ieg"
-_FEATURES = "features"
 _LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
 
@@ -150,8 +155,8 @@ def fit(
                 f"received features {np.shape(images)} and network {network!r}: expected images "
                 "for a network; leave one of the two out"
             )
-        network = _FEATURES
-    if isinstance(network, str) and (network == _FEATURES or is_of_features(network)):
+        network = GIVEN
+    if isinstance(network, str) and (network == GIVEN or is_of_features(network)):
         return _fit_on_features(
             images, labels, network, method, test, probe, class_names, steps, seed, assignments
         )

@@ -110,7 +110,7 @@ AUDIT = (
     Option("DECISIONS", "`decisions.csv`, as `review.html` saves it"),
     Option("CORRECTIONS", "corrections from Label Studio, FiftyOne or a table"),
     Option("WRITE_LABELS", "CSV or Parquet file for the cleaned labels"),
-    Option("PRECISION", "least expected share of correct labels among those changed", "0.95"),
+    Option("PRECISION", "least probability that a changed label becomes right", "0.95"),
 )
 IMAGE = (
     Option("IMAGE", "name of the image, without a tag", default="ieg-python"),

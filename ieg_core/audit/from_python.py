@@ -5,7 +5,6 @@ Kinds of data are recognized by their attributes (duck typing), so pandas, `data
 TensorFlow are not imported here; a caller who passes one of their objects has it installed.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -166,7 +165,7 @@ def _read_files(listed: LabeledFiles, size: int, progress: bool) -> Opened:
         return open_files(listed, size)
     line, total = ProgressLine("Reading", "files"), len(listed.paths)
     try:
-        return open_files(listed, size, progress=lambda done: line(done, total, math.nan))
+        return open_files(listed, size, progress=lambda done: line(done, total))
     finally:
         line.close()
 

@@ -63,7 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features",
         action="append",
         metavar="NAME",
-        help=f"{EXPECTED}; rows of a file in the order of the images; may be repeated ({NETWORK})",
+        help=f"{EXPECTED}; rows of a file that does not name its images are in their order; may be "
+        f"repeated ({NETWORK})",
     )
     images.add_argument(
         "--mirrored", action="store_true", help="average features with the mirror images'"
@@ -86,7 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=float,
         default=PRECISION,
-        help=f"share of the labels changed by --write-labels expected to be right ({PRECISION})",
+        help="least probability that a label changed by --write-labels becomes right "
+        f"({PRECISION})",
     )
     images.add_argument(
         "--export",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ieg_core.audit import decisions as decision_files
-from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.cleaning import LEAST_EVIDENCE, Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions
 from ieg_core.audit.images import MISSING, LabeledImages
@@ -53,7 +53,7 @@ class AuditRequest:
       decisions: File of a person's earlier decisions.
       corrections: File of corrections that people made in another tool.
       write_labels: Output file of the cleaned labels.
-      precision: Expected share of correct labels among the changed ones, in (0, 1].
+      precision: Least probability of the suggestion of a changed label, in (0, 1].
       top: Maximum number of images in review.html.
       seed: Seed of the folds and of synthetic label noise.
       exports: (tool, file) pairs, one for each other tool to write the audit for.
@@ -176,7 +176,8 @@ def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
     require(request.top >= 0, "top", request.top, "at least 0")
     require(request.seed >= 0, "seed", request.seed, "at least 0")
-    computes = any(source.is_network for source in feature_sources.parse(request.features))
+    sources = feature_sources.parse(request.features)
+    computes = any(source.is_network for source in sources)
     for option, is_given, is_used, purpose in (
         ("--labels", request.labels, request.are_datasets, "a data set <base>_labels"),
         ("--annotators", request.annotators, not request.are_datasets, "tables"),
@@ -193,7 +194,8 @@ def _check(request: AuditRequest, out: Path) -> None:
             f"received --decisions {request.decisions} and --corrections {request.corrections}: "
             "expected one of the two; audit with one, then open its review.html and save"
         )
-    read = [request.labels, request.decisions, request.corrections, *request.features]
+    read = [request.labels, request.decisions, request.corrections]
+    read += [source.name for source in sources]
     read += [] if request.are_datasets else request.places
     inputs = {os.path.realpath(each) for each in read if each}
     for path in [request.write_labels, *(path for _, path in request.exports)]:
@@ -274,10 +276,13 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     confirmed = int(cleaned.confirmed.sum())
     more = f", and {confirmed} that a person corrected" if confirmed else ""
     if not count:
-        return (
-            f"0 of {labels} labels changed, since no suggestion is certain enough (--precision)"
-            f"{more}"
+        shows_errors = audit.evidence.error_evidence >= LEAST_EVIDENCE
+        reason = (
+            "no suggestion is certain enough (--precision)"
+            if shows_errors
+            else "the labels do not show that any of them is wrong"
         )
+        return f"0 of {labels} labels changed, since {reason}{more}"
     return (
         f"{count} of {labels} labels changed, {cleaned.expected_right:.1%} of them expected to be "
         f"right, each at least {cleaned.least:.1%}{more}"

@@ -46,7 +46,9 @@ def add_json(parser: argparse._ActionsContainer, shape: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints a value as one line of JSON; raises ValueError for NaN, which JSON does not have."""
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+    # Bytes of a file's name that are not UTF-8 become JSON's escapes of surrogates.
+    print(text.encode("utf-8", "backslashreplace").decode())
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

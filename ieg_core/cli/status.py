@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     With --json, prints {"root": …, "trials": [{"trial", "state", "step", "num_steps",
     "steps_per_second", "accuracy", "reason", "seconds_left"}, …]}, in the order in which they
-    start, as `ieg_core.sweep.progress.TrialProgress` describes them; null where unknown.
+    start, as `ieg_core.sweep.progress.TrialProgress` describes them; None is null.
     """
     root, names = status.find_trials(arguments.run_dir)
     console = open_console(progress.PIPED_WIDTH)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image features from a pre-trained network, computed once and cached.
 
-Images are resized to 160 pixels with a bicubic filter and passed through the network in batches.
+Images are resized to the network's input with a bicubic filter and passed through it in batches.
 After every 4096 images their features are written to the cache, keyed by the SHA-256 of each
 image's pixels. A second call reads them, a call with some new images computes only those, and an
 interrupted call resumes. Memory holds one batch of images and all features in float16.

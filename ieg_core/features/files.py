@@ -65,11 +65,18 @@ def in_order_of(
       Float arrays with a row for each image; those of a file without names are as they were.
 
     Raises:
-      UserError: When a file's names repeat, or lack an image.
+      UserError: When a file's names cannot be read, repeat, or lack an image.
     """
     ordered = []
     for each, path in zip(features, paths, strict=True):
-        own = _NAME_READERS[path.suffix.lower()](path)
+        try:
+            own = _NAME_READERS[path.suffix.lower()](path)
+        # As above; for example of a column of Python objects, as pandas has them.
+        except Exception as error:
+            raise UserError(
+                f"cannot read the names in {path} ({error}): expected texts, such as "
+                "np.array(paths, str)"
+            ) from error
         if own is None:
             ordered.append(each)
             continue

@@ -41,8 +41,8 @@ class TrialProgress:
 
     Attributes:
       trial: Its name.
-      state: "waiting", "starting", "training", "evaluating", "finished", "failed", or
-        "interrupted" if it has begun but no process works on it.
+      state: "waiting", "starting", "computing features", "training", "evaluating", "finished",
+        "failed", or "interrupted" if it has begun but no process works on it.
       step: Steps done.
       num_steps: Total steps; 0 if not yet known.
       steps_per_second: The current rate; 0 if not yet known.

@@ -92,7 +92,7 @@ class SweepRequest:
       seeds: Seeds; each varies corruption, probe, initial weights and batches.
       recipe: Recipe family; empty to choose by data set and device.
       network: A network that replaces the recipe's; empty to keep the recipe's.
-      features: The pre-trained network on whose features heads are trained; empty to train
+      features: The features on which heads are trained (`feature_sources`); empty to train
         networks.
       steps: Training steps of a trial; 0 to keep the recipe's.
       settings: Overrides such as "optimizer.learning_rate=0.05", for every trial.

@@ -35,7 +35,7 @@ from ieg_core.experiment.feature_sources import SIZE, FeatureSource
 from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.features.classifier import FeatureClassifier, UsedFeatures
 from ieg_core.features.extract import extract_features
-from ieg_core.features.files import read_features
+from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.head import Head, HeadSettings, train_head
 from ieg_core.features.network import FeatureNetwork, find_network
 from ieg_core.features.reduction import reduce_features
@@ -337,7 +337,11 @@ def _computed(config: Config, source: Source, part: str, network: FeatureNetwork
 
 def _precomputed(name: str, source: Source, part: str) -> np.ndarray:
     """Returns the rows of a features file that belong to the training or test examples."""
-    (rows,) = read_features([Path(name)])
+    path = Path(name)
+    (rows,) = read_features([path])
+    if source.files:
+        names = [*source.files[TRAIN].paths, *source.files[TEST].paths]
+        (rows,) = in_order_of(names, [rows], [path])
     train, test = len(source.train_labels), len(source.test_labels)
     if len(rows) != train + test:
         raise UserError(

@@ -190,7 +190,7 @@ def test_reading_files_shows_how_far_it_is(files, monkeypatch):
         def __init__(self, title, unit):
             shown.append(title)
 
-        def __call__(self, done, total, rate):
+        def __call__(self, done, total):
             shown.append((done, total))
 
         def close(self):
@@ -281,6 +281,17 @@ def test_features_alone_and_beside_images():
 def test_features_of_a_file(tmp_path):
     np.save(tmp_path / "f.npy", IMAGES.mean((1, 2)))
     check(audit(features=tmp_path / "f.npy", labels=GIVEN))
+
+
+def test_rows_of_a_file_are_matched_by_the_names_in_it(files, tmp_path):
+    folder, paths = files
+    names = [path.relative_to(folder).as_posix() for path in paths[::-1]]
+    np.savez(tmp_path / "f.npz", x=IMAGES[::-1].mean((1, 2)), paths=np.array(names))
+    found = audit(folder, features=tmp_path / "f.npz")
+    wrong = {paths[place].relative_to(folder).as_posix() for place in WRONG}
+    assert set(found.suspects(len(WRONG))) == wrong
+    with pytest.raises(UserError, match=r"no features of 120 of 120 images, such as 0 \(it has"):
+        audit(IMAGES, GIVEN, tmp_path / "f.npz")
 
 
 def test_several_annotators():

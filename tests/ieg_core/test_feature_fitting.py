@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import json
 import os
 
 import numpy as np
@@ -66,6 +67,14 @@ def test_features_alone_are_enough(capsys):
     assert fitted.predict(further).argmax(1).tolist() == TRUTH[:30].tolist()
     with pytest.raises(UserError, match=r"received features \(150, 3\) and network 'resnet11'"):
         fit(matrix, GIVEN, "resnet11")
+    with pytest.raises(UserError, match="received 2 features an image: expected 3, as in training"):
+        fitted.predict(further[:, :2])
+    with pytest.raises(UserError, match="received images for a classifier on features: expected"):
+        fitted.predict(FURTHER)
+    with pytest.raises(UserError, match="on features that were passed to it: expected a network"):
+        fitted.save("head.safetensors")
+    with pytest.raises(UserError, match="received 2 features an image: expected 3, as in training"):
+        fit(matrix, GIVEN, test=(further[:, :2], TRUTH[:30]))
 
 
 def test_without_a_test_set_it_measures_agreement():
@@ -130,6 +139,11 @@ def test_a_saved_classifier_predicts_files(tmp_path, capsys, monkeypatch):
     assert main.main(["predict", "--top", "1", str(head), *images]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == [*NAMES]
+    # Both read files at the size of the network: resized twice, pixels would differ.
+    assert main.main(["predict", "--json", str(head), *images]) == 0
+    for line, row in zip(capsys.readouterr().out.splitlines(), fitted.predict(images), strict=True):
+        likely = {each["name"]: each["probability"] for each in json.loads(line)["classes"]}
+        np.testing.assert_allclose([likely[name] for name in NAMES], row, atol=1e-5)
 
 
 def test_a_function_has_no_name_to_save(tmp_path):

@@ -14,7 +14,7 @@ A table's column `label` is the given label. Every further column whose name sta
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,35 +97,44 @@ def list_labeled_files(
         raise UserError(f"there is no folder or table {place}: expected a folder of images")
     train = find_table(place, TRAIN)
     if not is_split(place, TRAIN):
-        return _without_splits(place, annotators, needs_paths)
+        return _without_splits(place, annotators, with_test, needs_paths)
     listed = (
         _from_folder(place, place / TRAIN)
         if train is None
         else _from_table(place, train, annotators, needs_paths)
     )
-    notes = list(listed.notes)
+    listed = _with_parts(place, listed, annotators, with_test)
+    others = [name for name in visible(place, folders=True) if name not in (TRAIN, TEST, PROBE)]
+    if others and train is None:
+        left_out = f"the folders {_some(sorted(others))} beside train/ are left out"
+        listed = replace(listed, notes=(*listed.notes, left_out))
+    return listed
+
+
+def _with_parts(
+    place: Path, listed: LabeledFiles, annotators: Sequence[str], with_test: bool
+) -> LabeledFiles:
+    """Appends the probe, and the test set if its labels are judged."""
     if is_split(place, TEST):
         if with_test:
             listed = _joined(listed, _part(place, TEST, annotators), trusted=False)
         else:
-            notes.append("the test set is not judged: add --with-test to judge its labels too")
+            note = "the test set is not judged: add --with-test to judge its labels too"
+            listed = replace(listed, notes=(*listed.notes, note))
     if is_split(place, PROBE):
         listed = _joined(listed, _part(place, PROBE, annotators), trusted=True)
-    others = [name for name in visible(place, folders=True) if name not in (TRAIN, TEST, PROBE)]
-    if others and train is None:
-        notes.append(f"the folders {_some(sorted(others))} beside train/ are left out")
-    return LabeledFiles(**{**vars(listed), "notes": tuple(notes)})
+    return listed
 
 
-def _without_splits(place: Path, annotators: Sequence[str], needs_paths: bool) -> LabeledFiles:
+def _without_splits(
+    place: Path, annotators: Sequence[str], with_test: bool, needs_paths: bool
+) -> LabeledFiles:
     parts = [name for name in (TEST, PROBE) if is_split(place, name)]
     classes = class_folders(place, parts)
     files = visible(place, folders=False)
     if classes:
         listed = _from_folder(place, place, leave_out=parts)
-        if PROBE in parts:
-            listed = _joined(listed, _part(place, PROBE, annotators), trusted=True)
-        return listed
+        return _with_parts(place, listed, annotators, with_test)
     tables = sorted(
         place / name
         for name in files

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ieg_core.audit.cleaning import Cleaned
 from ieg_core.audit.exports import EXPORTS
+from ieg_core.cli import audit_images
 from ieg_core.cli.main import main
 from tests.ieg_core.data.trees import picture, write_tree
 
@@ -99,6 +102,10 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", "--write-labels", "cleaned.txt"], "expected .csv or .parquet"),
         (["photos.csv", "--write-labels", "photos.csv"], "photos.csv is read and would be overw"),
         (["photos.csv", "--export", "cleanlab=./photos.csv"], "photos.csv is read and would be"),
+        (
+            ["photos.csv", "--features", "a.npy+b.parquet", "--export", "cleanlab=b.parquet"],
+            "b.parquet is read and would be overwritten",
+        ),
         (["photos.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
         (["photos.csv", "--labels", "x.csv"], "--labels has no effect here: it is for a data set"),
         (["photos.csv", *FEATURES, "--mirrored"], "--mirrored has no effect here: it is for netw"),
@@ -133,3 +140,15 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     assert told.count("\n") == 1
     assert not (table / "audits").exists()
     assert not (table / "photos/out").exists()
+
+
+@pytest.mark.parametrize(
+    ("evidence", "reason"),
+    [(1.0, "the labels do not show that any of them"), (9.0, "no suggestion is certain enough")],
+)
+def test_a_cleaning_that_changes_nothing_says_why(evidence, reason):
+    audit = SimpleNamespace(given=np.zeros(3), evidence=SimpleNamespace(error_evidence=evidence))
+    nothing = np.zeros(3, bool)
+    cleaned = Cleaned(np.zeros(3, np.int32), nothing, nothing, np.nan, np.nan)
+    described = audit_images._describe_cleaned(audit, cleaned)
+    assert described.startswith(f"0 of 3 labels changed, since {reason}")

@@ -191,7 +191,7 @@ def test_layers_of_ones_own_come_from_a_module_that_the_reader_names(tmp_path, m
 def test_as_json(monkeypatch, capsys):
     found = [
         predict.Prediction(Path("a.png"), (("cat", 0.75), ("dog", 0.25))),
-        predict.Prediction(Path("b.png"), problem="it is no image"),
+        predict.Prediction(Path("b\udcff.png"), problem="it is no image"),  # not UTF-8
     ]
     monkeypatch.setattr(predict, "predict_files", lambda *_: iter(found))
     assert main.main(["predict", "model.keras", "a.png", "b.png", "--json"]) == 1
@@ -199,6 +199,7 @@ def test_as_json(monkeypatch, capsys):
     classes = [{"name": "cat", "probability": 0.75}, {"name": "dog", "probability": 0.25}]
     assert [json.loads(line) for line in printed.out.splitlines()] == [
         {"path": "a.png", "classes": classes, "problem": ""},
-        {"path": "b.png", "classes": [], "problem": "it is no image"},
+        {"path": "b\udcff.png", "classes": [], "problem": "it is no image"},
     ]
+    printed.out.encode()
     assert printed.err == ""

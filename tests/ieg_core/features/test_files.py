@@ -76,8 +76,13 @@ def test_rows_follow_the_names_in_their_file(tmp_path):
         in_order_of([names[0], "c.png"], features[:1], paths[:1])
 
 
-def test_names_that_are_not_one_per_row_are_refused(tmp_path):
+def test_names_that_are_no_texts_or_not_one_per_row_are_refused(tmp_path):
     path = tmp_path / "twice.npz"
     np.savez(path, x=FEATURES, names=np.array(["a", "b", "b", "c"]))
     with pytest.raises(UserError, match="4 names, 3 of them different, for 4 rows"):
+        in_order_of(["a"], read_features([path]), [path])
+    np.savez(path, x=FEATURES, names=np.array(["a", "b", "c", "d"], object))
+    with pytest.raises(
+        UserError, match=r"cannot read the names in .*twice\.npz .*: expected texts"
+    ):
         in_order_of(["a"], read_features([path]), [path])

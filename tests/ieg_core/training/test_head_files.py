@@ -183,13 +183,23 @@ def test_a_class_of_one_image_is_refused_before_features_are_computed(
         train_trial(trial, tmp_path / "runs", tmp_path, Runtime())
 
 
-def test_several_features_are_concatenated(photos, network, tmp_path):
-    path = tmp_path / "colors.npy"
-    np.save(path, precomputed(photos, 48))
+def test_several_features_are_concatenated_and_matched_by_the_names_in_a_file(
+    photos, network, tmp_path
+):
+    path = tmp_path / "colors.npz"
+    values = precomputed(photos, 48)
+    names = [
+        file.relative_to(photos).as_posix()
+        for part in ("train", "test")
+        for file in sorted((photos / part).rglob("*.png"))
+    ]
+    np.savez(path, x=values[::-1], paths=names[::-1])
     (trial,) = plan(request(photos, tmp_path / "runs", f"{path},{network}")).trials
     _, config, _, source = open_trial(tmp_path / "runs", trial, photos)
     assert config.network == f"{path}+{network}"
-    assert [part.shape for part in head_trial._features(config, source, "test")] == [(12, 3)] * 2
+    found = head_trial._features(config, source, "test")
+    assert [part.shape for part in found] == [(12, 3)] * 2
+    np.testing.assert_array_equal(found[0], values[36:])
 
 
 def test_photos_are_read_at_the_size_of_the_features():

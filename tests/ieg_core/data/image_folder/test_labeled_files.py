@@ -32,6 +32,16 @@ def test_splits(tmp_path):
     assert with_test.labels[with_test.paths.index("test/a/3.jpg")] == ("a",)
 
 
+def test_a_test_set_beside_class_folders(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "test/a/3.jpg", "probe/b/4.jpg", "probe/loose.jpg")
+    listed = list_labeled_files(tmp_path)
+    assert listed.paths == ("a/1.jpg", "b/2.jpg", "probe/b/4.jpg")
+    assert "test set is not judged" in listed.notes[0]
+    assert "1 images outside" in listed.notes[1]
+    with_test = list_labeled_files(tmp_path, with_test=True)
+    assert with_test.paths == ("a/1.jpg", "b/2.jpg", "test/a/3.jpg", "probe/b/4.jpg")
+
+
 def test_a_table_of_annotators(tmp_path):
     table = tmp_path / "photos.csv"
     table.write_text("path,label,anna,label_2,width\n1.jpg,cat,dog,bird,100\n2.jpg,dog,,cat,200\n")
