@@ -38,16 +38,21 @@ if "get" in words:
 """
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Returns a function that runs the script against a folder that stands for the volume."""
-    rendered = tmp_path / "k8s"
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """The manifests of both jobs."""
+    folder = tmp_path_factory.mktemp("k8s")
     cluster_file = ClusterFile(namespace="team-vision")
     for name in ("fill-data", "receive-data"):
-        plan = render.write_plan(f"jobs/{name}", tmp_path / "plans", cluster_file, "a-python:1")
+        plan = render.write_plan(f"jobs/{name}", folder / "plans", cluster_file, "a-python:1")
         documents = render.kustomize.render(plan)
-        rendered.mkdir(exist_ok=True)
-        (rendered / f"{name}.yaml").write_text(yaml.safe_dump_all(documents))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump_all(documents))
+    return folder
+
+
+@pytest.fixture
+def cluster(tmp_path, rendered):
+    """Returns a function that runs the script against a folder that stands for the volume."""
     (tmp_path / "cluster.yaml").write_text("namespace: team-vision\n")
     (tmp_path / "volume").mkdir()
     (tmp_path / "bin").mkdir()

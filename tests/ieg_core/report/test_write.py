@@ -395,5 +395,5 @@ def test_published_figures_are_shown_where_there_are_any(results_root: Builder) 
     Page(page)
     for text in (page, (folder / "results.md").read_text()):
         assert "Published figures" in text
-        assert "wrn28-10, 100" in text
+        assert "wrn28-10-released, 100" in text
     assert "Published figures" not in report(results_root(sweep="s2"), "s2")

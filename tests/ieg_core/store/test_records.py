@@ -36,6 +36,8 @@ OTHERS = {
     "ieg_core/features/extract.py": {".safetensors", "*.safetensors"},  # of the user's cache
     "ieg_core/features/network.py": {"config.json"},  # of a Keras file
     "ieg_core/models/efficientnet_weights.py": {"-v1.safetensors"},  # of the user's cache
+    "ieg_core/experiment/networks.py": {".safetensors"},  # pretrained=file.safetensors
+    "ieg_core/models/pretrained.py": {".safetensors"},  # the same
     "ieg_core/data/public/tfds.py": {"dataset_info.json"},
     "ieg_core/data/public/webvision.py": {"features.json"},
     "pipelines/checks/arguments.py": {"/tmp/kfp_outputs/output_metadata.json"},
@@ -43,6 +45,8 @@ OTHERS = {
     "pipelines/local/sweep.py": {"job.json"},  # of a scratch folder
     "scripts/audit_bench.py": {".safetensors"},  # of its own folder, audit_bench/
     "scripts/chaos.py": {".json", ".safetensors"},  # whatever a root contains
+    "scripts/gpu_check/__main__.py": {"results.json"},  # of its own folder
+    "scripts/gpu_check/stages.py": {".json"},
     "ieg_core/sweep/slots.py": {".json", "*.json"},  # of a scratch folder
 }
 
