@@ -150,7 +150,7 @@ def test_the_package_page_says_whose_it_is_and_has_no_relative_link(wheel):
     assert metadata["Author"] == "The ieg-python authors"
     assert metadata["Description-Content-Type"] == "text/markdown"
     extras = set(metadata.get_all("Provides-Extra", []))
-    assert extras == {"features", "pipelines", "gcs", "tfds", "jax", "gpu"}
+    assert extras == {"features", "pipelines", "gcs", "tfds", "jax", "gpu", "onnx"}
     links = re.findall(r"\]\(([^)]+)\)", metadata.get_payload())
     assert any(link.startswith(f"{REPOSITORY}/blob/main/docs/") for link in links)
     assert all(re.match(r"https?://|#", link) for link in links), links

@@ -51,7 +51,7 @@ def test_the_page_from_start_to_end(clone):
     for command in commands(PAGE):
         steps = STEPS["ieg" if "supervised,fsr,ieg" in command else "other"]
         command = command.replace("STEPS=600", steps)
-        if "predict" in command:  # a run and an image of the reader's own
+        if "package.module:function" in command:  # a run and an image of the reader's own
             command = command.replace("package.module:function", NETWORK)
             command = command.replace("<trial>", run_of(clone, NETWORK).name)
             command = command.replace("image.png", "my-digits/test/3")
