@@ -25,13 +25,13 @@ from typing import Protocol
 from ieg_core.errors import UserError
 from ieg_core.host.liveness import is_recent
 from ieg_core.store.layout import ACCEPTED, LOG, MODEL, SCHEDULED, relative_trial
+from ieg_core.store.record import below
 from ieg_core.store.records import (
     AcceptedRecord,
     PlanRecord,
     ProgressRecord,
     ResultRecord,
     RunRecord,
-    below,
 )
 
 LARGE = ("checkpoint", MODEL, "tensorboard", LOG)

@@ -139,8 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             kind, moment = KINDS[number % len(KINDS)], moments.uniform(0.0, duration)
             problem = attempt(Path(folder) / str(number), kind, moment, expected)
             survived[kind] += not problem
-            if problem:
-                print(f"{kind} after {moment:.1f} of {duration:.1f} s: {problem}", flush=True)
+            when = f"{kind} after {moment:.1f} of {duration:.1f} s"
+            print(f"{number + 1}/{options.tries} {when}: {problem or 'survived'}", flush=True)
     print(f"kills: {sum(survived.values())} of {options.tries} survived ({json.dumps(survived)})")
     return int(sum(survived.values()) < options.tries)
 

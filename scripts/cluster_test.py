@@ -30,7 +30,8 @@ from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import SCHEDULED
-from ieg_core.store.records import ReportRecord, below
+from ieg_core.store.record import below
+from ieg_core.store.records import ReportRecord
 from ieg_core.sweep.progress import FINISHED, TrialProgress
 from ieg_core.sweep.request import SweepRequest
 from pipelines import cluster_files, doctor

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.data.label_set import ManifestRecord
+from ieg_core.store.record import Record
 from ieg_core.store.records import (
     AuditRecord,
     CurvesRecord,
     FailureRecord,
     PlanRecord,
     ProgressRecord,
-    Record,
     ResultRecord,
     TrainingRecord,
     TrialRecord,

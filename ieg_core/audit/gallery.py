@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from ieg_core.audit.findings import Audit
 from ieg_core.errors import printable
+from ieg_core.host.templates import load_template
 from ieg_core.store.records import AuditRecord
 
-TEMPLATE = "audit.html.j2"
+TEMPLATE = Path(__file__).with_name("audit.html.j2")
 THUMBNAIL_PIXELS = 72
 # The page stays below 5 MB for any number and size of images.
 IMAGE_CHARACTERS = 4_000_000
@@ -57,16 +57,9 @@ def render(audit: Audit, summary: AuditRecord, top: int) -> str:
     Returns:
       A complete HTML document; the same audit gives the same bytes.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     small = audit.label_set.num_classes <= MATRIX_CLASSES
     height, width, _ = audit.label_set.image_shape
-    return environment.get_template(TEMPLATE).render(
+    return load_template(TEMPLATE).render(
         summary=summary,
         share=_percent(summary.flagged / max(summary.examples, 1)),
         measures=_measures(summary),

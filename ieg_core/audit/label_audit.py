@@ -22,7 +22,7 @@ from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
-from ieg_core.store.records import Record
+from ieg_core.store.record import Record
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
 TOPS_SHOWN: Final = (10, 100, 1000, 10_000)

@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from ieg_core.audit.feature_posterior import MISSING
 from ieg_core.audit.label_audit import LabelAudit
+from ieg_core.host.templates import load_template
 
-TEMPLATE: Final = "review.html.j2"
+TEMPLATE: Final = Path(__file__).with_name("review.html.j2")
 IMAGE_CHARACTERS: Final = 22_000_000
 """Budget for all images together, so that any page of 2,000 images stays below 25 MB."""
 CHARACTERS_PER_IMAGE: Final = 4_000
@@ -49,17 +49,10 @@ def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str
     shown = audit.order[: max(0, min(top, IMAGE_CHARACTERS // CHARACTERS_PER_IMAGE))]
     content = _content(audit, shown, earlier)
     digest = hashlib.sha256(_to_json(content).encode()).hexdigest()
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     style, script = (
         (Path(__file__).parent / name).read_text("utf-8") for name in ("review.css", "review.js")
     )
-    return environment.get_template(TEMPLATE).render(
+    return load_template(TEMPLATE).render(
         style=style,
         script=script,
         style_hash=_source_hash(style),

@@ -34,7 +34,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec, parse
 from ieg_core.host.files import writable
 from ieg_core.host.folders import write_folder
-from ieg_core.store.records import Record
+from ieg_core.store.record import Record
 from ieg_core.store.seal import parse_json, read_file, require_regular, seal, unseal
 
 FORMAT: Final = 1

@@ -17,7 +17,8 @@ from ieg_core.report.summary import Group, group_trials
 from ieg_core.report.trials import FINISHED, Row, Trial
 from ieg_core.store import gcs
 from ieg_core.store.layout import SCHEDULED
-from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord, below
+from ieg_core.store.record import below
+from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/{re.escape(ReportRecord.NAME)}")

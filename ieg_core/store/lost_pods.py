@@ -13,13 +13,13 @@ from pathlib import Path
 from ieg_core.store import gcs
 from ieg_core.store.layout import relative_trial, trial_folder
 from ieg_core.store.leases import attempts, latest_attempt
+from ieg_core.store.record import below
 from ieg_core.store.records import (
     EvaluationRecord,
     FailureRecord,
     LeaseRecord,
     ResultRecord,
     TrainingRecord,
-    below,
     record_failure,
 )
 from ieg_core.store.runs import ATTEMPTS

@@ -17,13 +17,8 @@ from rich.text import Text
 from ieg_core.host.liveness import is_recent
 from ieg_core.store import leases
 from ieg_core.store.layout import relative_trial
-from ieg_core.store.records import (
-    FailureRecord,
-    Place,
-    ProgressRecord,
-    ResultRecord,
-    below,
-)
+from ieg_core.store.record import Place, below
+from ieg_core.store.records import FailureRecord, ProgressRecord, ResultRecord
 
 WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
 INTERRUPTED = "interrupted"

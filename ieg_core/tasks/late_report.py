@@ -14,7 +14,8 @@ from ieg_core.errors import UserError
 from ieg_core.report.write import write_report
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import set_latest
-from ieg_core.store.records import Place, PlanRecord, ReportRecord, RunRecord
+from ieg_core.store.record import Place
+from ieg_core.store.records import PlanRecord, ReportRecord, RunRecord
 from ieg_core.sweep import progress
 
 

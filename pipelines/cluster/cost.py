@@ -22,7 +22,8 @@ from ieg_core.experiment.dataset_spec import DatasetSpec
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.host import files
 from ieg_core.store import mirror
-from ieg_core.store.records import ReportRecord, TrainingRecord, TrialRecord, below
+from ieg_core.store.record import below
+from ieg_core.store.records import ReportRecord, TrainingRecord, TrialRecord
 
 Rates = Mapping[tuple[str, str], float]
 """Training steps per second by network and method."""

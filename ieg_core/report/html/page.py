@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.html: one file, no script, nothing loaded from elsewhere."""
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from ieg_core.experiment import methods
 from ieg_core.host.progress import duration
+from ieg_core.host.templates import load_template
 from ieg_core.report.audits import MEASURES
 from ieg_core.report.comparison import Contest, compare
 from ieg_core.report.expected import NOTE
@@ -44,7 +42,7 @@ from ieg_core.report.summary import (
 from ieg_core.report.tables import changes_table
 from ieg_core.report.trials import FINISHED, Row, method_key, parse_dataset
 
-TEMPLATE = "report.html.j2"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 LOG_CHARACTERS = 4000
 MOST_COLUMNS = 5
 """The most noise rates with which a line of the results also has room for the costs."""
@@ -144,7 +142,7 @@ def render(report: Report, live: Live | None = None) -> str:
     rows, groups = report.rows, report.groups
     labels = _labels(groups)
     looks = charts.looks(dict(labels), list(methods.METHODS))
-    return _template().render(
+    return load_template(TEMPLATE, glue).render(
         report=report,
         live=live,
         facts=_facts(rows),
@@ -166,19 +164,6 @@ def render(report: Report, live: Live | None = None) -> str:
         settings=settings_view(groups),
         versions=_versions(rows),
     )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["glue"] = glue
-    return environment.get_template(TEMPLATE)
 
 
 def settings_view(groups: Sequence[Group]) -> SettingsView:

@@ -3,8 +3,9 @@
 
 released_graph.npz was computed under TensorFlow 2.21 from a rebuilding of their TF1 graph: `p000` …
 its 89 trainable variables in their order of creation (a stage's first block has its projection
-after its three convolutions), `m000` … FSR's momentum; `l2r_…` and `fsr_…` batch, probe or
-dictionary, logits, and ∂P/∂w. Their regularizer is 1e-4·Σ‖kernel‖², so wd = 2e-4 here.
+after its three convolutions), `m087` and `m088` FSR's momentum of the dense layer; `l2r_…` and
+`fsr_…` batch, probe or dictionary, logits, and ∂P/∂w. Their regularizer is 1e-4·Σ‖kernel‖², so
+wd = 2e-4 here.
 """
 
 import itertools
@@ -31,9 +32,9 @@ def network():
     return build_network(zoo.build("resnet29-released", CLASSES, (32, 32, 3)), DECAY)
 
 
-def in_our_order(numbers, prefix):
+def params_of(numbers):
     """Returns the variables with each stage's projection before the block's third convolution."""
-    values = [numbers[f"{prefix}{index:03d}"] for index in range(89)]
+    values = [numbers[f"p{index:03d}"] for index in range(89)]
     for index, (first, second) in enumerate(itertools.pairwise(values)):
         if first.ndim == second.ndim == 4:  # two kernels in a row: conv3 and projection
             values[index : index + 2] = [second, first]
@@ -61,19 +62,20 @@ def batch_of(numbers, method):
     )
 
 
-def state_of(numbers, network, prefix="p"):
+def state_of(numbers):
     from keras import ops
 
     from ieg_core.methods.method import State
     from ieg_core.models import zoo
 
     model = zoo.build("resnet29-released", CLASSES, (32, 32, 3))
-    params = in_our_order(numbers, "p")
+    params = params_of(numbers)
+    momentum = [np.zeros_like(param) for param in params]
+    momentum[-2:] = numbers["m087"], numbers["m088"]  # the dense layer's, which FSR alone reads
     assert [p.shape for p in params] == [tuple(v.shape) for v in model.trainable_variables]
     stats = [np.asarray(v) for v in model.non_trainable_variables]
     tensors = [
-        [ops.convert_to_tensor(value) for value in values]
-        for values in (params, in_our_order(numbers, prefix), stats)
+        [ops.convert_to_tensor(value) for value in values] for values in (params, momentum, stats)
     ]
     return State(*tensors, {})
 
@@ -88,7 +90,7 @@ def test_l2r_weighs_as_the_authors_graph(numbers, network):
     from ieg_core.methods.reweighting import clip_weights
     from ieg_core.recipes import build
 
-    batch, state = batch_of(numbers, "l2r"), state_of(numbers, network)
+    batch, state = batch_of(numbers, "l2r"), state_of(numbers)
     logits = network.forward(state.params, state.stats, batch.images).logits
     np.testing.assert_allclose(logits, numbers["l2r_out_logits"], atol=2e-5)
     config = build.build_config(parse("cifar10_uniform_0.4"), "l2r")
@@ -106,7 +108,7 @@ def test_fsr_weighs_as_the_authors_graph(numbers, network):
     from ieg_core.experiment.methods import FSRSettings
     from ieg_core.methods import fsr
 
-    batch, state = batch_of(numbers, "fsr"), state_of(numbers, network, "m")
+    batch, state = batch_of(numbers, "fsr"), state_of(numbers)
     size = batch.size
     logits, features, _ = network.forward(state.params, state.stats, batch.images)
     np.testing.assert_allclose(logits, numbers["fsr_out_logits"], atol=2e-5)

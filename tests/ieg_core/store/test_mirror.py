@@ -20,14 +20,8 @@ from ieg_core.host.files import read_json, write_json_atomic
 from ieg_core.store import gcs as storage
 from ieg_core.store import layout, leases, mirror, trial_copy
 from ieg_core.store.leases import SupersededError
-from ieg_core.store.records import (
-    LeaseRecord,
-    PlanRecord,
-    ProgressRecord,
-    Record,
-    RunRecord,
-    TrialRecord,
-)
+from ieg_core.store.record import Record
+from ieg_core.store.records import LeaseRecord, PlanRecord, ProgressRecord, RunRecord, TrialRecord
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint

@@ -11,6 +11,7 @@ import pytest
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.store import seal
+from ieg_core.store.record import Record
 from ieg_core.store.records import (
     AcceptedRecord,
     AcceptedRun,
@@ -19,7 +20,6 @@ from ieg_core.store.records import (
     PlanRecord,
     ProgressRecord,
     RatesRecord,
-    Record,
     ResultRecord,
     TrialRecord,
     record_failure,
