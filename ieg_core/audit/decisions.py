@@ -12,8 +12,6 @@ Cells that spreadsheets would execute are marked as text, see `ieg_core.data.tab
 these marks can be read, too.
 """
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,9 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.data.tables import mark_text, read_columns
+from ieg_core.data.tables import read_columns
 from ieg_core.errors import UserError, unknown_name
-from ieg_core.host.files import write_bytes_atomic
 
 COLUMNS: Final = ("path", "label", "decision")
 KEEP: Final = "keep"
@@ -120,29 +117,6 @@ def read_decisions(path: Path, names: Sequence[str], class_names: Sequence[str])
         labels=np.array([label for label, _, _ in lines.values()], np.int32),
         kinds=tuple(kind for _, kind, _ in lines.values()),
     )
-
-
-def write_decisions(
-    path: Path, decisions: Decisions, names: Sequence[str], class_names: Sequence[str]
-) -> None:
-    """Writes decisions in the format of review.html, which `read_decisions` reads.
-
-    Args:
-      path: The .csv file.
-      decisions: The decisions.
-      names: The names of the n images.
-      class_names: The names of the C classes.
-
-    Raises:
-      UserError: When the file cannot be written.
-    """
-    text = io.StringIO()
-    # Quote everything: the writer leaves a bare "\r" unquoted, where a reader would end the row.
-    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(COLUMNS)
-    # Not `safe_cell`: review.html, which reads and writes this file, too, leaves other characters.
-    writer.writerows(map(mark_text, cells) for cells in rows(decisions, names, class_names))
-    write_bytes_atomic(path, text.getvalue().encode())
 
 
 def rows(

@@ -204,28 +204,6 @@ def posterior(
     return joint / joint.sum(1, keepdims=True)
 
 
-def majority(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.int32]:
-    """Returns each example's most frequent label, int32 [n]; `MISSING` if it has none.
-
-    Ties go to the label that comes first in the row.
-
-    Args:
-      labels: int [n, a]; `MISSING` for a missing label.
-      num_classes: C.
-    """
-    columns = np.asarray(labels, np.int64)
-    counts = _label_counts(columns, num_classes)
-    rows = np.arange(len(columns))
-    result = np.full(len(columns), MISSING, np.int32)
-    best = np.zeros(len(columns))
-    for column in columns.T:
-        given = column != MISSING
-        votes = np.where(given, counts[rows, np.maximum(column, 0)], 0)
-        result = np.where(votes > best, column, result).astype(np.int32)
-        best = np.maximum(votes, best)
-    return result
-
-
 @dataclass(frozen=True)
 class _Problem:
     """Reduced features, the variances of their components, folds [deals, n], and labels."""

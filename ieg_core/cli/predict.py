@@ -131,12 +131,21 @@ def predict_files(
         batch = files[start : start + BATCH]
         images_or_problems = [_read(file, used.decode) for file in batch]
         images = [image for image in images_or_problems if not isinstance(image, str)]
-        rows = iter(used.predict(images) if images else ())
+        rows = iter(_require_finite(used.predict(images), model) if images else ())
         for file, image in zip(batch, images_or_problems, strict=True):
             if isinstance(image, str):
                 yield Prediction(file, problem=image)
             else:
                 yield Prediction(file, _likeliest(next(rows), used.class_names, top))
+
+
+def _require_finite(predicted: np.ndarray, model: Path) -> np.ndarray:
+    if not np.isfinite(predicted).all():
+        raise UserError(
+            f"{model} predicts values that are not finite: expected probabilities; its training "
+            "diverged or its weights were edited, so train it again"
+        )
+    return predicted
 
 
 class _Exported:

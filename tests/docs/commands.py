@@ -5,6 +5,7 @@ import glob
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,26 @@ def link_program(folder: Path) -> Path:
         (folder / name).symlink_to(source, target_is_directory=source.is_dir())
     (folder / ".venv").symlink_to(ROOT / ".venv")
     return folder
+
+
+def run_example(page: Path, number: int, folder: Path) -> list[str]:
+    """Runs a page's Python example, counted from 0, in a folder; returns the lines it printed."""
+    blocks = [
+        block for language, block in FENCE.findall(page.read_text("utf-8")) if language == "python"
+    ]
+    (folder / "example.py").write_text(blocks[number], encoding="utf-8")
+    alone = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "example.py"],
+        cwd=folder,
+        env=alone | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=7200,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()
 
 
 def give(command: str, folder: Path) -> str:

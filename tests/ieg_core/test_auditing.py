@@ -3,7 +3,6 @@ import importlib
 import inspect
 import io
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -18,6 +17,7 @@ from ieg_core.audit.from_python import open_python
 from ieg_core.audit.pixels import to_pixels
 from ieg_core.auditing import AuditResult, audit
 from ieg_core.errors import UserError
+from tests.docs.commands import run_example
 
 ROOT = Path(__file__).parents[2]
 COUNT = 120
@@ -432,25 +432,7 @@ def test_the_package_shows_its_functions():
 
 @pytest.mark.slow
 def test_the_example_of_the_documents(tmp_path):
-    page = ROOT / "docs" / "notebook.md"
-    example, _ = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "example.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env={
-            "PYTHONPATH": str(ROOT),
-            "PATH": "",
-            "HOME": str(tmp_path),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=7200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith("600 images of 10 classes (")
-    assert int(re.search(r"labels (\d+) are wrong", done.stdout)[1]) >= 40
+    said = "\n".join(run_example(ROOT / "docs" / "notebook.md", 0, tmp_path))
+    assert said.startswith("600 images of 10 classes (")
+    assert int(re.search(r"labels (\d+) are wrong", said)[1]) >= 40
     assert (tmp_path / "issues.csv").read_text().startswith("path,is_label_issue,label_score")

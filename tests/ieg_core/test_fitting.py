@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.fitting import _held, _saved, _say_what_is_trusted, _settings_for, fit, setting_texts
 from ieg_core.recipes.build import build_config
-from tests.docs.commands import commands, give
+from tests.docs.commands import commands, give, run_example
 from tests.records import put
 
 ROOT = Path(__file__).parents[2]
@@ -284,19 +283,7 @@ def test_a_network_of_a_module_comes_back_with_its_own_layers(tmp_path):
 @pytest.mark.slow
 def test_the_example_of_the_documents(tmp_path):
     page = ROOT / "docs" / "notebook.md"
-    _, example = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
-    (tmp_path / "example.py").write_text(example)
-    done = subprocess.run(
-        [sys.executable, "example.py"],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=7200,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    accuracy, suspects, folder = done.stdout.splitlines()[-3:]
+    accuracy, suspects, folder = run_example(page, 1, tmp_path)[-3:]
     assert float(re.search(r"([\d.]+) %", accuracy)[1]) > 65
     assert int(re.search(r"labels (\d+) are wrong", suspects)[1]) > 90
     gallery = tmp_path / folder / "audit" / "audit.html"

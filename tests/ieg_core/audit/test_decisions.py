@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ieg_core.audit.decisions import (
+    COLUMNS,
     KINDS,
     Decisions,
     apply,
     read_decisions,
     rows,
-    write_decisions,
 )
 from ieg_core.audit.images import LabeledImages
-from ieg_core.data.tables import EXECUTED
+from ieg_core.data.tables import EXECUTED, mark_text
 from ieg_core.errors import UserError
 
 NAMES = ("a.png", "cat/b.png", "=c.png", "'=c.png")
@@ -43,6 +43,14 @@ def decided(draw):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("decisions")
+
+
+def write_decisions(path, decisions, names, class_names):
+    """Writes as review.js does: all cells quoted, those that a spreadsheet executes marked."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writerow(COLUMNS)
+        writer.writerows(map(mark_text, cells) for cells in rows(decisions, names, class_names))
 
 
 @given(decided())

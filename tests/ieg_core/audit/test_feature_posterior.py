@@ -49,11 +49,6 @@ def test_scores_by_hand():
     assert evidence.suggested.tolist() == [0, 1]
 
 
-def test_majority():
-    labels = np.array([[0, 1, 1], [2, 0, 1], [NONE, NONE, 2], [NONE] * 3])
-    assert fp.majority(labels, 3).tolist() == [1, 2, 2, NONE]
-
-
 def test_wrong_labels_and_their_transitions_are_found():
     features, clean, given, transition = draw()
     found = fp.judge_labels([features], given, 3)

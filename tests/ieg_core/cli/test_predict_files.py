@@ -203,3 +203,17 @@ def test_as_json(monkeypatch, capsys):
     ]
     printed.out.encode()
     assert printed.err == ""
+
+
+def test_predictions_that_are_not_finite_are_refused(tmp_path, capsys):
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    network.set_weights([np.full((16, 2), np.nan), np.zeros(2)])
+    path = tmp_path / "model.keras"
+    network.save(path)
+    write_facts(path, FACTS)
+    paint(tmp_path / "a.png", 10)
+    assert main.main(["predict", str(path), str(tmp_path / "a.png"), "--json"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "predicts values that are not finite" in line
