@@ -118,7 +118,8 @@ test: $(READY) ## run the tests, six minutes on 2 cores
 
 test-docs: $(READY) ## run every documented command; try the package, the site and review.html
 	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/test_package.py \
-	  tests/ieg_core/test_fitting.py tests/ieg_core/audit/test_review_browser.py
+	  tests/ieg_core/test_auditing.py tests/ieg_core/test_fitting.py \
+	  tests/ieg_core/audit/test_review_browser.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest $(WORKERS)
