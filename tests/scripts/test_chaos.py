@@ -7,7 +7,7 @@ import pytest
 
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report.write import write_report
-from ieg_core.store import arrays, layout, leases, records
+from ieg_core.store import arrays, layout, leases, record, records
 from ieg_core.store.model_file import ModelFacts, write_facts
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
@@ -74,7 +74,7 @@ def test_a_reader_that_says_nothing_is_found(target, monkeypatch):
     assert target.attack([edit], 2, seed=0).failures == []
     failures = target.attack([improve], 2, seed=0).failures  # a forgery, which shows in the row
     assert ["other values of accuracy_ema_last" in each for each in failures] == [True, True]
-    monkeypatch.setattr(records, "unseal", lambda value: value)
+    monkeypatch.setattr(record, "unseal", lambda value: value)
     assert len(target.attack([edit], 2, seed=0).failures) == 2
 
 
