@@ -17,25 +17,13 @@ An invalid request prints one line and exits with 2; a diverged training exits w
 """
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from ieg_core import __version__
-from ieg_core.cli import (
-    audit,
-    completion,
-    evaluate,
-    export,
-    migrate,
-    predict,
-    prepare,
-    recipes,
-    report,
-    status,
-    train,
-)
 from ieg_core.errors import UserError, printable
 from ieg_core.host.runtime import use_utf8
 from ieg_core.sweep import worker
@@ -43,18 +31,19 @@ from ieg_core.sweep import worker
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 COMMANDS = {
-    "prepare": (prepare, "write prepared data sets"),
-    "train": (train, "train one trial and evaluate it"),
-    "evaluate": (evaluate, "evaluate a trained trial"),
-    "audit": (audit, "list the labels that look wrong"),
-    "report": (report, "join sweeps in one report"),
-    "export": (export, "write trials as runs of MLflow"),
-    "status": (status, "show the progress of a sweep"),
-    "predict": (predict, "classify image files"),
-    "migrate": (migrate, "convert the results of an earlier version"),
-    "recipes": (recipes, "list the recipes"),
-    "completion": (completion, "print a script that completes commands and options"),
+    "prepare": "write prepared data sets",
+    "train": "train one trial and evaluate it",
+    "evaluate": "evaluate a trained trial",
+    "audit": "list the labels that look wrong",
+    "report": "join sweeps in one report",
+    "export": "write trials as runs of MLflow",
+    "status": "show the progress of a sweep",
+    "predict": "classify image files",
+    "migrate": "convert the results of an earlier version",
+    "recipes": "list the recipes",
+    "completion": "print a script that completes commands and options",
 }
+"""What each command does; the module of `ieg_core.cli` of its name declares its arguments."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -82,18 +71,30 @@ def describe(error: OSError) -> str:
     return printable(f"{place}{error.strerror or type(error).__name__}")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Builds the parser of the command line."""
+def build_parser(declared: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Builds the parser of the command line.
+
+    Args:
+      declared: The commands whose arguments it knows; it takes most of a second to import all.
+    """
     parser = Parser(
         prog="ieg", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=f"ieg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (module, summary) in COMMANDS.items():
+    for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run, parser=parser)
+        if name in declared:
+            module = importlib.import_module(f"ieg_core.cli.{name}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run, parser=parser)
     return parser
+
+
+def _needed(words: Sequence[str]) -> Collection[str]:
+    """Returns the commands whose arguments a command line needs: its own, to complete them all."""
+    given = next((word for word in words if not word.startswith("-")), "")
+    return COMMANDS if given == "completion" else {given}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -109,7 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         use_utf8()
     try:
-        arguments = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        arguments = build_parser(_needed(words)).parse_args(words)
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code

@@ -3,12 +3,12 @@ import subprocess
 
 import pytest
 
-from ieg_core.cli import main
+from ieg_core.cli import completion, main
 
 
 def completed(*words):
     """What bash offers when the last word is being typed."""
-    script = main.completion.script(main.build_parser())
+    script = completion.script(main.build_parser())
     typed = " ".join(f"'{word}'" for word in words)
     ask = f"COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _ieg; echo ${{COMPREPLY[*]}}"
     answer = subprocess.run(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ieg_core import __version__
-from ieg_core.cli import main, recipes
+from ieg_core.cli import completion, main, recipes
 from ieg_core.host import files
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
@@ -66,7 +66,7 @@ def test_the_help_text_lists_every_command():
 
 
 def test_each_argument_has_a_help_text_and_outputs_go_to_out():
-    for name, command in main.completion.commands(main.build_parser()):
+    for name, command in completion.commands(main.build_parser()):
         for action in command._actions:
             assert action.help, (name, action.dest)
             assert "output" not in action.dest, name
