@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by the tests in a process of its own: a TFDS build of JPEG files in class folders.
+"""Run by the tests in a process of its own: TFDS builds of JPEG files in class folders.
 
-python tfds_builds.py OUT FORMAT NAME TREE SPLIT... : writes OUT/NAME/1.0.0
+python tfds_builds.py BUILDS : writes OUT/NAME/1.0.0 for each [OUT, FORMAT, NAME, TREE, SPLIT...] of
+the JSON text BUILDS
 """
 
+import json
 import sys
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 
-def main(out: str, file_format: str, name: str, tree: str, *splits: str) -> None:
+def write(out: str, file_format: str, name: str, tree: str, *splits: str) -> None:
     classes = sorted(path.name for path in (Path(tree) / splits[0]).iterdir())
 
-    class Build(tfds.core.GeneratorBasedBuilder):
+    class Build(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
 
         def _info(self):
@@ -43,4 +45,5 @@ def main(out: str, file_format: str, name: str, tree: str, *splits: str) -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    for build in json.loads(sys.argv[1]):
+        write(*build)

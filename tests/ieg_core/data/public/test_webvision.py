@@ -28,12 +28,6 @@ BUILDS = ROOT / "tests" / "ieg_core" / "data" / "tfds_builds.py"
 SIZE = (120, 104)
 
 
-def build(out: Path, file_format: str, name: str, tree: Path, *splits: str) -> None:
-    command = [sys.executable, str(BUILDS), str(out), file_format, name, str(tree), *splits]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_the_plain_folder_has_its_first_50_classes(tmp_path):
     counts = {"train": 2, "val": 1, "probe": 1, "imagenet": 1}
     write_tree(tmp_path / "webvisionmini", counts, SYNSETS, kind="jpg", size=SIZE)
@@ -69,17 +63,31 @@ def test_numbers_and_synsets_stand_for_each_other(tmp_path):
     assert source.eval_sets["imagenet"].labels.tolist() == list(range(12))
 
 
-@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
-def built(request, tmp_path_factory):
-    """The format of two TFDS builds, the images they were made of, and their data directory."""
-    root = tmp_path_factory.mktemp("built")
+@pytest.fixture(scope="module")
+def builds(tmp_path_factory):
+    """For each format a folder with two TFDS builds and the images that they were made of."""
     names = ("n1", "n2", "n3")
-    tree = write_tree(root / "tree", {"train": 3, "val": 2}, names, kind="jpg", size=SIZE)
-    imagenet = write_tree(root / "in", {"validation": 1}, names, kind="jpg", size=SIZE)
-    folder = root / "data" / "tensorflow_datasets" / "image_label_folder"
-    build(folder, request.param, "webvisionmini", tree, "train", "val")
-    build(root / "data" / "tfds", request.param, "imagenet2012", imagenet, "validation")
-    return request.param, root
+    roots, wanted = {}, []
+    for file_format in ("tfrecord", "array_record"):
+        roots[file_format] = root = tmp_path_factory.mktemp(file_format)
+        tree = write_tree(root / "tree", {"train": 3, "val": 2}, names, kind="jpg", size=SIZE)
+        imagenet = write_tree(root / "in", {"validation": 1}, names, kind="jpg", size=SIZE)
+        folder = root / "data" / "tensorflow_datasets" / "image_label_folder"
+        wanted += [
+            [str(folder), file_format, "webvisionmini", str(tree), "train", "val"],
+            [str(root / "data/tfds"), file_format, "imagenet2012", str(imagenet), "validation"],
+        ]
+    # All in one process: it takes longer to import TFDS than to write them.
+    command = [sys.executable, str(BUILDS), json.dumps(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return roots
+
+
+@pytest.fixture(params=["tfrecord", "array_record"])
+def built(request, builds):
+    """The format of two TFDS builds, and their folder."""
+    return request.param, builds[request.param]
 
 
 @pytest.fixture
