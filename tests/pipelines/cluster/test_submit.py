@@ -7,6 +7,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ import yaml
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import DEFAULT_METHODS
 from ieg_core.sweep.request import SweepRequest
+from pipelines import __main__ as command_line
 from pipelines import options as read_options
 from pipelines import parameters
-from pipelines.__main__ import build_parser
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Order, Run
 from pipelines.cluster_files import ClusterFile
@@ -51,7 +52,7 @@ def sweep(*options, **environment):
 
 def read(*options):
     """Reads the command line; returns the cluster's options, or None for a sweep here."""
-    arguments = build_parser().parse_args(["run", "noise_sweep", *options])
+    arguments = command_line.build_parser().parse_args(["run", "noise_sweep", *options])
     cluster_file = read_options.choose_cluster(arguments)
     return None if cluster_file is None else read_options.read_cluster(arguments, cluster_file)
 
@@ -147,16 +148,27 @@ def test_trials_are_split_as_evenly_as_prepare_deals_them_out(trials, runs):
     assert submit.split(trials) == runs
 
 
-def refused(options, stubs, words, **environment):
+def check_refusal(code, error, seconds, stubs, words):
     """Holds what must hold of every refusal: one clear line, in seconds, nothing created."""
-    answer, seconds = sweep(*options, **environment)
-    assert answer.returncode == 2, answer
-    lines = [line for line in answer.stderr.splitlines() if not line.startswith("warning: ")]
+    lines = [line for line in error.splitlines() if not line.startswith("warning: ")]
+    assert code == 2, error
     assert len(lines) == 1
     assert words in lines[0]
     assert seconds < 6
     for stub in stubs:
         assert stub.seen("POST") == []
+
+
+@pytest.fixture
+def refused(capsys):
+    """Gives a command in this process, which has to be refused."""
+
+    def give(options, stubs, words):
+        began = time.process_time()
+        code = command_line.main(["run", "noise_sweep", *options])
+        check_refusal(code, capsys.readouterr().err, time.process_time() - began, stubs, words)
+
+    return give
 
 
 DIGITS = ("--methods=supervised",)
@@ -167,17 +179,18 @@ def test_a_wrong_endpoint(no_cluster, write_cluster_file):
     cluster_file = write_cluster_file(endpoint="https://kfp.invalid")
     brief = "attempts:1 timeout:1"  # a DNS that does not answer is given up, and knows no such host
     words = "endpoint https://kfp.invalid: no such host"
-    refused([*DIGITS, cluster_file], [], words, RES_OPTIONS=brief)
+    answer, seconds = sweep(*DIGITS, cluster_file, RES_OPTIONS=brief)
+    check_refusal(answer.returncode, answer.stderr, seconds, [], words)
 
 
-def test_a_bad_token(kfp_stub, write_cluster_file, tmp_path):
+def test_a_bad_token(kfp_stub, write_cluster_file, tmp_path, refused):
     kfp_stub.token = "right"
     (tmp_path / "token").write_text("wrong")
     cluster_file = write_cluster_file(endpoint=kfp_stub.url, token_file="token")
     refused([*DIGITS, cluster_file], [kfp_stub], "refuses the token in")
 
 
-def test_a_missing_permission(multi_user_stub, write_cluster_file):
+def test_a_missing_permission(multi_user_stub, write_cluster_file, refused):
     cluster_file = write_cluster_file(endpoint=multi_user_stub.url, namespace="others")
     refused(
         [*DIGITS, cluster_file],
@@ -186,14 +199,14 @@ def test_a_missing_permission(multi_user_stub, write_cluster_file):
     )
 
 
-def test_no_gpu_node(kfp_stub, write_cluster_file, tmp_path):
+def test_no_gpu_node(kfp_stub, write_cluster_file, tmp_path, refused):
     with kubernetes_api(nodes=[node(gpus=0)]) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
         cluster_file = write_cluster_file(endpoint=kfp_stub.url, gpu={"autoscaled": False})
         refused([*DIGITS, cluster_file], [kfp_stub, cluster], "no node offers nvidia.com/gpu now")
 
 
-def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path):
+def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path, refused):
     once = [claim(name, "ReadWriteOnce") for name in ("ieg-data", "ieg-results")]
     with kubernetes_api(nodes=[node("a"), node("b")], claims={"kubeflow": once}) as cluster:
         write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
@@ -206,12 +219,12 @@ def test_volumes_for_one_node_on_several(kfp_stub, write_cluster_file, tmp_path)
         refused([*DIGITS, write_cluster_file(endpoint=kfp_stub.url)], [kfp_stub, cluster], words)
 
 
-def test_an_unknown_parameter(kfp_stub, write_cluster_file):
+def test_an_unknown_parameter(kfp_stub, write_cluster_file, refused):
     cluster_file = write_cluster_file(endpoint=kfp_stub.url)
     refused(["--methods=l2x", cluster_file], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
 
 
-def test_over_budget(kfp_stub, write_cluster_file):
+def test_over_budget(kfp_stub, write_cluster_file, refused):
     cluster_file = write_cluster_file(endpoint=kfp_stub.url, max_gpu_hours=3)
     words = "GPU-hours, more than MAX_GPU_HOURS=3: raise it"
     refused(["--dataset=cifar10_asymmetric", cluster_file], [kfp_stub], words)
