@@ -35,14 +35,20 @@ def test_this_machine_is_examined_for_real(tmp_path):
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 
 
-def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(tmp_path):
+def test_what_is_wrong_here_is_told_and_the_other_checks_go_on(
+    tmp_path, monkeypatch, stand_in_tensorflow
+):
     (tmp_path / "runs").write_text("a file")
+    broken = stand_in_tensorflow("raise ImportError('libcuda is another one')")
+    monkeypatch.setenv("PYTHONPATH", broken.environment["PYTHONPATH"])
     code, lines = run_here(tmp_path, base="cifar10", data_dir=str(tmp_path / "a" / "b"))
     assert code == 1
     assert lines[1].startswith("  ok   image: ieg ")
     assert any("FAIL data: " in line and "no data directory" in line for line in lines)
     assert any("FAIL checkpoint: " in line and "cannot write" in line for line in lines)
-    assert lines[-1].endswith("checks passed; failed: data, checkpoint")
+    assert any("FAIL gpu: the framework does not start: " in line for line in lines)
+    assert any("libcuda is another one" in line for line in lines)
+    assert lines[-1] == "1 of 4 checks passed; failed: gpu, data, checkpoint"
 
 
 def hurried(clock):
