@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.store.model_file import read_facts
 from ieg_core.sweep import worker
+from tests.backends import run_on
 
 ALONE = """
 import sys
@@ -37,8 +39,7 @@ np.save(sys.argv[3], np.asarray(model(images.astype("float32"), training=False))
 def trained(tmp_path_factory):
     """A short run on the digits, and some of its test images as PNG files."""
     folder = tmp_path_factory.mktemp("run")
-    command = ["train", "--dataset", "digits_uniform_0.2", "--method", "supervised"]
-    assert main.main([*command, "--steps", "60", "--out", str(folder / "runs")]) == 0
+    run_on("tensorflow", Path(__file__).with_name("short_run.py"), str(folder / "runs"))
     (model,) = (folder / "runs" / "trials").glob("*/model.keras")
     source = open_source("digits", folder)
     images = source.test_images(np.arange(12))
