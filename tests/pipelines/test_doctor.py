@@ -31,6 +31,7 @@ def test_this_machine_is_examined_for_real(tmp_path):
     code, lines = run_here(tmp_path)
     assert code == 0, lines
     assert [line.split()[:2] for line in lines[1:5]] == [["ok", f"{check}:"] for check in HERE]
+    assert "a matrix product is correct" in lines[2]
     assert lines[-1] == "4 of 4 checks passed"
     assert [path for path in (tmp_path / "runs").rglob("*") if path.is_file()] == []
 

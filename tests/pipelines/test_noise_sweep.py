@@ -4,7 +4,6 @@
 import dataclasses
 import inspect
 import json
-import os
 import re
 import signal
 import subprocess
@@ -197,29 +196,36 @@ def know_the_rate(results, trial, steps_per_second=1000.0):
     RatesRecord(rates={key: steps_per_second}).write(results)
 
 
-def sweep_process(*more, environment=None, **options):
-    return subprocess.run(
-        [*COMMAND, *more],
+@pytest.fixture
+def sweep_here(monkeypatch, capsys):
+    """Runs a sweep's command line in this process; its tasks have processes of their own."""
+
+    def run(arguments, environment):
+        for name in ("PYTHONPATH", "KERAS_BACKEND"):
+            if name in environment:
+                monkeypatch.setenv(name, environment[name])
+        code = command_line.main([*COMMAND[3:], *arguments])
+        return (code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, slow_tensorflow):
+    planned = plan.plan(request(tmp_path / "runs"))
+    for trial in planned.trials:
+        finish(tmp_path / "runs", trial)
+    done = subprocess.run(
+        [*COMMAND, *arguments(tmp_path / "runs")],
         cwd=ROOT,
-        env=environment or os.environ,
+        env=slow_tensorflow.environment,
         capture_output=True,
         text=True,
         timeout=3600,
         check=False,
-        **options,
-    )
-
-
-def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, slow_tensorflow):
-    planned = plan.plan(request(tmp_path / "runs", seeds=(0, 1)))
-    for trial in planned.trials:
-        finish(tmp_path / "runs", trial)
-    done = sweep_process(
-        *arguments(tmp_path / "runs", seeds="0,1"), environment=slow_tensorflow.environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert slow_tensorflow.pids() == []
-    assert f"Sweep {planned.sweep}: 4 trials, 4 of them finished already" in done.stdout
+    assert f"Sweep {planned.sweep}: 2 trials, 2 of them finished already" in done.stdout
     assert "90.0" in done.stdout
     report = tmp_path / "runs" / "latest" / "report"
     assert f"Report: {tmp_path}/runs/latest/report/report.html" in done.stdout
@@ -229,7 +235,7 @@ def test_a_sweep_with_nothing_to_do_reports_and_imports_no_framework(tmp_path, s
 
 
 def test_a_failed_trial_costs_itself_and_fails_the_run_after_the_report(
-    tmp_path, stand_in_tensorflow
+    tmp_path, stand_in_tensorflow, sweep_here
 ):
     """One fails by an exception, one is killed, one ends silently; the fourth is finished."""
     results = tmp_path / "runs"
@@ -250,40 +256,39 @@ if "-mixup-" in trial:
 print("bye")
 os._exit(7)"""
     )
-    done = sweep_process(
-        *arguments(results, methods=",".join(["supervised", *reasons])),
-        environment=stand_in.environment,
+    code, output, error = sweep_here(
+        arguments(results, methods=",".join(["supervised", *reasons])), stand_in.environment
     )
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert code == 1, output + error
     rows = json.loads((results / "latest" / "report" / "results.json").read_text())["trials"]
     assert {row["method"]: row["status"] for row in rows} == {
         "supervised": "finished",
         **dict.fromkeys(reasons, "failed"),
     }
-    lines = done.stderr.splitlines()
+    lines = error.splitlines()
     assert len(lines) == len(reasons)
     for method, reason in reasons.items():
         trial = trial_of(planned, method)
         (line,) = (line for line in lines if line.startswith(f"failed: {trial}: {reason}"))
         assert f"{results}/trials/{trial}/log.txt" in line
-    assert done.stdout.count(": failed: ") == len(reasons)  # while it ran
+    assert output.count(": failed: ") == len(reasons)  # while it ran
     page = results / "latest" / "report" / "report.html"
-    assert f"Live report: {page}\n" in done.stdout
+    assert f"Live report: {page}\n" in output
     assert 'http-equiv="refresh"' not in page.read_text()
     log = (results / "latest" / "log.txt").read_text()
     assert "Inner task failed: 'check-results'" in log
 
 
-def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
+def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path, sweep_here):
     results = tmp_path / "runs"
     planned = plan.plan(request(results))
     for trial in planned.trials:
         finish(results, trial)
     (results / "sweeps" / planned.sweep / "report").write_text("in the way of the report")
-    done = sweep_process(*arguments(results))
-    assert done.returncode == 1
+    code, _, error = sweep_here(arguments(results), {})
+    assert code == 1
     log = results / "sweeps" / planned.sweep / "log.txt"
-    (line,) = done.stderr.splitlines()
+    (line,) = error.splitlines()
     assert line.startswith("the pipeline failed before its report: RuntimeError: Pipeline")
     assert "Inner task failed: 'report'" in line
     assert line.endswith(f"({log})")
@@ -291,7 +296,7 @@ def test_a_pipeline_that_breaks_down_says_where_it_tells_more(tmp_path):
     assert (results / "latest").resolve() == log.parent
 
 
-def test_trials_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow):
+def test_trials_run_side_by_side_each_in_its_slot(tmp_path, stand_in_tensorflow, sweep_here):
     """Each trial waits until both have come; then both fail, having seen their threads."""
     results = tmp_path / "runs"
     planned = plan.plan(request(results))
@@ -305,7 +310,7 @@ while len(open({str(tmp_path / "imports")!r}).readlines()) < 2:
     time.sleep(0.05)
 raise RuntimeError(f"met with {{os.environ['OMP_NUM_THREADS']}} threads")"""
     )
-    sweep_process(*arguments(results), environment=stand_in.environment)
+    sweep_here(arguments(results), stand_in.environment)
     rows = json.loads((results / "latest" / "report" / "results.json").read_text())["trials"]
     expected = "met with 1 threads" if machine.usable_cores() > 1 else "alone"
     assert {row["reason"] for row in rows} == {f"RuntimeError: {expected}"}

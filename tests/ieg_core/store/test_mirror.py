@@ -4,11 +4,6 @@
 import contextlib
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,7 +22,6 @@ from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, load_checkpoint, read_progress, save_checkpoint
 from tests import gcs
 from tests.clock import FakeClock
-from tests.ieg_core.sweep.test_survival import finish, outcome, plan
 from tests.records import example
 
 ROOT = f"gs://{gcs.BUCKET}/runs"
@@ -335,54 +329,3 @@ def test_a_sweeps_small_files_come_and_its_report_goes(emulator, tmp_path):
     fetched = mirror.fetch(ROOT, "sweeps/s/report", tmp_path)
     assert fetched == [tmp_path / "report.html"]
     assert fetched[0].read_text() == "second"
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-from ieg_core.store import mirror
-from ieg_core.sweep import slots, worker
-from tests.clock import ImpatientClock
-root, trial = sys.argv[1:]
-with mirror.trial(root, trial, ImpatientClock()) as local:
-    code = worker.run_step("train", trial, local, Path("data"), slot=slots.Slot(1))
-sys.exit(code % 256)
-"""
-
-
-def start_pod(trial: str) -> subprocess.Popen[str]:
-    settings = {"IEG_CHECKPOINT_SECONDS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, ROOT, trial],
-        cwd=Path(__file__).parents[3],
-        env=os.environ | settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def test_a_pod_killed_in_training_goes_on_from_the_bucket_bit_for_bit(emulator, tmp_path):
-    with mirror.planning(ROOT) as root:
-        trial = plan(root, "supervised")
-    assert plan(tmp_path / "whole", "supervised") == trial
-    url = f"{ROOT}/trials/{trial}"
-    killed = start_pod(trial)
-    deadline = time.monotonic() + 3600
-    while not storage.list_files(url, "checkpoint/"):
-        assert time.monotonic() < deadline
-        assert killed.poll() is None, killed.communicate()[0]
-        time.sleep(0.01)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert "result.json" not in storage.list_files(url)
-    # What its heartbeat would have become three minutes later.
-    dataclasses.replace(LeaseRecord.read(url, 1), started=0).write(url, 1)
-    put(f"trials/{trial}/progress.json", example(ProgressRecord, attempt=1, updated=0))
-    pod = start_pod(trial)
-    output, _ = pod.communicate(timeout=3600)
-    assert pod.returncode == 0, output
-    assert mirror.fetch(ROOT, f"trials/{trial}", layout.trial_folder(tmp_path / "resumed", trial))
-    finish(tmp_path / "whole", trial)
-    assert outcome(tmp_path / "resumed", trial) == outcome(tmp_path / "whole", trial)

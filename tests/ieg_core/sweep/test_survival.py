@@ -2,6 +2,7 @@
 """A trial survives its process: training processes, killed with their group and tried again."""
 
 import contextlib
+import dataclasses
 import os
 import random
 import shutil
@@ -15,12 +16,16 @@ import pytest
 from safetensors import safe_open
 
 from ieg_core.host.files import read_json
+from ieg_core.store import gcs as storage
+from ieg_core.store import mirror
 from ieg_core.store.layout import trial_folder
+from ieg_core.store.records import LeaseRecord, ProgressRecord
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import checkpoint
-from tests.records import put_json
+from tests import gcs
+from tests.records import example, put_json
 
 ROOT = Path(__file__).parents[3]
 SETTINGS = ("evaluations=3", "batch_size=50")
@@ -38,16 +43,24 @@ def plan(root: Path, method: str) -> str:
     return sweep.plan(request).trials[0]
 
 
-def start(root: Path, trial: str, **environment: str) -> subprocess.Popen[str]:
+PROGRAM = """
+import sys
+from pathlib import Path
+from ieg_core.store import mirror
+from ieg_core.sweep import slots, worker
+from tests.clock import ImpatientClock
+root, trial = sys.argv[1:]
+with mirror.trial(root, trial, ImpatientClock()) as local:
+    code = worker.run_step("train", trial, local, Path("data"), slot=slots.Slot(1))
+sys.exit(code % 256)
+"""
+
+
+def start(root: Path | str, trial: str, **environment: str) -> subprocess.Popen[str]:
     """Starts what a pod runs for the trial, in a process group of its own."""
-    program = (
-        "from pathlib import Path; from ieg_core.sweep import slots, worker; import sys;"
-        f"sys.exit(worker.run_step('train', {trial!r}, Path({str(root)!r}), Path('data'),"
-        " slot=slots.Slot(1)) % 256)"
-    )
     settings = {"IEG_CHECKPOINT_SECONDS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", PROGRAM, str(root), trial],
         cwd=ROOT,
         env=os.environ | settings | environment,
         stdout=subprocess.PIPE,
@@ -62,11 +75,10 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def finish(root: Path, trial: str, **environment: str) -> str:
-    process = start(root, trial, **environment)
+def finish(root: Path | str, trial: str) -> None:
+    process = start(root, trial)
     output, _ = process.communicate(timeout=3600)
     assert process.returncode == 0, output
-    return output
 
 
 def outcome(root: Path, trial: str) -> dict[str, object]:
@@ -82,7 +94,33 @@ def outcome(root: Path, trial: str) -> dict[str, object]:
     return found | {name: value for name, value in row.items() if "accuracy" in name}
 
 
-def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An undisturbed run: its trial, what came of it, and its times in seconds."""
+
+    trial: str
+    outcome: dict[str, object]
+    first_save: float
+    duration: float
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Whole:
+    root = tmp_path_factory.mktemp("whole")
+    trial = plan(root, "l2r")
+    began = time.monotonic()
+    process = start(root, trial)
+    _wait_for_a_checkpoint(process, trial_folder(root, trial))
+    first_save = time.monotonic() - began
+    output, _ = process.communicate(timeout=3600)
+    assert process.returncode == 0, output
+    duration = time.monotonic() - began
+    expected = outcome(root, trial)
+    assert len(expected) > 50
+    return Whole(trial, expected, first_save, duration)
+
+
+def kill_at_random_moments(tmp_path: Path, whole: Whole, count: int, seed: int) -> list[int]:
     """Kills `count` first attempts at random moments and tries each of them again once.
 
     Every other moment is drawn from an undisturbed run's whole time, most of which goes into
@@ -92,28 +130,19 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
     Returns:
       The steps that the killed attempts had saved; 0 for those killed before their first save.
     """
-    trial = plan(tmp_path / "whole", "l2r")
-    began = time.monotonic()
-    whole = start(tmp_path / "whole", trial)
-    _wait_for_a_checkpoint(whole, trial_folder(tmp_path / "whole", trial))
-    first_save = time.monotonic() - began
-    output, _ = whole.communicate(timeout=3600)
-    assert whole.returncode == 0, output
-    duration = time.monotonic() - began
-    expected = outcome(tmp_path / "whole", trial)
-    assert len(expected) > 50
     moments = random.Random(seed)
     saved = []
     for number in range(count):
         root = tmp_path / str(number)
-        assert plan(root, "l2r") == trial
+        trial = plan(root, "l2r")
+        assert trial == whole.trial
         folder = trial_folder(root, trial)
         process = start(root, trial)
         if number % 2:
             _wait_for_a_checkpoint(process, folder)
-            time.sleep(moments.uniform(0.0, duration - first_save))
+            time.sleep(moments.uniform(0.0, whole.duration - whole.first_save))
         else:
-            time.sleep(moments.uniform(0.0, duration))
+            time.sleep(moments.uniform(0.0, whole.duration))
         # The worker leads a group of its own, which its component's end takes along.
         lease = read_json(folder / "leases" / "000001.json") or {}
         if lease.get("pid") and process.poll() is None:
@@ -125,7 +154,7 @@ def kill_at_random_moments(tmp_path: Path, count: int, seed: int) -> list[int]:
         done = checkpoint.read_progress(folder)
         saved.append(done.step if done else 0)
         finish(root, trial)
-        assert outcome(root, trial) == expected, f"killed after step {saved[-1]}"
+        assert outcome(root, trial) == whole.outcome, f"killed after step {saved[-1]}"
     return saved
 
 
@@ -137,13 +166,13 @@ def _wait_for_a_checkpoint(process: subprocess.Popen[str], folder: Path) -> None
         time.sleep(0.01)
 
 
-def test_killed_at_two_random_moments_a_trial_ends_bit_identical(tmp_path):
-    kill_at_random_moments(tmp_path, 2, seed=1)
+def test_killed_at_two_random_moments_a_trial_ends_bit_identical(tmp_path, whole):
+    kill_at_random_moments(tmp_path, whole, 2, seed=1)
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_a_trial_ends_bit_identical(tmp_path):
-    saved = kill_at_random_moments(tmp_path, 20, seed=2)
+def test_killed_at_twenty_random_moments_a_trial_ends_bit_identical(tmp_path, whole):
+    saved = kill_at_random_moments(tmp_path, whole, 20, seed=2)
     assert sum(0 < step < STEPS["l2r"] for step in saved) >= 5, saved
     print(f"killed after saving step {sorted(saved)}")
 
@@ -190,3 +219,27 @@ def test_a_stale_process_stops_quietly_and_its_trial_goes_on(tmp_path, request):
     assert checkpoint.saved_attempts(folder) == [2]
     assert read_json(folder / "result.json")["status"] == "finished"
     assert read_json(folder / "progress.json")["attempt"] == 2
+
+
+def test_a_pod_killed_in_training_goes_on_from_the_bucket_bit_for_bit(whole, tmp_path, monkeypatch):
+    bucket = f"gs://{gcs.BUCKET}/runs"
+    url = f"{bucket}/trials/{whole.trial}"
+    with gcs.serve() as running:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
+        with mirror.planning(bucket) as root:
+            assert plan(root, "l2r") == whole.trial
+        killed = start(bucket, whole.trial)
+        deadline = time.monotonic() + 3600
+        while not storage.list_files(url, "checkpoint/"):
+            assert time.monotonic() < deadline
+            assert killed.poll() is None, killed.communicate()[0]
+            time.sleep(0.01)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        assert "result.json" not in storage.list_files(url)
+        # What its heartbeat would have become three minutes later.
+        dataclasses.replace(LeaseRecord.read(url, 1), started=0).write(url, 1)
+        example(ProgressRecord, attempt=1, updated=0).write(url)
+        finish(bucket, whole.trial)
+        assert mirror.fetch(bucket, f"trials/{whole.trial}", trial_folder(tmp_path, whole.trial))
+    assert outcome(tmp_path, whole.trial) == whole.outcome
