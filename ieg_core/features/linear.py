@@ -14,12 +14,13 @@ The fits share no parameters, so a single L-BFGS run over all of them finds the 
 with a few large matrix products instead of many small ones.
 """
 
+import functools
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Layers = NDArray[np.float64]
 """W of each fold, with b as its last row: [F, d + 1, C]."""
@@ -62,9 +63,15 @@ def fit(
     product = start.shape[0] * start.shape[2] * start.shape[1] * min(len(features), _BLOCK)
     threads = 1 if product < _THREADED_PRODUCT else None
     options = {"maxiter": _MOST_STEPS, "ftol": _TOLERANCE, "gtol": 0.0}
-    with threadpool_limits(limits=threads, user_api="blas"):
+    with _libraries().limit(limits=threads, user_api="blas"):
         result: Any = minimize(loss, start.ravel(), jac=True, method="L-BFGS-B", options=options)
     return np.reshape(result.x, start.shape)
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Returns the libraries that have threads: finding them takes longer than a small fit."""
+    return ThreadpoolController()
 
 
 def loss_and_gradient(
