@@ -113,7 +113,7 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 
 ##@ Develop
 
-test: $(READY) ## run the tests, six minutes on 2 cores
+test: $(READY) ## run the tests, five minutes on 2 cores
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu and not cluster"
 
 test-docs: $(READY) ## run every documented command; try the package, the site and review.html

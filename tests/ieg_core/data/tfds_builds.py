@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by the tests in a process of its own: TFDS builds of JPEG files in class folders.
 
-python tfds_builds.py BUILDS : writes OUT/NAME/1.0.0 for each [OUT, FORMAT, NAME, TREE, SPLIT...] of
-the JSON text BUILDS
+python tfds_builds.py OUT.npz BUILDS : writes OUT/NAME/1.0.0 for each [OUT, FORMAT, NAME, TREE,
+SPLIT...] of the JSON text BUILDS
 """
 
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 
@@ -45,5 +46,6 @@ def write(out: str, file_format: str, name: str, tree: str, *splits: str) -> Non
 
 
 if __name__ == "__main__":
-    for build in json.loads(sys.argv[1]):
+    for build in json.loads(sys.argv[2]):
         write(*build)
+    np.savez(sys.argv[1])

@@ -16,6 +16,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.recipes import build as recipes
+from tests.backends import run_on
 from tests.ieg_core.data.trees import write_tree
 
 # TFDS asks protobuf for a field's label in a way that protobuf is about to drop.
@@ -78,9 +79,7 @@ def builds(tmp_path_factory):
             [str(root / "data/tfds"), file_format, "imagenet2012", str(imagenet), "validation"],
         ]
     # All in one process: it takes longer to import TFDS than to write them.
-    command = [sys.executable, str(BUILDS), json.dumps(wanted)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on("tensorflow", BUILDS, json.dumps(wanted))
     return roots
 
 
