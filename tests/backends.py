@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each script has a process of its own, forked from one that has imported the backend and computed
 # nothing yet: the imports take longer than many a script.
 _SERVER = """
-import json, os, runpy, sys, traceback
+import gc, json, os, runpy, sys, traceback
 backend, root = sys.argv[1:]
 sys.path[:0] = [root]
 if backend == "jax":
     sys.modules["tensorflow"] = None  # as if it were not installed
 import ieg_core.methods.registry, ieg_core.training.loop
+gc.freeze()  # what was imported stays
 for line in sys.stdin:
     log, *sys.argv = json.loads(line)
     child = os.fork()
@@ -57,7 +58,8 @@ def _server(backend: str) -> subprocess.Popen[str]:
         # Compiled once and run once: the compiler's own time is all there is to save.
         settings["XLA_FLAGS"] = (
             "--xla_force_host_platform_device_count=2 "
-            "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+            "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+            "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         )
     process = subprocess.Popen(
         [sys.executable, "-c", _SERVER, backend, str(ROOT)],
