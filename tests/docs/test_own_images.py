@@ -14,6 +14,7 @@ from tests.docs.commands import ROOT, commands, give, link_program
 PAGE = ROOT / "docs" / "own-images.md"
 NETWORK = "docs.examples.small_network:build"
 STEPS = {"ieg": "STEPS=300", "other": "STEPS=40"}
+SMALL = "SET=images.size=64"  # for features, which see images at 160 by default
 
 
 @pytest.fixture
@@ -47,10 +48,11 @@ def run_of(clone, network):
 
 @pytest.mark.slow
 def test_the_page_from_start_to_end(clone):
-    """Its very commands; the trainings are cut short, that of the audit least."""
+    """Its very commands, cut short: fewer steps, least for the audit, and smaller images."""
     for command in commands(PAGE):
         steps = STEPS["ieg" if "supervised,fsr,ieg" in command else "other"]
         command = command.replace("STEPS=600", steps)
+        command += f" {SMALL}" if "FEATURES=" in command else ""
         if "package.module:function" in command:  # a run and an image of the reader's own
             command = command.replace("package.module:function", NETWORK)
             command = command.replace("<trial>", run_of(clone, NETWORK).name)
