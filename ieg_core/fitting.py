@@ -45,7 +45,7 @@ from ieg_core.host.files import expand, replacing
 from ieg_core.host.progress import ProgressLine
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
-from ieg_core.store.layout import LOG, MODEL, read_result
+from ieg_core.store.layout import DEFAULT_ROOT, LOG, MODEL, read_result
 from ieg_core.store.model_file import read_facts
 from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import plan, progress, slots, worker
@@ -104,7 +104,7 @@ def fit(
     steps: int = 0,
     seed: int = 0,
     settings: Sequence[str] | Mapping[str, Any] = (),
-    out: str | Path = "runs",
+    out: str | Path = DEFAULT_ROOT,
 ) -> Fitted | FeatureFitted:
     """Trains a network on images whose labels may be wrong.
 

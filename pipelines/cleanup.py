@@ -24,17 +24,29 @@ from typing import Protocol
 
 from ieg_core.errors import UserError
 from ieg_core.host.liveness import is_recent
-from ieg_core.store.layout import ACCEPTED, LOG, MODEL, SCHEDULED, relative_trial
+from ieg_core.store.layout import (
+    ACCEPTED,
+    CHECKPOINTS,
+    LOG,
+    MODEL,
+    SCHEDULED,
+    SWEEPS,
+    TENSORBOARD,
+    TRIALS,
+    relative_sweep,
+    relative_trial,
+)
 from ieg_core.store.record import below
 from ieg_core.store.records import (
     AcceptedRecord,
+    Finding,
     PlanRecord,
     ProgressRecord,
     ResultRecord,
     RunRecord,
 )
 
-LARGE = ("checkpoint", MODEL, "tensorboard", LOG)
+LARGE = (CHECKPOINTS, MODEL, TENSORBOARD, LOG)
 """What a finished trial can do without. Everything else stays, including unknown files."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -198,12 +210,12 @@ def _plan_namespace(
     root: Root, files: Sequence[File], older: float, now: float, accepted: set[str]
 ) -> list[Removal]:
     """Lists what can be removed outside the namespaces of scheduled runs."""
-    sweeps, trials = _folders(files, "sweeps"), _folders(files, "trials")
+    sweeps, trials = _folders(files, SWEEPS), _folders(files, TRIALS)
     kept_sweeps = {root.latest(""), *accepted}
     kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
-        plan = PlanRecord.read(below(root.place, f"sweeps/{name}"))
+        plan = PlanRecord.read(below(root.place, relative_sweep(name)))
         kept_trials |= set(plan.trials if plan else ())
     removals = [
         Removal(f"sweep {name}", tuple(members))
@@ -221,11 +233,11 @@ def _plan_namespace(
             removals.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
         elif not finished:
             removals.append(Removal(f"unfinished trial {name}", tuple(members), folder))
-    for name, members in _folders(files, "doctor").items():
+    for name, members in _folders(files, Finding.FOLDER).items():
         if _age(members, now) > older:
             removals.append(Removal(f"findings of {name}", tuple(members)))
     for file in files:
-        if file.name.startswith("runs/") and now - file.modified > older:
+        if file.name.startswith(f"{RunRecord.FOLDER}/") and now - file.modified > older:
             run, _ = RunRecord.look(root.place, PurePosixPath(file.name).stem)
             if run is None or run.sweep not in kept_sweeps:
                 removals.append(Removal(f"record {file.name}", (file,)))

@@ -48,12 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(acceptance.accept(results_root(arguments), arguments.schedule, arguments.run))
         return 0
     if arguments.command == "report":
+        from ieg_core.store.layout import REPORT_PAGE, relative_report
+        from ieg_core.store.record import below
         from ieg_core.tasks import late_report
 
         results = results_root(arguments)
         sweep = late_report.find_sweep(results, arguments.run)
         late_report.report_sweep(results, sweep)
-        print(f"Report: {results.rstrip('/')}/sweeps/{sweep}/report/report.html")
+        print(f"Report: {below(results, f'{relative_report(sweep)}/{REPORT_PAGE}')}")
         return 0
     if arguments.command == "clean-runs":
         from pipelines import cleanup, stored_files

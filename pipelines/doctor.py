@@ -30,6 +30,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import base_of
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
+from ieg_core.store.layout import DEFAULT_ROOT
 from ieg_core.store.records import Finding
 from ieg_core.tasks.examine import ARTIFACT, checks_for
 from pipelines import checks as traps
@@ -65,7 +66,7 @@ class Options:
     profile: str = "gpu"
     base: str = ""
     data_dir: str = "data"
-    out: str = "runs"
+    out: str = DEFAULT_ROOT
 
     def __post_init__(self) -> None:
         check_choice(variables.RUNNER, self.runner)
@@ -166,9 +167,10 @@ def here(options: Options, say: Say) -> int:
         with contextlib.suppress(UserError):
             gcs.delete(options.out, names)
     else:
-        shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
+        folder = Path(options.out) / Finding.FOLDER
+        shutil.rmtree(folder / run, ignore_errors=True)
         with contextlib.suppress(OSError):
-            (Path(options.out) / "doctor").rmdir()
+            folder.rmdir()
     return _conclude(findings, say)
 
 

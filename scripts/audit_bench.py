@@ -34,7 +34,7 @@ from ieg_core.experiment.overrides import override
 from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import arrays
-from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
+from ieg_core.store.layout import DEFAULT_ROOT, LOG, label_sets_folder, read_planned, trial_folder
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.slots import Slot
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--out", default="runs")
+    parser.add_argument("--out", default=DEFAULT_ROOT)
     parser.add_argument("--without-cleanlab", action="store_true")
     options = parser.parse_args(arguments)
     with_cleanlab = not options.without_cleanlab

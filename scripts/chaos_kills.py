@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ieg_core.store.layout import MATRICES
+from ieg_core.store.layout import MATRICES, TRIALS
 from ieg_core.store.leases import latest_attempt
 from ieg_core.store.records import LeaseRecord, ResultRecord
 
@@ -57,7 +57,7 @@ def start(results: Path) -> subprocess.Popen[bytes]:
 def outcome(results: Path) -> Mapping[str, Any]:
     """Returns what the trials computed: their matrices and accuracies."""
     found: dict[str, Any] = {}
-    for folder in sorted((results / "trials").iterdir()):
+    for folder in sorted((results / TRIALS).iterdir()):
         record = ResultRecord.read(folder)
         if record is not None:
             figures = {k: v for k, v in record.to_value().items() if "accuracy" in k}
@@ -87,7 +87,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _workers(results: Path) -> list[int]:
-    folders = (results / "trials").iterdir() if (results / "trials").is_dir() else ()
+    folders = (results / TRIALS).glob("*")
     records = [LeaseRecord.look(folder, latest_attempt(folder))[0] for folder in folders]
     return [record.pid for record in records if record and record.ended is None]
 

@@ -36,6 +36,7 @@ from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.store.layout import DEFAULT_ROOT
 from scripts.tables import Row, to_table
 
 DATASETS = (
@@ -164,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", help="of the network: bfloat16 or float32")
     parser.add_argument("--without-heads", action="store_true")
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--out", default="runs")
+    parser.add_argument("--out", default=DEFAULT_ROOT)
     asked = parser.parse_args(arguments)
     set_environment(Runtime(threads=asked.threads))
 

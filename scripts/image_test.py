@@ -26,7 +26,15 @@ from typing import Any
 
 from safetensors import safe_open
 
-from ieg_core.store.layout import read_planned, read_result
+from ieg_core.store.layout import (
+    CHECKPOINTS,
+    LOG,
+    REPORT_PAGE,
+    read_planned,
+    read_result,
+    relative_report,
+    root_of,
+)
 from ieg_core.store.records import ProgressRecord, ResultRecord
 from pipelines import compile as packages
 from pipelines.cluster_files import ClusterFile
@@ -119,7 +127,7 @@ def compiled_package() -> tuple[Any, Any]:
 
 def newest_checkpoint(trial: Path) -> Path | None:
     """Returns the checkpoint of a trial's newest attempt."""
-    return max((trial / "checkpoint").glob("[!.]*"), default=None)
+    return max((trial / CHECKPOINTS).glob("[!.]*"), default=None)
 
 
 def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
@@ -185,7 +193,7 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
     trial = pods.trial()
     with (
         stopped_at_the_end(pods.box.runner, name),
-        (scratch / "log.txt").open("w") as log,
+        (scratch / LOG).open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
 
@@ -242,11 +250,11 @@ def main() -> None:
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
     trial = whole.trial()
-    result = read_result(trial.parent.parent, trial.name)
+    result = read_result(root_of(trial), trial.name)
     print(f"  {trial.name}: accuracy {result.accuracy_ema_last:.1%}")
-    record = read_planned(trial.parent.parent, trial.name)
+    record = read_planned(root_of(trial), trial.name)
     require(record.git_revision == built.revision, "its record names the image's revision")
-    (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
+    (page,) = whole.folder.glob(f"claims/*/{relative_report('*')}/{REPORT_PAGE}")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 
     print("The training again, its pod killed", flush=True)

@@ -19,7 +19,14 @@ from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
 from ieg_core.store import arrays
-from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
+from ieg_core.store.layout import (
+    EXAMPLES,
+    LATEST_EXAMPLE,
+    TRIAL_EXAMPLE,
+    is_trial,
+    label_sets_folder,
+    root_of,
+)
 from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
 THRESHOLD = 0.5
@@ -106,7 +113,7 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
     if record is None or not is_trial(folder):
         raise UserError(
             f"{folder} is not a run: expected the folder of a trial with a {TrialRecord.NAME}, "
-            "such as runs/trials/…, or of a sweep, such as runs/latest"
+            f"such as {TRIAL_EXAMPLE}, or of a sweep, such as {LATEST_EXAMPLE}"
         )
     method = record.method
     if method in METHODS and not METHODS[method].trains_on_noisy:
@@ -122,7 +129,7 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
         ) from None
     source = open_source(record.base, data_dir, record.settings.images)
-    label_set = load_label_set(label_sets_folder(folder.parent.parent) / record.label_set, source)
+    label_set = load_label_set(label_sets_folder(root_of(folder)) / record.label_set, source)
     num_examples = len(label_set.noisy_labels)
     if any(len(values) != num_examples for values in examples.values()):
         raise UserError(

@@ -21,10 +21,15 @@ from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store.layout import (
     AUDIT_PAGE,
+    LATEST_EXAMPLE,
+    TRIAL_EXAMPLE,
     find_run,
+    find_trials,
+    is_root,
     is_trial,
     planned_trials,
     read_planned,
+    root_of,
     trial_folder,
 )
 from ieg_core.store.records import AuditRecord
@@ -43,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="WHAT",
         help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
-        "names are several annotators), or runs: runs/trials/…, runs/latest",
+        f"names are several annotators), or runs: {TRIAL_EXAMPLE}, {LATEST_EXAMPLE}",
     )
     options.add_run_data_dir(parser)
     options.add_json(parser, "one JSON object: for each audit its summary and the files written")
@@ -140,8 +145,7 @@ def _kind(place: str) -> str:
     if Path(place).is_file():
         return FILES
     folder = find_run(Path(place))
-    is_root = (folder / "trials").is_dir() and (folder / "label_sets").is_dir()
-    if is_trial(folder) or is_root or planned_trials(folder) is not None:
+    if is_trial(folder) or is_root(folder) or planned_trials(folder) is not None:
         return RUN
     if folder.exists():
         return FILES
@@ -149,14 +153,14 @@ def _kind(place: str) -> str:
         return DATASET
     raise UserError(
         f"there is no {place}: expected a folder of images, a table, a data set such as "
-        "cifar10_human_worst, or a run such as runs/latest"
+        f"cifar10_human_worst, or a run such as {LATEST_EXAMPLE}"
     )
 
 
 def _audit_runs(arguments: argparse.Namespace) -> int:
     places = [Path(place) for place in arguments.places]
     labels_file = arguments.write_labels
-    folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
+    folders = list(dict.fromkeys(folder for place in places for folder in auditable_trials(place)))
     if labels_file is not None and len(folders) > 1:
         raise UserError(
             f"--write-labels with {len(folders)} runs ({' '.join(map(str, places))}): expected one "
@@ -186,19 +190,15 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_trials(run_dir: Path) -> list[Path]:
+def auditable_trials(run_dir: Path) -> list[Path]:
     """Returns the folders of a run, or of the runs of a sweep that can be audited.
 
     Raises:
       UserError: When none of the sweep's runs can be audited.
     """
-    folder = find_run(run_dir)
-    planned = planned_trials(folder)
-    if planned is None:
-        return [folder]
-    root = folder.parent.parent
-    trials = [trial_folder(root, name) for name in planned]
-    auditable = [trial for trial in trials if is_available(trial)]
+    root, sweep, names = find_trials(run_dir)
+    trials = [trial_folder(root, name) for name in names]
+    auditable = [trial for trial in trials if is_available(trial) or not sweep]
     if not auditable:
         raise UserError(
             f"none of the {len(trials)} runs of {run_dir} can be audited: expected a finished run "
@@ -217,7 +217,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
       data_dir: Folder of the base data sets.
       labels_file: The file of cleaned labels.
     """
-    config = read_planned(folder.parent.parent, folder.name).settings
+    config = read_planned(root_of(folder), folder.name).settings
     spec = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
     words = {"DATASET": str(spec), "LABELS": str(labels_file)}
     if data_dir != options.DATA_DIR:

@@ -4,12 +4,15 @@
 import argparse
 from pathlib import Path
 
+from ieg_core.store.layout import DEFAULT_ROOT
 from ieg_core.store.migrate import migrate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg migrate`."""
-    parser.add_argument("results", type=Path, metavar="RUNS", help="a results root, such as runs")
+    parser.add_argument(
+        "results", type=Path, metavar="RUNS", help=f"a results root, such as {DEFAULT_ROOT}"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

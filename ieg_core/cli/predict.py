@@ -28,7 +28,7 @@ from ieg_core.features.extract import compute_features
 from ieg_core.host.archives import require_sane_size
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
-from ieg_core.store.layout import HEAD, MODEL, find_run
+from ieg_core.store.layout import HEAD, MODEL, TRIAL_EXAMPLE, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
 from ieg_core.sweep import worker
 
@@ -40,7 +40,7 @@ _HEAD_SUFFIX = Path(HEAD).suffix
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg predict`."""
     parser.add_argument(
-        "model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL} or {HEAD}"
+        "model", type=Path, help=f"a run, {TRIAL_EXAMPLE}, or a file such as {MODEL} or {HEAD}"
     )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"

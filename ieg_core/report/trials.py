@@ -19,6 +19,7 @@ from ieg_core.store import arrays
 from ieg_core.store.layout import (
     MATRICES,
     label_sets_folder,
+    planned_sweeps,
     relative_trial,
     sweep_folder,
     trial_folder,
@@ -144,7 +145,7 @@ def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sw
     """Reads the plan of a sweep and everything that its trials wrote.
 
     Args:
-      results_root: The results root, with `sweeps/` and `trials/`.
+      results_root: The results root, with its sweeps and trials.
       sweep: The sweep's name.
       load: The reader of trials; None for a new `cached_loader`.
 
@@ -157,8 +158,7 @@ def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sw
     folder = sweep_folder(results_root, sweep)
     plan = PlanRecord.read(folder)
     if plan is None:
-        plans = results_root.glob(f"sweeps/*/{PlanRecord.NAME}")
-        known = sorted(path.parent.name for path in plans)
+        known = sorted(planned_sweeps(results_root))
         raise UserError(
             f"no sweep {sweep!r} under {results_root}: expected {PlanRecord.path(folder)}; "
             f"sweeps there: {', '.join(known) or 'none, run `make sweep` first'}"

@@ -17,12 +17,17 @@ from ieg_core.host.files import writable, write_bytes_atomic, write_json_atomic
 from ieg_core.store import arrays
 from ieg_core.store.layout import (
     ACCEPTED,
+    CHECKPOINTS,
     EXAMPLES,
     HEAD,
     MATRICES,
     MODEL,
     SCHEDULED,
+    TRIALS,
     label_sets_folder,
+    relative_report,
+    relative_sweep,
+    relative_trial,
     trial_folder,
 )
 from ieg_core.store.leases import TrialBusyError, trial_lock
@@ -59,7 +64,8 @@ def migrate(root: Path) -> int:
 
 
 def _migrate_root(root: Path) -> int:
-    patterns = ("sweeps/*/plan.json", "sweeps/*/report/*.json", "runs/*.json", f"{ACCEPTED}/*.json")
+    sweep, report = relative_sweep("*"), relative_report("*")
+    patterns = (f"{sweep}/*.json", f"{report}/*.json", "runs/*.json", f"{ACCEPTED}/*.json")
     for pattern in (*patterns, RatesRecord.NAME):
         for path in root.glob(pattern):
             _convert(path)
@@ -68,7 +74,7 @@ def _migrate_root(root: Path) -> int:
     for path in label_sets_folder(root).glob("*/*.json"):
         _convert(path)
     # Trials come last: while one is left, the root still counts as an earlier version's.
-    count = sum(_migrate_trial(folder) for folder in _children(root / "trials"))
+    count = sum(_migrate_trial(folder) for folder in _children(root / TRIALS))
     for folder in _children(root / "cells"):
         _migrate_trial(folder, trial_folder(root, folder.name))
         count += 1
@@ -89,7 +95,7 @@ def _migrate_trial(folder: Path, target: Path | None = None) -> bool:
     try:
         with trial_lock(folder):
             changed = [_convert(path) for each in jsons for path in folder.glob(f"{each}/*.json")]
-            changed += [_convert_arrays(path) for path in folder.glob("checkpoint/[!.]*")]
+            changed += [_convert_arrays(path) for path in folder.glob(f"{CHECKPOINTS}/[!.]*")]
             changed += [_convert_arrays(folder / name) for name in (EXAMPLES, HEAD, MATRICES)]
             changed.append(add_digest(folder / MODEL))
             if claims.is_dir():
@@ -137,7 +143,7 @@ def _renamed(value: Any) -> Any:
     renamed = {KEYS.get(key, key): each for key, each in value.items()}
     directory = renamed.get("run_directory")
     if isinstance(directory, str) and directory.startswith("cells/"):
-        renamed["run_directory"] = f"trials/{directory.removeprefix('cells/')}"
+        renamed["run_directory"] = relative_trial(directory.removeprefix("cells/"))
     rows = renamed.get("trials")
     if isinstance(rows, list):
         renamed["trials"] = [_renamed(row) for row in rows]

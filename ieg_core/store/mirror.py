@@ -17,12 +17,31 @@ from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, layout, leases, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
-from ieg_core.store.layout import AUDIT_PAGE, EXAMPLES, LOG, MODEL, relative_trial
-from ieg_core.store.records import AuditRecord, LatestRecord, LeaseRecord, PlanRecord, TrialRecord
+from ieg_core.store.layout import (
+    AUDIT_PAGE,
+    CHECKPOINTS,
+    EXAMPLES,
+    LABEL_SETS,
+    LOG,
+    MODEL,
+    SWEEPS,
+    TENSORBOARD,
+    TRIALS,
+    relative_sweep,
+    relative_trial,
+)
+from ieg_core.store.records import (
+    AuditRecord,
+    LatestRecord,
+    LeaseRecord,
+    PlanRecord,
+    RunRecord,
+    TrialRecord,
+)
 
 TRIES = 5
 HEAVY = (
-    *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
+    *(f"{CHECKPOINTS}/", "leases/", f"{TENSORBOARD}/", MODEL, LOG, "lock"),
     *("audit/audit.", EXAMPLES, "evaluations/"),
 )
 """Prefixes of a trial's files that reports do not read."""
@@ -45,17 +64,16 @@ def planning(root: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        _download(
-            root,
-            lambda: _only(gcs.list_files(root, "sweeps/"), f"/{PlanRecord.NAME}"),
-            local,
-        )
+        plans = f"/{PlanRecord.NAME}"
+        _download(root, lambda: _only(gcs.list_files(root, f"{SWEEPS}/"), plans), local)
         yield local
-        there = gcs.list_files(root, "label_sets/").keys()
+        there = gcs.list_files(root, f"{LABEL_SETS}/").keys()
         names = trial_copy.files_under(local)
-        kept = [n for n in names if n.startswith(("label_sets/", "trials/")) and n not in there]
+        once = (f"{LABEL_SETS}/", f"{TRIALS}/")
+        kept = [name for name in names if name.startswith(once) and name not in there]
         gcs.side_by_side(lambda name: _create(root, local, name), kept)
-        replaced = [name for name in names if name.startswith(("sweeps/", "runs/"))]
+        again = (f"{SWEEPS}/", f"{RunRecord.FOLDER}/")
+        replaced = [name for name in names if name.startswith(again)]
         gcs.upload(root, local, replaced, dict.fromkeys(replaced))
 
 
@@ -129,7 +147,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plan = f"sweeps/{name}/{PlanRecord.NAME}"
+        plan = f"{relative_sweep(name)}/{PlanRecord.NAME}"
         _download(root, lambda: gcs.list_files(root, plan), local)
         trials = layout.planned_trials(layout.sweep_folder(local, name)) or []
 
@@ -139,7 +157,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
             return {f"{below}/{file}": stored for file, stored in listed.items()}
 
         def small() -> dict[str, Stored]:
-            listed = _only(gcs.list_files(root, "label_sets/"), ".json")
+            listed = _only(gcs.list_files(root, f"{LABEL_SETS}/"), ".json")
             for files in gcs.side_by_side(small_files, trials):
                 listed |= files
             return listed
@@ -149,7 +167,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         written = [
             n
             for n in trial_copy.files_under(local)
-            if n.startswith(f"sweeps/{name}/") and n != plan
+            if n.startswith(f"{relative_sweep(name)}/") and n != plan
         ]
         gcs.upload(root, local, written, dict.fromkeys(written))
         if newest := layout.latest_sweep(local):
@@ -198,7 +216,7 @@ def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Pat
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
     record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
-        _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
+        _download(root, lambda: gcs.list_files(root, f"{LABEL_SETS}/{record.label_set}/"), local)
 
 
 def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
@@ -222,7 +240,7 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
     Its own lease is left out: the worker creates it in the scratch folder.
     """
-    saved = sorted(name for name in listed if name.startswith("checkpoint/"))
+    saved = sorted(name for name in listed if name.startswith(f"{CHECKPOINTS}/"))
     earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
     logs = [name for name in listed if name == LOG]
     return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *earlier, *logs]}

@@ -16,7 +16,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import replacing
-from ieg_core.store.layout import MODEL
+from ieg_core.store.layout import MODEL, TRIAL_EXAMPLE
 from ieg_core.store.seal import DIGEST, parse_json, require_regular, seal, unseal
 
 MEMBER = "ieg.json"
@@ -108,7 +108,7 @@ def read_facts(path: Path) -> ModelFacts:
     except Exception as error:
         raise UserError(
             f"{path} was not exported by this package: expected the {MODEL} of a run, such as "
-            f"runs/trials/…/{MODEL}"
+            f"{TRIAL_EXAMPLE}/{MODEL}"
         ) from error
 
 

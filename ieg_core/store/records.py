@@ -7,7 +7,7 @@ The label set's manifest.json is also a record, declared in `ieg_core.data.label
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config, from_dict
@@ -461,7 +461,8 @@ class RunRecord(Record):
       parts: Number of runs that share the sweep.
     """
 
-    NAME = "runs/{}.json"
+    FOLDER: ClassVar[str] = "runs"
+    NAME = f"{FOLDER}/{{}}.json"
 
     schema: Literal[1] = 1
     sweep: str
@@ -507,7 +508,8 @@ class Finding(Record):
       text: The finding, in one line.
     """
 
-    NAME = "doctor/{}/{}.json"
+    FOLDER: ClassVar[str] = "doctor"
+    NAME = f"{FOLDER}/{{}}/{{}}.json"
 
     check: str
     ok: bool

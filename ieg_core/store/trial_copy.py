@@ -18,7 +18,7 @@ from ieg_core.errors import UserError
 from ieg_core.host.clock import Clock
 from ieg_core.store import gcs, leases
 from ieg_core.store.gcs import StaleWriterError
-from ieg_core.store.layout import LOG, checkpoint_name
+from ieg_core.store.layout import CHECKPOINTS, LOG, TENSORBOARD, checkpoint_name
 from ieg_core.store.records import (
     CurvesRecord,
     FailureRecord,
@@ -33,7 +33,10 @@ LOOK_SECONDS = 2.0
 WAIT_SECONDS = 5.0
 TRIES = 5
 RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
-LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
+LIVE = (
+    *(f"{CHECKPOINTS}/", f"{TENSORBOARD}/", LOG),
+    *(ProgressRecord.NAME, CurvesRecord.NAME, FAILURE),
+)
 """Files uploaded while a trial runs; the rest follows at the end, result.json last."""
 LOCAL = ("leases/", "lock")
 
@@ -174,7 +177,7 @@ def send_once(copy: Copy, everything: bool) -> None:
         name
         for name, stamp in stamps.items()
         if stamp != copy.sent.get(name) and not name.startswith(LOCAL)
-        if name == checkpoint or not name.startswith("checkpoint/")
+        if name == checkpoint or not name.startswith(f"{CHECKPOINTS}/")
     ]
     live = [name for name in changed if name.startswith(LIVE)]
     last = [name for name in changed if name == RESULT]
@@ -186,7 +189,8 @@ def send_once(copy: Copy, everything: bool) -> None:
             copy.sent |= {name: stamps[name] for name in names}
     gone = {}
     if checkpoint in copy.generations:  # the checkpoints of earlier attempts are obsolete
-        gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
+        saved = f"{CHECKPOINTS}/"
+        gone = {n: g for n, g in copy.generations.items() if n.startswith(saved)}
         gone.pop(checkpoint)
     if FAILURE in copy.generations and FAILURE not in stamps:
         gone[FAILURE] = copy.generations[FAILURE]

@@ -104,7 +104,7 @@ def _key(record: TrialRecord, slot: Slot) -> str:
 def _known_rates(root: Path) -> dict[tuple[str, str], float]:
     """Returns steps per second by (key, method): measured steps, then finished trials."""
     rates = {(key, "supervised"): rate for key, rate in _measured(root).items()}
-    for path in sorted((root / "trials").glob(f"*/{TrainingRecord.NAME}")):
+    for path in sorted(root.glob(f"{layout.relative_trial('*')}/{TrainingRecord.NAME}")):
         training, record = TrainingRecord.look(path.parent)[0], TrialRecord.look(path.parent)[0]
         if training and record and training.steps_per_second and training.device == "CPU":
             slot = Slot(threads=training.threads)

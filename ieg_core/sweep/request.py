@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from ieg_core.errors import UserError, require
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
+from ieg_core.store.layout import DEFAULT_ROOT
 
 MAX_TRIALS = 1000
 
@@ -211,11 +212,11 @@ class SweepRequest:
         ),
     )
     results: str = field(
-        default="runs",
+        default=DEFAULT_ROOT,
         metadata=option(
             "OUT",
             "the results root, a folder; a pipeline on a cluster also takes `gs://bucket/prefix`",
-            default="runs",
+            default=DEFAULT_ROOT,
         ),
     )
 

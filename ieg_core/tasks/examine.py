@@ -157,7 +157,7 @@ def check_checkpoint(place: Place) -> str:
     """Writes, syncs, renames, reads and locks a file in the checkpoints' file system."""
     remote = gcs.is_url(place.results)
     root = Path(os.environ.get("TMPDIR", "/tmp") if remote else place.results)
-    folder = root / "doctor" / f".probe-{secrets.token_hex(4)}"
+    folder = root / Finding.FOLDER / f".probe-{secrets.token_hex(4)}"
     weights = np.arange(CHECKPOINT_BYTES // 4, dtype=np.float32)
     try:
         began = time.monotonic()
@@ -202,7 +202,7 @@ def _check_lock(folder: Path) -> None:
 
 def check_store(place: Place) -> str:
     """Writes an object to the bucket, reads it, fails to overwrite it, and deletes it."""
-    name = f"doctor/.probe-{secrets.token_hex(4)}"
+    name = f"{Finding.FOLDER}/.probe-{secrets.token_hex(4)}"
     url = gcs.join(place.results, name)
     data = secrets.token_bytes(2**20)
     began = time.monotonic()

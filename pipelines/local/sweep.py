@@ -208,7 +208,7 @@ def _scratch_folder() -> Iterator[Path]:
 
 def log_path(root: Path, planned: plan.Plan) -> Path:
     """Returns where the pipeline's output goes."""
-    return sweep_folder(root, planned.sweep) / "log.txt"
+    return sweep_folder(root, planned.sweep) / layout.LOG
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
@@ -240,7 +240,7 @@ def run_child(scratch: Path) -> None:
 
 
 def _page(root: Path) -> Path:
-    return layout.latest_folder(root) / "report" / layout.REPORT_PAGE
+    return layout.latest_folder(root) / layout.REPORT / layout.REPORT_PAGE
 
 
 def _is_new(path: Path, before: Stamp) -> bool:
@@ -260,7 +260,7 @@ def _conclude(root: Path, planned: plan.Plan, code: int, has_reported: bool) -> 
     print_report(report, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
     print(f"Report: {_page(root)}", flush=True)
     for row in (trial.row for trial in report.missing):
-        log = root / row["run_directory"] / "log.txt"
+        log = root / row["run_directory"] / layout.LOG
         print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)
     if code and not report.missing:
         print(f"the pipeline failed, see {log_path(root, planned)}", file=sys.stderr)
