@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec, methods
 from ieg_core.report.provenance import surroundings
@@ -28,6 +27,7 @@ from ieg_core.store.records import (
     AuditRecord,
     CurvesRecord,
     FailureRecord,
+    ManifestRecord,
     PlanRecord,
     ProgressRecord,
     ResultRecord,

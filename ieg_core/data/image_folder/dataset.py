@@ -28,6 +28,7 @@ from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN, ImageFile, li
 from ieg_core.errors import UserError, printable
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.host.machine import usable_cores
+from ieg_core.store.records import ManifestRecord
 
 HELD_OUT: Final = 0.2
 """Share of each class that becomes the test set where a data directory has none."""
@@ -229,7 +230,7 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
         listed = "all are" if count <= len(broken) else f"the first {len(broken):,} are"
         lines.append(
             f"{count} of {notes['num_files']} files cannot be decoded and are left out "
-            f"({shown}{more}); {listed} listed in the label set's manifest.json"
+            f"({shown}{more}); {listed} listed in the label set's {ManifestRecord.NAME}"
         )
     if shared := notes.get("in_train_and_test"):
         lines.append(
