@@ -16,13 +16,13 @@ and every report reads them. KFP's artifacts are in KFP's object store, not here
 """
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
 from ieg_core.store.layout import (
     ACCEPTED,
@@ -126,7 +126,7 @@ def clean(
     older: float,
     *,
     only_plan: bool,
-    now: float | None = None,
+    clock: Clock = CLOCK,
     say: Callable[[str], None] = print,
 ) -> int:
     """Removes old data that nothing needs, or lists it.
@@ -135,20 +135,20 @@ def clean(
       root: The results root.
       older: Minimum age, in seconds.
       only_plan: Whether to list without removing.
-      now: The current Unix time; by default read from the clock.
+      clock: Tells the current time.
       say: Called with each line of output.
 
     Returns:
       The number of bytes removed, or that would be removed.
     """
-    moment = time.time() if now is None else now
-    removals = plan(root, older, moment)
+    now = clock.now()
+    removals = plan(root, older, now)
     say(f"Results root {root.place}: {'would remove' if only_plan else 'removing'}")
     done = 0
     for removal in removals:
         if only_plan or root.remove(removal.files, removal.trial):
             done += removal.size
-            age = (moment - removal.modified) / UNITS["d"]
+            age = (now - removal.modified) / UNITS["d"]
             say(f"  {size_text(removal.size):>10}  {age:6.1f} days old  {removal.what}")
         else:
             say(f"  {'kept':>10}  in use by another process  {removal.what}")

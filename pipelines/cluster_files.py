@@ -83,7 +83,7 @@ class GpuNodePool:
       count: GPUs per training.
       node_selector: Labels of the nodes.
       tolerations: Taints of the nodes.
-      shared_memory: Size of /dev/shm, which counts towards the training's memory.
+      shared_memory: Size of /dev/shm, which counts toward the training's memory.
       spot: Whether trainings use nodes that may be preempted at any time.
       spot_node_selector: Additional labels of those nodes.
       spot_tolerations: Additional taints of those nodes.

@@ -19,11 +19,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ieg_core.host.clock import CLOCK
 from ieg_core.store.layout import MATRICES, TRIALS
 from ieg_core.store.leases import latest_attempt
 from ieg_core.store.records import LeaseRecord, ResultRecord
@@ -105,15 +105,15 @@ def attempt(results: Path, kind: str, moment: float, expected: Mapping[str, Any]
       What is wrong with its end; "" if nothing is.
     """
     process = start(results)
-    time.sleep(moment)
+    CLOCK.sleep(moment)
     if process.poll() is None:
         kill(process, results, kind)
     process.wait()
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = CLOCK.monotonic() + WAIT_SECONDS
     while left := [pid for pid in _workers(results) if Path(f"/proc/{pid}").exists()]:
-        if time.monotonic() > deadline:
+        if CLOCK.monotonic() > deadline:
             return f"the workers {left} went on"
-        time.sleep(0.1)
+        CLOCK.sleep(0.1)
     code = start(results).wait()
     if code:
         return f"started again, it ended with exit code {code}"
@@ -131,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moments = random.Random(options.seed)
     survived = dict.fromkeys(KINDS, 0)
     with tempfile.TemporaryDirectory(prefix="ieg-chaos-") as folder:
-        began = time.monotonic()
+        began = CLOCK.monotonic()
         if code := start(Path(folder) / "whole").wait():
             raise SystemExit(f"the undisturbed sweep failed with exit code {code}")
-        duration, expected = time.monotonic() - began, outcome(Path(folder) / "whole")
+        duration, expected = CLOCK.monotonic() - began, outcome(Path(folder) / "whole")
         for number in range(options.tries):
             kind, moment = KINDS[number % len(KINDS)], moments.uniform(0.0, duration)
             problem = attempt(Path(folder) / str(number), kind, moment, expected)

@@ -17,7 +17,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ieg_core.host.clock import CLOCK
 from ieg_core.store.layout import (
     CHECKPOINTS,
     LOG,
@@ -78,9 +78,9 @@ def inspect(box: Box, built: image.Image) -> None:
     limit = LARGEST[built.target]
     require(size < limit, f"size {size / 1e9:.2f} GB, of {limit / 1e9:.1f} GB at most")
 
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     printed = box.run("ieg", "--version")
-    seconds = time.monotonic() - started
+    seconds = CLOCK.monotonic() - started
     require(printed == f"ieg {version}", f"`ieg --version` prints {printed!r} in {seconds:.1f} s")
     printed = box.run("ieg", "--version", user="12345:12345")
     require(printed == f"ieg {version}", "and as a user unknown to the image")
@@ -146,14 +146,14 @@ def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
 
 def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     """Waits for a condition while a process runs."""
-    limit = time.monotonic() + WAIT_SECONDS
+    limit = CLOCK.monotonic() + WAIT_SECONDS
     while not ready():
         if process.poll() is not None:
             fail(f"the container ended with {process.returncode} before {what}")
-        if time.monotonic() > limit:
+        if CLOCK.monotonic() > limit:
             process.kill()
             fail(f"waited {WAIT_SECONDS} s for {what}")
-        time.sleep(0.02)
+        CLOCK.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -232,9 +232,9 @@ def main() -> None:
     arguments = options.parse_args()
     arguments.dirty = "1"
     runner = image.find_runner(image.find_engine(arguments.engine))
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     built = image.build(arguments)
-    print(f"  built in {time.monotonic() - started:.0f} s")
+    print(f"  built in {CLOCK.monotonic() - started:.0f} s")
     runner_flags = shlex.split(arguments.run_flags)
     box = Box(runner, built.name, tuple(runner_flags))
     print("The image", flush=True)

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from ieg_core.errors import UserError
 from ieg_core.host import machine, processes
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import writable
 from ieg_core.host.locks import lock, open_lock
 from ieg_core.report.model import summarize
@@ -211,19 +211,19 @@ def log_path(root: Path, planned: plan.Plan) -> Path:
     return sweep_folder(root, planned.sweep) / layout.LOG
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], clock: Clock = CLOCK) -> None:
     """Stops the child and everything in its process group."""
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        deadline = clock.monotonic() + patience
+        while clock.monotonic() < deadline:
             child.poll()
             try:
                 os.killpg(child.pid, 0)
             except ProcessLookupError:
                 return
-            time.sleep(0.05)
+            clock.sleep(0.05)
 
 
 def run_child(scratch: Path) -> None:

@@ -141,14 +141,14 @@ def test_the_manifest_tells_what_was_asked_and_what_came_out(prepare, digits, tm
 
     flipped = np.mean(label_set.noisy_labels != label_set.clean_labels)
     assert manifest["realised_flip_rate"] == pytest.approx(flipped)
-    asked, realised = manifest["transition_asked"], np.array(manifest["transition_realised"])
+    asked, realized = manifest["transition_asked"], np.array(manifest["transition_realised"])
     np.testing.assert_allclose(asked, transition_matrix(spec))
     sizes = np.array(manifest["class_counts"]["clean"])[:, None]
     sigma = np.sqrt(np.multiply(asked, np.subtract(1, asked)) / sizes)
-    assert (np.abs(realised - asked) <= 5 * sigma).all()
+    assert (np.abs(realized - asked) <= 5 * sigma).all()
     assert manifest["class_counts"]["probe"] == [10] * 10
     assert sum(manifest["class_counts"]["train"]) == len(label_set.train_ids)
-    np.testing.assert_allclose((realised * sizes).sum(axis=0), manifest["class_counts"]["noisy"])
+    np.testing.assert_allclose((realized * sizes).sum(axis=0), manifest["class_counts"]["noisy"])
 
 
 def test_loading_gives_what_was_prepared(prepare, digits, tmp_path):
