@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     import keras
 
 Data = tuple[Any, Any]
-_BATCH_SIZE = 100
 _DEFAULT_METHOD = "ieg"
 _LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
@@ -170,8 +169,7 @@ def fit(
         pixels, given, known, indices = _held(images, labels, class_names)
         parts, names = _parts(pixels, given, test, probe, known)
         data_dir = write_arrays(root / "data", parts, names)
-        shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
-        chosen = _settings_for(shape, count)
+        chosen = _settings_for(parts["train"][0].shape[1:])
         _say_what_is_trusted(method, probe is not None)
         if test is None:
             print("fit: no test=, so accuracy means agreement with labels that it is trained on")
@@ -460,14 +458,10 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
     return array  # `check_parts` checks the rest
 
 
-def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
-    """Returns the settings for `count` training images of shape (height, width, channels)."""
+def _settings_for(shape: tuple[int, ...]) -> list[str]:
+    """Returns the settings for training images of shape (height, width, channels)."""
     size = max(shape[:2])
-    chosen = [
-        f"images.size={size}",
-        f"images.channels={shape[2]}",
-        f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
-    ]
+    chosen = [f"images.size={size}", f"images.channels={shape[2]}"]
     if size > LARGEST_IN_MEMORY:
         # Large files are cropped at random while reading; arrays are padded and cropped instead.
         pad, strong_pad = paddings(size)

@@ -36,7 +36,6 @@ from ieg_core.host.files import writable
 from ieg_core.host.folders import write_folder
 from ieg_core.store.layout import LABEL_ARRAYS
 from ieg_core.store.records import ManifestRecord
-from ieg_core.store.seal import parse_json, read_file, require_regular, unseal
 
 FORMAT: Final = 1
 # Not part of the digest: a label set does not depend on the NumPy version that wrote it.
@@ -171,26 +170,23 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
       UserError: When the label set is missing, altered, in another format, or prepared for other
         data.
     """
-    path = ManifestRecord.path(folder)
-    try:
-        values = unseal(parse_json(read_file(path)))
-        require_regular((folder / LABEL_ARRAYS).stat().st_mode)
-        arrays = safetensors.numpy.load((folder / LABEL_ARRAYS).read_bytes())
-    except OSError as error:
+    manifest, path = ManifestRecord.read(folder), folder / LABEL_ARRAYS
+    if manifest is None or not path.is_file():
         raise UserError(
-            f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
+            f"cannot read the label set {folder}: expected {ManifestRecord.NAME} and "
             f"{LABEL_ARRAYS} in it; delete the folder if it exists and prepare it again"
-        ) from error
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise _altered(folder, str(error)) from error
-    if values.get("digest") != _digest(values, arrays):
-        raise _altered(folder, "its digest does not match its content")
-    if values["format"] != FORMAT:
+        )
+    if manifest.format != FORMAT:
         raise UserError(
-            f"the label set {folder} has format {values['format']}, expected {FORMAT}: prepare "
+            f"the label set {folder} has format {manifest.format}, expected {FORMAT}: prepare "
             "it again with this version"
         )
-    manifest = ManifestRecord.parse(values, str(path))
+    try:
+        arrays = safetensors.numpy.load(path.read_bytes())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _altered(folder, str(error)) from error
+    if manifest.digest != _digest(manifest.to_value(), arrays):
+        raise _altered(folder, "its digest does not match its content")
     if source is not None and source.digest != manifest.base_digest:
         raise UserError(
             f"the label set {folder} was prepared for {manifest.base} data with digest "

@@ -203,17 +203,17 @@ def truncate(name):
     ("change", "message"),
     [
         pytest.param(flip_a_label, "is altered or truncated.*digest", id="labels"),
-        pytest.param(edit_the_manifest, "is altered or truncated.*sha256", id="manifest"),
+        pytest.param(edit_the_manifest, "is damaged.*sha256", id="manifest"),
         pytest.param(truncate("arrays.safetensors"), "is altered or truncated", id="half arrays"),
-        pytest.param(truncate("manifest.json"), "is altered or truncated", id="half manifest"),
+        pytest.param(truncate("manifest.json"), "is damaged", id="half manifest"),
         pytest.param(
             lambda folder: (folder / "manifest.json").write_text("[]"),
-            "is altered or truncated",
+            "is damaged",
             id="not a manifest",
         ),
         pytest.param(
             lambda folder: (folder / "arrays.safetensors").unlink(),
-            "cannot read the label set .*No such file",
+            "cannot read the label set .*expected manifest.json and",
             id="no arrays",
         ),
     ],
