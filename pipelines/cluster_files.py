@@ -327,13 +327,8 @@ def load(path: str | Path | None = None) -> ClusterFile:
     if not named and not file.exists():
         return ClusterFile()
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"))
+        content = read_yaml(file)
         cluster_file: ClusterFile = build(ClusterFile, {} if content is None else content, "")
-    except OSError as error:
-        raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"the cluster file {file} is not valid YAML: {words}") from error
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     paths: dict[str, Any] = {
@@ -342,6 +337,21 @@ def load(path: str | Path | None = None) -> ClusterFile:
         if (value := getattr(cluster_file, name))
     }
     return dataclasses.replace(cluster_file, **paths)
+
+
+def read_yaml(file: Path) -> Any:
+    """Reads a YAML file.
+
+    Raises:
+      UserError: When it cannot be read, is not valid YAML, or a mapping has a key twice; the
+        message does not name the file.
+    """
+    try:
+        return parse_yaml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror}): expected a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def parse_yaml(text: str) -> Any:
@@ -459,7 +469,7 @@ def build(kind: type, content: object, where: str) -> Any:
         and each.name not in values
     ]
     if missing:
-        raise UserError(f"{where}: {', '.join(missing)} missing")
+        raise UserError(f"{where}: {', '.join(missing)} missing: expected a value for each")
     try:
         return kind(**values)
     except UserError as error:

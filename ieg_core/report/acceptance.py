@@ -103,8 +103,8 @@ def accept(results: str, schedule: str, run: str = "") -> str:
     if not runs:
         known = sorted({name for _, name, _, _ in reports})
         raise UserError(
-            f"no run of the schedule {schedule!r} has a report in {results}; "
-            f"schedules there: {', '.join(known) or 'none'}"
+            f"received SCHEDULE={schedule!r}, of which no run has a report in {results}: expected "
+            f"one of {', '.join(known) or 'none so far'}"
         )
     chosen = [report for report in runs if run in ("", report[2])]
     if not chosen:

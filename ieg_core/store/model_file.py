@@ -101,7 +101,9 @@ def read_facts(path: Path) -> ModelFacts:
             )
         return facts
     except OSError as error:
-        raise UserError(f"cannot read the model {path}: {error.strerror}") from error
+        raise UserError(
+            f"cannot read the model {path} ({error.strerror}): expected the {MODEL} of a run"
+        ) from error
     except UserError:
         raise
     # A damaged archive, or a foreign member of that name, can cause undocumented exceptions.

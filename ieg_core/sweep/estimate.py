@@ -152,7 +152,10 @@ def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
             print(line, file=sys.stderr)
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no message"]
-        raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")
+        raise UserError(
+            f"the speed of a training step of {record.network} could not be measured "
+            f"({lines[-1]}): expected a step to run; lower batch_size, or choose another network"
+        )
     rate = float(answer.stdout.split()[-1])
     RatesRecord(rates={**_measured(root), key: rate}).write(root)
     return rate

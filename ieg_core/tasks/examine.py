@@ -123,7 +123,9 @@ def check_gpu(place: Place) -> str:
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last_line = " ".join((done.stderr.strip().splitlines() or ["no output"])[-1].split())
-        raise UserError(f"the framework does not start: {last_line[:500]}")
+        raise UserError(
+            f"the framework does not start: {last_line[:500]}; use the image that make image built"
+        )
     device = json.loads(lines[-1])
     if place.require_gpu and not device["gpus"]:
         raise UserError(
@@ -165,7 +167,7 @@ def check_checkpoint(place: Place) -> str:
         files.write_bytes_atomic(folder / "weights", save({"weights": weights}))
         seconds = max(time.monotonic() - began, 1e-9)
         if not np.array_equal(load_file(folder / "weights")["weights"], weights):
-            raise UserError(f"{folder} returned other bytes than were written")
+            raise UserError(f"{folder} returned other bytes than were written: use another volume")
         _check_lock(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -210,7 +212,9 @@ def check_store(place: Place) -> str:
         gcs.write(url, data, 0)
         stored = gcs.read(url)
         if stored is None or stored[0] != data:
-            raise UserError(f"{place.results} returned other bytes than were written")
+            raise UserError(
+                f"{place.results} returned other bytes than were written: use another bucket"
+            )
         with contextlib.suppress(gcs.StaleWriterError):
             gcs.write(url, b"a second writer", 0)
             raise UserError(

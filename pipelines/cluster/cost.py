@@ -227,7 +227,7 @@ def read_rates(text: str) -> Rates:
 def _from_file(path: Path) -> Rates:
     content = files.read_json(path)
     if content is None:
-        raise UserError(f"RATES={str(path)!r}: there is no such file")
+        raise UserError(f"RATES={str(path)!r}: there is no such file; expected a JSON file")
     rates = {}
     try:
         for network, methods in content.items():

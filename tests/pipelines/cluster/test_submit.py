@@ -257,7 +257,7 @@ def test_a_variable_that_is_none(no_cluster, write_cluster_file, options, words)
             ["--watch=1", "--max-gpu-hours=3", "--runner=local"],
             "WATCH, MAX_GPU_HOURS: only for a sweep on a cluster, but RUNNER=local",
         ),
-        (["--cluster=/nowhere/cluster.yaml"], "cannot read the cluster file /nowhere/cluster.yaml"),
+        (["--cluster=/nowhere/cluster.yaml"], "/nowhere/cluster.yaml: cannot be read"),
     ],
 )
 def test_a_clusters_variables_without_a_cluster(no_cluster, write_cluster_file, options, words):
