@@ -51,7 +51,7 @@ def test_a_run_can_be_named(results):
 @pytest.mark.parametrize(
     ("schedule", "run", "message"),
     [
-        ("weekly", "", "schedules there: nightly"),
+        ("weekly", "", "SCHEDULE=.weekly., of which no run has .*: expected one of nightly"),
         ("nightly", "r7", "RUN='r7': expected a run of nightly with a report: r2, r9"),
         ("../nightly", "", "expected a schedule's name"),
         ("", "", "expected a schedule's name"),
