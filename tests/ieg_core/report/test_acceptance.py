@@ -97,5 +97,5 @@ def test_a_run_in_a_bucket_is_accepted_and_held_against(monkeypatch):
         assert "accepted r2" in acceptance.accept(root, "nightly", "r2")
         found = AcceptedRecord.read(root, "nightly")
         assert (found.trials, found.run.sweep) == ([row(0.9)], "s")
-        with pytest.raises(UserError, match="schedules there: nightly"):
+        with pytest.raises(UserError, match="expected one of nightly"):
             acceptance.accept(root, "weekly")
