@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Options:
-    """What `make sweep` was asked for.
+    """The request of `make sweep`.
 
     Attributes:
       request: What to train.
@@ -48,17 +48,17 @@ class Options:
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """What `make sweep` was asked for where a cluster runs it.
+    """The request of `make sweep` on a cluster.
 
     Attributes:
-      request: What to train; where data and results lie is the cluster's matter.
+      request: What to train; the cluster file says where data and results are.
       cluster_file: The cluster file.
       profile: "gpu" or "cpu".
       max_gpu_hours: Largest estimate that is submitted.
       rates: Step rates that the user knows.
       follow: Whether to follow what is submitted to its end.
       watch: An earlier run to follow instead of submitting anything; empty: none.
-      resume: An earlier run to go on with; empty: none.
+      resume: An earlier run to continue; empty: none.
       max_pending: Minutes after which runs that only wait are canceled; 0: never.
       out: Folder on this machine under which the report is copied.
     """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make cluster-test`: the acceptance of an installation of KFP, written to cluster-test.md.
 
-Each check does what a user does and looks at what comes of it: a row with what was done, what was
-seen, and how long it took. A check that fails does not keep the next ones from running. Everything
-lies in a results namespace of its own, which is removed at the end, as are the runs and schedules.
+Each check does what a user does and checks the outcome; its row names what was done, what was
+seen, and how long it took. The next checks run even if one fails. All results go to a separate
+namespace, which is removed at the end, as are the runs and schedules.
 
 The checks need an endpoint, a kubeconfig that may list and delete pods, and a results root that
-this machine can read (`results_mount`, or gs://). What is missing is said in the row.
+this machine can read (`results_mount`, or gs://). A row names what is missing.
 """
 
 import argparse

@@ -66,7 +66,7 @@ class Box:
         """Runs `words` in a container and returns what it printed.
 
         Raises:
-          SystemExit: It failed.
+          SystemExit: When it fails.
         """
         command = self.command(*words, user=user, flags=flags)
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains one trial in a process of its own, prints its progress, and evaluates it."""
+    """Trains one trial in a separate process, prints its progress, and evaluates it."""
     gpus = machine.find_gpus(arguments.devices)
     request = SweepRequest(
         dataset=str(dataset_spec.parse(arguments.dataset)),

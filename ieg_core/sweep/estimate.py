@@ -3,7 +3,7 @@
 
 The rate is the method's own if this results root has a finished trial with the same network, batch
 size, image shape, backend and precision. Otherwise it is the rate of a supervised step, measured
-once in a process of its own, divided by the method's relative cost.
+once in a separate process, divided by the method's relative cost.
 """
 
 import json
@@ -118,7 +118,7 @@ def _measured(root: Path) -> Mapping[str, float]:
 
 
 def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
-    """Measures the rate of a supervised step in a process of its own, and records it.
+    """Measures the rate of a supervised step in a separate process, and records it.
 
     Returns:
       Steps per second; if the measurement takes longer than MEASURE_SECONDS, an assumed rate, which

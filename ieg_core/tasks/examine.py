@@ -114,7 +114,7 @@ def check_image(place: Place) -> str:
 
 
 def check_gpu(place: Place) -> str:
-    """Multiplies matrices on the GPU with the training framework, in a process of its own."""
+    """Multiplies matrices on the GPU with the training framework, in a separate process."""
     command = [sys.executable, "-m", "ieg_core.tasks.examine"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "IEG_REQUIRE_GPU": ""}
     done = subprocess.run(

@@ -101,7 +101,7 @@ def find_sweep(results: str, run: str) -> str:
         for the sweep that `latest` names.
 
     Raises:
-      UserError: When the results root knows no such run.
+      UserError: When there is no such run in the results root.
     """
     if not run:
         run = mirror.latest(results)
@@ -114,6 +114,6 @@ def find_sweep(results: str, run: str) -> str:
     if PlanRecord.look(below(results, relative_sweep(run)))[0]:
         return run
     raise UserError(
-        f"RUN={run!r}: {results} knows no such run: expected a label as `make sweep` printed it, "
+        f"RUN={run!r}: there is no such run in {results}: expected a label as `make sweep` printed it, "
         f"or the name of a folder in its {SWEEPS}/"
     )

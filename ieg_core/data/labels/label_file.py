@@ -187,7 +187,7 @@ def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source)
         number = by_name.get(text, by_name.get(text.strip()))
         if number is None and is_no_label(label):
             raise UserError(
-                f"{path} has the label {label!r} in row {row}, which stands for none: expected a "
+                f"{path} has the label {label!r} in row {row}, which means none: expected a "
                 "label in every row; leave out rows without one"
             )
         if number is None and (value := _whole(label)) is not None:
