@@ -94,8 +94,8 @@ def results_root(arguments: argparse.Namespace) -> str:
         return cluster_file.results
     if not cluster_file.results_mount:
         raise UserError(
-            f"the cluster's results root {cluster_file.results} cannot be read from this machine: set "
-            "results_mount in the cluster file, or name a folder with RUNNER=local OUT=…"
+            f"the cluster's results root {cluster_file.results} cannot be read from this machine: "
+            "set results_mount in the cluster file, or name a folder with RUNNER=local OUT=…"
         )
     return cluster_file.results_mount
 

@@ -114,6 +114,6 @@ def find_sweep(results: str, run: str) -> str:
     if PlanRecord.look(below(results, relative_sweep(run)))[0]:
         return run
     raise UserError(
-        f"RUN={run!r}: there is no such run in {results}: expected a label as `make sweep` printed it, "
-        f"or the name of a folder in its {SWEEPS}/"
+        f"RUN={run!r}: there is no such run in {results}: expected a label as `make sweep` printed "
+        f"it, or the name of a folder in its {SWEEPS}/"
     )
