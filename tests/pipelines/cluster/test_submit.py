@@ -19,6 +19,7 @@ from ieg_core.sweep.request import SweepRequest
 from pipelines import options as read_options
 from pipelines import parameters
 from pipelines.__main__ import build_parser
+from pipelines.cluster import options as cluster_options
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Order, Run
 from pipelines.cluster_files import ClusterFile
@@ -53,7 +54,7 @@ def read(*options):
     """Reads the command line; returns the cluster's options, or None for a sweep here."""
     arguments = build_parser().parse_args(["run", "noise_sweep", *options])
     cluster_file = read_options.choose_cluster(arguments)
-    return None if cluster_file is None else read_options.read_cluster(arguments, cluster_file)
+    return None if cluster_file is None else cluster_options.read(arguments, cluster_file)
 
 
 @pytest.fixture
