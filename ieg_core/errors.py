@@ -29,6 +29,12 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def some(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """Returns the first few of several names, with "…" in place of the others."""
+    listed = list(names)
+    return separator.join([*listed[:most], *(["…"] if len(listed) > most else [])])
+
+
 def require(condition: bool, name: str, value: object, expected: str) -> None:
     """Refuses a value unless a condition holds.
 

@@ -21,7 +21,7 @@ from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.data.tables import to_frame
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 from ieg_core.store.record import Record
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -122,9 +122,8 @@ class LabelAudit:
         counts = sorted(
             zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
         )
-        shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])
-        more = ", …" if len(counts) > MOST_CLASSES else ""
-        lines = [f"{summary.examples} images of {len(counts)} classes ({shown}{more})"]
+        shown = some((f"{name} {count}" for name, count in counts), MOST_CLASSES)
+        lines = [f"{summary.examples} images of {len(counts)} classes ({shown})"]
         if summary.trusted:
             lines[0] += f", {summary.trusted} of them confirmed"
         if len(summary.annotators) > 1:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 
 TRAIN: Final = "train"
 TEST: Final = "test"
@@ -378,7 +378,7 @@ def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[st
         raise UserError(
             f"the part {part} of {root} has classes that train does not have: "
             f"{', '.join(foreign[:_SHOWN])}{more}: expected only classes of train, "
-            f"{', '.join(list(known)[:_SHOWN])}{' …' if len(known) > _SHOWN else ''}"
+            f"{some(known, _SHOWN)}"
         )
 
 
