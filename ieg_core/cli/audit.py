@@ -116,6 +116,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     With --json, prints {"audits": [{"summary": …, "files": […]}, …]}: the content of each audit's
     summary.json, and the paths of the files that people open or continue with.
+
+    Raises:
+      UserError: When an option does not suit what is audited, or it cannot be audited.
     """
     kinds = {_kind(place) for place in arguments.places}
     if len(kinds) > 1 or (kinds == {FILES} and len(arguments.places) > 1):

@@ -20,7 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluates a trained trial from its checkpoint, even if it has a result."""
+    """Evaluates a trained trial from its checkpoint, even if it has a result.
+
+    Raises:
+      UserError: When the folder is not that of a trial, or the trial has not finished training.
+    """
     folder = find_run(arguments.run_dir)
     if not is_trial(folder):
         raise UserError(

@@ -60,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     With --json, each line is {"path": …, "classes": [{"name", "probability"}, …], "problem": …}, in
     the order of the images; `problem` says why a file cannot be read, else it is "".
+
+    Raises:
+      UserError: When there are no files, or the model cannot be used (`predict_files`).
     """
     require(arguments.top >= 1, "--top", arguments.top, "at least 1")
     model = arguments.model

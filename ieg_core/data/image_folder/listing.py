@@ -272,7 +272,11 @@ def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]
 
 
 def visible(folder: Path, *, folders: bool) -> list[str]:
-    """Returns the names of the files or subfolders of a folder that do not start with a dot."""
+    """Returns the names of the files or subfolders of a folder that do not start with a dot.
+
+    Raises:
+      UserError: When the folder cannot be read, or a name is not valid UTF-8.
+    """
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if _is_folder(e) == folders and e.name[0] != "."]
