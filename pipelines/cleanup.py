@@ -24,6 +24,7 @@ from typing import Protocol
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
+from ieg_core.store import mirror
 from ieg_core.store.layout import (
     ACCEPTED,
     CHECKPOINTS,
@@ -73,9 +74,6 @@ class Root(Protocol):
 
     def files(self) -> list[File]:
         """Lists every file."""
-
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes files; False if another process is working on their trial."""
@@ -211,7 +209,7 @@ def _plan_namespace(
 ) -> list[Removal]:
     """Lists what can be removed outside the namespaces of scheduled runs."""
     sweeps, trials = _folders(files, SWEEPS), _folders(files, TRIALS)
-    kept_sweeps = {root.latest(""), *accepted}
+    kept_sweeps = {mirror.latest(root.place), *accepted}
     kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():

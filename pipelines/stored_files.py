@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
-from ieg_core.store import gcs, leases, mirror
+from ieg_core.store import gcs, leases
 from ieg_core.store.layout import require_this_version
 from pipelines.cleanup import File, Root
 
@@ -34,10 +34,6 @@ class FolderRoot:
                     relative = path.relative_to(self.folder).as_posix()
                     files.append(File(relative, status.st_size, status.st_mtime))
         return files
-
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
-        return mirror.latest(str(self.folder / namespace))
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes files and the folders that they leave empty.
@@ -79,10 +75,6 @@ class BucketRoot:
         listed = gcs.list_files(self.place)
         self.generations = {name: stored.generation for name, stored in listed.items()}
         return [File(name, stored.size, stored.updated) for name, stored in listed.items()]
-
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
-        return mirror.latest(gcs.join(self.place, namespace) if namespace else self.place)
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes the listed generations of objects; newer ones stay.
