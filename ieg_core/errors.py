@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exceptions that users see: an invalid request, and a training that diverged."""
+"""What users see of failures: the exit codes, an invalid request, a training that diverged."""
 
 import difflib
 from collections.abc import Iterable
 
+EXIT_OK, EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_SUPERSEDED = range(5)
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
+"""The exit codes of all commands; superseded: another machine has taken over the trial."""
 _HALF = 1000
 
 

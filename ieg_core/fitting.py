@@ -27,7 +27,7 @@ from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
 from ieg_core.data.image_folder.listing import PROBE, list_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import EXIT_USER_ERROR, UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.experiment.feature_sources import SIZE
@@ -193,7 +193,7 @@ def fit(
     if code := _run(trial, root, data_dir):
         failure, _ = FailureRecord.look(folder)
         reason = failure.reason if failure else f"see {folder / LOG}"
-        if code == worker.EXIT_USER_ERROR:
+        if code == EXIT_USER_ERROR:
             raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
     result = read_result(root, trial)

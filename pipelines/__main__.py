@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.cli.main import describe
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from ieg_core.host.runtime import use_utf8
-
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def build_parser() -> argparse.ArgumentParser:

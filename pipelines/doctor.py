@@ -26,7 +26,7 @@ from kfp import dsl
 from components.examine import examine
 from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.experiment.dataset_spec import base_of
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
@@ -45,7 +45,6 @@ TIME_LIMIT = 900
 PATIENCE_SECONDS = 1200.0
 POLL_SECONDS = 5.0
 LOOK_SECONDS = 30.0
-EXIT_OK, EXIT_FAILED = 0, 1
 
 Say = Callable[[str], None]
 

@@ -27,7 +27,7 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import fold_numbers
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "run .venv/bin/uv pip install --python .venv/bin/python --group bench",
             file=sys.stderr,
         )
-        return worker.EXIT_USER_ERROR
+        return EXIT_USER_ERROR
     runtime = Runtime(threads=options.threads)
     set_environment(runtime)
     if with_cleanlab:
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return worker.EXIT_USER_ERROR
+        return EXIT_USER_ERROR
     text = to_table(found, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)

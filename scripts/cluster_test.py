@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USER_ERROR, UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import (
@@ -61,7 +61,6 @@ PATIENCE_SECONDS = 1800.0
 SUCCEEDED = "SUCCEEDED"
 SMALL_MEMORY = "600Mi"
 """Enough to start Python, too little to train."""
-EXIT_OK, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 class CheckFailedError(Exception):

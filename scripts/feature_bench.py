@@ -29,7 +29,7 @@ from ieg_core.data.corruption import corrupt_labels, transition_matrix
 from ieg_core.data.labels.cifar_n import human_labels
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import generator
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.features.extract import extract_features
 from ieg_core.features.head import HeadSettings, train_head
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     print(json.dumps({"dataset": name, "seed": seed, **row}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USER_ERROR
     text = to_table(found)
     write_bytes_atomic(Path(asked.out) / "feature_bench" / "table.md", f"{text}\n".encode())
     print(text)

@@ -21,7 +21,7 @@ from ieg_core.data.image_folder.decode import (
     read_pixels,
 )
 from ieg_core.data.image_folder.squares import decode_square
-from ieg_core.errors import UserError, printable, require
+from ieg_core.errors import EXIT_FAILED, UserError, printable, require
 from ieg_core.experiment.networks import parse
 from ieg_core.features.classifier import FeatureClassifier
 from ieg_core.features.extract import compute_features
@@ -30,7 +30,6 @@ from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
 from ieg_core.store.layout import HEAD, MODEL, TRIAL_EXAMPLE, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
-from ieg_core.sweep import worker
 
 BATCH = 64
 TOP = 3
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not unreadable + classified:
         places = ", ".join(map(str, arguments.images))
         raise UserError(f"no files in {places}: expected JPEG, PNG or WebP files")
-    return worker.EXIT_FAILED if unreadable else 0
+    return EXIT_FAILED if unreadable else 0
 
 
 @dataclass(frozen=True)

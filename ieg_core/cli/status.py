@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ieg_core.cli import options
 from ieg_core.cli.output import open_console
+from ieg_core.errors import EXIT_FAILED
 from ieg_core.host.clock import CLOCK
 from ieg_core.store.layout import DEFAULT_ROOT, find_trials
-from ieg_core.sweep import progress, worker
+from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress, read_trial
 
 
@@ -65,4 +66,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _exit_code(trials: Sequence[TrialProgress]) -> int:
     failed = any(trial.state == progress.FAILED for trial in trials)
-    return worker.EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed else 0

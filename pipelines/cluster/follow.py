@@ -20,7 +20,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store.layout import DEFAULT_ROOT, SWEEPS
 from ieg_core.sweep import progress
@@ -32,7 +32,6 @@ from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 10.0
 PLAIN_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0

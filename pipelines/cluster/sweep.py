@@ -3,12 +3,11 @@
 
 import sys
 
+from ieg_core.errors import EXIT_INTERRUPTED, EXIT_OK
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, resume, submit
 from pipelines.cluster.options import ClusterOptions
 from pipelines.cluster.submit import Run
-
-EXIT_OK, EXIT_INTERRUPTED = 0, 130
 
 
 def run_sweep(options: ClusterOptions) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import writable
@@ -33,7 +33,6 @@ from pipelines.options import Options
 
 SCRATCH = "ieg-sweep-"
 STOP_SECONDS = 10.0
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def run_sweep(options: Options) -> int:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.methods import method_spec
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic, write_json_atomic
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_run(options))
     except UserError as error:
         print(f"gpu-check: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_USER_ERROR)
 
 
 def _run(options: argparse.Namespace) -> int:
