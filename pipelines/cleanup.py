@@ -24,19 +24,7 @@ from typing import Protocol
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
-from ieg_core.store import mirror
-from ieg_core.store.layout import (
-    ACCEPTED,
-    CHECKPOINTS,
-    LOG,
-    MODEL,
-    SCHEDULED,
-    SWEEPS,
-    TENSORBOARD,
-    TRIALS,
-    relative_sweep,
-    relative_trial,
-)
+from ieg_core.store import layout, mirror
 from ieg_core.store.record import below
 from ieg_core.store.records import (
     AcceptedRecord,
@@ -47,7 +35,7 @@ from ieg_core.store.records import (
     RunRecord,
 )
 
-LARGE = (CHECKPOINTS, MODEL, TENSORBOARD, LOG)
+LARGE = (layout.CHECKPOINTS, layout.MODEL, layout.TENSORBOARD, layout.LOG)
 """What a finished trial can do without. Everything else stays, including unknown files."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -180,7 +168,7 @@ def plan(root: Root, older: float, now: float) -> list[Removal]:
 def namespace_of(name: str) -> str:
     """Returns the namespace of a scheduled run's file, "scheduled/<name>/<run>"; else ""."""
     parts = name.split("/")
-    return "/".join(parts[:3]) if parts[0] == SCHEDULED and len(parts) > 3 else ""
+    return "/".join(parts[:3]) if parts[0] == layout.SCHEDULED and len(parts) > 3 else ""
 
 
 def _newest_runs(by_namespace: Mapping[str, Sequence[File]]) -> set[str]:
@@ -197,7 +185,7 @@ def _accepted(root: Root, files: Iterable[File]) -> set[str]:
     """Returns the namespaces and sweeps of accepted runs."""
     kept = set()
     for file in files:
-        if file.name.startswith(f"{ACCEPTED}/"):
+        if file.name.startswith(f"{layout.ACCEPTED}/"):
             accepted = AcceptedRecord.load(below(root.place, file.name))
             if accepted:
                 kept |= {accepted.run.namespace, accepted.run.sweep}
@@ -208,12 +196,12 @@ def _plan_namespace(
     root: Root, files: Sequence[File], older: float, now: float, accepted: set[str]
 ) -> list[Removal]:
     """Lists what can be removed outside the namespaces of scheduled runs."""
-    sweeps, trials = _folders(files, SWEEPS), _folders(files, TRIALS)
+    sweeps, trials = _folders(files, layout.SWEEPS), _folders(files, layout.TRIALS)
     kept_sweeps = {mirror.latest(root.place), *accepted}
     kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
-        plan = PlanRecord.read(below(root.place, relative_sweep(name)))
+        plan = PlanRecord.read(below(root.place, layout.relative_sweep(name)))
         kept_trials |= set(plan.trials if plan else ())
     removals = [
         Removal(f"sweep {name}", tuple(members))
@@ -224,7 +212,7 @@ def _plan_namespace(
         recent = _age(members, now) <= older
         if name in kept_trials or recent or _any_running(root, members, now):
             continue
-        folder = relative_trial(name)
+        folder = layout.relative_trial(name)
         finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in members)
         large = [file for file in members if _is_large(file.name.split("/")[2])]
         if finished and large:

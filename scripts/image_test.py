@@ -26,15 +26,7 @@ from typing import Any
 from safetensors import safe_open
 
 from ieg_core.host.clock import CLOCK
-from ieg_core.store.layout import (
-    CHECKPOINTS,
-    LOG,
-    REPORT_PAGE,
-    read_planned,
-    read_result,
-    relative_report,
-    root_of,
-)
+from ieg_core.store import layout
 from ieg_core.store.records import ProgressRecord, ResultRecord
 from pipelines import compile as packages
 from pipelines.cluster_files import ClusterFile
@@ -127,7 +119,7 @@ def compiled_package() -> tuple[Any, Any]:
 
 def newest_checkpoint(trial: Path) -> Path | None:
     """Returns the checkpoint of a trial's newest attempt."""
-    return max((trial / CHECKPOINTS).glob("[!.]*"), default=None)
+    return max((trial / layout.CHECKPOINTS).glob("[!.]*"), default=None)
 
 
 def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
@@ -193,7 +185,7 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
     trial = pods.trial()
     with (
         stopped_at_the_end(pods.box.runner, name),
-        (scratch / LOG).open("w") as log,
+        (scratch / layout.LOG).open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
 
@@ -250,11 +242,11 @@ def main() -> None:
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
     trial = whole.trial()
-    result = read_result(root_of(trial), trial.name)
+    result = layout.read_result(layout.root_of(trial), trial.name)
     print(f"  {trial.name}: accuracy {result.accuracy_ema_last:.1%}")
-    record = read_planned(root_of(trial), trial.name)
+    record = layout.read_planned(layout.root_of(trial), trial.name)
     require(record.git_revision == built.revision, "its record names the image's revision")
-    (page,) = whole.folder.glob(f"claims/*/{relative_report('*')}/{REPORT_PAGE}")
+    (page,) = whole.folder.glob(f"claims/*/{layout.relative_report('*')}/{layout.REPORT_PAGE}")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 
     print("The training again, its pod killed", flush=True)

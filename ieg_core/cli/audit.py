@@ -19,19 +19,7 @@ from ieg_core.experiment.feature_sources import EXPECTED
 from ieg_core.features.extract import NETWORK
 from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
-from ieg_core.store.layout import (
-    AUDIT_PAGE,
-    LATEST_EXAMPLE,
-    TRIAL_EXAMPLE,
-    find_run,
-    find_trials,
-    is_root,
-    is_trial,
-    planned_trials,
-    read_planned,
-    root_of,
-    trial_folder,
-)
+from ieg_core.store import layout
 from ieg_core.store.records import AuditRecord
 
 RUN, FILES, DATASET = "run", "files", "dataset"
@@ -48,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="WHAT",
         help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
-        f"names are several annotators), or runs: {TRIAL_EXAMPLE}, {LATEST_EXAMPLE}",
+        f"names are several annotators), or runs: {layout.TRIAL_EXAMPLE}, {layout.LATEST_EXAMPLE}",
     )
     options.add_run_data_dir(parser)
     options.add_json(parser, "one JSON object: for each audit its summary and the files written")
@@ -147,8 +135,12 @@ def _kind(place: str) -> str:
         raise UserError("received no folder: expected one, as in make audit DATA_DIR=photos")
     if Path(place).is_file():
         return FILES
-    folder = find_run(Path(place))
-    if is_trial(folder) or is_root(folder) or planned_trials(folder) is not None:
+    folder = layout.find_run(Path(place))
+    if (
+        layout.is_trial(folder)
+        or layout.is_root(folder)
+        or layout.planned_trials(folder) is not None
+    ):
         return RUN
     if folder.exists():
         return FILES
@@ -156,7 +148,7 @@ def _kind(place: str) -> str:
         return DATASET
     raise UserError(
         f"there is no {place}: expected a folder of images, a table, a data set such as "
-        f"cifar10_human_worst, or a run such as {LATEST_EXAMPLE}"
+        f"cifar10_human_worst, or a run such as {layout.LATEST_EXAMPLE}"
     )
 
 
@@ -179,7 +171,7 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
             threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
             labels_file=labels_file,
         )
-        page = folder / AUDIT_PAGE
+        page = folder / layout.AUDIT_PAGE
         files = [page, page.with_suffix(".csv"), *([labels_file] if labels_file else [])]
         audits.append({"summary": summary.to_value(), "files": files})
         if not arguments.json:
@@ -199,8 +191,8 @@ def auditable_trials(run_dir: Path) -> list[Path]:
     Raises:
       UserError: When none of the sweep's runs can be audited.
     """
-    root, sweep, names = find_trials(run_dir)
-    trials = [trial_folder(root, name) for name in names]
+    root, sweep, names = layout.find_trials(run_dir)
+    trials = [layout.trial_folder(root, name) for name in names]
     auditable = [trial for trial in trials if is_available(trial) or not sweep]
     if not auditable:
         raise UserError(
@@ -220,7 +212,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
       data_dir: Folder of the base data sets.
       labels_file: The file of cleaned labels.
     """
-    config = read_planned(root_of(folder), folder.name).settings
+    config = layout.read_planned(layout.root_of(folder), folder.name).settings
     spec = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
     words = {"DATASET": str(spec), "LABELS": str(labels_file)}
     if data_dir != options.DATA_DIR:

@@ -17,19 +17,6 @@ from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, layout, leases, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
-from ieg_core.store.layout import (
-    AUDIT_PAGE,
-    CHECKPOINTS,
-    EXAMPLES,
-    LABEL_SETS,
-    LOG,
-    MODEL,
-    SWEEPS,
-    TENSORBOARD,
-    TRIALS,
-    relative_sweep,
-    relative_trial,
-)
 from ieg_core.store.records import (
     AuditRecord,
     LatestRecord,
@@ -41,8 +28,8 @@ from ieg_core.store.records import (
 
 TRIES = 5
 HEAVY = (
-    *(f"{CHECKPOINTS}/", "leases/", f"{TENSORBOARD}/", MODEL, LOG, "lock"),
-    *("audit/audit.", EXAMPLES, "evaluations/"),
+    *(f"{layout.CHECKPOINTS}/", f"{layout.TENSORBOARD}/", layout.MODEL, layout.LOG),
+    *("audit/audit.", layout.EXAMPLES, "leases/", "evaluations/", "lock"),
 )
 """Prefixes of a trial's files that reports do not read."""
 
@@ -65,14 +52,14 @@ def planning(root: str) -> Iterator[Path]:
         return
     with _scratch() as local:
         plans = f"/{PlanRecord.NAME}"
-        _download(root, lambda: _only(gcs.list_files(root, f"{SWEEPS}/"), plans), local)
+        _download(root, lambda: _only(gcs.list_files(root, f"{layout.SWEEPS}/"), plans), local)
         yield local
-        there = gcs.list_files(root, f"{LABEL_SETS}/").keys()
+        there = gcs.list_files(root, f"{layout.LABEL_SETS}/").keys()
         names = trial_copy.files_under(local)
-        once = (f"{LABEL_SETS}/", f"{TRIALS}/")
+        once = (f"{layout.LABEL_SETS}/", f"{layout.TRIALS}/")
         kept = [name for name in names if name.startswith(once) and name not in there]
         gcs.side_by_side(lambda name: _create(root, local, name), kept)
-        again = (f"{SWEEPS}/", f"{RunRecord.FOLDER}/")
+        again = (f"{layout.SWEEPS}/", f"{RunRecord.FOLDER}/")
         replaced = [name for name in names if name.startswith(again)]
         gcs.upload(root, local, replaced, dict.fromkeys(replaced))
 
@@ -100,7 +87,7 @@ def trial(root: str, name: str, clock: Clock = CLOCK) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        url = gcs.join(root, relative_trial(name))
+        url = gcs.join(root, layout.relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url, clock)
         if lease is None:  # the trial has its result, so no lease is needed
@@ -147,17 +134,17 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plan = f"{relative_sweep(name)}/{PlanRecord.NAME}"
+        plan = f"{layout.relative_sweep(name)}/{PlanRecord.NAME}"
         _download(root, lambda: gcs.list_files(root, plan), local)
         trials = layout.planned_trials(layout.sweep_folder(local, name)) or []
 
         def small_files(trial: str) -> dict[str, Stored]:
-            below = relative_trial(trial)
+            below = layout.relative_trial(trial)
             listed = _light(gcs.list_files(gcs.join(root, below)))
             return {f"{below}/{file}": stored for file, stored in listed.items()}
 
         def small() -> dict[str, Stored]:
-            listed = _only(gcs.list_files(root, f"{LABEL_SETS}/"), ".json")
+            listed = _only(gcs.list_files(root, f"{layout.LABEL_SETS}/"), ".json")
             for files in gcs.side_by_side(small_files, trials):
                 listed |= files
             return listed
@@ -167,7 +154,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         written = [
             n
             for n in trial_copy.files_under(local)
-            if n.startswith(f"{relative_sweep(name)}/") and n != plan
+            if n.startswith(f"{layout.relative_sweep(name)}/") and n != plan
         ]
         gcs.upload(root, local, written, dict.fromkeys(written))
         if newest := layout.latest_sweep(local):
@@ -216,7 +203,9 @@ def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Pat
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
     record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
-        _download(root, lambda: gcs.list_files(root, f"{LABEL_SETS}/{record.label_set}/"), local)
+        _download(
+            root, lambda: gcs.list_files(root, f"{layout.LABEL_SETS}/{record.label_set}/"), local
+        )
 
 
 def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
@@ -230,8 +219,8 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
     """Selects the files of a finished trial: as `_light`, and its audit or what an audit needs."""
-    audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
-    extra = AUDIT_PAGE if audited else EXAMPLES
+    audited = {layout.AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
+    extra = layout.AUDIT_PAGE if audited else layout.EXAMPLES
     return _light(listed) | {name: listed[name] for name in listed.keys() & {extra}}
 
 
@@ -240,9 +229,9 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
     Its own lease is left out: the worker creates it in the scratch folder.
     """
-    saved = sorted(name for name in listed if name.startswith(f"{CHECKPOINTS}/"))
+    saved = sorted(name for name in listed if name.startswith(f"{layout.CHECKPOINTS}/"))
     earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
-    logs = [name for name in listed if name == LOG]
+    logs = [name for name in listed if name == layout.LOG]
     return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *earlier, *logs]}
 
 
