@@ -45,8 +45,9 @@ from ieg_core.host.files import expand, replacing
 from ieg_core.host.progress import ProgressLine
 from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
-from ieg_core.store.layout import DEFAULT_ROOT, LOG, MODEL, read_result
+from ieg_core.store.layout import LOG, MODEL, read_result
 from ieg_core.store.model_file import read_facts
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest

@@ -30,7 +30,7 @@ from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.experiment.dataset_spec import base_of
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
-from ieg_core.store.layout import DEFAULT_ROOT
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import Finding
 from ieg_core.tasks.examine import ARTIFACT, checks_for
 from pipelines import checks as traps

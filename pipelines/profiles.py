@@ -12,7 +12,7 @@ from pathlib import Path
 from kfp import dsl, kubernetes
 
 from components import IMAGE
-from ieg_core.store.layout import DEFAULT_ROOT
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.runs import ATTEMPTS
 from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from ieg_core.errors import UserError, printable
-from ieg_core.store.layout import SWEEPS
+from ieg_core.store.names import SWEEPS
 from ieg_core.sweep.request import REQUEST_OPTIONS, Option
 
 RUNNERS = ("auto", "local", "cluster")

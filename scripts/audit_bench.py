@@ -34,7 +34,8 @@ from ieg_core.experiment.overrides import override
 from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import arrays
-from ieg_core.store.layout import DEFAULT_ROOT, LOG, label_sets_folder, read_planned, trial_folder
+from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.slots import Slot

@@ -36,7 +36,7 @@ from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import Runtime, set_environment
-from ieg_core.store.layout import DEFAULT_ROOT
+from ieg_core.store.names import DEFAULT_ROOT
 from scripts.tables import Row, to_table
 
 DATASETS = (

@@ -4,8 +4,8 @@
 import argparse
 from pathlib import Path
 
-from ieg_core.store.layout import DEFAULT_ROOT
 from ieg_core.store.migrate import migrate
+from ieg_core.store.names import DEFAULT_ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ieg_core.store.layout import DEFAULT_ROOT
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import TrialRecord
 from ieg_core.sweep.request import REQUEST_OPTIONS
 

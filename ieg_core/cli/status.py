@@ -9,7 +9,8 @@ from ieg_core.cli import options
 from ieg_core.cli.output import open_console
 from ieg_core.errors import EXIT_FAILED
 from ieg_core.host.clock import CLOCK
-from ieg_core.store.layout import DEFAULT_ROOT, find_trials
+from ieg_core.store.layout import find_trials
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress, read_trial
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import fingerprint
+from ieg_core.store.names import DEFAULT_ROOT, LABEL_SETS, SWEEPS, TRIALS
 from ieg_core.store.records import (
     PlanRecord,
     ReportRecord,
@@ -29,8 +30,6 @@ from ieg_core.store.records import (
 )
 from ieg_core.store.seal import DIGEST, parse_json, read_file
 
-DEFAULT_ROOT = "runs"
-LABEL_SETS, TRIALS, SWEEPS = "label_sets", "trials", "sweeps"
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
 REPORT = "report"
 CHECKPOINTS, TENSORBOARD = "checkpoint", "tensorboard"

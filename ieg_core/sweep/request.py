@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from ieg_core.errors import UserError, require
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
-from ieg_core.store.layout import DEFAULT_ROOT
+from ieg_core.store.names import DEFAULT_ROOT
 
 MAX_TRIALS = 1000
 

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
-from ieg_core.store.layout import DEFAULT_ROOT, SWEEPS
+from ieg_core.store.names import DEFAULT_ROOT, SWEEPS
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster import client as clients
