@@ -138,7 +138,7 @@ def _kind(place: str) -> str:
     folder = layout.find_run(Path(place))
     if (
         layout.is_trial(folder)
-        or layout.is_root(folder)
+        or layout.planned_sweeps(folder)
         or layout.planned_trials(folder) is not None
     ):
         return RUN

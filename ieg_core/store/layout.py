@@ -147,11 +147,6 @@ def report_folder(root: Path, sweep: str) -> Path:
     return root / relative_report(sweep)
 
 
-def report_page(root: Path, sweep: str) -> Path:
-    """Returns the page of a sweep's report."""
-    return report_folder(root, sweep) / REPORT_PAGE
-
-
 def planned_trials(folder: Path) -> list[str] | None:
     """Returns the names of the trials in a sweep's plan; None if the folder has no plan.
 
@@ -202,11 +197,6 @@ def is_finished(root: Path, trial: str) -> bool:
 def is_trial(folder: Path) -> bool:
     """Returns whether a folder belongs to a planned trial."""
     return folder.parent.name == TRIALS and TrialRecord.path(folder).exists()
-
-
-def is_root(folder: Path) -> bool:
-    """Returns whether a folder looks like a results root."""
-    return (folder / TRIALS).is_dir() and (folder / LABEL_SETS).is_dir()
 
 
 def planned_sweeps(root: Path) -> list[str]:

@@ -50,7 +50,7 @@ class LiveReport:
           log: Takes the line of an error.
           clock: Tells the time between two pages.
         """
-        self.path = layout.report_page(root, sweep)
+        self.path = layout.report_folder(root, sweep) / layout.REPORT_PAGE
         self._root, self._sweep = root, sweep
         self._estimates, self._log, self._clock = estimates, log, clock
         self._interval, self._next = SECONDS, 0.0

@@ -14,8 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from ieg_core.cli.output import open_console
 from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.host import machine, processes
 from ieg_core.host.clock import CLOCK, Clock
@@ -256,7 +255,7 @@ def _conclude(root: Path, planned: plan.Plan, code: int, has_reported: bool) -> 
         return EXIT_FAILED
     report = summarize(load_sweep(root, planned.sweep))
     print()
-    print_report(report, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+    print_report(report, open_console())
     print(f"Report: {_page(root)}", flush=True)
     for row in (trial.row for trial in report.missing):
         log = root / row["run_directory"] / layout.LOG
