@@ -57,8 +57,8 @@ class FolderRoot:
         inside = [folder for folder in above if folder.is_relative_to(self.folder)]
         for folder in sorted(inside, key=lambda path: -len(path.parts)):
             if folder != self.folder and folder.is_dir():
-                if os.listdir(folder) == ["lock"]:
-                    (folder / "lock").unlink()
+                if os.listdir(folder) == [leases.LOCK]:
+                    (folder / leases.LOCK).unlink()
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
