@@ -44,8 +44,9 @@ from ieg_core.sweep.request import SweepRequest
 from pipelines import cluster_files, doctor
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, preflight, resume, submit, waiting
+from pipelines.cluster.options import Order
 from pipelines.cluster.run_root import Root, root_of, seen_here
-from pipelines.cluster.submit import Order, Run
+from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile, Resources
 from pipelines.profiles import MAX_TRIALS
 from pipelines.scheduling import recurring, schedules

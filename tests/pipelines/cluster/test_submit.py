@@ -21,7 +21,8 @@ from pipelines import parameters
 from pipelines.__main__ import build_parser
 from pipelines.cluster import options as cluster_options
 from pipelines.cluster import submit
-from pipelines.cluster.submit import Order, Run
+from pipelines.cluster.options import Order
+from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
