@@ -16,7 +16,7 @@ from ieg_core.store.layout import SCHEDULED
 from ieg_core.store.runs import RUN
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import REQUEST_OPTIONS, SweepRequest
-from pipelines import cluster_files, parameters
+from pipelines import parameters, strict_yaml
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron as crons
 from pipelines.variables import PROFILES
@@ -102,9 +102,9 @@ def _build(content: object, where: str) -> Schedule:
         raise UserError(f"{where}: {', '.join(missing)} missing: expected a value for each")
     trained = {key: value for key, value in content.items() if key in keys}
     others = {key: value for key, value in content.items() if key not in keys}
-    terms: Terms = cluster_files.build(Terms, others, where)
+    terms: Terms = strict_yaml.build(Terms, others, where)
     trained["accelerator"] = terms.profile == "gpu"
-    request: SweepRequest = cluster_files.build(SweepRequest, trained, where)
+    request: SweepRequest = strict_yaml.build(SweepRequest, trained, where)
     return Schedule(**vars(terms), request=request)
 
 
@@ -121,7 +121,7 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
         time zone another, a cron has 5 fields, or no sweep could do it; it names the schedule.
     """
     try:
-        content = cluster_files.read_yaml(path)
+        content = strict_yaml.read(path)
         schedules = [_build(each, f"schedules[{i}]") for i, each in enumerate(_entries(content))]
         names = [schedule.name for schedule in schedules]
         for schedule in schedules:
