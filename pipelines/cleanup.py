@@ -24,16 +24,8 @@ from typing import Protocol
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
-from ieg_core.store import layout, mirror
+from ieg_core.store import layout, mirror, records
 from ieg_core.store.record import below
-from ieg_core.store.records import (
-    AcceptedRecord,
-    Finding,
-    PlanRecord,
-    ProgressRecord,
-    ResultRecord,
-    RunRecord,
-)
 
 LARGE = (layout.CHECKPOINTS, layout.MODEL, layout.TENSORBOARD, layout.LOG)
 """What a finished trial can do without. Everything else stays, including unknown files."""
@@ -186,7 +178,7 @@ def _accepted(root: Root, files: Iterable[File]) -> set[str]:
     kept = set()
     for file in files:
         if file.name.startswith(f"{layout.ACCEPTED}/"):
-            accepted = AcceptedRecord.load(below(root.place, file.name))
+            accepted = records.AcceptedRecord.load(below(root.place, file.name))
             if accepted:
                 kept |= {accepted.run.namespace, accepted.run.sweep}
     return kept
@@ -201,7 +193,7 @@ def _plan_namespace(
     kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
-        plan = PlanRecord.read(below(root.place, layout.relative_sweep(name)))
+        plan = records.PlanRecord.read(below(root.place, layout.relative_sweep(name)))
         kept_trials |= set(plan.trials if plan else ())
     removals = [
         Removal(f"sweep {name}", tuple(members))
@@ -213,18 +205,18 @@ def _plan_namespace(
         if name in kept_trials or recent or _any_running(root, members, now):
             continue
         folder = layout.relative_trial(name)
-        finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in members)
+        finished = any(file.name == f"{folder}/{records.ResultRecord.NAME}" for file in members)
         large = [file for file in members if _is_large(file.name.split("/")[2])]
         if finished and large:
             removals.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
         elif not finished:
             removals.append(Removal(f"unfinished trial {name}", tuple(members), folder))
-    for name, members in _folders(files, Finding.FOLDER).items():
+    for name, members in _folders(files, records.Finding.FOLDER).items():
         if _age(members, now) > older:
             removals.append(Removal(f"findings of {name}", tuple(members)))
     for file in files:
-        if file.name.startswith(f"{RunRecord.FOLDER}/") and now - file.modified > older:
-            run, _ = RunRecord.look(root.place, PurePosixPath(file.name).stem)
+        if file.name.startswith(f"{records.RunRecord.FOLDER}/") and now - file.modified > older:
+            run, _ = records.RunRecord.look(root.place, PurePosixPath(file.name).stem)
             if run is None or run.sweep not in kept_sweeps:
                 removals.append(Removal(f"record {file.name}", (file,)))
     return removals
@@ -252,8 +244,10 @@ def _age(files: Iterable[File], now: float) -> float:
 def _any_running(root: Root, files: Iterable[File], now: float) -> bool:
     """Returns whether one of the trials among these files has a recent heartbeat."""
     for file in files:
-        if file.name.endswith(f"/{ProgressRecord.NAME}"):
-            progress, _ = ProgressRecord.look(below(root.place, file.name.rpartition("/")[0]))
+        if file.name.endswith(f"/{records.ProgressRecord.NAME}"):
+            progress, _ = records.ProgressRecord.look(
+                below(root.place, file.name.rpartition("/")[0])
+            )
             beats = [file.modified, *([progress.updated] if progress else [])]
             if any(is_recent(beat, now) for beat in beats):
                 return True

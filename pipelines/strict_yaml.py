@@ -17,14 +17,7 @@ from ieg_core.errors import UserError, unknown_name
 READ = "read"
 MOST_NODES = 10_000
 """Most values of a YAML document."""
-
-
-def _as_text(value: object) -> object:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
-
-NUMBERS = {READ: _as_text}
+NUMBERS = {READ: lambda value: str(value) if type(value) in (int, float) else value}
 """Metadata of a text that may look like a number: `cpu_limit: 2` means "2"."""
 
 

@@ -15,16 +15,8 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
-from ieg_core.store import gcs, layout, leases, trial_copy
+from ieg_core.store import gcs, layout, leases, records, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
-from ieg_core.store.records import (
-    AuditRecord,
-    LatestRecord,
-    LeaseRecord,
-    PlanRecord,
-    RunRecord,
-    TrialRecord,
-)
 
 TRIES = 5
 HEAVY = (
@@ -51,7 +43,7 @@ def planning(root: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plans = f"/{PlanRecord.NAME}"
+        plans = f"/{records.PlanRecord.NAME}"
         _download(root, lambda: _only(gcs.list_files(root, f"{layout.SWEEPS}/"), plans), local)
         yield local
         there = gcs.list_files(root, f"{layout.LABEL_SETS}/").keys()
@@ -59,7 +51,7 @@ def planning(root: str) -> Iterator[Path]:
         once = (f"{layout.LABEL_SETS}/", f"{layout.TRIALS}/")
         kept = [name for name in names if name.startswith(once) and name not in there]
         gcs.side_by_side(lambda name: _create(root, local, name), kept)
-        again = (f"{layout.SWEEPS}/", f"{RunRecord.FOLDER}/")
+        again = (f"{layout.SWEEPS}/", f"{records.RunRecord.FOLDER}/")
         replaced = [name for name in names if name.startswith(again)]
         gcs.upload(root, local, replaced, dict.fromkeys(replaced))
 
@@ -111,7 +103,7 @@ def trial(root: str, name: str, clock: Clock = CLOCK) -> Iterator[Path]:
             # Lets the next pod start before this one's heartbeat expires.
             ended = replace(record, ended=clock.now()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
-                gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
+                gcs.write(gcs.join(url, records.LeaseRecord.name(attempt)), ended, generation)
 
 
 @contextlib.contextmanager
@@ -134,7 +126,7 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plan = f"{layout.relative_sweep(name)}/{PlanRecord.NAME}"
+        plan = f"{layout.relative_sweep(name)}/{records.PlanRecord.NAME}"
         _download(root, lambda: gcs.list_files(root, plan), local)
         trials = layout.planned_trials(layout.sweep_folder(local, name)) or []
 
@@ -158,13 +150,13 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         ]
         gcs.upload(root, local, written, dict.fromkeys(written))
         if newest := layout.latest_sweep(local):
-            LatestRecord(sweep=newest).write(root)
+            records.LatestRecord(sweep=newest).write(root)
 
 
 def latest(root: str) -> str:
     """Returns the name of the sweep with the newest report; "" if there is none."""
     if gcs.is_url(root):
-        record = LatestRecord.read(root)
+        record = records.LatestRecord.read(root)
         return record.sweep if record else ""
     return layout.latest_sweep(Path(root))
 
@@ -201,7 +193,7 @@ def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Pat
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
+    record, _ = records.TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
         _download(
             root, lambda: gcs.list_files(root, f"{layout.LABEL_SETS}/{record.label_set}/"), local
@@ -219,7 +211,7 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
     """Selects the files of a finished trial: as `_light`, and its audit or what an audit needs."""
-    audited = {layout.AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
+    audited = {layout.AUDIT_PAGE, records.AuditRecord.NAME} <= listed.keys()
     extra = layout.AUDIT_PAGE if audited else layout.EXAMPLES
     return _light(listed) | {name: listed[name] for name in listed.keys() & {extra}}
 
@@ -230,7 +222,9 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
     Its own lease is left out: the worker creates it in the scratch folder.
     """
     saved = sorted(name for name in listed if name.startswith(f"{layout.CHECKPOINTS}/"))
-    earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
+    earlier = [
+        records.LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt
+    ]
     logs = [name for name in listed if name == layout.LOG]
     return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *earlier, *logs]}
 
