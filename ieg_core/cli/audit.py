@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store import layout
 from ieg_core.store.records import AuditRecord
+from ieg_core.sweep.request import make_sweep
 
 RUN, FILES, DATASET = "run", "files", "dataset"
 OF_IMAGES = (
@@ -225,7 +225,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
             if usual is None or getattr(usual, key) != value
         ]
         words["SET"] = " ".join(changed)
-    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
+    return make_sweep(words)
 
 
 def describe(summary: AuditRecord) -> str:

@@ -23,8 +23,7 @@ from ieg_core.store.layout import relative_trial
 from ieg_core.store.record import Place, below
 from ieg_core.store.records import FailureRecord, ProgressRecord, ResultRecord
 
-WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
-INTERRUPTED = "interrupted"
+WAITING, FINISHED, FAILED, INTERRUPTED = "waiting", "finished", "failed", "interrupted"
 COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0

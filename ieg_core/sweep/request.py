@@ -75,6 +75,12 @@ def option(variable: str, meaning: str, value: Any = MISSING, **details: Any) ->
     return field(default=value, metadata={"option": declared})
 
 
+def make_sweep(given: Mapping[str, str]) -> str:
+    """Returns the `make sweep` command with some variables."""
+    words = (f"{name}={shlex.quote(text)}" for name, text in given.items())
+    return " ".join(["make", "sweep", *words])
+
+
 def attributes(owner: type) -> Mapping[str, str]:
     """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
     _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
@@ -237,13 +243,13 @@ class SweepRequest:
     @property
     def command(self) -> str:
         """The `make sweep` command that repeats this request, in the default results root."""
-        given = []
+        given = {}
         for name, each in REQUEST_OPTIONS.items():
             text = each.text(getattr(self, name))
             is_default = name == "data_dir" and Path(text) == Path(each.default)
             if text and name != "results" and not is_default:
-                given.append(f"{each.variable}={shlex.quote(text)}")
-        return " ".join(["make", "sweep", *given])
+                given[each.variable] = text
+        return make_sweep(given)
 
 
 REQUEST_OPTIONS: Mapping[str, Option] = {

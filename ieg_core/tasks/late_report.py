@@ -14,7 +14,7 @@ from ieg_core.errors import UserError
 from ieg_core.report.write import write_report
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import SWEEPS, relative_sweep, set_latest
-from ieg_core.store.record import Place, below
+from ieg_core.store.record import below
 from ieg_core.store.records import PlanRecord, ReportRecord, RunRecord
 from ieg_core.sweep import progress
 
@@ -82,10 +82,9 @@ def _has_ended(results: str, sweep: str) -> bool:
     planned, problem = PlanRecord.look(below(results, relative_sweep(sweep)))
     if planned is None:
         return bool(problem)
-    place: Place = results if gcs.is_url(results) else Path(results)
     has_started = False
     for trial in planned.trials:
-        seen = progress.read_trial(place, trial, since=0.0, now=time.time())
+        seen = progress.read_trial(results, trial, since=0.0, now=time.time())
         if seen.is_running:
             return False
         has_started = has_started or seen.state != progress.WAITING
