@@ -307,20 +307,20 @@ def _held(
     if labels is not None and (is_array or is_plain or images is None):
         return images, labels, class_names, None
     opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=True)
-    found = opened.images
-    if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
+    labeled = opened.images
+    if labeled.read is None or labeled.labels.shape[1] != 1 or (labeled.labels < 0).any():
         raise UserError(
             "fit needs one label for each image: audit several annotators or missing labels, or "
             f"pass network={NETWORK!r}"
         )
-    pixels = [found.read(place) for place in range(len(found))]
+    pixels = [labeled.read(place) for place in range(len(labeled))]
     shapes = {each.shape for each in pixels}
     if len(shapes) > 1:
         raise UserError(
             f"the images have {len(shapes)} sizes: expected one; resize them, pass a data "
             f"directory, or network={NETWORK!r}, which takes any"
         )
-    return np.stack(pixels), found.labels[:, 0], found.class_names, found.indices
+    return np.stack(pixels), labeled.labels[:, 0], labeled.class_names, labeled.indices
 
 
 def _say_what_is_trusted(method: str, has_probe: bool) -> None:
@@ -382,9 +382,13 @@ def _run(trial: str, root: Path, data_dir: Path) -> int:
                 try:
                     return process.wait(_LOOK_SECONDS)
                 except subprocess.TimeoutExpired:
-                    found = progress.read_trial(root, trial, began)
-                if found.state == "training" and found.num_steps:
-                    line(found.step, found.num_steps, found.steps_per_second)
+                    trial_progress = progress.read_trial(root, trial, began)
+                if trial_progress.state == "training" and trial_progress.num_steps:
+                    line(
+                        trial_progress.step,
+                        trial_progress.num_steps,
+                        trial_progress.steps_per_second,
+                    )
         except BaseException:
             process.terminate()
             raise

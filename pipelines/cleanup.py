@@ -90,8 +90,8 @@ def parse_age(text: str) -> float:
     Raises:
       UserError: When the text is not an age, or less than an hour.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
-    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
     if seconds < UNITS["h"]:
         raise UserError(
             f"OLDER={text!r}: expected an age of at least an hour, such as 12h, 30d or 8w"

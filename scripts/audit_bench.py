@@ -143,13 +143,13 @@ def cleanlab_rows(
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    found = find_label_issues(given, probabilities, n_jobs=1)
-    precision, recall = precision_recall(wrong, found[compared])
+    issues = find_label_issues(given, probabilities, n_jobs=1)
+    precision, recall = precision_recall(wrong, issues[compared])
     rows = {}
     for name in CLEANLAB_SCORES:
         suspicion = -get_label_quality_scores(given, probabilities, method=name)
         rows[f"cleanlab, {name}"] = _measure(wrong, suspicion[compared], precision, recall)
-        first = suspicion + 2.0 * found  # scores are in [-1, 0]
+        first = suspicion + 2.0 * issues  # scores are in [-1, 0]
         rows[f"cleanlab, find_label_issues by {name}"] = _measure(
             wrong, first[compared], precision, recall
         )
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend.start(runtime)
     methods = tuple(dict.fromkeys([*options.methods.split(","), BASELINE]))
     folds = Folds(options.folds, options.fold_steps)
-    found: dict[str, list[Row]] = {}
+    rows_by_name: dict[str, list[Row]] = {}
     try:
         for dataset in options.datasets.split(","):
             for seed in options.seeds.split(","):
@@ -249,12 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 rows = compare(request, folds, runtime, with_cleanlab)
                 for name, row in rows.items():
-                    found.setdefault(f"{dataset} | {name}", []).append(row)
+                    rows_by_name.setdefault(f"{dataset} | {name}", []).append(row)
                 print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    text = to_table(found, "data | audit")
+    text = to_table(rows_by_name, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0

@@ -344,8 +344,8 @@ class Target:
         if path.suffix == ".safetensors":
             if path.parent.name == layout.CHECKPOINTS:
                 read_progress(path.parent.parent)
-            found, facts = arrays.read(path, "")
-            return arrays.digest(found), facts
+            tensors, facts = arrays.read(path, "")
+            return arrays.digest(tensors), facts
         try:
             return seal.unseal(seal.parse_json(seal.read_file(path)))
         except FileNotFoundError:

@@ -56,13 +56,13 @@ def start(results: Path) -> subprocess.Popen[bytes]:
 
 def outcome(results: Path) -> Mapping[str, Any]:
     """Returns what the trials computed: their matrices and accuracies."""
-    found: dict[str, Any] = {}
+    outcomes: dict[str, Any] = {}
     for folder in sorted((results / TRIALS).iterdir()):
         record = ResultRecord.read(folder)
         if record is not None:
             figures = {k: v for k, v in record.to_value().items() if "accuracy" in k}
-            found[folder.name] = (figures, (folder / MATRICES).read_bytes())
-    return found
+            outcomes[folder.name] = (figures, (folder / MATRICES).read_bytes())
+    return outcomes
 
 
 def kill(process: subprocess.Popen[bytes], results: Path, kind: str) -> None:

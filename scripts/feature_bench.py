@@ -63,7 +63,7 @@ def cleanlab_precision(given: np.ndarray, evidence: Evidence, wrong: np.ndarray)
     """Returns the best average precision of cleanlab's scores on step 1's probabilities."""
     from cleanlab.rank import get_label_quality_scores
 
-    found = []
+    precisions = []
     for name in CLEANLAB_SCORES:
         for adjusted in (False, True):
             if adjusted and name == "confidence_weighted_entropy":
@@ -71,8 +71,8 @@ def cleanlab_precision(given: np.ndarray, evidence: Evidence, wrong: np.ndarray)
             quality = get_label_quality_scores(
                 given, evidence.plain, method=name, adjust_pred_probs=adjusted
             )
-            found.append(average_precision(wrong, -quality))
-    return float(max(each for each in found if each is not None))
+            precisions.append(average_precision(wrong, -quality))
+    return float(max(each for each in precisions if each is not None))
 
 
 def head_accuracies(
@@ -88,7 +88,7 @@ def head_accuracies(
     inputs, further = reduction.apply(train), reduction.apply(test)
     nowhere, own = np.full(len(given), NO_FOLD), np.eye(classes, dtype=np.float32)
     start = np.zeros((1, inputs.shape[1] + 1, classes))
-    found = {}
+    accuracies = {}
     layers = start
     for name, matrix, precision in (
         ("plain", own, evidence.precisions[0]),
@@ -97,15 +97,15 @@ def head_accuracies(
         scaled = precision / reduction.variances
         layers = fit(inputs, matrix.T[given], nowhere, scaled, layers)
         guessed = predict(layers, further, np.full(len(further), NO_FOLD)).argmax(1)
-        found[name] = float((guessed == test_labels).mean())
+        accuracies[name] = float((guessed == test_labels).mean())
     scale = reduction.scale
     for name, settings in (
         ("retrain, linear", HeadSettings(hidden=0)),
         ("retrain, 256 hidden", HeadSettings(hidden=256)),
     ):
         head = train_head(inputs * scale, evidence.q, settings, seed=seed)
-        found[name] = float((head.predict(further * scale).argmax(1) == test_labels).mean())
-    return found
+        accuracies[name] = float((head.predict(further * scale).argmax(1) == test_labels).mean())
+    return accuracies
 
 
 def measure(
@@ -133,7 +133,7 @@ def measure(
     seconds = time.process_time() - started
     wrong = given != source.train_labels
     score = evidence.score(given)
-    found = {
+    figures = {
         "wrong": float(wrong.mean()),
         "expected wrong": float(score.mean()),
         "average precision": float(average_precision(wrong, score) or 0),
@@ -144,12 +144,12 @@ def measure(
         "suggestion right": float((evidence.suggested == source.train_labels).mean()),
     }
     if importlib.util.find_spec("cleanlab") is not None:
-        found["cleanlab, best"] = cleanlab_precision(given, evidence, wrong)
+        figures["cleanlab, best"] = cleanlab_precision(given, evidence, wrong)
     if heads and not annotators:
-        found |= head_accuracies(
+        figures |= head_accuracies(
             evidence, given, features[0], features[1], source.test_labels, seed
         )
-    return found
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -172,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def show(done: int, total: int, rate: float) -> None:
         print(f"\r{done:,} of {total:,} images, {rate:.0f} a second ", end="", file=sys.stderr)
 
-    found: dict[str, list[Row]] = {}
+    rows_by_name: dict[str, list[Row]] = {}
     try:
         data_dir = Path(asked.data_dir)
         datasets = asked.datasets.split(",")
@@ -209,12 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         heads=not asked.without_heads,
                     )
                     name = f"{dataset}, three annotators" if annotators else dataset
-                    found.setdefault(name, []).append(row)
+                    rows_by_name.setdefault(name, []).append(row)
                     print(json.dumps({"dataset": name, "seed": seed, **row}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
-    text = to_table(found)
+    text = to_table(rows_by_name)
     write_bytes_atomic(Path(asked.out) / "feature_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0

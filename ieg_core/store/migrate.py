@@ -147,8 +147,8 @@ def _convert_arrays(path: Path) -> bool:
             facts = parse_json((file.metadata() or {}).get("ieg", "{}").encode())
             if not isinstance(facts, dict) or DIGEST in facts:
                 return False
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = arrays.encode(found, _renamed(facts))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = arrays.encode(tensors, _renamed(facts))
     except (OSError, SafetensorError, ValueError, RecursionError):
         return False
     write_bytes_atomic(path, content)

@@ -84,8 +84,8 @@ def make_sweep(given: Mapping[str, str]) -> str:
 def attributes(owner: type) -> Mapping[str, str]:
     """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
     _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
-    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    described = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in described}
 
 
 @dataclass(frozen=True)

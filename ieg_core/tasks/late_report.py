@@ -44,8 +44,8 @@ def unreported(results: str) -> list[str]:
         names = gcs.list_files(gcs.join(results, SWEEPS))
     else:
         folder = Path(results) / SWEEPS
-        found = (path for name in wanted for path in folder.glob(f"*/{name}"))
-        names = [path.relative_to(folder).as_posix() for path in found]
+        files = (path for name in wanted for path in folder.glob(f"*/{name}"))
+        names = [path.relative_to(folder).as_posix() for path in files]
     planned, reported = ({n.split("/")[0] for n in names if n.endswith(f"/{w}")} for w in wanted)
     return sorted(planned - reported)
 

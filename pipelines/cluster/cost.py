@@ -291,12 +291,12 @@ def reported_rates(root: str) -> Rates:
 
 
 def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:
-    found: dict[tuple[str, str], list[float]] = {}
+    measured: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         rate, device = row.get("steps_per_second"), row.get("device") or "CPU"
         if rate and device != "CPU" and row.get("method") in METHODS:
-            found.setdefault((row.get("network", ""), row["method"]), []).append(rate)
-    return {key: statistics.median(values) for key, values in found.items()}
+            measured.setdefault((row.get("network", ""), row["method"]), []).append(rate)
+    return {key: statistics.median(values) for key, values in measured.items()}
 
 
 def _newest(paths: Iterable[Path]) -> list[Path]:

@@ -196,7 +196,7 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
         client.list_runs(page_size=1, namespace=cluster_file.namespace or None)
     with clients.plain_errors(cluster_file, "list experiments"):
         try:
-            found = client.get_experiment(experiment_name=cluster_file.experiment)
+            experiment = client.get_experiment(experiment_name=cluster_file.experiment)
         except ValueError as error:
             if "No experiment is found" in str(error):
                 return ""
@@ -204,7 +204,7 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
                 f"there are several experiments {cluster_file.experiment!r}: archive all but one "
                 "in the KFP UI, or set another experiment in cluster.yaml"
             ) from None
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def create_experiment(client: Any, cluster_file: ClusterFile) -> str:

@@ -106,10 +106,10 @@ def _check_steps(
 ) -> Outcome:
     from scripts.gpu_check import steps
 
-    found = read_outcome(state, RATES)
-    if found is None or "rates" not in found:
+    outcome = read_outcome(state, RATES)
+    if outcome is None or "rates" not in outcome:
         raise UserError(f"the stage {RATES!r} has no outcome: delete its file and run it again")
-    return steps.check_steps(network, precision, method, sizes, found["rates"])
+    return steps.check_steps(network, precision, method, sizes, outcome["rates"])
 
 
 def _collapse(sizes: Sizes, state: Path, data_dir: Path | None) -> Stage:
