@@ -116,6 +116,12 @@ class LabelAudit:
         """
         return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
+    @property
+    def all_places(self) -> NDArray[np.int64]:
+        """The images of `order`, then all others in the order of the data, int64 [n]."""
+        others = np.setdiff1d(np.arange(len(self.images)), self.order)
+        return np.concatenate([self.order, others])
+
     def headline(self) -> list[str]:
         """Returns what was found, and how reliable that is, one line each."""
         summary = self.summary
