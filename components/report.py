@@ -46,7 +46,7 @@ def report(
     from ieg_core.report import acceptance
     from ieg_core.report.write import write_report
     from ieg_core.store import mirror, runs
-    from ieg_core.store.layout import report_folder, set_latest
+    from ieg_core.store.layout import REPORT_PAGE, REPORT_TABLE, report_folder, set_latest
     from ieg_core.tasks import kfp_ui
 
     processes.die_with_parent()
@@ -54,7 +54,7 @@ def report(
     with mirror.sweep(runs.results_root(results, results_namespace, run), sweep) as root:
         written, folder = write_report(root, sweep), report_folder(root, sweep)
         set_latest(root, sweep)
-        shutil.copy(folder / "report.html", page.path)
+        shutil.copy(folder / REPORT_PAGE, page.path)
         verdicts, wrong = acceptance.judge_report(
             written.groups,
             folder,
@@ -63,7 +63,7 @@ def report(
             tolerance=tolerance,
             accepted=accepted,
         )
-        text = verdicts + (folder / "results.md").read_text(encoding="utf-8")
+        text = verdicts + (folder / REPORT_TABLE).read_text(encoding="utf-8")
         Path(table.path).write_text(kfp_ui.short_markdown(text), encoding="utf-8")
         return acceptance.failures_text(
             kfp_ui.failures(written.rows, " ".join(evaluated).split()), wrong

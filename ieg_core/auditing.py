@@ -6,6 +6,7 @@ are in `ieg_core.audit.feature_posterior`.
 """
 
 import base64
+import contextlib
 import html
 import io
 from collections.abc import Callable, Sequence
@@ -242,7 +243,7 @@ def compute_all(
     for each in chosen:
         name = each if isinstance(each, str) else getattr(each, "__name__", type(each).__name__)
         line = ProgressLine(f"Features by {name}") if progress else None
-        try:
+        with contextlib.closing(line) if line else contextlib.nullcontext():
             if isinstance(each, str):
                 matrix: np.ndarray = extract_features(
                     read,
@@ -255,9 +256,6 @@ def compute_all(
                 )
             else:
                 matrix = _by_function(read, len(opened.images), each, line, mirrored)
-        finally:
-            if line is not None:
-                line.close()
         matrices.append(matrix)
         names.append(name)
     return matrices, names

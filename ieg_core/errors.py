@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The exceptions that users see: an invalid request, and a training that diverged."""
+"""What users see of failures: the exit codes, an invalid request, a training that diverged."""
 
 import difflib
 from collections.abc import Iterable
 
+EXIT_OK, EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_SUPERSEDED = range(5)
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
+"""The exit codes of all commands; superseded: another machine has taken over the trial."""
 _HALF = 1000
 
 
@@ -27,6 +30,12 @@ class UserError(ValueError):
 def printable(text: str) -> str:
     """Returns a text as one line, with every unprintable character escaped as Python does."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def some(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """Returns the first few of several names, with "…" in place of the others."""
+    listed = list(names)
+    return separator.join([*listed[:most], *(["…"] if len(listed) > most else [])])
 
 
 def require(condition: bool, name: str, value: object, expected: str) -> None:

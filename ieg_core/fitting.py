@@ -27,7 +27,7 @@ from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
 from ieg_core.data.image_folder.listing import PROBE, list_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import EXIT_USER_ERROR, UserError, printable
 from ieg_core.experiment import networks
 from ieg_core.experiment.config import LARGEST_IN_MEMORY
 from ieg_core.experiment.feature_sources import SIZE
@@ -47,6 +47,7 @@ from ieg_core.recipes.image_folder import paddings
 from ieg_core.store import layout
 from ieg_core.store.layout import LOG, MODEL, read_result
 from ieg_core.store.model_file import read_facts
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     import keras
 
 Data = tuple[Any, Any]
-_BATCH_SIZE = 100
 _DEFAULT_METHOD = "ieg"
 _LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
@@ -104,7 +104,7 @@ def fit(
     steps: int = 0,
     seed: int = 0,
     settings: Sequence[str] | Mapping[str, Any] = (),
-    out: str | Path = "runs",
+    out: str | Path = DEFAULT_ROOT,
 ) -> Fitted | FeatureFitted:
     """Trains a network on images whose labels may be wrong.
 
@@ -170,8 +170,7 @@ def fit(
         pixels, given, known, indices = _held(images, labels, class_names)
         parts, names = _parts(pixels, given, test, probe, known)
         data_dir = write_arrays(root / "data", parts, names)
-        shape, count = parts["train"][0].shape[1:], len(parts["train"][1])
-        chosen = _settings_for(shape, count)
+        chosen = _settings_for(parts["train"][0].shape[1:])
         _say_what_is_trusted(method, probe is not None)
         if test is None:
             print("fit: no test=, so accuracy means agreement with labels that it is trained on")
@@ -195,7 +194,7 @@ def fit(
     if code := _run(trial, root, data_dir):
         failure, _ = FailureRecord.look(folder)
         reason = failure.reason if failure else f"see {folder / LOG}"
-        if code == worker.EXIT_USER_ERROR:
+        if code == EXIT_USER_ERROR:
             raise UserError(reason)
         raise RuntimeError(f"the training failed: {reason}")
     result = read_result(root, trial)
@@ -308,20 +307,20 @@ def _held(
     if labels is not None and (is_array or is_plain or images is None):
         return images, labels, class_names, None
     opened = open_python(images, labels, size=SIZE, class_names=class_names, progress=True)
-    found = opened.images
-    if found.read is None or found.labels.shape[1] != 1 or (found.labels < 0).any():
+    labeled = opened.images
+    if labeled.read is None or labeled.labels.shape[1] != 1 or (labeled.labels < 0).any():
         raise UserError(
             "fit needs one label for each image: audit several annotators or missing labels, or "
             f"pass network={NETWORK!r}"
         )
-    pixels = [found.read(place) for place in range(len(found))]
+    pixels = [labeled.read(place) for place in range(len(labeled))]
     shapes = {each.shape for each in pixels}
     if len(shapes) > 1:
         raise UserError(
             f"the images have {len(shapes)} sizes: expected one; resize them, pass a data "
             f"directory, or network={NETWORK!r}, which takes any"
         )
-    return np.stack(pixels), found.labels[:, 0], found.class_names, found.indices
+    return np.stack(pixels), labeled.labels[:, 0], labeled.class_names, labeled.indices
 
 
 def _say_what_is_trusted(method: str, has_probe: bool) -> None:
@@ -383,9 +382,13 @@ def _run(trial: str, root: Path, data_dir: Path) -> int:
                 try:
                     return process.wait(_LOOK_SECONDS)
                 except subprocess.TimeoutExpired:
-                    found = progress.read_trial(root, trial, began)
-                if found.state == "training" and found.num_steps:
-                    line(found.step, found.num_steps, found.steps_per_second)
+                    trial_progress = progress.read_trial(root, trial, began)
+                if trial_progress.state == "training" and trial_progress.num_steps:
+                    line(
+                        trial_progress.step,
+                        trial_progress.num_steps,
+                        trial_progress.steps_per_second,
+                    )
         except BaseException:
             process.terminate()
             raise
@@ -460,14 +463,10 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
     return array  # `check_parts` checks the rest
 
 
-def _settings_for(shape: tuple[int, ...], count: int) -> list[str]:
-    """Returns the settings for `count` training images of shape (height, width, channels)."""
+def _settings_for(shape: tuple[int, ...]) -> list[str]:
+    """Returns the settings for training images of shape (height, width, channels)."""
     size = max(shape[:2])
-    chosen = [
-        f"images.size={size}",
-        f"images.channels={shape[2]}",
-        f"batch_size={min(_BATCH_SIZE, max(1, count // 2))}",
-    ]
+    chosen = [f"images.size={size}", f"images.channels={shape[2]}"]
     if size > LARGEST_IN_MEMORY:
         # Large files are cropped at random while reading; arrays are padded and cropped instead.
         pad, strong_pad = paddings(size)

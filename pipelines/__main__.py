@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.cli.main import describe
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
 from ieg_core.host.runtime import use_utf8
-
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
     from ieg_core.cli.main import Parser
-    from pipelines import commands, options, variables
+    from pipelines import commands, variables
 
     parser = Parser(prog="python -m pipelines", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True)
     run = subparsers.add_parser("run", help="run a pipeline, on this machine or a cluster")
     run.add_argument("pipeline", choices=["noise_sweep"])
-    options.add_arguments(run)
+    variables.add_arguments(run, "sweep")
     compiling = subparsers.add_parser("compile", help="write and check the pipeline packages")
     variables.add_arguments(compiling, "compile")
     compiling.add_argument("--output", type=Path, default=Path("build"), help="folder to write to")
@@ -86,10 +84,12 @@ def _run(arguments: argparse.Namespace) -> int:
         from pipelines.local import sweep
 
         return sweep.run_sweep(options.read(arguments))
-    cluster_options = options.read_cluster(arguments, cluster_file)
+    from pipelines.cluster import options as cluster_options
+
+    wanted = cluster_options.read(arguments, cluster_file)
     from pipelines.cluster.sweep import run_sweep
 
-    return run_sweep(cluster_options)
+    return run_sweep(wanted)
 
 
 def _interrupt(number: int, frame: object) -> None:

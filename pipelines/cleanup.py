@@ -16,25 +16,18 @@ and every report reads them. KFP's artifacts are in KFP's object store, not here
 """
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Protocol
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
-from ieg_core.store.layout import ACCEPTED, LOG, MODEL, SCHEDULED, relative_trial
+from ieg_core.store import layout, mirror, records
 from ieg_core.store.record import below
-from ieg_core.store.records import (
-    AcceptedRecord,
-    PlanRecord,
-    ProgressRecord,
-    ResultRecord,
-    RunRecord,
-)
 
-LARGE = ("checkpoint", MODEL, "tensorboard", LOG)
+LARGE = (layout.CHECKPOINTS, layout.MODEL, layout.TENSORBOARD, layout.LOG)
 """What a finished trial can do without. Everything else stays, including unknown files."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
@@ -61,9 +54,6 @@ class Root(Protocol):
 
     def files(self) -> list[File]:
         """Lists every file."""
-
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes files; False if another process is working on their trial."""
@@ -100,8 +90,8 @@ def parse_age(text: str) -> float:
     Raises:
       UserError: When the text is not an age, or less than an hour.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
-    seconds = float(found[1]) * UNITS[found[2]] if found else 0.0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdw])", text.strip())
+    seconds = float(match[1]) * UNITS[match[2]] if match else 0.0
     if seconds < UNITS["h"]:
         raise UserError(
             f"OLDER={text!r}: expected an age of at least an hour, such as 12h, 30d or 8w"
@@ -114,7 +104,7 @@ def clean(
     older: float,
     *,
     only_plan: bool,
-    now: float | None = None,
+    clock: Clock = CLOCK,
     say: Callable[[str], None] = print,
 ) -> int:
     """Removes old data that nothing needs, or lists it.
@@ -123,20 +113,20 @@ def clean(
       root: The results root.
       older: Minimum age, in seconds.
       only_plan: Whether to list without removing.
-      now: The current Unix time; by default read from the clock.
+      clock: Tells the current time.
       say: Called with each line of output.
 
     Returns:
       The number of bytes removed, or that would be removed.
     """
-    moment = time.time() if now is None else now
-    removals = plan(root, older, moment)
+    now = clock.now()
+    removals = plan(root, older, now)
     say(f"Results root {root.place}: {'would remove' if only_plan else 'removing'}")
     done = 0
     for removal in removals:
         if only_plan or root.remove(removal.files, removal.trial):
             done += removal.size
-            age = (moment - removal.modified) / UNITS["d"]
+            age = (now - removal.modified) / UNITS["d"]
             say(f"  {size_text(removal.size):>10}  {age:6.1f} days old  {removal.what}")
         else:
             say(f"  {'kept':>10}  in use by another process  {removal.what}")
@@ -170,7 +160,7 @@ def plan(root: Root, older: float, now: float) -> list[Removal]:
 def namespace_of(name: str) -> str:
     """Returns the namespace of a scheduled run's file, "scheduled/<name>/<run>"; else ""."""
     parts = name.split("/")
-    return "/".join(parts[:3]) if parts[0] == SCHEDULED and len(parts) > 3 else ""
+    return "/".join(parts[:3]) if parts[0] == layout.SCHEDULED and len(parts) > 3 else ""
 
 
 def _newest_runs(by_namespace: Mapping[str, Sequence[File]]) -> set[str]:
@@ -187,8 +177,8 @@ def _accepted(root: Root, files: Iterable[File]) -> set[str]:
     """Returns the namespaces and sweeps of accepted runs."""
     kept = set()
     for file in files:
-        if file.name.startswith(f"{ACCEPTED}/"):
-            accepted = AcceptedRecord.load(below(root.place, file.name))
+        if file.name.startswith(f"{layout.ACCEPTED}/"):
+            accepted = records.AcceptedRecord.load(below(root.place, file.name))
             if accepted:
                 kept |= {accepted.run.namespace, accepted.run.sweep}
     return kept
@@ -198,12 +188,12 @@ def _plan_namespace(
     root: Root, files: Sequence[File], older: float, now: float, accepted: set[str]
 ) -> list[Removal]:
     """Lists what can be removed outside the namespaces of scheduled runs."""
-    sweeps, trials = _folders(files, "sweeps"), _folders(files, "trials")
-    kept_sweeps = {root.latest(""), *accepted}
+    sweeps, trials = _folders(files, layout.SWEEPS), _folders(files, layout.TRIALS)
+    kept_sweeps = {mirror.latest(root.place), *accepted}
     kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
-        plan = PlanRecord.read(below(root.place, f"sweeps/{name}"))
+        plan = records.PlanRecord.read(below(root.place, layout.relative_sweep(name)))
         kept_trials |= set(plan.trials if plan else ())
     removals = [
         Removal(f"sweep {name}", tuple(members))
@@ -214,19 +204,19 @@ def _plan_namespace(
         recent = _age(members, now) <= older
         if name in kept_trials or recent or _any_running(root, members, now):
             continue
-        folder = relative_trial(name)
-        finished = any(file.name == f"{folder}/{ResultRecord.NAME}" for file in members)
+        folder = layout.relative_trial(name)
+        finished = any(file.name == f"{folder}/{records.ResultRecord.NAME}" for file in members)
         large = [file for file in members if _is_large(file.name.split("/")[2])]
         if finished and large:
             removals.append(Removal(f"checkpoint and model of {name}", tuple(large), folder))
         elif not finished:
             removals.append(Removal(f"unfinished trial {name}", tuple(members), folder))
-    for name, members in _folders(files, "doctor").items():
+    for name, members in _folders(files, records.Finding.FOLDER).items():
         if _age(members, now) > older:
             removals.append(Removal(f"findings of {name}", tuple(members)))
     for file in files:
-        if file.name.startswith("runs/") and now - file.modified > older:
-            run, _ = RunRecord.look(root.place, PurePosixPath(file.name).stem)
+        if file.name.startswith(f"{records.RunRecord.FOLDER}/") and now - file.modified > older:
+            run, _ = records.RunRecord.look(root.place, PurePosixPath(file.name).stem)
             if run is None or run.sweep not in kept_sweeps:
                 removals.append(Removal(f"record {file.name}", (file,)))
     return removals
@@ -254,8 +244,10 @@ def _age(files: Iterable[File], now: float) -> float:
 def _any_running(root: Root, files: Iterable[File], now: float) -> bool:
     """Returns whether one of the trials among these files has a recent heartbeat."""
     for file in files:
-        if file.name.endswith(f"/{ProgressRecord.NAME}"):
-            progress, _ = ProgressRecord.look(below(root.place, file.name.rpartition("/")[0]))
+        if file.name.endswith(f"/{records.ProgressRecord.NAME}"):
+            progress, _ = records.ProgressRecord.look(
+                below(root.place, file.name.rpartition("/")[0])
+            )
             beats = [file.modified, *([progress.updated] if progress else [])]
             if any(is_recent(beat, now) for beat in beats):
                 return True

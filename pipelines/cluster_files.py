@@ -8,16 +8,15 @@ manifests in k8s/ and name no endpoint.
 import dataclasses
 import os
 import re
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ieg_core.errors import UserError, require, unknown_name
+from ieg_core.errors import UserError, require
+from pipelines import strict_yaml
+from pipelines.strict_yaml import NUMBERS, READ
 
 ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
@@ -26,11 +25,22 @@ BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
 # KFP takes only these of Kubernetes' spellings of a quantity.
 CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
 MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
-MOST_NODES = 10_000
-"""Most values of a YAML document."""
-
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+def seconds(value: object) -> object:
+    """Returns a duration such as "90m" or "24h" in seconds; leaves what is not a text.
+
+    Raises:
+      UserError: When the text is not a duration.
+    """
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([smhd])", value.strip())
+    if not match:
+        raise UserError(f"expected a duration such as 90m, 24h or 2d, got {value!r}")
+    return int(match[1]) * UNITS[match[2]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class GpuNodePool:
       count: GPUs per training.
       node_selector: Labels of the nodes.
       tolerations: Taints of the nodes.
-      shared_memory: Size of /dev/shm, which counts towards the training's memory.
+      shared_memory: Size of /dev/shm, which counts toward the training's memory.
       spot: Whether trainings use nodes that may be preempted at any time.
       spot_node_selector: Additional labels of those nodes.
       spot_tolerations: Additional taints of those nodes.
@@ -142,10 +152,10 @@ class Resources:
       memory_limit: Memory; a container that exceeds it is killed.
     """
 
-    cpu_request: str
-    cpu_limit: str
-    memory_request: str
-    memory_limit: str
+    cpu_request: str = field(metadata=NUMBERS)
+    cpu_limit: str = field(metadata=NUMBERS)
+    memory_request: str = field(metadata=NUMBERS)
+    memory_limit: str = field(metadata=NUMBERS)
 
     def __post_init__(self) -> None:
         # Kubernetes rejects a pod whose request exceeds its limit, but only after the sweep began.
@@ -238,7 +248,7 @@ class ClusterFile:
     cpu: NodePool = NodePool()
     vertex: VertexAI = VertexAI()
     resources: TaskResources = field(default_factory=TaskResources)
-    time_limit: int = 24 * 3600
+    time_limit: int = field(default=24 * 3600, metadata={READ: seconds})
     retries: int = 3
     parallelism: int = 4
     trials_per_pod: int = 1
@@ -327,13 +337,10 @@ def load(path: str | Path | None = None) -> ClusterFile:
     if not named and not file.exists():
         return ClusterFile()
     try:
-        content = parse_yaml(file.read_text(encoding="utf-8"))
-        cluster_file: ClusterFile = build(ClusterFile, {} if content is None else content, "")
-    except OSError as error:
-        raise UserError(f"cannot read the cluster file {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())
-        raise UserError(f"the cluster file {file} is not valid YAML: {words}") from error
+        content = strict_yaml.read(file)
+        cluster_file: ClusterFile = strict_yaml.build(
+            ClusterFile, {} if content is None else content, ""
+        )
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
     paths: dict[str, Any] = {
@@ -344,40 +351,6 @@ def load(path: str | Path | None = None) -> ClusterFile:
     return dataclasses.replace(cluster_file, **paths)
 
 
-def parse_yaml(text: str) -> Any:
-    """Parses a YAML document.
-
-    Raises:
-      yaml.YAMLError: When it is not valid YAML, is nested too deeply, or has aliases that make it
-        too large.
-      UserError: When a mapping has a key twice.
-    """
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        if node is not None and _count(node, {}) > MOST_NODES:
-            raise yaml.YAMLError(f"its aliases stand for more than {MOST_NODES:,} values")
-        refuse_doubles(node)
-        return yaml.safe_load(text)
-    except UserError:
-        raise
-    except RecursionError:
-        raise yaml.YAMLError("it is nested too deeply, or an alias contains itself") from None
-    except (ValueError, TypeError, AttributeError) as error:  # such as a date in a 13th month
-        raise yaml.YAMLError(str(error)) from error
-
-
-def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Returns the number of values below a node, those behind an alias each time."""
-    if id(node) not in known:
-        children: list[yaml.Node] = []
-        if isinstance(node, yaml.SequenceNode):
-            children = node.value
-        elif isinstance(node, yaml.MappingNode):
-            children = [child for pair in node.value for child in pair]
-        known[id(node)] = 1 + sum(_count(child, known) for child in children)
-    return known[id(node)]
-
-
 def endpoint(cluster_file: ClusterFile) -> str:
     """Returns the address of the KFP API; KF_PIPELINES_ENDPOINT overrides the cluster file."""
     return os.environ.get("KF_PIPELINES_ENDPOINT", "") or cluster_file.endpoint
@@ -386,18 +359,6 @@ def endpoint(cluster_file: ClusterFile) -> str:
 def endpoint_configured(cluster_file: ClusterFile) -> bool:
     """Returns whether sweeps run on a cluster by default."""
     return bool(endpoint(cluster_file))
-
-
-def seconds(text: str) -> int:
-    """Returns a duration such as "90m" or "24h" in seconds.
-
-    Raises:
-      UserError: When the text is not a duration.
-    """
-    match = re.fullmatch(r"(\d+)\s*([smhd])", text.strip())
-    if not match:
-        raise UserError(f"expected a duration such as 90m, 24h or 2d, got {text!r}")
-    return int(match[1]) * UNITS[match[2]]
 
 
 def _parse_quantity(text: str) -> Decimal:
@@ -415,85 +376,3 @@ def _check_image(image: str) -> None:
     pinned = re.fullmatch(r"sha256:[0-9a-f]{64}", digest) if digest else tag not in ("", "latest")
     expected = "an image with a tag other than latest, such as registry.example.org/ieg-python:1a2b"
     require(bool(pinned) and not re.search(r"\s", image), "image", image, expected)
-
-
-def refuse_doubles(node: yaml.Node | None) -> None:
-    """Raises a UserError for a duplicate key in a mapping."""
-    # YAML forbids duplicate keys, but PyYAML silently takes the last one.
-    if isinstance(node, yaml.MappingNode):
-        names = [key.value for key, _ in node.value]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(f"{name} is there twice: expected each key once; remove one")
-        for _, value in node.value:
-            refuse_doubles(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            refuse_doubles(value)
-
-
-def build(kind: type, content: object, where: str) -> Any:
-    """Builds a dataclass from a YAML mapping, checking each value against its field's type.
-
-    Args:
-      kind: The dataclass.
-      content: The parsed content.
-      where: Key of this part of the file; "" for the whole file.
-
-    Raises:
-      UserError: When a key or a value is invalid; the message names the key.
-    """
-    if not isinstance(content, dict):
-        raise UserError(f"{where or 'the file'}: expected keys with values, got {content!r}")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in content.items():
-        if key not in hints:
-            raise unknown_name(f"key in {where}" if where else "key", str(key), hints)
-        values[key] = _value(hints[key], value, f"{where}.{key}" if where else str(key), kind)
-    missing = [
-        each.name
-        for each in dataclasses.fields(kind)
-        if each.default is dataclasses.MISSING
-        and each.default_factory is dataclasses.MISSING
-        and each.name not in values
-    ]
-    if missing:
-        raise UserError(f"{where}: {', '.join(missing)} missing")
-    try:
-        return kind(**values)
-    except UserError as error:
-        raise UserError(f"{where}: {error}" if where else str(error)) from None
-
-
-def _value(expected: Any, value: object, where: str, owner: type) -> Any:
-    if dataclasses.is_dataclass(expected):
-        return build(typing.cast(type, expected), value, where)
-    origin = typing.get_origin(expected)
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise UserError(f"{where}: expected a list, got {value!r}")
-        item = typing.get_args(expected)[0]
-        return tuple(_value(item, each, f"{where}[{i}]", owner) for i, each in enumerate(value))
-    if origin is Mapping:
-        if not isinstance(value, dict):
-            raise UserError(f"{where}: expected keys with values, got {value!r}")
-        for key, each in value.items():
-            if not (isinstance(key, str) and isinstance(each, str)):
-                raise UserError(f"{where}: {key}: {each!r} is not text: put it in quotes")
-        return dict(value)
-    if where == "time_limit" and isinstance(value, str):
-        try:
-            return seconds(value)
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from None
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is str and number and owner is Resources:
-        return str(value)  # `cpu_limit: 2` means "2"
-    if expected is float and number:
-        return float(typing.cast(float, value))
-    if type(value) is not expected:
-        names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-        hint = ": put it in quotes" if expected is str and number else ""
-        raise UserError(f"{where}: expected {names[expected]}, got {value!r}{hint}")
-    return value

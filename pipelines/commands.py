@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs one of the commands; returns the exit code.
 
     Raises:
-      UserError: A mistake in what was asked for.
+      UserError: When the request is invalid.
     """
     if arguments.command == "schedule":
         from pipelines.scheduling import recurring
@@ -48,12 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
         print(acceptance.accept(results_root(arguments), arguments.schedule, arguments.run))
         return 0
     if arguments.command == "report":
+        from ieg_core.store.layout import REPORT_PAGE, relative_report
+        from ieg_core.store.record import below
         from ieg_core.tasks import late_report
 
         results = results_root(arguments)
         sweep = late_report.find_sweep(results, arguments.run)
         late_report.report_sweep(results, sweep)
-        print(f"Report: {results.rstrip('/')}/sweeps/{sweep}/report/report.html")
+        print(f"Report: {below(results, f'{relative_report(sweep)}/{REPORT_PAGE}')}")
         return 0
     if arguments.command == "clean-runs":
         from pipelines import cleanup, stored_files
@@ -76,10 +78,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def results_root(arguments: argparse.Namespace) -> str:
-    """Returns the results root that is meant: the cluster's where one is configured, else OUT.
+    """Returns the results root to use: the cluster's if one is configured, else OUT.
 
     Raises:
-      UserError: RUNNER is none, or the cluster's root cannot be reached from this machine.
+      UserError: When RUNNER is invalid, or the cluster's root cannot be reached from this machine.
     """
     runner = arguments.runner
     options.check_choice(variables.RUNNER, runner)
@@ -92,8 +94,8 @@ def results_root(arguments: argparse.Namespace) -> str:
         return cluster_file.results
     if not cluster_file.results_mount:
         raise UserError(
-            f"the cluster's results root {cluster_file.results} is nowhere on this machine: set "
-            "results_mount in the cluster file, or name a folder by RUNNER=local OUT=…"
+            f"the cluster's results root {cluster_file.results} cannot be read from this machine: "
+            "set results_mount in the cluster file, or name a folder with RUNNER=local OUT=…"
         )
     return cluster_file.results_mount
 

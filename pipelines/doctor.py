@@ -26,10 +26,11 @@ from kfp import dsl
 from components.examine import examine
 from components.fetch_artifact import fetch_artifact
 from components.leave_artifact import leave_artifact
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.experiment.dataset_spec import base_of
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import Finding
 from ieg_core.tasks.examine import ARTIFACT, checks_for
 from pipelines import checks as traps
@@ -44,7 +45,6 @@ TIME_LIMIT = 900
 PATIENCE_SECONDS = 1200.0
 POLL_SECONDS = 5.0
 LOOK_SECONDS = 30.0
-EXIT_OK, EXIT_FAILED = 0, 1
 
 Say = Callable[[str], None]
 
@@ -65,7 +65,7 @@ class Options:
     profile: str = "gpu"
     base: str = ""
     data_dir: str = "data"
-    out: str = "runs"
+    out: str = DEFAULT_ROOT
 
     def __post_init__(self) -> None:
         check_choice(variables.RUNNER, self.runner)
@@ -166,9 +166,10 @@ def here(options: Options, say: Say) -> int:
         with contextlib.suppress(UserError):
             gcs.delete(options.out, names)
     else:
-        shutil.rmtree(Path(options.out) / "doctor" / run, ignore_errors=True)
+        folder = Path(options.out) / Finding.FOLDER
+        shutil.rmtree(folder / run, ignore_errors=True)
         with contextlib.suppress(OSError):
-            (Path(options.out) / "doctor").rmdir()
+            folder.rmdir()
     return _conclude(findings, say)
 
 

@@ -51,7 +51,7 @@ def build(profile: Profile) -> Any:
         3. report: one table, one page, from the results root; what was reproduced
         4. check_results: fail if a trial failed, or a reproduction did
 
-        Between the steps travel the trials' names; everything else lies in the results root. Only
+        Between the steps travel the trials' names; everything else is in the results root. Only
         pipeline parameters and the loop's item enter the loop (see `pipelines.checks`).
         """
         root = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from kfp import dsl, kubernetes
 
 from components import IMAGE
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.runs import ATTEMPTS
 from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
@@ -95,7 +96,7 @@ class Profile:
     dataset: str = "digits_uniform"
     accelerator: bool = False
     data_dir: str = "data"
-    results: str = "runs"
+    results: str = DEFAULT_ROOT
     pod_templates: Mapping[str, PodTemplate] = field(default_factory=dict)
     kubernetes: bool = True
     volumes: Mapping[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
-from ieg_core.store import gcs, leases, mirror
+from ieg_core.store import gcs, leases
 from ieg_core.store.layout import require_this_version
 from pipelines.cleanup import File, Root
 
@@ -35,10 +35,6 @@ class FolderRoot:
                     files.append(File(relative, status.st_size, status.st_mtime))
         return files
 
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
-        return mirror.latest(str(self.folder / namespace))
-
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes files and the folders that they leave empty.
 
@@ -61,8 +57,8 @@ class FolderRoot:
         inside = [folder for folder in above if folder.is_relative_to(self.folder)]
         for folder in sorted(inside, key=lambda path: -len(path.parts)):
             if folder != self.folder and folder.is_dir():
-                if os.listdir(folder) == ["lock"]:
-                    (folder / "lock").unlink()
+                if os.listdir(folder) == [leases.LOCK]:
+                    (folder / leases.LOCK).unlink()
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -79,10 +75,6 @@ class BucketRoot:
         listed = gcs.list_files(self.place)
         self.generations = {name: stored.generation for name, stored in listed.items()}
         return [File(name, stored.size, stored.updated) for name, stored in listed.items()]
-
-    def latest(self, namespace: str) -> str:
-        """Returns the sweep that `latest` names below a namespace; "" if there is none."""
-        return mirror.latest(gcs.join(self.place, namespace) if namespace else self.place)
 
     def remove(self, files: Sequence[File], trial: str) -> bool:
         """Removes the listed generations of objects; newer ones stay.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from ieg_core.errors import UserError, printable
+from ieg_core.store.names import SWEEPS
 from ieg_core.sweep.request import REQUEST_OPTIONS, Option
 
 RUNNERS = ("auto", "local", "cluster")
@@ -148,7 +149,7 @@ TARGETS: Mapping[str, Sequence[Option]] = {
         CLUSTER,
         RUNNER,
         OUT,
-        Option("RUN", "a run's label, or a folder of `sweeps/`", default_meaning="the newest"),
+        Option("RUN", f"a run's label, or a folder of `{SWEEPS}/`", default_meaning="the newest"),
     ),
     "clean-runs": (
         CLUSTER,

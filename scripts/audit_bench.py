@@ -27,7 +27,7 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import fold_numbers
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
@@ -35,6 +35,7 @@ from ieg_core.host import files
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import arrays
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.sweep import plan, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.slots import Slot
@@ -142,13 +143,13 @@ def cleanlab_rows(
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    found = find_label_issues(given, probabilities, n_jobs=1)
-    precision, recall = precision_recall(wrong, found[compared])
+    issues = find_label_issues(given, probabilities, n_jobs=1)
+    precision, recall = precision_recall(wrong, issues[compared])
     rows = {}
     for name in CLEANLAB_SCORES:
         suspicion = -get_label_quality_scores(given, probabilities, method=name)
         rows[f"cleanlab, {name}"] = _measure(wrong, suspicion[compared], precision, recall)
-        first = suspicion + 2.0 * found  # scores are in [-1, 0]
+        first = suspicion + 2.0 * issues  # scores are in [-1, 0]
         rows[f"cleanlab, find_label_issues by {name}"] = _measure(
             wrong, first[compared], precision, recall
         )
@@ -214,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--out", default="runs")
+    parser.add_argument("--out", default=DEFAULT_ROOT)
     parser.add_argument("--without-cleanlab", action="store_true")
     options = parser.parse_args(arguments)
     with_cleanlab = not options.without_cleanlab
@@ -224,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "run .venv/bin/uv pip install --python .venv/bin/python --group bench",
             file=sys.stderr,
         )
-        return worker.EXIT_USER_ERROR
+        return EXIT_USER_ERROR
     runtime = Runtime(threads=options.threads)
     set_environment(runtime)
     if with_cleanlab:
@@ -233,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         backend.start(runtime)
     methods = tuple(dict.fromkeys([*options.methods.split(","), BASELINE]))
     folds = Folds(options.folds, options.fold_steps)
-    found: dict[str, list[Row]] = {}
+    rows_by_name: dict[str, list[Row]] = {}
     try:
         for dataset in options.datasets.split(","):
             for seed in options.seeds.split(","):
@@ -248,12 +249,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
                 rows = compare(request, folds, runtime, with_cleanlab)
                 for name, row in rows.items():
-                    found.setdefault(f"{dataset} | {name}", []).append(row)
+                    rows_by_name.setdefault(f"{dataset} | {name}", []).append(row)
                 print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return worker.EXIT_USER_ERROR
-    text = to_table(found, "data | audit")
+        return EXIT_USER_ERROR
+    text = to_table(rows_by_name, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0

@@ -37,7 +37,7 @@ from ieg_core.errors import UserError
 from ieg_core.report.write import write_report
 from ieg_core.store import arrays, layout, leases, model_file, seal
 from ieg_core.store.records import PlanRecord, ReportRecord
-from ieg_core.sweep import estimate, plan, slots, status, worker
+from ieg_core.sweep import estimate, plan, progress, slots, worker
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import read_progress
 
@@ -196,8 +196,9 @@ class Outcome:
 
 def read_status(root: Path, sweep: str) -> None:
     """Reads the progress of all trials, as `ieg status` does."""
-    folder, trials = status.find_trials(layout.sweep_folder(root, sweep))
-    status.read_trials(folder, trials, time.time())
+    folder, _, trials = layout.find_trials(layout.sweep_folder(root, sweep))
+    for trial in trials:
+        progress.read_trial(folder, trial, 0.0, time.time())
 
 
 def read_estimate(root: Path, sweep: str) -> None:
@@ -208,7 +209,7 @@ def read_estimate(root: Path, sweep: str) -> None:
 
 def read_leases(root: Path, sweep: str) -> None:
     """Asks of every trial whether it is being trained."""
-    for folder in sorted((root / "trials").iterdir()):
+    for folder in sorted((root / layout.TRIALS).iterdir()):
         leases.is_live_elsewhere(folder)
 
 
@@ -242,7 +243,7 @@ class Target:
 
     def __init__(self, root: Path, readers: Sequence[Reader] = READERS) -> None:
         self.root, self.readers = root, readers
-        self.sweep = next((root / "sweeps").iterdir()).name
+        self.sweep = layout.planned_sweeps(root)[0]
         for read in readers:
             read(root, self.sweep)
         paths = [path for path in sorted(root.rglob("*")) if not path.is_symlink()]
@@ -250,7 +251,7 @@ class Target:
         self.files = [
             path
             for path in self._contents
-            if path.suffix in READ_BACK and "report" not in path.parts[len(root.parts) :]
+            if path.suffix in READ_BACK and layout.REPORT not in path.parts[len(root.parts) :]
         ]
         self._values = {path: self._value(path) for path in self.files}
         self._rows = self._read_rows()
@@ -341,10 +342,10 @@ class Target:
         if path.is_relative_to(layout.label_sets_folder(self.root)):
             return load_label_set(path.parent).digest
         if path.suffix == ".safetensors":
-            if path.parent.name == "checkpoint":
+            if path.parent.name == layout.CHECKPOINTS:
                 read_progress(path.parent.parent)
-            found, facts = arrays.read(path, "")
-            return arrays.digest(found), facts
+            tensors, facts = arrays.read(path, "")
+            return arrays.digest(tensors), facts
         try:
             return seal.unseal(seal.parse_json(seal.read_file(path)))
         except FileNotFoundError:
@@ -394,7 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="a finished results root")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="ieg-chaos-") as folder:
-        root = Path(folder) / "runs"
+        root = Path(folder) / layout.DEFAULT_ROOT
         if options.root:
             shutil.copytree(options.root, root, symlinks=True)
         else:

@@ -19,12 +19,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ieg_core.store.layout import MATRICES
+from ieg_core.host.clock import CLOCK
+from ieg_core.store.layout import MATRICES, TRIALS
 from ieg_core.store.leases import latest_attempt
 from ieg_core.store.records import LeaseRecord, ResultRecord
 
@@ -56,13 +56,13 @@ def start(results: Path) -> subprocess.Popen[bytes]:
 
 def outcome(results: Path) -> Mapping[str, Any]:
     """Returns what the trials computed: their matrices and accuracies."""
-    found: dict[str, Any] = {}
-    for folder in sorted((results / "trials").iterdir()):
+    outcomes: dict[str, Any] = {}
+    for folder in sorted((results / TRIALS).iterdir()):
         record = ResultRecord.read(folder)
         if record is not None:
             figures = {k: v for k, v in record.to_value().items() if "accuracy" in k}
-            found[folder.name] = (figures, (folder / MATRICES).read_bytes())
-    return found
+            outcomes[folder.name] = (figures, (folder / MATRICES).read_bytes())
+    return outcomes
 
 
 def kill(process: subprocess.Popen[bytes], results: Path, kind: str) -> None:
@@ -87,7 +87,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _workers(results: Path) -> list[int]:
-    folders = (results / "trials").iterdir() if (results / "trials").is_dir() else ()
+    folders = (results / TRIALS).glob("*")
     records = [LeaseRecord.look(folder, latest_attempt(folder))[0] for folder in folders]
     return [record.pid for record in records if record and record.ended is None]
 
@@ -105,15 +105,15 @@ def attempt(results: Path, kind: str, moment: float, expected: Mapping[str, Any]
       What is wrong with its end; "" if nothing is.
     """
     process = start(results)
-    time.sleep(moment)
+    CLOCK.sleep(moment)
     if process.poll() is None:
         kill(process, results, kind)
     process.wait()
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = CLOCK.monotonic() + WAIT_SECONDS
     while left := [pid for pid in _workers(results) if Path(f"/proc/{pid}").exists()]:
-        if time.monotonic() > deadline:
+        if CLOCK.monotonic() > deadline:
             return f"the workers {left} went on"
-        time.sleep(0.1)
+        CLOCK.sleep(0.1)
     code = start(results).wait()
     if code:
         return f"started again, it ended with exit code {code}"
@@ -131,10 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     moments = random.Random(options.seed)
     survived = dict.fromkeys(KINDS, 0)
     with tempfile.TemporaryDirectory(prefix="ieg-chaos-") as folder:
-        began = time.monotonic()
+        began = CLOCK.monotonic()
         if code := start(Path(folder) / "whole").wait():
             raise SystemExit(f"the undisturbed sweep failed with exit code {code}")
-        duration, expected = time.monotonic() - began, outcome(Path(folder) / "whole")
+        duration, expected = CLOCK.monotonic() - began, outcome(Path(folder) / "whole")
         for number in range(options.tries):
             kind, moment = KINDS[number % len(KINDS)], moments.uniform(0.0, duration)
             problem = attempt(Path(folder) / str(number), kind, moment, expected)

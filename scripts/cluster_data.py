@@ -9,12 +9,12 @@ import argparse
 import json
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK
 from ieg_core.host.files import expand
 from pipelines import cluster_files
 
@@ -73,8 +73,8 @@ def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) ->
     """
     print(f"waiting for {job}; why it may not start: kubectl describe pod "
           f"--selector=job-name={job.partition('/')[2]}", flush=True)  # fmt: skip
-    limit = time.monotonic() + seconds
-    while time.monotonic() < limit:
+    limit = CLOCK.monotonic() + seconds
+    while CLOCK.monotonic() < limit:
         answer = subprocess.run(
             [*call, "get", job, "--output=json"], stdout=subprocess.PIPE, text=True, check=False
         )
@@ -86,7 +86,7 @@ def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) ->
                 return str(condition["type"])
         if pod and status.get("ready"):
             return "ready"
-        time.sleep(POLL_SECONDS)
+        CLOCK.sleep(POLL_SECONDS)
     return ""
 
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make cluster-test`: the acceptance of an installation of KFP, written to cluster-test.md.
 
-Each check does what a user does and looks at what comes of it: a row with what was done, what was
-seen, and how long it took. A check that fails does not keep the next ones from running. Everything
-lies in a results namespace of its own, which is removed at the end, as are the runs and schedules.
+Each check does what a user does and checks the outcome; its row names what was done, what was
+seen, and how long it took. The next checks run even if one fails. All results go to a separate
+namespace, which is removed at the end, as are the runs and schedules.
 
 The checks need an endpoint, a kubeconfig that may list and delete pods, and a results root that
-this machine can read (`results_mount`, or gs://). What is missing is said in the row.
+this machine can read (`results_mount`, or gs://). A row names what is missing.
 """
 
 import argparse
@@ -26,19 +26,27 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USER_ERROR, UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import SCHEDULED
+from ieg_core.store.layout import (
+    CHECKPOINTS,
+    REPORT_PAGE,
+    SCHEDULED,
+    relative_report,
+    relative_sweep,
+    relative_trial,
+)
 from ieg_core.store.record import below
-from ieg_core.store.records import ReportRecord
+from ieg_core.store.records import Finding, ReportRecord
 from ieg_core.sweep.progress import FINISHED, TrialProgress
 from ieg_core.sweep.request import SweepRequest
 from pipelines import cluster_files, doctor
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, preflight, resume, submit, waiting
+from pipelines.cluster.options import Order
 from pipelines.cluster.run_root import Root, root_of, seen_here
-from pipelines.cluster.submit import Order, Run
+from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile, Resources
 from pipelines.profiles import MAX_TRIALS
 from pipelines.scheduling import recurring, schedules
@@ -54,7 +62,6 @@ PATIENCE_SECONDS = 1800.0
 SUCCEEDED = "SUCCEEDED"
 SMALL_MEMORY = "600Mi"
 """Enough to start Python, too little to train."""
-EXIT_OK, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 
 class CheckFailedError(Exception):
@@ -197,9 +204,10 @@ class Bench:
         """Returns the rows of a run's report."""
         root = self.root(run)
         root.progress(0.0, self.clock.now())
-        record = ReportRecord.look(below(root.place, f"sweeps/{root.sweep}"))[0]
+        place = below(root.place, relative_sweep(root.sweep))
+        record = ReportRecord.look(place)[0]
         if record is None:
-            raise CheckFailedError(f"no report below {root.place}/sweeps/{root.sweep}")
+            raise CheckFailedError(f"no report below {place}")
         return list(record.trials)
 
 
@@ -211,7 +219,7 @@ def check_doctor(bench: Bench) -> str:
     (run_id,) = re.findall(r"#/runs/details/(\S+)", "\n".join(lines))
     run = Run(run_id, str(bench.client.get_run(run_id).display_name))
     bench.runs.append(run)
-    bench.places.append(f"doctor/{run.label}")
+    bench.places.append(f"{Finding.FOLDER}/{run.label}")
     failed = "; ".join(line.strip() for line in lines if "FAIL" in line)
     _require(code == 0, failed or lines[-1])
     return lines[-1]
@@ -368,10 +376,10 @@ def check_artifacts(bench: Bench) -> str:
     root = bench.root(run)
     root.progress(0.0, bench.clock.now())
     folder = bench.out / "artifacts"
-    files = mirror.fetch(root.place, f"sweeps/{root.sweep}/report", folder)
-    (page,) = [path.read_bytes() for path in files if path.name == "report.html"]
+    files = mirror.fetch(root.place, relative_report(root.sweep), folder)
+    (page,) = [path.read_bytes() for path in files if path.name == REPORT_PAGE]
     _require(answer.data == page, f"{uris[0]} is not the page in the results root")
-    return f"{len(page)} bytes of {uris[0]}, equal to report.html"
+    return f"{len(page)} bytes of {uris[0]}, equal to {REPORT_PAGE}"
 
 
 Check = tuple[str, str, Callable[[Bench], str]]
@@ -487,7 +495,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _checkpoint(bench: Bench, run: Run, trial: str) -> tuple[int, dict[str, str]]:
     root = bench.root(run)
     folder = bench.out / run.run_id
-    files = mirror.fetch(root.place, f"trials/{trial}/checkpoint", folder / "checkpoint")
+    files = mirror.fetch(root.place, f"{relative_trial(trial)}/{CHECKPOINTS}", folder / CHECKPOINTS)
     local = files[0].parent.parent if files else folder
     return read_checkpoint(local)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ieg_core.store.layout import LOG, relative_trial
 from ieg_core.store.records import TrialRecord
 from pipelines.checks.arguments import OUTPUT_FILE
 from scripts import kfp_pods
@@ -65,7 +66,7 @@ class Box:
         """Runs `words` in a container and returns what it printed.
 
         Raises:
-          SystemExit: It failed.
+          SystemExit: When it fails.
         """
         command = self.command(*words, user=user, flags=flags)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -129,11 +130,11 @@ class Pods:
         name = f"ieg-{task.component}-{uuid.uuid4().hex[:8]}"
         scratch, command = self.command(task, name)
         started = time.monotonic()
-        with (scratch / "log.txt").open("w") as log:
+        with (scratch / LOG).open("w") as log:
             code = subprocess.run(command, stdout=log, stderr=log, check=False).returncode
         seconds = time.monotonic() - started
         if code:
-            tail = (scratch / "log.txt").read_text(encoding="utf-8").strip()[-1500:]
+            tail = (scratch / LOG).read_text(encoding="utf-8").strip()[-1500:]
             fail(f"{task.name} ended with exit code {code}:\n{tail}")
         peak = int((scratch / Path(PEAK).name).read_text(encoding="utf-8")) * 1024
         self.peak = max(self.peak, peak)
@@ -144,5 +145,5 @@ class Pods:
 
     def trial(self) -> Path:
         """Returns the folder of the run's only trial."""
-        (config,) = self.folder.glob(f"claims/*/**/trials/*/{TrialRecord.NAME}")
+        (config,) = self.folder.glob(f"claims/*/**/{relative_trial('*')}/{TrialRecord.NAME}")
         return config.parent

@@ -44,13 +44,13 @@ def rooms(root: Path = ROOT, packages: Iterable[str] = PACKAGES) -> dict[str, li
       The dotted names of the modules by room: "ieg_core.methods" for a folder, including its
       sub-folders, and "ieg_core" for the modules that are in no folder. A package comes first.
     """
-    found: dict[str, list[str]] = {}
+    modules_by_room: dict[str, list[str]] = {}
     for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
         place = path.relative_to(root)
         module = ".".join(place.with_suffix("").parts).removesuffix(".__init__")
         if "._" not in module:
-            found.setdefault(".".join(place.parent.parts[:2]), []).append(module)
-    return {room: sorted(modules) for room, modules in sorted(found.items())}
+            modules_by_room.setdefault(".".join(place.parent.parts[:2]), []).append(module)
+    return {room: sorted(modules) for room, modules in sorted(modules_by_room.items())}
 
 
 def api_page(room: str, modules: Iterable[str]) -> str:

@@ -29,13 +29,14 @@ from ieg_core.data.corruption import corrupt_labels, transition_matrix
 from ieg_core.data.labels.cifar_n import human_labels
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import generator
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.features.extract import extract_features
 from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.store.names import DEFAULT_ROOT
 from scripts.tables import Row, to_table
 
 DATASETS = (
@@ -62,7 +63,7 @@ def cleanlab_precision(given: np.ndarray, evidence: Evidence, wrong: np.ndarray)
     """Returns the best average precision of cleanlab's scores on step 1's probabilities."""
     from cleanlab.rank import get_label_quality_scores
 
-    found = []
+    precisions = []
     for name in CLEANLAB_SCORES:
         for adjusted in (False, True):
             if adjusted and name == "confidence_weighted_entropy":
@@ -70,8 +71,8 @@ def cleanlab_precision(given: np.ndarray, evidence: Evidence, wrong: np.ndarray)
             quality = get_label_quality_scores(
                 given, evidence.plain, method=name, adjust_pred_probs=adjusted
             )
-            found.append(average_precision(wrong, -quality))
-    return float(max(each for each in found if each is not None))
+            precisions.append(average_precision(wrong, -quality))
+    return float(max(each for each in precisions if each is not None))
 
 
 def head_accuracies(
@@ -87,7 +88,7 @@ def head_accuracies(
     inputs, further = reduction.apply(train), reduction.apply(test)
     nowhere, own = np.full(len(given), NO_FOLD), np.eye(classes, dtype=np.float32)
     start = np.zeros((1, inputs.shape[1] + 1, classes))
-    found = {}
+    accuracies = {}
     layers = start
     for name, matrix, precision in (
         ("plain", own, evidence.precisions[0]),
@@ -96,15 +97,15 @@ def head_accuracies(
         scaled = precision / reduction.variances
         layers = fit(inputs, matrix.T[given], nowhere, scaled, layers)
         guessed = predict(layers, further, np.full(len(further), NO_FOLD)).argmax(1)
-        found[name] = float((guessed == test_labels).mean())
+        accuracies[name] = float((guessed == test_labels).mean())
     scale = reduction.scale
     for name, settings in (
         ("retrain, linear", HeadSettings(hidden=0)),
         ("retrain, 256 hidden", HeadSettings(hidden=256)),
     ):
         head = train_head(inputs * scale, evidence.q, settings, seed=seed)
-        found[name] = float((head.predict(further * scale).argmax(1) == test_labels).mean())
-    return found
+        accuracies[name] = float((head.predict(further * scale).argmax(1) == test_labels).mean())
+    return accuracies
 
 
 def measure(
@@ -132,7 +133,7 @@ def measure(
     seconds = time.process_time() - started
     wrong = given != source.train_labels
     score = evidence.score(given)
-    found = {
+    figures = {
         "wrong": float(wrong.mean()),
         "expected wrong": float(score.mean()),
         "average precision": float(average_precision(wrong, score) or 0),
@@ -143,12 +144,12 @@ def measure(
         "suggestion right": float((evidence.suggested == source.train_labels).mean()),
     }
     if importlib.util.find_spec("cleanlab") is not None:
-        found["cleanlab, best"] = cleanlab_precision(given, evidence, wrong)
+        figures["cleanlab, best"] = cleanlab_precision(given, evidence, wrong)
     if heads and not annotators:
-        found |= head_accuracies(
+        figures |= head_accuracies(
             evidence, given, features[0], features[1], source.test_labels, seed
         )
-    return found
+    return figures
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,14 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="auto", help="of the network: bfloat16 or float32")
     parser.add_argument("--without-heads", action="store_true")
     parser.add_argument("--data-dir", default="data")
-    parser.add_argument("--out", default="runs")
+    parser.add_argument("--out", default=DEFAULT_ROOT)
     asked = parser.parse_args(arguments)
     set_environment(Runtime(threads=asked.threads))
 
     def show(done: int, total: int, rate: float) -> None:
         print(f"\r{done:,} of {total:,} images, {rate:.0f} a second ", end="", file=sys.stderr)
 
-    found: dict[str, list[Row]] = {}
+    rows_by_name: dict[str, list[Row]] = {}
     try:
         data_dir = Path(asked.data_dir)
         datasets = asked.datasets.split(",")
@@ -208,12 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         heads=not asked.without_heads,
                     )
                     name = f"{dataset}, three annotators" if annotators else dataset
-                    found.setdefault(name, []).append(row)
+                    rows_by_name.setdefault(name, []).append(row)
                     print(json.dumps({"dataset": name, "seed": seed, **row}), flush=True)
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return 2
-    text = to_table(found)
+        return EXIT_USER_ERROR
+    text = to_table(rows_by_name)
     write_bytes_atomic(Path(asked.out) / "feature_bench" / "table.md", f"{text}\n".encode())
     print(text)
     return 0

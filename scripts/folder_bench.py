@@ -121,7 +121,7 @@ def main() -> None:
             again, again_cpu, _ = run_audit(root / "photos", root / "out", root / "cache")
             rows = read_rows(root / "out" / "audit.csv")
             wrong = {row["path"] for row in rows if truth[row["path"]] != row["given"]}
-            found = sum(row["path"] in wrong for row in rows[: len(wrong)])
+            caught = sum(row["path"] in wrong for row in rows[: len(wrong)])
             cleaned = read_rows(root / "out" / "cleaned.csv")
             given = {row["path"]: row["given"] for row in rows}
             changed = sum(row["label"] != given[row["path"]] for row in cleaned)
@@ -129,7 +129,7 @@ def main() -> None:
             summary = LabelAuditRecord.read(root / "out")
             if summary is None:
                 raise SystemExit(f"{root / 'out'} has no summary: the audit failed")
-            share = f"{found / len(wrong):.1%}" if wrong else "none"
+            share = f"{caught / len(wrong):.1%}" if wrong else "none"
             if arguments.show:
                 print(told)
             print(

@@ -17,7 +17,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import time
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +25,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from ieg_core.store.layout import read_planned, read_result
+from ieg_core.host.clock import CLOCK
+from ieg_core.store import layout
 from ieg_core.store.records import ProgressRecord, ResultRecord
 from pipelines import compile as packages
 from pipelines.cluster_files import ClusterFile
@@ -70,9 +70,9 @@ def inspect(box: Box, built: image.Image) -> None:
     limit = LARGEST[built.target]
     require(size < limit, f"size {size / 1e9:.2f} GB, of {limit / 1e9:.1f} GB at most")
 
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     printed = box.run("ieg", "--version")
-    seconds = time.monotonic() - started
+    seconds = CLOCK.monotonic() - started
     require(printed == f"ieg {version}", f"`ieg --version` prints {printed!r} in {seconds:.1f} s")
     printed = box.run("ieg", "--version", user="12345:12345")
     require(printed == f"ieg {version}", "and as a user unknown to the image")
@@ -119,7 +119,7 @@ def compiled_package() -> tuple[Any, Any]:
 
 def newest_checkpoint(trial: Path) -> Path | None:
     """Returns the checkpoint of a trial's newest attempt."""
-    return max((trial / "checkpoint").glob("[!.]*"), default=None)
+    return max((trial / layout.CHECKPOINTS).glob("[!.]*"), default=None)
 
 
 def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
@@ -138,14 +138,14 @@ def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
 
 def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     """Waits for a condition while a process runs."""
-    limit = time.monotonic() + WAIT_SECONDS
+    limit = CLOCK.monotonic() + WAIT_SECONDS
     while not ready():
         if process.poll() is not None:
             fail(f"the container ended with {process.returncode} before {what}")
-        if time.monotonic() > limit:
+        if CLOCK.monotonic() > limit:
             process.kill()
             fail(f"waited {WAIT_SECONDS} s for {what}")
-        time.sleep(0.02)
+        CLOCK.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -185,7 +185,7 @@ def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
     trial = pods.trial()
     with (
         stopped_at_the_end(pods.box.runner, name),
-        (scratch / "log.txt").open("w") as log,
+        (scratch / layout.LOG).open("w") as log,
         subprocess.Popen(command, stdout=log, stderr=log) as process,
     ):
 
@@ -224,9 +224,9 @@ def main() -> None:
     arguments = options.parse_args()
     arguments.dirty = "1"
     runner = image.find_runner(image.find_engine(arguments.engine))
-    started = time.monotonic()
+    started = CLOCK.monotonic()
     built = image.build(arguments)
-    print(f"  built in {time.monotonic() - started:.0f} s")
+    print(f"  built in {CLOCK.monotonic() - started:.0f} s")
     runner_flags = shlex.split(arguments.run_flags)
     box = Box(runner, built.name, tuple(runner_flags))
     print("The image", flush=True)
@@ -242,11 +242,11 @@ def main() -> None:
     kfp_pods.run(spec, platform, wanted, whole)
     require(whole.peak < MEMORY_LIMIT, f"memory {whole.peak / 1e9:.2f} GB of 4 GB at most")
     trial = whole.trial()
-    result = read_result(trial.parent.parent, trial.name)
+    result = layout.read_result(layout.root_of(trial), trial.name)
     print(f"  {trial.name}: accuracy {result.accuracy_ema_last:.1%}")
-    record = read_planned(trial.parent.parent, trial.name)
+    record = layout.read_planned(layout.root_of(trial), trial.name)
     require(record.git_revision == built.revision, "its record names the image's revision")
-    (page,) = whole.folder.glob("claims/*/sweeps/*/report/report.html")
+    (page,) = whole.folder.glob(f"claims/*/{layout.relative_report('*')}/{layout.REPORT_PAGE}")
     require(page.stat().st_size > 10_000, f"report of {page.stat().st_size / 1e3:.0f} kB")
 
     print("The training again, its pod killed", flush=True)

@@ -143,26 +143,26 @@ def as_launcher(value: Any) -> str:
 
 def _inputs(task: Spec, outer: Outputs, done: Mapping[str, Outputs]) -> Outputs:
     inputs = task.get("inputs", {})
-    found = Outputs()
+    resolved = Outputs()
     for key, value in inputs.get("parameters", {}).items():
         if "parameterExpressionSelector" in value:
             raise ValueError(f"{key} takes a part of a parameter, which is not emulated here")
         if "componentInputParameter" in value:
-            found.parameters[key] = outer.parameters[value["componentInputParameter"]]
+            resolved.parameters[key] = outer.parameters[value["componentInputParameter"]]
         elif "taskOutputParameter" in value:
             source = value["taskOutputParameter"]
             left = done[source["producerTask"]]
-            found.parameters[key] = left.parameters[source["outputParameterKey"]]
+            resolved.parameters[key] = left.parameters[source["outputParameterKey"]]
         else:
-            found.parameters[key] = _resolved(value["runtimeValue"]["constant"])
+            resolved.parameters[key] = _resolved(value["runtimeValue"]["constant"])
     for key, value in inputs.get("artifacts", {}).items():
         if "componentInputArtifact" in value:
-            found.artifacts[key] = outer.artifacts[value["componentInputArtifact"]]
+            resolved.artifacts[key] = outer.artifacts[value["componentInputArtifact"]]
         else:
             source = value["taskOutputArtifact"]
             left = done[source["producerTask"]]
-            found.artifacts[key] = left.artifacts[source["outputArtifactKey"]]
-    return found
+            resolved.artifacts[key] = left.artifacts[source["outputArtifactKey"]]
+    return resolved
 
 
 def _resolved(constant: Any) -> Any:

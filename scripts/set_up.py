@@ -51,16 +51,16 @@ def locked_requirement(lock: str, name: str) -> str:
 
 def read_pip_configuration(listing: str) -> dict[str, str]:
     """Parses the output of `pip config list`; as in pip, the environment overrides files."""
-    found: dict[str, tuple[int, str]] = {}
+    options: dict[str, tuple[int, str]] = {}
     rank = {"global": 0, "install": 1, ":env:": 2}
     for line in listing.splitlines():
         key, equals, value = line.partition("=")
         section, dot, option = key.rpartition(".")
         if equals and dot and section in rank:
             text = str(ast.literal_eval(value))
-            if option not in found or found[option][0] <= rank[section]:
-                found[option] = (rank[section], text)
-    return {option: value for option, (_, value) in found.items()}
+            if option not in options or options[option][0] <= rank[section]:
+                options[option] = (rank[section], text)
+    return {option: value for option, (_, value) in options.items()}
 
 
 def uv_environment(pip: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
@@ -131,8 +131,8 @@ def install_uv(python: Path) -> Path:
     requirement = locked_requirement(LOCK.read_text(encoding="utf-8"), "uv")
     wanted = requirement.split()[0].removeprefix("uv==")
     if uv.exists():
-        found = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)
-        if found.stdout.split()[1:2] == [wanted]:
+        version = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False)
+        if version.stdout.split()[1:2] == [wanted]:
             return uv
     if subprocess.run(
         [python, "-m", "pip", "--version"], capture_output=True, check=False

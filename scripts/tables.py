@@ -8,17 +8,20 @@ from ieg_core.report.summary import statistic
 Row = Mapping[str, float | None]
 
 
-def to_table(found: Mapping[str, Sequence[Row]], heading: str = "data") -> str:
+def to_table(rows_by_name: Mapping[str, Sequence[Row]], heading: str = "data") -> str:
     """Lays figures out as Markdown: a line each, mean ± sample deviation over seeds.
 
     Args:
-      found: For each line, the figures by name, one row a seed; "-" stands for a missing one.
+      rows_by_name: For each line, the figures by name, one row a seed; a missing one is shown
+        as "-".
       heading: Of the first column.
     """
-    names = list(dict.fromkeys(name for rows in found.values() for row in rows for name in row))
+    names = list(
+        dict.fromkeys(name for rows in rows_by_name.values() for row in rows for name in row)
+    )
     lines = [f"| {' | '.join([heading, *names])} |"]
     lines.append("|---" * (lines[0].count("|") - 1) + "|")
-    for label, rows in found.items():
+    for label, rows in rows_by_name.items():
         texts = [_mean_text([row.get(name) for row in rows]) for name in names]
         lines.append(f"| {' | '.join([label, *texts])} |")
     return "\n".join(lines)

@@ -70,8 +70,8 @@ def with_values(text: str) -> str:
     """Replaces the names of constants of `ieg_core.experiment.config` with their values."""
 
     def value(match: re.Match[str]) -> str:
-        found = getattr(config, match[0], match[0])
-        return ", ".join(f"`{each}`" for each in found) if isinstance(found, tuple) else str(found)
+        value = getattr(config, match[0], match[0])
+        return ", ".join(f"`{each}`" for each in value) if isinstance(value, tuple) else str(value)
 
     return re.sub(r"\b[A-Z]+(?:_[A-Z]+)*\b", value, text)
 

@@ -8,12 +8,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from ieg_core.data.label_set import ManifestRecord
 from ieg_core.store.record import Record
 from ieg_core.store.records import (
     AuditRecord,
     CurvesRecord,
     FailureRecord,
+    ManifestRecord,
     PlanRecord,
     ProgressRecord,
     ResultRecord,

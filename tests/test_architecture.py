@@ -14,6 +14,7 @@ from ieg_core.cli.main import COMMANDS
 from tests.backends import run_on
 
 ROOT = Path(__file__).parents[1]
+TIMES = ("time.time", "time.monotonic", "time.sleep")
 CODE = ("ieg_core", "components", "pipelines", "scripts")
 
 
@@ -93,6 +94,21 @@ def test_only_the_registry_and_the_methods_look_at_the_class_of_settings():
                 assert not found, f"{path}:{node.lineno}: {found}"
 
 
+def test_what_waits_asks_a_clock():
+    """`Clock` alone sleeps, and nothing takes a function of `time` for a clock of another kind."""
+    paths = tracked(*(f"{room}/*.py" for room in CODE))
+    assert len(paths) > 200
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and ast.unparse(node) in TIMES:
+                is_sleep = node.attr == "sleep"
+                assert path.name == "clock.py" or (node in called and not is_sleep), (
+                    f"{path}:{node.lineno} uses {ast.unparse(node)}: take a Clock"
+                )
+
+
 def test_components_import_only_kfp_and_the_standard_library_at_the_top():
     """A component's source is copied alone; and importing them must not load the science."""
     allowed = {"kfp", "components", *sys.stdlib_module_names}
@@ -137,6 +153,22 @@ def test_no_file_tells_of_the_machine_that_it_was_written_on():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             assert not private.search(line), f"{path}:{number}: {line}"
+
+
+def test_words_are_spelled_as_in_america():
+    british = re.compile(
+        r"(?i)(?:col|fav|behavi|neighb|hon)our|grey|(?:lab|canc|mod|trav)ell(?!a|o)|\bcentr(?:e|ed)"
+        r"s?\b|licence|judgement|catalogue|artefact|\btowards\b|\b(?:learn|spel)t\b|\banew\b|whilst|"
+        r"analys(?:e|ed|ing)\b|(?:al|tim|an|gn|ar|er|ant|ard|tr|ot|ag)is(?:e|es|ed|ing|ation)\b"
+    )
+    # Keys of files, which older files have; and one of Label Studio's.
+    keys = re.compile(r"\b(?:transition_realised|labelled|relabelled_loss|was_cancelled)\b")
+    others = ("LICENSE", Path(__file__).name)
+    for path in tracked():
+        if path.name in others or path.suffix in (".png", ".npz", ".lock"):
+            continue
+        found = british.search(keys.sub("", path.read_text(encoding="utf-8")))
+        assert not found, f"{path}: {found[0]}"
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-gpu.lock"])

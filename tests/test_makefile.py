@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 CHECK = (
     ("ieg_core", "errors"),
     ("ieg_core/experiment", "methods"),
+    ("ieg_core/store", "names"),
     ("ieg_core/sweep", "request"),
     ("pipelines", "variables"),
 )

@@ -88,7 +88,7 @@ def test_links_to_files_lead_to_the_repository_on_the_package_page():
     )
 
 
-def test_the_citation_names_this_version_and_licence():
+def test_the_citation_names_this_version_and_license():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {__version__}\n" in citation
     assert f"\nlicense: {PROJECT['license']}\n" in citation
@@ -123,7 +123,7 @@ def wheel(distributions) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_every_file_of_the_science_and_the_licence(wheel):
+def test_the_wheel_holds_every_file_of_the_science_and_the_license(wheel):
     assert wheel.name == f"ieg_core-{__version__}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()

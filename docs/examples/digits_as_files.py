@@ -4,7 +4,7 @@
 python docs/examples/digits_as_files.py FOLDER
 
 FOLDER/train has 1,300 images, every fourth of them in the folder of another digit. FOLDER/probe has
-ten checked images per class, FOLDER/test 397 images. Some are JPEG, some grey, some RGB, and their
+ten checked images per class, FOLDER/test 397 images. Some are JPEG, some gray, some RGB, and their
 sizes differ. FOLDER/truth.csv holds the true digit of each training image; only the page that this
 example belongs to reads it.
 """

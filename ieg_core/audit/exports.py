@@ -47,7 +47,7 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
     """
     names = audit.images.class_names
     tasks = []
-    for place in _order(audit):
+    for place in audit.all_places.tolist():
         given, suggested = int(audit.given[place]), int(audit.suggested[place])
         name = audit.images.names[place]
         task: dict[str, Any] = {
@@ -136,7 +136,7 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
     """
     names = audit.images.class_names
     labels: dict[str, Any] = {}
-    for rank, place in enumerate(_order(audit)):
+    for rank, place in enumerate(audit.all_places.tolist()):
         key = _stem(audit.images.names[place])
         if key in labels:
             raise UserError(
@@ -364,12 +364,6 @@ def _decisions(
         labels=np.array([label for label, _ in decided.values()], np.int32),
         kinds=tuple(kind for _, kind in decided.values()),
     )
-
-
-def _order(audit: LabelAudit) -> list[int]:
-    """Returns all indices: judged images most suspicious first, then the others in order."""
-    rest = np.setdiff1d(np.arange(len(audit.images)), audit.order)
-    return [*audit.order.tolist(), *rest.tolist()]
 
 
 def _score(audit: LabelAudit, place: int) -> float | None:

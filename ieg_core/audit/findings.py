@@ -18,8 +18,7 @@ from ieg_core.data.open import open_source
 from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import METHODS
-from ieg_core.store import arrays
-from ieg_core.store.layout import EXAMPLES, is_trial, label_sets_folder
+from ieg_core.store import arrays, layout
 from ieg_core.store.records import AuditRecord, TrainingRecord, TrialRecord
 
 THRESHOLD = 0.5
@@ -93,7 +92,7 @@ class Audit:
 
 def is_available(folder: Path) -> bool:
     """Returns whether a trial can be audited: trained by a method that sees the noisy labels."""
-    return (folder / EXAMPLES).exists()
+    return (folder / layout.EXAMPLES).exists()
 
 
 def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
@@ -103,10 +102,10 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
       UserError: When the trial cannot be audited, see `ieg_core.audit.write.audit_trial`.
     """
     record = TrialRecord.read(folder)
-    if record is None or not is_trial(folder):
+    if record is None or not layout.is_trial(folder):
         raise UserError(
             f"{folder} is not a run: expected the folder of a trial with a {TrialRecord.NAME}, "
-            "such as runs/trials/…, or of a sweep, such as runs/latest"
+            f"such as {layout.TRIAL_EXAMPLE}, or of a sweep, such as {layout.LATEST_EXAMPLE}"
         )
     method = record.method
     if method in METHODS and not METHODS[method].trains_on_noisy:
@@ -115,19 +114,22 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             "of another method"
         )
     try:
-        examples, _ = arrays.read(folder / EXAMPLES, "train the trial again")
+        examples, _ = arrays.read(folder / layout.EXAMPLES, "train the trial again")
     except FileNotFoundError:
         state = "is from an older version" if TrainingRecord.exists(folder) else "is not done"
         raise UserError(
-            f"{folder} has no {EXAMPLES}: its training {state}; run ieg train or make sweep again"
+            f"{folder} has no {layout.EXAMPLES}: its training {state}; run ieg train or make sweep "
+            "again"
         ) from None
     source = open_source(record.base, data_dir, record.settings.images)
-    label_set = load_label_set(label_sets_folder(folder.parent.parent) / record.label_set, source)
+    label_set = load_label_set(
+        layout.label_sets_folder(layout.root_of(folder)) / record.label_set, source
+    )
     num_examples = len(label_set.noisy_labels)
     if any(len(values) != num_examples for values in examples.values()):
         raise UserError(
-            f"{folder / EXAMPLES} is damaged: expected {num_examples} examples; train the trial "
-            "again"
+            f"{folder / layout.EXAMPLES} is damaged: expected {num_examples} examples; train the "
+            "trial again"
         )
 
     ids = np.setdiff1d(label_set.train_ids, _trusted_ids(label_set, source))

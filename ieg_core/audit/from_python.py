@@ -5,6 +5,7 @@ Kinds of data are recognized by their attributes (duck typing), so pandas, `data
 TensorFlow are not imported here; a caller who passes one of their objects has it installed.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -163,11 +164,8 @@ def _open_folder(
 def _read_files(listed: LabeledFiles, size: int, progress: bool) -> Opened:
     if not progress:
         return open_files(listed, size)
-    line, total = ProgressLine("Reading", "files"), len(listed.paths)
-    try:
-        return open_files(listed, size, progress=lambda done: line(done, total))
-    finally:
-        line.close()
+    with contextlib.closing(ProgressLine("Reading", "files")) as line:
+        return open_files(listed, size, progress=lambda done: line(done, len(listed.paths)))
 
 
 def _with_files(images: LabeledImages, paths: Sequence[str], size: int, progress: bool) -> Opened:

@@ -21,12 +21,11 @@ from ieg_core.data.label_set import draw_labels
 from ieg_core.data.labels.given import data_tag
 from ieg_core.data.labels.open import open_given
 from ieg_core.data.open import open_source
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
 
 Pixels = NDArray[np.uint8]
 MAX_MEGAPIXELS: Final = 90.0
-_SHOWN: Final = 3
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def open_files(
         entries = index_files(listed.root, paths, MAX_MEGAPIXELS, decode=True, progress=progress)
         kept = [number for number in kept if not entries[paths[number]].reason]
         broken = [f"{path}: {entries[path].reason}" for path in paths if entries[path].reason]
-        shown = "; ".join(broken[:_SHOWN]) + ("; …" if len(broken) > _SHOWN else "")
+        shown = some(broken, separator="; ")
         if not kept:
             raise UserError(
                 f"none of the {len(paths)} files in {listed.root} can be decoded ({shown}): "

@@ -21,7 +21,7 @@ from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.data.tables import to_frame
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 from ieg_core.store.record import Record
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -116,15 +116,20 @@ class LabelAudit:
         """
         return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
+    @property
+    def all_places(self) -> NDArray[np.int64]:
+        """The images of `order`, then all others in the order of the data, int64 [n]."""
+        others = np.setdiff1d(np.arange(len(self.images)), self.order)
+        return np.concatenate([self.order, others])
+
     def headline(self) -> list[str]:
         """Returns what was found, and how reliable that is, one line each."""
         summary = self.summary
         counts = sorted(
             zip(summary.class_names, summary.class_counts, strict=True), key=lambda each: -each[1]
         )
-        shown = ", ".join(f"{name} {count}" for name, count in counts[:MOST_CLASSES])
-        more = ", …" if len(counts) > MOST_CLASSES else ""
-        lines = [f"{summary.examples} images of {len(counts)} classes ({shown}{more})"]
+        shown = some((f"{name} {count}" for name, count in counts), MOST_CLASSES)
+        lines = [f"{summary.examples} images of {len(counts)} classes ({shown})"]
         if summary.trusted:
             lines[0] += f", {summary.trusted} of them confirmed"
         if len(summary.annotators) > 1:

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from ieg_core.audit import review
 from ieg_core.audit.label_audit import LabelAudit, columns
 from ieg_core.data.tables import to_csv, to_parquet
@@ -35,8 +33,7 @@ def write_outputs(
     Raises:
       UserError: When an image can no longer be read, or the folder cannot be written.
     """
-    others = np.setdiff1d(np.arange(len(audit.images)), audit.order)
-    rows = np.concatenate([audit.order, others])
+    rows = audit.all_places
     table = columns(audit, rows)
     files = {TABLE: to_csv(table)}
     files["audit.parquet"] = to_parquet({**table, "q": list(audit.evidence.q[rows])})

@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_original
+from ieg_core.data.image_folder.decode import (
+    UnreadableImageError,
+    central_square,
+    plain,
+    read_original,
+)
 from ieg_core.errors import UserError
 from ieg_core.host.files import expand
 
@@ -79,13 +84,9 @@ def bounded(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _from_pillow(image: Any) -> NDArray[np.uint8]:
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    pixels = np.asarray(image, np.uint8)
+    is_gray = image.mode.startswith(("1", "I")) or image.mode == "L"
+    is_gray = is_gray and not image.has_transparency_data
+    pixels = np.asarray(plain(image, 1 if is_gray else 3), np.uint8)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

@@ -29,7 +29,7 @@ def apply(
     level: Tensor,
     possible: Set[Operation] = frozenset(Operation),
 ) -> Tensor:
-    """Applies one pointwise or neighbourhood operation to each image, as Pillow does.
+    """Applies one pointwise or neighborhood operation to each image, as Pillow does.
 
     Args:
       images: uint8 [B, H, W, ch], ch 1 or 3; Color does not change one-channel images.

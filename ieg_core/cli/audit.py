@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,15 +18,9 @@ from ieg_core.experiment.feature_sources import EXPECTED
 from ieg_core.features.extract import NETWORK
 from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
-from ieg_core.store.layout import (
-    AUDIT_PAGE,
-    find_run,
-    is_trial,
-    planned_trials,
-    read_planned,
-    trial_folder,
-)
+from ieg_core.store import layout
 from ieg_core.store.records import AuditRecord
+from ieg_core.sweep.request import make_sweep
 
 RUN, FILES, DATASET = "run", "files", "dataset"
 OF_IMAGES = (
@@ -43,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="WHAT",
         help="a folder of images, a table of them, a data set such as cifar10_human_worst (several "
-        "names are several annotators), or runs: runs/trials/…, runs/latest",
+        f"names are several annotators), or runs: {layout.TRIAL_EXAMPLE}, {layout.LATEST_EXAMPLE}",
     )
     options.add_run_data_dir(parser)
     options.add_json(parser, "one JSON object: for each audit its summary and the files written")
@@ -111,6 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     With --json, prints {"audits": [{"summary": …, "files": […]}, …]}: the content of each audit's
     summary.json, and the paths of the files that people open or continue with.
+
+    Raises:
+      UserError: When an option does not suit what is audited, or it cannot be audited.
     """
     kinds = {_kind(place) for place in arguments.places}
     if len(kinds) > 1 or (kinds == {FILES} and len(arguments.places) > 1):
@@ -139,9 +135,12 @@ def _kind(place: str) -> str:
         raise UserError("received no folder: expected one, as in make audit DATA_DIR=photos")
     if Path(place).is_file():
         return FILES
-    folder = find_run(Path(place))
-    is_root = (folder / "trials").is_dir() and (folder / "label_sets").is_dir()
-    if is_trial(folder) or is_root or planned_trials(folder) is not None:
+    folder = layout.find_run(Path(place))
+    if (
+        layout.is_trial(folder)
+        or layout.planned_sweeps(folder)
+        or layout.planned_trials(folder) is not None
+    ):
         return RUN
     if folder.exists():
         return FILES
@@ -149,14 +148,14 @@ def _kind(place: str) -> str:
         return DATASET
     raise UserError(
         f"there is no {place}: expected a folder of images, a table, a data set such as "
-        "cifar10_human_worst, or a run such as runs/latest"
+        f"cifar10_human_worst, or a run such as {layout.LATEST_EXAMPLE}"
     )
 
 
 def _audit_runs(arguments: argparse.Namespace) -> int:
     places = [Path(place) for place in arguments.places]
     labels_file = arguments.write_labels
-    folders = list(dict.fromkeys(folder for place in places for folder in find_trials(place)))
+    folders = list(dict.fromkeys(folder for place in places for folder in auditable_trials(place)))
     if labels_file is not None and len(folders) > 1:
         raise UserError(
             f"--write-labels with {len(folders)} runs ({' '.join(map(str, places))}): expected one "
@@ -172,7 +171,7 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
             threshold=THRESHOLD if arguments.threshold is None else arguments.threshold,
             labels_file=labels_file,
         )
-        page = folder / AUDIT_PAGE
+        page = folder / layout.AUDIT_PAGE
         files = [page, page.with_suffix(".csv"), *([labels_file] if labels_file else [])]
         audits.append({"summary": summary.to_value(), "files": files})
         if not arguments.json:
@@ -186,19 +185,15 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_trials(run_dir: Path) -> list[Path]:
+def auditable_trials(run_dir: Path) -> list[Path]:
     """Returns the folders of a run, or of the runs of a sweep that can be audited.
 
     Raises:
       UserError: When none of the sweep's runs can be audited.
     """
-    folder = find_run(run_dir)
-    planned = planned_trials(folder)
-    if planned is None:
-        return [folder]
-    root = folder.parent.parent
-    trials = [trial_folder(root, name) for name in planned]
-    auditable = [trial for trial in trials if is_available(trial)]
+    root, sweep, names = layout.find_trials(run_dir)
+    trials = [layout.trial_folder(root, name) for name in names]
+    auditable = [trial for trial in trials if is_available(trial) or not sweep]
     if not auditable:
         raise UserError(
             f"none of the {len(trials)} runs of {run_dir} can be audited: expected a finished run "
@@ -217,7 +212,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
       data_dir: Folder of the base data sets.
       labels_file: The file of cleaned labels.
     """
-    config = read_planned(folder.parent.parent, folder.name).settings
+    config = layout.read_planned(layout.root_of(folder), folder.name).settings
     spec = dataset_spec.parse(f"{dataset_spec.parse(config.dataset).base}_{dataset_spec.LABELS}")
     words = {"DATASET": str(spec), "LABELS": str(labels_file)}
     if data_dir != options.DATA_DIR:
@@ -230,7 +225,7 @@ def next_command(folder: Path, data_dir: str, labels_file: Path) -> str:
             if usual is None or getattr(usual, key) != value
         ]
         words["SET"] = " ".join(changed)
-    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
+    return make_sweep(words)
 
 
 def describe(summary: AuditRecord) -> str:

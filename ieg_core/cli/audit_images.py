@@ -4,7 +4,6 @@
 import argparse
 import contextlib
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.progress import ProgressLine
 from ieg_core.host.runtime import Runtime, set_environment
+from ieg_core.sweep.request import make_sweep
 
 TOP = 2000
 
@@ -308,5 +308,4 @@ def _next_command(request: AuditRequest) -> str:
             words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
     if not words:
         return ""
-    words["LABELS"] = str(request.write_labels)
-    return " ".join(["make sweep", *(f"{key}={shlex.quote(text)}" for key, text in words.items())])
+    return make_sweep({**words, "LABELS": str(request.write_labels)})

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ieg_core.report import join
 from ieg_core.report.mlflow import write_mlflow
+from ieg_core.store.layout import LATEST_EXAMPLE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg export`."""
     parser.add_argument(
-        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="for example runs/latest"
+        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help=f"for example {LATEST_EXAMPLE}"
     )
     parser.add_argument(
         "--mlflow", type=Path, required=True, metavar="FOLDER", help="MLflow's tracking folder"

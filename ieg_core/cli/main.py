@@ -24,12 +24,16 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from ieg_core import __version__
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    UserError,
+    printable,
+)
 from ieg_core.host.runtime import use_utf8
-from ieg_core.sweep import worker
 
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
 COMMANDS = {
     "prepare": "write prepared data sets",
     "train": "train one trial and evaluate it",
@@ -117,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return worker.EXIT_USER_ERROR
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -127,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     except OSError as error:  # such as EIO, ESTALE or EMFILE: the machine's, not the request's
         print(f"ieg: failed: {describe(error)}", file=sys.stderr)
-        return worker.EXIT_FAILED
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

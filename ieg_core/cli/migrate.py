@@ -5,11 +5,14 @@ import argparse
 from pathlib import Path
 
 from ieg_core.store.migrate import migrate
+from ieg_core.store.names import DEFAULT_ROOT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg migrate`."""
-    parser.add_argument("results", type=Path, metavar="RUNS", help="a results root, such as runs")
+    parser.add_argument(
+        "results", type=Path, metavar="RUNS", help=f"a results root, such as {DEFAULT_ROOT}"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

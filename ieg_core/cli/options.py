@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import TrialRecord
 from ieg_core.sweep.request import REQUEST_OPTIONS
 
@@ -54,7 +55,7 @@ def print_json(value: Any) -> None:
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Adds --data-dir, --out and --labels."""
     add_data_dir(parser)
-    parser.add_argument("--out", default="runs", help="the results root (runs)")
+    parser.add_argument("--out", default=DEFAULT_ROOT, help=f"the results root ({DEFAULT_ROOT})")
     parser.add_argument("--labels", default="", help=REQUEST_OPTIONS["labels"].meaning)
 
 

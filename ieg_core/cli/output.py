@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ieg_core.errors import EXIT_DIVERGED, EXIT_FAILED, EXIT_USER_ERROR
 from ieg_core.store.layout import LOG, read_result, trial_folder
 from ieg_core.store.records import FailureRecord
 from ieg_core.sweep import progress, slots, worker
@@ -53,14 +54,14 @@ def run_steps(
     thread.start()
     progress.watch(root, [trial], thread.is_alive)
     folder = trial_folder(root, trial)
-    code = codes[-1] if codes else worker.EXIT_FAILED
+    code = codes[-1] if codes else EXIT_FAILED
     if code:
         failure, _ = FailureRecord.look(folder)
         reason = failure.reason if failure else "no reason was recorded"
-        kinds = {worker.EXIT_USER_ERROR: "error", worker.EXIT_DIVERGED: "diverged"}
+        kinds = {EXIT_USER_ERROR: "error", EXIT_DIVERGED: "diverged"}
         kind = kinds.get(code, "failed")
         print(f"ieg: {kind}: {reason} (log: {folder / LOG})", file=sys.stderr)
-        return code if code > 0 else worker.EXIT_FAILED
+        return code if code > 0 else EXIT_FAILED
     result = read_result(root, trial)
     print(
         f"Test accuracy {100 * result.accuracy_ema_last:.1f} % after the last step (moving average "

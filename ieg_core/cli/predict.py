@@ -21,16 +21,15 @@ from ieg_core.data.image_folder.decode import (
     read_pixels,
 )
 from ieg_core.data.image_folder.squares import decode_square
-from ieg_core.errors import UserError, printable, require
+from ieg_core.errors import EXIT_FAILED, UserError, printable, require
 from ieg_core.experiment.networks import parse
 from ieg_core.features.classifier import FeatureClassifier
 from ieg_core.features.extract import compute_features
 from ieg_core.host.archives import require_sane_size
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
-from ieg_core.store.layout import HEAD, MODEL, find_run
+from ieg_core.store.layout import HEAD, MODEL, TRIAL_EXAMPLE, find_run
 from ieg_core.store.model_file import MEMBER, ModelFacts, read_facts
-from ieg_core.sweep import worker
 
 BATCH = 64
 TOP = 3
@@ -40,7 +39,7 @@ _HEAD_SUFFIX = Path(HEAD).suffix
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg predict`."""
     parser.add_argument(
-        "model", type=Path, help=f"a run, runs/trials/…, or a file such as {MODEL} or {HEAD}"
+        "model", type=Path, help=f"a run, {TRIAL_EXAMPLE}, or a file such as {MODEL} or {HEAD}"
     )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
@@ -60,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     With --json, each line is {"path": …, "classes": [{"name", "probability"}, …], "problem": …}, in
     the order of the images; `problem` says why a file cannot be read, else it is "".
+
+    Raises:
+      UserError: When there are no files, or the model cannot be used (`predict_files`).
     """
     require(arguments.top >= 1, "--top", arguments.top, "at least 1")
     model = arguments.model
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not unreadable + classified:
         places = ", ".join(map(str, arguments.images))
         raise UserError(f"no files in {places}: expected JPEG, PNG or WebP files")
-    return worker.EXIT_FAILED if unreadable else 0
+    return EXIT_FAILED if unreadable else 0
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from ieg_core.cli.output import open_console
 from ieg_core.report import join
 from ieg_core.report.terminal import print_report
 from ieg_core.report.write import write_joined
+from ieg_core.store.layout import LATEST_EXAMPLE, REPORT_PAGE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg report`."""
     parser.add_argument(
-        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="for example runs/latest"
+        "run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help=f"for example {LATEST_EXAMPLE}"
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write to (reports/joined-…)"
@@ -25,5 +26,5 @@ def run(arguments: argparse.Namespace) -> int:
     places = arguments.run_dirs
     folder = arguments.out or Path("reports") / join.folder_name(places)
     print_report(write_joined(places, folder), open_console())
-    print(f"\nReport: {folder / 'report.html'}")
+    print(f"\nReport: {folder / REPORT_PAGE}")
     return 0

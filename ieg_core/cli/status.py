@@ -2,14 +2,17 @@
 """`ieg status [RUN_DIR]`: prints the progress of a sweep that another process runs."""
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.cli import options
 from ieg_core.cli.output import open_console
-from ieg_core.sweep import progress, status, worker
-from ieg_core.sweep.progress import TrialProgress
+from ieg_core.errors import EXIT_FAILED
+from ieg_core.host.clock import CLOCK
+from ieg_core.store.layout import find_trials
+from ieg_core.store.names import DEFAULT_ROOT
+from ieg_core.sweep import progress
+from ieg_core.sweep.progress import TrialProgress, read_trial
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "run_dir",
         nargs="?",
         type=Path,
-        default=Path("runs"),
+        default=Path(DEFAULT_ROOT),
         metavar="RUN_DIR",
-        help="a results root, a sweep, or a run (runs)",
+        help=f"a results root, a sweep, or a run ({DEFAULT_ROOT})",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--watch", action="store_true", help="repeat until no trial is running")
@@ -34,11 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     "steps_per_second", "accuracy", "reason", "seconds_left"}, …]}, in the order in which they
     start, as `ieg_core.sweep.progress.TrialProgress` describes them; None is null.
     """
-    root, names = status.find_trials(arguments.run_dir)
+    root, _, names = find_trials(arguments.run_dir)
     console = open_console(progress.PIPED_WIDTH)
 
     def read() -> list[TrialProgress]:
-        return status.read_trials(root, names, time.time())
+        return [read_trial(root, name, 0.0, CLOCK.now()) for name in names]
 
     def is_running() -> bool:
         return any(trial.is_running for trial in read())
@@ -64,4 +67,4 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _exit_code(trials: Sequence[TrialProgress]) -> int:
     failed = any(trial.state == progress.FAILED for trial in trials)
-    return worker.EXIT_FAILED if failed else 0
+    return EXIT_FAILED if failed else 0

@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains one trial in a process of its own, prints its progress, and evaluates it."""
+    """Trains one trial in a separate process, prints its progress, and evaluates it.
+
+    Raises:
+      UserError: When the request is invalid, or names several data sets.
+    """
     gpus = machine.find_gpus(arguments.devices)
     request = SweepRequest(
         dataset=str(dataset_spec.parse(arguments.dataset)),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepared label sets: labels and index sets for a base data set, without its images.
 
-A label set is a folder of two files. `arrays.safetensors` holds the labels and index sets;
-`manifest.json` records the request, the result and the base data, with a digest of everything. The
+A label set is a folder of two files. `LABEL_ARRAYS` holds the labels and index sets;
+`ManifestRecord` records the request, the result and the base data, with a digest of everything. The
 same request for the same data produces the same bytes.
 """
 
@@ -10,10 +10,10 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import safetensors.numpy
@@ -34,75 +34,14 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec, parse
 from ieg_core.host.files import writable
 from ieg_core.host.folders import write_folder
-from ieg_core.store.record import Record
-from ieg_core.store.seal import parse_json, read_file, require_regular, seal, unseal
+from ieg_core.store.layout import LABEL_ARRAYS
+from ieg_core.store.records import ManifestRecord
 
 FORMAT: Final = 1
-ARRAYS: Final = "arrays.safetensors"
 # Not part of the digest: a label set does not depend on the NumPy version that wrote it.
 _UNDIGESTED: Final = ("versions", "digest")
 
 Ids = NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ManifestRecord(Record):
-    """What a label set was made of, and what came out.
-
-    Attributes:
-      format: `FORMAT`.
-      spec: The data set with its corruption.
-      seed: The seed of corruption and probe.
-      probe_per_class: Clean examples of each class that were set aside.
-      base: The base data set.
-      base_version: Its version.
-      base_digest: Its digest.
-      num_classes: C.
-      class_names: C names, by class number.
-      image_shape: [height, width, channels].
-      class_counts: Examples by class, each [C]: "clean" and "noisy" count the kept examples, probe
-        included, by that label; "train" counts by noisy label, "probe" by clean label.
-      clean_labels_known: Whether the true labels are known. If not, the clean ones are those of the
-        label file, or those that the data come with.
-      noise_rate: Requested share of altered labels; None where the true labels are not known.
-      true_flip_rate: Expected share of wrong labels; None where the true labels are not known.
-      realised_flip_rate: Actual share of wrong labels; None where the true labels are not known.
-      transition_asked: Requested T[true, observed], [C, C]; None for labels from elsewhere.
-      transition_realised: Actual T[true, observed], [C, C].
-      versions: Versions of the libraries; not part of the digest.
-      digest: SHA-256 over manifest and arrays, hexadecimal.
-      notes: What reading the data brought to light (`ieg_core.data.base.Source`).
-      labels_file: Name and SHA-256 of the label file.
-    """
-
-    NAME: ClassVar[str] = "manifest.json"
-
-    format: int
-    spec: str
-    seed: int
-    probe_per_class: int
-    base: str
-    base_version: str
-    base_digest: str
-    num_classes: int
-    class_names: Sequence[str]
-    image_shape: Sequence[int]
-    class_counts: Mapping[str, Sequence[int]]
-    clean_labels_known: bool
-    noise_rate: float | None
-    true_flip_rate: float | None
-    realised_flip_rate: float | None
-    transition_asked: Sequence[Sequence[float]] | None
-    transition_realised: Sequence[Sequence[float]]
-    versions: Mapping[str, str]
-    digest: str = ""
-    notes: Mapping[str, Any] | None = None
-    labels_file: Mapping[str, str] | None = None
-
-    def encode(self) -> bytes:
-        """Returns the file's content: one line a key, not one for each number of a matrix."""
-        lines = [f'"{key}": {json.dumps(value)}' for key, value in seal(self.to_value()).items()]
-        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 @dataclass(frozen=True)
@@ -197,7 +136,7 @@ def prepare_label_set(
     folder = label_sets_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{digest[:8]}"
     files = {
         ManifestRecord.NAME: replace(manifest, digest=digest).encode(),
-        ARRAYS: safetensors.numpy.save(arrays),
+        LABEL_ARRAYS: safetensors.numpy.save(arrays),
     }
     try:
         if not folder.exists():
@@ -231,26 +170,23 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
       UserError: When the label set is missing, altered, in another format, or prepared for other
         data.
     """
-    path = ManifestRecord.path(folder)
-    try:
-        values = unseal(parse_json(read_file(path)))
-        require_regular((folder / ARRAYS).stat().st_mode)
-        arrays = safetensors.numpy.load((folder / ARRAYS).read_bytes())
-    except OSError as error:
+    manifest, path = ManifestRecord.read(folder), folder / LABEL_ARRAYS
+    if manifest is None or not path.is_file():
         raise UserError(
-            f"cannot read the label set {folder} ({error.strerror}): expected {path.name} and "
-            f"{ARRAYS} in it; delete the folder if it exists and prepare it again"
-        ) from error
-    except (ValueError, KeyError, SafetensorError) as error:
-        raise _altered(folder, str(error)) from error
-    if values.get("digest") != _digest(values, arrays):
-        raise _altered(folder, "its digest does not match its content")
-    if values["format"] != FORMAT:
+            f"cannot read the label set {folder}: expected {ManifestRecord.NAME} and "
+            f"{LABEL_ARRAYS} in it; delete the folder if it exists and prepare it again"
+        )
+    if manifest.format != FORMAT:
         raise UserError(
-            f"the label set {folder} has format {values['format']}, expected {FORMAT}: prepare "
+            f"the label set {folder} has format {manifest.format}, expected {FORMAT}: prepare "
             "it again with this version"
         )
-    manifest = ManifestRecord.parse(values, str(path))
+    try:
+        arrays = safetensors.numpy.load(path.read_bytes())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _altered(folder, str(error)) from error
+    if manifest.digest != _digest(manifest.to_value(), arrays):
+        raise _altered(folder, "its digest does not match its content")
     if source is not None and source.digest != manifest.base_digest:
         raise UserError(
             f"the label set {folder} was prepared for {manifest.base} data with digest "

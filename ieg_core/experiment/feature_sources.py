@@ -89,10 +89,10 @@ def source_digest(text: str) -> str:
     Raises:
       UserError: When a file cannot be read.
     """
-    found = [s.name for s in parse(text) if s.kind in ("file", "keras", "onnx")]
-    if not found:
+    files = [s.name for s in parse(text) if s.kind in ("file", "keras", "onnx")]
+    if not files:
         return ""
-    return hashlib.sha256("".join(map(file_digest, found)).encode()).hexdigest()
+    return hashlib.sha256("".join(map(file_digest, files)).encode()).hexdigest()
 
 
 def file_digest(name: str) -> str:

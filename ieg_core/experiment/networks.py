@@ -240,18 +240,18 @@ def module_file(name: str) -> Path:
     module = name.partition(":")[0]
     add_current_folder()
     try:
-        found = importlib.util.find_spec(module)
+        spec = importlib.util.find_spec(module)
     except (Exception, SystemExit) as error:  # the packages above it are imported
         raise UserError(
             f"no module {module!r} for the network {name!r} ({type(error).__name__}: {error}): "
             "expected that the packages above it can be imported; fix them"
         ) from error
-    if found is None or not found.origin or not os.path.isfile(found.origin):
+    if spec is None or not spec.origin or not os.path.isfile(spec.origin):
         raise UserError(
             f"no module {module!r} for the network {name!r}: expected a file such as "
             f"{module.replace('.', '/')}.py in the current folder, or an installed package"
         )
-    return Path(found.origin)
+    return Path(spec.origin)
 
 
 def add_current_folder() -> None:

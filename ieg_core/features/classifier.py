@@ -73,7 +73,7 @@ class FeatureClassifier:
           UserError: When a network is not installed or has other weights, or the classifier was
             trained on precomputed features.
         """
-        found = []
+        networks = []
         for used in self.features:
             if not used.sha256:
                 raise UserError(
@@ -88,8 +88,8 @@ class FeatureClassifier:
                     f"expected those that the classifier was trained with, {used.sha256[:12]}… for "
                     f"{used.size}; restore that network, or train again"
                 )
-            found.append(network)
-        return found
+            networks.append(network)
+        return networks
 
     def write(self, path: Path) -> None:
         """Writes the file atomically."""
@@ -112,15 +112,15 @@ class FeatureClassifier:
           UserError: When the file is missing, damaged or of another format.
         """
         try:
-            found, facts = arrays.read(path, _REMEDY)
+            tensors, facts = arrays.read(path, _REMEDY)
             if facts["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {facts['schema']}, not {SCHEMA}")
-            count = sum(name.startswith("layer") for name in found)
+            count = sum(name.startswith("layer") for name in tensors)
             return cls(
                 class_names=tuple(map(str, facts["class_names"])),
                 features=tuple(UsedFeatures(**each) for each in facts["features"]),
-                reduction=Reduction(**{name: found[name] for name in _REDUCTION}),
-                head=Head([found[f"layer{number}"] for number in range(count)]),
+                reduction=Reduction(**{name: tensors[name] for name in _REDUCTION}),
+                head=Head([tensors[f"layer{number}"] for number in range(count)]),
                 trained_on=facts["trained_on"],
                 method=facts["method"],
             )

@@ -84,11 +84,11 @@ def extract_features(
     root = cache or cache_folder()
     keys = _keys(read, total) if digests is None else _parse_digests(digests)
     views = (False, True) if mirrored else (False,)
-    found = find_network(network, size)
+    feature_network = find_network(network, size)
     computed = []
     for number, flip in enumerate(views):
         report = functools.partial(_report, progress, number * total, len(views) * total)
-        view = _View(found, precision, flip)
+        view = _View(feature_network, precision, flip)
         computed.append(_cached_or_computed(view, read, keys, root, report))
     features = computed[0]
     for more in computed[1:]:

@@ -193,12 +193,12 @@ def _keras_side(name: str) -> int | None:
 
     def shapes(value: Any) -> list[Any]:
         if isinstance(value, Mapping):
-            found = [value["batch_shape"]] if "batch_shape" in value else []
-            return [*found, *(shape for each in value.values() for shape in shapes(each))]
+            own_shape = [value["batch_shape"]] if "batch_shape" in value else []
+            return [*own_shape, *(shape for each in value.values() for shape in shapes(each))]
         return [s for each in value for s in shapes(each)] if isinstance(value, list) else []
 
-    found = shapes(config)
-    return _side(name, found[0] if found else ())
+    all_shapes = shapes(config)
+    return _side(name, all_shapes[0] if all_shapes else ())
 
 
 def _side(name: str, shape: Sequence[Any]) -> int | None:

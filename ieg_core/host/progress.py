@@ -2,9 +2,9 @@
 """A progress line for terminals, notebooks and log files."""
 
 import sys
-import time
-from collections.abc import Callable
 from typing import Final, TextIO
+
+from ieg_core.host.clock import CLOCK, Clock
 
 _LIVE_SECONDS: Final = 0.2
 _PLAIN_SECONDS: Final = 10.0
@@ -23,7 +23,7 @@ class ProgressLine:
         unit: str = "images",
         *,
         stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = CLOCK,
     ) -> None:
         """Starts the clock.
 
@@ -32,13 +32,13 @@ class ProgressLine:
           unit: The items counted, in the plural.
           stream: Output; by default standard error, and in a notebook standard output, since
             notebooks print standard error in red.
-          clock: Returns the time in seconds.
+          clock: Tells the time since the start.
         """
         in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
         self._stream = stream or (sys.stdout if in_notebook else sys.stderr)
         self._redraws = self._stream.isatty() or in_notebook
         self._title, self._unit, self._clock = title, unit, clock
-        self._started = self._last = clock()
+        self._started = self._last = clock.monotonic()
         self._width = 0
 
     def __call__(self, done: int, total: int, rate: float | None = None) -> None:
@@ -49,7 +49,7 @@ class ProgressLine:
           total: Total items.
           rate: Items per second; by default measured since the start.
         """
-        now = self._clock()
+        now = self._clock.monotonic()
         if now - self._last < (_LIVE_SECONDS if self._redraws else _PLAIN_SECONDS):
             return
         self._last = now
@@ -69,7 +69,7 @@ class ProgressLine:
     def close(self) -> None:
         """Replaces a redrawn line by the time that the task took."""
         if self._width:
-            text = f"{self._title}: {duration(self._clock() - self._started)}"
+            text = f"{self._title}: {duration(self._clock.monotonic() - self._started)}"
             self._stream.write(f"\r{text.ljust(self._width)}\n")
             self._stream.flush()
             self._width = 0

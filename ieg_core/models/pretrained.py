@@ -33,18 +33,18 @@ def initial_values(model: keras.Model, drawn: Sequence[np.ndarray], file: str) -
     Raises:
       UserError: When the file cannot be read, or lacks a value or has it in another shape.
     """
-    found = _read(file)
+    stored = _read(file)
     values = []
     for variable, value in zip(model.variables, drawn, strict=True):
         name = _name(variable)
         if not name.startswith(HEAD):
-            shape = found[name].shape if name in found else "no such value"
+            shape = stored[name].shape if name in stored else "no such value"
             if shape != value.shape:
                 raise UserError(
                     f"{file} does not fit the network {model.name!r}: expected {name!r} "
                     f"{value.shape}, received {shape}; choose the network that the file is of"
                 )
-            value = found[name].astype(value.dtype)
+            value = stored[name].astype(value.dtype)
         values.append(value)
     return values
 

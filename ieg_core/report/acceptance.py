@@ -16,12 +16,13 @@ from ieg_core.report import reproduction
 from ieg_core.report.summary import Group, group_trials
 from ieg_core.report.trials import FINISHED, Row, Trial
 from ieg_core.store import gcs
-from ieg_core.store.layout import SCHEDULED
+from ieg_core.store.layout import REPORT_JSON, SCHEDULED, relative_sweep
 from ieg_core.store.record import below
 from ieg_core.store.records import AcceptedRecord, AcceptedRun, ReportRecord
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-REPORT = re.compile(rf"{SCHEDULED}/([^/]+)/([^/]+)/sweeps/([^/]+)/{re.escape(ReportRecord.NAME)}")
+NAMESPACE_SWEEP = f"{SCHEDULED}/{{}}/{{}}/{relative_sweep('{}')}"
+REPORT = re.compile(rf"{NAMESPACE_SWEEP.format(*3 * ['([^/]+)'])}/{re.escape(ReportRecord.NAME)}")
 TEXT_CHARACTERS = 4000
 
 
@@ -57,7 +58,7 @@ def judge_report(
     if accepted:
         rows = reproduction.accepted_rows(ReportRecord.load(accepted), accepted)
         if not rows:
-            raise UserError(f"received accepted={accepted!r}: expected a results.json with rows")
+            raise UserError(f"received accepted={accepted!r}: expected a {REPORT_JSON} with rows")
     elif schedule:
         place = below(results, AcceptedRecord.name(schedule))
         rows = reproduction.accepted_rows(ReportRecord.load(place), str(place))
@@ -102,8 +103,8 @@ def accept(results: str, schedule: str, run: str = "") -> str:
     if not runs:
         known = sorted({name for _, name, _, _ in reports})
         raise UserError(
-            f"no run of the schedule {schedule!r} has a report in {results}; "
-            f"schedules there: {', '.join(known) or 'none'}"
+            f"received SCHEDULE={schedule!r}, of which no run has a report in {results}: expected "
+            f"one of {', '.join(known) or 'none so far'}"
         )
     chosen = [report for report in runs if run in ("", report[2])]
     if not chosen:
@@ -113,7 +114,7 @@ def accept(results: str, schedule: str, run: str = "") -> str:
         )
     _, _, run, sweep = chosen[-1]
     namespace = f"{SCHEDULED}/{schedule}/{run}"
-    place = below(results, f"{namespace}/sweeps/{sweep}")
+    place = below(results, NAMESPACE_SWEEP.format(schedule, run, sweep))
     rows = reproduction.accepted_rows(ReportRecord.read(place), f"{place}/{ReportRecord.NAME}")
     lost = [row for row in rows if row["status"] != FINISHED]
     if lost or not rows:
@@ -133,7 +134,7 @@ def _reports(results: str) -> list[tuple[float, str, str, str]]:
         listed = gcs.list_files(results, f"{SCHEDULED}/")
         written = {name: stored.updated for name, stored in listed.items()}
     else:
-        paths = Path(results).glob(f"{SCHEDULED}/*/*/sweeps/*/{ReportRecord.NAME}")
+        paths = Path(results).glob(f"{NAMESPACE_SWEEP.format(*'***')}/{ReportRecord.NAME}")
         written = {p.relative_to(results).as_posix(): p.stat().st_mtime for p in paths}
     matches = [(seconds, REPORT.fullmatch(name)) for name, seconds in written.items()]
     return sorted((seconds, match[1], match[2], match[3]) for seconds, match in matches if match)

@@ -2,11 +2,11 @@
 """The main finding of a sweep in one sentence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ieg_core.experiment import methods as settings
-from ieg_core.report.comparison import compare
+from ieg_core.report.comparison import Contest
 from ieg_core.report.summary import PLUS_MINUS, Group, percent, rate_text, statistic
 
 BASELINE = "supervised"
@@ -21,11 +21,12 @@ class Headline:
     missing: str = ""
 
 
-def headline(groups: Sequence[Group]) -> Headline:
+def headline(groups: Sequence[Group], contests: Mapping[str, Contest]) -> Headline:
     """Compares the best method with plain training at the highest noise rate that has both.
 
     Args:
       groups: All groups of a sweep.
+      contests: The contest of each of its data sets.
 
     Returns:
       The sentence, notes on ablations, repetitions and seeds, and how many trials have no result.
@@ -50,7 +51,7 @@ def headline(groups: Sequence[Group]) -> Headline:
     sentence = f"{setting_text(first)} {method_name(first)} {verb} {percent(_mean(first))}"
     if len(named) > 1:
         sentence += f", {method_name(named[1])} {percent(_mean(named[1]))}"
-        if not compare(here).separates(named[0], named[1]):
+        if not contests[dataset].separates(named[0], named[1]):
             sentence += ", a difference that may be chance"
     notes = [_ablation_note(group) for group in here if not _trains_on_noisy(group.method)]
     notes += [note for note in map(_dictionary_note, here) if note]

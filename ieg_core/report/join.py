@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ieg_core.errors import UserError
 from ieg_core.report.provenance import flat_settings
 from ieg_core.report.summary import Statistic, group_trials
 from ieg_core.report.trials import (
@@ -20,8 +19,7 @@ from ieg_core.report.trials import (
     with_same_keys,
 )
 from ieg_core.store.fingerprint import short_digest
-from ieg_core.store.layout import find_run, is_trial, latest_sweep, sweep_folder
-from ieg_core.store.records import PlanRecord
+from ieg_core.store.layout import find_trials
 
 MOST_NAMED = 3
 """The most differences that a row's label names; with more, it has the sweep's letter."""
@@ -71,8 +69,7 @@ def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
     """Opens the sweep that a folder of results stands for.
 
     Args:
-      place: The folder of a sweep, of its report, of a results root (its latest sweep) or of a
-        trial.
+      place: A folder that `ieg_core.store.layout.find_trials` takes.
       load: The reader of trials; None for a new `cached_loader`.
 
     Returns:
@@ -81,20 +78,10 @@ def find_sweep(place: Path, load: Loader | None = None) -> Sweep:
     Raises:
       UserError: When the folder is none of these.
     """
-    folder = find_run(place)
-    if folder.name == "report":
-        folder = folder.parent
-    if newest := latest_sweep(folder):
-        folder = sweep_folder(folder, newest)
-    if folder.parent.name == "sweeps" and PlanRecord.exists(folder):
-        return load_sweep(folder.parent.parent, folder.name, load)
-    if is_trial(folder):
-        trial = (load or cached_loader())(folder.parent.parent, folder.name)
-        return Sweep(folder.name, "", "", (trial,))
-    raise UserError(
-        f"{place} contains no results: expected the folder of a sweep (runs/latest, "
-        "runs/sweeps/…), a results root (runs) or the folder of a trial (runs/trials/…)"
-    )
+    root, sweep, trials = find_trials(place)
+    if sweep:
+        return load_sweep(root, sweep, load)
+    return Sweep(trials[0], "", "", ((load or cached_loader())(root, trials[0]),))
 
 
 def find_sweeps(places: Sequence[Path]) -> list[Sweep]:

@@ -99,17 +99,19 @@ def _write_run(experiment: Path, number: str, trial: Trial) -> None:
 
 def _metrics(trial: Trial) -> dict[str, dict[int, float]]:
     """Returns the values of each metric by step: the curves, then the result after the last."""
-    found: dict[str, dict[int, float]] = {}
+    metrics: dict[str, dict[int, float]] = {}
     for prefix, rows in _curves(trial):
         for row in rows:
             for key, value in row.items():
                 if key != "step" and math.isfinite(value):
-                    found.setdefault(f"{prefix}/{key}", {})[int(row.get("step", 0))] = float(value)
+                    metrics.setdefault(f"{prefix}/{key}", {})[int(row.get("step", 0))] = float(
+                        value
+                    )
     for key, value in trial.row.items():
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and math.isfinite(value):
-            found[f"result/{key}"] = {int(trial.row["steps"] or 0): float(value)}
-    return found
+            metrics[f"result/{key}"] = {int(trial.row["steps"] or 0): float(value)}
+    return metrics
 
 
 def _curves(trial: Trial) -> Iterator[tuple[str, Iterable[Mapping[str, float]]]]:

@@ -5,8 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ieg_core.data.label_set import ManifestRecord
-from ieg_core.store.records import TrialRecord
+from ieg_core.store.records import ManifestRecord, TrialRecord
 
 DIGITS = 8
 

@@ -24,6 +24,7 @@ from ieg_core.recipes.family import Published
 from ieg_core.recipes.published import PUBLISHED, network_note, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
+from ieg_core.store.layout import REPORT_JSON
 from ieg_core.store.records import ReportRecord, VerdictRecord
 
 REPRODUCED, NOT_REPRODUCED, NOT_COMPARABLE = "reproduced", "not reproduced", "not comparable"
@@ -138,7 +139,7 @@ def accepted_rows(document: ReportRecord | None, place: str) -> list[Row]:
     for row in rows:
         if missing := sorted(needed - row.keys()):
             raise UserError(
-                f"{place} is not a results.json of this version: received a row without "
+                f"{place} is not a {REPORT_JSON} of this version: received a row without "
                 f"{', '.join(missing)}; accept a newer run instead, or delete it"
             )
     return rows

@@ -11,22 +11,15 @@ from typing import Any
 import numpy as np
 
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec, methods
 from ieg_core.report.provenance import surroundings
-from ieg_core.store import arrays
-from ieg_core.store.layout import (
-    MATRICES,
-    label_sets_folder,
-    relative_trial,
-    sweep_folder,
-    trial_folder,
-)
+from ieg_core.store import arrays, layout
 from ieg_core.store.records import (
     AuditRecord,
     CurvesRecord,
     FailureRecord,
+    ManifestRecord,
     PlanRecord,
     ProgressRecord,
     ResultRecord,
@@ -144,7 +137,7 @@ def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sw
     """Reads the plan of a sweep and everything that its trials wrote.
 
     Args:
-      results_root: The results root, with `sweeps/` and `trials/`.
+      results_root: The results root, with its sweeps and trials.
       sweep: The sweep's name.
       load: The reader of trials; None for a new `cached_loader`.
 
@@ -154,11 +147,10 @@ def load_sweep(results_root: Path, sweep: str, load: Loader | None = None) -> Sw
     Raises:
       UserError: When there is no such sweep, or its plan cannot be read.
     """
-    folder = sweep_folder(results_root, sweep)
+    folder = layout.sweep_folder(results_root, sweep)
     plan = PlanRecord.read(folder)
     if plan is None:
-        plans = results_root.glob(f"sweeps/*/{PlanRecord.NAME}")
-        known = sorted(path.parent.name for path in plans)
+        known = sorted(layout.planned_sweeps(results_root))
         raise UserError(
             f"no sweep {sweep!r} under {results_root}: expected {PlanRecord.path(folder)}; "
             f"sweeps there: {', '.join(known) or 'none, run `make sweep` first'}"
@@ -196,7 +188,7 @@ def load_trial(
     Returns:
       The trial: finished if it has a result, else failed if it has a reason, else skipped.
     """
-    folder = trial_folder(results_root, name)
+    folder = layout.trial_folder(results_root, name)
     files = (ResultRecord.path(folder), FailureRecord.path(folder))
     outcome = [(file, file_stamp(file)) for file in files]
     record, record_problem = TrialRecord.look(folder)
@@ -212,7 +204,7 @@ def load_trial(
     if record:
         row |= {key: value for key, value in record.to_value().items() if key in ROW_KEYS}
         row["steps"] = record.num_steps
-    row |= {"run_directory": relative_trial(name), "trial": name}
+    row |= {"run_directory": layout.relative_trial(name), "trial": name}
     if result:
         row |= result.to_value() | _dictionary(curves) | _gpu_cost(result, training)
         failure = None
@@ -221,10 +213,10 @@ def load_trial(
         row |= {"status": FAILED, "reason": reason}
     else:
         row |= {"status": SKIPPED, "reason": record_problem or _why_skipped(folder, training)}
-    matrix, matrix_problem = _confusion(folder / MATRICES) if result else (None, "")
+    matrix, matrix_problem = _confusion(folder / layout.MATRICES) if result else (None, "")
     manifest, manifest_problem = None, ""
     if record:
-        place = label_sets_folder(results_root) / record.label_set
+        place = layout.label_sets_folder(results_root) / record.label_set
         manifest, manifest_problem = read_manifest(place)
     problems = (
         record_problem if result else "",

@@ -9,8 +9,7 @@ from ieg_core.report import join, tables
 from ieg_core.report.html import page
 from ieg_core.report.model import Report, summarize
 from ieg_core.report.trials import load_sweep
-from ieg_core.store.layout import REPORT_PAGE, report_folder
-from ieg_core.store.records import ReportRecord
+from ieg_core.store.layout import REPORT_JSON, REPORT_PAGE, REPORT_ROWS, REPORT_TABLE, report_folder
 
 
 def write_report(results_root: Path, sweep: str) -> Report:
@@ -59,9 +58,9 @@ def write_joined(places: Sequence[Path], folder: Path) -> Report:
 
 def _write(folder: Path, report: Report) -> None:
     files = {
-        Path(ReportRecord.NAME).name: tables.results_json(report),
-        "results.csv": tables.results_csv(report),
-        "results.md": tables.results_markdown(report),
+        REPORT_JSON: tables.results_json(report),
+        REPORT_ROWS: tables.results_csv(report),
+        REPORT_TABLE: tables.results_markdown(report),
         REPORT_PAGE: page.render(report),
     }
     for name, text in files.items():

@@ -81,7 +81,10 @@ def errors_in_words(url: str, *, missing_is_bucket: bool = False) -> Iterator[No
             f"no permission for {url}: give this account roles/storage.objectUser on {bucket}"
         ) from error
     except GoogleAuthError as error:
-        raise UserError(f"cannot log in to reach {url}: {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"cannot log in to reach {url} ({str(error).splitlines()[0]}): log in again with "
+            "`gcloud auth application-default login`"
+        ) from error
     except (exceptions.GoogleAPIError, requests.RequestException) as error:
         raise UserError(
             f"cannot reach {url} ({type(error).__name__}): check the network and try again"

@@ -20,10 +20,21 @@ from pathlib import Path
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import fingerprint
-from ieg_core.store.records import PlanRecord, ResultRecord, TrialRecord, earlier_version
+from ieg_core.store.names import DEFAULT_ROOT, LABEL_SETS, SWEEPS, TRIALS
+from ieg_core.store.records import (
+    PlanRecord,
+    ReportRecord,
+    ResultRecord,
+    TrialRecord,
+    earlier_version,
+)
 from ieg_core.store.seal import DIGEST, parse_json, read_file
 
 SCHEDULED, ACCEPTED = "scheduled", "accepted"
+REPORT = "report"
+CHECKPOINTS, TENSORBOARD = "checkpoint", "tensorboard"
+LABEL_ARRAYS = "arrays.safetensors"
+"""The labels and index sets of a label set."""
 EXAMPLES = "examples.safetensors"
 """The per-example outputs of a trial's training (`ieg_core.training.history`)."""
 MATRICES = "matrices.safetensors"
@@ -33,20 +44,35 @@ MODEL = "model.keras"
 HEAD = "head.safetensors"
 """The layers of a trial's head on features, and the reduction of its features."""
 LOG = "log.txt"
+"""The output of a trial's processes, or of a sweep's pipeline on this machine."""
 AUDIT_PAGE = "audit/audit.html"
-REPORT_PAGE = "report.html"
-"""The page in the folder of a sweep's report."""
+REPORT_PAGE, REPORT_TABLE, REPORT_ROWS = "report.html", "results.md", "results.csv"
+REPORT_JSON = Path(ReportRecord.NAME).name
+"""The files of a report: for reading, for pasting, for spreadsheets, for programs."""
 _LATEST = "latest"
+LATEST_EXAMPLE = f"{DEFAULT_ROOT}/{_LATEST}"
+SWEEP_EXAMPLE, TRIAL_EXAMPLE = f"{DEFAULT_ROOT}/{SWEEPS}/…", f"{DEFAULT_ROOT}/{TRIALS}/…"
+"""Folders as messages and help texts name them."""
 
 
 def checkpoint_name(attempt: int) -> str:
     """Returns the name of an attempt's checkpoint, relative to its trial."""
-    return f"checkpoint/{attempt:06d}.safetensors"
+    return f"{CHECKPOINTS}/{attempt:06d}.safetensors"
 
 
 def relative_trial(trial: str) -> str:
     """Returns a trial's folder, relative to the results root."""
-    return f"trials/{trial}"
+    return f"{TRIALS}/{trial}"
+
+
+def relative_sweep(sweep: str) -> str:
+    """Returns a sweep's folder, relative to the results root."""
+    return f"{SWEEPS}/{sweep}"
+
+
+def relative_report(sweep: str) -> str:
+    """Returns the folder of a sweep's report, relative to the results root."""
+    return f"{relative_sweep(sweep)}/{REPORT}"
 
 
 def require_this_version(root: Path) -> None:
@@ -57,7 +83,7 @@ def require_this_version(root: Path) -> None:
     """
     if (root / "cells").is_dir():
         raise earlier_version(root, "cells/")
-    configs = list((root / "trials").glob(f"*/{TrialRecord.NAME}"))
+    configs = list(root.glob(f"{relative_trial('*')}/{TrialRecord.NAME}"))
     if configs and all(map(_lacks_digest, configs)):
         raise earlier_version(root, "files without digests")
 
@@ -68,6 +94,11 @@ def _lacks_digest(config: Path) -> bool:
     except (OSError, ValueError):
         return False  # damage says nothing about the version
     return isinstance(value, dict) and "trial" in value and DIGEST not in value
+
+
+def root_of(folder: Path) -> Path:
+    """Returns the results root of the folder of a trial or a sweep."""
+    return folder.parent.parent
 
 
 def trial_folder(root: Path, trial: str) -> Path:
@@ -88,8 +119,8 @@ def find_run(place: Path) -> Path:
     if folder.name == _LATEST and folder.is_file():
         folder = sweep_folder(folder.parent, latest_sweep(folder.parent))
     require_this_version(folder)
-    if folder.parent.name in ("cells", "sweeps"):
-        require_this_version(folder.parent.parent)
+    if folder.parent.name in ("cells", SWEEPS):
+        require_this_version(root_of(folder))
     if folder.exists():
         return folder
     planned = [
@@ -103,22 +134,17 @@ def find_run(place: Path) -> Path:
 
 def label_sets_folder(root: Path) -> Path:
     """Returns the folder of the label sets."""
-    return root / "label_sets"
+    return root / LABEL_SETS
 
 
 def sweep_folder(root: Path, sweep: str) -> Path:
     """Returns a sweep's folder."""
-    return root / "sweeps" / sweep
+    return root / relative_sweep(sweep)
 
 
 def report_folder(root: Path, sweep: str) -> Path:
     """Returns the folder of a sweep's report."""
-    return sweep_folder(root, sweep) / "report"
-
-
-def report_page(root: Path, sweep: str) -> Path:
-    """Returns the page of a sweep's report."""
-    return report_folder(root, sweep) / REPORT_PAGE
+    return root / relative_report(sweep)
 
 
 def planned_trials(folder: Path) -> list[str] | None:
@@ -139,7 +165,7 @@ def set_latest(root: Path, sweep: str) -> None:
     Raises:
       UserError: When the root cannot be written.
     """
-    target, temporary = Path("sweeps") / sweep, root / f".latest.{os.getpid()}"
+    target, temporary = Path(relative_sweep(sweep)), root / f".latest.{os.getpid()}"
     with writable(root):
         temporary.unlink(missing_ok=True)
         try:
@@ -170,7 +196,47 @@ def is_finished(root: Path, trial: str) -> bool:
 
 def is_trial(folder: Path) -> bool:
     """Returns whether a folder belongs to a planned trial."""
-    return folder.parent.name == "trials" and TrialRecord.path(folder).exists()
+    return folder.parent.name == TRIALS and TrialRecord.path(folder).exists()
+
+
+def planned_sweeps(root: Path) -> list[str]:
+    """Returns the names of the sweeps that have a plan, in the order in which they were planned."""
+    plans = root.glob(f"{relative_sweep('*')}/{PlanRecord.NAME}")
+    return [
+        plan.parent.name for plan in sorted(plans, key=lambda plan: (plan.stat().st_mtime_ns, plan))
+    ]
+
+
+def find_trials(place: Path) -> tuple[Path, str, list[str]]:
+    """Finds the trials that a folder stands for.
+
+    Args:
+      place: A results root, which stands for the sweep that was planned last; the folder of a
+        sweep, of its report, or of a trial.
+
+    Returns:
+      The results root; the sweep's name, "" for a single trial; and the names of the trials in the
+      order in which they start.
+
+    Raises:
+      UserError: When the folder is none of these, or the sweep's plan is damaged.
+    """
+    folder = find_run(place)
+    if folder.name == REPORT:
+        folder = folder.parent
+    if sweeps := planned_sweeps(folder):
+        folder = sweep_folder(folder, sweeps[-1])
+    root = root_of(folder)
+    planned = planned_trials(folder) if folder.parent.name == SWEEPS else None
+    if planned is not None:
+        return root, folder.name, planned
+    if is_trial(folder):
+        return root, "", [folder.name]
+    raise UserError(
+        f"{place} contains no results: expected the folder of a sweep ({LATEST_EXAMPLE}, "
+        f"{SWEEP_EXAMPLE}), a results root ({DEFAULT_ROOT}) or the folder of a trial "
+        f"({TRIAL_EXAMPLE})"
+    )
 
 
 def read_planned(root: Path, trial: str) -> TrialRecord:

@@ -14,17 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable, write_bytes_atomic, write_json_atomic
-from ieg_core.store import arrays
-from ieg_core.store.layout import (
-    ACCEPTED,
-    EXAMPLES,
-    HEAD,
-    MATRICES,
-    MODEL,
-    SCHEDULED,
-    label_sets_folder,
-    trial_folder,
-)
+from ieg_core.store import arrays, layout
 from ieg_core.store.leases import TrialBusyError, trial_lock
 from ieg_core.store.model_file import add_digest
 from ieg_core.store.records import LeaseRecord, RatesRecord
@@ -53,24 +43,25 @@ def migrate(root: Path) -> int:
     """
     if not root.is_dir():
         raise UserError(f"received {root}: expected the folder of a results root, such as runs")
-    roots = [root, *sorted(path for path in root.glob(f"{SCHEDULED}/*/*") if path.is_dir())]
+    roots = [root, *sorted(path for path in root.glob(f"{layout.SCHEDULED}/*/*") if path.is_dir())]
     with writable(root):
         return sum(map(_migrate_root, roots))
 
 
 def _migrate_root(root: Path) -> int:
-    patterns = ("sweeps/*/plan.json", "sweeps/*/report/*.json", "runs/*.json", f"{ACCEPTED}/*.json")
+    sweep, report = layout.relative_sweep("*"), layout.relative_report("*")
+    patterns = (f"{sweep}/*.json", f"{report}/*.json", "runs/*.json", f"{layout.ACCEPTED}/*.json")
     for pattern in (*patterns, RatesRecord.NAME):
         for path in root.glob(pattern):
             _convert(path)
     for folder in _children(root / "overlays"):
-        _move(folder, label_sets_folder(root) / folder.name)
-    for path in label_sets_folder(root).glob("*/*.json"):
+        _move(folder, layout.label_sets_folder(root) / folder.name)
+    for path in layout.label_sets_folder(root).glob("*/*.json"):
         _convert(path)
     # Trials come last: while one is left, the root still counts as an earlier version's.
-    count = sum(_migrate_trial(folder) for folder in _children(root / "trials"))
+    count = sum(_migrate_trial(folder) for folder in _children(root / layout.TRIALS))
     for folder in _children(root / "cells"):
-        _migrate_trial(folder, trial_folder(root, folder.name))
+        _migrate_trial(folder, layout.trial_folder(root, folder.name))
         count += 1
     for name in ("overlays", "cells"):
         if left := sorted((root / name).glob("*")):
@@ -89,9 +80,14 @@ def _migrate_trial(folder: Path, target: Path | None = None) -> bool:
     try:
         with trial_lock(folder):
             changed = [_convert(path) for each in jsons for path in folder.glob(f"{each}/*.json")]
-            changed += [_convert_arrays(path) for path in folder.glob("checkpoint/[!.]*")]
-            changed += [_convert_arrays(folder / name) for name in (EXAMPLES, HEAD, MATRICES)]
-            changed.append(add_digest(folder / MODEL))
+            changed += [
+                _convert_arrays(path) for path in folder.glob(f"{layout.CHECKPOINTS}/[!.]*")
+            ]
+            changed += [
+                _convert_arrays(folder / name)
+                for name in (layout.EXAMPLES, layout.HEAD, layout.MATRICES)
+            ]
+            changed.append(add_digest(folder / layout.MODEL))
             if claims.is_dir():
                 _move(claims, LeaseRecord.path(folder, 0).parent)
             if target:
@@ -137,7 +133,7 @@ def _renamed(value: Any) -> Any:
     renamed = {KEYS.get(key, key): each for key, each in value.items()}
     directory = renamed.get("run_directory")
     if isinstance(directory, str) and directory.startswith("cells/"):
-        renamed["run_directory"] = f"trials/{directory.removeprefix('cells/')}"
+        renamed["run_directory"] = layout.relative_trial(directory.removeprefix("cells/"))
     rows = renamed.get("trials")
     if isinstance(rows, list):
         renamed["trials"] = [_renamed(row) for row in rows]
@@ -151,8 +147,8 @@ def _convert_arrays(path: Path) -> bool:
             facts = parse_json((file.metadata() or {}).get("ieg", "{}").encode())
             if not isinstance(facts, dict) or DIGEST in facts:
                 return False
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        content = arrays.encode(found, _renamed(facts))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        content = arrays.encode(tensors, _renamed(facts))
     except (OSError, SafetensorError, ValueError, RecursionError):
         return False
     write_bytes_atomic(path, content)

@@ -15,15 +15,13 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
-from ieg_core.store import gcs, layout, leases, trial_copy
+from ieg_core.store import gcs, layout, leases, records, trial_copy
 from ieg_core.store.gcs import StaleWriterError, Stored
-from ieg_core.store.layout import AUDIT_PAGE, EXAMPLES, LOG, MODEL, relative_trial
-from ieg_core.store.records import AuditRecord, LatestRecord, LeaseRecord, PlanRecord, TrialRecord
 
 TRIES = 5
 HEAVY = (
-    *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
-    *("audit/audit.", EXAMPLES, "evaluations/"),
+    *(f"{layout.CHECKPOINTS}/", f"{layout.TENSORBOARD}/", layout.MODEL, layout.LOG),
+    *("audit/audit.", layout.EXAMPLES, "leases/", "evaluations/", "lock"),
 )
 """Prefixes of a trial's files that reports do not read."""
 
@@ -45,17 +43,16 @@ def planning(root: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        _download(
-            root,
-            lambda: _only(gcs.list_files(root, "sweeps/"), f"/{PlanRecord.NAME}"),
-            local,
-        )
+        plans = f"/{records.PlanRecord.NAME}"
+        _download(root, lambda: _only(gcs.list_files(root, f"{layout.SWEEPS}/"), plans), local)
         yield local
-        there = gcs.list_files(root, "label_sets/").keys()
+        there = gcs.list_files(root, f"{layout.LABEL_SETS}/").keys()
         names = trial_copy.files_under(local)
-        kept = [n for n in names if n.startswith(("label_sets/", "trials/")) and n not in there]
+        once = (f"{layout.LABEL_SETS}/", f"{layout.TRIALS}/")
+        kept = [name for name in names if name.startswith(once) and name not in there]
         gcs.side_by_side(lambda name: _create(root, local, name), kept)
-        replaced = [name for name in names if name.startswith(("sweeps/", "runs/"))]
+        again = (f"{layout.SWEEPS}/", f"{records.RunRecord.FOLDER}/")
+        replaced = [name for name in names if name.startswith(again)]
         gcs.upload(root, local, replaced, dict.fromkeys(replaced))
 
 
@@ -82,7 +79,7 @@ def trial(root: str, name: str, clock: Clock = CLOCK) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        url = gcs.join(root, relative_trial(name))
+        url = gcs.join(root, layout.relative_trial(name))
         folder = layout.trial_folder(local, name)
         lease = trial_copy.take_lease(url, clock)
         if lease is None:  # the trial has its result, so no lease is needed
@@ -106,7 +103,7 @@ def trial(root: str, name: str, clock: Clock = CLOCK) -> Iterator[Path]:
             # Lets the next pod start before this one's heartbeat expires.
             ended = replace(record, ended=clock.now()).encode()
             with contextlib.suppress(StaleWriterError, UserError):
-                gcs.write(gcs.join(url, LeaseRecord.name(attempt)), ended, generation)
+                gcs.write(gcs.join(url, records.LeaseRecord.name(attempt)), ended, generation)
 
 
 @contextlib.contextmanager
@@ -129,17 +126,17 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         yield Path(root)
         return
     with _scratch() as local:
-        plan = f"sweeps/{name}/{PlanRecord.NAME}"
+        plan = f"{layout.relative_sweep(name)}/{records.PlanRecord.NAME}"
         _download(root, lambda: gcs.list_files(root, plan), local)
         trials = layout.planned_trials(layout.sweep_folder(local, name)) or []
 
         def small_files(trial: str) -> dict[str, Stored]:
-            below = relative_trial(trial)
+            below = layout.relative_trial(trial)
             listed = _light(gcs.list_files(gcs.join(root, below)))
             return {f"{below}/{file}": stored for file, stored in listed.items()}
 
         def small() -> dict[str, Stored]:
-            listed = _only(gcs.list_files(root, "label_sets/"), ".json")
+            listed = _only(gcs.list_files(root, f"{layout.LABEL_SETS}/"), ".json")
             for files in gcs.side_by_side(small_files, trials):
                 listed |= files
             return listed
@@ -149,17 +146,17 @@ def sweep(root: str, name: str) -> Iterator[Path]:
         written = [
             n
             for n in trial_copy.files_under(local)
-            if n.startswith(f"sweeps/{name}/") and n != plan
+            if n.startswith(f"{layout.relative_sweep(name)}/") and n != plan
         ]
         gcs.upload(root, local, written, dict.fromkeys(written))
         if newest := layout.latest_sweep(local):
-            LatestRecord(sweep=newest).write(root)
+            records.LatestRecord(sweep=newest).write(root)
 
 
 def latest(root: str) -> str:
     """Returns the name of the sweep with the newest report; "" if there is none."""
     if gcs.is_url(root):
-        record = LatestRecord.read(root)
+        record = records.LatestRecord.read(root)
         return record.sweep if record else ""
     return layout.latest_sweep(Path(root))
 
@@ -196,9 +193,11 @@ def _download(url: str, list_files: Callable[[], dict[str, Stored]], folder: Pat
 
 
 def _download_label_set(root: str, local: Path, folder: Path) -> None:
-    record, _ = TrialRecord.look(folder)  # a damaged record fails its trial later
+    record, _ = records.TrialRecord.look(folder)  # a damaged record fails its trial later
     if record:
-        _download(root, lambda: gcs.list_files(root, f"label_sets/{record.label_set}/"), local)
+        _download(
+            root, lambda: gcs.list_files(root, f"{layout.LABEL_SETS}/{record.label_set}/"), local
+        )
 
 
 def _only(listed: dict[str, Stored], suffix: str) -> dict[str, Stored]:
@@ -212,8 +211,8 @@ def _light(listed: dict[str, Stored]) -> dict[str, Stored]:
 
 def _finished(listed: dict[str, Stored]) -> dict[str, Stored]:
     """Selects the files of a finished trial: as `_light`, and its audit or what an audit needs."""
-    audited = {AUDIT_PAGE, AuditRecord.NAME} <= listed.keys()
-    extra = AUDIT_PAGE if audited else EXAMPLES
+    audited = {layout.AUDIT_PAGE, records.AuditRecord.NAME} <= listed.keys()
+    extra = layout.AUDIT_PAGE if audited else layout.EXAMPLES
     return _light(listed) | {name: listed[name] for name in listed.keys() & {extra}}
 
 
@@ -222,9 +221,11 @@ def _needed(listed: dict[str, Stored], attempt: int) -> dict[str, Stored]:
 
     Its own lease is left out: the worker creates it in the scratch folder.
     """
-    saved = sorted(name for name in listed if name.startswith("checkpoint/"))
-    earlier = [LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt]
-    logs = [name for name in listed if name == LOG]
+    saved = sorted(name for name in listed if name.startswith(f"{layout.CHECKPOINTS}/"))
+    earlier = [
+        records.LeaseRecord.name(number) for number in leases.attempts(listed) if number < attempt
+    ]
+    logs = [name for name in listed if name == layout.LOG]
     return _finished(listed) | {name: listed[name] for name in [*saved[-1:], *earlier, *logs]}
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import replacing
-from ieg_core.store.layout import MODEL
+from ieg_core.store.layout import MODEL, TRIAL_EXAMPLE
 from ieg_core.store.seal import DIGEST, parse_json, require_regular, seal, unseal
 
 MEMBER = "ieg.json"
@@ -101,14 +101,16 @@ def read_facts(path: Path) -> ModelFacts:
             )
         return facts
     except OSError as error:
-        raise UserError(f"cannot read the model {path}: {error.strerror}") from error
+        raise UserError(
+            f"cannot read the model {path} ({error.strerror}): expected the {MODEL} of a run"
+        ) from error
     except UserError:
         raise
     # A damaged archive, or a foreign member of that name, can cause undocumented exceptions.
     except Exception as error:
         raise UserError(
             f"{path} was not exported by this package: expected the {MODEL} of a run, such as "
-            f"runs/trials/…/{MODEL}"
+            f"{TRIAL_EXAMPLE}/{MODEL}"
         ) from error
 
 

@@ -77,7 +77,7 @@ class Record:
             return None
         except OSError as error:
             raise UserError(
-                f"{file} cannot be read ({error.strerror}): expected a readable file; mend its "
+                f"{file} cannot be read ({error.strerror}): expected a readable file; fix its "
                 "permissions, or delete it and run again"
             ) from error
 

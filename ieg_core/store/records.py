@@ -1,19 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON files of a results root: their names and their fields (`ieg_core.store.record`).
+"""The JSON files of a results root: their names and their fields (`ieg_core.store.record`)."""
 
-The label set's manifest.json is also a record, declared in `ieg_core.data.label_set`.
-"""
-
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config, from_dict
 from ieg_core.host.files import writable
 from ieg_core.store import gcs
 from ieg_core.store.record import Place, Record
+from ieg_core.store.seal import seal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRecord(Record):
+    """What a label set was made of, and what came out.
+
+    Attributes:
+      format: Version of the format.
+      spec: The data set with its corruption.
+      seed: The seed of corruption and probe.
+      probe_per_class: Clean examples of each class that were set aside.
+      base: The base data set.
+      base_version: Its version.
+      base_digest: Its digest.
+      num_classes: C.
+      class_names: C names, by class number.
+      image_shape: [height, width, channels].
+      class_counts: Examples by class, each [C]: "clean" and "noisy" count the kept examples, probe
+        included, by that label; "train" counts by noisy label, "probe" by clean label.
+      clean_labels_known: Whether the true labels are known. If not, the clean ones are those of the
+        label file, or those that the data come with.
+      noise_rate: Requested share of altered labels; None where the true labels are not known.
+      true_flip_rate: Expected share of wrong labels; None where the true labels are not known.
+      realised_flip_rate: Actual share of wrong labels; None where the true labels are not known.
+      transition_asked: Requested T[true, observed], [C, C]; None for labels from elsewhere.
+      transition_realised: Actual T[true, observed], [C, C].
+      versions: Versions of the libraries; not part of the digest.
+      digest: SHA-256 over manifest and arrays, hexadecimal.
+      notes: What reading the data brought to light (`ieg_core.data.base.Source`).
+      labels_file: Name and SHA-256 of the label file.
+    """
+
+    NAME = "manifest.json"
+
+    format: int
+    spec: str
+    seed: int
+    probe_per_class: int
+    base: str
+    base_version: str
+    base_digest: str
+    num_classes: int
+    class_names: Sequence[str]
+    image_shape: Sequence[int]
+    class_counts: Mapping[str, Sequence[int]]
+    clean_labels_known: bool
+    noise_rate: float | None
+    true_flip_rate: float | None
+    realised_flip_rate: float | None
+    transition_asked: Sequence[Sequence[float]] | None
+    transition_realised: Sequence[Sequence[float]]
+    versions: Mapping[str, str]
+    digest: str = ""
+    notes: Mapping[str, Any] | None = None
+    labels_file: Mapping[str, str] | None = None
+
+    def encode(self) -> bytes:
+        """Returns the file's content: one line a key, not one for each number of a matrix."""
+        lines = [f'"{key}": {json.dumps(value)}' for key, value in seal(self.to_value()).items()]
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -461,7 +520,8 @@ class RunRecord(Record):
       parts: Number of runs that share the sweep.
     """
 
-    NAME = "runs/{}.json"
+    FOLDER: ClassVar[str] = "runs"
+    NAME = f"{FOLDER}/{{}}.json"
 
     schema: Literal[1] = 1
     sweep: str
@@ -507,7 +567,8 @@ class Finding(Record):
       text: The finding, in one line.
     """
 
-    NAME = "doctor/{}/{}.json"
+    FOLDER: ClassVar[str] = "doctor"
+    NAME = f"{FOLDER}/{{}}/{{}}.json"
 
     check: str
     ok: bool

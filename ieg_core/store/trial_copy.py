@@ -16,24 +16,20 @@ from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host.clock import Clock
-from ieg_core.store import gcs, leases
+from ieg_core.store import gcs, leases, records
 from ieg_core.store.gcs import StaleWriterError
-from ieg_core.store.layout import LOG, checkpoint_name
-from ieg_core.store.records import (
-    CurvesRecord,
-    FailureRecord,
-    LeaseRecord,
-    ProgressRecord,
-    ResultRecord,
-)
+from ieg_core.store.layout import CHECKPOINTS, LOG, TENSORBOARD, checkpoint_name
 
 SYNC_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 """Seconds between checks for a new checkpoint, which is uploaded at once to survive a lost pod."""
 WAIT_SECONDS = 5.0
 TRIES = 5
-RESULT, FAILURE = ResultRecord.NAME, FailureRecord.NAME
-LIVE = ("checkpoint/", "tensorboard/", ProgressRecord.NAME, CurvesRecord.NAME, LOG, FAILURE)
+RESULT, FAILURE = records.ResultRecord.NAME, records.FailureRecord.NAME
+LIVE = (
+    *(f"{CHECKPOINTS}/", f"{TENSORBOARD}/", LOG),
+    *(records.ProgressRecord.NAME, records.CurvesRecord.NAME, FAILURE),
+)
 """Files uploaded while a trial runs; the rest follows at the end, result.json last."""
 LOCAL = ("leases/", "lock")
 
@@ -66,7 +62,7 @@ def fresh_copy(url: str, folder: Path, attempt: int) -> Copy:
     return copy
 
 
-def take_lease(url: str, clock: Clock) -> tuple[int, LeaseRecord, int] | None:
+def take_lease(url: str, clock: Clock) -> tuple[int, records.LeaseRecord, int] | None:
     """Takes the next lease of a trial; waits until no other pod works on it.
 
     Returns:
@@ -77,12 +73,12 @@ def take_lease(url: str, clock: Clock) -> tuple[int, LeaseRecord, int] | None:
         if RESULT in listed:
             return None
         last = max(leases.attempts(listed), default=0)
-        leased = LeaseRecord.read(url, last) if last else None
-        if leases.is_alive(last, leased, ProgressRecord.read(url), clock.now()):
+        leased = records.LeaseRecord.read(url, last) if last else None
+        if leases.is_alive(last, leased, records.ProgressRecord.read(url), clock.now()):
             clock.sleep(WAIT_SECONDS)
             continue
         record = leases.new_record()
-        path = gcs.join(url, LeaseRecord.name(last + 1))
+        path = gcs.join(url, records.LeaseRecord.name(last + 1))
         with contextlib.suppress(StaleWriterError):
             return last + 1, record, gcs.write(path, record.encode(), 0)
 
@@ -156,7 +152,7 @@ def is_superseded(copy: Copy) -> bool:
     last = max(leases.attempts(gcs.list_files(copy.url, "leases/")), default=0)
     if last != copy.attempt and not copy.superseded:
         copy.superseded = True
-        record = LeaseRecord.look(copy.url, last)[0]
+        record = records.LeaseRecord.look(copy.url, last)[0]
         record = record or replace(leases.new_record(), host="another pod")
         record.write(copy.folder, max(last, leases.latest_attempt(copy.folder) + 1))
     return copy.superseded
@@ -174,7 +170,7 @@ def send_once(copy: Copy, everything: bool) -> None:
         name
         for name, stamp in stamps.items()
         if stamp != copy.sent.get(name) and not name.startswith(LOCAL)
-        if name == checkpoint or not name.startswith("checkpoint/")
+        if name == checkpoint or not name.startswith(f"{CHECKPOINTS}/")
     ]
     live = [name for name in changed if name.startswith(LIVE)]
     last = [name for name in changed if name == RESULT]
@@ -186,7 +182,8 @@ def send_once(copy: Copy, everything: bool) -> None:
             copy.sent |= {name: stamps[name] for name in names}
     gone = {}
     if checkpoint in copy.generations:  # the checkpoints of earlier attempts are obsolete
-        gone = {n: g for n, g in copy.generations.items() if n.startswith("checkpoint/")}
+        saved = f"{CHECKPOINTS}/"
+        gone = {n: g for n, g in copy.generations.items() if n.startswith(saved)}
         gone.pop(checkpoint)
     if FAILURE in copy.generations and FAILURE not in stamps:
         gone[FAILURE] = copy.generations[FAILURE]

@@ -3,7 +3,7 @@
 
 The rate is the method's own if this results root has a finished trial with the same network, batch
 size, image shape, backend and precision. Otherwise it is the rate of a supervised step, measured
-once in a process of its own, divided by the method's relative cost.
+once in a separate process, divided by the method's relative cost.
 """
 
 import json
@@ -104,7 +104,7 @@ def _key(record: TrialRecord, slot: Slot) -> str:
 def _known_rates(root: Path) -> dict[tuple[str, str], float]:
     """Returns steps per second by (key, method): measured steps, then finished trials."""
     rates = {(key, "supervised"): rate for key, rate in _measured(root).items()}
-    for path in sorted((root / "trials").glob(f"*/{TrainingRecord.NAME}")):
+    for path in sorted(root.glob(f"{layout.relative_trial('*')}/{TrainingRecord.NAME}")):
         training, record = TrainingRecord.look(path.parent)[0], TrialRecord.look(path.parent)[0]
         if training and record and training.steps_per_second and training.device == "CPU":
             slot = Slot(threads=training.threads)
@@ -118,7 +118,7 @@ def _measured(root: Path) -> Mapping[str, float]:
 
 
 def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
-    """Measures the rate of a supervised step in a process of its own, and records it.
+    """Measures the rate of a supervised step in a separate process, and records it.
 
     Returns:
       Steps per second; if the measurement takes longer than MEASURE_SECONDS, an assumed rate, which
@@ -152,7 +152,10 @@ def _measure(root: Path, record: TrialRecord, slot: Slot, key: str) -> float:
             print(line, file=sys.stderr)
     if answer.returncode != 0:
         lines = answer.stderr.strip().splitlines() or ["no message"]
-        raise UserError(f"the speed of a training step could not be measured: {lines[-1]}")
+        raise UserError(
+            f"the speed of a training step of {record.network} could not be measured "
+            f"({lines[-1]}): expected a step to run; lower batch_size, or choose another network"
+        )
     rate = float(answer.stdout.split()[-1])
     RatesRecord(rates={**_measured(root), key: rate}).write(root)
     return rate

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report.html import page
 from ieg_core.report.live import Live, LiveTrial
@@ -38,7 +39,7 @@ class LiveReport:
         sweep: str,
         estimates: Mapping[str, float],
         log: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
+        clock: Clock = CLOCK,
     ) -> None:
         """Prepares; the first `update` writes.
 
@@ -47,9 +48,9 @@ class LiveReport:
           sweep: The sweep's name.
           estimates: Estimated seconds of each trial that had not finished at the start.
           log: Takes the line of an error.
-          clock: Returns the Unix time.
+          clock: Tells the time between two pages.
         """
-        self.path = layout.report_page(root, sweep)
+        self.path = layout.report_folder(root, sweep) / layout.REPORT_PAGE
         self._root, self._sweep = root, sweep
         self._estimates, self._log, self._clock = estimates, log, clock
         self._interval, self._next = SECONDS, 0.0
@@ -66,12 +67,12 @@ class LiveReport:
             this leaves it alone.
           left: Seconds until then.
         """
-        began = self._clock()
+        began = self._clock.now()
         if began < self._next or trials == self._shown or all(each.is_over for each in trials):
             return
         self._guarded(lambda: self._write(trials, left, began))
         self._shown = list(trials)
-        ended = self._clock()
+        ended = self._clock.now()
         self._interval = max(SECONDS, PATIENCE * (ended - began))
         self._next = ended + self._interval
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The progress of a sweep's trials, read from the results root and shown while they run."""
 
+import contextlib
+import math
 import sys
 import time
 import types
@@ -14,14 +16,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.liveness import is_recent
 from ieg_core.store import leases
 from ieg_core.store.layout import relative_trial
 from ieg_core.store.record import Place, below
 from ieg_core.store.records import FailureRecord, ProgressRecord, ResultRecord
 
-WAITING, FINISHED, FAILED = "waiting", "finished", "failed"
-INTERRUPTED = "interrupted"
+WAITING, FINISHED, FAILED, INTERRUPTED = "waiting", "finished", "failed", "interrupted"
 COUNTED = ("training", FINISHED, FAILED, INTERRUPTED)
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 10.0
@@ -271,15 +273,14 @@ def watch(
     expected: float = 0.0,
     estimates: Mapping[str, float] = types.MappingProxyType({}),
     stream: IO[str] | None = None,
-    plain_seconds: float = PLAIN_SECONDS,
-    live_seconds: float = LIVE_SECONDS,
     read: Callable[[], list[TrialProgress]] | None = None,
     on_look: Callable[[Sequence[TrialProgress], float], None] = lambda trials, left: None,
+    clock: Clock = CLOCK,
 ) -> list[TrialProgress]:
     """Shows the progress of trials until the process that runs them ends.
 
     A terminal shows one table that is redrawn. Other streams get a line for each change of state,
-    and a line for each running trial every `plain_seconds`.
+    and a line for each running trial every ten seconds.
 
     Args:
       results: The results root.
@@ -288,59 +289,33 @@ def watch(
       expected: Estimated seconds for the whole sweep; 0 if unknown.
       estimates: Estimated seconds of each trial that is to be run.
       stream: The stream to write to; by default standard output.
-      plain_seconds: Seconds between the lines of a running trial.
-      live_seconds: Seconds between two looks.
       read: Reads the progress; by default `read_trial` with the time of this call as `since`.
       on_look: Called at each look with the progress and the seconds that are left.
+      clock: Tells the time between two looks.
 
     Returns:
       The progress of the trials at the end.
     """
     console = Console(file=stream or sys.stdout)
-    began = time.time()
+    began = clock.now()
     read = read or (lambda: [read_trial(results, trial, began) for trial in trials])
-
-    def look() -> tuple[list[TrialProgress], float]:
-        seen, elapsed = read(), time.time() - began
-        total = forecast(seen, elapsed, expected, estimates)
-        on_look(seen, max(0.0, total - elapsed))
-        return seen, total
-
-    if not console.is_terminal:
-        return _watch_plainly(
-            console.file, lambda: look()[0], is_alive, plain_seconds, live_seconds
-        )
-    with Live(console=console, auto_refresh=False) as live:
-        alive = True
-        while alive:
+    live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    shown = {} if live else {trial.trial: (trial.state, -math.inf) for trial in read()}
+    with live or contextlib.nullcontext():
+        while True:
             alive = is_alive()
-            seen, total = look()
-            drawn = table(seen, time.time() - began, console.height, total, console.width)
-            live.update(drawn, refresh=True)
-            if alive:
-                time.sleep(live_seconds)
-    return read()
-
-
-def _watch_plainly(
-    stream: IO[str],
-    read: Callable[[], list[TrialProgress]],
-    is_alive: Callable[[], bool],
-    plain_seconds: float,
-    live_seconds: float,
-) -> list[TrialProgress]:
-    trials = read()
-    shown = {trial.trial: (trial.state, 0.0) for trial in trials}
-    alive = True
-    while alive:
-        alive = is_alive()
-        trials = read()
-        now = time.monotonic()
-        for trial in trials:
-            state, last = shown[trial.trial]
-            if trial.state != state or (trial.is_running and now - last >= plain_seconds):
-                print(f"{time.strftime('%H:%M:%S')} {line(trial)}", file=stream, flush=True)
-                shown[trial.trial] = (trial.state, now)
-        if alive:
-            time.sleep(live_seconds)
-    return trials
+            seen, elapsed = read(), clock.now() - began
+            total = forecast(seen, elapsed, expected, estimates)
+            on_look(seen, max(0.0, total - elapsed))
+            if live:
+                drawn = table(seen, elapsed, console.height, total, console.width)
+                live.update(drawn, refresh=True)
+            for trial in () if live else seen:
+                state, last = shown[trial.trial]
+                if trial.state != state or (trial.is_running and elapsed - last >= PLAIN_SECONDS):
+                    print(f"{time.strftime('%H:%M:%S')} {line(trial)}", file=console.file)
+                    shown[trial.trial] = (trial.state, elapsed)
+            console.file.flush()
+            if not alive:
+                return seen
+            clock.sleep(LIVE_SECONDS)

@@ -12,12 +12,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from ieg_core.errors import UserError, require
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
+from ieg_core.store.names import DEFAULT_ROOT
 
 MAX_TRIALS = 1000
 
@@ -68,16 +69,23 @@ class Option:
         return str(value or "")
 
 
-def option(variable: str, meaning: str, **details: Any) -> Mapping[str, Option]:
-    """Returns the metadata of a field that is a command-line option."""
-    return {"option": Option(variable, meaning, **details)}
+def option(variable: str, meaning: str, value: Any = MISSING, **details: Any) -> Any:
+    """Declares a field that is a variable of `make`; with no value, the field has no default."""
+    declared = Option(variable, meaning, **{"new_run": True, **details})
+    return field(default=value, metadata={"option": declared})
+
+
+def make_sweep(given: Mapping[str, str]) -> str:
+    """Returns the `make sweep` command with some variables."""
+    words = (f"{name}={shlex.quote(text)}" for name, text in given.items())
+    return " ".join(["make", "sweep", *words])
 
 
 def attributes(owner: type) -> Mapping[str, str]:
     """Reads the descriptions of a dataclass's fields from its docstring, each as one line."""
     _, _, text = (inspect.getdoc(owner) or "").partition("Attributes:")
-    found = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
+    described = re.findall(r"^ {2}(\w+): (.*(?:\n {4}.*)*)", text, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in described}
 
 
 @dataclass(frozen=True)
@@ -102,121 +110,88 @@ class SweepRequest:
       results: The results root.
     """
 
-    dataset: str = field(
-        metadata=option(
-            "DATASET",
-            "data set and kind of noise: `<base>_uniform`, `<base>_asymmetric`, "
-            "`<base>_imbal_<ratio>`, or a complete name such as `cifar10_uniform_0.4`; human "
-            "labels `cifar10_human_worst`, `cifar100_human`; a label file `<base>_labels`; bases: "
-            "`digits`, `fashion_mnist`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
-            default="digits_uniform",
-            new_run=True,
-        )
+    dataset: str = option(
+        "DATASET",
+        "data set and kind of noise: `<base>_uniform`, `<base>_asymmetric`, "
+        "`<base>_imbal_<ratio>`, or a complete name such as `cifar10_uniform_0.4`; human "
+        "labels `cifar10_human_worst`, `cifar100_human`; a label file `<base>_labels`; bases: "
+        "`digits`, `fashion_mnist`, `cifar10`, `cifar100`, `webvisionmini`, `folder`",
+        default="digits_uniform",
     )
-    noise_ratios: tuple[float, ...] = field(
-        default=(),
-        metadata=option(
-            "NOISE",
-            "noise ratios in [0, 1], appended to the data set's name",
-            default_meaning="`0.2,0.4,0.8`; asymmetric `0.1,0.2,0.3,0.4`",
-            expected="ratios in [0, 1], such as 0.2,0.4",
-            new_run=True,
-        ),
+    noise_ratios: tuple[float, ...] = option(
+        "NOISE",
+        "noise ratios in [0, 1], appended to the data set's name",
+        value=(),
+        default_meaning="`0.2,0.4,0.8`; asymmetric `0.1,0.2,0.3,0.4`",
+        expected="ratios in [0, 1], such as 0.2,0.4",
     )
-    methods: tuple[str, ...] = field(
-        default=DEFAULT_METHODS,
-        metadata=option(
-            "METHODS",
-            "methods to compare; `ieg recipes` lists them",
-            default=",".join(DEFAULT_METHODS),
-            expected="names, such as supervised,l2r",
-            new_run=True,
-        ),
+    methods: tuple[str, ...] = option(
+        "METHODS",
+        "methods to compare; `ieg recipes` lists them",
+        value=DEFAULT_METHODS,
+        default=",".join(DEFAULT_METHODS),
+        expected="names, such as supervised,l2r",
     )
-    seeds: tuple[int, ...] = field(
-        default=(0,),
-        metadata=option(
-            "SEEDS",
-            "each seed varies noise, clean labels, initial weights and batches, identically for "
-            "every method",
-            default="0",
-            expected="whole numbers, such as 0,1,2",
-            new_run=True,
-        ),
+    seeds: tuple[int, ...] = option(
+        "SEEDS",
+        "each seed varies noise, clean labels, initial weights and batches, identically for "
+        "every method",
+        value=(0,),
+        default="0",
+        expected="whole numbers, such as 0,1,2",
     )
-    recipe: str = field(
-        default="",
-        metadata=option(
-            "RECIPE",
-            "a family of settings; `ieg recipes` lists them",
-            default_meaning="by data set and device",
-            new_run=True,
-        ),
+    recipe: str = option(
+        "RECIPE",
+        "a family of settings; `ieg recipes` lists them",
+        value="",
+        default_meaning="by data set and device",
     )
-    network: str = field(
-        default="",
-        metadata=option(
-            "NETWORK",
-            "network to use instead of the recipe's: `preact8`, `resnet29`, `resnet32`, "
-            "`wrn28-10`, …",
-            default_meaning="the recipe's",
-            new_run=True,
-        ),
+    network: str = option(
+        "NETWORK",
+        "network to use instead of the recipe's: `preact8`, `resnet29`, `resnet32`, `wrn28-10`, …",
+        value="",
+        default_meaning="the recipe's",
     )
-    features: str = field(
-        default="",
-        metadata=option(
-            "FEATURES",
-            "train a head on features, in minutes on a CPU: `efficientnet-lite0`, "
-            "`efficientnet-lite2`, a file of features or of a network, several joined by `+`; "
-            "METHODS of `supervised`, `forward`, `retrain`",
-            new_run=True,
-        ),
+    features: str = option(
+        "FEATURES",
+        "train a head on features, in minutes on a CPU: `efficientnet-lite0`, "
+        "`efficientnet-lite2`, a file of features or of a network, several joined by `+`; "
+        "METHODS of `supervised`, `forward`, `retrain`",
+        value="",
     )
-    steps: int = field(
-        default=0,
-        metadata=option(
-            "STEPS",
-            "training steps of a trial",
-            default_meaning="the recipe's",
-            expected="a whole number of training steps",
-            new_run=True,
-        ),
+    steps: int = option(
+        "STEPS",
+        "training steps of a trial",
+        value=0,
+        default_meaning="the recipe's",
+        expected="a whole number of training steps",
     )
-    settings: tuple[str, ...] = field(
-        default=(),
-        metadata=option(
-            "SET",
-            'overrides for every trial: `SET="optimizer.learning_rate=0.05 batch_size=50"`',
-            separator=" ",
-            new_run=True,
-        ),
+    settings: tuple[str, ...] = option(
+        "SET",
+        'overrides for every trial: `SET="optimizer.learning_rate=0.05 batch_size=50"`',
+        value=(),
+        separator=" ",
     )
-    labels: str = field(
-        default="",
-        metadata=option(
-            "LABELS",
-            "the label file, CSV or Parquet, of a `<base>_labels` data set",
-            new_run=True,
-        ),
+    labels: str = option(
+        "LABELS",
+        "the label file, CSV or Parquet, of a `<base>_labels` data set",
+        value="",
     )
     accelerator: bool = False
-    data_dir: str = field(
-        default="data",
-        metadata=option(
-            "DATA_DIR",
-            "folder of the base data sets; CIFAR is downloaded to it",
-            default="./data",
-            scope="here",
-        ),
+    data_dir: str = option(
+        "DATA_DIR",
+        "folder of the base data sets; CIFAR is downloaded to it",
+        value="data",
+        default="./data",
+        scope="here",
+        new_run=False,
     )
-    results: str = field(
-        default="runs",
-        metadata=option(
-            "OUT",
-            "the results root, a folder; a pipeline on a cluster also takes `gs://bucket/prefix`",
-            default="runs",
-        ),
+    results: str = option(
+        "OUT",
+        "the results root, a folder; a pipeline on a cluster also takes `gs://bucket/prefix`",
+        value=DEFAULT_ROOT,
+        default=DEFAULT_ROOT,
+        new_run=False,
     )
 
     def __post_init__(self) -> None:
@@ -268,13 +243,13 @@ class SweepRequest:
     @property
     def command(self) -> str:
         """The `make sweep` command that repeats this request, in the default results root."""
-        given = []
+        given = {}
         for name, each in REQUEST_OPTIONS.items():
             text = each.text(getattr(self, name))
             is_default = name == "data_dir" and Path(text) == Path(each.default)
             if text and name != "results" and not is_default:
-                given.append(f"{each.variable}={shlex.quote(text)}")
-        return " ".join(["make", "sweep", *given])
+                given[each.variable] = text
+        return make_sweep(given)
 
 
 REQUEST_OPTIONS: Mapping[str, Option] = {

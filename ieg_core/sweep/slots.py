@@ -7,13 +7,13 @@ imports a framework, and holds it with a file lock, which the kernel releases if
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
 from ieg_core.host import machine
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.locks import lock
 from ieg_core.host.runtime import REQUIRE_GPU
 
@@ -119,13 +119,14 @@ def write_slots(directory: Path, slots: Sequence[Slot]) -> None:
 
 
 @contextlib.contextmanager
-def acquire(directory: Path) -> Iterator[Slot]:
+def acquire(directory: Path, clock: Clock = CLOCK) -> Iterator[Slot]:
     """Holds a free slot; waits without a time limit until there is one.
 
     Child processes do not inherit the lock, so it is released however this process ends.
 
     Args:
       directory: The folder that `write_slots` wrote to.
+      clock: Tells the time between two looks.
 
     Yields:
       The slot.
@@ -144,4 +145,4 @@ def acquire(directory: Path) -> Iterator[Slot]:
                     values = json.loads(file.read())
                     yield Slot(**values | {"gpus": tuple(values["gpus"])})
                     return
-            time.sleep(POLL_SECONDS)
+            clock.sleep(POLL_SECONDS)

@@ -28,7 +28,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ieg_core.errors import DivergedError, UserError
+from ieg_core.errors import (
+    EXIT_DIVERGED,
+    EXIT_FAILED,
+    EXIT_SUPERSEDED,
+    EXIT_USER_ERROR,
+    DivergedError,
+    UserError,
+)
 from ieg_core.host import container_memory, machine, processes
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.runtime import WARNING, Runtime, is_gpu_required
@@ -50,7 +57,6 @@ AGAIN = "evaluate again"
 PHASES = {"train": "training", "evaluate": "evaluating", AGAIN: "evaluating"}
 BUSY_SECONDS = 1.0
 LOG_LINES = 40
-EXIT_FAILED, EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_SUPERSEDED = 1, 2, 3, 4
 
 
 def run_step(

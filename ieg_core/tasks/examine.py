@@ -114,7 +114,7 @@ def check_image(place: Place) -> str:
 
 
 def check_gpu(place: Place) -> str:
-    """Multiplies matrices on the GPU with the training framework, in a process of its own."""
+    """Multiplies matrices on the GPU with the training framework, in a separate process."""
     command = [sys.executable, "-m", "ieg_core.tasks.examine"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "IEG_REQUIRE_GPU": ""}
     done = subprocess.run(
@@ -123,7 +123,9 @@ def check_gpu(place: Place) -> str:
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
         last_line = " ".join((done.stderr.strip().splitlines() or ["no output"])[-1].split())
-        raise UserError(f"the framework does not start: {last_line[:500]}")
+        raise UserError(
+            f"the framework does not start: {last_line[:500]}; use the image that make image built"
+        )
     device = json.loads(lines[-1])
     if place.require_gpu and not device["gpus"]:
         raise UserError(
@@ -157,7 +159,7 @@ def check_checkpoint(place: Place) -> str:
     """Writes, syncs, renames, reads and locks a file in the checkpoints' file system."""
     remote = gcs.is_url(place.results)
     root = Path(os.environ.get("TMPDIR", "/tmp") if remote else place.results)
-    folder = root / "doctor" / f".probe-{secrets.token_hex(4)}"
+    folder = root / Finding.FOLDER / f".probe-{secrets.token_hex(4)}"
     weights = np.arange(CHECKPOINT_BYTES // 4, dtype=np.float32)
     try:
         began = time.monotonic()
@@ -165,7 +167,7 @@ def check_checkpoint(place: Place) -> str:
         files.write_bytes_atomic(folder / "weights", save({"weights": weights}))
         seconds = max(time.monotonic() - began, 1e-9)
         if not np.array_equal(load_file(folder / "weights")["weights"], weights):
-            raise UserError(f"{folder} returned other bytes than were written")
+            raise UserError(f"{folder} returned other bytes than were written: use another volume")
         _check_lock(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -202,7 +204,7 @@ def _check_lock(folder: Path) -> None:
 
 def check_store(place: Place) -> str:
     """Writes an object to the bucket, reads it, fails to overwrite it, and deletes it."""
-    name = f"doctor/.probe-{secrets.token_hex(4)}"
+    name = f"{Finding.FOLDER}/.probe-{secrets.token_hex(4)}"
     url = gcs.join(place.results, name)
     data = secrets.token_bytes(2**20)
     began = time.monotonic()
@@ -210,7 +212,9 @@ def check_store(place: Place) -> str:
         gcs.write(url, data, 0)
         stored = gcs.read(url)
         if stored is None or stored[0] != data:
-            raise UserError(f"{place.results} returned other bytes than were written")
+            raise UserError(
+                f"{place.results} returned other bytes than were written: use another bucket"
+            )
         with contextlib.suppress(gcs.StaleWriterError):
             gcs.write(url, b"a second writer", 0)
             raise UserError(

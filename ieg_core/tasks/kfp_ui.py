@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.report.trials import FINISHED, Row, Trial
+from ieg_core.store.layout import REPORT_TABLE
 
 MARKDOWN_CHARACTERS = 390_000
 FAILURES_CHARACTERS = 4000
@@ -80,9 +81,8 @@ def short_markdown(text: str) -> str:
     """Truncates a document after a line if the UI cannot show all of it."""
     if len(text) <= MARKDOWN_CHARACTERS:
         return text
-    return (
-        text[:MARKDOWN_CHARACTERS].rpartition("\n")[0] + "\n\nTruncated; results.md has all rows.\n"
-    )
+    kept = text[:MARKDOWN_CHARACTERS].rpartition("\n")[0]
+    return f"{kept}\n\nTruncated; {REPORT_TABLE} has all rows.\n"
 
 
 def failures(rows: Sequence[Row], trials: Sequence[str]) -> str:

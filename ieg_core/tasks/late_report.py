@@ -13,8 +13,8 @@ from pathlib import Path
 from ieg_core.errors import UserError
 from ieg_core.report.write import write_report
 from ieg_core.store import gcs, mirror
-from ieg_core.store.layout import set_latest
-from ieg_core.store.record import Place
+from ieg_core.store.layout import SWEEPS, relative_sweep, set_latest
+from ieg_core.store.record import below
 from ieg_core.store.records import PlanRecord, ReportRecord, RunRecord
 from ieg_core.sweep import progress
 
@@ -41,11 +41,11 @@ def unreported(results: str) -> list[str]:
     wanted = (PlanRecord.NAME, ReportRecord.NAME)
     names: Iterable[str]
     if gcs.is_url(results):
-        names = gcs.list_files(gcs.join(results, "sweeps"))
+        names = gcs.list_files(gcs.join(results, SWEEPS))
     else:
-        folder = Path(results) / "sweeps"
-        found = (path for name in wanted for path in folder.glob(f"*/{name}"))
-        names = [path.relative_to(folder).as_posix() for path in found]
+        folder = Path(results) / SWEEPS
+        files = (path for name in wanted for path in folder.glob(f"*/{name}"))
+        names = [path.relative_to(folder).as_posix() for path in files]
     planned, reported = ({n.split("/")[0] for n in names if n.endswith(f"/{w}")} for w in wanted)
     return sorted(planned - reported)
 
@@ -79,13 +79,12 @@ def report_unreported(results: str, besides: str = "") -> list[str]:
 
 def _has_ended(results: str, sweep: str) -> bool:
     """Returns whether a trial of a sweep has started and none runs; True if its plan is damaged."""
-    planned, problem = PlanRecord.look(f"{results.rstrip('/')}/sweeps/{sweep}")
+    planned, problem = PlanRecord.look(below(results, relative_sweep(sweep)))
     if planned is None:
         return bool(problem)
-    place: Place = results if gcs.is_url(results) else Path(results)
     has_started = False
     for trial in planned.trials:
-        seen = progress.read_trial(place, trial, since=0.0, now=time.time())
+        seen = progress.read_trial(results, trial, since=0.0, now=time.time())
         if seen.is_running:
             return False
         has_started = has_started or seen.state != progress.WAITING
@@ -101,7 +100,7 @@ def find_sweep(results: str, run: str) -> str:
         for the sweep that `latest` names.
 
     Raises:
-      UserError: When the results root knows no such run.
+      UserError: When there is no such run in the results root.
     """
     if not run:
         run = mirror.latest(results)
@@ -111,9 +110,9 @@ def find_sweep(results: str, run: str) -> str:
         record = RunRecord.look(results, label)[0]
         if record:
             return record.sweep
-    if PlanRecord.look(f"{results.rstrip('/')}/sweeps/{run}")[0]:
+    if PlanRecord.look(below(results, relative_sweep(run)))[0]:
         return run
     raise UserError(
-        f"RUN={run!r}: {results} knows no such run: expected a label as `make sweep` printed it, "
-        "or a folder of its sweeps/"
+        f"RUN={run!r}: there is no such run in {results}: expected a label as `make sweep` printed "
+        f"it, or the name of a folder in its {SWEEPS}/"
     )

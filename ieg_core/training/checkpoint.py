@@ -120,17 +120,17 @@ def load_checkpoint(folder: Path, trial: str, template: Mapping[str, Tree]) -> t
     latest = _latest(folder, lambda path: arrays.read(path, _REMEDY))
     if latest is None:
         raise UserError(f"{folder} has no checkpoint: train the trial first")
-    path, progress, found = latest
+    path, progress, tensors = latest
     if progress.trial != trial:
         raise UserError(
             f"{path} belongs to {progress.trial}, expected {trial}: it was written with another "
             "configuration; choose another folder, or delete the file to start again"
         )
     expected = _flatten(template)
-    shapes = {name: (array.shape, array.dtype) for name, array in found.items()}
+    shapes = {name: (array.shape, array.dtype) for name, array in tensors.items()}
     if shapes != {name: (array.shape, array.dtype) for name, array in expected.items()}:
         raise UserError(f"{path} does not match this network: {_REMEDY}")
-    return _unflatten(template, found, ""), progress
+    return _unflatten(template, tensors, ""), progress
 
 
 Contents = tuple[Mapping[str, np.ndarray], dict[str, Any]]
@@ -154,7 +154,7 @@ def _latest(
         for attempt in attempts:
             path = checkpoint_path(folder, attempt)
             try:
-                found, facts = read(path)
+                tensors, facts = read(path)
                 progress = _parse(path, facts)
             except FileNotFoundError:
                 continue
@@ -163,7 +163,7 @@ def _latest(
             else:
                 for problem in problems:
                     print(f"ieg: {problem}; {path.name} is used instead", file=sys.stderr)
-                return path, progress, found
+                return path, progress, tensors
         listed = saved_attempts(folder)
         if listed == attempts:
             break

@@ -49,7 +49,6 @@ from ieg_core.training.loop import StepReport, Trained
 
 EXTRACTING: Final = "computing features"
 
-_REMEDY: Final = "train the trial again"
 _LOG_STEPS: Final = 20
 _TINY: Final = 1e-30
 

@@ -31,6 +31,7 @@ from ieg_core.store.layout import (
     EXAMPLES,
     MATRICES,
     MODEL,
+    TENSORBOARD,
     label_sets_folder,
     read_planned,
     relative_trial,
@@ -145,7 +146,7 @@ def train_here(
     report_progress(gpu=gpu, num_steps=record.num_steps)
     reported = 0.0
     resumed = checkpoint.read_progress(folder)
-    with open_events(folder / "tensorboard", resumed.step if resumed else 0) as events:
+    with open_events(folder / TENSORBOARD, resumed.step if resumed else 0) as events:
         if not events.pictures and config.head is None:
             for tag, picture in first_views(config, label_set, source).items():
                 events.add_picture(tag, 0, picture)

@@ -22,6 +22,7 @@ from ieg_core.experiment.dataset_spec import DatasetSpec
 from ieg_core.experiment.methods import METHODS, method_spec
 from ieg_core.host import files
 from ieg_core.store import mirror
+from ieg_core.store.layout import relative_sweep, relative_trial
 from ieg_core.store.record import below
 from ieg_core.store.records import ReportRecord, TrainingRecord, TrialRecord
 
@@ -226,7 +227,7 @@ def read_rates(text: str) -> Rates:
 def _from_file(path: Path) -> Rates:
     content = files.read_json(path)
     if content is None:
-        raise UserError(f"RATES={str(path)!r}: there is no such file")
+        raise UserError(f"RATES={str(path)!r}: there is no such file; expected a JSON file")
     rates = {}
     try:
         for network, methods in content.items():
@@ -265,7 +266,7 @@ def measured_rates(root: Path) -> Rates:
       The median rate by network and method.
     """
     rows = []
-    for folder in _newest(root.glob(f"trials/*/{TrainingRecord.NAME}")):
+    for folder in _newest(root.glob(f"{relative_trial('*')}/{TrainingRecord.NAME}")):
         training, record = TrainingRecord.look(folder)[0], TrialRecord.look(folder)[0]
         if training and record:
             rows.append({**record.to_value(), **training.to_value()})
@@ -285,17 +286,17 @@ def reported_rates(root: str) -> Rates:
       UserError: When the bucket cannot be read.
     """
     newest = mirror.latest(root)
-    report = ReportRecord.read(below(root, f"sweeps/{newest}")) if newest else None
+    report = ReportRecord.read(below(root, relative_sweep(newest))) if newest else None
     return _medians(report.trials if report else ())
 
 
 def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:
-    found: dict[tuple[str, str], list[float]] = {}
+    measured: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         rate, device = row.get("steps_per_second"), row.get("device") or "CPU"
         if rate and device != "CPU" and row.get("method") in METHODS:
-            found.setdefault((row.get("network", ""), row["method"]), []).append(rate)
-    return {key: statistics.median(values) for key, values in found.items()}
+            measured.setdefault((row.get("network", ""), row["method"]), []).append(rate)
+    return {key: statistics.median(values) for key, values in measured.items()}
 
 
 def _newest(paths: Iterable[Path]) -> list[Path]:

@@ -20,8 +20,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
+from ieg_core.store.names import DEFAULT_ROOT, SWEEPS
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from pipelines.cluster import client as clients
@@ -31,7 +32,6 @@ from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 POLL_SECONDS = 10.0
 PLAIN_SECONDS = 60.0
 PATIENCE_SECONDS = 600.0
@@ -72,7 +72,7 @@ def follow(
     runs: Sequence[Run],
     *,
     max_pending: float = 0.0,
-    out: Path = Path("runs"),
+    out: Path = Path(DEFAULT_ROOT),
     stream: IO[str] | None = None,
     clock: Clock = CLOCK,
 ) -> int:
@@ -289,13 +289,13 @@ def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
     first = watcher.runs[0]
     root = watcher.roots.get(first.run_id)
     if root is None:
-        place = f"{cluster_file.results}/sweeps"
+        place = f"{cluster_file.results}/{SWEEPS}"
         words = f"in the KFP UI, or below {place} (results_mount in cluster.yaml is empty)"
     else:
         # After a loop that lost a pod for good comes no report; one that is there may be older.
         ended_early = any(state != "SUCCEEDED" for state in look.states.values())
         if ended_early and (problem := root.write_report()):
-            console.print(f"The report could not be written anew: {problem}", markup=False)
+            console.print(f"The report could not be written again: {problem}", markup=False)
         words = root.fetch_report(out / "cluster" / (first.label or first.run_id))
     console.print(f"Report: {words}", markup=False)
     succeeded = all(state == "SUCCEEDED" for state in look.states.values())

@@ -10,6 +10,7 @@ from typing import Any
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
 from ieg_core.store import mirror, runs
+from ieg_core.store.layout import REPORT_PAGE, SWEEPS, relative_report
 from ieg_core.store.records import RunRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
@@ -75,26 +76,26 @@ class Root:
     def fetch_report(self, target: Path) -> str:
         """Copies the report to this machine if possible; returns where it is."""
         if not self.sweep and not self.label:
-            return f"below {self.place}/sweeps: the run has no run_label to find it by"
+            return f"below {self.place}/{SWEEPS}: the run has no run_label to find it by"
         if not self.sweep and self.problem:
-            return f"below {self.place}/sweeps, which cannot be read from here ({self.problem})"
+            return f"below {self.place}/{SWEEPS}, which cannot be read from here ({self.problem})"
         if not self.sweep:
             return f"none, the run ended before it listed its trials ({self.place})"
-        name = f"sweeps/{self.sweep}/report"
+        name = relative_report(self.sweep)
         report = f"{self.place.rstrip('/')}/{name}"
         try:
             with writable(target):
                 target.mkdir(parents=True, exist_ok=True)
             files = mirror.fetch(self.place, name, target)
         except UserError as error:
-            return f"{report}/report.html, which cannot be read from here ({error})"
-        if not any(path.name == "report.html" for path in files):
+            return f"{report}/{REPORT_PAGE}, which cannot be read from here ({error})"
+        if not any(path.name == REPORT_PAGE for path in files):
             return f"none, the run ended before it ({report})"
         with writable(target):
             for path in files:
                 if path.parent != target:
                     shutil.copy(path, target)
-        return str(target / "report.html")
+        return str(target / REPORT_PAGE)
 
     def write_report(self) -> str:
         """Writes the sweep's report, for a run that ended before it; returns why it could not."""

@@ -15,11 +15,11 @@ import kfp_server_api
 from ieg_core.errors import UserError
 from ieg_core.store import gcs
 from ieg_core.sweep import plan
-from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
 from pipelines import parameters, profiles
 from pipelines.cluster import client as clients
 from pipelines.cluster import cost, preflight
+from pipelines.cluster.options import Order
 from pipelines.cluster.preflight import WARNING
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS, Profile
@@ -39,27 +39,6 @@ class Run:
 
     run_id: str
     label: str
-
-
-@dataclass(frozen=True)
-class Order:
-    """A sweep to submit.
-
-    Attributes:
-      request: The sweep; its data_dir and results are the cluster's.
-      cluster_file: The cluster file.
-      profile: "gpu" or "cpu".
-      max_gpu_hours: Largest accepted estimate.
-      rates: The user's step rates.
-      results_namespace: Part of the results root for this sweep alone; "" for the whole root.
-    """
-
-    request: SweepRequest
-    cluster_file: ClusterFile
-    profile: str
-    max_gpu_hours: float
-    rates: cost.Rates
-    results_namespace: str = ""
 
 
 def submit(order: Order, say: Say) -> list[Run]:
@@ -217,7 +196,7 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
         client.list_runs(page_size=1, namespace=cluster_file.namespace or None)
     with clients.plain_errors(cluster_file, "list experiments"):
         try:
-            found = client.get_experiment(experiment_name=cluster_file.experiment)
+            experiment = client.get_experiment(experiment_name=cluster_file.experiment)
         except ValueError as error:
             if "No experiment is found" in str(error):
                 return ""
@@ -225,7 +204,7 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
                 f"there are several experiments {cluster_file.experiment!r}: archive all but one "
                 "in the KFP UI, or set another experiment in cluster.yaml"
             ) from None
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def create_experiment(client: Any, cluster_file: ClusterFile) -> str:

@@ -3,12 +3,11 @@
 
 import sys
 
+from ieg_core.errors import EXIT_INTERRUPTED, EXIT_OK
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, resume, submit
-from pipelines.cluster.submit import Order, Run
-from pipelines.options import ClusterOptions
-
-EXIT_OK, EXIT_INTERRUPTED = 0, 130
+from pipelines.cluster.options import ClusterOptions
+from pipelines.cluster.submit import Run
 
 
 def run_sweep(options: ClusterOptions) -> int:
@@ -25,7 +24,7 @@ def run_sweep(options: ClusterOptions) -> int:
     except KeyboardInterrupt:
         say(
             f"\nInterrupted; submitted runs continue: "
-            f"{clients.ui_address(options.cluster_file)}/#/runs"
+            f"{clients.ui_address(options.order.cluster_file)}/#/runs"
         )
         return EXIT_INTERRUPTED
 
@@ -34,32 +33,26 @@ def _run(options: ClusterOptions) -> int:
     if options.watch:
         runs = _earlier(options)
     elif options.resume:
-        runs = resume.resume(options.cluster_file, options.resume, say)
+        runs = resume.resume(options.order.cluster_file, options.resume, say)
     else:
-        order = Order(
-            request=options.request,
-            cluster_file=options.cluster_file,
-            profile=options.profile,
-            max_gpu_hours=options.max_gpu_hours,
-            rates=options.rates,
-        )
-        runs = submit.submit(order, say)
+        runs = submit.submit(options.order, say)
     if not (options.follow or options.watch):
         say(submit.follow_hint(runs))
         return EXIT_OK
     return follow.follow(
-        options.cluster_file, runs, max_pending=options.max_pending, out=options.out
+        options.order.cluster_file, runs, max_pending=options.max_pending, out=options.out
     )
 
 
 def _earlier(options: ClusterOptions) -> list[Run]:
-    client = clients.connect(options.cluster_file)
+    cluster_file = options.order.cluster_file
+    client = clients.connect(cluster_file)
     runs = [
         Run(run.run_id, str(resume.parameters(run).get("run_label", "")))
-        for run in resume.find(client, options.cluster_file, options.watch)
+        for run in resume.find(client, cluster_file, options.watch)
     ]
     for run in runs:
-        say(f"Run {run.label or run.run_id}: {clients.run_link(options.cluster_file, run.run_id)}")
+        say(f"Run {run.label or run.run_id}: {clients.run_link(cluster_file, run.run_id)}")
     return runs
 
 

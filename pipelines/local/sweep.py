@@ -10,15 +10,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from ieg_core.errors import UserError
+from ieg_core.cli.output import open_console
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.host import machine, processes
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.files import writable
 from ieg_core.host.locks import lock, open_lock
 from ieg_core.report.model import summarize
@@ -33,7 +32,6 @@ from pipelines.options import Options
 
 SCRATCH = "ieg-sweep-"
 STOP_SECONDS = 10.0
-EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
 
 
 def run_sweep(options: Options) -> int:
@@ -208,22 +206,22 @@ def _scratch_folder() -> Iterator[Path]:
 
 def log_path(root: Path, planned: plan.Plan) -> Path:
     """Returns where the pipeline's output goes."""
-    return sweep_folder(root, planned.sweep) / "log.txt"
+    return sweep_folder(root, planned.sweep) / layout.LOG
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
+def _stop(child: subprocess.Popen[bytes], clock: Clock = CLOCK) -> None:
     """Stops the child and everything in its process group."""
     for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        deadline = clock.monotonic() + patience
+        while clock.monotonic() < deadline:
             child.poll()
             try:
                 os.killpg(child.pid, 0)
             except ProcessLookupError:
                 return
-            time.sleep(0.05)
+            clock.sleep(0.05)
 
 
 def run_child(scratch: Path) -> None:
@@ -240,7 +238,7 @@ def run_child(scratch: Path) -> None:
 
 
 def _page(root: Path) -> Path:
-    return layout.latest_folder(root) / "report" / layout.REPORT_PAGE
+    return layout.latest_folder(root) / layout.REPORT / layout.REPORT_PAGE
 
 
 def _is_new(path: Path, before: Stamp) -> bool:
@@ -257,10 +255,10 @@ def _conclude(root: Path, planned: plan.Plan, code: int, has_reported: bool) -> 
         return EXIT_FAILED
     report = summarize(load_sweep(root, planned.sweep))
     print()
-    print_report(report, Console(width=None if sys.stdout.isatty() else 160, highlight=False))
+    print_report(report, open_console())
     print(f"Report: {_page(root)}", flush=True)
     for row in (trial.row for trial in report.missing):
-        log = root / row["run_directory"] / "log.txt"
+        log = root / row["run_directory"] / layout.LOG
         print(f"{row['status']}: {row['trial']}: {row['reason']} ({log})", file=sys.stderr)
     if code and not report.missing:
         print(f"the pipeline failed, see {log_path(root, planned)}", file=sys.stderr)

@@ -18,13 +18,13 @@ ONE_NODE = "ieg/nodes"
 
 def floating_image(documents: Sequence[Document]) -> list[str]:
     """Images must have a fixed tag."""
-    found = []
+    problems = []
     for document, container in _containers(documents):
         image = container.get("image", "")
         tag = image.rpartition("/")[2].partition("@")[0].partition(":")[2]
         if (tag in ("", "latest") and "@sha256:" not in image) or tag == "revision":
-            found.append(f"{_name(document)} runs {image or 'no image'}: use a fixed tag")
-    return found
+            problems.append(f"{_name(document)} runs {image or 'no image'}: use a fixed tag")
+    return problems
 
 
 def root(documents: Sequence[Document]) -> list[str]:
@@ -32,46 +32,46 @@ def root(documents: Sequence[Document]) -> list[str]:
 
     Without a user the platform assigns one, or the image's counts: `runAsNonRoot` holds for both.
     """
-    found = []
+    problems = []
     for document, container in _containers(documents):
         pod = pod_spec(document)
         security = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
         rights = security.get("capabilities", {})
         if document["metadata"]["name"] == OWNER:
             if rights.get("add", []) != ["CHOWN"]:
-                found.append(f"{_name(document)} adds the capabilities {rights.get('add')}")
+                problems.append(f"{_name(document)} adds the capabilities {rights.get('add')}")
         else:
             if not security.get("runAsNonRoot") or security.get("runAsUser", 1) == 0:
-                found.append(f"{_name(document)}: set runAsNonRoot and a runAsUser other than 0")
+                problems.append(f"{_name(document)}: set runAsNonRoot and a runAsUser other than 0")
             if rights.get("add"):
-                found.append(f"{_name(document)} adds the capabilities {rights['add']}")
+                problems.append(f"{_name(document)} adds the capabilities {rights['add']}")
         if rights.get("drop") != ["ALL"]:
-            found.append(f"{_name(document)} keeps capabilities: set capabilities: drop [ALL]")
+            problems.append(f"{_name(document)} keeps capabilities: set capabilities: drop [ALL]")
         if security.get("allowPrivilegeEscalation") is not False:
-            found.append(f"{_name(document)}: set allowPrivilegeEscalation: false")
+            problems.append(f"{_name(document)}: set allowPrivilegeEscalation: false")
         if security.get("readOnlyRootFilesystem") is not True:
-            found.append(f"{_name(document)}: set readOnlyRootFilesystem: true")
+            problems.append(f"{_name(document)}: set readOnlyRootFilesystem: true")
         if security.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-            found.append(f"{_name(document)}: set seccompProfile RuntimeDefault")
-    return found
+            problems.append(f"{_name(document)}: set seccompProfile RuntimeDefault")
+    return problems
 
 
 def hosts(documents: Sequence[Document]) -> list[str]:
     """Pods must not access their node, nor hold a token for the Kubernetes API."""
-    found = []
+    problems = []
     for document in documents:
         pod = pod_spec(document)
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.get(key):
-                found.append(f"{_name(document)} has {key}")
-        found += [
+                problems.append(f"{_name(document)} has {key}")
+        problems += [
             f"{_name(document)} mounts its node's {volume['hostPath'].get('path')}"
             for volume in pod.get("volumes", [])
             if "hostPath" in volume
         ]
         if pod and pod.get("automountServiceAccountToken") is not False:
-            found.append(f"{_name(document)}: set automountServiceAccountToken: false")
-    return found
+            problems.append(f"{_name(document)}: set automountServiceAccountToken: false")
+    return problems
 
 
 def unbounded(documents: Sequence[Document]) -> list[str]:
@@ -87,34 +87,34 @@ def unbounded(documents: Sequence[Document]) -> list[str]:
 
 def wide_rights(documents: Sequence[Document]) -> list[str]:
     """Roles must list what they grant, name secrets, and not allow privilege escalation."""
-    found = []
+    problems = []
     for document in documents:
         for rule in document.get("rules", []) or []:
             words = [word for key in ("apiGroups", "resources", "verbs") for word in rule[key]]
             if "*" in words:
-                found.append(f"{_name(document)} grants rights with '*'")
+                problems.append(f"{_name(document)} grants rights with '*'")
             if "secrets" in words and (not rule.get("resourceNames") or rule["verbs"] != ["get"]):
-                found.append(f"{_name(document)}: grant only get on secrets, by name")
+                problems.append(f"{_name(document)}: grant only get on secrets, by name")
             if {"escalate", "bind", "impersonate", "pods/exec"} & set(words):
-                found.append(f"{_name(document)} allows privilege escalation")
+                problems.append(f"{_name(document)} allows privilege escalation")
         reference = document.get("roleRef", {})
         if reference and ("Role", reference["name"]) not in {
             (other["kind"].removeprefix("Cluster"), other["metadata"]["name"])
             for other in documents
         }:
-            found.append(
+            problems.append(
                 f"{_name(document)} binds {reference['name']}, which these manifests do not define"
             )
-    return found
+    return problems
 
 
 def foreign(documents: Sequence[Document]) -> list[str]:
     """All objects must be in one namespace, which exists already."""
-    found = [f"{_name(d)} creates a namespace" for d in documents if d["kind"] == "Namespace"]
+    problems = [f"{_name(d)} creates a namespace" for d in documents if d["kind"] == "Namespace"]
     names = {document["metadata"].get("namespace") for document in documents}
     if len(names - {None}) > 1:
-        found.append(f"objects in several namespaces: {sorted(names - {None})}")
-    return found
+        problems.append(f"objects in several namespaces: {sorted(names - {None})}")
+    return problems
 
 
 def quota_alone(documents: Sequence[Document]) -> list[str]:
@@ -139,17 +139,17 @@ def quota_alone(documents: Sequence[Document]) -> list[str]:
 
 def unshared_volume(documents: Sequence[Document]) -> list[str]:
     """Volumes must be ReadWriteMany, except on a cluster of one node."""
-    found = []
+    problems = []
     for document in documents:
         if document["kind"] == "PersistentVolumeClaim":
             modes = document["spec"]["accessModes"]
             one_node = document["metadata"].get("annotations", {}).get(ONE_NODE) == "1"
             if "ReadWriteMany" not in modes and not (one_node and modes == ["ReadWriteOnce"]):
-                found.append(
+                problems.append(
                     f"{_name(document)} is {', '.join(modes)}, but concurrent trials run on "
                     "several nodes: use ReadWriteMany, or the overlay single-node with one node"
                 )
-    return found
+    return problems
 
 
 ALL: tuple[Policy, ...] = (
@@ -165,7 +165,7 @@ def findings(documents: Sequence[Document], parallelism: int = 2) -> list[str]:
       parallelism: Number of concurrent trials; with one, a volume for one node is enough.
     """
     chosen = [policy for policy in ALL if parallelism > 1 or policy is not unshared_volume]
-    return [f"{policy.__name__}: {found}" for policy in chosen for found in policy(documents)]
+    return [f"{policy.__name__}: {problem}" for policy in chosen for problem in policy(documents)]
 
 
 def _containers(documents: Sequence[Document]) -> Iterator[tuple[Document, Any]]:

@@ -171,10 +171,10 @@ def main() -> None:
     problems: list[str] = []
     for each in kustomizations():
         documents = kustomize.render(write_plan(each, folder / "plans", cluster_file, image))
-        found = policies.findings(documents, cluster_file.parallelism) + schema_errors(documents)
+        findings = policies.findings(documents, cluster_file.parallelism) + schema_errors(documents)
         path = folder / f"{Path(each).name}.yaml"
-        if found:
-            problems += [f"k8s/{each}: {line}" for line in found]
+        if findings:
+            problems += [f"k8s/{each}: {line}" for line in findings]
             path.unlink(missing_ok=True)
             continue
         path.write_text(yaml.safe_dump_all(documents, sort_keys=False))

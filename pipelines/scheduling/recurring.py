@@ -69,7 +69,7 @@ class Existing:
 
 @dataclass(frozen=True)
 class Action:
-    """One step towards the desired state.
+    """One step toward the desired state.
 
     Attributes:
       verb: "create", "replace", "enable", "disable" or "delete".

@@ -11,14 +11,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ieg_core.errors import UserError, require, unknown_name
 from ieg_core.store.layout import SCHEDULED
 from ieg_core.store.runs import RUN
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import REQUEST_OPTIONS, SweepRequest
-from pipelines import cluster_files, parameters
+from pipelines import parameters, strict_yaml
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron as crons
 from pipelines.variables import PROFILES
@@ -101,12 +99,12 @@ def _build(content: object, where: str) -> Schedule:
         if key not in known:
             raise unknown_name(f"key in {where}", str(key), known)
     if missing := [key for key in ("methods", "seeds") if key not in content]:
-        raise UserError(f"{where}: {', '.join(missing)} missing")
+        raise UserError(f"{where}: {', '.join(missing)} missing: expected a value for each")
     trained = {key: value for key, value in content.items() if key in keys}
     others = {key: value for key, value in content.items() if key not in keys}
-    terms: Terms = cluster_files.build(Terms, others, where)
+    terms: Terms = strict_yaml.build(Terms, others, where)
     trained["accelerator"] = terms.profile == "gpu"
-    request: SweepRequest = cluster_files.build(SweepRequest, trained, where)
+    request: SweepRequest = strict_yaml.build(SweepRequest, trained, where)
     return Schedule(**vars(terms), request=request)
 
 
@@ -123,17 +121,13 @@ def read(path: Path, cluster_file: ClusterFile, *, max_trials: int) -> list[Sche
         time zone another, a cron has 5 fields, or no sweep could do it; it names the schedule.
     """
     try:
-        content = cluster_files.parse_yaml(path.read_text(encoding="utf-8"))
+        content = strict_yaml.read(path)
         schedules = [_build(each, f"schedules[{i}]") for i, each in enumerate(_entries(content))]
         names = [schedule.name for schedule in schedules]
         for schedule in schedules:
             if names.count(schedule.name) > 1:
                 raise UserError(f"two schedules are named {schedule.name!r}: rename one")
             _check(schedule, cluster_file, max_trials)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except UserError as error:
         raise UserError(f"{path.name}: {error}") from None
     return schedules

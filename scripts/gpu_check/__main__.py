@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.methods import method_spec
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic, write_json_atomic
@@ -106,10 +106,10 @@ def _check_steps(
 ) -> Outcome:
     from scripts.gpu_check import steps
 
-    found = read_outcome(state, RATES)
-    if found is None or "rates" not in found:
+    outcome = read_outcome(state, RATES)
+    if outcome is None or "rates" not in outcome:
         raise UserError(f"the stage {RATES!r} has no outcome: delete its file and run it again")
-    return steps.check_steps(network, precision, method, sizes, found["rates"])
+    return steps.check_steps(network, precision, method, sizes, outcome["rates"])
 
 
 def _collapse(sizes: Sizes, state: Path, data_dir: Path | None) -> Stage:
@@ -207,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_run(options))
     except UserError as error:
         print(f"gpu-check: error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(EXIT_USER_ERROR)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -17,11 +17,11 @@ of mantissa: two orders of summation of the same step differ by a per cent."""
 
 
 def compare(
-    found: Iterable[np.ndarray], expected: Iterable[np.ndarray], precision: str
+    arrays: Iterable[np.ndarray], expected: Iterable[np.ndarray], precision: str
 ) -> dict[str, Any]:
     """Returns "distance" ‖a − b‖ / ‖b‖ over all arrays together, its "limit", and "equal"."""
     difference = total = 0.0
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(arrays, expected, strict=True):
         exact = np.asarray(other, np.float64)
         difference += float(np.square(np.asarray(one, np.float64) - exact).sum())
         total += float(np.square(exact).sum())

@@ -211,11 +211,11 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
     plain = PlainSteps(small, config, device, torch.float64)
     plain.step(0)
     order = [to_torch(each) for each in expected]
-    found = [each.cpu().numpy() for each in plain.momentum]
+    momentum = [each.cpu().numpy() for each in plain.momentum]
     outcome = {
         "network": network,
         "method": method,
-        **compare(order, found, "float32"),
+        **compare(order, momentum, "float32"),
         "variants": {},
     }
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

@@ -104,11 +104,11 @@ def measure(sizes: Sizes, left: Callable[[], float]) -> dict[str, Any]:
     Returns:
       "trials", the steps per second of each by their number; "method" and "dataset".
     """
-    found = {}
+    speeds = {}
     for count in sizes.companions:
         start = functools.partial(start_trial, sizes.companion_seconds, sizes.companion_steps)
-        found[str(count)] = run_together(count, start, left())
-    return {"method": METHOD, "dataset": SPEC, "trials": found}
+        speeds[str(count)] = run_together(count, start, left())
+    return {"method": METHOD, "dataset": SPEC, "trials": speeds}
 
 
 if __name__ == "__main__":

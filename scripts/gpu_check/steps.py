@@ -128,7 +128,7 @@ def check_steps(
     flops = float(costs.get("flops", 0.0)) * sizes.batch_size / sizes.checked_batch_size
     with ThreadPoolExecutor(1) as pool:  # the CPU compiles and computes beside the GPU
         reference = pool.submit(gradient, there, first)
-        found, loss = gradient(here, first)
+        gradients, loss = gradient(here, first)
         measured = time_steps(
             prepare(
                 configuration(network, method, precision, sizes.batch_size),
@@ -142,7 +142,7 @@ def check_steps(
         "network": network,
         "precision": precision,
         "method": method,
-        **compare(found, expected, precision),
+        **compare(gradients, expected, precision),
         "loss": loss,
         "cpu_loss": expected_loss,
         "flops": flops,

@@ -100,14 +100,16 @@ def results(outcomes: Outcomes) -> str:
 
 
 def _machine(outcomes: Outcomes) -> str:
-    found = outcomes.get("rates")
-    if found is None or "error" in found:
+    measured = outcomes.get("rates")
+    if measured is None or "error" in measured:
         return ""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    rates = ", ".join(f"{rate / 1e12:.1f} in {name}" for name, rate in found["rates"].items())
-    kind = "a rehearsal with tiny sizes on a CPU, no measurement" if found["rehearsal"] else ""
-    lines = [f"`make gpu-check`: {found['device']}, driver {found['driver'] or '-'}, {versions},"]
-    lines.append(f"{found['date']}{f' ({kind})' if kind else ''}. Measured TFLOP/s of a matrix")
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    rates = ", ".join(f"{rate / 1e12:.1f} in {name}" for name, rate in measured["rates"].items())
+    kind = "a rehearsal with tiny sizes on a CPU, no measurement" if measured["rehearsal"] else ""
+    lines = [
+        f"`make gpu-check`: {measured['device']}, driver {measured['driver'] or '-'}, {versions},"
+    ]
+    lines.append(f"{measured['date']}{f' ({kind})' if kind else ''}. Measured TFLOP/s of a matrix")
     lines.append(f"product: {rates}.")
     return "\n".join(lines)
 

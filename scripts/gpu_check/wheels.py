@@ -44,13 +44,13 @@ def make_importable(wheels: Path | None, state: Path) -> None:
     """
     if wheels is not None:
         site = (state / "site").absolute()
-        found = sorted(map(str, wheels.glob("*.whl")))
-        if not found:
+        files = sorted(map(str, wheels.glob("*.whl")))
+        if not files:
             raise UserError(f"there is no wheel in {wheels}: expected files *.whl")
         if not site.exists():
             install = "-m pip install --quiet --no-index --no-deps --no-compile --target"
             done = subprocess.run(
-                [sys.executable, *install.split(), str(site), *found],
+                [sys.executable, *install.split(), str(site), *files],
                 capture_output=True,
                 text=True,
                 check=False,

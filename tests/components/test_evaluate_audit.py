@@ -79,7 +79,7 @@ def test_an_audit_that_is_there_is_shown_and_not_made_again(tmp_path, monkeypatc
     }  # fmt: skip
 
 
-def test_a_damaged_summary_is_made_anew(tmp_path):
+def test_a_damaged_summary_is_made_again(tmp_path):
     trial, folder = trained(tmp_path)
     (folder / "audit").mkdir()
     (folder / "audit" / "audit.html").write_text("old")

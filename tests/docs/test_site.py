@@ -64,7 +64,7 @@ def test_every_page_of_docs_and_of_the_root_is_on_the_site(site):
     built = {path.relative_to(site) for path in site.rglob("*.html")}
     assert {page.with_suffix(".html") for page in pages if page.stem != "README"} <= built
     assert {Path("index.html"), Path("contributing.html"), Path("changelog.html")} <= built
-    assert "Training on badly labelled images" in (site / "index.html").read_text(encoding="utf-8")
+    assert "Training on badly labeled images" in (site / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_jobs_and_files_that_kubectl_is_called_with_are_ours():
     assert named <= jobs
 
 
-def test_jobs_are_started_anew():
+def test_jobs_are_started_again():
     """What a job runs cannot be changed, and `apply` does not run one again that has ended."""
     jobs = {
         f"build/k8s/{Path(name).name}.yaml"

@@ -13,6 +13,7 @@ from ieg_core.store.seal import seal
 from pipelines.cleanup import clean, parse_age, plan, size_text
 from pipelines.stored_files import FolderRoot, open_root
 from tests import gcs
+from tests.clock import FakeClock
 from tests.records import KINDS, complete, example
 
 DAY = 86400.0
@@ -250,8 +251,10 @@ def bucket(tmp_path, monkeypatch):
 
 
 def clean_bucket(root, now, **options):
-    lines = []
-    clean(open_root(root), 30 * DAY, say=lines.append, now=now, **{"only_plan": False} | options)
+    lines, clock = [], FakeClock()
+    clock.time = now
+    options = {"only_plan": False, "say": lines.append, "clock": clock} | options
+    clean(open_root(root), 30 * DAY, **options)
     return "\n".join(lines)
 
 

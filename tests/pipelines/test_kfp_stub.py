@@ -97,7 +97,7 @@ def test_arguments_are_held_against_the_pipelines_inputs(kfp_stub, package, argu
 @pytest.mark.parametrize(
     ("path", "body", "message"),
     [
-        ("experiments", {"display_name": "a", "colour": "red"}, "unknown field 'colour'"),
+        ("experiments", {"display_name": "a", "color": "red"}, "unknown field 'color'"),
         ("experiments", {"display_name": 3}, "expected a str, got 3"),
         ("experiments", {}, "display_name is empty"),
         ("experiments", {"display_name": "a", "storage_state": "LOST"}, "expected one of"),

@@ -106,7 +106,9 @@ def test_the_clusters_results_root_is_meant_where_one_is_configured(
     assert main(["clean-runs", mounted, "--older=30d"]) == 0
     assert f"Results root {tmp_path / 'mounted'}" in capsys.readouterr().out
     nowhere = cluster_file(endpoint=address)
-    assert "is nowhere on this machine" in refused(capsys, "clean-runs", nowhere, "--older=30d")
+    assert "cannot be read from this machine" in refused(
+        capsys, "clean-runs", nowhere, "--older=30d"
+    )
     assert "no results root absent" in refused(
         capsys, "clean-runs", nowhere, "--older=30d", "--runner=local", "--out=absent"
     )

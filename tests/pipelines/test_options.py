@@ -5,12 +5,12 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.sweep.request import SweepRequest
-from pipelines import options
+from pipelines import options, variables
 
 
 def read(*arguments):
     parser = argparse.ArgumentParser()
-    options.add_arguments(parser)
+    variables.add_arguments(parser, "sweep")
     return options.read(parser.parse_args(["--devices=cpu", *arguments]))
 
 

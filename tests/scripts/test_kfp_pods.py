@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What plays KFP in `make image-test`: order, inputs, and its judgements, without an engine."""
+"""What plays KFP in `make image-test`: order, inputs, and its judgments, without an engine."""
 
 import json
 import os

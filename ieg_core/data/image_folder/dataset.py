@@ -25,14 +25,14 @@ from ieg_core.data.image_folder.decode import (
     read_pixels,
 )
 from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN, ImageFile, list_files
-from ieg_core.errors import UserError, printable
+from ieg_core.errors import UserError, printable, some
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.host.machine import usable_cores
+from ieg_core.store.records import ManifestRecord
 
 HELD_OUT: Final = 0.2
 """Share of each class that becomes the test set where a data directory has none."""
 _MAX_LISTED: Final = 1000
-_SHOWN: Final = 3
 
 
 def open_folder(
@@ -223,13 +223,12 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
     """
     lines = []
     if broken := notes.get("unreadable"):
-        shown = "; ".join(f"{path}: {reason}" for path, reason in broken[:_SHOWN])
-        more = "; …" if len(broken) > _SHOWN else ""
+        shown = some((f"{path}: {reason}" for path, reason in broken), separator="; ")
         count = notes["num_unreadable"]
         listed = "all are" if count <= len(broken) else f"the first {len(broken):,} are"
         lines.append(
             f"{count} of {notes['num_files']} files cannot be decoded and are left out "
-            f"({shown}{more}); {listed} listed in the label set's manifest.json"
+            f"({shown}); {listed} listed in the label set's {ManifestRecord.NAME}"
         )
     if shared := notes.get("in_train_and_test"):
         lines.append(
@@ -242,7 +241,7 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
             f"({_pairs(contradictory)}): at least one of the two labels is wrong"
         )
     if unclassified := notes.get("beside_classes"):
-        shown = "; ".join(unclassified[:_SHOWN]) + ("; …" if len(unclassified) > _SHOWN else "")
+        shown = some(unclassified, separator="; ")
         count = notes["num_beside_classes"]
         lines.append(
             f"{count} {'file is' if count == 1 else 'files are'} outside of class folders and "
@@ -264,8 +263,7 @@ def _files(count: int, kind: str) -> str:
 
 
 def _pairs(pairs: Sequence[Sequence[str]]) -> str:
-    shown = "; ".join(f"{one} = {other}" for one, other in pairs[:_SHOWN])
-    return f"{shown}; …" if len(pairs) > _SHOWN else shown
+    return some((f"{one} = {other}" for one, other in pairs), separator="; ")
 
 
 def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allowed: float) -> None:
@@ -275,15 +273,15 @@ def _refuse_broken(root: Path, reasons: Mapping[str, str], num_files: int, allow
         if missing := [path for path, reason in reasons.items() if reason.startswith(no_file)]:
             raise UserError(
                 f"{len(missing)} of {num_files} files that {root} lists do not exist "
-                f"({', '.join(missing[:_SHOWN])}{', …' if len(missing) > _SHOWN else ''}): "
+                f"({some(missing)}): "
                 f"expected paths relative to {root}; correct them, remove their lines, or allow "
                 f"more with {allow}"
             )
-        shown = "; ".join(f"{path}: {reason}" for path, reason in list(reasons.items())[:_SHOWN])
+        shown = some((f"{path}: {reason}" for path, reason in reasons.items()), separator="; ")
         raise UserError(
-            f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({shown}"
-            f"{'; …' if len(reasons) > _SHOWN else ''}): expected JPEG, PNG or WebP and at most "
-            f"{allowed:.2%} broken files; repair or remove them, or allow more with {allow}"
+            f"{len(reasons)} of {num_files} files in {root} cannot be decoded ({shown}): "
+            f"expected JPEG, PNG or WebP and at most {allowed:.2%} broken files; repair or remove "
+            f"them, or allow more with {allow}"
         )
 
 

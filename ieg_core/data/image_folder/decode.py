@@ -145,7 +145,7 @@ def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
             image.load()
             _refuse_nearly_black(image, content)
             is_gray = image.mode in ("1", "L") or image.mode.startswith("I")
-            image = _plain(image, 1 if is_gray else 3)
+            image = plain(image, 1 if is_gray else 3)
             if orientation in _TRANSPOSED:
                 image = image.transpose(_TRANSPOSED[orientation])
             return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
@@ -276,7 +276,7 @@ def _cut(
     with _DECODING.held(decoded / 1e6, max_megapixels):
         image.load()
         _refuse_nearly_black(image, content)
-        image = _plain(image, channels)
+        image = plain(image, channels)
         if orientation in _TRANSPOSED:
             image = image.transpose(_TRANSPOSED[orientation])
         across, down = image.width / width, image.height / height
@@ -306,8 +306,8 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _plain(image: Image.Image, channels: int) -> Image.Image:
-    """Converts any mode to RGB or L."""
+def plain(image: Image.Image, channels: int) -> Image.Image:
+    """Converts any mode to RGB or, for one channel, to L; transparency is shown on white."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):

@@ -31,7 +31,7 @@ from ieg_core.data.image_folder.listing import (
     visible,
 )
 from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns, read_header
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 
 PATH: Final = "path"
 LABEL: Final = "label"
@@ -106,7 +106,7 @@ def list_labeled_files(
     listed = _with_parts(place, listed, annotators, with_test)
     others = [name for name in visible(place, folders=True) if name not in (TRAIN, TEST, PROBE)]
     if others and train is None:
-        left_out = f"the folders {_some(sorted(others))} beside train/ are left out"
+        left_out = f"the folders {some(sorted(others))} beside train/ are left out"
         listed = replace(listed, notes=(*listed.notes, left_out))
     return listed
 
@@ -145,7 +145,7 @@ def _without_splits(
         return _from_table(place, tables[0], annotators, needs_paths)
     if tables:
         raise UserError(
-            f"{place} has the tables {_some([table.name for table in tables])}: expected one; name "
+            f"{place} has the tables {some([table.name for table in tables])}: expected one; name "
             f"it, such as {tables[0]}"
         )
     raise UserError(
@@ -165,7 +165,7 @@ def _from_folder(root: Path, folder: Path, leave_out: Sequence[str] = ()) -> Lab
     rows = list(folder_files(root, folder, leave_out))
     loose = loose_images(folder)
     notes = (
-        (f"{len(loose)} images outside of class folders are left out ({_some(loose)})",)
+        (f"{len(loose)} images outside of class folders are left out ({some(loose)})",)
         if loose
         else ()
     )
@@ -232,7 +232,7 @@ def _from_table(
             "column out"
         )
     notes = (
-        (f"the columns {_some(left_out)} of {table.name} are not labels and are left out",)
+        (f"the columns {some(left_out)} of {table.name} are not labels and are left out",)
         if left_out
         else ()
     )
@@ -267,7 +267,3 @@ def _texts(cells: Sequence[Any]) -> list[Label]:
     if None in texts and all(text is None or re.fullmatch(r"\d+\.0", text) for text in texts):
         return [text and text[:-2] for text in texts]
     return texts
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")

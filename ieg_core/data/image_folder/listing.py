@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ieg_core.data.tables import SUFFIXES, class_name, is_no_label, read_columns
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 
 TRAIN: Final = "train"
 TEST: Final = "test"
@@ -272,7 +272,11 @@ def _walk(folder: Path, inside: Path, above: tuple[Path, ...]) -> Iterator[Path]
 
 
 def visible(folder: Path, *, folders: bool) -> list[str]:
-    """Returns the names of the files or subfolders of a folder that do not start with a dot."""
+    """Returns the names of the files or subfolders of a folder that do not start with a dot.
+
+    Raises:
+      UserError: When the folder cannot be read, or a name is not valid UTF-8.
+    """
     try:
         with os.scandir(folder) as entries:
             names = [e.name for e in entries if _is_folder(e) == folders and e.name[0] != "."]
@@ -378,7 +382,7 @@ def _refuse_unknown(root: Path, part: str, labels: Iterable[str], known: dict[st
         raise UserError(
             f"the part {part} of {root} has classes that train does not have: "
             f"{', '.join(foreign[:_SHOWN])}{more}: expected only classes of train, "
-            f"{', '.join(list(known)[:_SHOWN])}{' …' if len(known) > _SHOWN else ''}"
+            f"{some(known, _SHOWN)}"
         )
 
 

@@ -142,7 +142,7 @@ def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int | None
         _plain_path(name): place for place, name in enumerate(source.paths)
     }
     places |= dict.fromkeys(map(_plain_path, source.held_out))
-    found = []
+    indices = []
     for row, cell in enumerate(cells, 1):
         forms = map(_plain_path, (str(cell), str(cell).replace("\\", "/")))
         name = next((form for form in forms if form in places), None)
@@ -151,8 +151,8 @@ def _places(path: Path, cells: Sequence[Any], source: Source) -> list[int | None
                 f"the label file {path} has the path {str(cell)[:_MAX_CELL]!r} in row {row}: "
                 f"expected one of the {len(places)} training files, such as {source.paths[0]!r}"
             )
-        found.append(places[name])
-    return found
+        indices.append(places[name])
+    return indices
 
 
 def _plain_path(path: str) -> str:
@@ -187,7 +187,7 @@ def _to_labels(path: Path, columns: Mapping[str, Sequence[Any]], source: Source)
         number = by_name.get(text, by_name.get(text.strip()))
         if number is None and is_no_label(label):
             raise UserError(
-                f"{path} has the label {label!r} in row {row}, which stands for none: expected a "
+                f"{path} has the label {label!r} in row {row}, which means none: expected a "
                 "label in every row; leave out rows without one"
             )
         if number is None and (value := _whole(label)) is not None:

@@ -274,9 +274,9 @@ def _entry(group: Group | None, contest: Contest, live: Live | None) -> Entry | 
 def _state(group: Group, live: Live | None) -> str:
     """Returns what the trials of a group without a result do, the busiest of them."""
     states = live.states if live else {}
-    found = [states.get(str(row["trial"]), "") for row in group.rows]
-    busy = [state for state in found if state and state != "waiting"]
-    return next(iter([*busy, *filter(None, found)]), "no result")
+    trial_states = [states.get(str(row["trial"]), "") for row in group.rows]
+    busy = [state for state in trial_states if state and state != "waiting"]
+    return next(iter([*busy, *filter(None, trial_states)]), "no result")
 
 
 def _accuracy(value: Statistic | None) -> tuple[str, str]:
@@ -293,8 +293,8 @@ def _eval_set_table(
     by_place = {(group.label, group.dataset): group for group in groups}
 
     def figure(row: Row) -> float | None:
-        found = (row.get("eval_sets") or {}).get(name)
-        return found.get("accuracy_ema") if isinstance(found, dict) else None
+        figures = (row.get("eval_sets") or {}).get(name)
+        return figures.get("accuracy_ema") if isinstance(figures, dict) else None
 
     contests = {d: compare([g for g in groups if g.dataset == d], figure) for d in datasets}
 

@@ -233,14 +233,14 @@ def diagnostic_charts(groups: Sequence[Group], styles: Mapping[str, Style]) -> l
         for key in record
         if key not in NO_DIAGNOSTIC
     }
-    found = []
+    diagnostics = []
     for name in sorted(names, key=lambda name: (name != "loss", name)):
         title = name.replace("_", " ")
         reading = READINGS.get(name, Reading("", ""))
         y_label = f"{title}, {reading.unit}" if reading.unit else title
         if panels := _panels(groups, styles, "training", name, y_label=y_label):
-            found.append(Diagnostic(title, reading.note, tuple(panels)))
-    return found
+            diagnostics.append(Diagnostic(title, reading.note, tuple(panels)))
+    return diagnostics
 
 
 def mean_curve(curves: Sequence[Curve]) -> tuple[list[float], list[float], list[float | None]]:

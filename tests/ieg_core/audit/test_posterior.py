@@ -27,7 +27,7 @@ def test_the_transition_of_sure_predictions_is_their_counts():
 
 
 def test_the_transition_is_a_maximum_of_the_likelihood():
-    """No step of any row towards another distribution makes the labels likelier."""
+    """No step of any row toward another distribution makes the labels likelier."""
     rng = np.random.default_rng(0)
     predicted = rng.dirichlet(np.full(3, 0.3), 4000)
     true = np.array([rng.choice(3, p=p) for p in predicted])
@@ -88,10 +88,10 @@ def clouds(noise, seed=0, examples=3000):
     """Features of four overlapping classes, labels of which some are wrong, and a weak network."""
     rng = np.random.default_rng(seed)
     true = rng.integers(0, 4, examples)
-    centres = 1.6 * rng.normal(size=(4, 8))
-    features = (centres[true] + rng.normal(size=(examples, 8))).astype(np.float32)
+    centers = 1.6 * rng.normal(size=(4, 8))
+    features = (centers[true] + rng.normal(size=(examples, 8))).astype(np.float32)
     given = np.array([rng.choice(4, p=noise[c]) for c in true])
-    distances = ((features[:, None, :3] - centres[:, :3]) ** 2).sum(2)  # sees three of the eight
+    distances = ((features[:, None, :3] - centers[:, :3]) ** 2).sum(2)  # sees three of the eight
     own = np.exp(-distances / 2)
     own /= own.sum(1, keepdims=True)
     return features, given, own.astype(np.float32), true

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures to compare operations on: photographs, scanned digits, every grey level."""
+"""Pictures to compare operations on: photographs, scanned digits, every gray level."""
 
 import functools
 
@@ -14,7 +14,7 @@ def photographs() -> tuple[np.ndarray, ...]:
 
 
 @functools.cache
-def colour(side: int = 32) -> np.ndarray:
+def color(side: int = 32) -> np.ndarray:
     """Returns patches of photographs and synthetic pictures, uint8 [N, side, side, 3]."""
     patches = [
         photo[y : y + side, x : x + side]
@@ -25,7 +25,7 @@ def colour(side: int = 32) -> np.ndarray:
 
 
 @functools.cache
-def grey() -> np.ndarray:
+def gray() -> np.ndarray:
     """Returns scanned digits and synthetic pictures of 8×8 pixels, uint8 [N, 8, 8, 1]."""
     digits = np.round(load_digits().images[:20] * 255 / 16).astype(np.uint8)[..., None]
     return np.concatenate([digits, _synthetic(8, 8, 1)])

@@ -53,16 +53,16 @@ def operate(pixels: np.ndarray, operation: Operation, level: int, sign: int = 1)
     elif operation == Operation.TRANSLATE_Y:
         done = move(image, (1, 0, 0, 0, 1, sign * round(level * height / 32)))
     elif operation == Operation.ROTATE:
-        done = image.rotate(sign * 3 * level, fillcolor=_grey(image))
+        done = image.rotate(sign * 3 * level, fillcolor=_gray(image))
     else:
         done = image
     return np.asarray(done).reshape(pixels.shape)
 
 
 def move(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Maps an image by an affine matrix from result to image, mid-grey outside."""
+    """Maps an image by an affine matrix from result to image, mid-gray outside."""
     return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=_grey(image)
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=_gray(image)
     )
 
 
@@ -75,5 +75,5 @@ def _image(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
-def _grey(image: Image.Image) -> int | tuple[int, ...]:
+def _gray(image: Image.Image) -> int | tuple[int, ...]:
     return 128 if image.mode == "L" else (128, 128, 128)

@@ -20,7 +20,7 @@ from tests.ieg_core.augment.pillow import POLICIES
 backend.start(Runtime())
 arrays = {}
 for policy in POLICIES:
-    images = np.repeat(pictures.grey() if policy == "digits" else pictures.colour(), 8, axis=0)
+    images = np.repeat(pictures.gray() if policy == "digits" else pictures.color(), 8, axis=0)
     config = AugmentationConfig(strong=policy, cutout=3 if policy == "digits" else 16)
     drawn = strong_view_draws(generator(0, policy), len(images), config, images.shape[1:])
 

@@ -59,7 +59,7 @@ def _assert_as_pillow(images: np.ndarray, operation: Operation) -> None:
 
 
 @pytest.mark.parametrize("operation", [*POINTWISE, *GEOMETRIC])
-@pytest.mark.parametrize("kind", ["colour", "grey"])
+@pytest.mark.parametrize("kind", ["color", "gray"])
 def test_operations_equal_pillow(operation: Operation, kind: str) -> None:
     _assert_as_pillow(getattr(pictures, kind)(), operation)
 
@@ -72,7 +72,7 @@ def test_large_images_equal_pillow(operation: Operation) -> None:
 
 
 def test_a_batch_mixes_operations() -> None:
-    images = np.repeat(pictures.colour()[:2], len(POINTWISE), axis=0)
+    images = np.repeat(pictures.color()[:2], len(POINTWISE), axis=0)
     chosen = np.tile(POINTWISE, 2)
     actual = _pointwise(images, chosen, np.full(len(images), 3))
     for result, image, operation in zip(actual, images, chosen, strict=True):
@@ -112,12 +112,12 @@ def test_smooth_by_hand() -> None:
     picture = np.zeros((1, 4, 4, 1), np.int32)
     picture[0, 1, 1] = 26
     smoothed = ops.convert_to_numpy(pointwise.smooth(picture))[0, :, :, 0]
-    # 26·5/13 = 10 at the centre, 26/13 = 2 around it; the edge is copied.
+    # 26·5/13 = 10 at the center, 26/13 = 2 around it; the edge is copied.
     np.testing.assert_array_equal(smoothed, [[0] * 4, [0, 10, 2, 0], [0, 2, 2, 0], [0] * 4])
 
 
 def test_what_is_impossible_is_not_computed_and_changes_nothing() -> None:
-    images = pictures.colour()
+    images = pictures.color()
     kinds = np.resize(np.int32([Operation.IDENTITY, Operation.SOLARIZE]), len(images))
     levels = np.full_like(kinds, 5)
     narrow = pointwise.apply(images, kinds, levels, {Operation.IDENTITY, Operation.SOLARIZE})

@@ -31,10 +31,10 @@ def _erase(pixels: np.ndarray, rectangle: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("kind", ["colour", "grey"])
+@pytest.mark.parametrize("kind", ["color", "gray"])
 def test_strong_views_equal_pillow_one_by_one(policy: str, kind: str) -> None:
     images = np.repeat(getattr(pictures, kind)(), 10, axis=0)
-    config = AugmentationConfig(strong=policy, cutout=16 if kind == "colour" else 3)
+    config = AugmentationConfig(strong=policy, cutout=16 if kind == "color" else 3)
     draws = strong_view_draws(generator(3, kind), len(images), config, images.shape[1:])
     expected = []
     for index, picture in enumerate(images):
@@ -71,7 +71,7 @@ def test_a_strong_view_by_hand() -> None:
 
 
 def test_the_last_map_crops_and_mirrors_as_the_weak_view_does() -> None:
-    images = pictures.colour()
+    images = pictures.color()
     config = AugmentationConfig(strong="digits", cutout=0)
     draws = strong_view_draws(generator(0, "view"), len(images), config, (32, 32, 3))
     draws["level"][:] = 20  # factor 0.6 + 0.02·20 = 1
@@ -85,7 +85,7 @@ def test_the_last_map_crops_and_mirrors_as_the_weak_view_does() -> None:
         ops.convert_to_numpy(crop_and_flip(pixels, np.int32(offset_y), np.int32(offset_x), flip, 4))
         for pixels in (images, np.ones_like(images))
     )
-    # The weak view's padding is black, the strong view's mid-grey.
+    # The weak view's padding is black, the strong view's mid-gray.
     expected = np.where(inside == 1, weak, np.uint8(128))
     np.testing.assert_array_equal(_strong(images, draws, "digits"), expected)
 

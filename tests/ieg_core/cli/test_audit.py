@@ -1,11 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg audit` of a table by features."""
+"""`ieg audit`: what its arguments stand for, and a table judged by features."""
 
 import csv
+import os
 
 import numpy as np
+import pytest
 
-from ieg_core.cli import main
+from ieg_core.cli import audit, main
+from ieg_core.errors import UserError
+from tests.records import put
+
+
+def test_a_root_means_the_runs_of_the_sweep_that_was_planned_last(tmp_path):
+    for age, sweep in enumerate(("new", "old")):
+        trials = [f"{sweep}-{name}" for name in ("audited", "clean")]
+        for trial in trials:
+            put(tmp_path / "trials" / trial / "config.json")
+        (tmp_path / "trials" / trials[0] / "examples.safetensors").touch()
+        plan = tmp_path / "sweeps" / sweep / "plan.json"
+        put(plan, trials=trials)
+        os.utime(plan, (1000 - age, 1000 - age))
+    assert audit._kind(str(tmp_path)) == audit.RUN
+    assert audit.auditable_trials(tmp_path) == [tmp_path / "trials" / "new-audited"]
+    single = tmp_path / "trials" / "old-clean"
+    assert audit.auditable_trials(single) == [single]  # whose audit says why it is not possible
+    (tmp_path / "trials" / "new-audited" / "examples.safetensors").unlink()
+    with pytest.raises(UserError, match="none of the 2 runs of"):
+        audit.auditable_trials(tmp_path)
 
 
 def test_a_table_is_audited_by_a_file_of_features(tmp_path, capsys):

@@ -21,7 +21,7 @@ IEG = [sys.executable, "-m", "ieg_core.cli.main"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param("prepare digits_unifrom_0.4", "digits_unifrom", id="misspelt spec"),
+        pytest.param("prepare digits_unifrom_0.4", "digits_unifrom", id="misspelled spec"),
         pytest.param("prepare digitz", "did you mean 'digits'", id="unknown data set"),
         pytest.param("prepare digits_uniform_1.5", "1.5", id="ratio above 1"),
         pytest.param("prepare digits_uniform_nan", "nan", id="ratio not a number"),

@@ -53,17 +53,17 @@ def exported(bare, tmp_path):
     return build
 
 
-def paint(path, grey):
+def paint(path, gray):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (6, 5), grey).save(path)
+    Image.new("L", (6, 5), gray).save(path)
 
 
 def test_a_folder_stands_for_its_files(exported, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(predict, "BATCH", 2)
     photos = tmp_path / "photos"
-    for number, grey in enumerate((200, 0, 250)):
-        paint(photos / f"{number}.png", grey)
+    for number, gray in enumerate((200, 0, 250)):
+        paint(photos / f"{number}.png", gray)
     paint(photos / "more" / "4.png", 10)
     (photos / "3.jpg").write_bytes(b"")
     (photos / ".DS_Store").write_bytes(b"hidden")

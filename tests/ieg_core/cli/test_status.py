@@ -7,9 +7,11 @@ import time
 
 import pytest
 
-from ieg_core.cli import main
+from ieg_core.cli import main, status
 from ieg_core.errors import UserError
-from ieg_core.sweep import status, worker
+from ieg_core.store import layout
+from ieg_core.sweep import worker
+from ieg_core.sweep.progress import read_trial
 from tests.records import put
 
 
@@ -47,7 +49,7 @@ def progress(updated, step):
 
 
 def test_states(root):
-    found = status.read_trials(*status.find_trials(root), time.time())
+    found = [read_trial(root, name, 0.0, time.time()) for name in layout.find_trials(root)[2]]
     assert [trial.state for trial in found] == [
         *("finished", "training", "interrupted", "failed", "waiting")
     ]
@@ -56,9 +58,9 @@ def test_states(root):
 
 
 def test_a_root_means_the_sweep_that_was_started_last(root):
-    assert len(status.find_trials(root)[1]) == 5
-    assert status.find_trials(root / "sweeps" / "old")[1] == ["d-done-0"]
-    assert status.find_trials(root / "trials" / "d-dead-2") == (root, ["d-dead-2"])
+    assert len(layout.find_trials(root)[2]) == 5
+    assert layout.find_trials(root / "sweeps" / "old" / "report")[1:] == ("old", ["d-done-0"])
+    assert layout.find_trials(root / "trials" / "d-dead-2") == (root, "", ["d-dead-2"])
 
 
 def test_the_command(root, capsys):
@@ -95,15 +97,15 @@ def test_nothing_runs(root, capsys):
 @pytest.mark.parametrize("running", [True, False])
 def test_who_watches_without_a_terminal_is_told_the_end_too(root, capsys, monkeypatch, running):
     looks = iter([running, False])
-    seen = status.read_trials
 
-    def read_trials(place, trials, now):
-        write(place / "trials" / "d-runs-1" / "progress.json", progress(time.time(), 30))
-        if not next(looks, False):
-            write(place / "trials" / "d-runs-1" / "result.json", {"steps": 60})
-        return seen(place, trials, now)
+    def read(place, trial, since, now):
+        if trial == "d-done-0":  # the first of each look
+            write(place / "trials" / "d-runs-1" / "progress.json", progress(time.time(), 30))
+            if not next(looks, False):
+                write(place / "trials" / "d-runs-1" / "result.json", {"steps": 60})
+        return read_trial(place, trial, since, now)
 
-    monkeypatch.setattr(status, "read_trials", read_trials)
+    monkeypatch.setattr(status, "read_trial", read)
     assert main.main(["status", str(root), "--watch"]) == worker.EXIT_FAILED
     output = capsys.readouterr().out
     assert "2 of 5 trials finished, 0 running, 1 failed" in output
@@ -117,6 +119,6 @@ def test_watching_ends_when_nothing_runs(root, capsys):
 
 
 def test_no_sweep(tmp_path, capsys):
-    with pytest.raises(UserError, match="contains no sweep"):
-        status.find_trials(tmp_path)
+    with pytest.raises(UserError, match="contains no results"):
+        layout.find_trials(tmp_path)
     assert main.main(["status", str(tmp_path / "nowhere")]) == worker.EXIT_USER_ERROR

@@ -95,20 +95,20 @@ def test_what_happens_to_an_example_depends_on_its_own_draw_alone():
 @pytest.mark.parametrize(
     "text", ["cifar10_uniform_0.4", "cifar10_asymmetric_0.4", "digits_uniform_1"]
 )
-def test_the_realised_matrix_keeps_within_binomial_bounds(text):
+def test_the_realized_matrix_keeps_within_binomial_bounds(text):
     spec = parse(text)
     per_class = 5000
     labels = np.repeat(np.arange(10, dtype=np.int32), per_class)
     asked = transition_matrix(spec)
     noisy = corrupt_labels(labels, asked, generator(0, "noise").random(len(labels)))
-    realised = realized_matrix(labels, noisy, 10)
+    realized = realized_matrix(labels, noisy, 10)
     sigma = np.sqrt(asked * (1 - asked) / per_class)
-    assert (np.abs(realised - asked) <= 5 * sigma + 1e-12).all()
+    assert (np.abs(realized - asked) <= 5 * sigma + 1e-12).all()
     flip_rate = np.mean(labels != noisy)
     assert abs(flip_rate - spec.true_flip_rate) < 5 * np.sqrt(0.25 / len(labels))
 
 
-def test_realised_matrix_by_hand():
+def test_realized_matrix_by_hand():
     clean, noisy = np.array([0, 0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 2, 1])
     np.testing.assert_allclose(
         realized_matrix(clean, noisy, 3), [[0.75, 0.25, 0], [0, 0.5, 0.5], [0, 0, 0]]

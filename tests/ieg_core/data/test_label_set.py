@@ -141,14 +141,14 @@ def test_the_manifest_tells_what_was_asked_and_what_came_out(prepare, digits, tm
 
     flipped = np.mean(label_set.noisy_labels != label_set.clean_labels)
     assert manifest["realised_flip_rate"] == pytest.approx(flipped)
-    asked, realised = manifest["transition_asked"], np.array(manifest["transition_realised"])
+    asked, realized = manifest["transition_asked"], np.array(manifest["transition_realised"])
     np.testing.assert_allclose(asked, transition_matrix(spec))
     sizes = np.array(manifest["class_counts"]["clean"])[:, None]
     sigma = np.sqrt(np.multiply(asked, np.subtract(1, asked)) / sizes)
-    assert (np.abs(realised - asked) <= 5 * sigma).all()
+    assert (np.abs(realized - asked) <= 5 * sigma).all()
     assert manifest["class_counts"]["probe"] == [10] * 10
     assert sum(manifest["class_counts"]["train"]) == len(label_set.train_ids)
-    np.testing.assert_allclose((realised * sizes).sum(axis=0), manifest["class_counts"]["noisy"])
+    np.testing.assert_allclose((realized * sizes).sum(axis=0), manifest["class_counts"]["noisy"])
 
 
 def test_loading_gives_what_was_prepared(prepare, digits, tmp_path):
@@ -203,17 +203,17 @@ def truncate(name):
     ("change", "message"),
     [
         pytest.param(flip_a_label, "is altered or truncated.*digest", id="labels"),
-        pytest.param(edit_the_manifest, "is altered or truncated.*sha256", id="manifest"),
+        pytest.param(edit_the_manifest, "is damaged.*sha256", id="manifest"),
         pytest.param(truncate("arrays.safetensors"), "is altered or truncated", id="half arrays"),
-        pytest.param(truncate("manifest.json"), "is altered or truncated", id="half manifest"),
+        pytest.param(truncate("manifest.json"), "is damaged", id="half manifest"),
         pytest.param(
             lambda folder: (folder / "manifest.json").write_text("[]"),
-            "is altered or truncated",
+            "is damaged",
             id="not a manifest",
         ),
         pytest.param(
             lambda folder: (folder / "arrays.safetensors").unlink(),
-            "cannot read the label set .*No such file",
+            "cannot read the label set .*expected manifest.json and",
             id="no arrays",
         ),
     ],

@@ -15,7 +15,7 @@ COUNTS = {"train": 6, "test": 2}
 
 
 def picture(class_number: int, seed: int, size: tuple[int, int] = (12, 10)) -> Image.Image:
-    """A noisy picture whose colour and brighter side tell its class."""
+    """A noisy picture whose color and brighter side tell its class."""
     width, height = size
     rng = np.random.default_rng((class_number, seed))
     pixels = rng.integers(0, 80, (height, width, 3))

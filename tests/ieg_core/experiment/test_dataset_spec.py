@@ -174,7 +174,7 @@ def test_true_flip_rate(text, rate):
         ),
         pytest.param("cifar10_imbal_0.02", None, ["cifar10_imbal_0.02"], id="long tail alone"),
         pytest.param("cifar10_imbal_0.02_0.2", None, ["cifar10_imbal_0.02_0.2"], id="complete"),
-        pytest.param("digits_uniform_0.40", None, ["digits_uniform_0.4"], id="complete, respelt"),
+        pytest.param("digits_uniform_0.40", None, ["digits_uniform_0.4"], id="complete, respelled"),
         pytest.param("digits", None, ["digits"], id="bare"),
     ],
 )

@@ -118,20 +118,20 @@ def test_the_digest_covers_what_the_module_imports_from_where_it_lies(
     assert (source_digest("my_lab.nets.tiny:build") != first) == (changed in IMPORTED)
 
 
-def test_of_installed_packages_the_neighbours_are_not_covered(
+def test_of_installed_packages_the_neighbors_are_not_covered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = tmp_path / "site-packages"
     monkeypatch.syspath_prepend(installed)
     for name, text in {
-        "installed_lab/nets.py": "import a_neighbour\nfrom installed_lab import blocks\n",
+        "installed_lab/nets.py": "import a_neighbor\nfrom installed_lab import blocks\n",
         "installed_lab/blocks.py": "",
-        "a_neighbour.py": "",
+        "a_neighbor.py": "",
     }.items():
         (installed / name).parent.mkdir(parents=True, exist_ok=True)
         (installed / name).write_text(text)
     first = source_digest("installed_lab.nets:build")
-    (installed / "a_neighbour.py").write_text("# another\n")
+    (installed / "a_neighbor.py").write_text("# another\n")
     assert source_digest("installed_lab.nets:build") == first
     (installed / "installed_lab" / "blocks.py").write_text("# another\n")
     assert source_digest("installed_lab.nets:build") != first

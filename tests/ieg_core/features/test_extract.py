@@ -115,9 +115,9 @@ def test_progress_has_counts_and_rates(images, tmp_path):
     assert all(at[2] > 0 for at in told)
 
 
-def test_resizing_keeps_flat_colours_and_grey_gets_three_channels():
-    grey = np.full((2, 5, 9, 1), 77, np.uint8)
-    np.testing.assert_array_equal(resize(grey, 32), np.full((2, 32, 32, 3), 77))
+def test_resizing_keeps_flat_colors_and_gray_gets_three_channels():
+    gray = np.full((2, 5, 9, 1), 77, np.uint8)
+    np.testing.assert_array_equal(resize(gray, 32), np.full((2, 32, 32, 3), 77))
     same = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     np.testing.assert_array_equal(resize(same, 32), same)
 

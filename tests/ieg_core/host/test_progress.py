@@ -3,6 +3,7 @@ import io
 import sys
 
 from ieg_core.host.progress import ProgressLine, duration
+from tests.clock import FakeClock
 
 
 class Stream(io.StringIO):
@@ -21,18 +22,12 @@ class NotebookStream(Stream):
 NotebookStream.__module__ = "ipykernel.iostream"
 
 
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
 def shown(stream, times, rate=2.0, **options):
-    clock = Clock()
+    clock = FakeClock()
+    began = clock.time
     line = ProgressLine("Features", stream=stream, clock=clock, **options)
-    for clock.now, done in times:
+    for seconds, done in times:
+        clock.time = began + seconds
         line(done, 400, rate)
     line.close()
     return (stream or sys.stdout).getvalue()

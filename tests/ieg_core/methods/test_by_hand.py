@@ -156,7 +156,7 @@ def _guesses() -> Rows:
 def _ieg_terms(weights: Sequence[float], trust: Sequence[float]) -> dict[str, float]:
     guesses = _guesses()
     weak, strong = logits(IMAGES), logits(STRONG)
-    targets, relabelled = mixed(LABELS, guesses, [0.9, 0.9]), mixed(LABELS, guesses, trust)
+    targets, relabeled = mixed(LABELS, guesses, [0.9, 0.9]), mixed(LABELS, guesses, trust)
     pool = [PROBE[1], PROBE[1], *IMAGES, *STRONG]
     pool_labels = [PROBE_LABELS[1], PROBE_LABELS[1], *guesses, *guesses]
     blocks = []
@@ -174,7 +174,7 @@ def _ieg_terms(weights: Sequence[float], trust: Sequence[float]) -> dict[str, fl
     ]
     terms = {
         "relabelled_loss": mean(
-            [cross_entropy(z, y) for z, y in zip(weak, relabelled, strict=True)]
+            [cross_entropy(z, y) for z, y in zip(weak, relabeled, strict=True)]
         ),
         "weighted_loss": sum(
             w * cross_entropy(z, y) for w, z, y in zip(weights, weak, targets, strict=True)

@@ -23,7 +23,7 @@ def test_the_recipes_for_noise_mix():
     assert all(FSR[name].mixup for name in FAMILIES)
 
 
-def test_the_digits_recipe_finds_rightly_labelled_examples():
+def test_the_digits_recipe_finds_rightly_labeled_examples():
     found = run_on("tensorflow", SCRIPT, str(STEPS), "digits")
     assert found["random"] == pytest.approx(0.46, abs=0.03)
     assert found["first"] == pytest.approx(found["random"], abs=0.1)
@@ -31,7 +31,7 @@ def test_the_digits_recipe_finds_rightly_labelled_examples():
 
 
 @pytest.mark.slow
-def test_every_recipe_for_noise_finds_rightly_labelled_examples():
+def test_every_recipe_for_noise_finds_rightly_labeled_examples():
     found = run_on("tensorflow", SCRIPT, str(STEPS), *FAMILIES)
     for name in FAMILIES:
         assert found[name] > found["random"] + 0.3, name

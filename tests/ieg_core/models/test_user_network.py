@@ -162,7 +162,7 @@ def test_on_several_replicas_batch_norm_must_see_them_all():
     ("module", "code", "message"),
     [
         ("broken_net", "import nothing_of_that_name", "ModuleNotFoundError: No module named 'no"),
-        ("misspelt_net", "import keras\nkeras.layers.Conv3", "AttributeError: .*Conv3"),
+        ("misspelled_net", "import keras\nkeras.layers.Conv3", "AttributeError: .*Conv3"),
         ("leaving_net", "import sys\nsys.exit('usage')", "SystemExit: usage"),
     ],
 )

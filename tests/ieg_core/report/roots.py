@@ -152,7 +152,7 @@ def write_trial(
 
 
 def confusion_row(true_class: int, accuracy: float, num_classes: int) -> np.ndarray:
-    """Puts half of the mistakes on the neighbour and the rest everywhere else."""
+    """Puts half of the mistakes on the neighbor and the rest everywhere else."""
     row = np.full(num_classes, 0.5 * (1 - accuracy) / max(1, num_classes - 2))
     row[(true_class + 1) % num_classes] = 0.5 * (1 - accuracy)
     row[true_class] = accuracy

@@ -51,7 +51,7 @@ def test_a_run_can_be_named(results):
 @pytest.mark.parametrize(
     ("schedule", "run", "message"),
     [
-        ("weekly", "", "schedules there: nightly"),
+        ("weekly", "", "SCHEDULE=.weekly., of which no run has .*: expected one of nightly"),
         ("nightly", "r7", "RUN='r7': expected a run of nightly with a report: r2, r9"),
         ("../nightly", "", "expected a schedule's name"),
         ("", "", "expected a schedule's name"),
@@ -97,5 +97,5 @@ def test_a_run_in_a_bucket_is_accepted_and_held_against(monkeypatch):
         assert "accepted r2" in acceptance.accept(root, "nightly", "r2")
         found = AcceptedRecord.read(root, "nightly")
         assert (found.trials, found.run.sweep) == ([row(0.9)], "s")
-        with pytest.raises(UserError, match="schedules there: nightly"):
+        with pytest.raises(UserError, match="expected one of nightly"):
             acceptance.accept(root, "weekly")

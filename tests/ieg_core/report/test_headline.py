@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import pytest
 
-from ieg_core.report.headline import headline
-from tests.ieg_core.report.pages import group_rows, row
+from ieg_core.report.model import summarize
+from ieg_core.report.trials import Sweep, Trial
+from tests.ieg_core.report.pages import row
+
+
+def headline_of(rows):
+    return summarize(Sweep("s1", "", "", tuple(map(Trial, rows)))).headline
 
 
 def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
@@ -11,12 +16,12 @@ def test_headline_says_how_much_of_a_dictionary_is_repetition() -> None:
         row("fsr", 0.0, 0.9, 0, dictionary_repeats=0.1, dictionary_repeated_classes=2.0),
         row("fsr", 0.0, 0.9, 1, dictionary_repeats=0.2, dictionary_repeated_classes=3.0),
     ]
-    assert headline(group_rows(rows)).notes[0] == (
+    assert headline_of(rows).notes[0] == (
         "15.0 % of the dictionary's slots (fsr) repeat an example: 2.5 classes have too few "
         "examples."
     )
     full = [row("fsr", 0.4, 0.9, dictionary_repeats=0.0, dictionary_repeated_classes=0.0)]
-    assert headline(group_rows(full)).notes == ()
+    assert headline_of(full).notes == ()
 
 
 def test_headline_holds_the_best_method_against_plain_training_at_the_highest_noise() -> None:
@@ -27,7 +32,7 @@ def test_headline_holds_the_best_method_against_plain_training_at_the_highest_no
         row("probe_only", 0.8, 0.945),
         row("l2r", 0.8, 0.931),
     ]
-    found = headline(group_rows(rows))
+    found = headline_of(rows)
     assert found.sentence == "At 80 % noise l2r keeps 93.1 %, plain training 64.8 %."
     assert found.notes == ("The 100 clean labels alone (probe_only) give 94.5 %.",)
     assert found.missing == ""
@@ -40,7 +45,7 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
         row("l2r", 0.2, 0.95, 0),
         row("l2r", 0.2, 0.96, 1),
     ]
-    assert headline(group_rows(rows)).sentence == (
+    assert headline_of(rows).sentence == (
         "At 20 % noise plain training keeps 96.0 %, l2r 95.5 %, a difference that may be chance."
     )
 
@@ -85,7 +90,7 @@ def test_headline_names_the_better_one_first_and_says_when_it_may_be_chance() ->
     ],
 )  # fmt: skip
 def test_headline_of_incomplete_sweeps(rows: list[dict], sentence: str, missing: str) -> None:
-    found = headline(group_rows(rows))
+    found = headline_of(rows)
     assert (found.sentence, found.missing) == (sentence, missing)
 
 
@@ -94,6 +99,4 @@ def test_headline_is_of_the_test_set_whatever_further_sets_say() -> None:
         row("l2r", 0.8, 0.9, eval_sets={"photos": {"accuracy_ema": 0.99}}),
         row("supervised", 0.8, 0.95),
     ]
-    assert headline(group_rows(rows)).sentence.startswith(
-        "At 80 % noise plain training keeps 95.0 %"
-    )
+    assert headline_of(rows).sentence.startswith("At 80 % noise plain training keeps 95.0 %")

@@ -2,6 +2,7 @@
 """Several sweeps in one report, and what changed between two."""
 
 import json
+import os
 import re
 
 import pytest
@@ -12,6 +13,7 @@ from ieg_core.report import join
 from ieg_core.report.summary import group_trials
 from ieg_core.report.trials import load_sweep
 from ieg_core.report.write import write_joined
+from ieg_core.store import layout
 from tests.records import put, put_json
 
 
@@ -53,6 +55,16 @@ def test_one_place_is_its_own_sweep(results_root):
     (root / "latest" / "report").mkdir()
     assert joined(root).rows == sweep.rows
     assert joined(root / "latest" / "report").rows == sweep.rows
+
+
+def test_a_root_means_the_sweep_that_ieg_status_shows(results_root):
+    root = results_root()
+    other = results_root(rates=(0.4,), methods=("l2r",), sweep="s2")
+    assert other == root
+    for age, sweep in enumerate(("s2", "s1")):
+        os.utime(root / "sweeps" / sweep / "plan.json", (1000 - age, 1000 - age))
+    (root / "latest").symlink_to("sweeps/s1")  # an earlier one, reported since
+    assert join.find_sweep(root).name == layout.find_trials(root)[1] == "s2"
 
 
 def test_a_trial_is_a_sweep_of_its_own(results_root):

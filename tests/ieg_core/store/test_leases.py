@@ -194,7 +194,7 @@ def test_a_lock_that_outlives_its_machine_is_passed_by(tmp_path, holder):
         assert lease.attempt == 2
 
 
-def test_a_folder_made_anew_belongs_to_nobody_of_before(tmp_path):
+def test_a_folder_made_again_belongs_to_nobody_of_before(tmp_path):
     old = take(tmp_path, 1)
     LeaseRecord.path(tmp_path, 1).unlink()
     with pytest.raises(SupersededError, match="lease was removed"):

@@ -34,7 +34,7 @@ def test_nothing_is_counted_where_nothing_is_lost(tmp_path, trial, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"attempts": null}', '{"attempts": "x"}'])
-def test_a_damaged_count_begins_anew(tmp_path, trial, text):
+def test_a_damaged_count_begins_again(tmp_path, trial, text):
     (trial / "evaluations").mkdir()
     (trial / "evaluations" / "now.json").write_text(text)
     assert [count(tmp_path) for _ in range(2)] == [0, 1]

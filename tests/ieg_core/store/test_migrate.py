@@ -26,7 +26,7 @@ from ieg_core.store.records import (
     RunRecord,
     TrialRecord,
 )
-from ieg_core.sweep import plan, status
+from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from tests.records import put
@@ -139,7 +139,7 @@ def test_a_root_and_its_namespaces_are_converted(old, capsys, tmp_path):
     rows = load_sweep(root, sweep).rows
     assert {row["status"] for row in rows} == {"finished", "skipped"}
     assert main.main(["report", str(root), "--out", str(tmp_path / "page")]) == 0
-    assert len(status.find_trials(root)[1]) == 2
+    assert len(layout.find_trials(root)[2]) == 2
     before = files(root)
     assert migrate(root) == 0
     assert files(root) == before
@@ -150,7 +150,7 @@ def test_what_was_interrupted_is_finished_later(old):
     with trial_lock(root / "cells" / done), pytest.raises(UserError, match="wait until it ends"):
         migrate(root)
     with pytest.raises(UserError, match="earlier version"):
-        status.find_trials(root)
+        layout.find_trials(root)
     assert migrate(root) > 0
     check(root, sweep, done)
 

@@ -2,21 +2,23 @@
 """Each file of a results root is declared once; nobody else names or guesses at one."""
 
 import ast
+import functools
 import json
+import re
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
 
-from ieg_core.data.label_set import ManifestRecord
 from ieg_core.errors import UserError
-from ieg_core.store import seal
+from ieg_core.store import layout, seal
 from ieg_core.store.record import Record
 from ieg_core.store.records import (
     AcceptedRecord,
     AcceptedRun,
     FailureRecord,
     LeaseRecord,
+    ManifestRecord,
     PlanRecord,
     ProgressRecord,
     RatesRecord,
@@ -31,7 +33,6 @@ ENDS = (".json", ".safetensors", "model.keras")
 OTHERS = {
     "ieg_core/data/image_folder/arrays.py": {"arrays.safetensors"},  # a data directory's
     "ieg_core/data/image_folder/cache.py": {"index.json", ".safetensors", "-*.safetensors"},
-    "ieg_core/data/label_set.py": {"manifest.json", "arrays.safetensors"},
     "ieg_core/audit/label_audit.py": {"summary.json"},  # of an audit's own folder
     "ieg_core/features/extract.py": {".safetensors", "*.safetensors"},  # of the user's cache
     "ieg_core/features/network.py": {"config.json"},  # of a Keras file
@@ -49,36 +50,78 @@ OTHERS = {
     "scripts/gpu_check/stages.py": {".json"},
     "ieg_core/sweep/slots.py": {".json", "*.json"},  # of a scratch folder
 }
+SPELLED = {
+    "ieg_core/audit/label_audit.py": {"summary.json"},
+    "ieg_core/data/image_folder/arrays.py": {"arrays.safetensors"},
+    "ieg_core/features/network.py": {"config.json"},
+    "pipelines/cluster/client.py": {"runs"},  # of a URL of KFP, like the next two
+    "pipelines/cluster/sweep.py": {"runs"},
+    "scripts/cluster_test.py": {"runs"},
+    "scripts/gpu_check/__main__.py": {"results.json", "results.md"},
+}
 
 
 def kinds(base=Record):
     return [each for kind in base.__subclasses__() for each in (kind, *kinds(kind))]
 
 
-def named_files(path):
-    """Lists the texts in a module, docstrings left out, that end as a file of a results root."""
-    tree = ast.parse(path.read_text())
-    documents = {
-        id(node.value)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-    }
+@functools.cache
+def modules():
+    """Returns the name and the tree of each module outside store/."""
+    tops = ("ieg_core", "components", "pipelines", "scripts")
+    paths = (path for top in tops for path in (ROOT / top).rglob("*.py"))
+    named = ((path.relative_to(ROOT).as_posix(), path) for path in paths)
+    return [(n, ast.parse(p.read_text())) for n, p in named if not n.startswith("ieg_core/store/")]
+
+
+def texts(tree):
+    """Yields the texts in a module, docstrings left out."""
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
-        text = node.value if isinstance(node, ast.Constant) else None
-        if not isinstance(text, str) or id(node) in documents or " " in text:
-            continue
-        if text.endswith(ENDS):
-            yield text
+        if isinstance(node, ast.Constant) and id(node) not in documents:
+            yield from [node.value] if isinstance(node.value, str) else []
+
+
+def declared():
+    """Returns the names of files and of folders that store/ declares."""
+    names = [value for name, value in vars(layout).items() if name.isupper()]
+    names = [*(name for name in names if isinstance(name, str)), *(kind.NAME for kind in kinds())]
+    parts = {part for name in names for part in name.split("/") if re.fullmatch(r"[\w.]+", part)}
+    files = {part for part in parts if "." in part}
+    return files, parts - files
+
+
+def spelled(tree, files, folders):
+    """Yields what a module spells: files anywhere, folders where they are part of a path."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.BinOp(op=ast.Div(), right=ast.Constant(value=name)):
+                yield from {name} & folders
+            case ast.Compare(
+                left=ast.Attribute(attr="name"), comparators=[ast.Constant(value=name)]
+            ):
+                yield from {name} & folders
+    for text in texts(tree):
+        yield from files.intersection(re.findall(r"[\w.-]+", text))
+        yield from folders.intersection(re.findall(r"\w+(?=/)|(?<=/)\w+$", text))
 
 
 def test_no_other_module_names_a_file_of_a_results_root():
-    found = {}
-    for top in ("ieg_core", "components", "pipelines", "scripts"):
-        for path in (ROOT / top).rglob("*.py"):
-            name = path.relative_to(ROOT).as_posix()
-            if not name.startswith("ieg_core/store/") and (texts := set(named_files(path))):
-                found[name] = texts
-    assert found == OTHERS
+    found = {
+        name: {text for text in texts(tree) if " " not in text and text.endswith(ENDS)}
+        for name, tree in modules()
+    }
+    assert {name: ends for name, ends in found.items() if ends} == OTHERS
+
+
+def test_no_other_module_spells_a_name_that_store_declares():
+    files, folders = declared()
+    assert {"result.json", "report.html", "log.txt"} < files
+    assert {"sweeps", "trials", "report", "checkpoint", "doctor"} < folders
+    bad = 'a / "sweeps"; f"{b}/sweeps/{c}/report"; d.name == "report"; say("see results.csv")'
+    assert set(spelled(ast.parse(bad), files, folders)) == {"sweeps", "report", "results.csv"}
+    found = {name: set(spelled(tree, files, folders)) for name, tree in modules()}
+    assert {name: names for name, names in found.items() if names} == SPELLED
 
 
 def test_no_two_records_have_one_name():

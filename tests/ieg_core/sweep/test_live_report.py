@@ -9,6 +9,7 @@ from ieg_core.store import layout
 from ieg_core.sweep import live_report
 from ieg_core.sweep.live_report import LiveReport, describe
 from ieg_core.sweep.progress import TrialProgress
+from tests.clock import FakeClock
 from tests.ieg_core.report.pages import Page
 from tests.ieg_core.report.roots import build_results_root
 
@@ -33,8 +34,9 @@ class Sweep:
     """A live report with a clock of its own."""
 
     def __init__(self, root):
-        self.now, self.lines = NOON, []
-        self.live = LiveReport(root, "s1", {RUNS: 60.0}, self.lines.append, lambda: self.now)
+        self.clock, self.lines = FakeClock(), []
+        self.clock.time = NOON
+        self.live = LiveReport(root, "s1", {RUNS: 60.0}, self.lines.append, self.clock)
 
     @property
     def text(self):
@@ -46,7 +48,7 @@ class Sweep:
         return status.st_ino, status.st_mtime_ns
 
     def update(self, step, after=0.0):
-        self.now += after
+        self.clock.time += after
         self.live.update([FINISHED, replace(TRAINING, step=step)], left=30.0)
 
 
@@ -86,7 +88,7 @@ def test_a_page_that_takes_long_is_written_rarely(sweep, monkeypatch):
     render = live_report.page.render
 
     def slow(*arguments):
-        sweep.now += 3
+        sweep.clock.time += 3
         return render(*arguments)
 
     monkeypatch.setattr(live_report.page, "render", slow)

@@ -6,6 +6,7 @@ import pytest
 from ieg_core.store import leases
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
+from tests.clock import FakeClock
 from tests.records import put
 
 TRIAL = "digits_uniform_0.8-l2r-seed0-0123456789ab"
@@ -180,7 +181,7 @@ def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path):
         return change is not None
 
     stream = io.StringIO()
-    last = progress.watch(tmp_path, [done, TRIAL], is_alive, stream=stream, live_seconds=0.0)
+    last = progress.watch(tmp_path, [done, TRIAL], is_alive, stream=stream, clock=FakeClock())
     lines = [line.partition(" ")[2] for line in stream.getvalue().splitlines()]
     assert lines == [
         f"{TITLE}: training step 150/600, 30.0 steps/s, 0:15 left, accuracy 50.0 %",
@@ -191,12 +192,9 @@ def test_without_a_terminal_each_change_is_a_line_and_nothing_else(tmp_path):
 
 def test_a_running_trial_is_repeated_after_a_while(tmp_path):
     write(tmp_path, "progress.json", moment(updated=2e9))
-    looks = iter([True, True, False])
-    stream = io.StringIO()
-    progress.watch(
-        tmp_path, [TRIAL], lambda: next(looks), stream=stream, plain_seconds=0.0, live_seconds=0.0
-    )
-    assert len(stream.getvalue().splitlines()) == 3
+    stream, clock = io.StringIO(), FakeClock()
+    progress.watch(tmp_path, [TRIAL], lambda: sum(clock.slept) < 25.0, stream=stream, clock=clock)
+    assert len(stream.getvalue().splitlines()) == 3  # after 0, 10 and 20 seconds
 
 
 class Terminal(io.StringIO):
@@ -211,7 +209,7 @@ def test_on_a_terminal_one_table_is_redrawn(tmp_path, monkeypatch):
     write(tmp_path, "progress.json", moment(updated=2e9))
     looks = iter([True, False])
     stream = Terminal()
-    progress.watch(tmp_path, [TRIAL], lambda: next(looks), stream=stream, live_seconds=0.0)
+    progress.watch(tmp_path, [TRIAL], lambda: next(looks), stream=stream, clock=FakeClock())
     text = stream.getvalue()
     assert "150/600" in text
     assert "\x1b[1A" in text  # the cursor goes up to draw over the last table

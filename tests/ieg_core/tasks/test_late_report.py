@@ -58,5 +58,5 @@ def test_a_run_is_found_by_its_label_its_sweep_or_as_the_newest(tmp_path):
     late_report.report_sweep(root, "s1")
     for run in ("", "digits-1", "split", "s1"):
         assert late_report.find_sweep(root, run) == "s1"
-    with pytest.raises(UserError, match=r"RUN='digits-2': .* knows no such run"):
+    with pytest.raises(UserError, match=r"RUN='digits-2': there is no such run in"):
         late_report.find_sweep(root, "digits-2")

@@ -78,7 +78,7 @@ def test_without_known_labels_nothing_is_said_of_right_and_wrong(label_set):
 def test_mean_weight_of_each_class_by_hand(label_set):
     weights = np.zeros(len(label_set.noisy_labels))
     visits = np.zeros(len(weights), np.int32)
-    # Labels are 0 … 9 in turn, and example 1 is labelled 7.
+    # Labels are 0 … 9 in turn, and example 1 is labeled 7.
     for example, weight in {0: 0.2, 10: 0.4, 1: 0.6, 2: 0.0}.items():
         weights[example], visits[example] = weight, 1
     found = mean_weight_per_class(weights, visits, label_set)

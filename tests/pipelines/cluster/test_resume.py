@@ -4,9 +4,10 @@
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import client as clients
 from pipelines.cluster import resume, submit
-from pipelines.cluster.submit import Order
+from pipelines.cluster.options import Order
 from pipelines.cluster_files import ClusterFile
 from tests.pipelines.cluster.test_follow import IMAGE, created
 from tests.pipelines.stubs.contract import Fault
@@ -20,7 +21,7 @@ def ended(stub: KfpApi, run, state="FAILED"):
 
 def test_resume_submits_the_same_pipeline_with_the_same_arguments(kfp_stub):
     lines = []
-    request = submit.SweepRequest("digits_uniform", methods=("supervised",), accelerator=True)
+    request = SweepRequest("digits_uniform", methods=("supervised",), accelerator=True)
     cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE)
     (old,) = submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), lines.append)
     ended(kfp_stub, old)
@@ -65,7 +66,7 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
 
     noise = tuple(i / 20 for i in range(17))
     methods = ("supervised", "l2r", "fsr", "ieg", "mixup", "probe_only")
-    request = submit.SweepRequest("digits_uniform", noise, methods, accelerator=True)
+    request = SweepRequest("digits_uniform", noise, methods, accelerator=True)
     cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE)
     with pytest.raises(UserError, match="1 of 2 runs were created: RESUME=digits_uniform-") as told:
         submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), say)

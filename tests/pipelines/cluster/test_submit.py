@@ -20,8 +20,10 @@ from ieg_core.sweep.request import SweepRequest
 from pipelines import __main__ as command_line
 from pipelines import options as read_options
 from pipelines import parameters
+from pipelines.cluster import options as cluster_options
 from pipelines.cluster import submit
-from pipelines.cluster.submit import Order, Run
+from pipelines.cluster.options import Order
+from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
@@ -54,7 +56,7 @@ def read(*options):
     """Reads the command line; returns the cluster's options, or None for a sweep here."""
     arguments = command_line.build_parser().parse_args(["run", "noise_sweep", *options])
     cluster_file = read_options.choose_cluster(arguments)
-    return None if cluster_file is None else read_options.read_cluster(arguments, cluster_file)
+    return None if cluster_file is None else cluster_options.read(arguments, cluster_file)
 
 
 @pytest.fixture
@@ -270,7 +272,7 @@ def test_a_variable_that_is_none(no_cluster, write_cluster_file, options, words)
             ["--watch=1", "--max-gpu-hours=3", "--runner=local"],
             "WATCH, MAX_GPU_HOURS: only for a sweep on a cluster, but RUNNER=local",
         ),
-        (["--cluster=/nowhere/cluster.yaml"], "cannot read the cluster file /nowhere/cluster.yaml"),
+        (["--cluster=/nowhere/cluster.yaml"], "/nowhere/cluster.yaml: cannot be read"),
     ],
 )
 def test_a_clusters_variables_without_a_cluster(no_cluster, write_cluster_file, options, words):
@@ -281,14 +283,14 @@ def test_a_clusters_variables_without_a_cluster(no_cluster, write_cluster_file, 
 
 def test_where_a_sweep_runs(no_cluster, write_cluster_file, monkeypatch):
     configured = write_cluster_file(endpoint="http://127.0.0.1:1")
-    assert read(configured).profile == "gpu"
+    assert read(configured).order.profile == "gpu"
     assert read(configured, "--runner=local") is None
     assert read("--cluster=/nowhere/cluster.yaml", "--runner=local") is None
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:2")
-    assert read(write_cluster_file()).cluster_file.endpoint == ""
+    assert read(write_cluster_file()).order.cluster_file.endpoint == ""
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     assert read(write_cluster_file()) is None
-    assert read(write_cluster_file(), "--runner=cluster").cluster_file.image == IMAGE
+    assert read(write_cluster_file(), "--runner=cluster").order.cluster_file.image == IMAGE
 
 
 def test_the_variables_of_a_clusters_sweep(no_cluster, write_cluster_file):
@@ -296,32 +298,32 @@ def test_the_variables_of_a_clusters_sweep(no_cluster, write_cluster_file):
         endpoint="http://127.0.0.1:1", results="/results/a", max_gpu_hours=7
     )
     plain = read(cluster_file)
-    assert (plain.max_gpu_hours, plain.max_pending, plain.follow) == (7.0, 0.0, False)
-    assert (plain.request.results, plain.request.data_dir) == ("/results/a", "/data")
-    assert plain.request.accelerator
+    assert (plain.order.max_gpu_hours, plain.max_pending, plain.follow) == (7.0, 0.0, False)
+    assert (plain.order.request.results, plain.order.request.data_dir) == ("/results/a", "/data")
+    assert plain.order.request.accelerator
     asked = read(
         cluster_file, "--watch=1", "--max-pending=30", "--max-gpu-hours=9.5", "--profile=cpu"
     )
-    assert (asked.follow, asked.watch, asked.max_pending, asked.max_gpu_hours) == (
+    assert (asked.follow, asked.watch, asked.max_pending, asked.order.max_gpu_hours) == (
         *(True, "", 30.0, 9.5),
     )
-    assert not asked.request.accelerator
+    assert not asked.order.request.accelerator
     assert read(cluster_file, "--watch=some-run").watch == "some-run"
     assert read(cluster_file, "--watch=some-run", "--max-pending=5").max_pending == 5
     resumed = read(cluster_file, "--resume=some-run", "--watch=1", "--max-pending=5")
     assert (resumed.resume, resumed.follow, resumed.max_pending) == ("some-run", True, 5)
-    assert read(cluster_file, "--rates=resnet11:l2r=5").rates == {("resnet11", "l2r"): 5.0}
+    assert read(cluster_file, "--rates=resnet11:l2r=5").order.rates == {("resnet11", "l2r"): 5.0}
 
 
 def test_the_command_that_a_report_names_is_taken(no_cluster, write_cluster_file):
     """A report made on a cluster says DATA_DIR as its pods saw it."""
     cluster_file = write_cluster_file(endpoint="http://127.0.0.1:1", data_dir="/data/vision")
-    request = read(cluster_file, *DIGITS).request
+    request = read(cluster_file, *DIGITS).order.request
     command = shlex.split(request.command)
     assert "DATA_DIR=/data/vision" in command
     given = [part.partition("=") for part in command[2:]]
     again = [f"--{name.lower().replace('_', '-')}={value}" for name, _, value in given]
-    assert read(cluster_file, *again).request == request
+    assert read(cluster_file, *again).order.request == request
 
 
 def test_what_kfp_refuses_to_create_is_one_line(kfp_stub):

@@ -136,7 +136,7 @@ def test_printing_and_logging_are_afterwards_what_they_were(tmp_path):
     assert logging.getLogger().handlers == handlers
 
 
-def test_the_output_is_neither_indented_nor_coloured(tmp_path, capfd):
+def test_the_output_is_neither_indented_nor_colored(tmp_path, capfd):
     arguments = {"folder": str(tmp_path / "out"), "text": "x"}
     runner.run(writing, arguments, scratch=tmp_path / "kfp", at_once=1)
     output = capfd.readouterr().out
@@ -145,7 +145,7 @@ def test_the_output_is_neither_indented_nor_coloured(tmp_path, capfd):
     assert "\x1b" not in output
 
 
-def test_a_failure_says_which_task_without_colours(tmp_path):
+def test_a_failure_says_which_task_without_colors(tmp_path):
     with pytest.raises(RuntimeError) as error:
         runner.run(failing, {}, scratch=tmp_path / "kfp", at_once=3)
     message = str(error.value)

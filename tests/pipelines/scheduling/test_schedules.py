@@ -161,7 +161,7 @@ def test_a_schedule_of_more_trials_than_one_run_may_have_is_refused(tmp_path):
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="cannot be read"):
         schedules.read(tmp_path / "absent.yaml", ClusterFile(), max_trials=1)
 
 

@@ -250,7 +250,7 @@ def test_large_images_are_read_when_they_are_asked_for(tmp_path):
     tree = write_tree(tmp_path / "data", COUNTS, kind="jpg", size=(160, 120))
     source = open_source("folder", tree, LARGE)
     assert source.image_shape == (100, 100, 3)
-    # 7/8 of 120 is 105, centred.
+    # 7/8 of 120 is 105, centered.
     with Image.open(tree / "test" / "bee" / "0001.jpg") as image:
         box = (160 / 2 - 52.5, 60 - 52.5, 160 / 2 + 52.5, 60 + 52.5)
         expected = image.resize((100, 100), Image.Resampling.BILINEAR, box=box)

@@ -35,8 +35,8 @@ def whole(width: int, height: int):
 
 def two_by_two(mode: str = "RGB") -> Image.Image:
     image = Image.new("RGB", (2, 2))
-    for place, colour in {(0, 0): RED, (1, 0): GREEN, (0, 1): BLUE, (1, 1): (9, 9, 9)}.items():
-        image.putpixel(place, colour)
+    for place, color in {(0, 0): RED, (1, 0): GREEN, (0, 1): BLUE, (1, 1): (9, 9, 9)}.items():
+        image.putpixel(place, color)
     return image.convert(mode)
 
 
@@ -57,13 +57,13 @@ def test_the_kind_is_found_in_the_content(kind):
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        pytest.param(Image.new("L", (4, 4), 77), (77, 77, 77), id="grey"),
+        pytest.param(Image.new("L", (4, 4), 77), (77, 77, 77), id="gray"),
         pytest.param(Image.new("1", (4, 4), 1), (255, 255, 255), id="black and white"),
         pytest.param(Image.new("RGB", (4, 4), RED).quantize(4), RED, id="palette"),
         pytest.param(Image.new("RGBA", (4, 4), (*RED, 0)), (255, 255, 255), id="transparent"),
         # Half of (255, 0, 0) and half of white.
         pytest.param(Image.new("RGBA", (4, 4), (*RED, 128)), (255, 127, 127), id="half"),
-        pytest.param(Image.new("LA", (4, 4), (50, 255)), (50, 50, 50), id="grey with alpha"),
+        pytest.param(Image.new("LA", (4, 4), (50, 255)), (50, 50, 50), id="gray with alpha"),
         # 0x4D12 of 16 bits is 0x4D of 8.
         pytest.param(
             Image.fromarray(np.full((4, 4), 0x4D12, np.uint16)), (0x4D,) * 3, id="16 bits"
@@ -94,14 +94,14 @@ def test_a_palette_with_a_transparent_entry_becomes_white_there():
     assert pixels[0, 1].tolist() == list(BLUE)
 
 
-def test_cmyk_jpegs_have_the_colours_of_print():
+def test_cmyk_jpegs_have_the_colors_of_print():
     content = encoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), "JPEG")  # cyan ink alone
     pixels = read_pixels(content, 4, central_square)
     assert (pixels[..., 0] < 30).all()
     assert (pixels[..., 1:] > 225).all()
 
 
-def test_grey_is_asked_for():
+def test_gray_is_asked_for():
     pixels = read_pixels(encoded(Image.new("RGB", (4, 4), RED)), 4, central_square, channels=1)
     assert pixels.shape == (4, 4, 1)
     assert (pixels == 76).all()  # 0.299 · 255

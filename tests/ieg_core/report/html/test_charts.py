@@ -91,7 +91,7 @@ def test_equal_values_still_have_an_axis() -> None:
     assert chart.lines[0].path == "M60 35"
 
 
-def test_looks_differ_in_colour_and_in_something_else() -> None:
+def test_looks_differ_in_color_and_in_something_else() -> None:
     found = styles([f"m{i}" for i in range(12)])
     assert len({(look.color, look.marker) for look in found.values()}) == 12
 
@@ -202,7 +202,7 @@ def test_labels_of_many_noise_rates_do_not_run_into_each_other() -> None:
     assert [tick.label for tick in few.x_ticks] == ["1", "20", "40"]
 
 
-def test_a_label_without_a_neighbour_stays_at_its_line() -> None:
+def test_a_label_without_a_neighbor_stays_at_its_line() -> None:
     looks = styles(list("abc"))
     series = [
         Values(name, looks[name], (0, 1), (0, y), (None, None), end_label=name)
