@@ -23,7 +23,7 @@ from ieg_core.store.records import AuditRecord, LatestRecord, LeaseRecord, PlanR
 TRIES = 5
 HEAVY = (
     *("checkpoint/", "leases/", "tensorboard/", MODEL, LOG, "lock"),
-    *("audit/audit.", EXAMPLES, "evaluations/"),
+    *("audit/audit.", EXAMPLES, "attempts/"),
 )
 """Prefixes of a trial's files that reports do not read."""
 
