@@ -21,6 +21,10 @@ from urllib.parse import parse_qs, urlsplit
 PLAIN = {"str": str, "bool": bool, "int": int, "object": object}
 
 
+GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
+"""gRPC's code of an HTTP status: grpc-gateway, runtime/errors.go, HTTPStatusFromCode."""
+
+
 class RefusedError(Exception):
     """An answer other than 200: what the API says about a wrong request."""
 
@@ -181,6 +185,10 @@ class Stub:
         """
         raise RefusedError(404, f"no such path: {request.path}")
 
+    def refusal(self, error: RefusedError) -> dict[str, Any]:
+        """Returns the body of a refusal: a google.rpc.Status, as grpc-gateway writes it."""
+        return {"code": GRPC[error.status], "message": str(error), "details": []}
+
     def seen(self, method: str, path: str = "") -> list[Request]:
         """Returns the requests of a method, with a path that matches a regular expression."""
         return [r for r in self.requests if r.method == method and re.search(path, r.path)]
@@ -205,8 +213,7 @@ class Stub:
             with self.lock:
                 return 200, "application/json", json.dumps(self.answer(request)), {}
         except RefusedError as error:
-            answer = {"error": str(error), "code": 3, "message": str(error), "details": []}
-            return error.status, "application/json", json.dumps(answer), {}
+            return error.status, "application/json", json.dumps(self.refusal(error)), {}
 
     def _still(self, fault: Fault) -> bool:
         self.met[id(fault)] = self.met.get(id(fault), 0) + 1
