@@ -56,6 +56,11 @@ class KubernetesApi(Stub):
     workflows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     reviews: frozenset[tuple[str, str]] | None = None
 
+    def respond(self, request: Request) -> tuple[int, str, str, dict[str, str]]:
+        """Follows apiserver/pkg/endpoints/handlers/create.go: 201 for what was created."""
+        status, kind, body, more = super().respond(request)
+        return 201 if (status, request.method) == (200, "POST") else status, kind, body, more
+
     def answer(self, request: Request) -> Any:
         for method, pattern, right, model, handler in ROUTES:
             found = re.fullmatch(pattern, request.path)
@@ -111,7 +116,7 @@ class KubernetesApi(Stub):
         return _listing("WorkflowList", self.workflows.get(namespace, []), request)
 
     def _review(self, request: Request) -> Any:
-        """Follows kubernetes/pkg/registry/authorization/selfsubjectaccessreview/rest.go, Create."""
+        """Follows pkg/registry/authorization/selfsubjectaccessreview/rest.go, of the root."""
         body = request.json
         model = "V1SelfSubjectAccessReview"
         check(body, model, kubernetes.client, model, NOTHING_AS_TEXT)
