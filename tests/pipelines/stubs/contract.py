@@ -203,6 +203,8 @@ class Stub:
         if fault and fault.status:
             more = {"Location": fault.location} if fault.location else {}
             return fault.status, fault.content_type, fault.body, more
+        # What stands before KFP in a Kubeflow installation: an authentication proxy that leads to
+        # Dex's page where a cookie is missing, and Envoy (jwt_verify_lib/status.cc) for a token.
         if self.cookie and request.headers.get("cookie") != self.cookie and "/apis" in request.path:
             return 302, "text/html", "", {"Location": f"{self.url}/dex/auth?state=1"}
         if request.path.startswith("/dex/"):
