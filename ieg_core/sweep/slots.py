@@ -9,7 +9,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ieg_core.errors import UserError
@@ -64,17 +64,6 @@ class Slot:
 def whole_machine(gpus: Sequence[str], *, required: bool = False) -> Slot:
     """Returns the slot of a trial that runs alone, with one CPU thread if there are no GPUs."""
     return Slot(machine.usable_cores() if gpus else 1, tuple(gpus), required)
-
-
-def part_of_machine(gpus: Sequence[str], at_once: int) -> Slot:
-    """Returns the slot of each of several trials that share all GPUs, or the CPU.
-
-    Args:
-      gpus: Ids of the GPUs; empty for the CPU, where each trial has one thread as it has alone.
-      at_once: Number of trials.
-    """
-    whole = whole_machine(gpus)
-    return replace(whole, threads=max(1, whole.threads // at_once))
 
 
 def shared_gpu_environment(at_once: int) -> dict[str, str]:

@@ -14,7 +14,6 @@ from components.prepare import prepare
 from components.report import report
 from components.train import train
 from ieg_core.errors import UserError
-from ieg_core.host import machine
 from ieg_core.store import lost_pods, runs
 from ieg_core.store.arrays import encode
 from ieg_core.sweep import plan as sweep
@@ -112,7 +111,7 @@ def test_the_trials_of_a_pod_share_its_attempts(tmp_path, monkeypatch, sharing, 
     monkeypatch.setenv(runs.AT_ONCE, at_once)
     calls = []
 
-    def run_step(step, trial, *rest, **options):
+    def run_step(step, trial, *rest):
         calls.append(trial)
         if trial == "b":
             raise SystemExit(137)  # as if the pod were lost
@@ -136,20 +135,17 @@ def test_the_trials_of_a_pod_share_its_attempts(tmp_path, monkeypatch, sharing, 
 def test_the_trials_of_a_pod_train_at_once_and_fail_alone(tmp_path, monkeypatch, sharing):
     """Two of three meet at the barrier; the third one begins when one of them has ended."""
     monkeypatch.setenv(runs.AT_ONCE, "2")
-    monkeypatch.setattr(machine, "find_gpus", lambda devices: ("0",))
-    monkeypatch.setattr(machine, "usable_cores", lambda: 9)
     barrier, calls = threading.Barrier(2), []
 
-    def run_step(step, trial, results, data_dir, *, slot):
+    def run_step(step, trial, results, data_dir):
         if trial != "c":
             barrier.wait(timeout=60)
-        calls.append((trial, slot))
+        calls.append(trial)
         return -9
 
     monkeypatch.setattr(worker, "run_step", run_step)
     assert run_train(tmp_path, "a b c") == "a b c"
-    assert {trial for trial, _ in calls} == set("abc")
-    assert {slot for _, slot in calls} == {slots.Slot(4, ("0",))}
+    assert set(calls) == set("abc")
     assert os.environ["XLA_CLIENT_MEM_FRACTION"] == "0.3750"
     assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
