@@ -20,7 +20,7 @@ def evaluate(
     """Evaluates the trained trials of a pod, or only shows those that have a result.
 
     Like `train`, it does not affect other trials: when the retry budget for lost pods is exhausted,
-    the trial is recorded as failed (`lost_pods.count_evaluation`).
+    the trial is recorded as failed (`lost_pods.count_attempt`).
 
     Args:
       trials: The trials' names, separated by blanks.
@@ -41,12 +41,12 @@ def evaluate(
     from ieg_core.tasks import evaluate as evaluate_task
 
     place = runs.results_root(results, results_namespace, run)
-    # Before any evaluation: an attempt of the pod is one at each of its trials.
-    lost = {trial: lost_pods.count_evaluation(place, trial, run) for trial in trials.split()}
+    names = trials.split()
+    lost = lost_pods.count_attempt(place, "evaluate", names[0], run)
     shown = {}
-    for trial, times in lost.items():
+    for trial in names:
         with mirror.trial(place, trial) as root:
-            shown[trial] = evaluate_task.evaluate(root, trial, Path(data_dir), times)
+            shown[trial] = evaluate_task.evaluate(root, trial, Path(data_dir), lost)
     artifacts = evaluate_task.join(shown)
     metrics.metadata.update(artifacts.metrics)
     if artifacts.class_names:

@@ -55,7 +55,7 @@ def prepare(
       part: The part of the sweep's trials that this run trains, from 1.
       parts: Number of runs that share the sweep.
       max_trials: Maximum number of trials of one run.
-      trials_per_pod: Number of trials that one pod trains, one after the other.
+      trials_per_pod: Number of trials that one pod trains.
       plan: The trials, for the KFP UI; its metadata contain the sweep's name.
 
     Returns:

@@ -6,7 +6,7 @@ from components import component
 
 @component
 def train(trials: str, data_dir: str, results: str, results_namespace: str, run: str) -> str:
-    """Trains the trials of a pod, one after the other, except those that are trained already.
+    """Trains the trials of a pod, except those that are trained already.
 
     A failure is recorded in the trial's folder and affects only that trial: this task succeeds,
     otherwise nothing after the loop would run, and `check_results` fails the run at the end. The
@@ -22,17 +22,11 @@ def train(trials: str, data_dir: str, results: str, results_namespace: str, run:
     Returns:
       The trials' names, as they came.
     """
-    import os
     from pathlib import Path
 
-    from ieg_core.store import lost_pods, mirror, runs
-    from ieg_core.sweep import worker
+    from ieg_core.store import runs
+    from ieg_core.tasks import train as train_task
 
-    os.environ[runs.RUN_ID] = run
     place = runs.results_root(results, results_namespace, run)
-    lost = lost_pods.lost_trainings(place, trials.split(), run)
-    for trial in trials.split():
-        with mirror.trial(place, trial) as root:
-            if not lost_pods.fail_after_lost_pods(root, trial, lost):
-                worker.run_step("train", trial, root, Path(data_dir))
+    train_task.train(place, trials.split(), Path(data_dir), run)
     return trials

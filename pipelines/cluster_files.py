@@ -219,7 +219,8 @@ class ClusterFile:
       time_limit: Time limit of one attempt at a task, in seconds.
       retries: Further attempts at a training or evaluation that ended without a result.
       parallelism: Number of concurrent trials.
-      trials_per_pod: Number of trials that share a pod, one after the other, each failing alone.
+      trials_per_pod: Number of trials that share a pod, each failing alone.
+      trials_at_once: Number of these that train at the same time, on the same GPUs.
       checkpoint_minutes: Minutes between two checkpoints: the most that a lost pod costs.
       time_zone: The time zone of schedules, the controller's CRON_SCHEDULE_TIMEZONE.
       max_gpu_hours: Largest estimate that is submitted.
@@ -252,6 +253,7 @@ class ClusterFile:
     retries: int = 3
     parallelism: int = 4
     trials_per_pod: int = 1
+    trials_at_once: int = 1
     checkpoint_minutes: float = 5.0
     time_zone: str = "UTC"
     max_gpu_hours: float = 24.0
@@ -284,6 +286,9 @@ class ClusterFile:
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
         shared = self.trials_per_pod
         require(1 <= shared <= 100, "trials_per_pod", shared, "from 1 to 100")
+        at_once = self.trials_at_once
+        expected = f"from 1 to trials_per_pod, {shared}"
+        require(1 <= at_once <= shared, "trials_at_once", at_once, expected)
         minutes = self.checkpoint_minutes
         require(0.1 <= minutes <= 1440, "checkpoint_minutes", minutes, "from 0.1 to 1440")
         require(0 < self.max_gpu_hours < 1e9, "max_gpu_hours", self.max_gpu_hours, "above 0")

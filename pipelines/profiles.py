@@ -13,7 +13,7 @@ from kfp import dsl, kubernetes
 
 from components import IMAGE
 from ieg_core.store.names import DEFAULT_ROOT
-from ieg_core.store.runs import ATTEMPTS
+from ieg_core.store.runs import AT_ONCE, ATTEMPTS
 from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
 
@@ -77,7 +77,7 @@ class Profile:
       image: The image of every task; ignored by kfp.local.
       parallelism: Concurrent trials, a constant of the compiled pipeline; 0 for no limit there.
       max_trials: Maximum number of trials of one run.
-      trials_per_pod: Number of trials that share a pod, one after the other.
+      trials_per_pod: Number of trials that share a pod.
       dataset: Default of the pipeline parameter with this name.
       accelerator: Default of the pipeline parameter with this name.
       data_dir: Default of the pipeline parameter with this name.
@@ -114,7 +114,7 @@ def cpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
       image: The image if the cluster file names none.
     """
     place = _pod_template(cluster_file, cluster_file.resources.train)
-    train = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
+    train = replace(place, retries=cluster_file.retries + 1, env=_train_env(cluster_file))
     return _on_cluster("cpu", cluster_file, image, train)
 
 
@@ -129,7 +129,7 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     train = replace(
         _pod_template(cluster_file, cluster_file.resources.train),
         retries=cluster_file.retries + 1,
-        env=_counted_env(cluster_file) | {"IEG_REQUIRE_GPU": "1"},
+        env=_train_env(cluster_file) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
         tolerations=pool.tolerations + (pool.spot_tolerations if pool.spot else ()),
         resource=pool.resource,
@@ -203,6 +203,11 @@ def _labels(cluster_file: ClusterFile) -> dict[str, str]:
 def _counted_env(cluster_file: ClusterFile) -> dict[str, str]:
     # One attempt more than the cluster allows: it only records that all the others were lost.
     return _env(cluster_file) | {ATTEMPTS: str(cluster_file.retries + 1)}
+
+
+def _train_env(cluster_file: ClusterFile) -> dict[str, str]:
+    at_once = cluster_file.trials_at_once
+    return _counted_env(cluster_file) | ({AT_ONCE: str(at_once)} if at_once > 1 else {})
 
 
 def _pod_template(cluster_file: ClusterFile, resources: Resources) -> PodTemplate:

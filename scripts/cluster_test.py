@@ -266,7 +266,10 @@ def check_lost_pod(bench: Bench) -> str:
 
 
 def check_memory(bench: Bench) -> str:
-    """Gives a training too little memory; the run must fail with its report there."""
+    """Gives a training too little memory; the run must fail after its own report.
+
+    The report in the results root does not show that: `follow` writes one that is missing.
+    """
     resources = bench.cluster_file.resources
     small = Resources("500m", resources.train.cpu_limit, SMALL_MEMORY, SMALL_MEMORY)
     tight = dataclasses.replace(
@@ -277,7 +280,9 @@ def check_memory(bench: Bench) -> str:
     _require(code != 0, "the run succeeded, although its training cannot fit")
     (row,) = bench.report(run)
     _require("out of memory" in str(row["reason"]), f"the trial's reason is {row['reason']!r}")
-    return f"the report says: {row['reason']}"
+    uri, page = _fetch_page(bench, run)
+    _require(b"out of memory" in page, f"{uri} does not name the trial's reason")
+    return f"the page of the run's own report says: {row['reason']}"
 
 
 def check_resume(bench: Bench) -> str:
@@ -358,28 +363,14 @@ def check_artifacts(bench: Bench) -> str:
     run = bench.reported
     if run is None:
         raise CheckFailedError("not checked: the sweep has no report")
-    uris = [uri for pod in bench.pods(run) for uri in _artifact_uris(pod, "page")]
-    _require(bool(uris), "no pod of the report names its page")
-    scheme, bucket, key = re.fullmatch(r"(\w+)://([^/]+)/(.+)", uris[0]).groups()  # type: ignore[union-attr]
-    query = urlencode(
-        {
-            "source": {"gs": "gcs"}.get(scheme, scheme),
-            "namespace": bench.cluster_file.kubernetes_namespace,
-            "bucket": bucket,
-            "key": key,
-        }
-    )
-    address = f"{clients.ui_address(bench.cluster_file)}/artifacts/get?{query}"
-    with clients.connections(bench.cluster_file, address) as pool:
-        answer = pool.request("GET", address, headers=clients.headers(bench.cluster_file))
-    _require(answer.status == 200, f"HTTP {answer.status} for {uris[0]}")
+    uri, fetched = _fetch_page(bench, run)
     root = bench.root(run)
     root.progress(0.0, bench.clock.now())
     folder = bench.out / "artifacts"
     files = mirror.fetch(root.place, relative_report(root.sweep), folder)
     (page,) = [path.read_bytes() for path in files if path.name == REPORT_PAGE]
-    _require(answer.data == page, f"{uris[0]} is not the page in the results root")
-    return f"{len(page)} bytes of {uris[0]}, equal to {REPORT_PAGE}"
+    _require(fetched == page, f"{uri} is not the page in the results root")
+    return f"{len(page)} bytes of {uri}, equal to {REPORT_PAGE}"
 
 
 Check = tuple[str, str, Callable[[Bench], str]]
@@ -498,6 +489,26 @@ def _checkpoint(bench: Bench, run: Run, trial: str) -> tuple[int, dict[str, str]
     files = mirror.fetch(root.place, f"{relative_trial(trial)}/{CHECKPOINTS}", folder / CHECKPOINTS)
     local = files[0].parent.parent if files else folder
     return read_checkpoint(local)
+
+
+def _fetch_page(bench: Bench, run: Run) -> tuple[str, bytes]:
+    """Fetches the page that a run's report task has stored, as the KFP UI does."""
+    uris = [uri for pod in bench.pods(run) for uri in _artifact_uris(pod, "page")]
+    _require(bool(uris), "the run has no pod of its report, which names its page")
+    scheme, bucket, key = re.fullmatch(r"(\w+)://([^/]+)/(.+)", uris[0]).groups()  # type: ignore[union-attr]
+    query = urlencode(
+        {
+            "source": {"gs": "gcs"}.get(scheme, scheme),
+            "namespace": bench.cluster_file.kubernetes_namespace,
+            "bucket": bucket,
+            "key": key,
+        }
+    )
+    address = f"{clients.ui_address(bench.cluster_file)}/artifacts/get?{query}"
+    with clients.connections(bench.cluster_file, address) as pool:
+        answer = pool.request("GET", address, headers=clients.headers(bench.cluster_file))
+    _require(answer.status == 200, f"HTTP {answer.status} for {uris[0]}")
+    return uris[0], answer.data
 
 
 def _artifact_uris(pod: Any, name: str) -> list[str]:

@@ -38,7 +38,10 @@ with open(sys.argv[1], "w") as file:
 sys.exit(code)
 """
 """Process 1, like Argo's: it sends SIGTERM to its child's process group. KFP's launcher ends
-immediately, so process 1 ends too, and the kernel kills all other processes of the container."""
+immediately, so process 1 ends too, and the kernel kills all other processes of the container.
+
+Source: argoproj/argo-workflows 4.0.5, cmd/argoexec/commands/emissary.go.
+"""
 
 
 @dataclass(frozen=True)

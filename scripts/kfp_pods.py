@@ -4,6 +4,11 @@
 From the same specification as a cluster it derives the order of the tasks, their inputs, the loop,
 and the argument `--executor_input`, in which a task receives its inputs and the places of its
 outputs. The container runs the compiled command.
+
+What it follows in kubeflow/pipelines 2.17, below backend/src/v2/: driver/resolve.go for inputs and
+placeholders; driver/driver.go, provisionOutputs, for the places of outputs, whose URI has a run's
+and a task's folder besides; component/launcher_v2.go, prepareOutputFolders, LocalPathForURI and
+compileCmdAndArgs, for what the launcher does before it starts the command.
 """
 
 import json
@@ -188,7 +193,7 @@ def make_executor_input(component: Spec, given: Outputs, name: str) -> dict[str,
 
     def output(key: str, definition: Spec) -> Spec:
         uri, kind = f"{STORE}://mlpipeline/{name}/{key}", definition["artifactType"]
-        return {"artifacts": [{"name": key, "type": kind, "uri": uri, "metadata": {}}]}
+        return {"artifacts": [{"type": kind, "uri": uri, "metadata": {}}]}
 
     return executor_input(component, given.parameters, given.artifacts, output)
 

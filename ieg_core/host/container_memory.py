@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory limit of a container, and a guard that ends a child before the kernel ends them all.
 
-Since Kubernetes 1.28 the kubelet sets `memory.oom.group` on cgroup v2: when a container exceeds its
-limit, the kernel kills every process in it. In a pod of KFP these are the child that trains, our
+Since Kubernetes 1.28 the kubelet sets `memory.oom.group` on cgroup v2 (kubernetes/kubernetes,
+pkg/kubelet/kuberuntime/kuberuntime_container_linux.go): when a container exceeds its limit, the
+kernel kills every process in it. In a pod of KFP these are the children that train, our
 parent that would record it, and the launcher that would report it.
 """
 
 import contextlib
+import resource
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,9 @@ SHARE = 0.95
 POLL_SECONDS = 0.2
 UNLIMITED = 2**60
 """Version 1 states "no limit" as a number of about 2**63; no machine has this much."""
+
+_guarded: list[int] = []
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,8 @@ class Guard:
 def guarded(process: "subprocess.Popen[str]", cgroup: Path = CGROUP) -> Iterator[Guard]:
     """Kills a process, within the block, when its container is about to run out of memory.
 
-    It looks every 0.2 s: what a process allocates faster than that is still the kernel's to end.
+    It looks every 0.2 s: what a process allocates faster than that is still the kernel's to end. Of
+    several guarded processes, it kills the one that uses the most memory and spares the others.
 
     Args:
       process: The process.
@@ -88,20 +94,46 @@ def guarded(process: "subprocess.Popen[str]", cgroup: Path = CGROUP) -> Iterator
     guard, ended = Guard(), threading.Event()
 
     def watch() -> None:
-        while not ended.wait(POLL_SECONDS) and (use := read(cgroup)):
-            if use.used > SHARE * use.limit:
-                guard.reason = (
-                    f"out of memory: {use.used / 2**30:.2f} of the container's "
-                    f"{use.limit / 2**30:.2f} GiB in use; raise memory_limit of resources.train or "
-                    "resources.evaluate in the cluster file, or shrink the batch"
-                )
-                process.kill()
-                return
+        while not ended.wait(POLL_SECONDS):
+            with _one_at_a_time:
+                use = read(cgroup)
+                if use is None:
+                    return
+                sizes = {pid: resident(pid) for pid in _guarded}
+                is_largest = sizes[process.pid] == max(sizes.values())
+                if use.used > SHARE * use.limit and is_largest:
+                    guard.reason = _reason(use, sizes[process.pid], len(sizes))
+                    process.kill()
+                    process.wait()  # before another guard looks: its memory is free then
+                    return
 
     thread = threading.Thread(target=watch, daemon=True)
+    with _one_at_a_time:
+        _guarded.append(process.pid)
     thread.start()
     try:
         yield guard
     finally:
         ended.set()
         thread.join()
+        with _one_at_a_time:
+            _guarded.remove(process.pid)
+
+
+def _reason(use: MemoryUse, own: int, at_once: int) -> str:
+    own_share = f", {own / 2**30:.2f} by this trial, the largest of {at_once} at once"
+    lower = " lower trials_at_once,"
+    return (
+        f"out of memory: {use.used / 2**30:.2f} of the container's {use.limit / 2**30:.2f} GiB in "
+        f"use{own_share if at_once > 1 else ''};{lower if at_once > 1 else ''} raise memory_limit "
+        "of resources.train or resources.evaluate in the cluster file, or shrink the batch"
+    )
+
+
+def resident(pid: int) -> int:
+    """Returns the bytes of memory that a process holds; 0 if there is no such process."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * resource.getpagesize()

@@ -29,7 +29,6 @@ from ieg_core.host.liveness import is_new, is_recent
 from ieg_core.host.locks import lock, open_lock
 from ieg_core.host.processes import is_running, machine
 from ieg_core.store.records import LeaseRecord, ProgressRecord
-from ieg_core.store.runs import RUN_ID
 
 BEAT_SECONDS = 30.0
 LOCK = "lock"
@@ -91,7 +90,6 @@ def new_record() -> LeaseRecord:
         host=socket.gethostname(),
         machine=machine(),
         pid=os.getpid(),
-        run=os.environ.get(RUN_ID, ""),
         started=time.time(),
     )
 

@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts the attempts of a run that lost their pod, so that they fail one trial, not the run.
 
-Trainings are counted by their leases (`fail_after_lost_pods`). Evaluations are counted in files of
-their own: an evaluation takes a lease only if there is something to compute, but its pod can be
-lost in any case.
+Each pod counts itself before it does anything, since one that is lost records nothing more. KFP
+counts the same pods: those that were lost before their training took its lease, too.
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from ieg_core.store import gcs
 from ieg_core.store.layout import relative_trial, trial_folder
-from ieg_core.store.leases import attempts, latest_attempt
 from ieg_core.store.record import below
 from ieg_core.store.records import (
-    EvaluationRecord,
+    AttemptsRecord,
     FailureRecord,
-    LeaseRecord,
     ResultRecord,
     TrainingRecord,
     record_failure,
@@ -25,15 +20,16 @@ from ieg_core.store.records import (
 from ieg_core.store.runs import ATTEMPTS
 
 
-def count_evaluation(root: str, trial: str, run: str) -> int:
-    """Records that a run starts to evaluate a trial; called before the evaluation does anything.
+def count_attempt(root: str, step: str, trial: str, run: str) -> int:
+    """Records that a run's pod starts a step; called before the step does anything.
 
     The count is written directly to the results root, because the scratch copy of a bucket is
     uploaded only later.
 
     Args:
       root: The results root, including the namespace; a folder or gs://bucket/prefix.
-      trial: The trial's name.
+      step: "train" or "evaluate".
+      trial: The trial's name; the first one of those that share the pod.
       run: The run's id.
 
     Returns:
@@ -42,9 +38,9 @@ def count_evaluation(root: str, trial: str, run: str) -> int:
     if not _allowed():
         return 0
     place = below(root, relative_trial(trial))
-    record, _ = EvaluationRecord.look(place, run)  # a damaged one restarts the count at 0
+    record, _ = AttemptsRecord.look(place, step, run)  # a damaged one restarts the count at 0
     before = record.attempts if record else 0
-    EvaluationRecord(attempts=before + 1).write(place, run)
+    AttemptsRecord(attempts=before + 1).write(place, step, run)
     return before
 
 
@@ -56,7 +52,7 @@ def fail_evaluation_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     Args:
       root: The results root, including the namespace.
       trial: The trial's name.
-      lost: Number of attempts before this one.
+      lost: Number of attempts before this one (`count_attempt`).
 
     Returns:
       Whether the budget is exhausted, so that the evaluation must not start.
@@ -83,28 +79,6 @@ def _allowed() -> int:
     return int(os.environ.get(ATTEMPTS) or 0)
 
 
-def lost_trainings(root: str, trials: Iterable[str], run: str) -> int:
-    """Counts the attempts of a run at the trials of one pod that did not end their lease.
-
-    Args:
-      root: The results root, including the namespace; a folder or gs://bucket/prefix.
-      trials: The trials that share the pod.
-      run: The run's id.
-    """
-    count = 0
-    for trial in trials:
-        place = below(root, relative_trial(trial))
-        if isinstance(place, Path):
-            numbers: Iterable[int] = range(1, latest_attempt(place) + 1)
-        else:
-            numbers = attempts(gcs.list_files(place, "leases/"))
-        leases = (LeaseRecord.look(place, number)[0] for number in numbers)
-        count += sum(
-            lease is not None and lease.run == run and lease.ended is None for lease in leases
-        )
-    return count
-
-
 def fail_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     """Records a trial as failed if the retry budget of its training is exhausted.
 
@@ -115,7 +89,7 @@ def fail_after_lost_pods(root: Path, trial: str, lost: int) -> bool:
     Args:
       root: The results root, including the namespace.
       trial: The trial's name.
-      lost: Number of attempts before this one (`lost_trainings`).
+      lost: Number of attempts before this one (`count_attempt`).
 
     Returns:
       Whether the trial was recorded as failed.

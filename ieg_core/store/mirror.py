@@ -21,7 +21,7 @@ from ieg_core.store.gcs import StaleWriterError, Stored
 TRIES = 5
 HEAVY = (
     *(f"{layout.CHECKPOINTS}/", f"{layout.TENSORBOARD}/", layout.MODEL, layout.LOG),
-    *("audit/audit.", layout.EXAMPLES, "leases/", "evaluations/", "lock"),
+    *("audit/audit.", layout.EXAMPLES, "leases/", "attempts/", "lock"),
 )
 """Prefixes of a trial's files that reports do not read."""
 

@@ -160,7 +160,6 @@ class LeaseRecord(Record):
       machine: Identifies the running kernel.
       pid: The process id.
       started: When it took the lease, Unix time.
-      run: The run's id (`ieg_core.store.runs.RUN_ID`), or "".
       ended: When it released the lease, Unix time.
     """
 
@@ -171,7 +170,6 @@ class LeaseRecord(Record):
     machine: str
     pid: int
     started: float
-    run: str = ""
     ended: float | None = None
 
 
@@ -356,10 +354,13 @@ def remove_failure(folder: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationRecord(Record):
-    """Number of a run's pods that have started to evaluate a trial; the key is the run's id."""
+class AttemptsRecord(Record):
+    """Number of a run's pods that have started a step of a trial; the key is the step and the run.
 
-    NAME = "evaluations/{}.json"
+    Of the trials that share a pod, the first one has the record.
+    """
+
+    NAME = "attempts/{}-{}.json"
 
     attempts: int
 

@@ -10,10 +10,10 @@ from ieg_core.store.records import RunRecord
 
 RUN = "{run}"
 """Placeholder for the run's id in a namespace; scheduled runs differ in nothing else."""
-RUN_ID = "IEG_RUN"
-"""Environment variable: the run's id, which each attempt at a trial stores in its lease."""
 ATTEMPTS = "IEG_ATTEMPTS"
 """Environment variable: maximum attempts of a run at a trial; unlimited if unset."""
+AT_ONCE = "IEG_TRIALS_AT_ONCE"
+"""Environment variable: number of a pod's trials that train at the same time; 1 if unset."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 

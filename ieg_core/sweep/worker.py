@@ -54,6 +54,7 @@ from ieg_core.store.records import (
 from ieg_core.sweep import slots
 
 AGAIN = "evaluate again"
+AUDIT = "audit"
 PHASES = {"train": "training", "evaluate": "evaluating", AGAIN: "evaluating"}
 BUSY_SECONDS = 1.0
 LOG_LINES = 40
@@ -118,27 +119,48 @@ def _run_step(
         return 0
     with contextlib.nullcontext(slot) if slot else _acquire_slot() as held:
         _write_phase(folder, "starting" if step == "train" else PHASES[step])
-        command = [
-            sys.executable,
-            "-m",
-            "ieg_core.sweep.worker",
-            step,
-            trial,
-            str(results),
-            str(data_dir),
-            str(held.threads),
-            str(held.num_replicas),
-        ]
-        environment = os.environ | processes.children_environment()
+        environment = _environment()
         # Without nvidia-smi no GPU is found here, but the framework may still see one.
         if held.gpus or not is_gpu_required():
             environment |= held.env
-        environment["PYTHONUNBUFFERED"] = "1"  # a killed worker would lose its last lines
+        command = _command(step, trial, results, data_dir, held)
         ended = _run(command, environment, folder / LOG, echo)
     lost = ended.code not in (0, EXIT_SUPERSEDED) and not failure.exists()
     if lost and leases.end_of(folder, ended.pid):
         _record_failure(folder, step, ended)
     return ended.code
+
+
+def run_audit(trial: str, results: Path, data_dir: Path) -> str:
+    """Audits a trained trial whose audit is missing; a failure does not fail the trial.
+
+    Args:
+      trial: The trial's name.
+      results: The results root.
+      data_dir: Folder of the base data sets.
+
+    Returns:
+      Why there is no audit; "" if there is one now.
+    """
+    log = trial_folder(results, trial) / LOG
+    command = _command(AUDIT, trial, results, data_dir, slots.Slot(1))
+    try:
+        ended = _run(command, _environment(), log, echo=True)
+        if ended.code == EXIT_USER_ERROR:
+            return _last_lines(log, 1).removeprefix("ieg: error: ")
+        return _reason(log, ended) if ended.code else ""
+    except OSError as error:
+        return str(error)
+
+
+def _command(step: str, trial: str, results: Path, data_dir: Path, slot: slots.Slot) -> list[str]:
+    arguments = (step, trial, results, data_dir, slot.threads, slot.num_replicas)
+    return [sys.executable, "-m", "ieg_core.sweep.worker", *map(str, arguments)]
+
+
+def _environment() -> dict[str, str]:
+    unbuffered = {"PYTHONUNBUFFERED": "1"}  # a killed worker would lose its last lines
+    return os.environ | processes.children_environment() | unbuffered
 
 
 def _write_phase(folder: Path, phase: str) -> None:
@@ -210,17 +232,22 @@ def _guarded_if_alone(
 
 def _record_failure(folder: Path, step: str, ended: _Ended) -> None:
     """Records the failure of a worker that could not do so itself."""
-    log = (folder / LOG).read_text(encoding="utf-8").strip().splitlines()
-    code = ended.code
+    log = folder / LOG
+    record_failure(folder, PHASES[step], _reason(log, ended), _last_lines(log, LOG_LINES))
+
+
+def _reason(log: Path, ended: _Ended) -> str:
     if ended.reason:
-        reason = ended.reason
-    elif code < 0:
-        name = signal.Signals(-code).name
-        hint = ", probably out of memory" if -code == signal.SIGKILL else ""
-        reason = f"killed by {name}{hint}"
-    else:
-        reason = f"exit code {code}: {log[-1] if log else 'no output'}"
-    record_failure(folder, PHASES[step], reason, "\n".join(log[-LOG_LINES:]))
+        return ended.reason
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
+        hint = ", probably out of memory" if -ended.code == signal.SIGKILL else ""
+        return f"killed by {name}{hint}"
+    return f"exit code {ended.code}: {_last_lines(log, 1) or 'no output'}"
+
+
+def _last_lines(log: Path, count: int) -> str:
+    return "\n".join(log.read_text(encoding="utf-8").strip().splitlines()[-count:])
 
 
 def main(arguments: list[str], clock: Clock = CLOCK) -> int:
@@ -233,6 +260,7 @@ def main(arguments: list[str], clock: Clock = CLOCK) -> int:
         "train": run_trial.train_trial,
         "evaluate": run_trial.evaluate_trial,
         AGAIN: functools.partial(run_trial.evaluate_trial, again=True),
+        AUDIT: _audit,
     }
     work = works[step]
     while True:
@@ -256,19 +284,25 @@ def main(arguments: list[str], clock: Clock = CLOCK) -> int:
             return EXIT_FAILED
         else:
             if step == "train":
-                _audit(trial_folder(Path(results), trial), Path(data_dir))
+                _audit_after_training(trial, Path(results), Path(data_dir), runtime)
             return 0
 
 
-def _audit(folder: Path, data_dir: Path) -> None:
-    """Audits a trial that was just trained; a failure of the audit does not fail the trial."""
-    from ieg_core.audit.findings import is_available
+def _audit(trial: str, root: Path, data_dir: Path, runtime: Runtime) -> None:
     from ieg_core.audit.write import audit_trial
 
+    audit_trial(trial_folder(root, trial), data_dir)
+
+
+def _audit_after_training(trial: str, root: Path, data_dir: Path, runtime: Runtime) -> None:
+    """Audits a trial that was just trained; a failure of the audit does not fail the trial."""
+    from ieg_core.audit.findings import is_available
+
+    folder = trial_folder(root, trial)
     if not is_available(folder) or AuditRecord.exists(folder):
         return
     try:
-        audit_trial(folder, data_dir)
+        _audit(trial, root, data_dir, runtime)
     except UserError as error:
         print(f"ieg: no audit: {error}")
     except Exception:

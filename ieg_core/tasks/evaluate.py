@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ieg_core.report.trials import load_trial
 from ieg_core.store import lost_pods
-from ieg_core.store.layout import trial_folder
 from ieg_core.sweep import worker
 from ieg_core.tasks import kfp_ui
 from ieg_core.tasks.audit_page import page_and_measures
@@ -68,7 +67,7 @@ def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Artifacts:
       root: The results root, namespace included.
       trial: The trial.
       data_dir: Folder of the base data sets.
-      lost: This run's earlier attempts (`lost_pods.count_evaluation`).
+      lost: This run's earlier attempts (`lost_pods.count_attempt`).
 
     Returns:
       The artifacts. For a failed trial: no numbers, and a page with the reason.
@@ -76,6 +75,6 @@ def evaluate(root: Path, trial: str, data_dir: Path, lost: int) -> Artifacts:
     has_failed = lost_pods.fail_evaluation_after_lost_pods(root, trial, lost)
     if not has_failed:
         worker.run_step("evaluate", trial, root, data_dir)
-    page, audited = page_and_measures(trial_folder(root, trial), data_dir, may_audit=not has_failed)
+    page, audited = page_and_measures(root, trial, data_dir, may_audit=not has_failed)
     loaded = load_trial(root, trial)
     return Artifacts(kfp_ui.metrics(loaded.row) | audited, *kfp_ui.confusion(loaded), page)

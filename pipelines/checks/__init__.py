@@ -36,7 +36,7 @@ ALL: tuple[Check, ...] = (
     everywhere.nested_loop,
     everywhere.loops_over_named_output,
     everywhere.unused_item,
-    everywhere.compares_text,
+    everywhere.conditions,
     everywhere.exit_handler,
     everywhere.ignores_failure,
     everywhere.parameter_without_value,

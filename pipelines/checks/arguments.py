@@ -80,6 +80,8 @@ def executor_input(
 ) -> dict[str, Any]:
     """Builds the `--executor_input` that KFP's driver gives to a task's container.
 
+    Source: kubeflow/pipelines 2.17, backend/src/v2/driver/driver.go, provisionOutputs.
+
     Args:
       component: The component's part of the specification.
       values: Its parameters.
@@ -94,7 +96,7 @@ def executor_input(
         "inputs": {"parameterValues": values, "artifacts": artifacts},
         "outputs": {
             "parameters": {
-                key: {"outputFile": f"/tmp/kfp/outputs/{key}/data"}
+                key: {"outputFile": f"/tmp/kfp/outputs/{key}"}
                 for key in outputs.get("parameters", {})
             },
             "artifacts": {

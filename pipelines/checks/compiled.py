@@ -35,13 +35,6 @@ def inputs(spec: Spec, owner: str) -> set[str]:
     return set(component.get("inputDefinitions", {}).get("parameters", {}))
 
 
-def input_type(spec: Spec, task: Spec, channel: str) -> str | None:
-    """Returns the type of a task's parameter; None if there is no parameter of that name."""
-    component = spec["components"][task["componentRef"]["name"]]
-    inputs = component.get("inputDefinitions", {}).get("parameters", {})
-    return inputs.get(channel, {}).get("parameterType")
-
-
 def executors(spec: Spec) -> list[tuple[str, Spec]]:
     """Returns the components' executors with their labels."""
     return list(spec.get("deploymentSpec", {}).get("executors", {}).items())

@@ -3,7 +3,6 @@
 
 import builtins
 import dis
-import re
 import types
 import typing
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pipelines.checks.compiled import (
     below_loops,
     command,
     executors,
-    input_type,
     inputs,
     parameters,
     tasks,
@@ -124,14 +122,12 @@ def unused_item(spec: Spec) -> list[str]:
     return findings
 
 
-def compares_text(spec: Spec) -> list[str]:
-    """Finds conditions on text: if it contains a quote, kfp.local evaluates them to false."""
+def conditions(spec: Spec) -> list[str]:
+    """Finds conditions: kfp.local evaluates them as code, and a text with a quote as false."""
     return [
-        f"{name} runs if {condition}: decide in a component and pass a bool or a number"
-        for owner, name, task in tasks(spec)
+        f"{name} runs if {condition}: decide in a component"
+        for _, name, task in tasks(spec)
         if (condition := task.get("triggerPolicy", {}).get("condition"))
-        for channel in re.findall(r"parameter_values\['([^']+)'\]", condition)
-        if input_type(spec, task, channel) in ("STRING", None)
     ]
 
 

@@ -2,8 +2,8 @@
 """Follows runs until they end: the progress of the trials, why they wait, and the outcome.
 
 KFP's wait does not recognize canceled runs and shows no progress. The state of a run comes from
-KFP, the progress of its trials from the results root and why a trial waits from Kubernetes; the
-last two may be inaccessible.
+KFP, which gives no reason for it; the progress of its trials and why they failed from the results
+root, and why a trial waits from Kubernetes. The last two may be inaccessible.
 """
 
 import contextlib
@@ -45,7 +45,6 @@ class Look:
 
     Attributes:
       states: State of each run, by id.
-      errors: KFP's error messages, by run id.
       tasks: Number of tasks in each state, over all runs.
       trials: Progress of the trials; empty if the results root cannot be read.
       running: Whether there is a running pod, or a trial with a recent heartbeat.
@@ -54,7 +53,6 @@ class Look:
     """
 
     states: Mapping[str, str] = field(default_factory=dict)
-    errors: Mapping[str, str] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
     trials: Sequence[TrialProgress] = ()
     running: bool = False
@@ -145,7 +143,6 @@ class _Watcher:
         if isinstance(answer, Look):
             return answer
         states = {run.run_id: str(run.state or "PENDING") for run in answer}
-        errors = {run.run_id: str(run.error.message or "") for run in answer if run.error}
         tasks = Counter(str(task.state) for run in answer for task in _tasks(run) if task.state)
         progressed = [self._trials(run) for run in answer]
         trials = [trial for some, _ in progressed for trial in some]
@@ -153,7 +150,6 @@ class _Watcher:
         problems = [root.problem for root in self.roots.values() if root]
         self.last = look = Look(
             states=states,
-            errors=errors,
             tasks=tasks,
             trials=[_with_reason(trial, pods.waiting) for trial in trials],
             running=pods.running > 0 or any(beats for _, beats in progressed),
@@ -232,8 +228,7 @@ class _Watcher:
         """Returns the lines to print, by subject."""
         lines = {}
         for run in self.runs:
-            words = f"run {run.label or run.run_id}: {look.states[run.run_id]}"
-            lines[run.run_id] = ": ".join(filter(None, (words, look.errors.get(run.run_id, ""))))
+            lines[run.run_id] = f"run {run.label or run.run_id}: {look.states[run.run_id]}"
         if look.tasks and not look.trials:
             counts = ", ".join(f"{n} {state.lower()}" for state, n in sorted(look.tasks.items()))
             lines["tasks"] = f"tasks: {counts}"
@@ -282,9 +277,7 @@ def _conclude(watcher: _Watcher, look: Look, out: Path) -> int:
         state = look.states[run.run_id]
         # KFP has no state of its own for the end of a run that was terminated.
         ended = f"{state} (canceled)" if watcher.canceled and state == "FAILED" else state
-        words = f"{ended}: {run.label or run.run_id}"
-        error = look.errors.get(run.run_id, "")
-        console.print(words + (f": {error}" if error else ""), markup=False)
+        console.print(f"{ended}: {run.label or run.run_id}", markup=False)
         console.print(f"  {clients.run_link(cluster_file, run.run_id)}", markup=False)
     first = watcher.runs[0]
     root = watcher.roots.get(first.run_id)

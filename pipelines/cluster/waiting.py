@@ -89,8 +89,8 @@ def pod_reason(pod: Any, event: str) -> str:
 def trials_of(pod: Any) -> list[str]:
     """Returns the trials of a pod; the pod's name if it belongs to none."""
     for container in pod.spec.containers or []:
-        # KFP's argo compiler puts the launcher and its --executor_input into `command`; Argo's
-        # emissary moves them behind its own, and may leave a container's own words in `args`.
+        # KFP's driver puts the launcher and its --executor_input into `command`, a component's own
+        # words into `args`; Argo puts its emissary before the command.
         words = [*(container.command or []), *(container.args or [])]
         if match := TRIALS.search(" ".join(words)):
             return match[1].split()

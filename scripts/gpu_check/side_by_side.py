@@ -4,12 +4,14 @@
     python -m scripts.gpu_check.side_by_side SECONDS STEPS
 
 is one of them: it compiles a call of so many steps, prints "ready", and trains for so long once it
-has read a line. Then it prints its steps per second.
+has read a line. Then it prints its steps per second, and its peak memory in bytes on the GPU and on
+the host, as JSON.
 """
 
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -43,7 +45,12 @@ def one_trial(seconds: float, length: int) -> None:
     while steps == 0 or time.monotonic() - began < seconds:
         call(length)
         steps += length
-    print(json.dumps(steps / (time.monotonic() - began)), flush=True)
+    rate = steps / (time.monotonic() - began)
+    import jax
+
+    gpu = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps([rate, gpu, host]), flush=True)
 
 
 def start_trial(seconds: float, length: int) -> subprocess.Popen[str]:
@@ -57,8 +64,8 @@ def start_trial(seconds: float, length: int) -> subprocess.Popen[str]:
     )
 
 
-def run_together(count: int, start: Callable[[], Any], patience: float) -> list[float]:
-    """Runs trials at the same time and returns the steps per second of each.
+def run_together(count: int, start: Callable[[], Any], patience: float) -> list[list[float]]:
+    """Runs trials at the same time and returns what each of them measured.
 
     Args:
       count: Number of trials.
@@ -102,7 +109,8 @@ def measure(sizes: Sizes, left: Callable[[], float]) -> dict[str, Any]:
       left: Returns the seconds left, after which a trial that hangs is killed.
 
     Returns:
-      "trials", the steps per second of each by their number; "method" and "dataset".
+      "trials", by their number what each measured: steps per second, bytes of memory on the GPU (0
+      on a CPU) and on the host; "method" and "dataset".
     """
     speeds = {}
     for count in sizes.companions:

@@ -64,11 +64,22 @@ def performance(outcomes: Outcomes) -> str:
         parts.append("### The same steps in plain PyTorch\n\n" + _table(heading, rows))
     for each in _group(outcomes, "side-by-side"):
         rows = []
-        for count, speeds in each["trials"].items():
-            alone = sum(each["trials"]["1"]) if "1" in each["trials"] else None
+        measured = {
+            count: tuple(zip(*trials, strict=True)) for count, trials in each["trials"].items()
+        }
+        alone = sum(measured["1"][0]) if "1" in measured else None
+        for count, (speeds, gpu, host) in measured.items():
             gain = "-" if alone is None else f"{sum(speeds) / alone:.2f}"
-            rows.append((count, f"{min(speeds):.1f}", f"{sum(speeds):.1f}", gain))
-        heading = ("trials", "slowest, steps/s", "together, steps/s", "of one alone")
+            sizes = (f"{max(gpu) / MIB:.0f}", f"{max(host) / MIB:.0f}")
+            rows.append((count, f"{min(speeds):.1f}", f"{sum(speeds):.1f}", gain, *sizes))
+        heading = (
+            "trials",
+            "slowest, steps/s",
+            "together, steps/s",
+            "of one alone",
+            "GPU memory of one, MiB",
+            "host memory of one, MiB",
+        )
         title = f"### Small trials side by side ({each['dataset']}, {each['method']})\n\n"
         parts.append(title + _table(heading, rows))
     return "\n\n".join(part for part in parts if part) + "\n"

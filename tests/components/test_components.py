@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -12,10 +14,10 @@ from components.prepare import prepare
 from components.report import report
 from components.train import train
 from ieg_core.errors import UserError
-from ieg_core.store import leases, lost_pods, runs
+from ieg_core.store import lost_pods, runs
 from ieg_core.store.arrays import encode
 from ieg_core.sweep import plan as sweep
-from ieg_core.sweep import worker
+from ieg_core.sweep import slots, worker
 from ieg_core.sweep.request import SweepRequest
 from tests.records import put, put_json
 
@@ -83,31 +85,69 @@ def test_prepare_agrees_with_the_plan_made_before(tmp_path):
     assert plan.metadata["sweep"] == planned.sweep
 
 
+def run_train(tmp_path, trials):
+    return train.python_func(trials=trials, data_dir="data", **root(tmp_path))
+
+
 @pytest.mark.parametrize("code", [0, 1, -9])
 def test_train_succeeds_even_where_its_trial_fails(tmp_path, monkeypatch, code):
     calls = []
     monkeypatch.setattr(worker, "run_step", lambda *args: calls.append(args) or code)
-    assert train.python_func(trials=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
+    assert run_train(tmp_path, TRIAL) == TRIAL
     ((step, trial, results, _),) = calls
     assert (step, trial, results) == ("train", TRIAL, tmp_path)
 
 
-def test_the_trials_of_a_pod_fail_alone_and_share_its_attempts(tmp_path, monkeypatch):
+@pytest.fixture
+def sharing(monkeypatch):
+    """Forgets what a task that shares its GPU puts into the environment."""
+    for name in slots.shared_gpu_environment(2):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.mark.parametrize("at_once", ["1", "3"])
+def test_the_trials_of_a_pod_share_its_attempts(tmp_path, monkeypatch, sharing, at_once):
     monkeypatch.setenv(runs.ATTEMPTS, "2")
-    monkeypatch.setenv(runs.RUN_ID, "1b-2c")
+    monkeypatch.setenv(runs.AT_ONCE, at_once)
     calls = []
-    monkeypatch.setattr(worker, "run_step", lambda step, trial, *rest: calls.append(trial) or -9)
-    assert train.python_func(trials="a b c", data_dir="data", **root(tmp_path)) == "a b c"
-    assert calls == ["a", "b", "c"]
-    leases.take(tmp_path / "trials" / "a", 1)  # the pod was lost in a, and then in b
-    leases.take(tmp_path / "trials" / "b", 1)
-    (tmp_path / "trials" / "c").mkdir()
+
+    def run_step(step, trial, *rest):
+        calls.append(trial)
+        if trial == "b":
+            raise SystemExit(137)  # as if the pod were lost
+
+    monkeypatch.setattr(worker, "run_step", run_step)
+    for name in "abc":
+        (tmp_path / "trials" / name).mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run_train(tmp_path, "a b c")
+    assert not list(tmp_path.glob("trials/*/failure.json"))
     calls.clear()
-    train.python_func(trials="a b c", data_dir="data", **root(tmp_path))
+    assert run_train(tmp_path, "a b c") == "a b c"
     assert calls == []
     for trial in "abc":
         failure = json.loads((tmp_path / "trials" / trial / "failure.json").read_text())
         assert failure["reason"].startswith("this run lost its pod 2 times")
+    assert lost_pods.count_attempt(str(tmp_path), "train", "a", "resumed") == 0
+
+
+def test_the_trials_of_a_pod_train_at_once_and_fail_alone(tmp_path, monkeypatch, sharing):
+    """Two of three meet at the barrier; the third one begins when one of them has ended."""
+    monkeypatch.setenv(runs.AT_ONCE, "2")
+    barrier, calls = threading.Barrier(2), []
+
+    def run_step(step, trial, results, data_dir):
+        if trial != "c":
+            barrier.wait(timeout=60)
+        calls.append(trial)
+        return -9
+
+    monkeypatch.setattr(worker, "run_step", run_step)
+    assert run_train(tmp_path, "a b c") == "a b c"
+    assert set(calls) == set("abc")
+    assert os.environ["XLA_CLIENT_MEM_FRACTION"] == "0.3750"
+    assert os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
 
 
 def test_evaluate_shows_an_accuracy_for_each_trial_of_a_pod(tmp_path):
@@ -123,16 +163,6 @@ def test_evaluate_shows_an_accuracy_for_each_trial_of_a_pod(tmp_path):
     assert metrics.metadata == {"a accuracy_ema_last": 0.9, "b accuracy_ema_last": 0.9}
     assert not confusion.metadata
     assert "in the report of the sweep" in (tmp_path / "audit.html").read_text()
-
-
-def test_train_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkeypatch):
-    monkeypatch.setenv(runs.ATTEMPTS, "1")
-    monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
-    folder = tmp_path / "trials" / TRIAL
-    monkeypatch.setenv(runs.RUN_ID, "1b-2c")
-    leases.take(folder, 1)
-    assert train.python_func(trials=TRIAL, data_dir="data", **root(tmp_path)) == TRIAL
-    assert "lost its pod once" in json.loads((folder / "failure.json").read_text())["reason"]
 
 
 def run_evaluate(tmp_path):
@@ -198,7 +228,7 @@ def test_evaluate_gives_a_trial_up_whose_pod_was_lost_too_often(tmp_path, monkey
         "this run lost the pod of its evaluation 2 times: out of memory"
     )
     assert "its evaluation ran out of attempts" in (tmp_path / "audit.html").read_text()
-    assert lost_pods.count_evaluation(str(tmp_path), TRIAL, "resumed") == 0
+    assert lost_pods.count_attempt(str(tmp_path), "evaluate", TRIAL, "resumed") == 0
 
 
 def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audit(
@@ -210,7 +240,7 @@ def test_evaluate_of_a_finished_trial_that_was_given_up_shows_it_without_an_audi
     folder.mkdir(parents=True)
     finish(folder, np.eye(2, dtype=np.int64))
     (folder / "examples.safetensors").write_bytes(b"too large")
-    lost_pods.count_evaluation(str(tmp_path), TRIAL, "1b-2c")
+    lost_pods.count_attempt(str(tmp_path), "evaluate", TRIAL, "1b-2c")
     metrics, confusion = run_evaluate(tmp_path)
     assert metrics.metadata["accuracy_ema_last"] == 0.9
     assert confusion.metadata

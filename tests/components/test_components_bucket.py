@@ -14,8 +14,8 @@ from ieg_core.store import gcs as storage
 from ieg_core.store import layout, mirror, runs
 from ieg_core.store.arrays import encode
 from ieg_core.store.records import (
+    AttemptsRecord,
     AuditRecord,
-    EvaluationRecord,
     FailureRecord,
     LeaseRecord,
     ReportRecord,
@@ -55,7 +55,6 @@ REQUEST = {
 def _emulator(monkeypatch):
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
-        monkeypatch.setenv(runs.RUN_ID, "")
         yield
 
 
@@ -110,13 +109,13 @@ def test_a_trial_is_given_up_there_too(tmp_path, monkeypatch):
     plan = artifact(dsl.Markdown, tmp_path, "plan.md")
     trial, *_ = prepare.python_func(**REQUEST, plan=plan)
     url = f"{PLACE}/trials/{trial}"
-    example(LeaseRecord, run="1b-2c", machine="gone", started=0.0).write(url, 1)
+    example(AttemptsRecord, attempts=1).write(url, "train", "1b-2c")
+    example(LeaseRecord, machine="gone", started=0.0).write(url, 1)
     monkeypatch.setenv(runs.ATTEMPTS, "1")
     monkeypatch.setattr(worker, "run_step", lambda *args: pytest.fail("it trained"))
     assert train.python_func(trials=trial, data_dir="data", **WHERE) == trial
     assert "lost its pod once" in FailureRecord.read(url).reason
-    second = LeaseRecord.read(url, 2)
-    assert (second.run, bool(second.ended)) == ("1b-2c", True)
+    assert LeaseRecord.read(url, 2).ended
 
 
 def evaluate_once(folder, trial):
@@ -164,7 +163,7 @@ def test_an_evaluation_is_given_up_there_too(tmp_path, monkeypatch):
     assert "accuracy_ema_last" not in metrics
     url = f"{PLACE}/trials/{trial}"
     assert "lost the pod of its evaluation once" in FailureRecord.read(url).reason
-    assert EvaluationRecord.read(url, "1b-2c") == EvaluationRecord(attempts=2)
+    assert AttemptsRecord.read(url, "evaluate", "1b-2c") == AttemptsRecord(attempts=2)
     monkeypatch.setattr(worker, "run_step", finish)
     _, metrics = evaluate_once(tmp_path / "c", other)
     assert metrics["accuracy_ema_last"] == 0.9

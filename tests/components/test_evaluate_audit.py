@@ -100,15 +100,15 @@ def test_a_trial_that_cannot_be_audited_says_why_and_stops_nothing(tmp_path, met
     assert metrics == {}
 
 
-def test_an_audit_that_fails_costs_itself_alone(tmp_path, monkeypatch, capsys):
-    trial, _ = trained(tmp_path)
+def test_an_audit_that_fails_costs_itself_alone(tmp_path, monkeypatch):
+    trial, folder = trained(tmp_path)
 
     def fail(*args):
         raise MemoryError("<no room>")
 
     monkeypatch.setattr(write, "audit_trial", fail)
     page, metrics = run_component(tmp_path, trial)
-    assert "no audit: MemoryError: &lt;no room&gt;" in page
+    assert "no audit: exit code 1: MemoryError: &lt;no room&gt;" in page
     assert metrics["accuracy_ema_last"] == RESULT["accuracy_ema_last"]
     assert audited(metrics) == {}
-    assert "Traceback" in capsys.readouterr().err
+    assert "Traceback" in (folder / "log.txt").read_text()

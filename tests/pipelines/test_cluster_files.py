@@ -230,6 +230,8 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("time_limit: 1.5", "time_limit: expected a whole number, got 1.5"),
         ("retries: -1", "retries must be from 0 to 100"),
         ("parallelism: 0", "parallelism must be from 1 to 100"),
+        ("trials_at_once: 2", "trials_at_once must be from 1 to trials_per_pod, 1, got 2"),
+        ("trials_per_pod: 4\ntrials_at_once: 0", "trials_at_once must be from 1 to"),
         ("checkpoint_minutes: 0", "checkpoint_minutes must be from 0.1 to 1440"),
         ("checkpoint_minutes: .nan", "checkpoint_minutes must be from 0.1 to 1440"),
         ("max_gpu_hours: 0", "max_gpu_hours must be above 0"),

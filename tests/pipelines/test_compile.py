@@ -18,6 +18,7 @@ from components import IMAGE
 from ieg_core.errors import UserError
 from ieg_core.experiment.methods import DEFAULT_METHODS
 from ieg_core.report.trials import load_sweep
+from ieg_core.store.runs import AT_ONCE
 from pipelines import __main__ as command_line
 from pipelines import checks, noise_sweep, profiles
 from pipelines import compile as packages
@@ -171,6 +172,15 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
     assert loop["train"]["retryPolicy"]["maxRetryCount"] == 3
     assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{4 * 7200 + 210}s"
     assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
+
+
+def test_only_trainings_learn_how_many_share_their_gpu():
+    packs = dataclasses.replace(CLUSTER, trials_per_pod=8, trials_at_once=4)
+    for make in (profiles.gpu, profiles.cpu):
+        templates = make(packs).pod_templates
+        assert {kind: t.env.get(AT_ONCE) for kind, t in templates.items()} == {
+            "train": "4", "evaluate": None, "small": None, "check_results": None,
+        }  # fmt: skip
 
 
 def test_an_evaluation_has_one_attempt_more_to_record_that_all_were_lost(tmp_path):

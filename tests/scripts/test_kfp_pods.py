@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 from safetensors.numpy import save_file
 
+from ieg_core.store import runs
 from pipelines import compile as packages
 from pipelines import profiles
 from pipelines.checks import arguments
@@ -70,6 +71,15 @@ def test_the_sweep_runs_in_order_with_a_container_a_task():
     assert [inputs(task)["trials"] for task in tasks if task.component == "train"] == ["a", "b"]
     (report,) = [task for task in tasks if task.component == "report"]
     assert ["a", "b"] in inputs(report).values()
+
+
+def test_a_hundred_trials_that_share_pods_take_fifty_eight():
+    """Each container has a driver's pod besides, and so have the run, the loop and each pass."""
+    pods = runs.share_pods([f"digits-{n}" for n in range(100)], 10)
+    tasks, _ = played(pods)
+    assert 2 * len(tasks) + 2 + len(pods) == 58
+    trained = [inputs(task)["trials"].split() for task in tasks if task.component == "train"]
+    assert len({trial for pod in trained for trial in pod}) == 100
 
 
 def test_arguments_and_defaults_arrive():

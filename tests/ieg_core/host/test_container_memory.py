@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,44 @@ def test_a_process_is_killed_just_before_the_container_would_be(tmp_path):
     ):
         assert process.wait(timeout=60) == -9
     assert "96.00 of the container's 100.00 GiB" in guard.reason
+
+
+def test_of_several_the_largest_alone_is_killed(tmp_path, monkeypatch):
+    root = write_cgroup(tmp_path, 2, used=96 * 2**30, limit=str(100 * 2**30), cache=0)
+    with contextlib.ExitStack() as stack:
+        small, large, middle = (
+            stack.enter_context(subprocess.Popen(["sleep", "600"], text=True)) for _ in range(3)
+        )
+        sizes = {small.pid: 2**30, large.pid: 60 * 2**30, middle.pid: 30 * 2**30}
+        looks = threading.Semaphore(0)
+
+        def read(cgroup):
+            freed = sizes[large.pid] if large.returncode is not None else 0
+            if freed:
+                looks.release()
+            return MemoryUse(used=96 * 2**30 - freed, limit=100 * 2**30)
+
+        monkeypatch.setattr(container_memory, "read", read)
+        monkeypatch.setattr(container_memory, "resident", sizes.__getitem__)
+        guards = [
+            stack.enter_context(container_memory.guarded(each, root))
+            for each in (small, large, middle)
+        ]
+        assert large.wait(timeout=60) == -9
+        assert all(looks.acquire(timeout=60) for _ in range(4))  # the others have looked again
+        assert small.poll() is middle.poll() is None
+        small.kill()
+        middle.kill()
+    assert [bool(guard.reason) for guard in guards] == [False, True, False]
+    assert "60.00 by this trial, the largest of 3 at once; lower trials_at_once" in guards[1].reason
+
+
+def test_the_memory_of_a_process_is_what_it_holds():
+    with subprocess.Popen(["sleep", "600"]) as process:
+        assert 0 < container_memory.resident(process.pid) < 2**30
+        process.kill()
+        process.wait()
+        assert container_memory.resident(process.pid) == 0
 
 
 def test_a_process_with_enough_memory_ends_by_itself(tmp_path):

@@ -4,10 +4,7 @@ import json
 import pytest
 
 from ieg_core.errors import UserError
-from ieg_core.host.files import write_json_atomic
-from ieg_core.store import leases, lost_pods, runs, seal
-from ieg_core.store.records import LeaseRecord, ProgressRecord, ResultRecord, TrainingRecord
-from tests.records import example
+from ieg_core.store import runs, seal
 
 
 @pytest.mark.parametrize(
@@ -85,84 +82,3 @@ def test_trials_share_as_few_pods_as_possible(trials_per_pod, pods):
 def test_a_label_is_a_plain_name(tmp_path, label):
     with pytest.raises(UserError, match="run_label="):
         runs.write_run(tmp_path, label, "s", ["a"], 1, 1)
-
-
-def write_leases(folder, *records):
-    for number, record in enumerate(records, 1):
-        example(LeaseRecord, **record).write(folder, number)
-
-
-@pytest.fixture
-def trial(tmp_path):
-    folder = tmp_path / "trials" / "c"
-    write_json_atomic(folder / "config.json", {})
-    return folder
-
-
-def fail_after_lost_pods(root, run):
-    return lost_pods.fail_after_lost_pods(
-        root, "c", lost_pods.lost_trainings(str(root), ["c"], run)
-    )
-
-
-LOST, ENDED = {"run": "now"}, {"run": "now", "ended": 5.0}
-BEFORE = {"run": "before"}
-
-
-@pytest.mark.parametrize(
-    ("records", "given_up"),
-    [
-        ([], False),
-        ([LOST], False),
-        ([LOST, LOST], True),
-        ([LOST, ENDED, LOST], True),
-        ([LOST, ENDED, ENDED], False),
-        ([BEFORE, BEFORE, LOST], False),
-        ([{}, LOST], False),
-    ],
-)
-def test_a_trial_is_given_up_when_this_run_has_lost_its_pod_too_often(
-    tmp_path, trial, monkeypatch, records, given_up
-):
-    monkeypatch.setenv(runs.ATTEMPTS, "2")
-    write_leases(trial, *records)
-    example(ProgressRecord, step=70).write(trial)
-    assert fail_after_lost_pods(tmp_path, "now") is given_up
-    assert (trial / "failure.json").exists() is given_up
-    if given_up:
-        failure = json.loads((trial / "failure.json").read_text())
-        assert failure["reason"].startswith("this run lost its pod 2 times: out of memory")
-        assert failure["step"] == 70
-    # The run that resumes it has all its attempts.
-    assert fail_after_lost_pods(tmp_path, "next") is False
-
-
-@pytest.mark.parametrize("kind", [ResultRecord, TrainingRecord])
-def test_a_trained_trial_is_not_given_up(tmp_path, trial, monkeypatch, kind):
-    monkeypatch.setenv(runs.ATTEMPTS, "1")
-    write_leases(trial, LOST)
-    example(kind).write(trial)
-    assert fail_after_lost_pods(tmp_path, "now") is False
-
-
-def test_where_attempts_are_not_counted_no_trial_is_given_up(tmp_path, trial, monkeypatch):
-    monkeypatch.delenv(runs.ATTEMPTS, raising=False)
-    write_leases(trial, *[LOST] * 9)
-    assert fail_after_lost_pods(tmp_path, "now") is False
-
-
-def test_a_lease_damaged_by_the_end_of_its_pod_is_none(tmp_path, trial, monkeypatch):
-    monkeypatch.setenv(runs.ATTEMPTS, "1")
-    (trial / "leases").mkdir()
-    (trial / "leases" / "000001.json").write_text("")
-    assert fail_after_lost_pods(tmp_path, "now") is False
-
-
-def test_an_attempt_that_is_killed_counts_and_one_that_ends_does_not(tmp_path, trial, monkeypatch):
-    monkeypatch.setenv(runs.ATTEMPTS, "1")
-    monkeypatch.setenv(runs.RUN_ID, "now")
-    with leases.owned(trial):
-        pass
-    assert fail_after_lost_pods(tmp_path, "now") is False
-    leases.take(trial, 2)  # and never ended
-    assert fail_after_lost_pods(tmp_path, "now") is True

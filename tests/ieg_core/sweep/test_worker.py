@@ -97,6 +97,31 @@ def test_a_child_that_was_killed_for_its_memory_says_so(tmp_path, folder, interp
     assert "memory_limit of resources.train" in failure(folder)["reason"]
 
 
+def test_an_audit_that_was_killed_for_its_memory_costs_itself_alone(
+    tmp_path, folder, interpreter, monkeypatch
+):
+    monkeypatch.setattr(container_memory, "read", lambda root: MemoryUse(used=99, limit=100))
+    interpreter("exec sleep 600")
+    reason = worker.run_audit(TRIAL, tmp_path, Path("data"))
+    assert reason.startswith("out of memory: ")
+    assert not (folder / "failure.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ('echo "$@"', ""),
+        ("echo 'ieg: error: no data'; exit 2", "no data"),
+        ("kill -9 $$", "killed by SIGKILL, probably out of memory"),
+    ],
+)
+def test_an_audit_says_why_there_is_none(tmp_path, folder, interpreter, script, reason):
+    interpreter(script)
+    assert worker.run_audit(TRIAL, tmp_path, Path("data")) == reason
+    if not reason:
+        assert (folder / "log.txt").read_text().split()[2:4] == ["audit", TRIAL]
+
+
 def test_a_child_beside_others_is_left_to_the_machine(tmp_path, folder, interpreter, monkeypatch):
     monkeypatch.setattr(container_memory, "read", lambda root: MemoryUse(used=99, limit=100))
     slots.write_slots(tmp_path / "slots", [slots.Slot(7)])

@@ -31,11 +31,6 @@ def add(a: int, b: int) -> int:
 
 
 @component
-def text() -> str:
-    return "a"
-
-
-@component
 def write(item: int, data: Output[Dataset]):
     with open(data.path, "w", encoding="utf-8") as file:
         file.write(str(item))
@@ -177,9 +172,9 @@ def item_not_used(items: list[int] = [1, 2]):  # noqa: B006
 
 
 @pipeline
-def text_compared():
-    found = plain(text())
-    with dsl.If(found.output == "it's"):
+def output_decides():
+    found = plain(one())
+    with dsl.If(found.output == 1):
         plain(one())
 
 
@@ -313,8 +308,6 @@ def sound(items: list[int] = [1, 2], n: int = 3):  # noqa: B006
         written = plain(write(item=item))
         done = plain(add(a=item, b=1))
     plain(total(items=dsl.Collected(done.output)))
-    with dsl.If(n == 3):
-        plain(one())
     del written
 
 
@@ -335,7 +328,7 @@ BAD = [
     ),
     (loop_in_loop, everywhere.nested_loop, "is a loop inside a loop"),
     (item_not_used, everywhere.unused_item, "does not use its item"),
-    (text_compared, everywhere.compares_text, "decide in a component"),
+    (output_decides, everywhere.conditions, "decide in a component"),
     (exit_task, everywhere.exit_handler, "last is an exit task"),
     (image_that_floats, everywhere.floating_image, "use a fixed tag"),
     (name_of_the_module, everywhere.name_from_module, "uses OUTSIDE from its module"),

@@ -21,6 +21,10 @@ from urllib.parse import parse_qs, urlsplit
 PLAIN = {"str": str, "bool": bool, "int": int, "object": object}
 
 
+GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13}
+"""gRPC's code of an HTTP status: grpc-gateway, runtime/errors.go, HTTPStatusFromCode."""
+
+
 class RefusedError(Exception):
     """An answer other than 200: what the API says about a wrong request."""
 
@@ -181,6 +185,10 @@ class Stub:
         """
         raise RefusedError(404, f"no such path: {request.path}")
 
+    def refusal(self, error: RefusedError) -> dict[str, Any]:
+        """Returns the body of a refusal: a google.rpc.Status, as grpc-gateway writes it."""
+        return {"code": GRPC[error.status], "message": str(error), "details": []}
+
     def seen(self, method: str, path: str = "") -> list[Request]:
         """Returns the requests of a method, with a path that matches a regular expression."""
         return [r for r in self.requests if r.method == method and re.search(path, r.path)]
@@ -195,6 +203,8 @@ class Stub:
         if fault and fault.status:
             more = {"Location": fault.location} if fault.location else {}
             return fault.status, fault.content_type, fault.body, more
+        # What stands before KFP in a Kubeflow installation: an authentication proxy that leads to
+        # Dex's page where a cookie is missing, and Envoy (jwt_verify_lib/status.cc) for a token.
         if self.cookie and request.headers.get("cookie") != self.cookie and "/apis" in request.path:
             return 302, "text/html", "", {"Location": f"{self.url}/dex/auth?state=1"}
         if request.path.startswith("/dex/"):
@@ -205,8 +215,7 @@ class Stub:
             with self.lock:
                 return 200, "application/json", json.dumps(self.answer(request)), {}
         except RefusedError as error:
-            answer = {"error": str(error), "code": 3, "message": str(error), "details": []}
-            return error.status, "application/json", json.dumps(answer), {}
+            return error.status, "application/json", json.dumps(self.refusal(error)), {}
 
     def _still(self, fault: Fault) -> bool:
         self.met[id(fault)] = self.met.get(id(fault), 0) + 1

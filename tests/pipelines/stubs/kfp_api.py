@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for the KFP v2beta1 API: a contract stub, not KFP.
 
-It runs nothing. It holds what it is sent against `kfp_server_api`'s own models (unknown fields,
-wrong types and wrong enumeration values are refused with 400), and against rules read in KFP's
-server: names are needed and unique, a multi-user installation wants a namespace where a single-user
-one takes none, references must lead somewhere, a pipeline's arguments must be its inputs. Its own
-answers pass the same check. What a real server does beyond that is not shown by a test on it.
+It runs nothing. It holds what it is sent, and what it answers, against `kfp_server_api`'s own
+models: unknown fields, wrong types and wrong enumeration values are refused with 400, and so are
+unknown query parameters, which is stricter than KFP. Beyond that, each rule names the function that
+it follows, of kubeflow/pipelines 2.17, below backend/src/apiserver/ unless it says otherwise. What
+a real server does besides is not shown by a test on it.
 """
 
 import re
@@ -23,7 +23,11 @@ from tests.pipelines.stubs.packages import check_arguments, page, sound, uploade
 PREFIX = "/apis/v2beta1"
 NUMBERS_AS_TEXT = frozenset({"max_concurrency", "interval_second", "longValue"})
 NOW = "2026-01-02T03:04:05Z"
+NEVER = "1970-01-01T00:00:00Z"
+"""A time that is not set: server/api_converter.go, toApiRun, writes 0 seconds."""
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+STOPPABLE = ("PAUSED", "PENDING", "RUNNING", "RUNTIME_STATE_UNSPECIFIED")
+"""storage/run_store.go, TerminateRun."""
 
 
 @dataclass
@@ -35,8 +39,8 @@ class KfpApi(Stub):
       version: The release that its health check names.
       namespaces: In a multi-user one, those that the caller may use; others are refused with 403.
       script: The states that a run goes through, one a GET; the last one stays.
-      error: Message of a run that ends as FAILED.
-      task_states: For each run state, the tasks of a run: (name, state, pod's name).
+      task_states: For each run state, the tasks of a run: (name, state, id of Argo's node below
+        it, which KFP calls a pod's name).
       experiments, pipelines, versions, runs, recurring: What was created, by id.
       files: What the UI serves of the object store, by key.
     """
@@ -45,7 +49,6 @@ class KfpApi(Stub):
     version: str = "2.17.0"
     namespaces: tuple[str, ...] = ("team",)
     script: tuple[str, ...] = ("PENDING", "RUNNING", "SUCCEEDED")
-    error: str = "task check_results failed: trials did not finish"
     task_states: dict[str, list[tuple[str, str, str]]] = field(default_factory=dict)
     experiments: dict[str, dict[str, Any]] = field(default_factory=dict)
     pipelines: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -56,12 +59,13 @@ class KfpApi(Stub):
     files: dict[str, str] = field(default_factory=dict)
 
     def respond(self, request: Request) -> tuple[int, str, str, dict[str, str]]:
-        # The UI's server, on the same address: frontend/server/handlers/artifacts.ts.
+        # The UI's server, on the same address: frontend/server/handlers/artifacts.ts,
+        # getArtifactsHandler; it answers 500 where the object store has no such object.
         if request.path != "/artifacts/get":
             return super().respond(request)
         content = self.files.get(request.query.get("key", ""))
         known = request.query.get("source") in ("minio", "s3", "gcs") and content is not None
-        return (200, "text/html", content or "", {}) if known else (404, "text/plain", "", {})
+        return (200, "text/html", content or "", {}) if known else (500, "text/plain", "", {})
 
     def answer(self, request: Request) -> Any:
         for method, pattern, model, query, handler in ROUTES:
@@ -80,11 +84,14 @@ class KfpApi(Stub):
         self.progress[run_id] = list(states)
 
     def _healthz(self, request: Request) -> Any:
-        return {"commit_sha": "unknown", "tag_name": self.version, "multi_user": self.multi_user}
+        """Follows main.go; `unknown` is its default of both texts."""
+        facts = {"commit_sha": "unknown", "tag_name": self.version, "multi_user": self.multi_user}
+        return facts | {"pipeline_store": "database"}
 
     def _create_experiment(self, request: Request) -> Any:
+        """Follows server/experiment_server.go and storage/experiment_store.go, CreateExperiment."""
         body = _body(request, "V2beta1Experiment")
-        self._check_namespace(body.get("namespace", ""))
+        body["namespace"] = self._namespace(body.get("namespace", ""))
         _need(body, "display_name")
         same = [
             e
@@ -94,23 +101,26 @@ class KfpApi(Stub):
         ]
         if same:
             raise RefusedError(409, f"an experiment {body['display_name']!r} exists already")
-        return _store(self.experiments, "experiment_id", body, storage_state="AVAILABLE")
+        more = {"storage_state": "AVAILABLE", "last_run_created_at": NEVER}
+        return _store(self.experiments, "experiment_id", body, **more)
 
     def _list_experiments(self, request: Request) -> Any:
-        self._check_namespace(request.query.get("namespace", ""))
+        self._namespace(request.query.get("namespace", ""))
         return page("experiments", self._visible(self.experiments, request), request)
 
     def _get_experiment(self, request: Request, name: str) -> Any:
         return _find(self.experiments, "experiment", name)
 
     def _upload_pipeline(self, request: Request) -> Any:
-        namespace = request.query.get("namespace", "")
-        if namespace:
-            self._check_namespace(namespace)
+        """Follows server/pipeline_upload_server.go, uploadPipeline: 409 where the name is taken."""
+        namespace = request.query.get("namespace", "") and self._namespace(
+            request.query["namespace"]
+        )
         spec = uploaded(request)
         name = request.query.get("display_name") or request.query.get("name", "")
         name = name or spec["pipeline_spec"]["pipelineInfo"]["name"]
-        if any(p["display_name"] == name for p in self.pipelines.values()):
+        taken = [(p["name"], p["namespace"]) for p in self.pipelines.values()]
+        if (name, namespace) in taken:
             raise RefusedError(409, f"a pipeline {name!r} exists already")
         body = {"display_name": name, "name": name, "namespace": namespace}
         if request.query.get("description"):
@@ -148,18 +158,29 @@ class KfpApi(Stub):
         return _find(self.versions, "pipeline version", name)
 
     def _create_run(self, request: Request) -> Any:
+        """Follows server/run_server.go, createRun, and resource/resource_manager.go, CreateRun."""
         body = _body(request, "V2beta1Run")
         self._check_source(body)
-        run = _store(self.runs, "run_id", body, state="PENDING", storage_state="AVAILABLE")
+        return self.add_run(body)
+
+    def add_run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Stores a run that KFP or one of its schedules has created."""
+        more = {"state": "PENDING", "storage_state": "AVAILABLE", "finished_at": NEVER}
+        run = _store(self.runs, "run_id", body, **more)
+        run["scheduled_at"] = run["created_at"]
         self.progress[run["run_id"]] = list(self.script)
         return run
 
     def _check_source(self, body: dict[str, Any]) -> None:
-        """Refuses what has no name, no experiment that may be used, or no sound pipeline."""
+        """Refuses what has no name, no experiment that may be used, or no sound pipeline.
+
+        Follows resource/resource_manager.go, GetValidExperimentNamespacePair and
+        fetchPipelineVersionFromPipelineSpec.
+        """
         _need(body, "display_name")
         if body.get("experiment_id"):
             experiment = _find(self.experiments, "experiment", body["experiment_id"])
-            self._check_namespace(experiment.get("namespace", ""))
+            self._namespace(experiment.get("namespace", ""))
         elif self.multi_user:
             raise RefusedError(400, "a multi-user installation needs an experiment_id")
         reference = body.get("pipeline_version_reference")
@@ -177,13 +198,15 @@ class KfpApi(Stub):
         check_arguments(sound(spec), (body.get("runtime_config") or {}).get("parameters") or {})
 
     def _get_run(self, request: Request, name: str) -> Any:
+        """Follows server/api_converter.go, toApiRun: a run that failed carries no error.
+
+        Its tasks are Argo's nodes (toApiPipelineTaskDetail).
+        """
         run = _find(self.runs, "run", name)
         states = self.progress[name]
         run["state"] = states.pop(0) if len(states) > 1 else states[0]
         if run["state"] in TERMINAL:
             run["finished_at"] = NOW
-        if run["state"] == "FAILED":
-            run["error"] = {"code": 2, "message": self.error}
         tasks = self.task_states.get(run["state"], [])
         run["run_details"] = {
             "task_details": [
@@ -195,30 +218,35 @@ class KfpApi(Stub):
         return run
 
     def _list_runs(self, request: Request) -> Any:
+        """Follows server/run_server.go, listRuns: an experiment brings its own namespace."""
         if not request.query.get("experiment_id"):
-            self._check_namespace(request.query.get("namespace", ""))
+            self._namespace(request.query.get("namespace", ""))
         return page("runs", self._visible(self.runs, request), request)
 
     def _terminate_run(self, request: Request, name: str) -> Any:
-        if _find(self.runs, "run", name)["state"] in TERMINAL:
-            raise RefusedError(400, f"the run {name} has ended")
-        # Argo knows no canceled workflow: KFP's report of its phase ends as FAILED
-        # (backend/src/apiserver/resource/resource_manager.go, ReportWorkflowResource).
+        """Follows storage/run_store.go, TerminateRun, which wants one row of these states.
+
+        Argo knows no canceled workflow: KFP's report of its phase ends as FAILED
+        (resource/resource_manager.go, ReportWorkflowResource).
+        """
+        run = _find(self.runs, "run", name)
+        if run["state"] not in STOPPABLE:
+            raise RefusedError(400, f"Failed to terminate a run {name}. Row not found")
+        run["state"] = "CANCELING"
         self.set_state(name, "CANCELING", "FAILED")
         return {}
 
-    def _retry_run(self, request: Request, name: str) -> Any:
-        if _find(self.runs, "run", name)["state"] not in ("FAILED", "CANCELED"):
-            raise RefusedError(400, f"the run {name} has not failed")
-        self.set_state(name, *self.script)
-        return {}
-
     def _delete_run(self, request: Request, name: str) -> Any:
+        """Follows resource/resource_manager.go, DeleteRun, of a run in any state."""
         _find(self.runs, "run", name)
         del self.runs[name]
         return {}
 
     def _create_recurring(self, request: Request) -> Any:
+        """Follows server/api_converter.go, toModelJob; that there is one trigger is our own rule.
+
+        KFP parses the cron with robfig/cron, for which the seconds are optional.
+        """
         body = _body(request, "V2beta1RecurringRun")
         self._check_source(body)
         trigger = body.get("trigger") or {}
@@ -229,41 +257,42 @@ class KfpApi(Stub):
             raise RefusedError(400, f"cron {cron!r} has neither 5 nor 6 fields")
         if not 1 <= int(body.get("max_concurrency") or 0) <= 10:
             raise RefusedError(400, "max_concurrency must be from 1 to 10")
-        if body.get("mode") not in ("ENABLE", "DISABLE"):
-            raise RefusedError(400, "mode must be ENABLE or DISABLE")
         body["max_concurrency"] = str(body["max_concurrency"])
-        stored = _store(self.recurring, "recurring_run_id", body, status=f"{body['mode']}D")
+        status = "ENABLED" if body.get("mode") == "ENABLE" else "DISABLED"
+        stored = _store(self.recurring, "recurring_run_id", body, status=status)
         experiment = self.experiments.get(body.get("experiment_id", ""), {})
         stored["namespace"] = experiment.get("namespace", "")
         return stored
 
     def _list_recurring(self, request: Request) -> Any:
         if not request.query.get("experiment_id"):
-            self._check_namespace(request.query.get("namespace", ""))
+            self._namespace(request.query.get("namespace", ""))
         return page("recurringRuns", self._visible(self.recurring, request), request)
 
     def _get_recurring(self, request: Request, name: str) -> Any:
         return _find(self.recurring, "recurring run", name)
 
     def _switch_recurring(self, request: Request, name: str, verb: str) -> Any:
+        """Follows resource/resource_manager.go, ChangeJobMode."""
         found = _find(self.recurring, "recurring run", name)
         found |= {"mode": verb.upper(), "status": f"{verb.upper()}D"}
         return {}
 
     def _delete_recurring(self, request: Request, name: str) -> Any:
+        """Follows resource/resource_manager.go, DeleteJob, but for the workflows it may end."""
         _find(self.recurring, "recurring run", name)
         del self.recurring[name]
         return {}
 
-    def _check_namespace(self, namespace: str) -> None:
-        if self.multi_user and not namespace:
+    def _namespace(self, namespace: str) -> str:
+        """Follows resource/resource_manager.go, ReplaceNamespace and IsAuthorized."""
+        if not self.multi_user:
+            return ""
+        if not namespace:
             raise RefusedError(400, "a multi-user installation needs a namespace")
-        if not self.multi_user and namespace:
-            raise RefusedError(
-                400, f"a single-user installation takes no namespace, got {namespace!r}"
-            )
-        if self.multi_user and namespace not in self.namespaces:
+        if namespace not in self.namespaces:
             raise RefusedError(403, f"User 'me' is not authorized in namespace {namespace!r}")
+        return namespace
 
     def _visible(self, kept: dict[str, dict[str, Any]], request: Request) -> list[dict[str, Any]]:
         experiment, namespace = (request.query.get(k, "") for k in ("experiment_id", "namespace"))
@@ -281,7 +310,7 @@ Handler = Callable[..., Any]
 LISTING = ("page_token", "page_size", "sort_by", "filter", "namespace")
 ID = "/([^/:]+)"
 ROUTES: tuple[tuple[str, str, str, tuple[str, ...], Handler], ...] = (
-    # Its handler (backend/src/apiserver/main.go) writes more than the model has.
+    # Its handler writes more than the model has.
     ("GET", "/healthz", "object", (), KfpApi._healthz),
     ("POST", "/experiments", "V2beta1Experiment", (), KfpApi._create_experiment),
     ("GET", "/experiments", "V2beta1ListExperimentsResponse", LISTING, KfpApi._list_experiments),
@@ -309,7 +338,6 @@ ROUTES: tuple[tuple[str, str, str, tuple[str, ...], Handler], ...] = (
     ("GET", f"/runs{ID}", "V2beta1Run", ("experiment_id",), KfpApi._get_run),
     ("DELETE", f"/runs{ID}", "object", ("experiment_id",), KfpApi._delete_run),
     ("POST", f"/runs{ID}:terminate", "object", ("experiment_id",), KfpApi._terminate_run),
-    ("POST", f"/runs{ID}:retry", "object", ("experiment_id",), KfpApi._retry_run),
     ("POST", "/recurringruns", "V2beta1RecurringRun", (), KfpApi._create_recurring),
     (
         *("GET", "/recurringruns", "V2beta1ListRecurringRunsResponse"),

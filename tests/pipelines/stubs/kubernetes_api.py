@@ -3,7 +3,9 @@
 
 It schedules nothing. What it holds and answers passes the Kubernetes client's own models, unknown
 fields and wrong types refused; rights are a set of (verb, resource) that may be used. Workflows are
-Argo's, for which that client has no models: they are handed out as they were put in.
+Argo's, for which that client has no models: they are handed out as they were put in. Unlike the
+real API it refuses query parameters that it does not know. Each rule names the function that it
+follows, of kubernetes/kubernetes 1.34, below staging/src/k8s.io/ unless it says otherwise.
 """
 
 import re
@@ -54,6 +56,11 @@ class KubernetesApi(Stub):
     workflows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     reviews: frozenset[tuple[str, str]] | None = None
 
+    def respond(self, request: Request) -> tuple[int, str, str, dict[str, str]]:
+        """Follows apiserver/pkg/endpoints/handlers/create.go: 201 for what was created."""
+        status, kind, body, more = super().respond(request)
+        return 201 if (status, request.method) == (200, "POST") else status, kind, body, more
+
     def answer(self, request: Request) -> Any:
         for method, pattern, right, model, handler in ROUTES:
             found = re.fullmatch(pattern, request.path)
@@ -62,12 +69,18 @@ class KubernetesApi(Stub):
             if unknown := set(request.query) - set(LISTING):
                 raise RefusedError(400, f"unknown query parameters {sorted(unknown)}")
             if right and right not in self.rights:
-                verb, resource = right
-                raise RefusedError(403, f'{resource} is forbidden: User "me" cannot {verb} it')
+                raise RefusedError(403, _forbidden(*right, request.path))
             answer = handler(self, request, *found.groups())
             check(answer, model, kubernetes.client, "answer", NOTHING_AS_TEXT)
             return answer
         raise RefusedError(404, f"no such endpoint: {request.method} {request.path}")
+
+    def refusal(self, error: RefusedError) -> dict[str, Any]:
+        """Follows apiserver/pkg/endpoints/handlers/responsewriters/status.go, ErrorToAPIStatus."""
+        reasons = {400: "BadRequest", 403: "Forbidden", 404: "NotFound", 422: "Invalid"}
+        kind = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        why = {"message": str(error), "reason": reasons[error.status], "code": error.status}
+        return kind | why
 
     def _list_nodes(self, request: Request) -> Any:
         return _listing("NodeList", self.nodes, request)
@@ -88,6 +101,7 @@ class KubernetesApi(Stub):
         return _listing("PodList", self.pods.get(namespace, []), request)
 
     def _delete_pod(self, request: Request, namespace: str, name: str) -> Any:
+        """Follows apiserver/pkg/registry/generic/registry/store.go, Delete, without its grace."""
         pods = self.pods.get(namespace, [])
         for item in pods:
             if item["metadata"]["name"] == name:
@@ -102,6 +116,7 @@ class KubernetesApi(Stub):
         return _listing("WorkflowList", self.workflows.get(namespace, []), request)
 
     def _review(self, request: Request) -> Any:
+        """Follows pkg/registry/authorization/selfsubjectaccessreview/rest.go, of the root."""
         body = request.json
         model = "V1SelfSubjectAccessReview"
         check(body, model, kubernetes.client, model, NOTHING_AS_TEXT)
@@ -145,6 +160,15 @@ ROUTES: tuple[tuple[str, str, tuple[str, str] | None, str, Handler], ...] = (
         *("V1SelfSubjectAccessReview", KubernetesApi._review),
     ),
 )
+
+
+def _forbidden(verb: str, resource: str, path: str) -> str:
+    """Follows apiserver/pkg/endpoints/handlers/responsewriters/errors.go, forbiddenMessage."""
+    group = path.split("/")[2] if path.startswith("/apis/") else ""
+    words = f'User "me" cannot {verb} resource "{resource}" in API group "{group}"'
+    space = re.search(r"/namespaces/([^/]+)", path)
+    scope = f'in the namespace "{space[1]}"' if space else "at the cluster scope"
+    return f"{resource}{'.' * bool(group)}{group} is forbidden: {words} {scope}"
 
 
 def _listing(kind: str, items: list[dict[str, Any]], request: Request) -> Any:
@@ -193,10 +217,13 @@ def claim(name: str, *modes: str) -> dict[str, Any]:
 def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str, Any]:
     """Makes the pod of a trial's training, waiting for what `status` says.
 
-    As backend/src/v2/driver/driver.go (initPodSpecPatch) of KFP 2.17 builds it: the launcher's
-    command holds --executor_input, `args` the component's own words.
+    As KFP 2.17 builds it (kubeflow/pipelines, backend/src/v2/driver, initPodSpecPatch): the
+    launcher's command holds --executor_input, `args` the component's own words with their
+    placeholders. Argo 4.0.5 puts its emissary before the command (argoproj/argo-workflows,
+    workflow/controller/workflowpod.go, createWorkflowPod).
     """
     executor_input = f'{{"inputs": {{"parameterValues": {{"trials": "{trial}"}}}}}}'
+    component = '{"inputDefinitions": {"parameters": {"trials": {"parameterType": "STRING"}}}}'
     return {
         "metadata": {
             "name": name,
@@ -210,10 +237,16 @@ def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str,
                 {
                     "name": "main",
                     "command": [
-                        *("/var/run/argo/argoexec", "emissary", "--", "/kfp-launcher/launch"),
-                        *("--executor_input", executor_input, "--run_id", run, "--"),
+                        *("/var/run/argo/argoexec", "emissary", "--loglevel", "info"),
+                        *("--log-format", "text", "--", "/kfp-launcher/launch"),
+                        *("--pipeline_name", "noise-sweep", "--run_id", run),
+                        *("--execution_id", "7", "--executor_input", executor_input),
+                        *("--component_spec", component, "--pod_name", "$(KFP_POD_NAME)", "--"),
                     ],
-                    "args": ["sh", "-c", "python3 -m kfp.dsl.executor_main"],
+                    "args": [
+                        *("sh", "-c", "python3 -m kfp.dsl.executor_main"),
+                        *("--executor_input", "{{$}}", "--function_to_execute", "train"),
+                    ],
                 },
             ]
         },
@@ -222,7 +255,7 @@ def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str,
 
 
 def event(pod: str, reason: str, message: str) -> dict[str, Any]:
-    """Makes a warning about a pod."""
+    """Makes a warning about a pod: core/v1, Event, as the kubelet and the scheduler write it."""
     return {
         "metadata": {"name": f"{pod}.{reason}", "namespace": "kubeflow"},
         "involvedObject": {"kind": "Pod", "name": pod},

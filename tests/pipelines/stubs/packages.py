@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the KFP stub reads: uploaded packages, pipeline specifications, arguments, listings."""
+"""What the KFP stub reads: uploaded packages, pipeline specifications, arguments, listings.
+
+Sources are those of kubeflow/pipelines 2.17, below backend/src/apiserver/.
+"""
 
 import email.parser
 import email.policy
@@ -17,7 +20,7 @@ from tests.pipelines.stubs.contract import RefusedError, Request
 SORTABLE = ("display_name", "created_at")
 PYTHON_KINDS: dict[str, Any] = {
     "STRING": str,
-    "NUMBER_INTEGER": int,
+    "NUMBER_INTEGER": (int, float),
     "NUMBER_DOUBLE": (int, float),
     "BOOLEAN": bool,
     "LIST": list,
@@ -26,7 +29,11 @@ PYTHON_KINDS: dict[str, Any] = {
 
 
 def page(key: str, items: list[dict[str, Any]], request: Request) -> Any:
-    """Applies filter and paging: 10 a page unless asked for another number, 200 at most."""
+    """Applies filter and paging: 20 a page unless asked for another number, 200 at most.
+
+    Follows list/list.go, validatePageSize and NewOptions, and filter/filter.go; KFP sorts and
+    filters by more fields than these.
+    """
     if text := request.query.get("filter"):
         body = json.loads(text)
         operations = kfp_server_api.V2beta1PredicateOperation.allowable_values
@@ -44,7 +51,7 @@ def page(key: str, items: list[dict[str, Any]], request: Request) -> Any:
         if field not in SORTABLE or order not in ("", "asc", "desc"):
             raise RefusedError(400, f"invalid sorting {sort_by!r}")
         items = sorted(items, key=lambda item: item[field], reverse=order == "desc")
-    size = min(int(request.query.get("page_size") or 10), 200)
+    size = min(int(request.query.get("page_size") or 20), 200)
     start = int(request.query.get("page_token") or 0)
     answer: dict[str, Any] = {"total_size": len(items)}
     if items[start : start + size]:
@@ -67,20 +74,26 @@ def uploaded(request: Request) -> dict[str, Any]:
 
 
 def sound(spec: dict[str, Any]) -> dict[str, Any]:
-    """Returns a specification as {"pipeline_spec", "platform_spec"}, refusing what is none."""
+    """Returns a specification as {"pipeline_spec", "platform_spec"}, refusing what is none.
+
+    Follows template/template.go, New, for the two forms; it refuses an unsound one with 500.
+    """
     parts = spec if "pipeline_spec" in spec else {"pipeline_spec": spec}
     if unknown := set(parts) - {"pipeline_spec", "platform_spec"}:
-        raise RefusedError(400, f"pipeline_spec: unknown fields {sorted(unknown)}")
+        raise RefusedError(500, f"pipeline_spec: unknown fields {sorted(unknown)}")
     try:
         json_format.ParseDict(parts["pipeline_spec"], pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(parts.get("platform_spec", {}), pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:
-        raise RefusedError(400, f"pipeline_spec: {error}") from None
+        raise RefusedError(500, f"pipeline_spec: {error}") from None
     return parts
 
 
 def check_arguments(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """Refuses arguments that are not the pipeline's inputs, or not of their types."""
+    """Refuses arguments that are not the pipeline's inputs, or not of their types.
+
+    Follows template/v2_template.go, validatePipelineJobInputs: a whole number is any number.
+    """
     inputs = spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, value in arguments.items():
         if name not in inputs:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from scripts.gpu_check import tables
 from scripts.gpu_check.side_by_side import run_together
 
 
@@ -22,9 +23,18 @@ class Trial:
 
 
 def test_trials_start_together_and_answer_with_their_speed():
-    events, outputs = [], iter(["ready\n3.5\n", "ready\n4.5\n"])
-    assert run_together(2, lambda: Trial(next(outputs), events), 60) == [3.5, 4.5]
+    events, outputs = [], iter(["ready\n[3.5, 1, 2]\n", "ready\n[4.5, 1, 2]\n"])
+    found = run_together(2, lambda: Trial(next(outputs), events), 60)
+    assert found == [[3.5, 1, 2], [4.5, 1, 2]]
     assert events == ["started", "started", "killed", "killed"]
+
+
+def test_the_table_says_what_several_gain_and_what_one_takes():
+    mib = 1024**2
+    one, other = [4.0, 3 * mib, 5 * mib], [2.5, 2 * mib, 6 * mib]
+    outcome = {"method": "ieg", "dataset": "digits", "trials": {"1": [one], "2": [one, other]}}
+    lines = tables.performance({"side-by-side": outcome}).splitlines()
+    assert lines[-2:] == ["| 1 | 4.0 | 4.0 | 1.00 | 3 | 5 |", "| 2 | 2.5 | 6.5 | 1.62 | 3 | 6 |"]
 
 
 class Hanging(Trial):
