@@ -113,6 +113,15 @@ def test_labels_that_leave_nothing_to_learn(labels, message):
         audit_labels(images, [features])
 
 
+def test_an_annotator_who_repeats_another():
+    images, features, _ = draw(n=50)
+    twice = replace(
+        images, labels=np.repeat(images.labels, 2, axis=1), annotators=("label", "checked")
+    )
+    with pytest.raises(UserError, match="the labels of checked repeat those of label"):
+        audit_labels(twice, [features])
+
+
 def test_more_classes_than_images_allow():
     images, features, _ = draw(n=10)
     images = replace(
