@@ -20,7 +20,6 @@ of step 2. They assume that on most images the most likely label is the class, w
 identifies T if annotators mislabel the images that are hard to classify.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -33,7 +32,6 @@ from ieg_core.audit.channel import (
     Channel,
     Votes,
     count_transitions,
-    error_evidence,
     estimate_channel,
     log_evidence,
     sharpen,
@@ -69,8 +67,6 @@ class Evidence:
       precisions: λ of step 1 and of the fit that was chosen.
       reduction: The reduction of the features.
       layers: The fits that were chosen, for predicting new examples.
-      error_evidence: How much better a channel with errors explains the labels than one without, in
-        nats (`channel.error_evidence`).
     """
 
     q: NDArray[np.float32]
@@ -83,7 +79,6 @@ class Evidence:
     precisions: tuple[float, float]
     reduction: Reduction
     layers: Layers
-    error_evidence: float = math.inf
 
     @property
     def suggested(self) -> NDArray[np.int32]:
@@ -177,7 +172,6 @@ def judge_labels(
         precisions=(plain.precision, chosen.precision),
         reduction=reduction,
         layers=chosen.layers,
-        error_evidence=error_evidence(chosen.predicted, votes),
     )
 
 
