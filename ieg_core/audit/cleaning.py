@@ -40,7 +40,7 @@ class Cleaned:
       expected_right: Mean probability of the changed labels, each judged by the channel with the
         fewest errors; NaN if none changed.
       least: The lowest of these probabilities; NaN if none changed.
-      shows_errors: Whether the labels show that some of them are wrong.
+      shows_errors: Whether the labels, or what people confirmed, show that some of them are wrong.
     """
 
     labels: NDArray[np.int32]
@@ -76,13 +76,14 @@ def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
     doubts = doubt[is_certain]
     labels = np.where(changed, audit.suggested, given)
     labels = np.where(trusted != MISSING, trusted, labels).astype(np.int32)
+    confirmed = (trusted != MISSING) & (given != MISSING) & (trusted != given)
     return Cleaned(
         labels=labels,
         changed=changed,
-        confirmed=(trusted != MISSING) & (given != MISSING) & (trusted != given),
+        confirmed=confirmed,
         expected_right=1 - float(doubts.mean()) if len(doubts) else float("nan"),
         least=1 - float(doubts.max()) if len(doubts) else float("nan"),
-        shows_errors=careful is not None,
+        shows_errors=careful is not None or bool(confirmed.any()),
     )
 
 

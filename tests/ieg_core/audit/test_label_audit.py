@@ -80,6 +80,12 @@ def test_labels_without_errors_are_not_cleaned():
     assert not cleaned.changed.any()
     assert not cleaned.shows_errors
 
+    trusted = images.trusted.copy()
+    trusted[0] = audit.suggested[0]
+    cleaned = clean_labels(audit_labels(replace(images, trusted=trusted), [features]))
+    assert np.flatnonzero(cleaned.labels != images.given).tolist() == [0]
+    assert cleaned.shows_errors
+
 
 def test_few_labels_are_cleaned_with_more_care():
     """Not every label is changed whose suggestion is likely, unless there are many labels."""
