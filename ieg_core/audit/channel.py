@@ -26,9 +26,8 @@ highest leave-one-out likelihood: ℓ with N_a less the example's own count. Few
 a symmetric channel, and many get T as counted.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -45,6 +44,8 @@ _TOLERANCE: Final = 3e-6
 # The strength is chosen again while q improves, but not until the end, since EM must converge.
 _STRENGTH_STEPS: Final = (0, 5, 15)
 _NEWTON_STEPS: Final = 30
+_SHARPNESS_TOLERANCE: Final = 1e-3
+_BISECTIONS: Final = 10
 _FIRST_ERROR_RATE: Final = 0.1
 _SHARPNESS_RANGE: Final = (0.05, 30.0)
 _NEVER: Final = -1e4
@@ -142,36 +143,53 @@ def count_transitions(predicted: NDArray[np.float32], votes: Votes) -> NDArray[n
     return _shrink(counts, _best_strength(predicted.T, q, counts, votes, STRENGTHS))[0]
 
 
-def error_evidence(predicted: NDArray[np.float32], votes: Votes) -> float:
-    """Measures how clearly labels show that some of them are wrong.
+def fewest_errors(
+    predicted: NDArray[np.float32],
+    votes: Votes,
+    transitions: NDArray[np.float64],
+    allowed: float,
+) -> Channel | None:
+    """Finds the channel with the fewest errors that the labels do not contradict.
 
-    Twice the result is a likelihood ratio statistic with one degree of freedom for ε.
+    T moves toward the identity, (1 − a) T + a I, and each a has its own β. The set of all a whose
+    ℓ, summed over examples, is at most `allowed` below the highest is a confidence interval: 1.353,
+    half the 90 % quantile of χ² with one degree of freedom, makes its end a bound at 95 %.
 
     Args:
       predicted: p, out of fold, float32 [n, C].
       votes: The labels.
+      transitions: T with the highest ℓ, float64 [a, C, C].
+      allowed: In nats.
 
     Returns:
-      ℓ of the symmetric channel, above ℓ of labels without errors, over all examples, each with its
-      own β; infinite if labels of the same image differ.
+      The channel with the highest a in the interval; None if labels without errors are in it.
     """
-    columns = np.column_stack([votes.trusted, votes.labels])
-    most = columns.max(1)
-    if ((columns != MISSING) & (columns != most[:, None])).any():
-        return math.inf
-    rows = np.flatnonzero(most != MISSING)
-    symmetric = estimate_channel(predicted, votes, strengths=STRENGTHS[-1:])
-    logs = np.log(predicted[rows].T + np.float32(TINY))
-    observed = np.zeros_like(logs)
-    observed[most[rows], np.arange(len(rows))] = 1
-    sharpness, everywhere = 1.0, np.ones(len(rows), bool)
-    for _ in range(_NEWTON_STEPS):
-        tempered, _ = _softmax(np.float32(sharpness) * logs)
-        sharpness = _sharpened(logs, sharpness, tempered, observed, everywhere)
-    tempered, _ = _softmax(np.float32(sharpness) * logs)
-    right = tempered[most[rows], np.arange(len(rows))]
-    without = float(np.log(right + np.float32(TINY)).sum(dtype=np.float64))
-    return symmetric.likelihood * len(rows) - without
+    logs = np.log(predicted.T + np.float32(TINY))
+    is_voted = (votes.labels != MISSING).any(1) | (votes.trusted != MISSING)
+
+    def sharpest(share: float, sharpness: float) -> Channel:
+        mixed = (1 - share) * transitions + share * np.eye(votes.num_classes)
+        for _ in range(_NEWTON_STEPS):
+            before = sharpness
+            tempered, q, _ = _expect(logs, sharpness, votes, mixed)
+            sharpness = _sharpened(logs, sharpness, tempered, q, is_voted)
+            if abs(sharpness - before) < _SHARPNESS_TOLERANCE * before:
+                break
+        return Channel(sharpness, mixed, _expect(logs, sharpness, votes, mixed)[2])
+
+    found = sharpest(0.0, 1.0)
+    least = found.likelihood - allowed
+    if sharpest(1.0, found.sharpness).likelihood >= least:
+        return None
+    low, high = 0.0, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        tried = sharpest(middle, found.sharpness)
+        if tried.likelihood >= least:
+            low, found = middle, tried
+        else:
+            high = middle
+    return replace(found, likelihood=found.likelihood / int(is_voted.sum()))
 
 
 def sharpen(predicted: NDArray[np.float32], sharpness: float) -> NDArray[np.float32]:

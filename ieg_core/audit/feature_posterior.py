@@ -6,7 +6,8 @@ No network is trained. With h the reduced features, y the given labels, and β a
 
     1. p by logistic regression on h, out of fold
     2. T from counts of (argmax p(x_i), y_i); p by the forward-corrected fit with that T, out of
-       fold; again with the counts of that p, until ℓ rises no more
+       fold; again with the counts of that p, until ℓ rises no more. Where the first of these fits
+       has a lower ℓ than step 1 with the same λ (at 5 %), p is a mixture of steps 1 and 2
     3. q_i(c) ∝ p_c(x_i)^β Π_a T_a[c, y_ia]         over the annotators a
 
 λ of steps 1 and 2, and whether step 2 is taken at all, are chosen by the likelihood of held-out
@@ -17,12 +18,15 @@ them, are never used; confirmed labels are, as trusted ones.
 
 EM alone, starting from a p trained on noisy labels, gets the diagonal of T wrong, hence the counts
 of step 2. They assume that on most images the most likely label is the class, which is also what
-identifies T if annotators mislabel the images that are hard to classify.
+identifies T if annotators mislabel the images that are hard to classify. With many classes or few
+images, p is too often wrong for that, and the counts take its mistakes for the annotators'. A
+correction that explains held-out labels worse than none shows it; then neither step is relied on
+alone, and their shares in the mixture maximize ℓ.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -33,7 +37,6 @@ from ieg_core.audit.channel import (
     Channel,
     Votes,
     count_transitions,
-    error_evidence,
     estimate_channel,
     log_evidence,
     sharpen,
@@ -51,6 +54,9 @@ PRECISIONS: Final = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0
 _DEALT_EXAMPLES: Final = 2000
 _MOST_DEALS: Final = 6
 _MOST_RECOUNTS: Final = 3
+_MIXING_STEPS: Final = 100
+_QUANTILE: Final = 1.645
+"""Of the normal distribution, one-sided 5 %."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +65,16 @@ class Evidence:
 
     Attributes:
       q: Distribution over the classes, float32 [n, C].
-      predicted: p^β of the fit that was chosen, out of fold: from features alone, float32 [n, C].
+      predicted: p^β of the fit or mixture that was chosen, out of fold, from features alone,
+        float32 [n, C].
       plain: p of step 1, out of fold, without β and noise correction, float32 [n, C].
       transitions: T_a[true, observed] of each annotator, float64 [a, C, C].
       reliability: Expected share of correct labels of each annotator, float64 [a]; NaN for an
         annotator without labels.
       agreement: Share of given labels that step 1 predicts, out of fold.
       chance: Share of the most frequent given label, the agreement of a constant prediction.
-      precisions: λ of step 1 and of the fit that was chosen.
+      precisions: λ of step 1 and of the last fit that was chosen.
       reduction: The reduction of the features.
-      layers: The fits that were chosen, for predicting new examples.
-      error_evidence: How much better a channel with errors explains the labels than one without, in
-        nats (`channel.error_evidence`).
     """
 
     q: NDArray[np.float32]
@@ -82,8 +86,6 @@ class Evidence:
     chance: float
     precisions: tuple[float, float]
     reduction: Reduction
-    layers: Layers
-    error_evidence: float = math.inf
 
     @property
     def suggested(self) -> NDArray[np.int32]:
@@ -151,16 +153,10 @@ def judge_labels(
     first = _first_label(np.column_stack([known, columns]))
     problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
-    plain = chosen = _search(problem, _shares(votes), precisions)
-    weaker = [each for each in precisions if each <= plain.precision]
-    for _ in range(_MOST_RECOUNTS):
-        counted = count_transitions(chosen.predicted, votes)
-        corrected = _search(
-            problem, _scaled(log_evidence(votes, counted)), weaker, chosen.layers, counted
-        )
-        if corrected.channel.likelihood <= chosen.channel.likelihood:
-            break
-        chosen, weaker = corrected, [corrected.precision]
+    plain, _ = _search(problem, _shares(votes), precisions)
+    chosen, counted = _correct(problem, plain, precisions)
+    if chosen is not plain and _explains_less(counted, plain, votes):
+        chosen = _mix(plain, chosen, votes)
 
     channel = chosen.channel
     predicted = sharpen(chosen.predicted, channel.sharpness)
@@ -176,8 +172,6 @@ def judge_labels(
         chance=float(np.bincount(first[labeled], minlength=num_classes).max() / labeled.sum()),
         precisions=(plain.precision, chosen.precision),
         reduction=reduction,
-        layers=chosen.layers,
-        error_evidence=error_evidence(chosen.predicted, votes),
     )
 
 
@@ -231,20 +225,68 @@ def _deal(first: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.where(first == MISSING, NO_FOLD, np.stack(deals))
 
 
+def _correct(
+    problem: _Problem, plain: _Fitted, precisions: Sequence[float]
+) -> tuple[_Fitted, _Fitted]:
+    """Takes step 2 as long as ℓ rises; returns the fits, and the first with the λ of step 1."""
+    chosen, firsts = plain, []
+    weaker = [each for each in precisions if each <= plain.precision]
+    for _ in range(_MOST_RECOUNTS):
+        counted = count_transitions(chosen.predicted, problem.votes)
+        evidence = _scaled(log_evidence(problem.votes, counted))
+        corrected, first = _search(problem, evidence, weaker, chosen.layers, counted)
+        firsts.append(first)
+        if corrected.channel.likelihood <= chosen.channel.likelihood:
+            break
+        chosen, weaker = corrected, [corrected.precision]
+    return chosen, firsts[0]
+
+
+def _explains_less(one: _Fitted, other: _Fitted, votes: Votes) -> bool:
+    """Tells whether ℓ of one is lower, by a paired one-sided test at 5 %."""
+    gains = np.log(_likelihoods(one, votes)) - np.log(_likelihoods(other, votes))
+    return float(gains.sum()) < -_QUANTILE * float(gains.std()) * math.sqrt(len(gains))
+
+
+def _mix(plain: _Fitted, corrected: _Fitted, votes: Votes) -> _Fitted:
+    """Mixes the predictions of two fits, with the shares of the highest ℓ, unless ℓ falls."""
+    likelihoods = [_likelihoods(fitted, votes) for fitted in (plain, corrected)]
+    share = 0.5
+    for _ in range(_MIXING_STEPS):
+        joint = share * likelihoods[0]
+        share = float((joint / (joint + (1 - share) * likelihoods[1])).mean())
+    mixed = np.float32(share) * _tempered(plain)
+    mixed += np.float32(1 - share) * _tempered(corrected)
+    channel = estimate_channel(mixed, votes, corrected.channel.transitions)
+    if channel.likelihood <= corrected.channel.likelihood:
+        return corrected
+    return replace(corrected, predicted=mixed, channel=channel)
+
+
+def _likelihoods(fitted: _Fitted, votes: Votes) -> NDArray[np.float64]:
+    """Returns the probability of each example's labels, float64 [n]."""
+    evidence = np.exp(log_evidence(votes, fitted.channel.transitions)).T
+    return (_tempered(fitted) * evidence).sum(1, dtype=np.float64) + TINY
+
+
+def _tempered(fitted: _Fitted) -> NDArray[np.float32]:
+    return sharpen(fitted.predicted, fitted.channel.sharpness)
+
+
 def _search(
     problem: _Problem,
     evidence: NDArray[np.float32],
     precisions: Sequence[float],
     start: Layers | None = None,
     transitions: NDArray[np.float64] | None = None,
-) -> _Fitted:
-    """Fits with each λ in turn until the held-out likelihood of the given labels falls.
+) -> tuple[_Fitted, _Fitted]:
+    """Fits with each λ in turn until ℓ falls; returns the best fits, and the first.
 
     Without a start, each fit begins at the previous one, since logistic regression has one minimum.
     The forward-corrected loss has several, and under a stronger prior one of two confused classes
     may have vanished; so its fits all begin at `start`.
     """
-    candidates: list[_Fitted] = []
+    found: list[_Fitted] = []
     shape = (FOLDS, problem.features.shape[1] + 1, problem.votes.num_classes)
     starts = np.zeros((len(problem.deals), *shape)) if start is None else start.reshape(-1, *shape)
     for precision in precisions:
@@ -254,13 +296,13 @@ def _search(
             layers.append(fit(problem.features, evidence, folds, scaled, first))
             predicted += predict(layers[-1], problem.features, folds) / len(problem.deals)
         channel = estimate_channel(predicted, problem.votes, transitions)
-        candidates.append(_Fitted(precision, np.concatenate(layers), predicted, channel))
-        if channel.likelihood < candidates[0].channel.likelihood:
+        if found and channel.likelihood < found[-1].channel.likelihood:
             break
-        candidates = candidates[-1:]
+        best = _Fitted(precision, np.concatenate(layers), predicted, channel)
+        found = [*found[:1], best]
         if start is None:
             starts = np.stack(layers)
-    return candidates[0]
+    return found[-1], found[0]
 
 
 def _scaled(logs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -311,8 +311,8 @@ def check_labels(images: LabeledImages) -> None:
     """Refuses labels that cannot be learned from, before features are computed.
 
     Raises:
-      UserError: When no image is left, a column is empty, or there are fewer than two classes or
-        two images of a class.
+      UserError: When no image is left, a column is empty or repeats another, or there are fewer
+        than two classes or two images of a class.
     """
     if not len(images):
         raise UserError("no image is left to audit: expected some; drop fewer")
@@ -320,6 +320,15 @@ def check_labels(images: LabeledImages) -> None:
         if (column == MISSING).all():
             raise UserError(
                 f"the labels of {name} are all missing: expected some; leave the column out"
+            )
+    # Two annotators who never differ would vouch for every mistake that they share.
+    for number, column in enumerate(images.labels.T):
+        same = np.flatnonzero((images.labels[:, :number] == column[:, None]).all(0))
+        if len(same):
+            raise UserError(
+                f"the labels of {images.annotators[number]} repeat those of "
+                f"{images.annotators[same[0]]}: expected people who judged on their own; leave one "
+                "of the two out"
             )
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)

@@ -80,8 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=float,
         default=PRECISION,
-        help="least probability that a label changed by --write-labels becomes right "
-        f"({PRECISION})",
+        help="least probability that a label changed by --write-labels becomes right, even if as "
+        f"few labels are wrong as the data allow ({PRECISION})",
     )
     images.add_argument(
         "--export",

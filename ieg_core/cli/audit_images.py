@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ieg_core.audit import decisions as decision_files
-from ieg_core.audit.cleaning import LEAST_EVIDENCE, Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions
 from ieg_core.audit.images import MISSING, LabeledImages
@@ -276,10 +276,9 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     confirmed = int(cleaned.confirmed.sum())
     more = f", and {confirmed} that a person corrected" if confirmed else ""
     if not count:
-        shows_errors = audit.evidence.error_evidence >= LEAST_EVIDENCE
         reason = (
             "no suggestion is certain enough (--precision)"
-            if shows_errors
+            if cleaned.shows_errors
             else "the labels do not show that any of them is wrong"
         )
         return f"0 of {labels} labels changed, since {reason}{more}"

@@ -36,6 +36,8 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
             raise UserError(
                 f"{path} is not a features file: expected one ending in {', '.join(_READERS)}"
             )
+        if not path.is_file():
+            raise UserError(f"there is no file {path}: expected features, one row per example")
         try:
             features.append(reader(path))
         # NumPy does not document which exceptions a damaged file can cause.

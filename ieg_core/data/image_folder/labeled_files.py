@@ -83,9 +83,27 @@ def list_labeled_files(
       The files, those of class folders sorted by path, those of a table in its order.
 
     Raises:
-      UserError: When there are none, a table lacks a column or a label, or a path or a name is
-        refused (`ieg_core.data.image_folder.listing`).
+      UserError: When there are none, a table lacks a column or a label, annotators are named or a
+        test set is asked for where there is none, or a path or a name is refused
+        (`ieg_core.data.image_folder.listing`).
     """
+    listed = _list(place, annotators, with_test, needs_paths)
+    if missing := [name for name in annotators if name not in listed.annotators]:
+        raise UserError(
+            f"{place} has class folders and no column {missing[0]}: annotators are columns of a "
+            "table; leave them out (--annotators)"
+        )
+    if with_test and not is_split(place, TEST):
+        raise UserError(
+            f"{place} has no test set: expected {TEST}/ or {TEST}.csv to judge its labels too; "
+            "leave that out (--with-test)"
+        )
+    return listed
+
+
+def _list(
+    place: Path, annotators: Sequence[str], with_test: bool, needs_paths: bool
+) -> LabeledFiles:
     if place.is_file():
         if place.suffix.lower() not in SUFFIXES:
             raise UserError(

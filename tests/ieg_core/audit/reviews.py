@@ -40,7 +40,6 @@ def make_audit(
         chance=0.0,
         precisions=(1.0, 1.0),
         reduction=unused,
-        layers=unused,
     )
     given = images.given
     score = evidence.score(given)

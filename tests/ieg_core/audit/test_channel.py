@@ -98,11 +98,28 @@ def test_counting_takes_the_most_likely_class():
     np.testing.assert_allclose(counted, expected / expected.sum(1, keepdims=True), atol=0.03)
 
 
-def test_whether_there_are_errors_at_all():
+def fewest(predicted, labels):
+    transitions = channel.estimate_channel(predicted, votes(labels)).transitions
+    return channel.fewest_errors(predicted, votes(labels), transitions, 1.353), transitions
+
+
+def test_the_fewest_errors_that_labels_do_not_contradict():
+    shares, estimates = [], []
+    for n in (300, 3000):
+        predicted, given, _ = draw(n, symmetric(0.2), seed=1)
+        found, transitions = fewest(predicted, given)
+        best = channel.fewest_errors(predicted, votes(given), transitions, 0.0)
+        assert n * (best.likelihood - found.likelihood) == pytest.approx(1.353, rel=0.05)
+        shares.append(1 - found.transitions[0, 0, 0])
+        estimates.append(1 - transitions[0, 0, 0])
+    assert shares[0] < 0.8 * estimates[0]
+    assert 0.8 * estimates[1] < shares[1] < estimates[1]
+
+
+def test_labels_without_errors_do_not_contradict_their_absence():
     predicted, clean, _ = draw(300, symmetric(0.0), seed=1)
     given = np.where(np.arange(300) % 4 == 0, (clean + 1) % CLASSES, clean)
-    assert channel.error_evidence(predicted, votes(clean)) < 1
-    assert channel.error_evidence(predicted, votes(given)) > 3
-    assert channel.error_evidence(predicted, votes(np.column_stack([clean, given]))) == np.inf
-    only = np.where(np.arange(300) < 200, clean, MISSING)
-    assert np.isfinite(channel.error_evidence(predicted, votes(only)))
+    assert fewest(predicted, clean)[0] is None
+    assert fewest(predicted, given)[0] is not None
+    assert fewest(predicted, np.column_stack([clean, given]))[0] is not None
+    assert fewest(predicted, np.where(np.arange(300) < 200, clean, MISSING))[0] is None

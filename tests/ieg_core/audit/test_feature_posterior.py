@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from ieg_core.audit import feature_posterior as fp
+from ieg_core.audit.measures import average_precision
 from ieg_core.errors import UserError
 
 NONE = fp.MISSING
@@ -42,7 +43,7 @@ def test_the_posterior_by_hand():
 
 def test_scores_by_hand():
     q = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]], np.float32)
-    evidence = fp.Evidence(q, q, q, *([None] * 7))
+    evidence = fp.Evidence(q, q, q, *([None] * 6))
     np.testing.assert_allclose(evidence.score(np.array([1, 1])), [0.7, 0], atol=1e-7)
     found = evidence.score(np.array([[0, NONE], [NONE, 0]]))
     np.testing.assert_allclose(found, [[0.5, np.nan], [np.nan, 1]], atol=1e-7)
@@ -62,6 +63,22 @@ def test_wrong_labels_and_their_transitions_are_found():
     assert found.agreement > 0.6 > found.chance
     assert found.q.dtype == np.float32
     np.testing.assert_allclose(found.q.sum(1), 1, atol=1e-5)
+
+
+def test_counts_of_a_classifier_that_is_often_wrong_are_not_relied_on():
+    """Classes in similar pairs, which half of the predictions confuse; ranked as without T."""
+    rng = np.random.default_rng(0)
+    centers = 0.7 * rng.normal(size=(12, 10))
+    centers[1::2] = centers[::2] + 0.49 * rng.normal(size=(6, 10))
+    clean = rng.integers(0, 12, 1000)
+    features = centers[clean] + rng.normal(size=(1000, 10))
+    wrong = rng.random(1000) < 0.3
+    other = np.where(rng.random(1000) < 0.5, clean ^ 1, rng.integers(0, 12, 1000))
+    given = np.where(wrong, other, clean)
+    found = fp.judge_labels([features], given, 12)
+    assert (found.plain.argmax(1) == clean).mean() < 0.6
+    without = average_precision(given != clean, 1 - found.plain[np.arange(1000), given])
+    assert average_precision(given != clean, found.score(given)) > without - 0.02
 
 
 def test_examples_in_another_order_are_judged_alike():

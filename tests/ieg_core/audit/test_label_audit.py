@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ieg_core.audit.cleaning import LEAST_EVIDENCE, clean_labels, write_cleaned
+from ieg_core.audit.cleaning import clean_labels, write_cleaned
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.label_audit import LabelAuditRecord, audit_labels, columns
 from ieg_core.audit.outputs import write_outputs
@@ -73,17 +73,32 @@ def test_careful_cleaning_keeps_its_promise(share):
 def test_labels_without_errors_are_not_cleaned():
     """Not even where one image looks like another class beyond doubt."""
     images, features, clean = draw(wrong_share=0)
+    features[0] += 3.5 * (np.eye(8)[(clean[0] + 1) % 3] - np.eye(8)[clean[0]])
     audit = audit_labels(images, [features])
-    assert audit.evidence.error_evidence < LEAST_EVIDENCE
-    q = audit.evidence.q.copy()
-    q[0] = np.eye(3)[(clean[0] + 1) % 3]
-    evidence = replace(audit.evidence, q=q)
-    odd = replace(
-        audit, evidence=evidence, suggested=evidence.suggested, score=evidence.score(images.given)
-    )
-    assert not clean_labels(odd).changed.any()
-    certain = replace(odd, evidence=replace(evidence, error_evidence=LEAST_EVIDENCE))
-    assert np.flatnonzero(clean_labels(certain).changed).tolist() == [0]
+    assert audit.suggested[0] != images.given[0]
+    cleaned = clean_labels(audit)
+    assert not cleaned.changed.any()
+    assert not cleaned.shows_errors
+
+    trusted = images.trusted.copy()
+    trusted[0] = audit.suggested[0]
+    cleaned = clean_labels(audit_labels(replace(images, trusted=trusted), [features]))
+    assert np.flatnonzero(cleaned.labels != images.given).tolist() == [0]
+    assert cleaned.shows_errors
+
+
+def test_few_labels_are_cleaned_with_more_care():
+    """Not every label is changed whose suggestion is likely, unless there are many labels."""
+    shares = []
+    for n in (100, 2000):
+        images, features, _ = draw(n=n, wrong_share=0.15, distance=2.5)
+        audit = audit_labels(images, [features])
+        likely = audit.evidence.score(audit.suggested) <= 0.05
+        likely &= audit.suggested != images.given
+        cleaned = clean_labels(audit)
+        assert not (cleaned.changed & ~likely).any()
+        shares.append(cleaned.changed.sum() / likely.sum())
+    assert 0 < shares[0] < 0.8 < shares[1] < 1
 
 
 def test_features_that_cannot_judge_are_refused():
@@ -111,6 +126,15 @@ def test_labels_that_leave_nothing_to_learn(labels, message):
     images = replace(images, labels=np.array(labels, np.int32)[:, None])
     with pytest.raises(UserError, match=message):
         audit_labels(images, [features])
+
+
+def test_an_annotator_who_repeats_another():
+    images, features, _ = draw(n=50)
+    twice = replace(
+        images, labels=np.repeat(images.labels, 2, axis=1), annotators=("label", "checked")
+    )
+    with pytest.raises(UserError, match="the labels of checked repeat those of label"):
+        audit_labels(twice, [features])
 
 
 def test_more_classes_than_images_allow():

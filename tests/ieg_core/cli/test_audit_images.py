@@ -143,12 +143,12 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("evidence", "reason"),
-    [(1.0, "the labels do not show that any of them"), (9.0, "no suggestion is certain enough")],
+    ("shows_errors", "reason"),
+    [(False, "the labels do not show that any of them"), (True, "no suggestion is certain enough")],
 )
-def test_a_cleaning_that_changes_nothing_says_why(evidence, reason):
-    audit = SimpleNamespace(given=np.zeros(3), evidence=SimpleNamespace(error_evidence=evidence))
+def test_a_cleaning_that_changes_nothing_says_why(shows_errors, reason):
+    audit = SimpleNamespace(given=np.zeros(3))
     nothing = np.zeros(3, bool)
-    cleaned = Cleaned(np.zeros(3, np.int32), nothing, nothing, np.nan, np.nan)
+    cleaned = Cleaned(np.zeros(3, np.int32), nothing, nothing, np.nan, np.nan, shows_errors)
     described = audit_images._describe_cleaned(audit, cleaned)
     assert described.startswith(f"0 of 3 labels changed, since {reason}")

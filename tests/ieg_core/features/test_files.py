@@ -35,7 +35,7 @@ def test_other_files_are_refused(tmp_path):
             read_features([tmp_path / name, *(tmp_path / other for other in others)])
 
     write(tmp_path)
-    refused("missing.npy", "cannot read features from .*missing.npy")
+    refused("missing.npy", "there is no file .*missing.npy")
     (tmp_path / "x.txt").write_text("1")
     refused("x.txt", r"not a features file: expected one ending in \.npy, \.npz, \.parquet")
     (tmp_path / "x.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:-3])

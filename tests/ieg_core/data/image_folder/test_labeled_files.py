@@ -42,6 +42,14 @@ def test_a_test_set_beside_class_folders(tmp_path):
     assert with_test.paths == ("a/1.jpg", "b/2.jpg", "test/a/3.jpg", "probe/b/4.jpg")
 
 
+def test_what_class_folders_do_not_have_is_refused(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    with pytest.raises(UserError, match="no column anna: annotators are columns of a table"):
+        list_labeled_files(tmp_path, annotators=["anna"])
+    with pytest.raises(UserError, match="has no test set"):
+        list_labeled_files(tmp_path, with_test=True)
+
+
 def test_a_table_of_annotators(tmp_path):
     table = tmp_path / "photos.csv"
     table.write_text("path,label,anna,label_2,width\n1.jpg,cat,dog,bird,100\n2.jpg,dog,,cat,200\n")
