@@ -33,6 +33,15 @@ def test_every_recipe_survives_json(family, method):
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
+def test_a_setting_added_later_is_written_only_with_another_value():
+    plain = recipes.build_config(parse("digits_uniform_0.8"), "ieg")
+    ramped = override(plain, ["method.ramp_steps=300"])
+    written = to_dict(ramped)
+    assert from_dict(written) == ramped
+    assert written["method_settings"].pop("ramp_steps") == 300
+    assert written == to_dict(plain)
+
+
 def test_overrides_are_typed_and_reach_nested_settings(l2r):
     changed = override(
         l2r, ["optimizer.learning_rate=0.05", "method.lookahead_lr=0.2", "batch_size=50"]

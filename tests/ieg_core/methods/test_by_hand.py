@@ -242,6 +242,40 @@ def test_iegs_gradient_without_mixup_treats_the_weak_view_as_a_constant_target()
     assert_gradient(update, [*IMAGES, *STRONG], [*on_weak, *on_strong])
 
 
+def _ramped(step: float, ramp_steps: int) -> Update:
+    settings = [*IEG_SETTINGS, f"method.ramp_steps={ramp_steps}"]
+    return one_step("ieg", settings, IEG_MIXING, method_state={"step": tensor(step)})
+
+
+def test_iegs_ramp_multiplies_both_weights_by_the_share_of_its_steps():
+    ramped = _ramped(step=1, ramp_steps=4)  # its second step: p = 3 and k = 7 times 2/4
+    halved = one_step(
+        "ieg",
+        ["method.pseudo_label_loss_weight=1.5", "method.consistency_loss_weight=3.5"],
+        IEG_MIXING,
+    )
+    terms = {name: float(value) for name, value in ramped.metrics.items()}
+    by_hand = (
+        0.5 * (terms["relabelled_loss"] + terms["weighted_loss"])
+        + terms["mix_probe_loss"]
+        + 1.5 * terms["mix_pseudo_label_loss"]
+        + 3.5 * terms["consistency_loss"]
+    )
+    np.testing.assert_allclose(terms["loss"], by_hand, rtol=1e-6)
+    for one, other in zip(ramped.gradients, halved.gradients, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    np.testing.assert_array_equal(ramped.method["step"], 2.0)
+
+
+@pytest.mark.parametrize("step", [3, 4, 1000])
+def test_iegs_ramp_leaves_no_trace_after_its_end(step):
+    plain = one_step("ieg", IEG_SETTINGS, IEG_MIXING)
+    assert plain.method == {}
+    ramped = _ramped(step, ramp_steps=4)
+    for one, other in zip(ramped.gradients, plain.gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_ieg_without_its_look_ahead_keeps_the_initial_coefficients():
     update = one_step("ieg_no_lookahead", IEG_SETTINGS, IEG_MIXING)
     np.testing.assert_allclose(update.examples["weight"], [0.5, 0.5])
