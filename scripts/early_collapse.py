@@ -27,8 +27,10 @@ MIX_SHARE = 0.82
 """Mean MixUp coefficient."""
 
 
-def sharpened(logits: Array) -> Array:
+def sharpened(logits: Array, *, centered: bool = False) -> Array:
     """Returns the pseudo-labels of one view with T = ½, [B, C]."""
+    if centered:
+        logits = logits - logits.mean(0)
     guess = softmax(normalized(logits)[0], axis=-1) ** 2
     return guess / guess.sum(-1, keepdims=True)
 
@@ -129,7 +131,7 @@ def train_dense(
     noise: float,
     *,
     steps: int = 600,
-    ramp_steps: int = 0,
+    centered: bool = False,
     head_start: float = 0.0,
 ) -> tuple[float, float]:
     """Trains a dense layer by the losses of `ieg_no_lookahead` with k = 0, with 100 clean labels.
@@ -139,7 +141,7 @@ def train_dense(
       weight: p.
       noise: Rate of uniform noise.
       steps: Steps of momentum SGD with a rate of 0.1.
-      ramp_steps: As in `IEGSettings`.
+      centered: `IEGSettings.centered_pseudo_labels`.
       head_start: The first class's bias at the start: above 0 it starts from a consensus.
 
     Returns:
@@ -158,14 +160,13 @@ def train_dense(
     kernel[-1] = 0.0
     kernel[-1, 0] = head_start
     momentum = np.zeros_like(kernel)
-    for step in range(steps):
+    for _ in range(steps):
         ids = rng.choice(train, 100, replace=False)
         batch = inputs[ids]
         logits = batch @ kernel
-        guess = sharpened(logits)
-        share = min(1.0, (step + 1) / ramp_steps) if ramp_steps else 1.0
+        guess = sharpened(logits, centered=centered)
         slope = softmax(logits, axis=-1) - 0.9 * given[ids] - 0.1 * guess
-        slope += share * weight * normalized_slope(logits, guess)
+        slope += weight * normalized_slope(logits, guess)
         clean = normalized_slope(inputs[probe] @ kernel, one_hot[labels[probe]])
         gradient = (batch.T @ slope + inputs[probe].T @ clean) / 100 + 2e-4 * kernel
         momentum = 0.9 * momentum + gradient
@@ -184,19 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noise, right in ((0.8, 0.28), (0.8, 0.5), (0.8, 0.78), (0.4, 0.64), (0.4, 0.84)):
         found = [largest_weight(noise, right, carried) for carried in (0.0, 0.25, 0.5, 1.0)]
         print(f"| {noise} | {right} | {' | '.join(f'{p:.1f}' for p in found)} |")
-    weights = (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
-    names = ["data", "noise", "start", *(f"p = {p:g}" for p in weights), "ramp to 5"]
-    print(f"\n| {' | '.join(names)} |\n|{'---|' * len(names)}")
+    choices = [(p, False) for p in (0.5, 1.0, 2.0, 3.0, 5.0, 8.0)] + [(5.0, True), (8.0, True)]
+    names = [f"p = {p:g}{', centered' * centered}" for p, centered in choices]
+    print(f"\n| data | noise | start | {' | '.join(names)} |\n|{'---|' * (3 + len(names))}")
     for base in ("digits", "cifar10"):
         features = random_features(base, data_dir)
         for noise in (0.8, 0.4):
-            for head_start in (0.0, 3.0):
-                pairs = [train_dense(features, p, noise, head_start=head_start) for p in weights]
-                pairs.append(
-                    train_dense(features, 5.0, noise, ramp_steps=300, head_start=head_start)
-                )
-                row = " | ".join(f"{100 * a:.0f}, {100 * b:.0f}" for a, b in pairs)
-                print(f"| {base} | {noise} | {head_start:g} | {row} |")
+            for start, bias in (("random", 0.0), ("consensus", 3.0)):
+                pairs = [
+                    train_dense(features, p, noise, centered=centered, head_start=bias)
+                    for p, centered in choices
+                ]
+                row = " | ".join(f"{100 * right:.0f}, {100 * top:.0f}" for right, top in pairs)
+                print(f"| {base} | {noise} | {start} | {row} |")
 
 
 if __name__ == "__main__":

@@ -160,7 +160,8 @@ class IEGSettings(MethodSettings):
       initial_label_coefficient: λ⁰, the given label's share in the look-ahead's targets.
       lookahead_lr: α.
       lookahead_momentum: μ.
-      ramp_steps: Steps in which p and k rise linearly to their values; 0 for none, as in the paper.
+      centered_pseudo_labels: Whether pseudo-labels come from logits minus their mean over the
+        batch, which removes the early collapse (docs/early-collapse.md); not in the paper.
     """
 
     pseudo_label_loss_weight: float = 5.0
@@ -169,10 +170,10 @@ class IEGSettings(MethodSettings):
     initial_label_coefficient: float = 0.9
     lookahead_lr: float = 0.1
     lookahead_momentum: float = 0.9
-    ramp_steps: int = field(default=0, metadata={LEFT_OUT_AT_DEFAULT: True})
+    centered_pseudo_labels: bool = field(default=False, metadata={LEFT_OUT_AT_DEFAULT: True})
 
     def __post_init__(self) -> None:
-        for name in ("pseudo_label_loss_weight", "consistency_loss_weight", "ramp_steps"):
+        for name in ("pseudo_label_loss_weight", "consistency_loss_weight"):
             require(getattr(self, name) >= 0, f"method.{name}", getattr(self, name), "at least 0")
         require(self.temperature > 0, "method.temperature", self.temperature, "above 0")
         require(

@@ -9,8 +9,8 @@
     L    = ½ [mean CE(z, y*) + Σ w_i CE(z_i, ỹ_i)] + L_mix + k·mean KL(softmax z ‖ softmax z′) + R
     L_mix = mean CE(probe block) + p·mean CE(both views' blocks), over MixUp of probe, x and x′
 
-In the first `ramp_steps` steps (0 in the paper), t = 0, 1, …, p and k are multiplied by
-(t + 1)/ramp_steps. `ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: it measures the other losses
+With `centered_pseudo_labels` (not in the paper), ĝ comes from n(z − z̄) and n(z′ − z̄′), z̄ the
+batch's mean logits. `ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: it measures the other losses
 without the look-ahead.
 
 Reference: Zhang et al., CVPR 2020, arXiv 1910.00701. Differs from the authors' released code: the
@@ -20,13 +20,11 @@ view starts from the raw image; the mixed probe examples are drawn from this ste
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from keras import ops
 
 from ieg_core import backend
-from ieg_core.data.label_set import LabelSet
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import IEGSettings
 from ieg_core.methods.losses import kl_divergence, normalize_logits, sharpen, softmax_cross_entropy
@@ -66,17 +64,9 @@ class MetaGradient(NamedTuple):
 def _update(
     network: Network, config: Config, state: State, batch: Batch, *, look_ahead: bool
 ) -> Update:
-    settings = _settings(config)
-    pseudo_label_weight: Tensor | float = settings.pseudo_label_loss_weight
-    consistency_weight: Tensor | float = settings.consistency_loss_weight
-    method = state.method
-    if settings.ramp_steps:
-        method = {"step": state.method["step"] + 1.0}
-        ramp = ops.minimum(method["step"] / settings.ramp_steps, 1.0)
-        pseudo_label_weight, consistency_weight = (
-            ramp * pseudo_label_weight,
-            ramp * consistency_weight,
-        )
+    settings = config.method_settings
+    if not isinstance(settings, IEGSettings):
+        raise TypeError(f"expected IEGSettings, got {type(settings).__name__}")
 
     def logits_of(images: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         logits, _, stats = network.forward(params, state.stats, images)
@@ -84,7 +74,10 @@ def _update(
 
     weak = backend.linearize(functools.partial(logits_of, batch.images), state.params)
     strong = backend.linearize(functools.partial(logits_of, batch.strong_images), state.params)
-    pseudo_labels = guess_labels(weak.outputs, strong.outputs, settings.temperature, batch.size)
+    views = [weak.outputs, strong.outputs]
+    if settings.centered_pseudo_labels:
+        views = [center_logits(logits, batch.size) for logits in views]
+    pseudo_labels = guess_labels(*views, settings.temperature, batch.size)
 
     share = settings.initial_label_coefficient
     targets = share * batch.labels + (1.0 - share) * pseudo_labels
@@ -115,27 +108,25 @@ def _update(
     }
 
     if settings.pseudo_label_loss_weight:
-        mix_gradient, mix_metrics = mix_loss(
-            network, pseudo_label_weight, state, batch, pseudo_labels
-        )
+        mix_gradient, mix_metrics = mix_loss(network, settings, state, batch, pseudo_labels)
         gradient = _add(gradient, mix_gradient)
         metrics |= mix_metrics
     if settings.consistency_loss_weight:
         divergence = kl_divergence(weak.outputs, strong.outputs)
         slope = (ops.softmax(strong.outputs) - probabilities) / batch.size
-        gradient = _add(gradient, strong.backward(consistency_weight * slope))
+        gradient = _add(gradient, strong.backward(settings.consistency_loss_weight * slope))
         metrics["consistency_loss"] = _mean(divergence, batch.size)
 
     metrics["loss"] = (
         0.5 * (metrics["relabelled_loss"] + metrics["weighted_loss"])
         + metrics["mix_probe_loss"]
-        + pseudo_label_weight * metrics["mix_pseudo_label_loss"]
-        + consistency_weight * metrics["consistency_loss"]
+        + settings.pseudo_label_loss_weight * metrics["mix_pseudo_label_loss"]
+        + settings.consistency_loss_weight * metrics["consistency_loss"]
     )
     return Update(
         gradients=network.add_decay(gradient, state.params),
         stats=weak.auxiliary,
-        method=method,
+        method=state.method,
         metrics=metrics,
         examples={
             "weight": found.example_weights,
@@ -143,6 +134,21 @@ def _update(
             "pseudo_label": pseudo_labels,
         },
     )
+
+
+def center_logits(logits: Tensor, size: int) -> Tensor:
+    """Subtracts the mean over the global batch: z − z̄.
+
+    What all images have in common then says nothing about their classes (docs/early-collapse.md).
+
+    Args:
+      logits: z, float32 [B, C], this replica's rows.
+      size: B of the global batch.
+
+    Returns:
+      float32 [B, C].
+    """
+    return logits - backend.sum_over_replicas(ops.sum(logits, axis=0)) / size
 
 
 def guess_labels(
@@ -225,7 +231,7 @@ def distil(found: MetaGradient) -> Supervision:
 
 def mix_loss(
     network: Network,
-    pseudo_label_weight: Tensor | float,
+    settings: IEGSettings,
     state: State,
     batch: Batch,
     pseudo_labels: Tensor,
@@ -236,7 +242,7 @@ def mix_loss(
 
     Args:
       network: The network.
-      pseudo_label_weight: p.
+      settings: p.
       state: θ and s.
       batch: Both views, the probe batch, MixUp's draws.
       pseudo_labels: ĝ, the labels of both views, float32 [B, C].
@@ -270,26 +276,13 @@ def mix_loss(
             for block, target in zip(logits, labels, strict=True)
         )
         pseudo = 0.5 * (views[0] + views[1])
-        return probe + pseudo_label_weight * pseudo, (probe, pseudo)
+        return probe + settings.pseudo_label_loss_weight * pseudo, (probe, pseudo)
 
     _, (probe, pseudo), gradient = backend.gradients(loss, state.params)
     return gradient, {
         "mix_probe_loss": backend.sum_over_replicas(probe),
         "mix_pseudo_label_loss": backend.sum_over_replicas(pseudo),
     }
-
-
-def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
-    """Returns the state of a ramp: "step", the number of completed steps, a float32 scalar."""
-    del label_set
-    return {"step": np.zeros((), np.float32)} if _settings(config).ramp_steps else {}
-
-
-def _settings(config: Config) -> IEGSettings:
-    settings = config.method_settings
-    if not isinstance(settings, IEGSettings):
-        raise TypeError(f"expected IEGSettings, got {type(settings).__name__}")
-    return settings
 
 
 def _mean(per_example: Tensor, size: int) -> Tensor:
@@ -311,5 +304,5 @@ _METRICS = (
 )
 _EXAMPLES = ("weight", "label_coefficient", "pseudo_label")
 
-IEG = Method(functools.partial(_update, look_ahead=True), _METRICS, _EXAMPLES, init)
-IEG_NO_LOOKAHEAD = Method(functools.partial(_update, look_ahead=False), _METRICS, _EXAMPLES, init)
+IEG = Method(functools.partial(_update, look_ahead=True), _METRICS, _EXAMPLES)
+IEG_NO_LOOKAHEAD = Method(functools.partial(_update, look_ahead=False), _METRICS, _EXAMPLES)

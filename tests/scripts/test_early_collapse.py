@@ -40,12 +40,16 @@ def test_a_large_weight_of_pseudo_labels_holds_the_consensus(weight, right):
     assert mean_flow(weight, noise=0.8, right_weight=0.5, carried=0.25) == right
 
 
-@pytest.mark.parametrize(("weight", "collapses"), [(0.5, False), (8, True)])
-def test_a_dense_layer_alone_collapses(weight, collapses):
+@pytest.mark.parametrize(
+    ("weight", "centered", "collapses"), [(0.5, False, False), (8, False, True), (8, True, False)]
+)
+def test_a_dense_layer_alone_collapses(weight, centered, collapses):
     rng = np.random.default_rng(0)
     labels = np.arange(600) % 10
     values = np.maximum(rng.standard_normal((600, 32)) + rng.standard_normal((10, 32))[labels], 0)
     features = Features(values * np.sqrt(10 / (values**2).sum(1).mean()), labels)
-    right, most_frequent = train_dense(features, weight, noise=0.8, steps=100, head_start=3.0)
+    right, most_frequent = train_dense(
+        features, weight, noise=0.8, steps=100, centered=centered, head_start=3.0
+    )
     assert (most_frequent > 0.9) == collapses
     assert (right < 0.2) == collapses

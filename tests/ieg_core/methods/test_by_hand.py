@@ -142,9 +142,15 @@ IEG_MIXING = Mixing(
 )
 
 
-def _guesses() -> Rows:
+def _centered(rows: Rows) -> Rows:
+    means = [mean(column) for column in zip(*rows, strict=True)]
+    return [[value - m for value, m in zip(row, means, strict=True)] for row in rows]
+
+
+def _guesses(*, centered: bool = False) -> Rows:
     """Returns ĝ of the two views, sharpened with T = ½."""
-    views = [normalized(logits(images)) for images in (IMAGES, STRONG)]
+    rows = [logits(images) for images in (IMAGES, STRONG)]
+    views = [normalized(_centered(view) if centered else view) for view in rows]
     guesses = []
     for weak, strong in zip(*views, strict=True):
         halves = [(a + b) / 2 for a, b in zip(softmax(weak), softmax(strong), strict=True)]
@@ -221,6 +227,18 @@ def test_every_term_of_ieg():
         np.testing.assert_allclose(update.metrics[name], value, rtol=1e-4, err_msg=name)
 
 
+def test_ieg_with_centered_pseudo_labels_subtracts_each_views_mean_logits():
+    settings = [*IEG_SETTINGS, "method.centered_pseudo_labels=true"]
+    update = one_step("ieg_no_lookahead", settings, IEG_MIXING)
+    guesses = _guesses(centered=True)
+    # Two examples differ from their mean by as much: the guesses mirror each other.
+    np.testing.assert_allclose(guesses[0], guesses[1][::-1])
+    np.testing.assert_allclose(update.examples["pseudo_label"], guesses, rtol=1e-5)
+    targets = mixed(LABELS, guesses, [0.9, 0.9])
+    losses = [cross_entropy(z, y) for z, y in zip(logits(IMAGES), targets, strict=True)]
+    np.testing.assert_allclose(update.metrics["relabelled_loss"], mean(losses), rtol=1e-5)
+
+
 def test_iegs_gradient_without_mixup_treats_the_weak_view_as_a_constant_target():
     update = one_step(
         "ieg", ["method.pseudo_label_loss_weight=0", "method.consistency_loss_weight=7"]
@@ -240,40 +258,6 @@ def test_iegs_gradient_without_mixup_treats_the_weak_view_as_a_constant_target()
         for row in residuals_of(logits(STRONG), [softmax(row) for row in weak])
     ]
     assert_gradient(update, [*IMAGES, *STRONG], [*on_weak, *on_strong])
-
-
-def _ramped(step: float, ramp_steps: int) -> Update:
-    settings = [*IEG_SETTINGS, f"method.ramp_steps={ramp_steps}"]
-    return one_step("ieg", settings, IEG_MIXING, method_state={"step": tensor(step)})
-
-
-def test_iegs_ramp_multiplies_both_weights_by_the_share_of_its_steps():
-    ramped = _ramped(step=1, ramp_steps=4)  # its second step: p = 3 and k = 7 times 2/4
-    halved = one_step(
-        "ieg",
-        ["method.pseudo_label_loss_weight=1.5", "method.consistency_loss_weight=3.5"],
-        IEG_MIXING,
-    )
-    terms = {name: float(value) for name, value in ramped.metrics.items()}
-    by_hand = (
-        0.5 * (terms["relabelled_loss"] + terms["weighted_loss"])
-        + terms["mix_probe_loss"]
-        + 1.5 * terms["mix_pseudo_label_loss"]
-        + 3.5 * terms["consistency_loss"]
-    )
-    np.testing.assert_allclose(terms["loss"], by_hand, rtol=1e-6)
-    for one, other in zip(ramped.gradients, halved.gradients, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
-    np.testing.assert_array_equal(ramped.method["step"], 2.0)
-
-
-@pytest.mark.parametrize("step", [3, 4, 1000])
-def test_iegs_ramp_leaves_no_trace_after_its_end(step):
-    plain = one_step("ieg", IEG_SETTINGS, IEG_MIXING)
-    assert plain.method == {}
-    ramped = _ramped(step, ramp_steps=4)
-    for one, other in zip(ramped.gradients, plain.gradients, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_ieg_without_its_look_ahead_keeps_the_initial_coefficients():
