@@ -8,7 +8,12 @@ from typing import Any
 
 from ieg_core.errors import UserError, require, unknown_name
 from ieg_core.experiment import feature_sources, networks
-from ieg_core.experiment.methods import MethodSettings, SupervisedSettings, method_spec
+from ieg_core.experiment.methods import (
+    LEFT_OUT_AT_DEFAULT,
+    MethodSettings,
+    SupervisedSettings,
+    method_spec,
+)
 
 PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("cosine", "cosine_restarts", "step", "exponential")
@@ -301,8 +306,17 @@ def network_digest(config: Config) -> str:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Converts a configuration to nested plain values for JSON."""
-    return dataclasses.asdict(config)
+    """Converts a configuration to nested plain values for JSON.
+
+    Settings marked as LEFT_OUT_AT_DEFAULT are only written with another value, so that adding one
+    changes no configuration that does without it.
+    """
+    return {
+        item.name: to_dict(value) if dataclasses.is_dataclass(value) else value
+        for item in dataclasses.fields(config)
+        for value in [getattr(config, item.name)]
+        if LEFT_OUT_AT_DEFAULT not in item.metadata or value != item.default
+    }
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

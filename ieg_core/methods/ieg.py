@@ -9,7 +9,9 @@
     L    = ½ [mean CE(z, y*) + Σ w_i CE(z_i, ỹ_i)] + L_mix + k·mean KL(softmax z ‖ softmax z′) + R
     L_mix = mean CE(probe block) + p·mean CE(both views' blocks), over MixUp of probe, x and x′
 
-`ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: it measures the other losses without the look-ahead.
+With `centered_pseudo_labels` (not in the paper), ĝ comes from n(z − z̄) and n(z′ − z̄′), z̄ the
+batch's mean logits. `ieg_no_lookahead` keeps w = 1/B and λ = λ⁰: it measures the other losses
+without the look-ahead.
 
 Reference: Zhang et al., CVPR 2020, arXiv 1910.00701. Differs from the authors' released code: the
 pseudo-labels are constant in the look-ahead; MixUp coefficients are Beta(½, ½) exactly; the strong
@@ -72,7 +74,10 @@ def _update(
 
     weak = backend.linearize(functools.partial(logits_of, batch.images), state.params)
     strong = backend.linearize(functools.partial(logits_of, batch.strong_images), state.params)
-    pseudo_labels = guess_labels(weak.outputs, strong.outputs, settings.temperature, batch.size)
+    views = [weak.outputs, strong.outputs]
+    if settings.centered_pseudo_labels:
+        views = [center_logits(logits, batch.size) for logits in views]
+    pseudo_labels = guess_labels(*views, settings.temperature, batch.size)
 
     share = settings.initial_label_coefficient
     targets = share * batch.labels + (1.0 - share) * pseudo_labels
@@ -129,6 +134,21 @@ def _update(
             "pseudo_label": pseudo_labels,
         },
     )
+
+
+def center_logits(logits: Tensor, size: int) -> Tensor:
+    """Subtracts the mean over the global batch: z − z̄.
+
+    What all images have in common then says nothing about their classes (docs/early-collapse.md).
+
+    Args:
+      logits: z, float32 [B, C], this replica's rows.
+      size: B of the global batch.
+
+    Returns:
+      float32 [B, C].
+    """
+    return logits - backend.sum_over_replicas(ops.sum(logits, axis=0)) / size
 
 
 def guess_labels(

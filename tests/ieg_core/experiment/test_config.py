@@ -30,7 +30,18 @@ def test_every_recipe_survives_json(family, method):
     base = family.bases[0]
     name = f"{base}_imbal_0.02" if family.name.startswith("longtail") else f"{base}_uniform_0.4"
     config = recipes.build_config(parse(name), method, recipe=family.name)
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+    written = to_dict(config)
+    assert from_dict(json.loads(json.dumps(written))) == config
+    assert "centered_pseudo_labels" not in written["method_settings"]  # off, and not written
+
+
+def test_a_setting_added_later_is_written_only_with_another_value():
+    plain = recipes.build_config(parse("digits_uniform_0.8"), "ieg")
+    centered = override(plain, ["method.centered_pseudo_labels=true"])
+    written = to_dict(centered)
+    assert from_dict(written) == centered
+    assert written["method_settings"].pop("centered_pseudo_labels") is True
+    assert written == to_dict(plain)
 
 
 def test_overrides_are_typed_and_reach_nested_settings(l2r):

@@ -142,9 +142,15 @@ IEG_MIXING = Mixing(
 )
 
 
-def _guesses() -> Rows:
+def _centered(rows: Rows) -> Rows:
+    means = [mean(column) for column in zip(*rows, strict=True)]
+    return [[value - m for value, m in zip(row, means, strict=True)] for row in rows]
+
+
+def _guesses(*, centered: bool = False) -> Rows:
     """Returns ĝ of the two views, sharpened with T = ½."""
-    views = [normalized(logits(images)) for images in (IMAGES, STRONG)]
+    rows = [logits(images) for images in (IMAGES, STRONG)]
+    views = [normalized(_centered(view) if centered else view) for view in rows]
     guesses = []
     for weak, strong in zip(*views, strict=True):
         halves = [(a + b) / 2 for a, b in zip(softmax(weak), softmax(strong), strict=True)]
@@ -219,6 +225,18 @@ def test_every_term_of_ieg():
 
     for name, value in _ieg_terms(weights, trust).items():
         np.testing.assert_allclose(update.metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_ieg_with_centered_pseudo_labels_subtracts_each_views_mean_logits():
+    settings = [*IEG_SETTINGS, "method.centered_pseudo_labels=true"]
+    update = one_step("ieg_no_lookahead", settings, IEG_MIXING)
+    guesses = _guesses(centered=True)
+    # Two examples differ from their mean by as much: the guesses mirror each other.
+    np.testing.assert_allclose(guesses[0], guesses[1][::-1])
+    np.testing.assert_allclose(update.examples["pseudo_label"], guesses, rtol=1e-5)
+    targets = mixed(LABELS, guesses, [0.9, 0.9])
+    losses = [cross_entropy(z, y) for z, y in zip(logits(IMAGES), targets, strict=True)]
+    np.testing.assert_allclose(update.metrics["relabelled_loss"], mean(losses), rtol=1e-5)
 
 
 def test_iegs_gradient_without_mixup_treats_the_weak_view_as_a_constant_target():

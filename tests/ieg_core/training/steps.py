@@ -25,6 +25,7 @@ BATCH_SIZE = 40
 EXTRA = {
     "fsr": ["method.capacity=80", "method.dictionary_batch_size=40", "method.start_epoch=0"],
     "forward": ["method.warmup_fraction=0.05"],
+    "ieg": ["method.centered_pseudo_labels=true"],
 }
 VARIANTS = {
     **{name: (name, []) for name in NETWORK_METHODS},
