@@ -219,7 +219,7 @@ def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     """Uploads the current contents of an open file; a log may grow during the upload."""
     require_library()
-    from google.api_core.exceptions import PreconditionFailed
+    from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
 
     size = file.seek(0, os.SEEK_END)
@@ -241,7 +241,7 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
             )
         except PreconditionFailed as error:
             # Written by this process, if the response was lost and the library retried.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(NotFound):
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             if (blob.size, blob.crc32c) != (size, crc32c):
                 raise StaleWriterError(f"{url} is no longer generation {generation}") from error

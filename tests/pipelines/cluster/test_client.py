@@ -15,6 +15,7 @@ from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster.client import Patience, connect
 from pipelines.cluster_files import ClusterFile
+from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
 
@@ -25,7 +26,7 @@ def refusal(cluster_file, **patience):
     """Returns the line that `connect` refuses a cluster with, long before FOREVER."""
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
-        connect(cluster_file, Patience(**patience))
+        connect(cluster_file, Patience(**patience), FakeClock())
     assert time.monotonic() - began < FOREVER / 5  # seconds, but of a machine that may be busy
     assert "\n" not in str(caught.value)
     return str(caught.value)
