@@ -8,6 +8,7 @@ manifests in k8s/ and name no endpoint.
 import dataclasses
 import os
 import re
+import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -490,7 +491,7 @@ def _value(expected: Any, value: object, where: str, owner: type) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if expected is str and number and owner is Resources:
         return str(value)  # `cpu_limit: 2` means "2"
-    if expected is float and number:
+    if expected is float and number and not abs(typing.cast(float, value)) > sys.float_info.max:
         return float(typing.cast(float, value))
     if type(value) is not expected:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
