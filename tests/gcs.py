@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from socketserver import BaseServer
 from typing import Any
 
 from gcp_storage_emulator import server
@@ -110,6 +111,8 @@ def serve() -> Iterator[Emulator]:
     """Runs an emulator with one bucket, "ieg"."""
     emulator = Emulator("")
     plain = server.HANDLERS
+    # The emulator's server looks only twice a second whether it is to end.
+    waits, BaseServer.serve_forever.__defaults__ = BaseServer.serve_forever.__defaults__, (0.01,)
     server.HANDLERS = tuple(
         (pattern, {method: _enforcing(emulator, handler) for method, handler in methods.items()})
         for pattern, methods in plain
@@ -123,3 +126,4 @@ def serve() -> Iterator[Emulator]:
     finally:
         running.stop()
         server.HANDLERS = plain
+        BaseServer.serve_forever.__defaults__ = waits

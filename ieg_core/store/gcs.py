@@ -9,10 +9,11 @@ StaleWriterError.
 
 import base64
 import contextlib
+import contextvars
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ CHUNK = 8 * 1024**2
 TIMEOUT = 60.0
 """Seconds without a response after which a request is retried."""
 DEADLINE = 300.0
-"""Seconds after which a request is no longer retried."""
+"""Seconds after which a request is no longer retried, unless `deadline` sets others."""
 DOWNLOADS = 3
 """Maximum number of downloads of an object that arrives damaged."""
 
@@ -54,6 +55,19 @@ class Stored:
     size: int
     crc32c: str
     updated: float
+
+
+_deadline = contextvars.ContextVar("deadline", default=DEADLINE)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Sets how long this thread's requests are retried, for someone who waits for the answer."""
+    token = _deadline.set(seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def is_url(place: str) -> bool:
@@ -311,4 +325,4 @@ def _blob(url: str) -> Any:
 def _retry() -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(DEADLINE)
+    return DEFAULT_RETRY.with_timeout(_deadline.get())

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import kfp
@@ -178,6 +178,8 @@ class _Client(kfp.Client):
         config.retries = urllib3.Retry(
             total=0, redirect=0, raise_on_redirect=False, respect_retry_after_header=False
         )
+        if config.proxy:
+            config.proxy_headers = _proxy_login(config.proxy)
         return config
 
     def _load_context_setting_or_default(self) -> None:
@@ -204,11 +206,17 @@ def proxy_of(address: str) -> str:
     return urllib.request.getproxies().get(parts.scheme, "")
 
 
+def _proxy_login(proxy: str) -> dict[str, str]:
+    """Returns the header for http://user:password@proxy, which urllib3 does not send itself."""
+    login = urllib3.util.parse_url(proxy).auth
+    return urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else {}
+
+
 def connections(cluster_file: ClusterFile, address: str) -> urllib3.PoolManager:
     """Opens connections to an address, with the cluster's certificates and through its proxy."""
     certificates = cluster_file.ca_file or certifi.where()
     if proxy := proxy_of(address):
-        return urllib3.ProxyManager(proxy, ca_certs=certificates)
+        return urllib3.ProxyManager(proxy, proxy_headers=_proxy_login(proxy), ca_certs=certificates)
     return urllib3.PoolManager(ca_certs=certificates)
 
 
@@ -432,6 +440,11 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health
             f"{address} denies access: HTTP 403 {_message(text)}; check that token_file or "
             "cookie_file in cluster.yaml is yours and that you may use KFP there"
         )
+    if status == 407:
+        raise UserError(
+            f"{address}: the proxy requires a login: set {urlsplit(address).scheme.upper()}_PROXY "
+            "to http://user:password@host:port"
+        )
     if status == 404:
         raise UserError(
             f"there is no KFP 2 API at {address}: HTTP 404; behind a Kubeflow dashboard the "
@@ -458,6 +471,13 @@ def _no_answer(
     address: str, cluster_file: ClusterFile, error: Exception, seconds: float
 ) -> UserError:
     text = str(error)
+    dialed = (urllib3.exceptions.ProxyError, urllib3.exceptions.NewConnectionError)
+    if proxy_of(address) and isinstance(error, dialed):
+        variable = f"{urlsplit(address).scheme.upper()}_PROXY"
+        return UserError(
+            f"{address}: the proxy that {variable} names cannot be reached ({_reason(error)}): "
+            f"correct {variable}, or name the host in NO_PROXY"
+        )
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
