@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a finished run, fetched from wherever the results root lies."""
 
+import collections
+import threading
 import types
 from http import HTTPStatus
 
@@ -109,11 +111,15 @@ def test_a_root_that_is_lost_for_a_while_keeps_its_trials(emulator, bucket, tmp_
 
 def test_a_bucket_that_does_not_answer_is_given_up_in_time(emulator, bucket, monkeypatch):
     emulator.weather = lambda method, path: HTTPStatus.SERVICE_UNAVAILABLE
-    clock = FakeClock()
-    fake = types.SimpleNamespace(sleep=clock.sleep, monotonic=clock.monotonic)
+    # Google's library asks for the bucket itself in a thread of its own, which takes its own time.
+    clocks = collections.defaultdict(FakeClock)
+    fake = types.SimpleNamespace(
+        sleep=lambda seconds: clocks[threading.get_ident()].sleep(seconds),
+        monotonic=lambda: clocks[threading.get_ident()].monotonic(),
+    )
     for module in (retry_base, retry_unary):
         monkeypatch.setattr(module, "time", fake)
     root = Root(bucket, "label")
     assert root.progress(0.0, 0.0) == ([], False)
-    assert sum(clock.slept) <= BUCKET_SECONDS
+    assert 0 < sum(clocks[threading.get_ident()].slept) <= BUCKET_SECONDS
     assert "cannot reach" in root.problem
