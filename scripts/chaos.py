@@ -372,6 +372,7 @@ def train_root(root: Path) -> None:
         "digits_uniform_0.4",
         methods=("supervised", "l2r"),
         seeds=(0, 1),
+        network="docs.examples.small_network:build",
         steps=20,
         results=str(root),
     )

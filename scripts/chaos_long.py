@@ -16,6 +16,7 @@ Prints the figures; the exit code is 1 if something grew or differs.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
@@ -100,8 +101,8 @@ def size_of(folder: Path) -> int:
     total = 0
     for owner, _, names in os.walk(folder):
         for name in names:
-            with_path = Path(owner) / name
-            total += with_path.lstat().st_size if with_path.exists() else 0
+            with contextlib.suppress(FileNotFoundError):  # being replaced
+                total += (Path(owner) / name).lstat().st_size
     return total
 
 
@@ -122,7 +123,7 @@ def many_steps(folder: Path) -> list[str]:
     if sweep.process.returncode:
         return [f"the training of {STEPS} steps ended with {sweep.process.returncode}"]
     (trial,) = (folder / "trials").iterdir()
-    log = (trial / "log.txt").stat().st_size
+    log = (trial / layout.LOG).stat().st_size
     print(f"steps: {STEPS:,} steps, {max(sizes) / 2**20:.1f} MiB at most, log of {log:,} bytes")
     problems = worker.problems("the trial") + parent.problems("ieg train")
     if max(sizes) > TRIAL_BYTES:
@@ -160,7 +161,7 @@ def many_trials(folder: Path) -> list[str]:
         largest = max(largest, size_of(scratch))
     if sweep.process.returncode:
         return [f"the sweep of {TRIALS} trials ended with {sweep.process.returncode}"]
-    log = (layout.latest_folder(folder) / "log.txt").stat().st_size
+    log = (layout.latest_folder(folder) / layout.LOG).stat().st_size
     print(
         f"trials: {len(planned.trials)} trials in {time.monotonic() - began:.0f} s; at most "
         f"{largest / 2**20:.1f} MiB of temporary files, {size_of(scratch):,} bytes left; log of "

@@ -39,8 +39,8 @@ from typing import Any, Final
 
 from ieg_core.errors import UserError
 from ieg_core.store import gcs, leases, trial_copy
-from ieg_core.store.layout import checkpoint_name
-from ieg_core.store.records import LeaseRecord
+from ieg_core.store.layout import LOG, checkpoint_name
+from ieg_core.store.records import LeaseRecord, ProgressRecord, TrainingRecord
 from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
 from pipelines.cluster import client as clients
@@ -267,7 +267,7 @@ def _keep(
     wanted: dict[str, bytes] = {}
     checkpoint = checkpoint_name(attempt)
     (folder / checkpoint).parent.mkdir()
-    sizes = {"log.txt": 0, "progress.json": 10, "training.json": 1000, checkpoint: 1000}
+    sizes = {LOG: 0, ProgressRecord.NAME: 10, TrainingRecord.NAME: 1000, checkpoint: 1000}
     if rng.random() < 0.2:
         sizes[checkpoint] = gcs.CHUNK + 1  # goes up in parts
     for _ in range(3):

@@ -119,6 +119,7 @@ class _Watcher:
         self.client = clients.connect(cluster_file, clock=clock)
         self.kubernetes = preflight.reach(cluster_file)
         self.roots: dict[str, Root | None] = {}
+        self.pods: waiting.Pods | None = None
         self.began = self.last_work = self.last_answer = clock.monotonic()
         self.last = Look({run.run_id: "?" for run in runs})
         self.canceled, self.pause = False, POLL_SECONDS
@@ -199,13 +200,20 @@ class _Watcher:
         if self.kubernetes is None or not runs:
             return waiting.Pods()
         try:
-            return waiting.look(self.kubernetes, self.cluster_file.kubernetes_namespace, runs)
+            pods = waiting.look(self.kubernetes, self.cluster_file.kubernetes_namespace, runs)
         except (urllib3.exceptions.HTTPError, OSError):
-            return waiting.Pods(note="the Kubernetes API does not answer; retrying")
+            note = "the Kubernetes API does not answer; retrying"
+            pods = waiting.Pods(note=note, are_known=False)
+        if pods.are_known:
+            self.pods = pods
+            return pods
+        # Its token may have expired, and the pods may run on.
+        self.kubernetes = preflight.reach(self.cluster_file) or self.kubernetes
+        return replace(self.pods or waiting.Pods(), note=pods.note)
 
     def _cancel_if_stuck(self, look: Look) -> None:
         """Cancels the runs if no pod has run for `max_pending` minutes."""
-        unseen = self.kubernetes is None and not look.trials
+        unseen = self.pods is None and not look.trials
         waits = "PENDING" in look.states.values() if unseen else not look.running
         if not waits or look.is_over:
             self.last_work = self.clock.monotonic()
