@@ -91,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from scripts import chaos_fuzz
 
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
-        known = list(chaos_fuzz.parsers(Path(folder)))
-    wanted = [name for name in known if name in chosen.names or not chosen.names]
+        wanted = list(chaos_fuzz.select(chaos_fuzz.parsers(Path(folder)), chosen.names))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         survived = list(pool.map(lambda name: search_apart(name, chosen.seconds), wanted))
     return int(not all(survived))

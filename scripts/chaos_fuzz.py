@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -45,6 +45,7 @@ from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron, schedules
 
+T = TypeVar("T")
 ROOT: Final = Path(__file__).parents[1]
 SPARE_BYTES: Final = 4 << 30
 SLOW_SECONDS: Final = 20.0
@@ -253,6 +254,17 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     }
 
 
+def select(known: Mapping[str, T], names: Sequence[str]) -> Mapping[str, T]:
+    """Returns what has one of some names, or everything if there are none.
+
+    Raises:
+      SystemExit: When a name is not known.
+    """
+    if unknown := sorted(set(names) - set(known)):
+        raise SystemExit(f"received {', '.join(unknown)}, expected some of {', '.join(known)}")
+    return {name: each for name, each in known.items() if not names or name in names}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzzes the parsers; returns 1 if a try did not survive."""
     options = argparse.ArgumentParser(
@@ -265,9 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_memory()
     failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
-        for name, parser in parsers(Path(folder)).items():
-            if chosen.names and name not in chosen.names:
-                continue
+        for name, parser in select(parsers(Path(folder)), chosen.names).items():
             outcome = fuzz(parser, chosen.tries, chosen.seed)
             for failure in outcome.failures[:SHOWN]:
                 print(f"{name}: {failure}")

@@ -40,7 +40,7 @@ from ieg_core.store.seal import seal
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import schedules
-from scripts.chaos_fuzz import digits_source, problem_of
+from scripts.chaos_fuzz import digits_source, problem_of, select
 
 NUMBERS: Final = (
     st.integers() | st.floats() | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, 1e308])
@@ -224,9 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = options.parse_args(arguments)
     failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
-        for name, reader in readers(Path(folder)).items():
-            if chosen.names and name not in chosen.names:
-                continue
+        for name, reader in select(readers(Path(folder)), chosen.names).items():
             problem = check(reader, chosen.tries, chosen.seed)
             print(f"structures {name}: {problem or f'{chosen.tries:,} survived'}", flush=True)
             failed |= bool(problem)
