@@ -253,7 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = Path(folder) / str(number)
             batch, wanted = wanted[: len(KILLS)], wanted[len(KILLS) :]
             rng.shuffle(batch)
-            batch.sort(key=lambda each: each[0] == "report")  # after it there is little left to end
+            # Late kills leave little to end: those whose moments are spread most come first.
+            batch.sort(key=lambda each: -lived.get(each[0], 0.0))
             made, problem = end_in_turn(results, batch, lived, rng)
             wanted += batch[len(made) :] if made else []
             if not problem and (code := Sweep.start(results).process.wait()):
