@@ -44,7 +44,7 @@ SWEEP: Final = (
     "METHODS=supervised",
     "SEEDS=0,1",
     "NETWORK=docs.examples.small_network:build",
-    "STEPS=2000",
+    "STEPS=4000",
     "SET=batch_size=10 evaluations=4",
 )
 MARK: Final = "IEG_CHAOS"
@@ -63,6 +63,7 @@ KILLS: Final = (
     ("driver", signal.SIGTERM),
     *((kind, signal.SIGKILL) for kind in PATTERNS),
 )
+LATER_SHARE: Final = 0.4
 POLL_SECONDS: Final = 0.05
 WAIT_SECONDS: Final = 60.0
 
@@ -214,7 +215,9 @@ def end_in_turn(
     """
     made: list[str] = []
     for kind, number in kills:
-        delay = rng.uniform(0.0, lived.get(kind, 1.0))
+        # A sweep that continues has less to do than one that begins.
+        share = LATER_SHARE if made else 1.0
+        delay = rng.uniform(0.0, lived.get(kind, 1.0) * share)
         has_ended, problem = kill(results, kind, number, delay)
         if has_ended:
             made.append(f"{number.name} of the {kind}")
