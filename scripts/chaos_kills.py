@@ -159,7 +159,7 @@ def lives(results: Path) -> Mapping[str, float]:
                 seconds[kind] += now - before  # type: ignore[assignment]
         before = now
     if sweep.process.returncode:
-        raise SystemExit(f"the undisturbed sweep failed: {_last_line(results)}")
+        raise SystemExit(f"the undisturbed sweep failed: {last_line(results)}")
     return dict(seconds)
 
 
@@ -227,7 +227,8 @@ def end_in_turn(
     return made, ""
 
 
-def _last_line(results: Path) -> str:
+def last_line(results: Path) -> str:
+    """Returns the last line that a command printed."""
     lines = (results / "output.txt").read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line for line in reversed(lines) if line.strip()), "no output")
 
@@ -261,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             made, problem = end_in_turn(results, batch, lived, rng)
             wanted += batch[len(made) :] if made else []
             if not problem and (code := Sweep.start(results).process.wait()):
-                problem = f"exit code {code}: {_last_line(results)}"
+                problem = f"exit code {code}: {last_line(results)}"
             elif not problem and outcome(results) != expected:
                 problem = "its trials have other results"
             tried.update(made)

@@ -31,7 +31,7 @@ from typing import Final
 from ieg_core.store import layout
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
-from scripts.chaos_kills import ROOT, Sweep, outcome
+from scripts.chaos_kills import ROOT, Sweep, last_line, outcome
 from tests.scripts.test_chaos import finish
 
 STEPS, TRIALS = 20_000, 200
@@ -121,7 +121,7 @@ def many_steps(folder: Path) -> list[str]:
             worker.add(pid)
         sizes.append(size_of(folder / "trials"))
     if sweep.process.returncode:
-        return [f"the training of {STEPS} steps ended with {sweep.process.returncode}"]
+        return [f"the training of {STEPS} steps failed: {last_line(folder)}"]
     (trial,) = (folder / "trials").iterdir()
     log = (trial / layout.LOG).stat().st_size
     print(f"steps: {STEPS:,} steps, {max(sizes) / 2**20:.1f} MiB at most, log of {log:,} bytes")
@@ -160,7 +160,7 @@ def many_trials(folder: Path) -> list[str]:
             pipeline.add(pid)
         largest = max(largest, size_of(scratch))
     if sweep.process.returncode:
-        return [f"the sweep of {TRIALS} trials ended with {sweep.process.returncode}"]
+        return [f"the sweep of {TRIALS} trials failed: {last_line(folder)}"]
     log = (layout.latest_folder(folder) / layout.LOG).stat().st_size
     print(
         f"trials: {len(planned.trials)} trials in {time.monotonic() - began:.0f} s; at most "
@@ -177,10 +177,11 @@ def sweeps_together(folder: Path) -> list[str]:
     """Runs sweeps at once in one root; returns what is wrong with them."""
     alone = Sweep.start(folder / "alone")
     if alone.process.wait():
-        return [f"the sweep that was alone ended with {alone.process.returncode}"]
+        return [f"the sweep that was alone failed: {last_line(folder / 'alone')}"]
     expected = outcome(folder / "alone")
     other = folder / "revision"
-    shutil.copytree(ROOT, other, ignore=shutil.ignore_patterns(".*", "runs*", "data", "tests"))
+    for name in ("ieg_core", "components", "pipelines", "docs"):
+        shutil.copytree(ROOT / name, other / name)
     with (other / OTHER_REVISION).open("a", encoding="utf-8") as file:
         file.write("# another revision\n")
     root = folder / "shared"
@@ -189,7 +190,7 @@ def sweeps_together(folder: Path) -> list[str]:
     found = outcome(root)
     others = {name: figures for name, figures in found.items() if name not in expected}
     print(f"together: exit codes {codes}; {len(found) - len(others)} and {len(others)} trials")
-    problems = [f"a sweep ended with {code}" for code in codes if code]
+    problems = [f"a sweep ended with {code}: {last_line(root)}" for code in codes if code]
     if {name: found.get(name) for name in expected} != expected:
         problems.append("a trial has other results than alone")
     if sorted(others.values(), key=repr) != sorted(expected.values(), key=repr):
