@@ -71,11 +71,10 @@ bench: $(READY) ## time a training step of each method on this machine (a few mi
 
 chaos: $(READY) ## let files, services and processes fail at random; count what survives
 	@$(BIN)/python -m scripts.chaos_services
-	@$(BIN)/python -m scripts.chaos_structures
-	@$(BIN)/python -m scripts.chaos_fuzz --tries 1000
+	@$(BIN)/python -m scripts.chaos_structures --tries 300
+	@$(BIN)/python -m scripts.chaos_fuzz
 	@$(BIN)/python -m scripts.chaos_atheris --seconds 8
-	@$(BIN)/python -m scripts.chaos mutations --tries 1000
-	@$(BIN)/python -m scripts.chaos flips --tries 500
+	@$(BIN)/python -m scripts.chaos mutations flips
 	@$(BIN)/python -m scripts.chaos_kills
 	@$(BIN)/python -m scripts.chaos_long
 
