@@ -69,11 +69,14 @@ report: $(READY) ## write the report of RUN (by default the newest) again, even 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
 
-chaos: $(READY) ## damage files, feed broken ones and kill sweeps at random; count what survives
+chaos: $(READY) ## let files, services and processes fail at random; count what survives
+	@$(BIN)/python -m scripts.chaos_services
+	@$(BIN)/python -m scripts.chaos_structures --tries 300
 	@$(BIN)/python -m scripts.chaos_fuzz
-	@$(BIN)/python -m scripts.chaos mutations
-	@$(BIN)/python -m scripts.chaos flips --tries 1000
-	@$(BIN)/python -m scripts.chaos_kills --tries 10
+	@$(BIN)/python -m scripts.chaos_atheris --seconds 8
+	@$(BIN)/python -m scripts.chaos mutations flips
+	@$(BIN)/python -m scripts.chaos_kills
+	@$(BIN)/python -m scripts.chaos_long
 
 gpu-check: $(READY) ## check and time the training steps on a GPU, over several calls of SECONDS each
 	@$(BIN)/python -m scripts.gpu_check $(call option,--state,OUT) $(call option,--seconds,SECONDS) \

@@ -213,9 +213,9 @@ def on_cluster(
     base = options.base or base_of(profile.dataset)
     pipeline = build(profile, wanted)
     traps.require_sound(traps.compiled(pipeline), traps.ALL)
-    client = clients.connect(cluster_file)
+    client = clients.connect(cluster_file, clock=clock)
     run = _name()
-    run_id = _submit(client, cluster_file, pipeline, {"base": base, "run": run}, run)
+    run_id = _submit(client, cluster_file, pipeline, {"base": base, "run": run}, run, clock)
     say(
         f"Examining {cluster_files.endpoint(cluster_file)}, profile {profile.name}, image "
         f"{profile.image}"
@@ -225,8 +225,9 @@ def on_cluster(
     began = looked = clock.monotonic()
     waits = ""
     while True:
-        with clients.plain_errors(cluster_file, "follow the doctor's run"):
-            state, tasks = _states(client.get_run(run_id))
+        doing = "follow the doctor's run"
+        answer = clients.ask(cluster_file, doing, lambda: client.get_run(run_id), clock)
+        state, tasks = _states(answer)
         for position, check in enumerate(wanted):
             task_state = tasks.get(check) or tasks.get(_task_name(check, position), "")
             if check not in findings and (task_state in ENDED or state in ENDED):
@@ -242,8 +243,8 @@ def on_cluster(
         if now - began > PATIENCE_SECONDS:
             break
         clock.sleep(POLL_SECONDS)
-    with clients.plain_errors(cluster_file, "cancel the doctor's run"):
-        client.terminate_run(run_id)
+    doing = "cancel the doctor's run"
+    clients.ask(cluster_file, doing, lambda: client.terminate_run(run_id), clock)
     for check in (check for check in wanted if check not in findings):
         why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
         text = (
@@ -269,15 +270,20 @@ def _why_pods_wait(cluster_file: ClusterFile, run_id: str) -> str:
 
 
 def _submit(
-    client: Any, cluster_file: ClusterFile, pipeline: Any, arguments: Mapping[str, Any], name: str
+    client: Any,
+    cluster_file: ClusterFile,
+    pipeline: Any,
+    arguments: Mapping[str, Any],
+    name: str,
+    clock: Clock,
 ) -> str:
     from pipelines.cluster import submit
 
-    experiment = submit.look_at_kfp(client, cluster_file)
-    experiment = experiment or submit.create_experiment(client, cluster_file)
+    experiment = submit.look_at_kfp(client, cluster_file, clock)
+    experiment = experiment or submit.create_experiment(client, cluster_file, clock)
     spec = json_format.MessageToDict(pipeline.pipeline_spec)
     body = {"pipeline_spec": submit.whole(spec, json_format.MessageToDict(pipeline.platform_spec))}
-    return submit.create_run(client, cluster_file, experiment, name, arguments, body).run_id
+    return submit.create_run(client, cluster_file, experiment, name, arguments, body, clock).run_id
 
 
 def _states(run: Any) -> tuple[str, dict[str, str]]:

@@ -5,6 +5,7 @@ A field whose metadata have a function under `READ` takes what that makes of its
 """
 
 import dataclasses
+import sys
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -138,7 +139,7 @@ def _value(expected: Any, value: object, where: str) -> Any:
                 raise UserError(f"{where}: {key}: {each!r} is not text: put it in quotes")
         return dict(value)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if expected is float and number:
+    if expected is float and number and not abs(typing.cast(float, value)) > sys.float_info.max:
         return float(typing.cast(float, value))
     if type(value) is not expected:
         names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

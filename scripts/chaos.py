@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Damages a finished results root at random, and checks what its readers make of it.
 
-    python -m scripts.chaos mutations [--tries 2000] [--seed 0] [--root runs]
-    python -m scripts.chaos flips [--tries 2000] [--seed 0] [--root runs]
+    python -m scripts.chaos [mutations] [flips] [--tries 1000] [--seed 0] [--root runs]
 
 `mutations` replaces a file by another value, a folder, a link or a pipe, or changes or cuts it;
 `flips` changes one bit. Without a root a small sweep is trained first. A root is copied, never
@@ -373,6 +372,7 @@ def train_root(root: Path) -> None:
         "digits_uniform_0.4",
         methods=("supervised", "l2r"),
         seeds=(0, 1),
+        network="docs.examples.small_network:build",
         steps=20,
         results=str(root),
     )
@@ -385,15 +385,16 @@ def train_root(root: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs an attack; returns 1 if a try did not survive."""
+    """Runs attacks; returns 1 if a try did not survive."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("attack", choices=ATTACKS)
-    parser.add_argument("--tries", type=int, default=2000)
+    parser.add_argument("attacks", nargs="+", choices=ATTACKS)
+    parser.add_argument("--tries", type=int, default=1000, help="of each attack")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, help="a finished results root")
     options = parser.parse_args(arguments)
+    failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-chaos-") as folder:
         root = Path(folder) / layout.DEFAULT_ROOT
         if options.root:
@@ -401,12 +402,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             train_root(root)
         report = functools.partial(print, flush=True)
-        damages = ATTACKS[options.attack]
-        # Planning takes as long as all other readers; the mutations cover it.
-        readers = READERS if damages is MUTATIONS else READERS[:-1]
-        outcome = Target(root, readers).attack(damages, options.tries, options.seed, report)
-    print(f"{options.attack}: {outcome.line}")
-    return bool(outcome.failures)
+        for name in options.attacks:
+            damages = ATTACKS[name]
+            # Planning takes as long as all other readers; the mutations cover it.
+            readers = READERS if damages is MUTATIONS else READERS[:-1]
+            outcome = Target(root, readers).attack(damages, options.tries, options.seed, report)
+            print(f"{name}: {outcome.line}", flush=True)
+            failed |= bool(outcome.failures)
+    return int(failed)
 
 
 if __name__ == "__main__":

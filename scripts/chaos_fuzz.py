@@ -7,9 +7,7 @@ Each try changes a valid file at random (bits, cuts, copies, numbers, other file
 it. It survives if the parser returns, or raises the error that it declares, with one line. Memory
 is limited to 4 GiB above what is used at the start, so that a small file that asks for more fails.
 Prints for each parser how many tries survived, and the first that did not; the exit code is 1 if
-there are any.
-
-atheris, which would follow the parsers' branches, is not among the project's packages.
+there are any. `scripts.chaos_atheris` follows the parsers' branches.
 """
 
 import argparse
@@ -26,13 +24,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from ieg_core.audit.decisions import read_decisions
-from ieg_core.data.base import Split, in_memory_source
+from ieg_core.data.base import Source, Split, in_memory_source
 from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_pixels
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
@@ -47,6 +45,7 @@ from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron, schedules
 
+T = TypeVar("T")
 ROOT: Final = Path(__file__).parents[1]
 SPARE_BYTES: Final = 4 << 30
 SLOW_SECONDS: Final = 20.0
@@ -125,20 +124,37 @@ def fuzz(parser: Parser, tries: int, seed: int = 0) -> Outcome:
         parser.parse(content)  # the changes start from valid files
     for _ in range(tries):
         content = mutate(rng.choice(parser.seeds), parser.seeds, rng)
-        began = time.monotonic()
-        problem = ""
-        try:
-            parser.parse(content)
-        except parser.errors as error:
-            if "\n" in str(error):
-                problem = f"more than one line: {str(error)[:200]!r}"
-        except Exception as error:
-            problem = f"{type(error).__name__}: {str(error)[:200]}"
-        if not problem and time.monotonic() - began > SLOW_SECONDS:
-            problem = f"took more than {SLOW_SECONDS:.0f} s"
-        if problem:
+        if problem := problem_of(parser.parse, parser.errors, content):
             failures.append(f"{problem} ({content[:100].hex()})")
     return Outcome(tries, failures)
+
+
+def problem_of(
+    parse: Callable[[Any], object], errors: tuple[type[Exception], ...], content: object
+) -> str:
+    """Parses a content; returns what is wrong with the way it ends, "" if nothing is.
+
+    Args:
+      parse: The parser.
+      errors: What it declares to raise.
+      content: What it parses.
+    """
+    began = time.monotonic()
+    try:
+        parse(content)
+    except errors as error:
+        if "\n" in str(error):
+            return f"more than one line: {str(error)[:200]!r}"
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    seconds = time.monotonic() - began
+    return f"took more than {SLOW_SECONDS:.0f} s" if seconds > SLOW_SECONDS else ""
+
+
+def digits_source() -> Source:
+    """Returns a data set of ten empty images, of the classes 0 to 9."""
+    digits = Split(np.zeros((10, 1, 8, 8), np.uint8), np.arange(10, dtype=np.int32))
+    return in_memory_source("digits", version="", origin="memory", train=digits, test=digits)
 
 
 def parsers(folder: Path) -> Mapping[str, Parser]:
@@ -150,14 +166,7 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     split = Split(np.zeros((2, 1, 28, 28), np.uint8), np.zeros(2, np.int32))
     idx = idx_files(split, split)
     layout = CifarLayout("cifar10", "", "", (), ("test.bin",), {"test.bin": 2}, 1, {}, None)
-    digits = Split(np.zeros((10, 1, 8, 8), np.uint8), np.arange(10, dtype=np.int32))
-    source = in_memory_source(
-        "digits",
-        version="",
-        origin="memory",
-        train=digits,
-        test=digits,
-    )
+    source = digits_source()
     names = [str(number) for number in range(10)]
     labels = {"index": list(range(10)), "label": names}
     decisions = b"path,label,decision\na.png,cat,keep\nb.png,,drop\n"
@@ -245,6 +254,17 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     }
 
 
+def select(known: Mapping[str, T], names: Sequence[str]) -> Mapping[str, T]:
+    """Returns what has one of some names, or everything if there are none.
+
+    Raises:
+      SystemExit: When a name is not known.
+    """
+    if unknown := sorted(set(names) - set(known)):
+        raise SystemExit(f"received {', '.join(unknown)}, expected some of {', '.join(known)}")
+    return {name: each for name, each in known.items() if not names or name in names}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzzes the parsers; returns 1 if a try did not survive."""
     options = argparse.ArgumentParser(
@@ -257,9 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_memory()
     failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
-        for name, parser in parsers(Path(folder)).items():
-            if chosen.names and name not in chosen.names:
-                continue
+        for name, parser in select(parsers(Path(folder)), chosen.names).items():
             outcome = fuzz(parser, chosen.tries, chosen.seed)
             for failure in outcome.failures[:SHOWN]:
                 print(f"{name}: {failure}")

@@ -332,7 +332,12 @@ def check_schedule(bench: Bench) -> str:
     )
     experiment = submit.look_at_kfp(bench.client, bench.cluster_file)
     with clients.plain_errors(bench.cluster_file, "create a schedule"):
-        recurring.apply(bench.client, experiment, recurring.Action("create", name, "", (), *wanted))
+        recurring.apply(
+            bench.client,
+            bench.cluster_file,
+            experiment,
+            recurring.Action("create", name, "", (), *wanted),
+        )
         (made,) = [
             each.id
             for each in recurring.list_existing(bench.client, experiment)

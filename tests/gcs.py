@@ -17,12 +17,14 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from socketserver import BaseServer
 from typing import Any
 
 from gcp_storage_emulator import server
 from gcp_storage_emulator.exceptions import NotFound
 
 BUCKET = "ieg"
+BEFORE, AFTER = "before", "after"
 
 
 @dataclass
@@ -34,12 +36,15 @@ class Emulator:
       requests: What it was asked: method and path.
       failures: Statuses to answer the next requests with, the first first.
       on_request: Called with method and path before each request is served.
+      weather: Draws a fault for a method and path: a status instead of the right answer, BEFORE or
+        AFTER for a connection that breaks before or after the request is carried out, or None.
     """
 
     host: str
     requests: list[tuple[str, str]] = field(default_factory=list)
     failures: list[HTTPStatus] = field(default_factory=list)
     on_request: Callable[[str, str], None] = lambda method, path: None
+    weather: Callable[[str, str], HTTPStatus | str | None] = lambda method, path: None
 
 
 def _object_name(request: Any, storage: Any) -> str:
@@ -81,12 +86,22 @@ def _enforcing(emulator: Emulator, handler: Callable[..., None]) -> Callable[...
         emulator.requests.append((request.method, request.path))
         # The library asks for the bucket itself now and then, in a thread, and minds no answer.
         scripted = emulator.failures and not request.path.endswith(f"/b/{BUCKET}")
-        refusal = emulator.failures.pop(0) if scripted else _refusal(request, storage)
+        refusal: HTTPStatus | str | None
+        refusal = (
+            emulator.failures.pop(0) if scripted else emulator.weather(request.method, request.path)
+        )
+        if refusal == BEFORE:
+            raise ConnectionResetError
+        is_lost = refusal == AFTER
+        if refusal is None or is_lost:
+            refusal = _refusal(request, storage)
         if refusal is None:
             handler(request, response, storage)
         else:
             response.status = refusal
             response.json({"error": {"code": refusal.value, "message": refusal.phrase}})
+        if is_lost:
+            raise ConnectionResetError
 
     return handle
 
@@ -96,15 +111,19 @@ def serve() -> Iterator[Emulator]:
     """Runs an emulator with one bucket, "ieg"."""
     emulator = Emulator("")
     plain = server.HANDLERS
+    # The emulator's server looks only twice a second whether it is to end.
+    waits, BaseServer.serve_forever.__defaults__ = BaseServer.serve_forever.__defaults__, (0.01,)
     server.HANDLERS = tuple(
         (pattern, {method: _enforcing(emulator, handler) for method, handler in methods.items()})
         for pattern, methods in plain
     )
     running = server.create_server("127.0.0.1", 0, in_memory=True, default_bucket=BUCKET)
     running.start()
+    running._api._httpd.handle_error = lambda *arguments: None  # a connection that weather breaks
     emulator.host = f"http://127.0.0.1:{running._api._httpd.server_port}"
     try:
         yield emulator
     finally:
         running.stop()
         server.HANDLERS = plain
+        BaseServer.serve_forever.__defaults__ = waits

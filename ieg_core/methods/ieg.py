@@ -74,10 +74,10 @@ def _update(
 
     weak = backend.linearize(functools.partial(logits_of, batch.images), state.params)
     strong = backend.linearize(functools.partial(logits_of, batch.strong_images), state.params)
-    views = [weak.outputs, strong.outputs]
+    guesses = weak.outputs, strong.outputs
     if settings.centered_pseudo_labels:
-        views = [center_logits(logits, batch.size) for logits in views]
-    pseudo_labels = guess_labels(*views, settings.temperature, batch.size)
+        guesses = center_logits(guesses[0], batch.size), center_logits(guesses[1], batch.size)
+    pseudo_labels = guess_labels(*guesses, settings.temperature, batch.size)
 
     share = settings.initial_label_coefficient
     targets = share * batch.labels + (1.0 - share) * pseudo_labels

@@ -9,10 +9,11 @@ StaleWriterError.
 
 import base64
 import contextlib
+import contextvars
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ CHUNK = 8 * 1024**2
 TIMEOUT = 60.0
 """Seconds without a response after which a request is retried."""
 DEADLINE = 300.0
-"""Seconds after which a request is no longer retried."""
+"""Seconds after which a request is no longer retried, unless `deadline` sets others."""
 DOWNLOADS = 3
 """Maximum number of downloads of an object that arrives damaged."""
 
@@ -54,6 +55,19 @@ class Stored:
     size: int
     crc32c: str
     updated: float
+
+
+_deadline = contextvars.ContextVar("deadline", default=DEADLINE)
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Sets how long this thread's requests are retried, for someone who waits for the answer."""
+    token = _deadline.set(seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def is_url(place: str) -> bool:
@@ -219,7 +233,7 @@ def side_by_side(work: Callable[[str], T], names: Iterable[str]) -> list[T]:
 def _send(url: str, file: IO[bytes], generation: int | None) -> int:
     """Uploads the current contents of an open file; a log may grow during the upload."""
     require_library()
-    from google.api_core.exceptions import PreconditionFailed
+    from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud.storage.exceptions import DataCorruption
 
     size = file.seek(0, os.SEEK_END)
@@ -241,7 +255,7 @@ def _send(url: str, file: IO[bytes], generation: int | None) -> int:
             )
         except PreconditionFailed as error:
             # Written by this process, if the response was lost and the library retried.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(NotFound):
                 blob.reload(retry=_retry(), timeout=TIMEOUT)
             if (blob.size, blob.crc32c) != (size, crc32c):
                 raise StaleWriterError(f"{url} is no longer generation {generation}") from error
@@ -311,4 +325,4 @@ def _blob(url: str) -> Any:
 def _retry() -> Any:
     from google.cloud.storage.retry import DEFAULT_RETRY
 
-    return DEFAULT_RETRY.with_timeout(DEADLINE)
+    return DEFAULT_RETRY.with_timeout(_deadline.get())

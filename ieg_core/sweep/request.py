@@ -20,6 +20,10 @@ from ieg_core.errors import UserError, require
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
 from ieg_core.store.names import DEFAULT_ROOT
 
+MAX_STEPS = 100_000_000
+MAX_SEED = 2**53
+"""The largest whole number up to which a KFP parameter is exact."""
+
 MAX_TRIALS = 1000
 
 
@@ -202,15 +206,16 @@ class SweepRequest:
             method_spec(method)
         for name in ("network", "features", "labels", "data_dir", "results"):
             object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
-        if min(self.seeds) < 0:
-            raise UserError(f"seeds must be at least 0, got {min(self.seeds)}")
+        wrong = [seed for seed in self.seeds if not 0 <= seed <= MAX_SEED]
+        require(not wrong, "seeds", wrong, f"numbers from 0 to {MAX_SEED}")
         for variable, value in (("NETWORK", self.network), ("RECIPE", self.recipe)):
             if self.features and value:
                 raise UserError(
                     f"received {variable}={value} with FEATURES={self.features}, which chooses "
                     f"network and recipe: leave one of the two out"
                 )
-        require(self.steps >= 0, "steps", self.steps, "at least 1, or 0 for the recipe's")
+        expected = f"at least 1 and at most {MAX_STEPS}, or 0 for the recipe's"
+        require(0 <= self.steps <= MAX_STEPS, "steps", self.steps, expected)
 
     @classmethod
     def from_parameters(cls, values: Mapping[str, Any], **changes: Any) -> Self:

@@ -27,6 +27,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, cast
 
 from ieg_core.errors import (
     EXIT_DIVERGED,
@@ -38,6 +39,7 @@ from ieg_core.errors import (
 )
 from ieg_core.host import container_memory, machine, processes
 from ieg_core.host.clock import CLOCK, Clock
+from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.runtime import WARNING, Runtime, is_gpu_required
 from ieg_core.store import leases
 from ieg_core.store.layout import LOG, trial_folder
@@ -58,6 +60,9 @@ AUDIT = "audit"
 PHASES = {"train": "training", "evaluate": "evaluating", AGAIN: "evaluating"}
 BUSY_SECONDS = 1.0
 LOG_LINES = 40
+LOG_BYTES = 16 * 2**20
+"""Largest size of a trial's log, over all attempts, and of what an attempt echoes."""
+LINE_LENGTH = 2**16
 
 
 def run_step(
@@ -195,8 +200,9 @@ class _Ended:
 
 def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool) -> _Ended:
     """Runs a process until it ends."""
+    echoed = 0
     with (
-        log.open("a", encoding="utf-8") as file,
+        contextlib.closing(_Log(log)) as file,
         subprocess.Popen(
             command,
             env=environment,
@@ -211,14 +217,39 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
         ) as process,
         _guarded_if_alone(process) as guard,
     ):
-        for line in process.stdout or ():
+        output = cast(IO[str], process.stdout)
+        while line := output.readline(LINE_LENGTH):
             file.write(line)
-            file.flush()
+            echoed += len(line)
+            if echoed > LOG_BYTES:
+                continue
             if echo:
                 print(line, end="", flush=True)
             elif line.startswith(WARNING):
                 print(line, end="", file=sys.stderr)
     return _Ended(process.returncode, process.pid, guard.reason)
+
+
+class _Log:
+    """A trial's log, to which each attempt appends; the older half is dropped if it is too long."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("a", encoding="utf-8")
+
+    def write(self, line: str) -> None:
+        """Appends a line, or a part of one."""
+        self._file.write(line)
+        self._file.flush()
+        if os.fstat(self._file.fileno()).st_size > LOG_BYTES:
+            self.close()
+            kept = self._path.read_bytes()[-LOG_BYTES // 2 :]
+            kept = kept[kept.find(b"\n") + 1 :]
+            write_bytes_atomic(self._path, b"[earlier lines were dropped]\n" + kept)
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
 
 
 def _guarded_if_alone(

@@ -2,8 +2,10 @@
 """Connects KFP's client within seconds, or fails with a one-line error.
 
 `kfp.Client` tries for half a minute, prints tracebacks, waits indefinitely for a slow server,
-follows redirects to login pages and reads ~/.config/kfp/context.json. Here a health check comes
-first, each request has a timeout, and only the cluster file counts.
+follows redirects to login pages, takes a web page for an empty answer and reads
+~/.config/kfp/context.json. Here a health check comes first, each request has a timeout, and only
+the cluster file counts. `plain_errors` tells failures that may pass from others; the callers repeat
+requests by `pipelines.cluster.retry`.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import kfp
@@ -28,10 +30,17 @@ import urllib3
 from kfp.client.token_credentials_base import TokenCredentialsBase
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from pipelines import cluster_files
+from pipelines.cluster import retry
+from pipelines.cluster.retry import TransientError
 from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
+BUSY = (429, 500, 502, 503, 504)
+"""HTTP statuses that may pass."""
+LONGEST_WAIT = 60.0
+"""The most seconds of a Retry-After that are waited for."""
 HEALTH = "/apis/v2beta1/healthz"
 FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
 OLDEST_KFP = (2, 16)
@@ -57,18 +66,20 @@ class Patience(NamedTuple):
     Attributes:
       health: Of the health check: for the connection, and then for each read.
       connect: For the whole health check, with the name's resolution.
+      busy: How long to repeat the health check of a server that is busy.
       request: Of every later request: for the connection, and then for each read.
     """
 
     health: float = 4.0
     connect: float = 8.0
+    busy: float = 60.0
     request: tuple[float, float] = (5.0, 30.0)
 
 
 PATIENCE = Patience()
 
 
-def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
+def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clock = CLOCK) -> Any:
     """Connects to the cluster's KFP.
 
     KF_PIPELINES_ENDPOINT, KF_PIPELINES_SA_TOKEN_PATH and KF_PIPELINES_UI_ENDPOINT override the
@@ -77,6 +88,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
     Args:
       cluster_file: The cluster file.
       patience: How long to wait for an answer.
+      clock: Tells the time between two health checks.
 
     Returns:
       A `kfp.Client` whose requests time out after half a minute.
@@ -98,10 +110,14 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
-    health = _within(
-        patience.connect,
-        address,
-        lambda: _health(address, cluster_file, patience.health),
+    health = retry.ask(
+        lambda: _within(
+            patience.connect,
+            address,
+            lambda: _health(address, cluster_file, patience.health),
+        ),
+        clock,
+        patience.busy,
     )
     check_version(address, health.version)
     if health.multi_user and not cluster_file.namespace:
@@ -124,7 +140,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE) -> Any:
             proxy=proxy_of(address) or None,
         )
     client._context_setting["namespace"] = cluster_file.namespace
-    _limit_requests(client, patience.request)
+    _check_requests(client, patience.request)
     return client
 
 
@@ -158,7 +174,12 @@ class _Client(kfp.Client):
 
     def _load_config(self, *arguments: Any, **named: Any) -> Any:
         config = super()._load_config(*arguments, **named)
-        config.retries = urllib3.Retry(total=1, redirect=0, raise_on_redirect=False)
+        # Repeating is up to `retry`: urllib3 would sleep through a Retry-After of any length.
+        config.retries = urllib3.Retry(
+            total=0, redirect=0, raise_on_redirect=False, respect_retry_after_header=False
+        )
+        if config.proxy:
+            config.proxy_headers = _proxy_login(config.proxy)
         return config
 
     def _load_context_setting_or_default(self) -> None:
@@ -185,11 +206,17 @@ def proxy_of(address: str) -> str:
     return urllib.request.getproxies().get(parts.scheme, "")
 
 
+def _proxy_login(proxy: str) -> dict[str, str]:
+    """Returns the header for http://user:password@proxy, which urllib3 does not send itself."""
+    login = urllib3.util.parse_url(proxy).auth
+    return urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else {}
+
+
 def connections(cluster_file: ClusterFile, address: str) -> urllib3.PoolManager:
     """Opens connections to an address, with the cluster's certificates and through its proxy."""
     certificates = cluster_file.ca_file or certifi.where()
     if proxy := proxy_of(address):
-        return urllib3.ProxyManager(proxy, ca_certs=certificates)
+        return urllib3.ProxyManager(proxy, proxy_headers=_proxy_login(proxy), ca_certs=certificates)
     return urllib3.PoolManager(ca_certs=certificates)
 
 
@@ -232,7 +259,8 @@ def plain_errors(cluster_file: ClusterFile, doing: str) -> Iterator[None]:
       doing: The attempted action, such as "create the run".
 
     Raises:
-      UserError: When the API refuses or does not answer.
+      TransientError: When the API is busy or does not answer.
+      UserError: When the API refuses.
     """
     address = cluster_files.endpoint(cluster_file)
     try:
@@ -240,9 +268,66 @@ def plain_errors(cluster_file: ClusterFile, doing: str) -> Iterator[None]:
             yield
     except kfp_server_api.ApiException as error:
         raise _refused(error, cluster_file, doing) from error
+    except _NotJsonError as error:
+        raise _no_json(error.text, cluster_file, f"could not {doing}") from None
     except urllib3.exceptions.HTTPError as error:
-        words = _reason(error)
-        raise UserError(f"{address} stopped answering: could not {doing}: {words}") from error
+        # The connection was never made: the request cannot have been carried out.
+        unsent = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+        raise TransientError(
+            f"{address} stopped answering: could not {doing}: {_reason(error)}",
+            is_refused=isinstance(getattr(error, "reason", error), unsent),
+        ) from error
+
+
+def ask(cluster_file: ClusterFile, doing: str, request: Callable[[], T], clock: Clock = CLOCK) -> T:
+    """Makes a request that may be carried out twice, and repeats it while KFP is busy.
+
+    Args:
+      cluster_file: The cluster file.
+      doing: The attempted action, such as "read the run".
+      request: Makes it.
+      clock: Tells the time between two tries.
+
+    Raises:
+      UserError: When KFP refuses, or does not answer for two minutes.
+    """
+
+    def attempt() -> T:
+        with plain_errors(cluster_file, doing):
+            return request()
+
+    return retry.ask(attempt, clock)
+
+
+def create(
+    cluster_file: ClusterFile,
+    doing: str,
+    request: Callable[[], T],
+    find: Callable[[], T | None],
+    clock: Clock = CLOCK,
+) -> T:
+    """Makes a request that must not be carried out twice, and repeats it while KFP is busy.
+
+    Args:
+      cluster_file: The cluster file.
+      doing: The attempted action, such as "create the run".
+      request: Makes it.
+      find: Returns what an earlier try has created; None if there is nothing.
+      clock: Tells the time between two tries.
+
+    Raises:
+      UserError: When KFP refuses, or does not answer for two minutes.
+    """
+
+    def attempt() -> T:
+        with plain_errors(cluster_file, doing):
+            return request()
+
+    def look() -> T | None:
+        with plain_errors(cluster_file, f"see whether it could {doing}"):
+            return find()
+
+    return retry.create(attempt, look, clock)
 
 
 def _refused(error: Any, cluster_file: ClusterFile, doing: str) -> UserError:
@@ -255,7 +340,31 @@ def _refused(error: Any, cluster_file: ClusterFile, doing: str) -> UserError:
             f"{address} does not allow you to {doing}{where}: {words}; ask for the right to edit "
             "pipelines there (role kubeflow-pipelines-edit)"
         )
-    return UserError(f"{address} could not {doing}: {words} (HTTP {error.status})")
+    line = f"{address} could not {doing}: {words} (HTTP {error.status})"
+    if error.status not in BUSY:
+        return UserError(line)
+    return TransientError(line, _retry_after(error.headers), is_refused=error.status == 429)
+
+
+def _retry_after(headers: Any) -> float:
+    """Returns the seconds of a Retry-After header; 0 if there is none, or it is a date."""
+    text = str((headers or {}).get("Retry-After") or "")
+    return min(float(text), LONGEST_WAIT) if text.isdecimal() else 0.0
+
+
+class _NotJsonError(Exception):
+    """An answer with status 200 is not JSON."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+
+def _no_json(text: str, cluster_file: ClusterFile, what: str) -> UserError:
+    address = cluster_files.endpoint(cluster_file)
+    if "<html" in text.lower():
+        return _not_logged_in(address, cluster_file, f"{what}: it answers with a web page")
+    return TransientError(f"{address}: {what}: its answer {_message(text)[:80]!r} is not JSON")
 
 
 def _message(body: Any) -> str:
@@ -331,13 +440,21 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health
             f"{address} denies access: HTTP 403 {_message(text)}; check that token_file or "
             "cookie_file in cluster.yaml is yours and that you may use KFP there"
         )
+    if status == 407:
+        raise UserError(
+            f"{address}: the proxy requires a login: set {urlsplit(address).scheme.upper()}_PROXY "
+            "to http://user:password@host:port"
+        )
     if status == 404:
         raise UserError(
             f"there is no KFP 2 API at {address}: HTTP 404; behind a Kubeflow dashboard the "
             "endpoint ends in /pipeline"
         )
     if status != 200:
-        raise UserError(f"{address} is not healthy: HTTP {status} {_message(text)}")
+        line = f"{address} is not healthy: HTTP {status} {_message(text)}"
+        if status in BUSY:
+            raise TransientError(line, _retry_after(answer.headers))
+        raise UserError(line)
     try:
         content = json.loads(text)
         multi_user = bool(content.get("multi_user", content.get("multiUser", False)))
@@ -354,6 +471,13 @@ def _no_answer(
     address: str, cluster_file: ClusterFile, error: Exception, seconds: float
 ) -> UserError:
     text = str(error)
+    dialed = (urllib3.exceptions.ProxyError, urllib3.exceptions.NewConnectionError)
+    if proxy_of(address) and isinstance(error, dialed):
+        variable = f"{urlsplit(address).scheme.upper()}_PROXY"
+        return UserError(
+            f"{address}: the proxy that {variable} names cannot be reached ({_reason(error)}): "
+            f"correct {variable}, or name the host in NO_PROXY"
+        )
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
@@ -372,7 +496,7 @@ def _no_answer(
             f"{address} did not answer within {seconds:g} seconds; check the address, your VPN and "
             "the firewall"
         )
-    return UserError(f"{address} cannot be reached: {_reason(error)}")
+    return TransientError(f"{address} cannot be reached: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -405,12 +529,23 @@ def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
     return done[0]
 
 
-def _limit_requests(client: Any, seconds: tuple[float, float]) -> None:
+def _check_requests(client: Any, seconds: tuple[float, float]) -> None:
+    """Limits the time of each request, and refuses answers that are not JSON.
+
+    KFP's client would read a login page as an object without fields.
+    """
     rest = client._run_api.api_client.rest_client
     plain = rest.request
 
-    def limited(*arguments: Any, **named: Any) -> Any:
+    def checked(*arguments: Any, **named: Any) -> Any:
         named["_request_timeout"] = named.get("_request_timeout") or seconds
-        return plain(*arguments, **named)
+        answer = plain(*arguments, **named)
+        try:
+            json.loads(answer.data)
+        except ValueError:
+            data = answer.data
+            text = data.decode(errors="replace") if isinstance(data, bytes) else str(data)
+            raise _NotJsonError(text) from None
+        return answer
 
-    rest.request = limited
+    rest.request = checked

@@ -114,12 +114,13 @@ class _Watcher:
     ) -> None:
         self.cluster_file, self.runs, self.max_pending = cluster_file, runs, max_pending
         self.console, self.clock = console, clock
-        self.client = clients.connect(cluster_file)
+        self.client = clients.connect(cluster_file, clock=clock)
         self.kubernetes = preflight.reach(cluster_file)
         self.roots: dict[str, Root | None] = {}
+        self.pods: waiting.Pods | None = None
         self.began = self.last_work = self.last_answer = clock.monotonic()
         self.last = Look({run.run_id: "?" for run in runs})
-        self.canceled = False
+        self.canceled, self.pause = False, POLL_SECONDS
         self.shown: dict[str, tuple[str, float]] = {}
 
     def watch(self) -> Look:
@@ -135,7 +136,7 @@ class _Watcher:
                     self.print_changes(look)
                 if look.is_over:
                     return look
-                self.clock.sleep(POLL_SECONDS)
+                self.clock.sleep(self.pause)
 
     def look(self) -> Look:
         """Polls once; cancels runs that have waited too long."""
@@ -170,10 +171,12 @@ class _Watcher:
                 raise UserError(f"{error}; stopped watching, the run continues: {link}") from None
             try:
                 # Reads the credentials again, which may have been renewed.
-                self.client = clients.connect(self.cluster_file)
+                self.client = clients.connect(self.cluster_file, clock=self.clock)
             except UserError as again:
                 error = again
+            self.pause = max(POLL_SECONDS, getattr(error, "wait", 0.0))
             return replace(self.last, note=f"{error}; retrying")
+        self.pause = POLL_SECONDS
         self.last_answer = self.clock.monotonic()
         return runs
 
@@ -193,13 +196,20 @@ class _Watcher:
         if self.kubernetes is None or not runs:
             return waiting.Pods()
         try:
-            return waiting.look(self.kubernetes, self.cluster_file.kubernetes_namespace, runs)
+            pods = waiting.look(self.kubernetes, self.cluster_file.kubernetes_namespace, runs)
         except (urllib3.exceptions.HTTPError, OSError):
-            return waiting.Pods(note="the Kubernetes API does not answer; retrying")
+            note = "the Kubernetes API does not answer; retrying"
+            pods = waiting.Pods(note=note, are_known=False)
+        if pods.are_known:
+            self.pods = pods
+            return pods
+        # Its token may have expired, and the pods may run on.
+        self.kubernetes = preflight.reach(self.cluster_file) or self.kubernetes
+        return replace(self.pods or waiting.Pods(), note=pods.note)
 
     def _cancel_if_stuck(self, look: Look) -> None:
         """Cancels the runs if no pod has run for `max_pending` minutes."""
-        unseen = self.kubernetes is None and not look.trials
+        unseen = self.pods is None and not look.trials
         waits = "PENDING" in look.states.values() if unseen else not look.running
         if not waits or look.is_over:
             self.last_work = self.clock.monotonic()
@@ -217,12 +227,23 @@ class _Watcher:
         for run, state in look.states.items():
             try:
                 if state not in TERMINAL:
-                    with clients.plain_errors(self.cluster_file, "cancel the run"):
-                        self.client.terminate_run(run)
+                    self._cancel(run)
             except UserError as error:
                 failed.append(error)  # still cancel the other runs
         if failed:
             raise failed[0]
+
+    def _cancel(self, run: str) -> None:
+        """Cancels a run, once: KFP refuses to cancel one that has ended, or is just ending."""
+
+        def has_ended() -> bool | None:
+            return self.client.get_run(run).state in (*TERMINAL, "CANCELING") or None
+
+        def cancel() -> bool:
+            self.client.terminate_run(run)
+            return True
+
+        clients.create(self.cluster_file, "cancel the run", cancel, has_ended, self.clock)
 
     def lines(self, look: Look) -> dict[str, str]:
         """Returns the lines to print, by subject."""

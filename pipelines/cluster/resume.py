@@ -5,6 +5,7 @@ The results root knows which trials are finished; an unfinished one resumes from
 Trials are identified by their code version among others, so the image must be the same.
 """
 
+import functools
 import json
 import re
 import time
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from pipelines.cluster import client as clients
 from pipelines.cluster import submit
 from pipelines.cluster.submit import Run, Say
@@ -21,13 +23,14 @@ OVER = ("FAILED", "CANCELED", "SKIPPED")
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def find(client: Any, cluster_file: ClusterFile, name: str) -> list[Any]:
+def find(client: Any, cluster_file: ClusterFile, name: str, clock: Clock = CLOCK) -> list[Any]:
     """Finds runs by name.
 
     Args:
       client: KFP's client.
       cluster_file: The cluster file.
       name: A run's id, a run's label, or the label that the parts of a sweep share.
+      clock: Tells the time between two tries of a request.
 
     Returns:
       The newest run of each label: a resumed run keeps the label.
@@ -36,34 +39,34 @@ def find(client: Any, cluster_file: ClusterFile, name: str) -> list[Any]:
       UserError: When there is no such run.
     """
     if ID.fullmatch(name):
-        with clients.plain_errors(cluster_file, f"find the run {name}"):
-            return [client.get_run(name)]
-    run = _newest(client, cluster_file, name)
+        doing = f"find the run {name}"
+        return [clients.ask(cluster_file, doing, lambda: client.get_run(name), clock)]
+    newest = functools.partial(_newest, client, cluster_file, clock)
+    run = newest(name)
     if run is None:
-        first = _newest(client, cluster_file, f"{name}-part1")
+        first = newest(f"{name}-part1")
         if first is None:
             raise UserError(
                 f"there is no run {name!r} at {clients.ui_address(cluster_file)}: expected a run's "
                 "id, or its label as `make sweep` printed it"
             )
         parts = int(parameters(first).get("parts", 1))
-        others = [
-            _newest(client, cluster_file, f"{name}-part{part}") for part in range(2, parts + 1)
-        ]
+        others = [newest(f"{name}-part{part}") for part in range(2, parts + 1)]
         return [first, *(other for other in others if other is not None)]
     return [run]
 
 
-def _newest(client: Any, cluster_file: ClusterFile, label: str) -> Any | None:
+def _newest(client: Any, cluster_file: ClusterFile, clock: Clock, label: str) -> Any | None:
     """Returns the newest run of a label; later ones are named `<label> resumed <time>`."""
     wanted = {"operation": "IS_SUBSTRING", "key": "display_name", "stringValue": label}
-    with clients.plain_errors(cluster_file, f"find the run {label}"):
-        answer = client.list_runs(
-            page_size=100,
-            sort_by="created_at desc",
-            namespace=cluster_file.namespace or None,
-            filter=json.dumps({"predicates": [wanted]}),
-        )
+    list_runs = functools.partial(
+        client.list_runs,
+        page_size=100,
+        sort_by="created_at desc",
+        namespace=cluster_file.namespace or None,
+        filter=json.dumps({"predicates": [wanted]}),
+    )
+    answer = clients.ask(cluster_file, f"find the run {label}", list_runs, clock)
     for run in answer.runs or []:
         if run.display_name == label or run.display_name.startswith(f"{label} resumed "):
             return run
@@ -76,13 +79,14 @@ def parameters(run: Any) -> dict[str, Any]:
     return dict(config.parameters or {}) if config else {}
 
 
-def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
+def resume(cluster_file: ClusterFile, name: str, say: Say, clock: Clock = CLOCK) -> list[Run]:
     """Submits a run, or all parts of a sweep, again, including parts that were never created.
 
     Args:
       cluster_file: The cluster file.
       name: See `find`.
       say: Prints a line.
+      clock: Tells the time between two tries of a request.
 
     Returns:
       The new runs; runs that succeeded are left out.
@@ -90,8 +94,8 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
     Raises:
       UserError: When there is no such run, it has finished, or it is still running.
     """
-    client = clients.connect(cluster_file)
-    old = find(client, cluster_file, name)
+    client = clients.connect(cluster_file, clock=clock)
+    old = find(client, cluster_file, name, clock)
     absent = absent_parts(old, name)
     running = [run for run in old if run.state not in (*OVER, "SUCCEEDED")]
     if running and not absent:
@@ -102,22 +106,17 @@ def resume(cluster_file: ClusterFile, name: str, say: Say) -> list[Run]:
         raise UserError(
             f"{name} has finished: there is nothing to resume, its report is in the results"
         )
+    create_run = functools.partial(submit.create_run, client, cluster_file, clock=clock)
     made = []
     for run in unfinished:
         again = parameters_again(parameters(run), run.run_id)
         label = again.get("run_label") or run.display_name
         title = f"{label} resumed {time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
-        made.append(
-            submit.create_run(
-                client, cluster_file, run.experiment_id, title, again, _pipeline_of(run)
-            )
-        )
+        made.append(create_run(run.experiment_id, title, again, _pipeline_of(run)))
         say(f"Run {label} continues: {clients.run_link(cluster_file, made[-1].run_id)}")
     for each in absent:
         label, pipeline = each["run_label"], _pipeline_of(old[0])
-        made.append(
-            submit.create_run(client, cluster_file, old[0].experiment_id, label, each, pipeline)
-        )
+        made.append(create_run(old[0].experiment_id, label, each, pipeline))
         say(f"Run {label}: {clients.run_link(cluster_file, made[-1].run_id)}")
     return made
 

@@ -9,15 +9,17 @@ from typing import Any
 
 from ieg_core.errors import UserError
 from ieg_core.host.files import writable
-from ieg_core.store import mirror, runs
+from ieg_core.store import gcs, mirror, runs
 from ieg_core.store.layout import REPORT_PAGE, SWEEPS, relative_report
-from ieg_core.store.records import RunRecord
+from ieg_core.store.records import LatestRecord, RunRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress
 from ieg_core.tasks import late_report
 from pipelines.cluster_files import ClusterFile
 
 READERS = 16
+BUCKET_SECONDS = 20.0
+"""How long a bucket that does not answer is asked again, each time the runs are looked at."""
 
 
 @dataclass
@@ -30,7 +32,8 @@ class Root:
       sweep: The sweep's name, once prepare has recorded it.
       names: The run's trials, likewise.
       finished: Progress of the finished trials, which are not read again.
-      problem: Why the last attempt to read the run's record failed; "" if it did not.
+      last: What `progress` returned last.
+      problem: Why the last attempt to read the root failed; "" if it did not.
     """
 
     place: str
@@ -38,6 +41,7 @@ class Root:
     sweep: str = ""
     names: tuple[str, ...] = ()
     finished: dict[str, TrialProgress] = field(default_factory=dict)
+    last: list[TrialProgress] = field(default_factory=list)
     problem: str = ""
 
     def progress(self, since: float, now: float) -> tuple[list[TrialProgress], bool]:
@@ -49,7 +53,11 @@ class Root:
 
         Returns:
           The trials, none before prepare has listed them; and whether one has a recent heartbeat.
+          While the root cannot be read, both as they were last.
         """
+        self.problem = self._unreadable()
+        if self.problem:
+            return self.last, any(trial.is_running for trial in self.last)
         if not self.names:
             record = self._record()
             if not record:
@@ -64,7 +72,23 @@ class Root:
             read_now = dict(zip(open_trials, pool.map(read, open_trials), strict=True))
         self.finished |= {n: t for n, t in read_now.items() if t.state == progress.FINISHED}
         trials = [self.finished.get(name) or read_now[name] for name in self.names]
+        self.last = trials
         return trials, any(trial.is_running for trial in read_now.values())
+
+    def _unreadable(self) -> str:
+        """Returns why the root cannot be read, so that no trial of it is asked for; "" if it can.
+
+        The records tell no missing file from one that cannot be reached.
+        """
+        if not gcs.is_url(self.place):
+            is_lost = self.names and not Path(self.place).is_dir()
+            return f"{self.place} is no longer there" if is_lost else ""
+        try:
+            with gcs.deadline(BUCKET_SECONDS):
+                gcs.list_files(self.place, LatestRecord.NAME)
+        except UserError as error:
+            return str(error)
+        return ""
 
     def _record(self) -> RunRecord | None:
         """Reads the run's record; None before prepare has written it, or if it is unreadable."""

@@ -2,6 +2,8 @@
 """Submits a sweep to KFP, after checks; nothing is created if a check fails."""
 
 import contextlib
+import functools
+import json
 import secrets
 import threading
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import kfp_server_api
 
 from ieg_core.errors import UserError
+from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
 from ieg_core.sweep import plan
 from pipelines import compile as packages
@@ -41,7 +44,7 @@ class Run:
     label: str
 
 
-def submit(order: Order, say: Say) -> list[Run]:
+def submit(order: Order, say: Say, clock: Clock = CLOCK) -> list[Run]:
     """Submits a sweep.
 
     1. List its trials from names alone and compile the package.
@@ -53,6 +56,7 @@ def submit(order: Order, say: Say) -> list[Run]:
     Args:
       order: The sweep.
       say: Prints a line.
+      clock: Tells the time between two tries of a request.
 
     Returns:
       The runs.
@@ -85,20 +89,19 @@ def submit(order: Order, say: Say) -> list[Run]:
     )
     say(f"Sweep {order.request.dataset}: {estimated.line}")
     cost.accept(estimated, order.max_gpu_hours)
-    client = clients.connect(order.cluster_file)
-    experiment = look_at_kfp(client, order.cluster_file)
+    client = clients.connect(order.cluster_file, clock=clock)
+    experiment = look_at_kfp(client, order.cluster_file, clock)
     for line in preflight.look(order.cluster_file, profile, preflight.reach(order.cluster_file)):
         say(line)
     for line in image_lines(profile.image):
         say(line)
     body = {"pipeline_spec": whole(spec, platform), "description": order.request.command}
-    experiment = experiment or create_experiment(client, order.cluster_file)
+    experiment = experiment or create_experiment(client, order.cluster_file, clock)
     made: list[Run] = []
     for each in runs:
         try:
-            made.append(
-                create_run(client, order.cluster_file, experiment, each["run_label"], each, body)
-            )
+            name = each["run_label"]
+            made.append(create_run(client, order.cluster_file, experiment, name, each, body, clock))
         except UserError as error:
             if not made:
                 raise
@@ -183,7 +186,7 @@ def measured(cluster_file: ClusterFile, seconds: float = BUCKET_SECONDS) -> cost
     return rates[0] if rates else {}
 
 
-def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
+def look_at_kfp(client: Any, cluster_file: ClusterFile, clock: Clock = CLOCK) -> str:
     """Reads what a submission needs, to detect missing permissions before anything is created.
 
     Returns:
@@ -192,25 +195,39 @@ def look_at_kfp(client: Any, cluster_file: ClusterFile) -> str:
     Raises:
       UserError: When KFP refuses.
     """
-    with clients.plain_errors(cluster_file, "list runs"):
-        client.list_runs(page_size=1, namespace=cluster_file.namespace or None)
-    with clients.plain_errors(cluster_file, "list experiments"):
-        try:
-            experiment = client.get_experiment(experiment_name=cluster_file.experiment)
-        except ValueError as error:
-            if "No experiment is found" in str(error):
-                return ""
-            raise UserError(
-                f"there are several experiments {cluster_file.experiment!r}: archive all but one "
-                "in the KFP UI, or set another experiment in cluster.yaml"
-            ) from None
-    return str(experiment.experiment_id)
+    namespace = cluster_file.namespace or None
+    clients.ask(
+        cluster_file,
+        "list runs",
+        lambda: client.list_runs(page_size=1, namespace=namespace),
+        clock,
+    )
+    find = functools.partial(_find_experiment, client, cluster_file)
+    return clients.ask(cluster_file, "list experiments", find, clock)
 
 
-def create_experiment(client: Any, cluster_file: ClusterFile) -> str:
+def _find_experiment(client: Any, cluster_file: ClusterFile) -> str:
+    try:
+        found = client.get_experiment(experiment_name=cluster_file.experiment)
+    except ValueError as error:
+        if "No experiment is found" in str(error):
+            return ""
+        raise UserError(
+            f"there are several experiments {cluster_file.experiment!r}: archive all but one "
+            "in the KFP UI, or set another experiment in cluster.yaml"
+        ) from None
+    return str(found.experiment_id)
+
+
+def create_experiment(client: Any, cluster_file: ClusterFile, clock: Clock = CLOCK) -> str:
     """Creates the cluster's experiment; returns its id."""
-    with clients.plain_errors(cluster_file, f"create the experiment {cluster_file.experiment!r}"):
-        return str(client.create_experiment(cluster_file.experiment).experiment_id)
+    return clients.create(
+        cluster_file,
+        f"create the experiment {cluster_file.experiment!r}",
+        lambda: str(client.create_experiment(cluster_file.experiment).experiment_id),
+        lambda: _find_experiment(client, cluster_file) or None,
+        clock,
+    )
 
 
 def create_run(
@@ -220,19 +237,21 @@ def create_run(
     name: str,
     parameters: Mapping[str, Any],
     body: Mapping[str, Any],
+    clock: Clock = CLOCK,
 ) -> Run:
-    """Creates a run.
+    """Creates a run, once: if an answer is lost, looks for the run before it tries again.
 
     Args:
       client: KFP's client.
       cluster_file: The cluster file.
       experiment: The experiment's id.
-      name: The run's name in the KFP UI.
+      name: The run's name in the KFP UI, which no other run has.
       parameters: The pipeline's arguments.
       body: Other fields of the run: `pipeline_spec` or `pipeline_version_reference`.
+      clock: Tells the time between two tries.
 
     Raises:
-      UserError: When KFP refuses.
+      UserError: When KFP refuses, or does not answer for two minutes.
     """
     config = {"parameters": dict(parameters)}
     given = {
@@ -241,8 +260,22 @@ def create_run(
         **body,
     }
     run = kfp_server_api.V2beta1Run(display_name=name, experiment_id=experiment, **given)
-    with clients.plain_errors(cluster_file, f"create the run {name}"):
-        made = client.runs.run_service_create_run(run=run)
+    predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+
+    def find() -> Any | None:
+        answer = client.list_runs(
+            namespace=cluster_file.namespace or None,
+            filter=json.dumps({"predicates": [predicate]}),
+        )
+        return next(iter(answer.runs or ()), None)
+
+    made = clients.create(
+        cluster_file,
+        f"create the run {name}",
+        lambda: client.runs.run_service_create_run(run=run),
+        find,
+        clock,
+    )
     return Run(str(made.run_id), str(parameters.get("run_label", "")))
 
 

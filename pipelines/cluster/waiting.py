@@ -28,11 +28,13 @@ class Pods:
       running: Number of running pods.
       waiting: Why they wait, by trial, or by pod if it belongs to no trial.
       note: What could not be read; "" if everything could.
+      are_known: Whether the pods could be listed.
     """
 
     running: int = 0
     waiting: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    are_known: bool = True
 
 
 def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
@@ -54,7 +56,8 @@ def look(kubernetes: Kubernetes, namespace: str, runs: Iterable[str]) -> Pods:
         try:
             pods = kubernetes.core.list_namespaced_pod(namespace, **named).items
         except client.ApiException as error:
-            return Pods(note=f"why trials wait cannot be seen: {_refusal(error, 'list pods')}")
+            note = f"why trials wait cannot be seen: {_refusal(error, 'list pods')}"
+            return Pods(note=note, are_known=False)
         running += sum(pod.status.phase == "Running" for pod in pods)
         pending = [pod for pod in pods if pod.status.phase == "Pending"]
         events = _warnings(kubernetes, namespace, notes) if pending else {}

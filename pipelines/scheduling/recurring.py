@@ -7,18 +7,21 @@ progress survives that (propagation policy ORPHAN). Our recurring runs have a ma
 description, with a digest of everything that was sent; others are not touched.
 """
 
+import functools
 import hashlib
 import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ieg_core.errors import require
+from ieg_core.host.clock import CLOCK, Clock
 from pipelines import cluster_files
 from pipelines.cluster_files import ROOT, ClusterFile
 from pipelines.scheduling.schedules import FILE, Schedule, read
@@ -162,6 +165,7 @@ def main(
     path: Path = ROOT / FILE,
     rates: str = "",
     say: Callable[[str], None] = print,
+    clock: Clock = CLOCK,
 ) -> int:
     """Runs `make schedule`: prints the actions, and carries them out unless `only_plan` is set.
 
@@ -171,6 +175,7 @@ def main(
       path: schedules.yaml.
       rates: Known step rates, as in RATES.
       say: Prints a line.
+      clock: Tells the time between two tries of a request.
 
     Returns:
       The exit code.
@@ -186,10 +191,11 @@ def main(
     known = cost.read_rates(rates)
     schedules = read(path, cluster_file, max_trials=profiles.MAX_TRIALS)
     wanted = compile_wanted(schedules, cluster_file)
-    client = clients.connect(cluster_file)
-    experiment = submit.look_at_kfp(client, cluster_file)
-    with clients.plain_errors(cluster_file, "list the schedules"):
-        existing = list_existing(client, experiment) if experiment else []
+    client = clients.connect(cluster_file, clock=clock)
+    experiment = submit.look_at_kfp(client, cluster_file, clock)
+    look = functools.partial(list_existing, client, experiment)
+    doing = "list the schedules"
+    existing = clients.ask(cluster_file, doing, look, clock) if experiment else []
     actions = plan(wanted, existing)
     address = cluster_files.endpoint(cluster_file)
     say(
@@ -207,10 +213,9 @@ def main(
         say("  nothing to do")
     if only_plan or not actions:
         return 0
-    experiment = experiment or submit.create_experiment(client, cluster_file)
+    experiment = experiment or submit.create_experiment(client, cluster_file, clock)
     for action in actions:
-        with clients.plain_errors(cluster_file, f"{action.verb} the schedule {action.name}"):
-            apply(client, experiment, action)
+        apply(client, cluster_file, experiment, action, clock)
         say(f"  done: {action.verb} {action.name}")
     return 0
 
@@ -242,10 +247,36 @@ def list_existing(client: Any, experiment: str) -> list[Existing]:
             return existing
 
 
-def apply(client: Any, experiment: str, action: Action) -> None:
+def apply(
+    client: Any,
+    cluster_file: ClusterFile,
+    experiment: str,
+    action: Action,
+    clock: Clock = CLOCK,
+) -> None:
     """Carries out one action; a replacement is created before the old one is deleted."""
-    if action.wanted is not None:
-        _create(client, experiment, action.wanted)
+    from pipelines.cluster import client as clients
+
+    doing = f"{action.verb} the schedule {action.name}"
+    wanted = action.wanted
+    if wanted is not None:
+
+        def create() -> bool:
+            _create(client, experiment, wanted)
+            return True
+
+        def find() -> bool | None:
+            there = {(each.name, each.digest) for each in list_existing(client, experiment)}
+            return (wanted.schedule.name, wanted.digest) in there or None
+
+        clients.create(cluster_file, doing, create, find, clock)
+    clients.ask(cluster_file, doing, functools.partial(_change, client, action), clock)
+
+
+def _change(client: Any, action: Action) -> None:
+    """Enables, disables or deletes the recurring runs of an action."""
+    from kfp_server_api import ApiException
+
     for id_ in action.ids:
         if action.verb == "enable":
             client.enable_recurring_run(id_)
@@ -254,9 +285,13 @@ def apply(client: Any, experiment: str, action: Action) -> None:
         else:
             # kfp's method cannot set a policy, and the server's default, cascading deletion, would
             # end a run in progress.
-            client._recurring_run_api.recurring_run_service_delete_recurring_run(
-                recurring_run_id=id_, propagation_policy="ORPHAN"
-            )
+            try:
+                client._recurring_run_api.recurring_run_service_delete_recurring_run(
+                    recurring_run_id=id_, propagation_policy="ORPHAN"
+                )
+            except ApiException as error:
+                if error.status != HTTPStatus.NOT_FOUND:  # deleted by a try without an answer
+                    raise
 
 
 def _create(client: Any, experiment: str, wanted: Wanted) -> None:

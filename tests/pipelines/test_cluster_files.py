@@ -233,6 +233,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("trials_at_once: 2", "trials_at_once must be from 1 to trials_per_pod, 1, got 2"),
         ("trials_per_pod: 4\ntrials_at_once: 0", "trials_at_once must be from 1 to"),
         ("checkpoint_minutes: 0", "checkpoint_minutes must be from 0.1 to 1440"),
+        (f"checkpoint_minutes: {10**400}", "checkpoint_minutes: expected a number, got 1000"),
         ("checkpoint_minutes: .nan", "checkpoint_minutes must be from 0.1 to 1440"),
         ("max_gpu_hours: 0", "max_gpu_hours must be above 0"),
         ("time_zone: Mars!", "time_zone must be a zone"),

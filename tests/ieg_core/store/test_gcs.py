@@ -104,6 +104,22 @@ def test_transfers_run_side_by_side(emulator, tmp_path, monkeypatch):
     assert set(storage.list_files(ROOT)) == set(wanted)
 
 
+def test_a_writer_that_cannot_look_who_wrote_is_not_called_stale(emulator):
+    """Its answer was lost, and so was the look at what is there: it may have written itself."""
+    weather = [gcs.AFTER, None, HTTPStatus.FORBIDDEN]
+    emulator.weather = lambda method, path: weather.pop(0) if weather else None
+    with pytest.raises(UserError, match="no permission"):
+        storage.write(f"{ROOT}/progress.json", b"1", 0)
+    assert storage.read(f"{ROOT}/progress.json")[0] == b"1"
+
+
+def test_a_lost_answer_is_no_other_writer(emulator):
+    weather = [gcs.AFTER]
+    emulator.weather = lambda method, path: weather.pop(0) if weather else None
+    generation = storage.write(f"{ROOT}/progress.json", b"1", 0)
+    assert storage.read(f"{ROOT}/progress.json") == (b"1", generation)
+
+
 def test_a_missing_object_reads_as_none(emulator):
     assert storage.read(f"{ROOT}/nothing") is None
     storage.delete(ROOT, ["nothing"])

@@ -77,6 +77,22 @@ def test_the_output_goes_to_the_log_and_is_echoed_where_asked(tmp_path, folder, 
     assert capfd.readouterr().out.splitlines() == once
 
 
+@pytest.mark.parametrize("numbers", ["seq 1 5000", "seq 1 5000 | tr -d '\\n'"])
+def test_a_flood_of_output_keeps_the_last_lines(
+    tmp_path, folder, interpreter, monkeypatch, capfd, numbers
+):
+    monkeypatch.setattr(worker, "LOG_BYTES", 4_000)
+    monkeypatch.setattr(worker, "LINE_LENGTH", 1000)
+    interpreter(f"{numbers}; echo; echo over")
+    for _ in range(2):  # an attempt appends to the log of the one before
+        run(tmp_path, echo=True)
+    log = (folder / "log.txt").read_text()
+    assert len(log) <= 4_000
+    assert log.startswith("[earlier lines were dropped]\n")
+    assert log.endswith("5000\nover\n" if "tr" in numbers else "5000\n\nover\n")
+    assert len(capfd.readouterr().out) <= 2 * 4_000
+
+
 def test_a_killed_child_costs_its_trial_and_says_so(tmp_path, folder, interpreter):
     put(folder / "progress.json", step=40, num_steps=600)
     interpreter("echo last words; kill -9 $$")

@@ -4,6 +4,7 @@
 import pytest
 
 from ieg_core.errors import UserError
+from tests.clock import FakeClock
 from tests.pipelines.cluster.test_follow import TRIALS, created, followed
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kubernetes_api import kubernetes_api, pod, write_kubeconfig
@@ -56,4 +57,32 @@ def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):
         ]
         code, _ = followed(cluster_file, run, max_pending=1)
     assert code == 0
+    assert kfp_stub.seen("POST", ":terminate$") == []
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_a_run_whose_pods_can_no_longer_be_seen_is_not_canceled(kfp_stub, tmp_path, seen_before):
+    """The token of the kubeconfig has expired; the pods run on."""
+    kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
+    cluster_file, run = created(kfp_stub)
+    with kubernetes_api() as cluster:
+        path = tmp_path / "home" / "kubeconfig"
+        write_kubeconfig(path, cluster)
+        cluster.pods["kubeflow"] = [pod(run.run_id, TRIALS[0], "p1", phase="Running")]
+        expired = Fault(status=401, path="/pods", body='{"message": "Unauthorized"}')
+
+        def scenes():
+            yield
+            cluster.faults.append(expired)
+            for _ in range(9):
+                yield
+            cluster.faults.clear()
+            yield
+
+        if not seen_before:
+            cluster.faults.append(expired)
+        clock = FakeClock(scenes() if seen_before else ())
+        code, said = followed(cluster_file, run, max_pending=1, clock=clock)
+    assert code == 0
+    assert "why trials wait cannot be seen: you may not list pods (HTTP 401)" in said
     assert kfp_stub.seen("POST", ":terminate$") == []

@@ -15,6 +15,7 @@ from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
 from pipelines.cluster.client import Patience, connect
 from pipelines.cluster_files import ClusterFile
+from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import kfp_api
 
@@ -25,7 +26,7 @@ def refusal(cluster_file, **patience):
     """Returns the line that `connect` refuses a cluster with, long before FOREVER."""
     began = time.monotonic()
     with pytest.raises(UserError) as caught:
-        connect(cluster_file, Patience(**patience))
+        connect(cluster_file, Patience(**patience), FakeClock())
     assert time.monotonic() - began < FOREVER / 5  # seconds, but of a machine that may be busy
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -277,3 +278,25 @@ def test_an_endpoint_behind_a_proxy(kfp_stub, monkeypatch):
     assert client._run_api.api_client.rest_client.pool_manager.proxy.url == kfp_stub.url
     monkeypatch.setenv("no_proxy", "kfp.example")
     assert clients.proxy_of("http://kfp.example") == ""
+
+
+def test_a_proxy_with_a_login(kfp_stub, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", kfp_stub.url.replace("//", "//me:p%40ss@"))
+    assert connect(ClusterFile(endpoint="http://kfp.example")).list_runs().total_size == 0
+    logins = [request.headers.get("proxy-authorization") for request in kfp_stub.requests]
+    assert logins == ["Basic bWU6cEBzcw=="] * 2
+    kfp_stub.faults.append(Fault(status=407))
+    assert "HTTP_PROXY to http://user" in refusal(ClusterFile(endpoint="http://kfp.example"))
+
+
+def test_a_proxy_that_is_not_there(no_cluster, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setenv("http_proxy", f"http://me:secret@127.0.0.1:{port}")
+    line = refusal(ClusterFile(endpoint="http://kfp.example"))
+    assert "the proxy that HTTP_PROXY names cannot be reached" in line
+    assert "secret" not in line

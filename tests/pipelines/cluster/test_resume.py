@@ -9,6 +9,7 @@ from pipelines.cluster import client as clients
 from pipelines.cluster import resume, submit
 from pipelines.cluster.options import Order
 from pipelines.cluster_files import ClusterFile
+from tests.clock import FakeClock
 from tests.pipelines.cluster.test_follow import IMAGE, created
 from tests.pipelines.stubs.contract import Fault
 from tests.pipelines.stubs.kfp_api import KfpApi
@@ -69,7 +70,7 @@ def test_resume_submits_the_parts_that_were_never_created(kfp_stub):
     request = SweepRequest("digits_uniform", noise, methods, accelerator=True)
     cluster_file = ClusterFile(endpoint=kfp_stub.url, image=IMAGE)
     with pytest.raises(UserError, match="1 of 2 runs were created: RESUME=digits_uniform-") as told:
-        submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), say)
+        submit.submit(Order(request, cluster_file, "gpu", 24.0, {}), say, FakeClock())
     kfp_stub.faults.clear()
     (first,) = kfp_stub.runs.values()
     name = str(told.value).rpartition("RESUME=")[2].partition(" ")[0]

@@ -11,6 +11,7 @@ from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import recurring, schedules
 from pipelines.scheduling.recurring import Existing, Wanted, plan
 from pipelines.scheduling.schedules import Schedule
+from tests.clock import FakeClock
 from tests.pipelines.scheduling.test_schedules import PLAIN
 from tests.pipelines.stubs.contract import Fault
 
@@ -28,7 +29,10 @@ def folder(tmp_path):
 def sync(stub, path, *, only_plan=False, **cluster_file):
     lines = []
     place = ClusterFile(endpoint=stub.url, image=IMAGE, **cluster_file)
-    assert recurring.main(place, only_plan=only_plan, path=path, say=lines.append) == 0
+    assert (
+        recurring.main(place, only_plan=only_plan, path=path, say=lines.append, clock=FakeClock())
+        == 0
+    )
     return "\n".join(lines)
 
 

@@ -6,9 +6,11 @@ of their API. `check` holds a body against them, nested objects included, more s
 client's own reader, which drops what it does not know.
 """
 
+import contextlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,6 +140,11 @@ class Fault:
       delay: Seconds before anything is answered, or until the stub is closed; with status 0 the
         right answer follows.
       location: Where a 302 leads.
+      retry_after: The header of that name; "" for none.
+      breaks: Where the connection is reset: "before" the request is carried out, or "after" it, so
+        that its answer is lost; "later": as "after", but it is carried out by the next request
+        only that comes at least `late` seconds later.
+      late: See `breaks`.
       times: How often, then the right answer again.
     """
 
@@ -148,6 +155,9 @@ class Fault:
     content_type: str = "application/json"
     delay: float = 0.0
     location: str = ""
+    retry_after: str = ""
+    breaks: str = ""
+    late: float = 0.0
     times: int = 1_000_000
 
     def fits(self, request: Request) -> bool:
@@ -166,6 +176,9 @@ class Stub:
       token: If set, 401 without `Authorization: Bearer <token>`.
       cookie: If set, 302 to a login page without that cookie.
       closed: Set when it answers no more.
+      weather: Draws a fault for a request, None for the right answer; after the scripted ones.
+      now: Tells the time, for what is carried out later.
+      delayed: What is still to be carried out, and from when on.
     """
 
     url: str = ""
@@ -176,6 +189,9 @@ class Stub:
     lock: threading.RLock = field(default_factory=threading.RLock)
     met: dict[int, int] = field(default_factory=dict)
     closed: threading.Event = field(default_factory=threading.Event)
+    weather: Callable[[Request], Fault | None] = lambda request: None
+    now: Callable[[], float] = time.monotonic
+    delayed: list[tuple[float, Request]] = field(default_factory=list)
 
     def answer(self, request: Request) -> Any:
         """Returns what is answered, as JSON values.
@@ -197,11 +213,20 @@ class Stub:
         """Returns status, content type, body and further headers."""
         with self.lock:
             self.requests.append(request)
+            self._carry_out_delayed()
             fault = next((f for f in self.faults if f.fits(request) and self._still(f)), None)
+            fault = fault or self.weather(request)
         if fault and fault.delay:
             self.closed.wait(fault.delay)
+        if fault and fault.breaks:
+            if fault.breaks == "later":
+                self.delayed.append((self.now() + fault.late, request))
+            elif fault.breaks == "after":
+                self._answer_alone(request)
+            raise ConnectionResetError
         if fault and fault.status:
             more = {"Location": fault.location} if fault.location else {}
+            more |= {"Retry-After": fault.retry_after} if fault.retry_after else {}
             return fault.status, fault.content_type, fault.body, more
         # What stands before KFP in a Kubeflow installation: an authentication proxy that leads to
         # Dex's page where a cookie is missing, and Envoy (jwt_verify_lib/status.cc) for a token.
@@ -216,6 +241,17 @@ class Stub:
                 return 200, "application/json", json.dumps(self.answer(request)), {}
         except RefusedError as error:
             return error.status, "application/json", json.dumps(self.refusal(error)), {}
+
+    def _carry_out_delayed(self) -> None:
+        due = [each for each in self.delayed if each[0] <= self.now()]
+        self.delayed = [each for each in self.delayed if each not in due]
+        for _, request in due:
+            self._answer_alone(request)
+
+    def _answer_alone(self, request: Request) -> None:
+        """Carries out a request whose answer nobody gets."""
+        with self.lock, contextlib.suppress(RefusedError):
+            self.answer(request)
 
     def _still(self, fault: Fault) -> bool:
         self.met[id(fault)] = self.met.get(id(fault), 0) + 1
@@ -233,6 +269,7 @@ def serving(stub: Stub, wrap: Callable[[Any], Any] = lambda socket: socket) -> I
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits 40 ms for an acknowledgment
 
         def handle_one(self) -> None:
             address = urlsplit(self.path)
@@ -245,9 +282,9 @@ def serving(stub: Stub, wrap: Callable[[Any], Any] = lambda socket: socket) -> I
                 headers={key.lower(): value for key, value in self.headers.items()},
                 body=self.rfile.read(length),
             )
-            status, content_type, text, more = stub.respond(request)
-            body = text.encode()
             try:
+                status, content_type, text, more = stub.respond(request)
+                body = text.encode()
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
@@ -256,7 +293,9 @@ def serving(stub: Stub, wrap: Callable[[Any], Any] = lambda socket: socket) -> I
                 self.end_headers()
                 self.wfile.write(body)
             except OSError:
-                self.close_connection = True  # the client has given up waiting
+                self.close_connection = (
+                    True  # the client has given up waiting, or a fault breaks it
+                )
 
         do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = handle_one  # noqa: N815
 
