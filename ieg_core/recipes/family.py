@@ -101,8 +101,7 @@ class Family:
 
     def takes(self, method: str) -> bool:
         """Returns whether a method trains what this family trains: a network, or a head."""
-        spec = method_spec(method)
-        return spec.trains_networks if self.head is None else spec.trains_heads
+        return self.head is None or method_spec(method).trains_heads
 
     def settings_of(self, method: str) -> MethodSettings:
         """Returns the settings of a method in this family; raises UserError for an unknown name."""

@@ -41,6 +41,7 @@ def surroundings(record: TrialRecord | None, manifest: ManifestRecord | None) ->
     if manifest:
         file = manifest.labels_file or {}
         known["data"] = manifest.base_digest[:DIGITS]
+        known["teacher"] = manifest.soft_labels_of or ""
         known["labels"] = f"{file.get('name', '')} {file.get('sha256', '')[:DIGITS]}".strip()
     if record:
         known["network's source"] = record.network_digest[:DIGITS]

@@ -14,8 +14,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ieg_core.audit.soft_labels import find_teacher, soft_labels
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import LabelSet, prepare_label_set, probe_note
+from ieg_core.data.label_set import (
+    LabelSet,
+    prepare_label_set,
+    prepare_soft_label_set,
+    probe_note,
+)
 from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
@@ -93,10 +99,19 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
     for setting in request.settings:
         if not any(_takes(config, setting) for _, config in plain):
             override(plain[0][1], [setting])  # raises the error that explains it
-    return [
+    planned = [
         (spec, override(config, [s for s in request.settings if _takes(config, s)]))
         for spec, config in plain
     ]
+    for _, config in planned:
+        settings = config.method_settings
+        if method_spec(config.method).needs_teacher and not (config.head or settings.taught_by):
+            raise UserError(
+                f"method {config.method!r} trains a head on features, or a network on what a "
+                f"finished run believes: name the features, for example FEATURES={FEATURES.network}"
+                ", or the method of that run, for example SET=method.teacher=ieg"
+            )
+    return planned
 
 
 def _image_size(settings: Sequence[str]) -> int:
@@ -220,9 +235,33 @@ def _prepare(
             given=given(spec, images),
         )
 
-    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
+    root = Path(request.results)
+
+    @functools.cache
+    def teach(spec: DatasetSpec, images: ImagesConfig | None, seed: int, method: str) -> LabelSet:
+        teacher = find_teacher(root, str(spec), method, seed)
+        taught, believed = soft_labels(teacher, data_dir)
+        return prepare_soft_label_set(
+            taught,
+            believed,
+            teacher=teacher.name,
+            source=read(spec.base, images),
+            label_sets_dir=folder,
+        )
+
+    prepared = [
+        teach(spec, config.images, config.seed, method)
+        if (method := config.method_settings.taught_by)
+        else prepare(spec, config.images, config.seed, config.probe_per_class)
+        for spec, config in planned
+    ]
     sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
+    notes += [
+        f"{each.name}: labels are the posterior of {each.manifest.soft_labels_of}"
+        for each in prepared
+        if each.manifest and each.manifest.soft_labels_of
+    ]
     return prepared, [*notes, *filter(None, map(probe_note, prepared))]
 
 

@@ -2,11 +2,15 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from ieg_core.data.label_set import load_label_set
 from ieg_core.errors import UserError
 from ieg_core.store import layout
+from ieg_core.store.layout import read_planned
 from ieg_core.store.records import TrialRecord
+from ieg_core.sweep import plan as planning
 from ieg_core.sweep.plan import configs, plan
 from ieg_core.sweep.request import SweepRequest
 from tests.records import put_json
@@ -40,6 +44,42 @@ def test_a_setting_goes_to_the_methods_that_have_it():
 def test_a_setting_that_none_of_them_has_is_refused(setting, methods, message):
     with pytest.raises(UserError, match=message):
         configs(request(setting, methods=methods))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("batch_size=50", "'retrain' trains a head on features, .*SET=method.teacher=ieg"),
+        ("method.teacher=probe_only", "'probe_only', which never sees the noisy labels"),
+        ("method.teacher=iegg", "unknown method 'iegg': did you mean 'ieg'"),
+    ],
+)
+def test_a_retraining_names_its_teacher(setting, message):
+    with pytest.raises(UserError, match=message):
+        configs(request(setting, methods=("retrain",)))
+    (planned,) = configs(request("method.teacher=fsr", methods=("retrain",)))
+    assert planned[1].method_settings.taught_by == "fsr"
+
+
+def test_a_retraining_learns_from_the_labels_of_its_teacher(tmp_path, monkeypatch):
+    made = request(methods=("fsr",))
+    (name,) = plan(replace(made, results=str(tmp_path))).trials
+    taught = load_label_set(tmp_path / "label_sets" / read_planned(tmp_path, name).label_set)
+    q = np.full((len(taught.noisy_labels), 10), 0.1, np.float32)
+    monkeypatch.setattr(planning, "find_teacher", lambda *_: tmp_path / "trials" / name)
+    monkeypatch.setattr(planning, "soft_labels", lambda *_: (taught, q))
+    student = plan(
+        replace(
+            request("method.teacher=fsr", methods=("retrain", "supervised")), results=str(tmp_path)
+        )
+    )
+    assert f"labels are the posterior of {name}" in student.notes[0]
+    records = [read_planned(tmp_path, trial) for trial in student.trials]
+    used = {
+        each.method: load_label_set(tmp_path / "label_sets" / each.label_set) for each in records
+    }
+    np.testing.assert_array_equal(used["retrain"].soft_labels, q)
+    assert used["supervised"].soft_labels is None
 
 
 def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
