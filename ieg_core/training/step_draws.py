@@ -98,7 +98,7 @@ def _mixing(blocks: int, size: int, seed: int, step: int, alpha: float) -> Array
     partners = rng.permutation(blocks * size).reshape(blocks, size).T
     shape = (size, blocks)
     coefficients = rng.beta(alpha, alpha, shape) if alpha else np.ones(shape)
-    drawn: Arrays = {
+    drawn = {
         "mix_partners": partners.astype(np.int32),
         "mix_coefficients": np.maximum(coefficients, 1 - coefficients).astype(np.float32),
     }
@@ -131,7 +131,7 @@ def device_data(images: np.ndarray | None, label_set: LabelSet) -> Mapping[str, 
     """
     probe_labels = np.zeros_like(label_set.noisy_labels)
     probe_labels[label_set.probe_ids] = label_set.clean_labels[label_set.probe_ids]
-    labels = {"labels": label_set.noisy_labels, "probe_labels": probe_labels}
+    labels: Arrays = {"labels": label_set.noisy_labels, "probe_labels": probe_labels}
     if label_set.soft_labels is not None:
         labels["soft_labels"] = label_set.soft_labels
     return labels if images is None else {"images": images, **labels}
