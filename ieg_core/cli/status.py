@@ -56,6 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     for trial in trials:
         if trial.reason:
             console.print(progress.line(trial), style="red", markup=False, soft_wrap=True)
+    for line in status.read_differences(root, names):
+        print(f"Finished trials differ in {line}")
     idle = sum(trial.state in (progress.WAITING, progress.INTERRUPTED) for trial in trials)
     if idle and not any(trial.is_running for trial in trials):
         print(f"Nothing is running; {idle} to go: run the command that started it to continue.")

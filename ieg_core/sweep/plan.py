@@ -7,7 +7,6 @@ Components, the command line and notebooks call `plan`. It imports no deep-learn
 import functools
 import json
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Sequence
@@ -344,7 +343,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         noise_rate=label_set.noise_rate,
         true_flip_rate=label_set.true_flip_rate,
         clean_labels_used=len(label_set.probe_ids),
-        versions={"python": platform.python_version(), **fingerprint.library_versions()},
+        versions=fingerprint.environment_versions(),
         git_revision=_git_revision(),
     )
     return replace(record, trial=fingerprint.trial_name(record))

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ieg_core.errors import UserError
-from ieg_core.store.layout import find_run, is_trial, planned_trials
-from ieg_core.store.records import PlanRecord
+from ieg_core.report.provenance import differences
+from ieg_core.store.layout import find_run, is_trial, planned_trials, trial_folder
+from ieg_core.store.records import PlanRecord, ResultRecord
 from ieg_core.sweep.progress import TrialProgress, read_trial
 
 
@@ -37,6 +38,12 @@ def find_trials(place: Path) -> tuple[Path, list[str]]:
         f"{place} contains no sweep: expected a results root (runs), a sweep's folder "
         "(runs/sweeps/…) or a trial's (runs/trials/…)"
     )
+
+
+def read_differences(root: Path, trials: Sequence[str]) -> list[str]:
+    """Describes in what the environments of the finished trials differ, a line each."""
+    results = (ResultRecord.look(trial_folder(root, trial))[0] for trial in trials)
+    return differences(result.to_value() for result in results if result)
 
 
 def read_trials(root: Path, trials: Sequence[str], now: float) -> list[TrialProgress]:

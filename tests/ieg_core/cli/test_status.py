@@ -46,6 +46,15 @@ def progress(updated, step):
     }  # fmt: skip
 
 
+def test_finished_trials_of_different_machines_are_told_apart(root, capsys):
+    for trial, processor in (("d-done-0", "EPYC"), ("d-next-4", "EPYC"), ("d-dead-2", "Xeon")):
+        here = {"device": "CPU", "processor": processor, "versions": {"numpy": "2"}}
+        write(root / "trials" / trial / "result.json", here)
+    assert status.read_differences(*status.find_trials(root)) == ["processor: EPYC (2), Xeon (1)"]
+    assert main.main(["status", str(root)]) == 1
+    assert "Finished trials differ in processor: EPYC (2), Xeon (1)\n" in capsys.readouterr().out
+
+
 def test_states(root):
     found = status.read_trials(*status.find_trials(root), time.time())
     assert [trial.state for trial in found] == [
