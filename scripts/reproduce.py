@@ -33,6 +33,7 @@ from typing import Any, Final
 import yaml
 
 from ieg_core.errors import UserError
+from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
 from ieg_core.report.trials import Row
@@ -253,8 +254,9 @@ def environment(rows: Sequence[Row]) -> dict[str, Any]:
     """Returns the environment of a sweep's trials; without rows, that of this process."""
     if not rows:
         return {
-            "versions": dict(fingerprint.library_versions()),
+            "versions": fingerprint.environment_versions(),
             "code_version": fingerprint.code_version(),
+            "processor": machine.processor_name(),
         }
     found: dict[str, Any] = {}
     for name in _ENVIRONMENT:
