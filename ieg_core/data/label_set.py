@@ -229,14 +229,9 @@ def prepare_soft_label_set(
     """
     if taught.manifest is None:
         raise TypeError("expected a label set from a folder, which has a manifest")
-    arrays: dict[str, NDArray[Any]] = {
-        "noisy_labels": taught.noisy_labels,
-        "clean_labels": taught.clean_labels,
-        "train_ids": np.union1d(taught.train_ids, taught.probe_ids),
-        "probe_ids": taught.probe_ids,
-        "test_labels": taught.test_labels,
-        "soft_labels": soft_labels,
-    }
+    arrays = {name: each for name, each in vars(taught).items() if isinstance(each, np.ndarray)}
+    arrays["train_ids"] = np.union1d(taught.train_ids, taught.probe_ids)
+    arrays["soft_labels"] = soft_labels
     manifest = replace(taught.manifest, soft_labels_of=teacher, digest="")
     return _write(label_sets_dir, manifest, arrays, source)
 
