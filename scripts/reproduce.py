@@ -70,7 +70,8 @@ class Value:
     Attributes:
       column: The heading of its column.
       text: The cell, without emphasis, such as "64.5 ± 5.9".
-      measure: The name of what the command measures (`measure_sweep`, `measure_lines`).
+      measure: The name of what the commands measure (`measure_sweep`, `measure_lines`), after "2: "
+        for the second of them.
     """
 
     column: str
@@ -346,10 +347,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for figure in choose(figures, asked.figure):
             measured: dict[str, Statistic] = {}
             place: dict[str, Any] = {}
-            for command in figure.commands:
+            for number, command in enumerate(figure.commands, start=1):
                 print(f"{figure.id}: {command}", flush=True)
                 found, place = run(command, out, os.path.abspath(asked.data_dir))
-                measured |= found
+                measured |= found | {f"{number}: {name}": each for name, each in found.items()}
             compared = [compare(each, measured.get(each.measure)) for each in figure.values]
             verdicts += [each.verdict for each in compared]
             for each in compared:

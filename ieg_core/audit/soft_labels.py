@@ -16,34 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ieg_core.audit.findings import is_available, read_examples
+from ieg_core.audit.findings import read_examples
 from ieg_core.audit.posterior import estimate_transition, posterior
 from ieg_core.data.label_set import LabelSet
-from ieg_core.errors import UserError
-from ieg_core.store.layout import is_finished, relative_trial, runs_named
-
-
-def find_teacher(root: Path, dataset: str, method: str, seed: int) -> Path:
-    """Returns the folder of the run of a method that was planned last and is finished.
-
-    Args:
-      root: The results root.
-      dataset: The data set of the run.
-      method: Its method.
-      seed: Its seed.
-
-    Raises:
-      UserError: When there is none.
-    """
-    name = f"{dataset}-{method}-seed{seed}"
-    for folder in runs_named(root / relative_trial(name)):
-        if is_finished(root, folder.name) and is_available(folder):
-            return folder
-    raise UserError(
-        f"method.teacher={method} found no finished run {name} in {root}: expected one to learn "
-        f"from; run it first (make sweep DATASET={dataset} METHODS={method} SEEDS={seed}), or name "
-        "another method"
-    )
 
 
 def soft_labels(folder: Path, data_dir: Path) -> tuple[LabelSet, NDArray[np.float32]]:

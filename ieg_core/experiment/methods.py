@@ -264,8 +264,8 @@ class RetrainSettings(MethodSettings):
 
     Attributes:
       mixup_alpha: α of ℓ ~ Beta(α, α); 0 for no MixUp.
-      teacher: For a network: the method of the finished run of the same data set and seed, in the
-        same results root, whose posterior it learns from.
+      teacher: For a network: the method whose finished run of the same data set, seed and
+        settings, in the same results root, has the posterior that it learns from.
     """
 
     mixup_alpha: float = 1.0
@@ -273,11 +273,14 @@ class RetrainSettings(MethodSettings):
 
     def __post_init__(self) -> None:
         require(self.mixup_alpha >= 0, "method.mixup_alpha", self.mixup_alpha, "at least 0")
-        if self.teacher and not method_spec(self.teacher).trains_on_noisy:
-            raise UserError(
-                f"method.teacher is {self.teacher!r}, which never sees the noisy labels and so "
-                "judges none: expected another method, such as ieg"
-            )
+        if self.teacher:
+            spec = method_spec(self.teacher)
+            if spec.needs_teacher or not spec.trains_on_noisy:
+                why = "needs a teacher itself" if spec.needs_teacher else "judges no noisy label"
+                raise UserError(
+                    f"method.teacher is {self.teacher!r}, which {why}: expected another method, "
+                    "such as ieg"
+                )
 
     @property
     def soft_label_mixup(self) -> float:

@@ -92,18 +92,13 @@ def find_run(place: Path) -> Path:
         require_this_version(folder.parent.parent)
     if folder.exists():
         return folder
-    return next(iter(runs_named(folder)), folder)
-
-
-def runs_named(folder: Path) -> list[Path]:
-    """Returns the folders of the runs whose path without the digest is given, newest plan first."""
     planned = [
         config
         for config in folder.parent.glob(f"{glob.escape(folder.name)}-*/{TrialRecord.NAME}")
         if re.fullmatch("-[0-9a-f]{12}", config.parent.name.removeprefix(folder.name))
     ]
-    planned.sort(key=lambda config: (config.stat().st_mtime_ns, config), reverse=True)
-    return [config.parent for config in planned]
+    newest = max(planned, key=lambda config: (config.stat().st_mtime_ns, config), default=None)
+    return newest.parent if newest else folder
 
 
 def label_sets_folder(root: Path) -> Path:

@@ -1,18 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import os
 
 import numpy as np
 import pytest
 
 from ieg_core.audit.posterior import estimate_transition, posterior
-from ieg_core.audit.soft_labels import find_teacher, judge
-from ieg_core.errors import UserError
+from ieg_core.audit.soft_labels import judge
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.recipes import build
-from ieg_core.store.layout import EXAMPLES
 from ieg_core.training.measure import synthetic_label_set
-from tests.records import put
 
 
 @pytest.fixture
@@ -55,19 +51,3 @@ def test_clean_labels_of_the_noisy_set_decide_nothing(label_set, name):
     other = dataclasses.replace(label_set, clean_labels=permuted)
     assert (permuted != label_set.clean_labels).any()
     assert judge(other, examples).tobytes() == judge(label_set, examples).tobytes()
-
-
-def test_the_teacher_is_the_finished_run_that_was_planned_last(tmp_path):
-    for age, (digest, is_finished) in enumerate(
-        [("a" * 12, False), ("b" * 12, True), ("c" * 12, True)]
-    ):
-        folder = tmp_path / "trials" / f"digits_uniform_0.4-fsr-seed1-{digest}"
-        put(folder / "config.json")
-        os.utime(folder / "config.json", (1e9 - age, 1e9 - age))
-        if is_finished:
-            put(folder / "result.json")
-            (folder / EXAMPLES).touch()
-    found = find_teacher(tmp_path, "digits_uniform_0.4", "fsr", 1)
-    assert found.name.endswith("b" * 12)
-    with pytest.raises(UserError, match=r"found no finished run digits_uniform_0.4-fsr-seed0 in"):
-        find_teacher(tmp_path, "digits_uniform_0.4", "fsr", 0)
