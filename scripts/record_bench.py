@@ -121,11 +121,14 @@ def combine(trials: Sequence[Records], judged: Records, names: Sequence[str]) ->
 def measure(trials: Sequence[Records]) -> dict[str, list[Row]]:
     """Returns the average precision of every record and combination: by record, a row a trial."""
     names = [name for name in trials[0].suspicion if all(name in t.suspicion for t in trials)]
+    combinations = {ALL: names}
+    if POSTERIOR in names:
+        combinations = {WITHOUT: [name for name in names if name != POSTERIOR], ALL: names}
     found: dict[str, list[Row]] = {}
     for trial in trials:
         scores = {name: trial.suspicion[name] for name in names}
-        for label, used in ((WITHOUT, [n for n in names if n != POSTERIOR]), (ALL, names)):
-            if (score := combine(trials, trial, used)) is not None and len(used) > 1:
+        for label, used in combinations.items():
+            if (score := combine(trials, trial, used)) is not None:
                 scores[label] = score
         for name, score in scores.items():
             row = {trial.dataset: average_precision(trial.wrong, score)}
