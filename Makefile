@@ -40,7 +40,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench chaos gpu-check test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
+.PHONY: help setup sweep audit compile bench reproduce chaos gpu-check test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -68,6 +68,9 @@ report: $(READY) ## write the report of RUN (by default the newest) again, even 
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
+
+reproduce: $(READY) ## run a figure of docs/RESULTS.md again and compare; alone, list them with ids
+	@$(BIN)/python -m scripts.reproduce $(ALL)
 
 chaos: $(READY) ## let files, services and processes fail at random; count what survives
 	@$(BIN)/python -m scripts.chaos_services

@@ -165,6 +165,11 @@ TARGETS: Mapping[str, Sequence[Option]] = {
         Option("WHEELS", "folder of wheels to install in the state folder"),
         Option("CPU", "`1` rehearses with tiny sizes on the CPU", choices=("", "0", "1")),
     ),
+    "reproduce": (
+        Option("FIGURE", "the figure's id or its table's", default_meaning="lists the figures"),
+        DATA_DIR,
+        Option("OUT", "the results root", default="runs/reproduced"),
+    ),
     "lock": (Option("UPGRADE", "`1` pins the newest versions"),),
 }
 """What each target of the Makefile takes; the other targets take no variable."""

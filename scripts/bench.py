@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.experiment.methods import NETWORK_METHODS
+from ieg_core.experiment.methods import METHODS
 from ieg_core.experiment.overrides import override
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, chosen_backend, set_environment
@@ -78,7 +78,7 @@ def main() -> None:
 
     backend.start(runtime)
     calls = {}
-    variants = [(method, method, "auto") for method in NETWORK_METHODS]
+    variants = [(method, method, "auto") for method in METHODS]
     variants.append((f"{REFERENCE}, Keras's BatchNorm", REFERENCE, "keras"))
     for name, method, batch_norm in variants:
         config = override(

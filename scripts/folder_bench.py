@@ -11,6 +11,7 @@ compares its lists with the truth.
 
 import argparse
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--swapped", type=float, default=0.15)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--show", action="store_true", help="show what the command prints, too")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each seed")
     arguments = parser.parse_args()
     used = arguments.classes.split(",")
     if arguments.classes.isdigit():
@@ -124,7 +126,7 @@ def main() -> None:
             caught = sum(row["path"] in wrong for row in rows[: len(wrong)])
             cleaned = read_rows(root / "out" / "cleaned.csv")
             given = {row["path"]: row["given"] for row in rows}
-            changed = sum(row["label"] != given[row["path"]] for row in cleaned)
+            changed = [row for row in cleaned if row["label"] != given[row["path"]]]
             left = sum(row["label"] != truth[row["path"]] for row in cleaned)
             summary = LabelAuditRecord.read(root / "out")
             if summary is None:
@@ -132,12 +134,24 @@ def main() -> None:
             share = f"{caught / len(wrong):.1%}" if wrong else "none"
             if arguments.show:
                 print(told)
+            if arguments.json:
+                line = {
+                    "seed": seed,
+                    "wrong": len(wrong),
+                    "found": caught / len(wrong) if wrong else None,
+                    "expected wrong": summary.expected_wrong,
+                    "changed": len(changed),
+                    "changed rightly": sum(row["label"] == truth[row["path"]] for row in changed),
+                    "wrong after": left,
+                }
+                print(json.dumps(line), flush=True)
+                continue
             print(
                 f"seed {seed}: {len(wrong)} of {len(rows)} labels wrong, "
                 f"{summary.expected_wrong:.1f} expected; {share} of them among "
-                f"{len(wrong)} top suspects; cleaning changed {changed}, {left} wrong after it; "
-                f"{first:.1f} s ({first_cpu:.1f} of CPU), again {again:.1f} s ({again_cpu:.1f} of "
-                f"CPU); load {os.getloadavg()[0]:.1f}",
+                f"{len(wrong)} top suspects; cleaning changed {len(changed)}, {left} wrong after "
+                f"it; {first:.1f} s ({first_cpu:.1f} of CPU), again {again:.1f} s "
+                f"({again_cpu:.1f} of CPU); load {os.getloadavg()[0]:.1f}",
                 flush=True,
             )
 

@@ -95,8 +95,13 @@ def is_available(folder: Path) -> bool:
     return (folder / layout.EXAMPLES).exists()
 
 
-def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
-    """Scores the training examples of a finished trial.
+def read_examples(
+    folder: Path, data_dir: Path
+) -> tuple[TrialRecord, LabelSet, Source, dict[str, np.ndarray]]:
+    """Reads what a finished trial recorded about its training examples.
+
+    Returns:
+      The trial's record, its label set, its images, and the values by name, [N, …].
 
     Raises:
       UserError: When the trial cannot be audited, see `ieg_core.audit.write.audit_trial`.
@@ -131,7 +136,16 @@ def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
             f"{folder / layout.EXAMPLES} is damaged: expected {num_examples} examples; train the "
             "trial again"
         )
+    return record, label_set, source, examples
 
+
+def read_audit(folder: Path, data_dir: Path, threshold: float) -> Audit:
+    """Scores the training examples of a finished trial.
+
+    Raises:
+      UserError: When the trial cannot be audited, see `ieg_core.audit.write.audit_trial`.
+    """
+    record, label_set, source, examples = read_examples(folder, data_dir)
     ids = np.setdiff1d(label_set.train_ids, _trusted_ids(label_set, source))
     given = label_set.noisy_labels[ids]
     scores = score_examples({name: values[ids] for name, values in examples.items()}, given)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from ieg_core.cli.output import open_console
 from ieg_core.recipes import listing
+from ieg_core.recipes.literature import COMPARISONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Lists the recipe families, the methods, the expected accuracies, and the commands."""
+    """Lists the recipe families, the methods, what was published, and the commands."""
     console = open_console()
     for header, *lines in (
         listing.family_lines(),
@@ -22,6 +23,15 @@ def run(arguments: argparse.Namespace) -> int:
         listing.expected_lines(),
     ):
         table = Table(*header, box=None)
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+        console.print()
+    for comparison in COMPARISONS:
+        header, *lines = listing.comparison_lines(comparison)
+        table = Table(
+            *header, box=None, title=f"By others: {comparison.name}", title_justify="left"
+        )
         for line in lines:
             table.add_row(*line)
         console.print(table)

@@ -9,8 +9,10 @@ from ieg_core.cli import options
 from ieg_core.cli.output import open_console
 from ieg_core.errors import EXIT_FAILED
 from ieg_core.host.clock import CLOCK
-from ieg_core.store.layout import find_trials
+from ieg_core.report.provenance import differences
+from ieg_core.store.layout import find_trials, trial_folder
 from ieg_core.store.names import DEFAULT_ROOT
+from ieg_core.store.records import ResultRecord
 from ieg_core.sweep import progress
 from ieg_core.sweep.progress import TrialProgress, read_trial
 
@@ -59,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     for trial in trials:
         if trial.reason:
             console.print(progress.line(trial), style="red", markup=False, soft_wrap=True)
+    results = (ResultRecord.look(trial_folder(root, name))[0] for name in names)
+    for line in differences(result.to_value() for result in results if result):
+        print(f"Finished trials differ in {line}")
     idle = sum(trial.state in (progress.WAITING, progress.INTERRUPTED) for trial in trials)
     if idle and not any(trial.is_running for trial in trials):
         print(f"Nothing is running; {idle} to go: run the command that started it to continue.")

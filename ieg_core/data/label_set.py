@@ -63,6 +63,8 @@ class LabelSet:
       test_labels: True labels of the test set, int32 [M].
       digest: SHA-256 over manifest and arrays, hexadecimal.
       manifest: Its manifest; None for a label set that exists in memory only.
+      soft_labels: The posterior of a finished run, float32 [N, C], its rows 0 where it judged no
+        label; None without one.
     """
 
     name: str
@@ -78,6 +80,7 @@ class LabelSet:
     test_labels: Labels
     digest: str
     manifest: ManifestRecord | None = None
+    soft_labels: NDArray[np.float32] | None = None
 
     @property
     def noise_rate(self) -> float | None:
@@ -132,8 +135,55 @@ def prepare_label_set(
     if given is not None and given.file:
         labels_file = {"name": given.file, "sha256": given.sha256}
         manifest = replace(manifest, labels_file=labels_file)
+    return _write(label_sets_dir, manifest, arrays, source)
+
+
+def prepare_soft_label_set(
+    taught: LabelSet,
+    soft_labels: NDArray[np.float32],
+    *,
+    teacher: str,
+    source: Source,
+    label_sets_dir: Path,
+) -> LabelSet:
+    """Adds the posterior of a finished run to its label set, as a label set of its own.
+
+    The images of the run's probe are trained on, too: their soft labels are what the run knew.
+
+    Args:
+      taught: The label set of the finished run.
+      soft_labels: q, float32 [N, C].
+      teacher: The name of the run.
+      source: The base data.
+      label_sets_dir: The folder of label sets.
+
+    Returns:
+      The label set.
+
+    Raises:
+      UserError: When the folder cannot be written.
+      TypeError: When the finished run's label set has no manifest.
+    """
+    if taught.manifest is None:
+        raise TypeError("expected a label set from a folder, which has a manifest")
+    arrays = {name: each for name, each in vars(taught).items() if isinstance(each, np.ndarray)}
+    arrays["train_ids"] = np.union1d(taught.train_ids, taught.probe_ids)
+    arrays["soft_labels"] = soft_labels
+    manifest = replace(taught.manifest, soft_labels_of=teacher, digest="")
+    return _write(label_sets_dir, manifest, arrays, source)
+
+
+def _write(
+    label_sets_dir: Path,
+    manifest: ManifestRecord,
+    arrays: dict[str, NDArray[Any]],
+    source: Source,
+) -> LabelSet:
+    """Writes a label set unless it exists undamaged, and reads it."""
     digest = _digest(manifest.to_value(), arrays)
-    folder = label_sets_dir / f"{spec}-seed{seed}-probe{probe_per_class}-{digest[:8]}"
+    folder = label_sets_dir / (
+        f"{manifest.spec}-seed{manifest.seed}-probe{manifest.probe_per_class}-{digest[:8]}"
+    )
     files = {
         ManifestRecord.NAME: replace(manifest, digest=digest).encode(),
         LABEL_ARRAYS: safetensors.numpy.save(arrays),

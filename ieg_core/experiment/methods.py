@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
-from ieg_core.errors import require, unknown_name
+from ieg_core.errors import UserError, require, unknown_name
 
 WEIGHTINGS = ("clip", "shift")
 LEFT_OUT_AT_DEFAULT = "left out at default"
@@ -30,8 +30,13 @@ class MethodSettings:
 
     @property
     def soft_label_mixup(self) -> float | None:
-        """MixUp's α for a head trained on the posterior's soft labels; None for other targets."""
+        """MixUp's α for a training on the posterior's soft labels; None for other targets."""
         return None
+
+    @property
+    def taught_by(self) -> str:
+        """The method of the finished run whose posterior a network learns from; "" for none."""
+        return ""
 
     def trusted_batch_size(self, batch_size: int) -> int:
         """Returns the size of the global trusted batch of a step.
@@ -260,21 +265,37 @@ class ForwardSettings(MethodSettings):
 
 @dataclass(frozen=True)
 class RetrainSettings(MethodSettings):
-    """A head on the posterior's soft labels, with MixUp.
+    """A head or a network on the posterior's soft labels, with MixUp.
 
     Attributes:
       mixup_alpha: α of ℓ ~ Beta(α, α); 0 for no MixUp.
+      teacher: For a network: the method whose finished run of the same data set, seed and
+        settings, in the same results root, has the posterior that it learns from.
     """
 
     mixup_alpha: float = 1.0
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         require(self.mixup_alpha >= 0, "method.mixup_alpha", self.mixup_alpha, "at least 0")
+        if self.teacher:
+            spec = method_spec(self.teacher)
+            if spec.needs_teacher or not spec.trains_on_noisy:
+                why = "needs a teacher itself" if spec.needs_teacher else "judges no noisy label"
+                raise UserError(
+                    f"method.teacher is {self.teacher!r}, which {why}: expected another method, "
+                    "such as ieg"
+                )
 
     @property
     def soft_label_mixup(self) -> float:
         """MixUp's α: the method learns from the posterior's soft labels."""
         return self.mixup_alpha
+
+    @property
+    def taught_by(self) -> str:
+        """The method of the finished run."""
+        return self.teacher
 
 
 def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
@@ -292,8 +313,7 @@ class MethodSpec:
     """What planning needs to know of a method without importing a deep-learning framework.
 
     Attributes:
-      implementation: "<module>:<name>", the `Method` object and its module in `ieg_core.methods`;
-        "" for a method that trains no network.
+      implementation: "<module>:<name>", the `Method` object and its module in `ieg_core.methods`.
       settings: The class of its settings.
       trusted: Where its trusted batch comes from: "none", the clean "probe" set, or a "dictionary"
         of noisy examples that the method chooses itself.
@@ -305,6 +325,7 @@ class MethodSpec:
       mixes: Number of blocks of B images that it mixes (MixUp), for which partners and
         coefficients are drawn; 0 without MixUp.
       trains_heads: Whether it trains heads on features (`ieg_core.training.head_trial`).
+      needs_teacher: Whether a network needs the posterior of a finished run (`taught_by`).
     """
 
     implementation: str
@@ -316,11 +337,7 @@ class MethodSpec:
     view: str = "weak"
     mixes: int = 0
     trains_heads: bool = False
-
-    @property
-    def trains_networks(self) -> bool:
-        """Whether it trains networks."""
-        return bool(self.implementation)
+    needs_teacher: bool = False
 
     @property
     def uses_probe(self) -> bool:
@@ -392,12 +409,14 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             trains_heads=True,
         ),
         "retrain": MethodSpec(
-            "",
+            "retrain:RETRAIN",
             RetrainSettings,
             "none",
             1.0,
-            "a head on features, trained on the labels' posterior with MixUp",
+            "training on the labels' posterior, with MixUp: a head, or a network after a teacher",
+            mixes=1,
             trains_heads=True,
+            needs_teacher=True,
         ),
         "ieg_no_lookahead": MethodSpec(
             "ieg:IEG_NO_LOOKAHEAD",
@@ -419,9 +438,6 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
         ),
     }
 )
-
-NETWORK_METHODS = tuple(name for name, spec in METHODS.items() if spec.trains_networks)
-"""The methods that train networks; the others train heads on features alone."""
 
 DEFAULT_METHODS = ("supervised", "mixup", "probe_only", "l2r", "fsr", "ieg")
 """The methods that a sweep compares by default."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.config import LENGTHS, Config
-from ieg_core.experiment.methods import method_spec
 
 _LENGTHS_OF_HEADS = ("schedule.num_steps", "schedule.num_epochs")
 _IMAGES_OF_NETWORKS = ("images.channels", "images.min_crop_area")
@@ -67,7 +66,7 @@ def _is_of_head(config: Config, key: str) -> bool:
     """Returns whether the training of a head, which has no views and one optimizer, uses a key."""
     section = key.partition(".")[0]
     if section == "method":
-        return not method_spec(config.method).trains_networks
+        return key == "method.mixup_alpha"
     if section == "images":
         return key not in _IMAGES_OF_NETWORKS
     return section in ("head", "batch_size", "evaluations") or key in _LENGTHS_OF_HEADS

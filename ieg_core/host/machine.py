@@ -3,6 +3,7 @@
 
 import contextlib
 import os
+import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -76,6 +77,16 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
 def names_gpus(devices: str) -> bool:
     """Returns whether `find_gpus` was asked for certain GPUs, which then must be usable."""
     return devices.strip().lower() not in ("auto", "cpu")
+
+
+def processor_name() -> str:
+    """Returns the model of the CPU, such as "AMD EPYC 7B13"; "" if the system does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor()
 
 
 def driver_version() -> str:

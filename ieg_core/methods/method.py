@@ -26,6 +26,7 @@ class Batch(NamedTuple):
         in [-1, 1].
       strong_images: The strong view of the same examples for a method with both views, or None.
       labels: Given labels, one-hot float32 [B, C].
+      soft_labels: The posterior q of a teacher, float32 [B, C], or None.
       probe_images: View of a class-balanced batch from the probe or the dictionary, float32
         [B_p, H, W, channels], or None.
       probe_labels: Its labels, one-hot float32 [B_p, C], or None.
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     images: Tensor
     strong_images: Tensor | None
     labels: Tensor
+    soft_labels: Tensor | None
     probe_images: Tensor | None
     probe_labels: Tensor | None
     mixing: Mixing | None

@@ -31,14 +31,29 @@ def _step(
     size: int,
     given: Tensor | None,
 ) -> Update:
-    """Makes one step of plain training.
+    """Makes one step of plain training; `fit_targets` on smoothed labels."""
+    settings = config.method_settings
+    if not isinstance(settings, SupervisedSettings):
+        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
+    targets = smooth_labels(labels, settings.label_smoothing)
+    return fit_targets(network, state, images, targets, size, given)
+
+
+def fit_targets(
+    network: Network,
+    state: State,
+    images: Tensor,
+    targets: Tensor,
+    size: int,
+    given: Tensor | None,
+) -> Update:
+    """Makes one step on the cross-entropy with any targets.
 
     Args:
       network: The network.
-      config: Label smoothing.
       state: The point at which to differentiate.
       images: float32 [B, H, W, channels].
-      labels: Distributions over the classes, float32 [B, C].
+      targets: Distributions over the classes, float32 [B, C].
       size: Number of examples in the global batch.
       given: Given labels of the noisy set's examples, float32 [B, C], for the per-example values;
         None if the batch is not from the noisy set.
@@ -46,10 +61,6 @@ def _step(
     Returns:
       The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
     """
-    settings = config.method_settings
-    if not isinstance(settings, SupervisedSettings):
-        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
-    targets = smooth_labels(labels, settings.label_smoothing)
 
     def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Sequence[Tensor], Tensor]]:
         logits, _, stats = network.forward(params, state.stats, images)

@@ -153,11 +153,6 @@ def build_config(
 
 def _require_fitting(family: Family, method: str, network: str) -> None:
     """Refuses a method or network that trains a network where a head is trained, or vice versa."""
-    if family.head is None and not family.takes(method):
-        raise UserError(
-            f"method {method!r} trains a head on features, not a network: name the features, for "
-            f"example FEATURES={FEATURES.network}"
-        )
     if not family.takes(method):
         known = ", ".join(name for name in METHODS if family.takes(name))
         raise UserError(

@@ -32,6 +32,7 @@ class Published:
       true_flip_rate: Its share of wrong labels, where its noise convention differs from that of
         ieg_core.experiment.dataset_spec (uniform noise redraws from all classes, as in IEG); None
         where it does not.
+      tried: Where docs/RESULTS.md has a run by the same protocol; "" if nobody tried.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class Published:
     deviation: float | None
     source: str
     true_flip_rate: float | None = None
+    tried: str = ""
 
     @property
     def is_recalled(self) -> bool:
@@ -101,8 +103,7 @@ class Family:
 
     def takes(self, method: str) -> bool:
         """Returns whether a method trains what this family trains: a network, or a head."""
-        spec = method_spec(method)
-        return spec.trains_networks if self.head is None else spec.trains_heads
+        return self.head is None or method_spec(method).trains_heads
 
     def settings_of(self, method: str) -> MethodSettings:
         """Returns the settings of a method in this family; raises UserError for an unknown name."""

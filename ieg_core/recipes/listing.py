@@ -3,10 +3,13 @@
 
 from collections.abc import Iterator
 
+from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.experiment.methods import METHODS
+from ieg_core.experiment.networks import sound_form
 from ieg_core.recipes.build import FAMILIES
 from ieg_core.recipes.family import Family, Published
+from ieg_core.recipes.literature import Comparison
 
 Lines = list[list[str]]
 
@@ -59,10 +62,52 @@ def expected_lines() -> Lines:
     return table
 
 
-def commands() -> Iterator[str]:
-    """Yields the command that runs every method, for each family."""
+def paper_lines() -> Lines:
+    """Returns every published figure of an implemented method next to our protocol, header first.
+
+    Returns:
+      For each figure what was published, the recipe that follows its protocol, what differs in it,
+      and where it was tried.
+    """
+    table = [["data set", "method", "published %", "network", "clean labels", "wrong labels"]]
+    table[0] += ["source", "our recipe", "what differs", "tried"]
     for family in FAMILIES.values():
-        methods = ",".join(filter(family.takes, METHODS))
+        for figure in family.figures:
+            spec = dataset_spec.parse(figure.dataset)
+            flipped = figure.true_flip_rate
+            flipped = spec.true_flip_rate if flipped is None else flipped
+            schedule = family.schedules.get(figure.method, family.schedule)
+            sound = sound_form(figure.network)
+            differs = f"NETWORK={figure.network} trains its network; {sound} is its sound form"
+            line = [figure.dataset, figure.method, figure.text, figure.network]
+            line += [
+                str(figure.clean_labels),
+                f"{flipped:.0%}" if spec.noise and flipped is not None else "the data's",
+            ]
+            line += [figure.source, f"{family.name}: {sound}, {length_text(schedule)}"]
+            table.append([*line, differs, figure.tried or "not yet: it needs a GPU"])
+    return table
+
+
+def comparison_lines(comparison: Comparison) -> Lines:
+    """Returns what others published about one kind of data, header first."""
+    table = [
+        ["method", *comparison.columns, "network", "epochs", "clean labels", "models", "source"]
+    ]
+    for peer in comparison.peers:
+        facts = [peer.network, peer.epochs, peer.clean_labels, peer.models, peer.source]
+        table.append([peer.method, *peer.texts, *facts])
+    return table
+
+
+def commands() -> Iterator[str]:
+    """Yields the command that runs every method, for each family; none that needs a teacher."""
+    for family in FAMILIES.values():
+        methods = ",".join(
+            name
+            for name, spec in METHODS.items()
+            if family.takes(name) and not (spec.needs_teacher and family.head is None)
+        )
         yield f"make sweep DATASET={family.example} RECIPE={family.name} METHODS={methods}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ieg_core.report.provenance import flat_settings
+from ieg_core.report.provenance import environment, flat_settings
 from ieg_core.report.summary import Statistic, group_trials
 from ieg_core.report.trials import (
     Loader,
@@ -213,5 +213,4 @@ def _named_settings(trial: Trial) -> Iterator[tuple[str, str]]:
             yield key, str(value)
     for key, value in trial.surroundings.items():
         yield "code that determines outcomes" if key == "code" else key, value
-    for name, version in (trial.row["versions"] or {}).items():
-        yield f"version of {name}", str(version)
+    yield from environment(trial.row).items()

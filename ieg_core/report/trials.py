@@ -60,6 +60,7 @@ ROW_KEYS = (
     "precision",
     "num_parameters",
     "device",
+    "processor",
     "threads",
     "run_directory",
     "trial",

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import platform
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -77,6 +78,11 @@ def library_versions() -> Mapping[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return versions
+
+
+def environment_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that affect the computation."""
+    return {"python": platform.python_version(), **library_versions()}
 
 
 def trial_name(record: TrialRecord, label_set_key: str = "label_set_digest") -> str:

@@ -43,6 +43,7 @@ class ManifestRecord(Record):
       digest: SHA-256 over manifest and arrays, hexadecimal.
       notes: What reading the data brought to light (`ieg_core.data.base.Source`).
       labels_file: Name and SHA-256 of the label file.
+      soft_labels_of: The trial whose posterior the soft labels are.
     """
 
     NAME = "manifest.json"
@@ -68,6 +69,7 @@ class ManifestRecord(Record):
     digest: str = ""
     notes: Mapping[str, Any] | None = None
     labels_file: Mapping[str, str] | None = None
+    soft_labels_of: str | None = None
 
     def encode(self) -> bytes:
         """Returns the file's content: one line a key, not one for each number of a matrix."""
@@ -231,6 +233,9 @@ class TrainingRecord(Record):
       num_replicas: Devices that shared a batch.
       num_parameters: Trainable parameters of the network.
       driver: The GPU's driver; "" on a CPU.
+      processor: The CPU's model; None in older records.
+      versions: Versions of Python and the libraries in the process that trained; None in older
+        records.
       num_gpus: GPUs; 0 on a CPU, None in older records.
       mean_weight_per_class: Mean weight of each class's examples, relative to the mean over all;
         None for a method without weights.
@@ -247,6 +252,8 @@ class TrainingRecord(Record):
     num_replicas: int
     num_parameters: int
     driver: str = ""
+    processor: str | None = None
+    versions: Mapping[str, str] | None = None
     num_gpus: int | None = None
     mean_weight_per_class: Sequence[float | None] | None = None
 
@@ -255,7 +262,8 @@ class TrainingRecord(Record):
 class ResultRecord(Record):
     """A finished trial's row in the results: its settings, accuracies and cost.
 
-    Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning.
+    Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning; of fields that both
+    have, the training's counts.
 
     Attributes:
       accuracy_ema_last: Test accuracy of the moving average after the last step, in [0, 1].
@@ -303,6 +311,8 @@ class ResultRecord(Record):
     threads: int
     run_directory: str
     driver: str = ""
+    processor: str | None = None
+    git_revision: str | None = None
     num_gpus: int | None = None
     mean_weight_per_class: Sequence[float | None] | None = None
     eval_sets: Mapping[str, Mapping[str, float]] | None = None

@@ -7,15 +7,21 @@ Components, the command line and notebooks call `plan`. It imports no deep-learn
 import functools
 import json
 import os
-import platform
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ieg_core.audit.findings import is_available
+from ieg_core.audit.soft_labels import soft_labels
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import LabelSet, prepare_label_set, probe_note
+from ieg_core.data.label_set import (
+    LabelSet,
+    prepare_label_set,
+    prepare_soft_label_set,
+    probe_note,
+)
 from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import check_labels_file, open_given
 from ieg_core.data.open import open_source
@@ -73,19 +79,7 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
             f"are more than {MAX_TRIALS} trials: split the sweep"
         )
     plain = [
-        (
-            spec,
-            build.build_config(
-                spec,
-                method,
-                seed=seed,
-                recipe=FEATURES.name if request.features else request.recipe,
-                network=request.features or request.network,
-                num_steps=request.steps,
-                accelerator=request.accelerator,
-                image_size=_image_size(request.settings),
-            ),
-        )
+        (spec, _plain_config(request, spec, method, seed))
         for spec in specs
         for method in dict.fromkeys(request.methods)
         for seed in dict.fromkeys(request.seeds)
@@ -93,10 +87,46 @@ def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:
     for setting in request.settings:
         if not any(_takes(config, setting) for _, config in plain):
             override(plain[0][1], [setting])  # raises the error that explains it
-    return [
-        (spec, override(config, [s for s in request.settings if _takes(config, s)]))
-        for spec, config in plain
-    ]
+    planned = [(spec, _overridden(request, config)) for spec, config in plain]
+    for _, config in planned:
+        settings = config.method_settings
+        if method_spec(config.method).needs_teacher and not (config.head or settings.taught_by):
+            raise UserError(
+                f"method {config.method!r} trains a head on features, or a network on what a "
+                f"finished run believes: name the features, for example FEATURES={FEATURES.network}"
+                ", or the method of that run, for example SET=method.teacher=ieg"
+            )
+    return planned
+
+
+def _plain_config(request: SweepRequest, spec: DatasetSpec, method: str, seed: int) -> Config:
+    """Returns a trial's configuration without the request's overrides."""
+    return build.build_config(
+        spec,
+        method,
+        seed=seed,
+        recipe=FEATURES.name if request.features else request.recipe,
+        network=request.features or request.network,
+        num_steps=request.steps,
+        accelerator=request.accelerator,
+        image_size=_image_size(request.settings),
+    )
+
+
+def _overridden(request: SweepRequest, config: Config) -> Config:
+    return override(config, [s for s in request.settings if _takes(config, s)])
+
+
+def _fitted(request: SweepRequest, config: Config, label_set: LabelSet) -> Config:
+    """Fits a configuration to what only the data tell: the number of classes and of examples."""
+    keys = {setting.partition("=")[0].strip() for setting in request.settings}
+    fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
+    return build.fit_to_examples(
+        fitted,
+        len(label_set.train_ids),
+        keeps_batch="batch_size" in keys,
+        keeps_length=bool(request.steps) or not keys.isdisjoint(LENGTH_KEYS),
+    )
 
 
 def _image_size(settings: Sequence[str]) -> int:
@@ -133,18 +163,10 @@ def plan(request: SweepRequest) -> Plan:
     layout.require_this_version(root)
     label_sets, notes = _prepare(request, planned)
     records, configurations = [], []
-    keys = {setting.partition("=")[0].strip() for setting in request.settings}
     for (spec, config), label_set in zip(planned, label_sets, strict=True):
-        fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
-        examples = len(label_set.train_ids)
-        fitted = build.fit_to_examples(
-            fitted,
-            examples,
-            keeps_batch="batch_size" in keys,
-            keeps_length=bool(request.steps) or not keys.isdisjoint(LENGTH_KEYS),
-        )
+        fitted = _fitted(request, config, label_set)
         if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
-            notes.append(_size_note(fitted, config, examples))
+            notes.append(_size_note(fitted, config, len(label_set.train_ids)))
         records.append(_record(spec, fitted, label_set))
         configurations.append(fitted)
     notes += _cut_cycles(configurations, label_sets)
@@ -220,9 +242,43 @@ def _prepare(
             given=given(spec, images),
         )
 
-    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
+    root = Path(request.results)
+
+    @functools.cache
+    def teach(spec: DatasetSpec, seed: int, method: str) -> LabelSet:
+        """Prepares the labels that the same request's trial of another method believes in."""
+        config = _overridden(request, _plain_config(request, spec, method, seed))
+        taught = prepare(spec, config.images, seed, config.probe_per_class)
+        teacher = _record(spec, _fitted(request, config, taught), taught).trial
+        place = layout.trial_folder(root, teacher)
+        if not (layout.is_finished(root, teacher) and is_available(place)):
+            settings = tuple(s for s in request.settings if _takes(config, s))
+            command = replace(request, methods=(method,), settings=settings).command
+            raise UserError(
+                f"method.teacher={method}: {root} has no finished run {teacher} to learn from: "
+                f"run it first ({command})"
+            )
+        return prepare_soft_label_set(
+            taught,
+            soft_labels(place, data_dir)[1],
+            teacher=teacher,
+            source=read(spec.base, config.images),
+            label_sets_dir=folder,
+        )
+
+    prepared = [
+        teach(spec, config.seed, method)
+        if (method := config.method_settings.taught_by)
+        else prepare(spec, config.images, config.seed, config.probe_per_class)
+        for spec, config in planned
+    ]
     sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
+    notes += [
+        f"{each.name}: labels are the posterior of {each.manifest.soft_labels_of}"
+        for each in prepared
+        if each.manifest and each.manifest.soft_labels_of
+    ]
     return prepared, [*notes, *filter(None, map(probe_note, prepared))]
 
 
@@ -305,7 +361,7 @@ def _record(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialReco
         noise_rate=label_set.noise_rate,
         true_flip_rate=label_set.true_flip_rate,
         clean_labels_used=len(label_set.probe_ids),
-        versions={"python": platform.python_version(), **fingerprint.library_versions()},
+        versions=fingerprint.environment_versions(),
         git_revision=_git_revision(),
     )
     return replace(record, trial=fingerprint.trial_name(record))

@@ -47,6 +47,9 @@ def synthetic_label_set(
         probe_ids=ids[:probe_size],
         test_labels=labels[:0],
         digest="",
+        soft_labels=np.eye(num_classes, dtype=np.float32)[labels]
+        if config.method_settings.soft_label_mixup is not None
+        else None,
     )
 
 

@@ -74,7 +74,8 @@ def build_batch(
 
     Args:
       data: "images" uint8 [N, H, W, channels]; "labels" int32 [N], the given labels; and
-        "probe_labels" int32 [N], clean for the examples of the probe and meaningless elsewhere.
+        "probe_labels" int32 [N], clean for the examples of the probe and meaningless elsewhere;
+        and of a method with a teacher "soft_labels" float32 [N, C].
         Streamed images (see `training.streaming`) are in `draws` instead.
       draws: This replica's share of `training.step_draws.step_draws`.
       method_state: "dictionary" int32 [capacity], for a method with a dictionary.
@@ -122,6 +123,7 @@ def build_batch(
         images=None if ids is None else view(ids, "view_"),
         strong_images=view(ids, "strong_") if both else None,
         labels=None if ids is None else labels(ids, "labels"),
+        soft_labels=ops.take(data["soft_labels"], ids, axis=0) if "soft_labels" in data else None,
         probe_images=None if probe_ids is None else view(probe_ids, "probe_view_"),
         probe_labels=None if probe_ids is None else labels(probe_ids, probe_labels),
         mixing=mixing,

@@ -57,7 +57,8 @@ def step_draws(config: Config, label_set: LabelSet, step: int) -> Arrays:
     if spec.uses_dictionary:
         drawn |= _dictionary(config, label_set, step)
     if spec.mixes:
-        drawn |= _mixing(spec.mixes, size, config.seed, step)
+        alpha = config.method_settings.soft_label_mixup
+        drawn |= _mixing(spec.mixes, size, config.seed, step, 0.5 if alpha is None else alpha)
     return drawn
 
 
@@ -91,11 +92,12 @@ def _dictionary(config: Config, label_set: LabelSet, step: int) -> Arrays:
     return {"probe_slots": drawn.astype(np.int32)} | view
 
 
-def _mixing(blocks: int, size: int, seed: int, step: int) -> Arrays:
-    """Draws MixUp: partners are a permutation of K·B, β ~ Beta(½, ½), then β ← max(β, 1 − β)."""
+def _mixing(blocks: int, size: int, seed: int, step: int, alpha: float) -> Arrays:
+    """Draws MixUp: partners are a permutation of K·B, β ~ Beta(α, α), then β ← max(β, 1 − β)."""
     rng = generator.generator(seed, "mixup", step)
     partners = rng.permutation(blocks * size).reshape(blocks, size).T
-    coefficients = rng.beta(0.5, 0.5, (size, blocks))
+    shape = (size, blocks)
+    coefficients = rng.beta(alpha, alpha, shape) if alpha else np.ones(shape)
     drawn = {
         "mix_partners": partners.astype(np.int32),
         "mix_coefficients": np.maximum(coefficients, 1 - coefficients).astype(np.float32),
@@ -125,9 +127,11 @@ def device_data(images: np.ndarray | None, label_set: LabelSet) -> Mapping[str, 
 
     Returns:
       "images", unless streamed; "labels" int32 [N], the given labels; and "probe_labels" int32 [N],
-      clean on the probe and 0 elsewhere.
+      clean on the probe and 0 elsewhere; and with a teacher "soft_labels" float32 [N, C].
     """
     probe_labels = np.zeros_like(label_set.noisy_labels)
     probe_labels[label_set.probe_ids] = label_set.clean_labels[label_set.probe_ids]
-    labels = {"labels": label_set.noisy_labels, "probe_labels": probe_labels}
+    labels: Arrays = {"labels": label_set.noisy_labels, "probe_labels": probe_labels}
+    if label_set.soft_labels is not None:
+        labels["soft_labels"] = label_set.soft_labels
     return labels if images is None else {"images": images, **labels}

@@ -26,7 +26,7 @@ from ieg_core.host.runtime import (
 )
 from ieg_core.methods import registry
 from ieg_core.models import zoo
-from ieg_core.store import arrays
+from ieg_core.store import arrays, fingerprint
 from ieg_core.store.layout import (
     EXAMPLES,
     MATRICES,
@@ -190,6 +190,8 @@ def train_here(
         total_seconds=trained.earlier_seconds + time.monotonic() - began,
         device=trained.device,
         driver=machine.driver_version() if has_gpu else "",
+        processor=machine.processor_name(),
+        versions=fingerprint.environment_versions(),
         threads=runtime.threads,
         num_replicas=runtime.num_replicas,
         num_gpus=runtime.num_replicas if has_gpu else 0,
@@ -271,7 +273,8 @@ def _write_result(
     require_current(lease)
     write_bytes_atomic(lease.folder / MATRICES, arrays.encode(matrices))
     evaluations = curves["evaluations"]
-    known = {**vars(record), **vars(training)}
+    trained = {name: value for name, value in vars(training).items() if value is not None}
+    known = {**vars(record), **trained}
     names = {field.name for field in dataclasses.fields(ResultRecord)} & known.keys()
     result = ResultRecord(
         **{name: known[name] for name in names},

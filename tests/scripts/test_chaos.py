@@ -30,7 +30,7 @@ def finish(root, record, accuracy):
     records.CurvesRecord(**curves).write(folder)
     training = example(records.TrainingRecord, steps=10, device="CPU", threads=1)
     training.write(folder)
-    known = vars(record) | vars(training)
+    known = vars(training) | vars(record)
     names = {each for each in records.ResultRecord.__dataclass_fields__ if each in known}
     example(
         records.ResultRecord,

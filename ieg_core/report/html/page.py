@@ -339,6 +339,7 @@ def _facts(rows: Sequence[Row]) -> list[tuple[str, str]]:
         ("steps", _values(rows, "steps")),
         ("computed with", f"{_values(rows, 'backend')}, {_values(rows, 'precision')}"),
         ("device", _values(rows, "device")),
+        ("processor", _values(rows, "processor")),
         ("time, all trials", duration(seconds) if seconds else ""),
         ("GPU-hours, all trials", f"{hours:.3g}" if hours else ""),
     ]

@@ -48,6 +48,14 @@ def progress(updated, step):
     }  # fmt: skip
 
 
+def test_finished_trials_of_different_machines_are_told_apart(root, capsys):
+    for trial, processor in (("d-done-0", "EPYC"), ("d-next-4", "EPYC"), ("d-dead-2", "Xeon")):
+        here = {"device": "CPU", "processor": processor, "versions": {"numpy": "2"}}
+        write(root / "trials" / trial / "result.json", here)
+    assert main.main(["status", str(root)]) == 1
+    assert "Finished trials differ in processor: EPYC (2), Xeon (1)\n" in capsys.readouterr().out
+
+
 def test_states(root):
     found = [read_trial(root, name, 0.0, time.time()) for name in layout.find_trials(root)[2]]
     assert [trial.state for trial in found] == [

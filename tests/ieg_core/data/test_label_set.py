@@ -10,7 +10,12 @@ import pytest
 import safetensors.numpy
 
 from ieg_core.data.corruption import transition_matrix
-from ieg_core.data.label_set import load_label_set, prepare_label_set, probe_note
+from ieg_core.data.label_set import (
+    load_label_set,
+    prepare_label_set,
+    prepare_soft_label_set,
+    probe_note,
+)
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -178,6 +183,29 @@ def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
     assert prepare(source=other).name != label_set.name
     with pytest.raises(UserError, match="cifar10 needs the data of 'cifar10', received 'digits'"):
         prepare("cifar10")
+
+
+def test_the_posterior_of_a_run_makes_a_label_set_of_its_own(prepare, digits, tmp_path):
+    taught = prepare()
+    q = np.full((len(taught.noisy_labels), 10), 0.1, np.float32)
+
+    def soften(rows):
+        return prepare_soft_label_set(
+            taught, rows, teacher="a-run", source=digits, label_sets_dir=tmp_path
+        )
+
+    made = soften(q)
+    np.testing.assert_array_equal(made.soft_labels, q)
+    np.testing.assert_array_equal(made.noisy_labels, taught.noisy_labels)
+    np.testing.assert_array_equal(made.train_ids, np.arange(len(q)))  # the probe too
+    np.testing.assert_array_equal(made.probe_ids, taught.probe_ids)
+    assert made.manifest.soft_labels_of == "a-run"
+    assert soften(q).digest == made.digest
+    changed = q.copy()
+    changed[3, :2] = 0.15, 0.05
+    assert len({taught.digest, made.digest, soften(changed).digest}) == 3
+    assert prepare().digest == taught.digest
+    assert taught.soft_labels is None
 
 
 def flip_a_label(folder):

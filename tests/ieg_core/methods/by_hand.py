@@ -21,6 +21,7 @@ KERNEL, BIAS = [[0.0, math.log(3)], [0.5, 0.0]], [0.0, 0.25]
 KERNEL_MOMENTUM, BIAS_MOMENTUM = [[0.1, 0.0], [0.0, -0.3]], [0.2, 0.0]
 IMAGES, STRONG = [[1.0, 0.0], [0.0, 2.0]], [[0.5, 1.0], [-1.0, 1.0]]
 LABELS = [[1.0, 0.0], [0.0, 1.0]]
+SOFT_LABELS = [[0.9, 0.1], [0.4, 0.6]]
 PROBE, PROBE_LABELS = [[1.0, 1.0], [-1.0, 0.5]], [[0.0, 1.0], [1.0, 0.0]]
 
 
@@ -141,6 +142,7 @@ def one_step(
         images=images_of(IMAGES),
         strong_images=images_of(STRONG),
         labels=tensor(LABELS),
+        soft_labels=tensor(SOFT_LABELS),
         probe_images=images_of(PROBE),
         probe_labels=tensor(PROBE_LABELS),
         mixing=mixing,

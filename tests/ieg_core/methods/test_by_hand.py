@@ -19,6 +19,7 @@ from tests.ieg_core.methods.by_hand import (
     LABELS,
     PROBE,
     PROBE_LABELS,
+    SOFT_LABELS,
     STRONG,
     Rows,
     assert_gradient,
@@ -71,6 +72,27 @@ def test_mixup_trains_on_the_mixed_image_and_label():
     np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
     halves = [[value / 2 for value in row] for row in residuals_of(rows, labels)]
     assert_gradient(update, images, halves)
+
+
+@pytest.mark.parametrize("shares", [[0.75, 0.6], [1.0, 1.0]])
+def test_retraining_on_a_teachers_posterior(shares):
+    mixing = Mixing(
+        ops.convert_to_tensor(np.array([[1], [0]], np.int32)),
+        tensor([[share] for share in shares]),
+        None,
+    )
+    alpha = 0.0 if shares == [1.0, 1.0] else 1.0
+    update = one_step("retrain", [f"method.mixup_alpha={alpha}"], mixing=mixing)
+    images = mixed(IMAGES, IMAGES[::-1], shares)
+    labels = mixed(SOFT_LABELS, SOFT_LABELS[::-1], shares)
+    rows = logits(images)
+    losses = [cross_entropy(row, label) for row, label in zip(rows, labels, strict=True)]
+    np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
+    halves = [[value / 2 for value in row] for row in residuals_of(rows, labels)]
+    assert_gradient(update, images, halves)
+    if not alpha:
+        own = [cross_entropy(row, label) for row, label in zip(rows, LABELS, strict=True)]
+        np.testing.assert_allclose(update.examples["given_label_loss"], own, rtol=1e-6)
 
 
 def test_l2r():

@@ -7,7 +7,7 @@ import pytest
 from ieg_core.errors import UserError
 from ieg_core.experiment import methods as experiment_methods
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.experiment.methods import METHODS, NETWORK_METHODS, MethodSpec, SupervisedSettings
+from ieg_core.experiment.methods import METHODS, MethodSpec, SupervisedSettings
 from ieg_core.methods import registry
 from ieg_core.methods.fsr import FSR
 from ieg_core.methods.method import Method
@@ -19,7 +19,7 @@ from ieg_core.training.measure import synthetic_label_set
 def test_an_entry_names_its_implementation():
     assert registry.find("fsr") is FSR
     assert registry.find("mixup") is MIXUP
-    assert all(isinstance(registry.find(name), Method) for name in NETWORK_METHODS)
+    assert all(isinstance(registry.find(name), Method) for name in METHODS)
 
 
 def test_an_unknown_method_is_refused_with_the_nearest_name():
@@ -35,7 +35,7 @@ def test_an_entry_that_names_no_method_is_refused(monkeypatch):
         registry.find("bad")
 
 
-@pytest.mark.parametrize("name", NETWORK_METHODS)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_declared_trusted_source_is_what_settings_and_state_hold(name):
     spec, config = METHODS[name], build.build_config(parse("digits"), name)
     capacity = config.method_settings.dictionary_capacity

@@ -63,7 +63,6 @@ def test_a_figure_is_displayed_with_its_deviation():
 @pytest.mark.parametrize(
     ("method", "recipe", "network", "message"),
     [
-        ("retrain", "", "", "'retrain' trains a head on features.*FEATURES=efficientnet-lite0"),
         ("ieg", "features", "", "'ieg' trains a network, .*choose supervised, forward, retrain"),
         ("supervised", "", "efficientnet-lite2", "is not trained itself: use FEATURES=efficientn"),
         ("forward", "features", "resnet29", "unknown features 'resnet29'"),

@@ -48,6 +48,7 @@ OTHERS = {
     "scripts/chaos.py": {".json", ".safetensors"},  # whatever a root contains
     "scripts/gpu_check/__main__.py": {"results.json"},  # of its own folder
     "scripts/gpu_check/stages.py": {".json"},
+    "scripts/reproduce.py": {".json"},  # of its own folder, figures/
     "ieg_core/sweep/slots.py": {".json", "*.json"},  # of a scratch folder
 }
 SPELLED = {

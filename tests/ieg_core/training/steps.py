@@ -15,7 +15,7 @@ import numpy as np
 
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.experiment.methods import NETWORK_METHODS
+from ieg_core.experiment.methods import METHODS
 from ieg_core.experiment.overrides import override
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.recipes import build
@@ -28,7 +28,7 @@ EXTRA = {
     "ieg": ["method.centered_pseudo_labels=true"],
 }
 VARIANTS = {
-    **{name: (name, []) for name in NETWORK_METHODS},
+    **{name: (name, []) for name in METHODS},
     "fsr_shift": (
         "fsr",
         ["method.weighting=shift", "method.mixup=false", "method.label_smoothing=0.1"],

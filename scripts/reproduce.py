@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the command behind a figure of docs/RESULTS.md again, and compares.
+
+    make reproduce                                        # lists the figures
+    make reproduce FIGURE=digits-uniform-0.8/mixup        # a row
+    make reproduce FIGURE=digits-uniform-0.8              # a table, row by row
+
+docs/figures.yaml declares the figures: for each row of a table its command, and what each of its
+columns measures. With m the mean over seeds, f the figure and d the deviation beside it:
+
+equal to the digit      m and its deviation, rounded as the figure is, are the figure
+within the deviation    |m − f| ≤ d
+differs                 else, also where the figure has no deviation
+
+Another processor or library changes the order of sums and so the last bits of a training, which 600
+steps amplify: expect "within the deviation" there. Sweeps run on the CPU, one thread a trial, as
+those of the tables did. Finished trials in OUT are not trained again.
+"""
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from ieg_core.errors import UserError
+from ieg_core.host import machine
+from ieg_core.host.files import write_bytes_atomic
+from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
+from ieg_core.report.trials import Row
+from ieg_core.store import fingerprint
+from ieg_core.store.layout import latest_sweep, sweep_folder, trial_folder
+from ieg_core.store.records import AuditRecord, ReportRecord
+from pipelines import variables
+
+ROOT: Final = Path(__file__).parents[1]
+FIGURES: Final = ROOT / "docs" / "figures.yaml"
+
+EQUAL: Final = "equal to the digit"
+WITHIN: Final = "within the deviation"
+DIFFERS: Final = "differs"
+NOT_MEASURED: Final = "not measured"
+
+_ACCURACIES: Final = {
+    "last": "accuracy_ema_last",
+    "best": "accuracy_ema_best",
+    "balanced": "balanced_accuracy_ema_last",
+}
+_AUDITED: Final = ("average_precision", "auroc", "precision", "recall")
+_ENVIRONMENT: Final = (
+    *("versions", "code_version", "git_revision", "backend", "precision"),
+    *("device", "processor", "threads"),
+)
+_ROUNDING: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Value:
+    """A cell of a row.
+
+    Attributes:
+      column: The heading of its column.
+      text: The cell, without emphasis, such as "64.5 ± 5.9".
+      measure: The name of what the commands measure (`measure_sweep`, `measure_lines`), after "2: "
+        for the second of them.
+    """
+
+    column: str
+    text: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A row of a table, and how to measure it again.
+
+    Attributes:
+      id: "<table>/<row>".
+      cells: The texts of the row's first cells, which say what it is about.
+      section: The heading above the table.
+      commands: `make sweep …` or `python -m scripts.…`, to run one after the other.
+      minutes: About how long one core of 2025 needs.
+      values: The cells to compare.
+    """
+
+    id: str
+    cells: tuple[str, ...]
+    section: str
+    commands: tuple[str, ...]
+    minutes: float
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A cell next to what was measured.
+
+    Attributes:
+      column: The heading of its column.
+      expected: The cell.
+      measured: What was measured, in the same form; "" if it was not.
+      verdict: `EQUAL`, `WITHIN`, `DIFFERS` or `NOT_MEASURED`.
+    """
+
+    column: str
+    expected: str
+    measured: str
+    verdict: str
+
+
+def read_figures(path: Path = FIGURES) -> list[Figure]:
+    """Reads the declaration, in the order of the tables."""
+    figures = []
+    for table, declared in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        commands = declared.get("command", [])
+        commands = [commands] if isinstance(commands, str) else commands
+        for name, row in declared.get("rows", {}).items():
+            words = {"row": str(name), **{k: v for k, v in row.items() if isinstance(v, str)}}
+            measures = declared["measures"].items()
+            figures.append(
+                Figure(
+                    id=f"{table}/{row.get('id', name)}",
+                    cells=tuple(row.get("cells", [str(name)])),
+                    section=declared["section"],
+                    commands=tuple(" ".join(each.format(**words).split()) for each in commands),
+                    minutes=row["minutes"],
+                    values=tuple(
+                        Value(column, text, measure.format(**words))
+                        for (column, measure), text in zip(measures, row["values"], strict=True)
+                        if text
+                    ),
+                )
+            )
+    return figures
+
+
+def choose(figures: Sequence[Figure], name: str) -> list[Figure]:
+    """Returns the figure of an id, or those of a table.
+
+    Raises:
+      UserError: When there is no such figure.
+    """
+    chosen = [each for each in figures if name in (each.id, each.id.partition("/")[0])]
+    if not chosen:
+        known = {part: None for each in figures for part in (each.id.partition("/")[0], each.id)}
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise UserError(f"unknown FIGURE={name}: {hint}make reproduce lists what there is")
+    return chosen
+
+
+def run(command: str, out: Path, data_dir: str) -> tuple[dict[str, Statistic], dict[str, Any]]:
+    """Runs a command of a figure.
+
+    Args:
+      command: The command.
+      out: The results root.
+      data_dir: Folder of the base data sets.
+
+    Returns:
+      Statistics over seeds by the measure's name, and the environment that they were measured in.
+
+    Raises:
+      UserError: When the sweep has no results.
+      subprocess.CalledProcessError: When the command fails.
+    """
+    words = shlex.split(command)
+    places = {"DATA_DIR": data_dir, "OUT": str(out)}
+    if words[:2] == ["make", "sweep"]:
+        rest = ["RUNNER=local", "DEVICES=cpu", "MAX_HOURS=1000"]
+        rest += [f"{name}={value}" for name, value in places.items()]
+        _call(["-m", "pipelines", "run", "noise_sweep", *words[2:], *rest])
+        sweep = sweep_folder(out, latest_sweep(out))
+        report = ReportRecord.read(sweep)
+        if report is None:
+            raise UserError(f"{sweep} has no results: run the command again")
+        rows = [dict(row) for row in report.trials]
+        return measure_sweep(rows, out), environment(rows)
+    options = [f"--data-dir={data_dir}"]
+    if words[2] != "scripts.folder_bench":
+        options.append(f"--out={out}")
+    lines = _call([*words[1:], *options], captured=True).splitlines()
+    found = [json.loads(line) for line in lines if line.startswith("{")]
+    return measure_lines(found), environment([])
+
+
+def _call(arguments: Sequence[str], captured: bool = False) -> str:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE if captured else None,
+        text=True,
+        check=True,
+    )
+    return done.stdout or ""
+
+
+def measure_sweep(rows: Iterable[Row], root: Path) -> dict[str, Statistic]:
+    """Computes what a sweep measured.
+
+    Args:
+      rows: The rows of its results.json.
+      root: The results root, for the trials' audits.
+
+    Returns:
+      Statistics over seeds of "<data set>/<method>.<measure>": accuracies "last", "best" and
+      "balanced" in per cent, and the audit's "average_precision", "auroc", "precision", "recall";
+      also as "<method>.<measure>" for the last of several data sets.
+    """
+    values: dict[str, list[float | None]] = {}
+    for row in rows:
+        found = {name: row[key] for name, key in _ACCURACIES.items()}
+        found = {name: None if value is None else 100 * value for name, value in found.items()}
+        audit, _ = AuditRecord.look(trial_folder(root, row["trial"]))
+        found |= {name: getattr(audit, name) for name in _AUDITED if audit}
+        for name, value in found.items():
+            values.setdefault(f"{row['dataset']}/{row['method']}.{name}", []).append(value)
+    statistics = {name: found for name in values if (found := statistic(values[name]))}
+    return statistics | {name.partition("/")[2]: value for name, value in statistics.items()}
+
+
+def measure_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, Statistic]:
+    """Computes what a script measured, from the JSON objects that it prints, one a seed.
+
+    Returns:
+      Statistics over seeds of every number, by its keys joined with "."; after the line's "dataset"
+      and "/" too.
+    """
+    values: dict[str, list[float | None]] = {}
+
+    def add(prefix: str, found: Mapping[str, Any]) -> None:
+        for key, value in found.items():
+            if isinstance(value, Mapping):
+                add(f"{prefix}{key}.", value)
+            elif isinstance(value, int | float):
+                values.setdefault(f"{prefix}{key}", []).append(value)
+
+    for line in lines:
+        add("", line)
+        if "dataset" in line:
+            add(f"{line['dataset']}/", line)
+    return {name: found for name in values if (found := statistic(values[name]))}
+
+
+def environment(rows: Sequence[Row]) -> dict[str, Any]:
+    """Returns the environment of a sweep's trials; without rows, that of this process."""
+    if not rows:
+        return {
+            "versions": fingerprint.environment_versions(),
+            "code_version": fingerprint.code_version(),
+            "processor": machine.processor_name(),
+        }
+    found: dict[str, Any] = {}
+    for name in _ENVIRONMENT:
+        different = {json.dumps(row.get(name)): row.get(name) for row in rows}
+        found[name] = (
+            next(iter(different.values())) if len(different) == 1 else [*different.values()]
+        )
+    return found
+
+
+def compare(value: Value, measured: Statistic | None) -> Compared:
+    """Compares a cell with what was measured, as the module's docstring says."""
+    number, deviation = parse_cell(value.text)
+    if measured is None:
+        return Compared(value.column, value.text, "", NOT_MEASURED)
+    scale = 100 if value.text.endswith("%") else 1
+    decimals = len(number.partition(".")[2])
+    text = f"{scale * measured.mean:.{decimals}f}"
+    spread = "" if measured.deviation is None else f"{scale * measured.deviation:.{decimals}f}"
+    shown = f"{text} {PLUS_MINUS} {spread}" if spread else text
+    if text == number and (not deviation or spread == deviation):
+        verdict = EQUAL
+    elif deviation and abs(scale * measured.mean - float(number)) <= float(deviation) + _ROUNDING:
+        verdict = WITHIN
+    else:
+        verdict = DIFFERS
+    return Compared(value.column, value.text, shown, verdict)
+
+
+def parse_cell(text: str) -> tuple[str, str]:
+    """Returns a cell's number and its deviation, or "", as they are written.
+
+    Raises:
+      UserError: When the cell is not of this form.
+    """
+    match = re.fullmatch(rf"(-?\d+(?:\.\d+)?)(?: {PLUS_MINUS} (\d+(?:\.\d+)?))?(?: ?%)?", text)
+    if match is None:
+        raise UserError(
+            f"{FIGURES.name}: received the value {text!r}: expected a number such as 64.5 or "
+            f"64.5 {PLUS_MINUS} 5.9"
+        )
+    return match[1], match[2] or ""
+
+
+def to_markdown(figure: Figure, compared: Sequence[Compared], place: Mapping[str, Any]) -> str:
+    """Formats a comparison as Markdown: the command, a table, the environment."""
+    lines = [f"# {figure.id}", "", *(f"    {command}" for command in figure.commands), ""]
+    lines += ["| column | published here | measured | verdict |", "|---|---|---|---|"]
+    lines += [f"| {each.column} | {each.expected} | {each.measured} | {each.verdict} |"
+              for each in compared]  # fmt: skip
+    lines += ["", *(f"- {name}: {_text(value)}" for name, value in place.items() if value)]
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {version}" for name, version in value.items())
+    return str(value)
+
+
+def listing(figures: Iterable[Figure]) -> Iterator[str]:
+    """Yields the lines of `make reproduce` alone: a heading for each table, a line for each row."""
+    section = ""
+    for each in figures:
+        if each.section != section:
+            section = each.section
+            yield f"{section} (minutes of a core; expected)"
+        expected = "; ".join(f"{value.column} {value.text}" for value in each.values)
+        yield f"  {each.id:<36} {each.minutes:>5g}  {expected}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Lists the figures, or runs and compares; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    variables.add_arguments(parser, "reproduce")
+    try:
+        asked = parser.parse_args(variables.as_flags("reproduce", given))
+        figures = read_figures()
+        if not asked.figure:
+            print(*listing(figures), sep="\n")
+            return 0
+        out = Path(os.path.abspath(asked.out))
+        verdicts = []
+        for figure in choose(figures, asked.figure):
+            measured: dict[str, Statistic] = {}
+            place: dict[str, Any] = {}
+            for number, command in enumerate(figure.commands, start=1):
+                print(f"{figure.id}: {command}", flush=True)
+                found, place = run(command, out, os.path.abspath(asked.data_dir))
+                measured |= found | {f"{number}: {name}": each for name, each in found.items()}
+            compared = [compare(each, measured.get(each.measure)) for each in figure.values]
+            verdicts += [each.verdict for each in compared]
+            for each in compared:
+                measured_text = each.measured or "nothing"
+                print(f"  {each.column}: {each.expected}, measured {measured_text}: {each.verdict}")
+            page = out / "figures" / f"{figure.id.replace('/', '-')}.md"
+            document = {
+                **asdict(figure),
+                "compared": [asdict(each) for each in compared],
+                "environment": place,
+            }
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes_atomic(page, to_markdown(figure, compared, place).encode())
+            write_bytes_atomic(
+                page.with_suffix(".json"), f"{json.dumps(document, indent=1)}\n".encode()
+            )
+            print(f"  {page}", flush=True)
+    except subprocess.CalledProcessError as error:
+        words = shlex.join(["python", *error.cmd[1:]])
+        print(f"ieg: failed: {words} ended with exit code {error.returncode}", file=sys.stderr)
+        return 1
+    except UserError as error:
+        print(f"ieg: error: {error}", file=sys.stderr)
+        return 2
+    return int(any(verdict in (DIFFERS, NOT_MEASURED) for verdict in verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

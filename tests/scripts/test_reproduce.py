@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/figures.yaml against docs/RESULTS.md, and the comparison with what was measured."""
+
+import json
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ieg_core.errors import UserError
+from ieg_core.report.summary import Statistic
+from ieg_core.store.records import ReportRecord
+from scripts import reproduce
+from scripts.reproduce import Value, compare, parse_cell
+from tests.docs.test_commands import check_make, check_python
+
+RESULTS = reproduce.ROOT / "docs" / "RESULTS.md"
+DECLARED = yaml.safe_load(reproduce.FIGURES.read_text(encoding="utf-8"))
+FIGURES = reproduce.read_figures()
+
+
+def split_row(line):
+    return [cell.strip().replace("**", "") for cell in line.strip().strip("|").split("|")]
+
+
+def tables():
+    """Returns every table of RESULTS.md: its heading, the cells of its header and of its rows."""
+    found, section, lines = [], "", [*RESULTS.read_text(encoding="utf-8").splitlines(), ""]
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            section = line.lstrip("# ")
+        if re.match(r"\|[-|]+\|$", line):
+            end = next(n for n in range(number, len(lines)) if not lines[n].startswith("|"))
+            rows = [split_row(each) for each in lines[number + 1 : end]]
+            found.append((section, split_row(lines[number - 1]), rows))
+    return found
+
+
+def table_of(name):
+    """Returns the table of RESULTS.md that an entry declares: its rows hold the entry's cells."""
+    entry = DECLARED[name]
+    header = [cell.strip() for cell in entry["header"].split("|")]
+    same = [
+        rows for section, head, rows in tables() if (section, head) == (entry["section"], header)
+    ]
+    assert same, f"{name}: no table of {RESULTS.name} has this heading and header"
+    first = [row[0] for row in next(iter(same))]
+    if len(same) > 1 and "rows" in entry:
+        names = {row.get("cells", [key])[0] for key, row in entry["rows"].items()}
+        same = [rows for rows in same if names >= {row[0] for row in rows}]
+        assert same, (name, first)
+    return header, same[0]
+
+
+def test_every_table_of_the_page_is_declared():
+    declared = [
+        (entry["section"], [cell.strip() for cell in entry["header"].split("|")])
+        for entry in DECLARED.values()
+    ]
+    assert sorted(declared) == sorted((section, head) for section, head, _ in tables())
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_a_table_has_a_reason_or_every_row_is_declared(name):
+    entry = DECLARED[name]
+    assert ("reason" in entry) != ("rows" in entry)
+    header, rows = table_of(name)
+    if "reason" in entry:
+        return
+    figures = {each.cells: each for each in FIGURES if each.id.startswith(f"{name}/")}
+    others = set(entry.get("rest", {}))
+    assert len(figures) + len(others) == len(rows)
+    for row in rows:
+        if row[0] in others:
+            continue
+        (figure,) = (each for cells, each in figures.items() if row[: len(cells)] == list(cells))
+        assert figure.values
+        for value in figure.values:
+            assert row[header.index(value.column)] == value.text, (figure.id, value.column)
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda each: each.id)
+def test_a_figure_has_commands_that_can_be_given(figure):
+    for value in figure.values:
+        parse_cell(value.text)
+    for command in figure.commands:
+        words = shlex.split(command)
+        (check_make if words[0] == "make" else check_python)(words[1:])
+    assert figure.minutes > 0
+
+
+def test_ids_are_unique_and_choose_a_row_or_a_table():
+    ids = [each.id for each in FIGURES]
+    assert len(set(ids)) == len(ids)
+    assert [each.id for each in reproduce.choose(FIGURES, "heads/worst-linear")] == [
+        "heads/worst-linear"
+    ]
+    assert len(reproduce.choose(FIGURES, "heads")) == 6
+    with pytest.raises(UserError, match="unknown FIGURE=head: did you mean heads"):
+        reproduce.choose(FIGURES, "head")
+
+
+@pytest.mark.parametrize(
+    ("text", "measured", "verdict", "shown"),
+    [
+        ("64.5 ± 5.9", Statistic(64.549, 5.91, 3), reproduce.EQUAL, "64.5 ± 5.9"),
+        ("64.5 ± 5.9", Statistic(64.549, 5.96, 3), reproduce.WITHIN, "64.5 ± 6.0"),
+        ("64.5 ± 5.9", Statistic(70.4, 1.0, 3), reproduce.WITHIN, "70.4 ± 1.0"),
+        ("64.5 ± 5.9", Statistic(70.41, 1.0, 3), reproduce.DIFFERS, "70.4 ± 1.0"),
+        ("55.7", Statistic(55.74, None, 1), reproduce.EQUAL, "55.7"),
+        ("55.7", Statistic(55.8, None, 1), reproduce.DIFFERS, "55.8"),
+        ("86.7 %", Statistic(0.86667, None, 1), reproduce.EQUAL, "86.7"),
+        ("37", Statistic(37.0, None, 1), reproduce.EQUAL, "37"),
+        ("37", None, reproduce.NOT_MEASURED, ""),
+    ],
+)
+def test_what_counts_as_equal(text, measured, verdict, shown):
+    compared = compare(Value("last", text, "m"), measured)
+    assert (compared.verdict, compared.measured) == (verdict, shown)
+
+
+def test_a_cell_of_two_numbers_is_refused():
+    with pytest.raises(UserError, match=r"received the value '1.000, 0.955': expected a number"):
+        parse_cell("1.000, 0.955")
+
+
+def test_lines_of_a_script_are_averaged_over_seeds():
+    lines = [
+        {"dataset": "a", "seed": seed, "ieg": {"average precision": value, "AUROC": None}}
+        for seed, value in enumerate((0.9, 0.7))
+    ]
+    found = reproduce.measure_lines(lines)
+    assert found["ieg.average precision"].mean == pytest.approx(0.8)
+    assert found["a/ieg.average precision"].count == 2
+    assert "ieg.AUROC" not in found
+
+
+def planned_sweep(out: Path, accuracy: float) -> None:
+    rows = [
+        {"dataset": "digits_uniform_0.8", "method": "mixup", "trial": f"t{seed}",
+         "accuracy_ema_last": accuracy, "accuracy_ema_best": accuracy + 0.004,
+         "balanced_accuracy_ema_last": None, "device": "CPU", "versions": {"numpy": "1"}}
+        for seed in range(3)
+    ]  # fmt: skip
+    folder = out / "sweeps" / "s"
+    folder.mkdir(parents=True)
+    ReportRecord(trials=rows).write(folder)
+    (out / "latest").symlink_to(Path("sweeps") / "s")
+
+
+@pytest.mark.parametrize(("accuracy", "code"), [(0.837, 0), (0.9, 1)])
+def test_a_figure_is_run_compared_and_written(tmp_path, monkeypatch, capsys, accuracy, code):
+    calls = []
+
+    def call(arguments, **options):
+        calls.append(arguments)
+        planned_sweep(tmp_path, accuracy)
+        return subprocess.CompletedProcess(arguments, 0, "")
+
+    monkeypatch.setattr(subprocess, "run", call)
+    given = ["FIGURE=digits-uniform-0.8/mixup", f"OUT={tmp_path}", "DATA_DIR=data"]
+    assert reproduce.main(given) == code
+    assert calls[0][1:5] == ["-m", "pipelines", "run", "noise_sweep"]
+    assert {"METHODS=mixup", "SEEDS=0,1,2", "DEVICES=cpu", f"OUT={tmp_path}"} <= set(calls[0])
+    written = json.loads((tmp_path / "figures" / "digits-uniform-0.8-mixup.json").read_text())
+    assert written["environment"]["device"] == "CPU"
+    verdicts = [each["verdict"] for each in written["compared"]]
+    assert set(verdicts) == ({reproduce.WITHIN} if code == 0 else {reproduce.DIFFERS})
+    printed = capsys.readouterr().out
+    assert all(verdict in printed for verdict in verdicts)
+    page = (tmp_path / "figures" / "digits-uniform-0.8-mixup.md").read_text()
+    assert "| last | 83.7 ± 3.5 | 83.7 ± 0.0 |" in page or code
+
+
+def test_a_command_that_fails_is_not_a_comparison(tmp_path, monkeypatch, capsys):
+    def fail(arguments, **options):
+        raise subprocess.CalledProcessError(1, arguments)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert reproduce.main(["FIGURE=folders/0", f"OUT={tmp_path}"]) == 1
+    assert "folder_bench --json --seeds 0" in capsys.readouterr().err
+    assert not (tmp_path / "figures").exists()
+
+
+def test_alone_it_lists_every_figure(capsys):
+    assert reproduce.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"  {each.id} " in printed for each in FIGURES)
