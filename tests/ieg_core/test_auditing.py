@@ -302,7 +302,8 @@ def test_several_annotators():
         found = run(IMAGES, labels)
         assert found.images.labels.shape == (COUNT, 2)
         assert found.summary.reliability[1] > found.summary.reliability[0]
-    frame = Frame({"image": list(IMAGES), "ann": TEXTS, "bob": TEXTS})
+    names = [None if each is None else NAMES[each] for each in second]
+    frame = Frame({"image": list(IMAGES), "ann": TEXTS, "bob": names})
     assert run(frame, ["ann", "bob"]).images.annotators == ("ann", "bob")
 
 

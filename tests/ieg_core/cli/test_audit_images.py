@@ -97,7 +97,7 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["nothing"], "there is no nothing"),
         ([""], "received no folder"),
         (["photos.csv", "photos.csv"], "expected one folder or table"),
-        (["photos.csv", "--features", "none.npy"], "cannot read features"),
+        (["photos.csv", "--features", "none.npy"], "there is no file"),
         (["photos.csv", "--threshold", "0.5"], "--threshold is for runs"),
         (["photos.csv", "--write-labels", "cleaned.txt"], "expected .csv or .parquet"),
         (["photos.csv", "--write-labels", "photos.csv"], "photos.csv is read and would be overw"),
