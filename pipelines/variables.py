@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from ieg_core.errors import UserError, printable
-from ieg_core.store.names import SWEEPS
+from ieg_core.store.names import DEFAULT_ROOT, SWEEPS
 from ieg_core.sweep.request import REQUEST_OPTIONS, Option
 
 RUNNERS = ("auto", "local", "cluster")
@@ -168,7 +168,7 @@ TARGETS: Mapping[str, Sequence[Option]] = {
     "reproduce": (
         Option("FIGURE", "the figure's id or its table's", default_meaning="lists the figures"),
         DATA_DIR,
-        Option("OUT", "the results root", default="runs/reproduced"),
+        Option("OUT", "the results root", default=f"{DEFAULT_ROOT}/reproduced"),
     ),
     "lock": (Option("UPGRADE", "`1` pins the newest versions"),),
 }

@@ -22,12 +22,12 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ieg_core.host.clock import CLOCK
 from ieg_core.store import layout
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
@@ -115,14 +115,14 @@ def many_steps(folder: Path) -> list[str]:
     worker, parent = Samples(), Samples()
     sizes = [0]
     while sweep.process.poll() is None:
-        time.sleep(SAMPLE_SECONDS)
+        CLOCK.sleep(SAMPLE_SECONDS)
         parent.add(sweep.process.pid)
         for pid in sweep.of_kind("trial"):
             worker.add(pid)
-        sizes.append(size_of(folder / "trials"))
+        sizes.append(size_of(folder / layout.TRIALS))
     if sweep.process.returncode:
         return [f"the training of {STEPS} steps failed: {last_line(folder)}"]
-    (trial,) = (folder / "trials").iterdir()
+    (trial,) = (folder / layout.TRIALS).iterdir()
     log = (trial / layout.LOG).stat().st_size
     print(f"steps: {STEPS:,} steps, {max(sizes) / 2**20:.1f} MiB at most, log of {log:,} bytes")
     problems = worker.problems("the trial") + parent.problems("ieg train")
@@ -152,9 +152,9 @@ def many_trials(folder: Path) -> list[str]:
     command = [sys.executable, "-m", "pipelines", "run", "noise_sweep", "DEVICES=cpu", *options]
     command += ["STEPS=50", f"OUT={folder}"]
     sweep = Sweep.of(command, folder, {"TMPDIR": str(scratch)})
-    driver, pipeline, largest, began = Samples(), Samples(), 0, time.monotonic()
+    driver, pipeline, largest, began = Samples(), Samples(), 0, CLOCK.monotonic()
     while sweep.process.poll() is None:
-        time.sleep(SAMPLE_SECONDS)
+        CLOCK.sleep(SAMPLE_SECONDS)
         driver.add(sweep.process.pid)
         for pid in sweep.of_kind("pipeline"):
             pipeline.add(pid)
@@ -163,7 +163,7 @@ def many_trials(folder: Path) -> list[str]:
         return [f"the sweep of {TRIALS} trials failed: {last_line(folder)}"]
     log = (layout.latest_folder(folder) / layout.LOG).stat().st_size
     print(
-        f"trials: {len(planned.trials)} trials in {time.monotonic() - began:.0f} s; at most "
+        f"trials: {len(planned.trials)} trials in {CLOCK.monotonic() - began:.0f} s; at most "
         f"{largest / 2**20:.1f} MiB of temporary files, {size_of(scratch):,} bytes left; log of "
         f"{log:,} bytes, report of {size_of(folder) - before - log:,} bytes"
     )
@@ -215,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = []
     for name in chosen:
         with tempfile.TemporaryDirectory(prefix="ieg-chaos-") as folder:
-            place = Path(folder) / "runs"
+            place = Path(folder) / "root"
             place.mkdir()
             found = STAGES[name](place)
         problems += found

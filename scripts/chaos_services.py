@@ -39,13 +39,14 @@ from typing import Any, Final
 
 from ieg_core.errors import UserError
 from ieg_core.store import gcs, leases, trial_copy
-from ieg_core.store.layout import LOG, checkpoint_name
+from ieg_core.store.layout import LOG, TRIALS, checkpoint_name
 from ieg_core.store.records import LeaseRecord, ProgressRecord, TrainingRecord
 from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
 from pipelines.cluster import client as clients
 from pipelines.cluster import follow, resume, retry, submit
-from pipelines.cluster.submit import Order, Run
+from pipelines.cluster.options import Order
+from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import Profile
 from tests import gcs as bucket
@@ -235,7 +236,7 @@ def _follow(
 def try_bucket(seed: int, emulator: bucket.Emulator) -> str:
     """Keeps a trial in a bucket in bad weather; returns what went wrong."""
     rng, clock = random.Random(seed), FakeClock()
-    url = f"gs://{bucket.BUCKET}/{seed}/trials/a"
+    url = f"gs://{bucket.BUCKET}/{seed}/{TRIALS}/a"
     try:
         with _google_time(clock), tempfile.TemporaryDirectory() as scratch:
             _keep(url, Path(scratch), emulator, rng, clock)

@@ -77,11 +77,11 @@ def mean_flow(
     clean = carried * own + (1 - carried) * even
     for _ in range(steps):
         guess = sharpened(logits)
-        relabelled = TRUST * given + (1 - TRUST) * guess
+        relabeled = TRUST * given + (1 - TRUST) * guess
         targets = 0.9 * weighted + 0.1 * guess
         partner = clean.mean(0) / 3 + 2 * guess.mean(0) / 3
         mixed = [MIX_SHARE * label + (1 - MIX_SHARE) * partner for label in (clean, guess)]
-        slope = softmax(logits, axis=-1) - 0.5 * (relabelled + targets)
+        slope = softmax(logits, axis=-1) - 0.5 * (relabeled + targets)
         slope += normalized_slope(logits, mixed[0]) + weight * normalized_slope(logits, mixed[1])
         logits = logits - 0.05 * slope
     return float((logits.argmax(1) == np.arange(CLASSES)).mean())

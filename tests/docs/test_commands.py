@@ -52,7 +52,7 @@ def check_make(words):
     assert not variables.find_problem(targets, values)
     if targets == ["sweep"]:
         parser = argparse.ArgumentParser()
-        options.add_arguments(parser)
+        variables.add_arguments(parser, "sweep")
         arguments = parser.parse_args(variables.as_flags("sweep", [*words[1:], "DEVICES=cpu"]))
         assert plan.configs(options.read(arguments).request)
 
