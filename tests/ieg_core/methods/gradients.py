@@ -188,6 +188,7 @@ def main(out: str) -> None:
         images=images(),
         strong_images=None,
         labels=one_hot(),
+        soft_labels=None,
         probe_images=images(),
         probe_labels=one_hot(),
         mixing=None,

@@ -53,6 +53,7 @@ def batch_of(numbers, method):
         images=ops.convert_to_tensor(x),
         strong_images=None,
         labels=ops.convert_to_tensor(one_hot[y]),
+        soft_labels=None,
         probe_images=ops.convert_to_tensor(p),
         probe_labels=ops.convert_to_tensor(one_hot[q]),
         mixing=None,
