@@ -74,10 +74,11 @@ def _update(
 
     weak = backend.linearize(functools.partial(logits_of, batch.images), state.params)
     strong = backend.linearize(functools.partial(logits_of, batch.strong_images), state.params)
-    guesses = weak.outputs, strong.outputs
+    weak_logits, strong_logits = weak.outputs, strong.outputs
     if settings.centered_pseudo_labels:
-        guesses = center_logits(guesses[0], batch.size), center_logits(guesses[1], batch.size)
-    pseudo_labels = guess_labels(*guesses, settings.temperature, batch.size)
+        weak_logits = center_logits(weak_logits, batch.size)
+        strong_logits = center_logits(strong_logits, batch.size)
+    pseudo_labels = guess_labels(weak_logits, strong_logits, settings.temperature, batch.size)
 
     share = settings.initial_label_coefficient
     targets = share * batch.labels + (1.0 - share) * pseudo_labels
