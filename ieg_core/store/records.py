@@ -38,7 +38,7 @@ class TrialRecord(Record):
       image_shape: [height, width, channels].
       num_classes: C.
       num_evaluations: Evaluations during training, including the last one.
-      num_test_examples: Examples in the test set.
+      num_test_examples: Examples in the test set, or in the validation set in its place.
       noise_rate: Requested share of altered labels; None if unknown.
       true_flip_rate: Expected share of wrong labels; None if unknown.
       clean_labels_used: Number of examples whose labels the method trusts.
@@ -198,7 +198,8 @@ class TrainingRecord(Record):
 class ResultRecord(Record):
     """A finished trial's row in the results: its settings, accuracies and cost.
 
-    Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning.
+    Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning. With a validation
+    set (`Config.validation_fraction`), test accuracies are its agreement with its given labels.
 
     Attributes:
       accuracy_ema_last: Test accuracy of the moving average after the last step, in [0, 1].

@@ -210,7 +210,9 @@ def _prepare(
         return open_given(spec, read(spec.base, images), data_dir, request.labels)
 
     @functools.cache
-    def prepare(spec: DatasetSpec, images: ImagesConfig | None, seed: int, probe: int) -> LabelSet:
+    def prepare(
+        spec: DatasetSpec, images: ImagesConfig | None, seed: int, probe: int, validation: float
+    ) -> LabelSet:
         return prepare_label_set(
             spec,
             seed=seed,
@@ -218,9 +220,12 @@ def _prepare(
             source=read(spec.base, images),
             label_sets_dir=folder,
             given=given(spec, images),
+            validation_fraction=validation,
         )
 
-    prepared = [prepare(s, c.images, c.seed, c.probe_per_class) for s, c in planned]
+    prepared = [
+        prepare(s, c.images, c.seed, c.probe_per_class, c.validation_fraction) for s, c in planned
+    ]
     sources = [read(spec.base, config.images) for spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
     return prepared, [*notes, *filter(None, map(probe_note, prepared))]
