@@ -78,6 +78,7 @@ class Family:
       figures: Published accuracies of its recipes.
       max_epochs: Upper bound of a length in steps, for data sets of any size; 0 for none.
       head: The head that is trained on features, for a family whose networks are pre-trained.
+      choices: Overrides by data set and method, for a tuned family (`ieg_core.recipes.tuned`).
     """
 
     name: str
@@ -98,6 +99,7 @@ class Family:
     figures: tuple[Published, ...] = ()
     max_epochs: int = 0
     head: HeadConfig | None = None
+    choices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def takes(self, method: str) -> bool:
         """Returns whether a method trains what this family trains: a network, or a head."""

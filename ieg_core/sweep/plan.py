@@ -128,13 +128,44 @@ def plan(request: SweepRequest) -> Plan:
     Raises:
       UserError: When the request, its data or the results folder is invalid.
     """
-    planned = configs(request)
-    root = Path(request.results)
+    (records,), notes = record_trials([request])
+    # Longest first: a long trial that started last would run alone at the end.
+    records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
+    trials = tuple(record.trial for record in records)
+    sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
+    _write_plan(layout.sweep_folder(Path(request.results), sweep), sweep, request, trials)
+    return Plan(sweep, trials, notes)
+
+
+def record_trials(
+    requests: Sequence[SweepRequest],
+) -> tuple[list[list[TrialRecord]], tuple[str, ...]]:
+    """Validates requests, prepares their data and writes config.json for each new trial.
+
+    Args:
+      requests: At least one; all with the same data directory, results root and label file.
+
+    Returns:
+      The records of the trials of each request, in the order of `configs`; and the notes of a
+      `Plan`.
+
+    Raises:
+      UserError: As `plan`.
+    """
+    planned = [
+        (number, spec, config)
+        for number, request in enumerate(requests)
+        for spec, config in configs(request)
+    ]
+    root = Path(requests[0].results)
     layout.require_this_version(root)
-    label_sets, notes = _prepare(request, planned)
-    records, configurations = [], []
-    keys = {setting.partition("=")[0].strip() for setting in request.settings}
-    for (spec, config), label_set in zip(planned, label_sets, strict=True):
+    label_sets, notes = _prepare(requests[0], [(spec, config) for _, spec, config in planned])
+    records: list[list[TrialRecord]] = [[] for _ in requests]
+    configurations = []
+    data_dir = os.path.abspath(requests[0].data_dir)
+    for (number, spec, config), label_set in zip(planned, label_sets, strict=True):
+        request = requests[number]
+        keys = {setting.partition("=")[0].strip() for setting in request.settings}
         fitted = build.fit_to_classes(config, label_set.num_classes, request.settings)
         examples = len(label_set.train_ids)
         fitted = build.fit_to_examples(
@@ -145,22 +176,14 @@ def plan(request: SweepRequest) -> Plan:
         )
         if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
             notes.append(_size_note(fitted, config, examples))
-        records.append(_record(spec, fitted, label_set))
+        record = replace(_record(spec, fitted, label_set), data_dir=data_dir)
+        records[number].append(record)
         configurations.append(fitted)
     notes += _cut_cycles(configurations, label_sets)
-    notes += _feature_advice(request, label_sets)
-    # Longest first: a long trial that started last would run alone at the end.
-    records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
-    data_dir = os.path.abspath(request.data_dir)
-    restored = [
-        note
-        for record in records
-        if (note := _write_record(root, replace(record, data_dir=data_dir)))
-    ]
-    trials = tuple(record.trial for record in records)
-    sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
-    _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, tuple(dict.fromkeys((*notes, *restored))))
+    notes += _feature_advice(requests[0], label_sets)
+    written = (_write_record(root, record) for of_request in records for record in of_request)
+    notes += filter(None, written)
+    return records, tuple(dict.fromkeys(notes))
 
 
 def _size_note(fitted: Config, config: Config, examples: int) -> str:
