@@ -82,6 +82,18 @@ def to_csv(rows: Iterable[TunedRow]) -> str:
     return text.getvalue()
 
 
+def to_markdown(rows: Sequence[TunedRow]) -> str:
+    """Writes a table as Markdown, the choices in bold; recipes and seeds are left out."""
+    lines = ["| data set | method | settings | agreement, % | mean |", "|---|---|---|---|---|"]
+    for row in rows:
+        _, dataset, method, settings, _, agreements, mean, chosen = row.cells
+        cells = [dataset, method, settings or "the recipe's", agreements, mean or "failed"]
+        if chosen:
+            cells[2:] = [f"**{cell}**" for cell in cells[2:]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def from_csv(text: str) -> list[TunedRow]:
     """Reads a table that `to_csv` wrote."""
     return [

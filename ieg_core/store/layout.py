@@ -111,6 +111,11 @@ def sweep_folder(root: Path, sweep: str) -> Path:
     return root / "sweeps" / sweep
 
 
+def tuning_table(root: Path, name: str) -> Path:
+    """Returns the file of the points that a tuning tried."""
+    return root / "tunings" / f"{name}.csv"
+
+
 def report_folder(root: Path, sweep: str) -> Path:
     """Returns the folder of a sweep's report."""
     return sweep_folder(root, sweep) / "report"

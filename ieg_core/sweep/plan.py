@@ -132,9 +132,14 @@ def plan(request: SweepRequest) -> Plan:
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
     trials = tuple(record.trial for record in records)
-    sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
+    sweep = sweep_name(request, trials)
     _write_plan(layout.sweep_folder(Path(request.results), sweep), sweep, request, trials)
     return Plan(sweep, trials, notes)
+
+
+def sweep_name(request: SweepRequest, trials: Sequence[str]) -> str:
+    """Names a sweep after its data set and the names of its trials."""
+    return f"{request.dataset}-{fingerprint.short_digest(trials)}"
 
 
 def record_trials(

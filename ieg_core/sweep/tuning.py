@@ -68,7 +68,7 @@ def grid(config: Config, number: int) -> list[tuple[str, ...]]:
       UserError: When `number` is not from 1 to `MAX_POINTS`.
     """
     if not 1 <= number <= MAX_POINTS:
-        raise UserError(f"TRIALS={number}: expected from 1 to {MAX_POINTS} points for each method")
+        raise UserError(f"POINTS={number}: expected from 1 to {MAX_POINTS} points for each method")
     key = "optimizer.learning_rate" if config.head is None else "head.learning_rate"
     rate = settable_keys(config)[key]
     variants = method_spec(config.method).variants
