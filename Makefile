@@ -40,7 +40,7 @@ $(if $(REFUSAL),$(error $(REFUSAL)))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep audit compile bench reproduce chaos gpu-check test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
+.PHONY: help setup sweep tune audit compile bench reproduce chaos gpu-check test test-docs test-all docs lint format lock clean distclean image image-test manifests data schedule accept report clean-runs doctor cluster-test
 
 ##@ Use
 
@@ -55,6 +55,9 @@ help: ## list the targets
 
 sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep $(ALL)
+
+tune: $(READY) ## choose the settings of METHODS without the test set, by as many POINTS for each
+	@$(BIN)/python -m pipelines tune $(ALL)
 
 audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DIR=photos
 	@$(BIN)/ieg audit $(if $(filter DATASET,$(GIVEN)),$(call quote,$(value DATASET)) \

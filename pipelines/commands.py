@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands beside `run` and `compile`: schedule, accept, clean-runs and doctor."""
+"""The commands beside `run` and `compile`: tune, schedule, report, accept, clean-runs, doctor."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,7 @@ def add_parsers(commands: Any) -> None:
     """Declares the commands; each option is a variable of `make`."""
     helps = {
         "schedule": "make the cluster match schedules.yaml",
+        "tune": "choose the settings of methods on a validation set",
         "report": "write the report of a run, also of one that ended without it",
         "accept": "make a run the reference for the later runs of its schedule",
         "clean-runs": "remove old checkpoints, models and sweeps",
@@ -42,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
         return recurring.main(
             cluster_file, only_plan=only_plan, path=arguments.file, rates=arguments.rates
         )
+    if arguments.command == "tune":
+        from pipelines.local import tune
+
+        number, share = options.read_tuning(arguments)
+        return tune.run_tuning(options.read(arguments), number, share)
     if arguments.command == "accept":
         from ieg_core.report import acceptance
 

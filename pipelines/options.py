@@ -17,7 +17,7 @@ from pipelines import cluster_files, variables
 from pipelines.cluster_files import ClusterFile
 from pipelines.variables import DATA_DIR, OUT
 
-OPTIONS = {each.variable: each for each in variables.SWEEP}
+OPTIONS = {each.variable: each for each in (*variables.TUNE, *variables.SWEEP)}
 T = TypeVar("T")
 
 
@@ -90,6 +90,16 @@ def read(arguments: argparse.Namespace) -> Options:
     count = _number(OPTIONS["GPUS_PER_TRIAL"], arguments.gpus_per_trial, int)
     slots.plan_slots(1, gpus, count, cores=1, memory=0)
     return Options(wanted, gpus, count, max_hours, machine.names_gpus(arguments.devices))
+
+
+def read_tuning(arguments: argparse.Namespace) -> tuple[int, float]:
+    """Reads what only `make tune` takes: the points of each method, and the share held out.
+
+    Raises:
+      UserError: When a text is not a number.
+    """
+    points, share = (OPTIONS[name] for name in ("POINTS", "VALIDATION"))
+    return _number(points, arguments.points, int), _number(share, arguments.validation, float)
 
 
 def request(

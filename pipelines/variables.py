@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from ieg_core.errors import UserError, printable
 from ieg_core.store.names import DEFAULT_ROOT, SWEEPS
@@ -102,6 +103,22 @@ SWEEP = (
     ),
     RATES,
 )
+TUNE = (
+    *(
+        replace(each, meaning="seeds to choose with, not those of the results", default="100")
+        if name == "seeds"
+        else each
+        for name, each in REQUEST_OPTIONS.items()
+    ),
+    *(each for each in SWEEP if each.variable in ("MAX_HOURS", "DEVICES", "GPUS_PER_TRIAL")),
+    Option("POINTS", "settings to try of each method", default="9", expected="a whole number"),
+    Option(
+        "VALIDATION",
+        "share of the training images that is held out to choose by",
+        default="0.2",
+        expected="a share above 0 and at most 0.5",
+    ),
+)
 AUDIT = (
     Option("DATA_DIR", "the folder of images, or a table of them; with `DATASET`, as of a sweep"),
     Option("OUT", "folder of the results", default_meaning="`audits/<name>`"),
@@ -122,6 +139,7 @@ IMAGE = (
 )
 TARGETS: Mapping[str, Sequence[Option]] = {
     "sweep": SWEEP,
+    "tune": TUNE,
     "audit": AUDIT,
     "image": (Option("TARGET", "`cpu` or `gpu`", default="gpu"), *IMAGE),
     "image-test": (*IMAGE, Option("RUN_FLAGS", "more flags for each container")),

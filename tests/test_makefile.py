@@ -112,11 +112,14 @@ def test_a_value_of_two_lines_is_refused():
         (["sweep", "noise=0.4"], "unknown variable noise: did you mean NOISE"),
         (["sweep", "QQQQ=1"], "unknown variable QQQQ: expected one of DATASET, NOISE,"),
         (["sweep", "OLDER=3d"], "make sweep does not take OLDER, only make clean-runs: leave it"),
-        (["lint", "STEPS=5"], "make lint does not take STEPS, only make sweep: leave it out"),
+        (
+            ["lint", "STEPS=5"],
+            "make lint does not take STEPS, only make sweep, make tune: leave it out",
+        ),
         (["lint", "COLOR=1"], "make lint takes no variables, got COLOR: leave it out"),
         (["schedule", "PLANS=1"], "unknown variable PLANS: did you mean PLAN?"),
         (["image", "IMAGES=x"], "unknown variable IMAGES: did you mean IMAGE?"),
-        (["METHODS=ieg"], "make help does not take METHODS, only make sweep"),
+        (["METHODS=ieg"], "make help does not take METHODS, only make sweep, make tune"),
         (["sweep", "A;touch x=1"], "x=1: expected NAME=value with a variable's name"),
     ],
 )

@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ieg_core.data.base import Labels, Source
+from ieg_core.data.base import EvalSet, Labels, Source
 from ieg_core.data.corruption import (
     corrupt_labels,
     long_tail_counts,
@@ -41,7 +41,14 @@ FORMAT: Final = 1
 # Not part of the digest: a label set does not depend on the NumPy version that wrote it.
 _UNDIGESTED: Final = ("versions", "digest")
 
+CLEAN_VALIDATION: Final = "clean_validation"
+"""The further test set of a trial with a validation set: the part whose labels are clean."""
+
 Ids = NDArray[np.int64]
+
+
+def _no_ids() -> Ids:
+    return np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,16 @@ class LabelSet:
         for the probe and for monitoring only.
       train_ids: Indices to train on, int64, ascending: kept by the long tail, not in the probe.
       probe_ids: Indices of the clean, class-balanced probe, int64, ascending.
-      test_labels: True labels of the test set, int32 [M].
+      test_labels: True labels of the test set, int32 [M]; with a validation set the given labels
+        of that instead, so that nothing can be measured on the test set.
       digest: SHA-256 over manifest and arrays, hexadecimal.
       manifest: Its manifest; None for a label set that exists in memory only.
       soft_labels: The posterior of a finished run, float32 [N, C], its rows 0 where it judged no
         label; None without one.
+      validation_ids: Indices of the training examples that are held out and measured in place of
+        the test set, int64, ascending; empty to measure the test set.
+      clean_validation_ids: The class-balanced part of them whose clean labels are measured too,
+        int64, ascending; empty without a probe.
     """
 
     name: str
@@ -81,6 +93,8 @@ class LabelSet:
     digest: str
     manifest: ManifestRecord | None = None
     soft_labels: NDArray[np.float32] | None = None
+    validation_ids: Ids = field(default_factory=_no_ids)
+    clean_validation_ids: Ids = field(default_factory=_no_ids)
 
     @property
     def noise_rate(self) -> float | None:
@@ -92,6 +106,31 @@ class LabelSet:
         """Expected share of wrong labels; None where that is not known."""
         return self.manifest.true_flip_rate if self.manifest else None
 
+    def measured(self, source: Source) -> Source:
+        """Returns a source whose test images are those that a trial is measured on.
+
+        Args:
+          source: The base data.
+
+        Returns:
+          The source itself; or, with a validation set, one that reads the images of that as test
+          images, in the order of this label set's `test_labels`, and whose only further test set
+          is the clean part, if there is one. Its own `test_labels` are still the base data's.
+        """
+        if not len(self.validation_ids):
+            return source
+        held_out, clean = self.validation_ids, self.clean_validation_ids
+        sets = {}
+        if len(clean):
+            sets[CLEAN_VALIDATION] = EvalSet(
+                self.clean_labels[clean], lambda rows: source.train_images(clean[np.asarray(rows)])
+            )
+        return replace(
+            source,
+            test_images=lambda rows: source.train_images(held_out[np.asarray(rows)]),
+            eval_sets=sets,
+        )
+
 
 def prepare_label_set(
     spec: DatasetSpec,
@@ -101,11 +140,12 @@ def prepare_label_set(
     source: Source,
     label_sets_dir: Path,
     given: GivenLabels | None = None,
+    validation_fraction: float = 0.0,
 ) -> LabelSet:
     """Draws corruption and probe, and writes the label set unless it exists undamaged.
 
-    Noise, long tail and probe have separate random streams, and each example has its own draws, so
-    the noise does not depend on the probe, nor the probe on the noise.
+    Noise, long tail, probe and validation set have separate random streams, and each example has
+    its own draws, so the noise does not depend on the probe, nor the probe on the noise.
 
     Args:
       spec: The data set to prepare.
@@ -115,6 +155,8 @@ def prepare_label_set(
       source: The base data.
       label_sets_dir: The folder of label sets, created if missing.
       given: The labels of a data set whose labels are not drawn (`data.labels.open.open_given`).
+      validation_fraction: Share of each class, by given label, to hold out and to measure in place
+        of the test set; 0 for none. It is the same for every method, with a probe or without.
 
     Returns:
       The label set, as `load_label_set` returns it.
@@ -130,11 +172,13 @@ def prepare_label_set(
             f"{spec} received {'no labels' if given is None else 'given labels'}: expected "
             f"{'given labels' if given is None else 'labels that are drawn'}"
         )
-    arrays = draw_labels(spec, seed, probe_per_class, source, given)
+    arrays = draw_labels(spec, seed, probe_per_class, source, given, validation_fraction)
     manifest = _describe(spec, seed, probe_per_class, source, arrays)
     if given is not None and given.file:
         labels_file = {"name": given.file, "sha256": given.sha256}
         manifest = replace(manifest, labels_file=labels_file)
+    if validation_fraction:
+        manifest = replace(manifest, validation_fraction=validation_fraction)
     return _write(label_sets_dir, manifest, arrays, source)
 
 
@@ -181,8 +225,10 @@ def _write(
 ) -> LabelSet:
     """Writes a label set unless it exists undamaged, and reads it."""
     digest = _digest(manifest.to_value(), arrays)
+    share = manifest.validation_fraction
     folder = label_sets_dir / (
-        f"{manifest.spec}-seed{manifest.seed}-probe{manifest.probe_per_class}-{digest[:8]}"
+        f"{manifest.spec}-seed{manifest.seed}-probe{manifest.probe_per_class}"
+        f"{'' if share is None else f'-validation{share:g}'}-{digest[:8]}"
     )
     files = {
         ManifestRecord.NAME: replace(manifest, digest=digest).encode(),
@@ -258,7 +304,12 @@ def load_label_set(folder: Path, source: Source | None = None) -> LabelSet:
 
 
 def draw_labels(
-    spec: DatasetSpec, seed: int, probe_per_class: int, source: Source, given: GivenLabels | None
+    spec: DatasetSpec,
+    seed: int,
+    probe_per_class: int,
+    source: Source,
+    given: GivenLabels | None,
+    validation_fraction: float = 0.0,
 ) -> dict[str, NDArray[Any]]:
     """Draws the arrays of a label set, named as the attributes of `LabelSet`, and writes nothing.
 
@@ -268,6 +319,7 @@ def draw_labels(
       probe_per_class: Clean examples of each class to reserve; 0 for no probe.
       source: The base data.
       given: The labels of a data set whose labels are not drawn.
+      validation_fraction: See `prepare_label_set`.
 
     Raises:
       UserError: When the probe is not smaller than each class; in a long tail, where it is as large
@@ -303,6 +355,25 @@ def draw_labels(
             _class_counts(clean_labels[selected], num_classes), spec.imbalance
         )
         selected = select_per_class(clean_labels, selected, counts, uniforms("long tail"))
+    validation: dict[str, NDArray[Any]] = {}
+    if validation_fraction:
+        # Of the given labels: a choice by them needs no clean label, so it is open to every method.
+        class_counts = _class_counts(noisy_labels[selected], num_classes)
+        held_out = np.floor(validation_fraction * class_counts + 0.5).astype(np.int64)
+        draws = uniforms("validation")
+        ids = select_per_class(noisy_labels, selected, held_out, draws)
+        if not len(ids):
+            raise UserError(
+                f"validation_fraction={validation_fraction:g} holds out no example of {spec}, "
+                f"whose largest class has {class_counts.max()}: expected a larger share"
+            )
+        wanted = probe_per_class if spec.clean_labels_known else 0
+        known = np.minimum(wanted, _class_counts(clean_labels[ids], num_classes))
+        validation = {
+            "validation_ids": ids,
+            "clean_validation_ids": select_per_class(clean_labels, ids, known, draws),
+        }
+        selected = np.setdiff1d(selected, ids)
     if reserved is not None:
         # Methods without a probe also train on the probe's examples, so all see the same images.
         probe_ids = reserved if probe_per_class else reserved[:0]
@@ -326,7 +397,8 @@ def draw_labels(
         "clean_labels": clean_labels,
         "train_ids": train_ids,
         "probe_ids": probe_ids,
-        "test_labels": source.test_labels,
+        "test_labels": noisy_labels[ids] if validation else source.test_labels,
+        **validation,
     }
 
 
@@ -354,8 +426,13 @@ def _describe(
     arrays: Mapping[str, NDArray[Any]],
 ) -> ManifestRecord:
     clean, noisy = arrays["clean_labels"], arrays["noisy_labels"]
-    used = np.union1d(arrays["train_ids"], arrays["probe_ids"])
     num_classes, known = len(source.class_names), spec.clean_labels_known
+    used = np.union1d(arrays["train_ids"], arrays["probe_ids"])
+    held_out = arrays.get("validation_ids")
+    validation_counts = {}
+    if held_out is not None:
+        used = np.union1d(used, held_out)
+        validation_counts["validation"] = _class_counts(noisy[held_out], num_classes).tolist()
     realized = float(np.mean(noisy[used] != clean[used])) if known else None
     # The flip rate of human labels is measured; that of a label file is unknown.
     flips = spec.expected_flip_rate(num_classes) if known else None
@@ -377,6 +454,7 @@ def _describe(
             "noisy": _class_counts(noisy[used], num_classes).tolist(),
             "train": _class_counts(noisy[arrays["train_ids"]], num_classes).tolist(),
             "probe": _class_counts(clean[arrays["probe_ids"]], num_classes).tolist(),
+            **validation_counts,
         },
         clean_labels_known=known,
         noise_rate=spec.noise_rate if known else None,

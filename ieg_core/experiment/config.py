@@ -232,6 +232,9 @@ class Config:
       precision: "float32" or "bfloat16" (computation only; variables stay float32).
       synchronized_batch_norm: Whether BatchNorm moments are over all replicas, or over each
         replica's share.
+      validation_fraction: Share of each class's training examples, by given label, that is held out
+        and measured in place of the test set, by given labels: for choosing settings. 0 trains on
+        all of them and measures the test set.
       pretrained: File that the network starts from, `.keras` or `.safetensors`, except for its
         dense layer; empty to draw all values.
       images: How the images are read, for a data set of files; else None.
@@ -248,6 +251,7 @@ class Config:
     evaluations: int = 12
     precision: str = "float32"
     synchronized_batch_norm: bool = True
+    validation_fraction: float = 0.0
     pretrained: str = ""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(num_steps=600))
@@ -271,6 +275,12 @@ class Config:
                 f"probe_per_class is {self.probe_per_class}: expected 0, since the method "
                 f"{self.method!r} uses no probe; leave it out"
             )
+        require(
+            0 <= self.validation_fraction <= 0.5,
+            "validation_fraction",
+            self.validation_fraction,
+            "in [0, 0.5]",
+        )
         if self.pretrained:
             require(
                 self.pretrained.endswith(networks.STARTS),

@@ -141,6 +141,22 @@ class SupervisedSettings(MethodSettings):
 
 
 @dataclass(frozen=True)
+class LogitAdjustmentSettings(SupervisedSettings):
+    """Logit adjustment for classes of different sizes (arXiv 2007.07314).
+
+    Attributes:
+      label_smoothing: s of y' = (1 − s)·y + s/C.
+      tau: τ, the factor on the logarithm of a class's share of the given labels.
+    """
+
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.tau >= 0, "method.tau", self.tau, "at least 0")
+
+
+@dataclass(frozen=True)
 class L2RSettings(MethodSettings):
     """Learning to reweight (arXiv 1803.09050).
 
@@ -305,6 +321,12 @@ def _require_lookahead(lookahead_lr: float, lookahead_momentum: float) -> None:
     )
 
 
+_SMOOTHING = tuple(f"method.label_smoothing={value:g}" for value in (0.0, 0.1, 0.3))
+_IEG_WEIGHTS = tuple(
+    f"method.pseudo_label_loss_weight={p} method.consistency_loss_weight={k}"
+    for p, k in ((1, 4), (1, 20), (5, 20))
+)
+
 TrustedSource = Literal["none", "probe", "dictionary"]
 
 
@@ -326,6 +348,8 @@ class MethodSpec:
         coefficients are drawn; 0 without MixUp.
       trains_heads: Whether it trains heads on features (`ieg_core.training.head_trial`).
       needs_teacher: Whether a network needs the posterior of a finished run (`taught_by`).
+      variants: The values of its own settings that tuning tries at each learning rate, the same
+        number for every method; each as overrides "method.name=value", separated by spaces.
     """
 
     implementation: str
@@ -338,6 +362,7 @@ class MethodSpec:
     mixes: int = 0
     trains_heads: bool = False
     needs_teacher: bool = False
+    variants: tuple[str, ...] = _SMOOTHING
 
     @property
     def uses_probe(self) -> bool:
@@ -376,6 +401,14 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "plain training with MixUp",
             mixes=1,
         ),
+        "logit_adjustment": MethodSpec(
+            "logit_adjustment:LOGIT_ADJUSTMENT",
+            LogitAdjustmentSettings,
+            "none",
+            1.0,
+            "plain training that allows for the classes' sizes (Menon et al., ICLR 2021)",
+            variants=tuple(f"method.tau={value:g}" for value in (0.5, 1.0, 2.0)),
+        ),
         "probe_only": MethodSpec(
             "supervised:PROBE_ONLY",
             SupervisedSettings,
@@ -391,6 +424,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "probe",
             2.7,
             "learning to reweight examples (Ren et al., ICML 2018)",
+            variants=tuple(f"method.lookahead_lr={value:g}" for value in (0.03, 0.1, 0.3)),
         ),
         "fsr": MethodSpec(
             "fsr:FSR",
@@ -399,6 +433,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             2.0,
             "fast sample re-weighting (ICCV 2021)",
             mixes=1,
+            variants=tuple(f"method.pseudo_label_loss_weight={value}" for value in (1, 2, 4)),
         ),
         "forward": MethodSpec(
             "forward:FORWARD",
@@ -407,6 +442,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             1.0,
             "loss correction with an estimated transition matrix (Patrini et al., CVPR 2017)",
             trains_heads=True,
+            variants=tuple(f"method.warmup_fraction={value:g}" for value in (0.2, 0.35, 0.5)),
         ),
         "retrain": MethodSpec(
             "retrain:RETRAIN",
@@ -417,6 +453,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             mixes=1,
             trains_heads=True,
             needs_teacher=True,
+            variants=tuple(f"method.mixup_alpha={value:g}" for value in (0.5, 1.0, 2.0)),
         ),
         "ieg_no_lookahead": MethodSpec(
             "ieg:IEG_NO_LOOKAHEAD",
@@ -426,6 +463,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "IEG without its look-ahead: all weights 1/B, λ = λ⁰",
             view="both",
             mixes=3,
+            variants=_IEG_WEIGHTS,
         ),
         "ieg": MethodSpec(
             "ieg:IEG",
@@ -435,6 +473,7 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "distilling effective supervision (CVPR 2020)",
             view="both",
             mixes=3,
+            variants=_IEG_WEIGHTS,
         ),
     }
 )

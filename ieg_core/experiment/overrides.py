@@ -11,6 +11,7 @@ from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.config import LENGTHS, Config
 
 _LENGTHS_OF_HEADS = ("schedule.num_steps", "schedule.num_epochs")
+_OF_HEADS = ("head", "batch_size", "evaluations", "validation_fraction")
 _IMAGES_OF_NETWORKS = ("images.channels", "images.min_crop_area")
 
 
@@ -69,7 +70,7 @@ def _is_of_head(config: Config, key: str) -> bool:
         return key == "method.mixup_alpha"
     if section == "images":
         return key not in _IMAGES_OF_NETWORKS
-    return section in ("head", "batch_size", "evaluations") or key in _LENGTHS_OF_HEADS
+    return section in _OF_HEADS or key in _LENGTHS_OF_HEADS
 
 
 def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None:

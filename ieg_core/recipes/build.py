@@ -12,6 +12,7 @@ from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
 from ieg_core.experiment.length import steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
+from ieg_core.experiment.overrides import override
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.recipes.cifar_cpu import CIFAR_CPU
 from ieg_core.recipes.digits import DIGITS
@@ -20,23 +21,22 @@ from ieg_core.recipes.fashion_mnist import FASHION_MNIST
 from ieg_core.recipes.features import FEATURES, features_of_files
 from ieg_core.recipes.image_folder import folder_family
 from ieg_core.recipes.longtail import LONGTAIL, LONGTAIL_NOISE
+from ieg_core.recipes.tuned import chosen_settings, tuned_families
 from ieg_core.recipes.webvision import WEBVISION
 
+_FAMILIES = (
+    DIGITS,
+    FASHION_MNIST,
+    CIFAR_CPU,
+    CIFAR,
+    LONGTAIL,
+    LONGTAIL_NOISE,
+    folder_family(32),
+    WEBVISION,
+    FEATURES,
+)
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        family.name: family
-        for family in (
-            DIGITS,
-            FASHION_MNIST,
-            CIFAR_CPU,
-            CIFAR,
-            LONGTAIL,
-            LONGTAIL_NOISE,
-            folder_family(32),
-            WEBVISION,
-            FEATURES,
-        )
-    }
+    {family.name: family for family in (*_FAMILIES, *tuned_families(_FAMILIES))}
 )
 
 DEFAULT_PROBE_PER_CLASS = 10
@@ -133,7 +133,7 @@ def build_config(
     if num_steps:
         unset: Mapping[str, Any] = dict.fromkeys(LENGTHS, 0)
         schedule = dataclasses.replace(schedule, **{**unset, "num_steps": num_steps})
-    return Config(
+    config = Config(
         recipe=name,
         dataset=str(spec),
         method=method,
@@ -149,6 +149,7 @@ def build_config(
         images=family.images,
         head=family.head,
     )
+    return override(config, chosen_settings(family, str(spec), method))
 
 
 def _require_fitting(family: Family, method: str, network: str) -> None:

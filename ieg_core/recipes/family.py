@@ -7,7 +7,13 @@ from types import MappingProxyType
 from typing import Any
 
 from ieg_core.experiment.config import AugmentationConfig, HeadConfig, ImagesConfig, ScheduleConfig
-from ieg_core.experiment.methods import IEGSettings, MethodSettings, method_spec
+from ieg_core.experiment.methods import (
+    IEGSettings,
+    LogitAdjustmentSettings,
+    MethodSettings,
+    SupervisedSettings,
+    method_spec,
+)
 
 OURS = "ours"
 """The source of a family that follows no paper."""
@@ -80,6 +86,7 @@ class Family:
       figures: Published accuracies of its recipes.
       max_epochs: Upper bound of a length in steps, for data sets of any size; 0 for none.
       head: The head that is trained on features, for a family whose networks are pre-trained.
+      choices: Overrides by data set and method, for a tuned family (`ieg_core.recipes.tuned`).
     """
 
     name: str
@@ -100,6 +107,7 @@ class Family:
     figures: tuple[Published, ...] = ()
     max_epochs: int = 0
     head: HeadConfig | None = None
+    choices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
 
     def takes(self, method: str) -> bool:
         """Returns whether a method trains what this family trains: a network, or a head."""
@@ -121,17 +129,33 @@ def for_ieg(settings: IEGSettings) -> dict[str, MethodSettings]:
 SHORT_IEG = for_ieg(IEGSettings(pseudo_label_loss_weight=1.0, consistency_loss_weight=4.0))
 """IEG's settings for a training of 1,500 steps."""
 
+LONG_TAIL_SMOOTHING = 0.1
+"""FSR's label smoothing on long tails, and so the baselines'."""
+SMOOTHED_BASELINES: Mapping[str, MethodSettings] = MappingProxyType(
+    {
+        **dict.fromkeys(
+            ("supervised", "supervised_strong", "mixup", "probe_only"),
+            SupervisedSettings(label_smoothing=LONG_TAIL_SMOOTHING),
+        ),
+        "logit_adjustment": LogitAdjustmentSettings(label_smoothing=LONG_TAIL_SMOOTHING),
+    }
+)
+"""The baselines of long tails, with FSR's label smoothing."""
+
 # Without MixUp the margin favors hard examples, which is what imbalance without noise needs.
 PURE_IMBALANCE: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
+        **dict.fromkeys(
+            SMOOTHED_BASELINES, MappingProxyType({"label_smoothing": LONG_TAIL_SMOOTHING})
+        ),
         "fsr": MappingProxyType(
             {
                 "mixup": False,
-                "label_smoothing": 0.1,
+                "label_smoothing": LONG_TAIL_SMOOTHING,
                 "weighting": "shift",
                 "pseudo_label_loss_weight": 0.0,
             }
-        )
+        ),
     }
 )
 """What a method changes on a long tail without label noise, in every family."""

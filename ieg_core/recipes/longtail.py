@@ -11,7 +11,7 @@ import dataclasses
 
 from ieg_core.experiment.config import AugmentationConfig, ScheduleConfig
 from ieg_core.experiment.methods import FSRSettings
-from ieg_core.recipes.family import PURE_IMBALANCE, Family
+from ieg_core.recipes.family import LONG_TAIL_SMOOTHING, PURE_IMBALANCE, SMOOTHED_BASELINES, Family
 
 LONGTAIL = Family(
     name="longtail",
@@ -38,5 +38,8 @@ LONGTAIL_NOISE = dataclasses.replace(
     name="longtail_noise",
     data="long-tailed CIFAR with label noise",
     example="cifar10_imbal_0.02_0.2",
-    settings={"fsr": FSRSettings(start_epoch=160, label_smoothing=0.1)},
+    settings={
+        **SMOOTHED_BASELINES,
+        "fsr": FSRSettings(start_epoch=160, label_smoothing=LONG_TAIL_SMOOTHING),
+    },
 )

@@ -70,6 +70,11 @@ ROW_KEYS = (
 )
 """The keys of every row of results.json; null for a trial that failed or never ran."""
 
+VALIDATED = (
+    "every accuracy is the agreement with the given labels of a held-out {:.0%} of the training "
+    "examples; the test set was not read"
+)
+
 FINISHED, FAILED, SKIPPED = "finished", "failed", "skipped"
 
 Row = dict[str, Any]
@@ -338,10 +343,14 @@ def _why_skipped(folder: Path, training: TrainingRecord | None) -> str:
 
 
 def _notes(manifest: ManifestRecord | None) -> tuple[str, ...]:
-    try:
-        return tuple(describe_notes((manifest and manifest.notes) or {}))
-    except (AttributeError, KeyError, TypeError, ValueError):  # damaged
+    if manifest is None:
         return ()
+    held_out = manifest.validation_fraction
+    measured = () if held_out is None else (f"{manifest.spec}: {VALIDATED.format(held_out)}",)
+    try:
+        return (*measured, *describe_notes(manifest.notes or {}))
+    except (AttributeError, KeyError, TypeError, ValueError):  # damaged
+        return measured
 
 
 def _confusion(path: Path) -> tuple[np.ndarray | None, str]:

@@ -142,6 +142,11 @@ def sweep_folder(root: Path, sweep: str) -> Path:
     return root / relative_sweep(sweep)
 
 
+def tuning_table(root: Path, name: str) -> Path:
+    """Returns the file of the points that a tuning tried."""
+    return root / "tunings" / f"{name}.csv"
+
+
 def report_folder(root: Path, sweep: str) -> Path:
     """Returns the folder of a sweep's report."""
     return root / relative_report(sweep)

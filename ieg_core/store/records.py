@@ -31,7 +31,8 @@ class ManifestRecord(Record):
       class_names: C names, by class number.
       image_shape: [height, width, channels].
       class_counts: Examples by class, each [C]: "clean" and "noisy" count the kept examples, probe
-        included, by that label; "train" counts by noisy label, "probe" by clean label.
+        included, by that label; "train" counts by noisy label, "probe" by clean label, and
+        "validation", only where there is one, by noisy label.
       clean_labels_known: Whether the true labels are known. If not, the clean ones are those of the
         label file, or those that the data come with.
       noise_rate: Requested share of altered labels; None where the true labels are not known.
@@ -44,6 +45,7 @@ class ManifestRecord(Record):
       notes: What reading the data brought to light (`ieg_core.data.base.Source`).
       labels_file: Name and SHA-256 of the label file.
       soft_labels_of: The trial whose posterior the soft labels are.
+      validation_fraction: Requested share of the validation set; None for no validation set.
     """
 
     NAME = "manifest.json"
@@ -70,6 +72,7 @@ class ManifestRecord(Record):
     notes: Mapping[str, Any] | None = None
     labels_file: Mapping[str, str] | None = None
     soft_labels_of: str | None = None
+    validation_fraction: float | None = None
 
     def encode(self) -> bytes:
         """Returns the file's content: one line a key, not one for each number of a matrix."""
@@ -99,7 +102,7 @@ class TrialRecord(Record):
       image_shape: [height, width, channels].
       num_classes: C.
       num_evaluations: Evaluations during training, including the last one.
-      num_test_examples: Examples in the test set.
+      num_test_examples: Examples in the test set, or in the validation set in its place.
       noise_rate: Requested share of altered labels; None if unknown.
       true_flip_rate: Expected share of wrong labels; None if unknown.
       clean_labels_used: Number of examples whose labels the method trusts.
@@ -263,7 +266,8 @@ class ResultRecord(Record):
     """A finished trial's row in the results: its settings, accuracies and cost.
 
     Fields shared with `TrialRecord` and `TrainingRecord` have the same meaning; of fields that both
-    have, the training's counts.
+    have, the training's counts. With a validation set (`Config.validation_fraction`), test
+    accuracies are its agreement with its given labels.
 
     Attributes:
       accuracy_ema_last: Test accuracy of the moving average after the last step, in [0, 1].

@@ -158,31 +158,59 @@ def plan(request: SweepRequest) -> Plan:
     Raises:
       UserError: When the request, its data or the results folder is invalid.
     """
-    planned = configs(request)
-    root = Path(request.results)
-    layout.require_this_version(root)
-    label_sets, notes = _prepare(request, planned)
-    records, configurations = [], []
-    for (spec, config), label_set in zip(planned, label_sets, strict=True):
-        fitted = _fitted(request, config, label_set)
-        if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
-            notes.append(_size_note(fitted, config, len(label_set.train_ids)))
-        records.append(_record(spec, fitted, label_set))
-        configurations.append(fitted)
-    notes += _cut_cycles(configurations, label_sets)
-    notes += _feature_advice(request, label_sets)
+    (records,), notes = record_trials([request])
     # Longest first: a long trial that started last would run alone at the end.
     records.sort(key=lambda record: -record.num_steps * METHODS[record.method].relative_cost)
-    data_dir = os.path.abspath(request.data_dir)
-    restored = [
-        note
-        for record in records
-        if (note := _write_record(root, replace(record, data_dir=data_dir)))
-    ]
     trials = tuple(record.trial for record in records)
-    sweep = f"{request.dataset}-{fingerprint.short_digest(trials)}"
-    _write_plan(layout.sweep_folder(root, sweep), sweep, request, trials)
-    return Plan(sweep, trials, tuple(dict.fromkeys((*notes, *restored))))
+    sweep = sweep_name(request, trials)
+    _write_plan(layout.sweep_folder(Path(request.results), sweep), sweep, request, trials)
+    return Plan(sweep, trials, notes)
+
+
+def sweep_name(request: SweepRequest, trials: Sequence[str]) -> str:
+    """Names a sweep after its data set and the names of its trials."""
+    return f"{request.dataset}-{fingerprint.short_digest(trials)}"
+
+
+def record_trials(
+    requests: Sequence[SweepRequest],
+) -> tuple[list[list[TrialRecord]], tuple[str, ...]]:
+    """Validates requests, prepares their data and writes config.json for each new trial.
+
+    Args:
+      requests: At least one; all with the same data directory, results root and label file.
+
+    Returns:
+      The records of the trials of each request, in the order of `configs`; and the notes of a
+      `Plan`.
+
+    Raises:
+      UserError: As `plan`.
+    """
+    planned = [
+        (number, spec, config)
+        for number, request in enumerate(requests)
+        for spec, config in configs(request)
+    ]
+    root = Path(requests[0].results)
+    layout.require_this_version(root)
+    label_sets, notes = _prepare(
+        [(requests[number], spec, config) for number, spec, config in planned]
+    )
+    records: list[list[TrialRecord]] = [[] for _ in requests]
+    configurations = []
+    data_dir = os.path.abspath(requests[0].data_dir)
+    for (number, spec, config), label_set in zip(planned, label_sets, strict=True):
+        fitted = _fitted(requests[number], config, label_set)
+        if (fitted.batch_size, fitted.schedule) != (config.batch_size, config.schedule):
+            notes.append(_size_note(fitted, config, len(label_set.train_ids)))
+        records[number].append(replace(_record(spec, fitted, label_set), data_dir=data_dir))
+        configurations.append(fitted)
+    notes += _cut_cycles(configurations, label_sets)
+    notes += _feature_advice(requests[0], label_sets)
+    written = (_write_record(root, record) for of_request in records for record in of_request)
+    notes += filter(None, written)
+    return records, tuple(dict.fromkeys(notes))
 
 
 def _size_note(fitted: Config, config: Config, examples: int) -> str:
@@ -215,24 +243,28 @@ def _feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> li
 
 
 def _prepare(
-    request: SweepRequest, planned: Sequence[tuple[DatasetSpec, Config]]
+    planned: Sequence[tuple[SweepRequest, DatasetSpec, Config]],
 ) -> tuple[list[LabelSet], list[str]]:
     """Prepares the data of trials, each distinct label set once.
 
     Returns:
       A label set for each trial, and the distinct messages from reading and preparing the data.
     """
-    data_dir, folder = Path(request.data_dir), layout.label_sets_folder(Path(request.results))
+    first = planned[0][0]
+    root, data_dir = Path(first.results), Path(first.data_dir)
+    folder = layout.label_sets_folder(root)
     with files.writable(folder.parent):
         folder.mkdir(parents=True, exist_ok=True)
     read = functools.cache(lambda base, images: open_source(base, data_dir, images))
 
     @functools.cache
     def given(spec: DatasetSpec, images: ImagesConfig | None) -> GivenLabels | None:
-        return open_given(spec, read(spec.base, images), data_dir, request.labels)
+        return open_given(spec, read(spec.base, images), data_dir, first.labels)
 
     @functools.cache
-    def prepare(spec: DatasetSpec, images: ImagesConfig | None, seed: int, probe: int) -> LabelSet:
+    def prepare(
+        spec: DatasetSpec, images: ImagesConfig | None, seed: int, probe: int, validation: float
+    ) -> LabelSet:
         return prepare_label_set(
             spec,
             seed=seed,
@@ -240,15 +272,15 @@ def _prepare(
             source=read(spec.base, images),
             label_sets_dir=folder,
             given=given(spec, images),
+            validation_fraction=validation,
         )
 
-    root = Path(request.results)
-
     @functools.cache
-    def teach(spec: DatasetSpec, seed: int, method: str) -> LabelSet:
+    def teach(request: SweepRequest, spec: DatasetSpec, seed: int, method: str) -> LabelSet:
         """Prepares the labels that the same request's trial of another method believes in."""
         config = _overridden(request, _plain_config(request, spec, method, seed))
-        taught = prepare(spec, config.images, seed, config.probe_per_class)
+        share = config.validation_fraction
+        taught = prepare(spec, config.images, seed, config.probe_per_class, share)
         teacher = _record(spec, _fitted(request, config, taught), taught).trial
         place = layout.trial_folder(root, teacher)
         if not (layout.is_finished(root, teacher) and is_available(place)):
@@ -267,12 +299,14 @@ def _prepare(
         )
 
     prepared = [
-        teach(spec, config.seed, method)
+        teach(request, spec, config.seed, method)
         if (method := config.method_settings.taught_by)
-        else prepare(spec, config.images, config.seed, config.probe_per_class)
-        for spec, config in planned
+        else prepare(
+            spec, config.images, config.seed, config.probe_per_class, config.validation_fraction
+        )
+        for request, spec, config in planned
     ]
-    sources = [read(spec.base, config.images) for spec, config in planned]
+    sources = [read(spec.base, config.images) for _, spec, config in planned]
     notes = [line for source in sources for line in describe_notes(source.notes)]
     notes += [
         f"{each.name}: labels are the posterior of {each.manifest.soft_labels_of}"

@@ -27,7 +27,7 @@ from ieg_core.audit.feature_posterior import Evidence, judge_labels
 from ieg_core.data.base import Source
 from ieg_core.data.image_folder.listing import TEST, TRAIN
 from ieg_core.data.image_folder.squares import read_squares, square_keys
-from ieg_core.data.label_set import LabelSet
+from ieg_core.data.label_set import CLEAN_VALIDATION, LabelSet
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment import feature_sources
 from ieg_core.experiment.config import Config, HeadConfig
@@ -86,7 +86,7 @@ def train_on_features(
     _require_pairs(label_set)
     report_progress(phase=EXTRACTING)
     train = [each[ids] for each in _features(config, source, TRAIN)]
-    tests = {name: _features(config, source, name) for name in (TEST, *source.eval_sets)}
+    tests = _test_features(config, label_set, source)
     report_progress(phase="training")
     # numpy was imported, with a thread per core, before the trial's share was known.
     with threadpool_limits(limits=runtime.threads, user_api="blas"):
@@ -108,13 +108,23 @@ def evaluate_head(
             f"the head in {folder / HEAD} is of the features {classifier.features}, not {used}: "
             "train the trial again"
         )
-    predicted = classifier.predict(_features(config, source, TEST))
+    tests = _test_features(config, label_set, source)
+    predicted = classifier.predict(tests[TEST])
     return (
         measure(_log(predicted), label_set.test_labels),
-        _measure_sets(
-            classifier, source, {name: _features(config, source, name) for name in source.eval_sets}
-        ),
+        _measure_sets(classifier, source, tests),
     )
+
+
+def _test_features(
+    config: Config, label_set: LabelSet, source: Source
+) -> dict[str, list[np.ndarray]]:
+    """Returns the features that a trial is measured on: "test", and each further test set."""
+    if not len(label_set.validation_ids):
+        return {name: _features(config, source, name) for name in (TEST, *source.eval_sets)}
+    train = _features(config, source, TRAIN)
+    parts = {TEST: label_set.validation_ids, CLEAN_VALIDATION: label_set.clean_validation_ids}
+    return {name: [each[ids] for each in train] for name, ids in parts.items()}
 
 
 def _require_pairs(label_set: LabelSet) -> None:

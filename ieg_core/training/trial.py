@@ -66,7 +66,8 @@ def open_trial(
       data_dir: Folder of the base data sets.
 
     Returns:
-      The trial's record, its configuration, its label set and its images.
+      The trial's record, its configuration, its label set and its images; the test set is what the
+      trial is measured on (`LabelSet.measured`).
 
     Raises:
       UserError: When there is no such trial, its data are missing or altered, or its network has
@@ -82,7 +83,7 @@ def open_trial(
         )
     source = open_source(record.base, data_dir, config.images)
     label_set = load_label_set(label_sets_folder(root) / record.label_set, source)
-    return record, config, label_set, source
+    return record, config, label_set, label_set.measured(source)
 
 
 def require_promised_gpu() -> None:

@@ -65,7 +65,7 @@ def run_sweep(options: Options) -> int:
     for note in planned.notes:
         print(f"Note: {note}")
     print(f"Sweep {planned.sweep}: {_count(planned.trials, pending)}", flush=True)
-    estimates = _accept_estimate(options, pending, shares) if pending else {}
+    estimates = accept_estimate(options, pending, shares) if pending else {}
     at_once = len(shares) if pending else cores
     layout.set_latest(root, planned.sweep)
     if pending:
@@ -83,7 +83,7 @@ def _several(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _accept_estimate(
+def accept_estimate(
     options: Options, pending: Sequence[str], shares: Sequence[slots.Slot]
 ) -> Mapping[str, float]:
     """Prints how long the trials will take, and returns the seconds of each.

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ieg_core.data.base import EvalSet
 from ieg_core.data.corruption import transition_matrix
 from ieg_core.data.label_set import (
+    CLEAN_VALIDATION,
     load_label_set,
     prepare_label_set,
     prepare_soft_label_set,
@@ -29,13 +31,21 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def prepare(digits, tmp_path):
-    def run(text="digits_uniform_0.4", seed=0, probe=10, source=digits, label_sets_dir=tmp_path):
+    def run(
+        text="digits_uniform_0.4",
+        seed=0,
+        probe=10,
+        source=digits,
+        label_sets_dir=tmp_path,
+        validation=0.0,
+    ):
         return prepare_label_set(
             parse(text),
             seed=seed,
             probe_per_class=probe,
             source=source,
             label_sets_dir=label_sets_dir,
+            validation_fraction=validation,
         )
 
     return run
@@ -88,6 +98,61 @@ def test_noise_does_not_depend_on_the_probe_nor_the_probe_on_the_noise(prepare):
     assert without.probe_ids.shape == (0,)
     assert len(without.train_ids) == len(without.noisy_labels)
     assert without.name != with_probe.name
+
+
+def test_the_validation_set_is_apart_and_the_same_for_every_method(prepare, digits):
+    without, with_probe = (prepare(probe=probe, validation=0.2) for probe in (0, 10))
+    plain = prepare(probe=10)
+    held_out = with_probe.validation_ids
+    np.testing.assert_array_equal(held_out, without.validation_ids)
+    for label_set in (without, with_probe):
+        parts = (label_set.train_ids, label_set.probe_ids, label_set.validation_ids)
+        together = np.concatenate(parts)
+        assert len(together) == len(np.unique(together)) == len(digits.train_labels)
+        np.testing.assert_array_equal(label_set.noisy_labels, plain.noisy_labels)
+    given = with_probe.noisy_labels
+    np.testing.assert_array_equal(
+        np.bincount(given[held_out]), np.floor(0.2 * np.bincount(given) + 0.5)
+    )
+    assert with_probe.manifest.class_counts["validation"] == np.bincount(given[held_out]).tolist()
+    assert with_probe.name.startswith("digits_uniform_0.4-seed0-probe10-validation0.2-")
+    assert len({without.digest, with_probe.digest, plain.digest, prepare(probe=0).digest}) == 4
+
+
+def test_with_a_validation_set_nothing_can_be_measured_on_the_test_set(prepare, digits):
+    def no_test(rows):
+        raise AssertionError("the test set was read")
+
+    blind = dataclasses.replace(
+        digits, test_images=no_test, eval_sets={"other": EvalSet(digits.test_labels, no_test)}
+    )
+    label_set = prepare(probe=3, validation=0.2)
+    measured = label_set.measured(blind)
+    held_out, clean = label_set.validation_ids, label_set.clean_validation_ids
+    rows = np.arange(len(held_out))
+    np.testing.assert_array_equal(measured.test_images(rows), digits.train_images(held_out))
+    # Given labels: some are wrong.
+    np.testing.assert_array_equal(label_set.test_labels, label_set.noisy_labels[held_out])
+    assert (label_set.test_labels != label_set.clean_labels[held_out]).any()
+    # The clean part is as the probe: of each class as many, by its true label.
+    assert set(clean) <= set(held_out)
+    np.testing.assert_array_equal(np.bincount(label_set.clean_labels[clean]), [3] * 10)
+    assert list(measured.eval_sets) == [CLEAN_VALIDATION]
+    part = measured.eval_sets[CLEAN_VALIDATION]
+    np.testing.assert_array_equal(part.labels, label_set.clean_labels[clean])
+    np.testing.assert_array_equal(part.images(np.arange(30)), digits.train_images(clean))
+    assert prepare(probe=0, validation=0.2).measured(blind).eval_sets == {}
+    assert prepare(probe=3).measured(blind) is blind
+
+
+def test_a_validation_set_of_a_long_tail_has_its_shape_and_none_is_empty(prepare):
+    label_set = prepare("digits_imbal_0.1", probe=0, validation=0.2)
+    counts = label_set.manifest.class_counts
+    # A fifth of 142, 113, 87, 67, 52, 40, 31, 24, 18, 14, rounded.
+    assert counts["validation"] == [28, 23, 17, 13, 10, 8, 6, 5, 4, 3]
+    assert counts["clean"] == [142, 113, 87, 67, 52, 40, 31, 24, 18, 14]
+    with pytest.raises(UserError, match=r"validation_fraction=0.001 holds out no example"):
+        prepare("digits_imbal_0.1", probe=0, validation=0.001)
 
 
 def test_the_seed_varies_noise_probe_and_tail(prepare):

@@ -106,7 +106,8 @@ def test_any_value_is_taken_or_a_mistake_of_the_users(data, config, value):
 def test_a_head_takes_no_setting_that_its_training_ignores():
     plain, retrain = (config_of("features", method) for method in ("supervised", "retrain"))
     of_heads = ["head.hidden", "head.learning_rate", "head.weight_decay", "batch_size",
-                "evaluations", "schedule.num_steps", "schedule.num_epochs"]  # fmt: skip
+                "evaluations", "validation_fraction",
+                "schedule.num_steps", "schedule.num_epochs"]  # fmt: skip
     assert sorted(settable_keys(plain)) == sorted(of_heads)
     assert sorted(settable_keys(retrain)) == sorted([*of_heads, "method.mixup_alpha"])
     assert override(retrain, ["method.mixup_alpha=0"]).method_settings.mixup_alpha == 0

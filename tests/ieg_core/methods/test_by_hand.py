@@ -95,6 +95,26 @@ def test_retraining_on_a_teachers_posterior(shares):
         np.testing.assert_allclose(update.examples["given_label_loss"], own, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_logit_adjustment_adds_the_log_prior_in_training_alone(smoothing):
+    prior = [0.8, 0.2]
+    update = one_step(
+        "logit_adjustment",
+        ["method.tau=1.5", f"method.label_smoothing={smoothing}"],
+        method_state={"log_prior": tensor([math.log(share) for share in prior])},
+    )
+    labels = [[(1 - smoothing) * y + smoothing / 2 for y in label] for label in LABELS]
+    plain = logits(IMAGES)
+    rows = [[z + 1.5 * math.log(p) for z, p in zip(row, prior, strict=True)] for row in plain]
+    losses = [cross_entropy(row, label) for row, label in zip(rows, labels, strict=True)]
+    np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
+    halves = [[value / 2 for value in row] for row in residuals_of(rows, labels)]
+    assert_gradient(update, IMAGES, halves)
+    np.testing.assert_allclose(
+        update.examples["prediction"], [softmax(row) for row in plain], rtol=1e-5
+    )
+
+
 def test_l2r():
     update = one_step("l2r")
     rows = logits(IMAGES)

@@ -5,11 +5,31 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.methods import METHODS
 from ieg_core.recipes import build
 from ieg_core.recipes.family import Published
 
 
-def test_pure_imbalance_changes_fsr_in_every_family_and_no_other_method():
+@pytest.mark.parametrize(
+    ("dataset", "recipe", "smoothing"),
+    [
+        ("cifar10_imbal_0.02", "longtail", 0.1),
+        ("cifar10_imbal_0.02_0.2", "longtail_noise", 0.1),
+        ("digits_imbal_0.1", "digits", 0.1),
+        ("digits_imbal_0.1_0.2", "digits", 0.0),
+    ],
+)
+def test_on_a_long_tail_every_method_that_smooths_labels_smooths_them_as_much(
+    dataset, recipe, smoothing
+):
+    for method in METHODS:
+        if not METHODS[method].trains_networks:
+            continue
+        settings = build.build_config(parse(dataset), method, recipe=recipe).method_settings
+        assert getattr(settings, "label_smoothing", smoothing) == smoothing, method
+
+
+def test_pure_imbalance_changes_fsr_in_every_family():
     tail, noisy_tail = parse("digits_imbal_0.1"), parse("digits_imbal_0.1_0.2")
     fsr, noisy_fsr = (build.build_config(s, "fsr").method_settings for s in (tail, noisy_tail))
     assert (fsr.weighting, fsr.mixup, fsr.label_smoothing) == ("shift", False, 0.1)

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from ieg_core.data.label_set import ManifestRecord
+from ieg_core.report import trials
 from tests.ieg_core.report.pages import Page, report, trials_of, write_files
-from tests.records import put, put_json
+from tests.records import example, put, put_json
 
 Builder = Callable[..., Path]
 
@@ -60,3 +62,13 @@ def test_additional_test_sets_have_a_table_of_their_own(results_root: Builder) -
         (trials["l2r"] / "result.json").read_text().replace('{"accuracy_ema"', '{"accuracy_ema_"')
     )
     assert "additional test set" not in report(root)
+
+
+def test_a_trial_with_a_validation_set_says_what_its_accuracies_are() -> None:
+    manifest = example(ManifestRecord, spec="digits_uniform_0.4", validation_fraction=0.2)
+    (note,) = trials._notes(manifest)
+    assert note == (
+        "digits_uniform_0.4: every accuracy is the agreement with the given labels of a held-out "
+        "20% of the training examples; the test set was not read"
+    )
+    assert trials._notes(example(ManifestRecord)) == ()

@@ -11,7 +11,9 @@ from ieg_core.data.open import open_source
 from ieg_core.errors import DivergedError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.models import zoo
-from ieg_core.training import loop
+from ieg_core.sweep.plan import record_trials
+from ieg_core.sweep.request import SweepRequest
+from ieg_core.training import loop, trial
 from ieg_core.training.evaluation import build_predictor, final_beliefs, measure
 
 
@@ -19,6 +21,30 @@ def test_outputs_that_are_not_finite_are_a_divergence():
     logits = np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)
     with pytest.raises(DivergedError, match="outputs for test images are not finite"):
         measure(logits, np.array([0, 1]))
+
+
+def test_a_trial_with_a_validation_set_opens_without_the_test_images(tmp_path, monkeypatch):
+    digits = open_source("digits", tmp_path)
+
+    def no_test(rows):
+        raise AssertionError("the test set was read")
+
+    blind = dataclasses.replace(digits, test_images=no_test)
+    monkeypatch.setattr(trial, "open_source", lambda *_: blind)
+    request = SweepRequest(
+        dataset="digits_uniform_0.4",
+        methods=("l2r",),
+        settings=("validation_fraction=0.2",),
+        results=str(tmp_path),
+    )
+    ((record,),), _ = record_trials([request])
+    _, config, label_set, source = trial.open_trial(tmp_path, record.trial, tmp_path)
+    assert config.validation_fraction == 0.2
+    assert record.num_test_examples == len(label_set.validation_ids) == len(label_set.test_labels)
+    np.testing.assert_array_equal(
+        source.test_images(np.arange(5)), digits.train_images(label_set.validation_ids[:5])
+    )
+    assert len(source.eval_sets["clean_validation"].labels) == 100
 
 
 @pytest.mark.parametrize("name", ["params", "ema", "stats"])

@@ -3,12 +3,14 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ieg_core import backend
 from ieg_core.audit.findings import read_audit, summarize
+from ieg_core.data.image_folder.listing import TRAIN
 from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment.overrides import override
 from ieg_core.host.runtime import Runtime
@@ -138,6 +140,18 @@ def test_a_lost_result_is_evaluated_again_from_the_head(root, monkeypatch):
         evaluate_trial(folder.name, root, root, Runtime(), again=True)
     path.write_bytes(content)
     evaluate_trial(folder.name, root, root, Runtime(), again=True)
+
+
+def test_with_a_validation_set_a_head_is_measured_on_training_features_alone(monkeypatch):
+    def only_train(config, source, part):
+        assert part == TRAIN
+        return [np.arange(20.0).reshape(10, 2)]
+
+    monkeypatch.setattr(head_trial, "_features", only_train)
+    parts = SimpleNamespace(validation_ids=np.array([3, 5, 8]), clean_validation_ids=np.array([5]))
+    tests = head_trial._test_features(None, parts, None)
+    np.testing.assert_array_equal(tests["test"][0], [[6, 7], [10, 11], [16, 17]])
+    np.testing.assert_array_equal(tests["clean_validation"][0], [[10, 11]])
 
 
 def test_a_head_that_diverges_says_so(tmp_path, monkeypatch):
