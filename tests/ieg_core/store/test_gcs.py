@@ -191,10 +191,12 @@ def test_requests_that_fail_for_a_while_are_tried_again(emulator):
     assert list(storage.list_files(ROOT)) == ["x"]
 
 
-def test_what_stays_away_is_one_clear_line(emulator, monkeypatch):
-    monkeypatch.setattr(storage, "DEADLINE", 0.5)
+def test_what_stays_away_is_one_clear_line(emulator):
     emulator.failures = [HTTPStatus.SERVICE_UNAVAILABLE] * 100
-    with pytest.raises(UserError, match="cannot reach gs://ieg/team/runs"):
+    with (
+        storage.deadline(0.5),
+        pytest.raises(UserError, match="cannot reach gs://ieg/team/runs"),
+    ):
         storage.list_files(ROOT)
     emulator.failures = [HTTPStatus.FORBIDDEN]
     with pytest.raises(UserError, match=r"no permission .* roles/storage\.objectUser on gs://ieg$"):
@@ -204,9 +206,8 @@ def test_what_stays_away_is_one_clear_line(emulator, monkeypatch):
 
 
 def test_an_endpoint_that_is_not_there_is_one_clear_line(monkeypatch):
-    monkeypatch.setattr(storage, "DEADLINE", 0.5)
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match="check the network"):
+    with storage.deadline(0.5), pytest.raises(UserError, match="check the network"):
         storage.read(f"{ROOT}/x")
 
 
