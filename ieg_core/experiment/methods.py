@@ -401,14 +401,6 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             "plain training with MixUp",
             mixes=1,
         ),
-        "logit_adjustment": MethodSpec(
-            "logit_adjustment:LOGIT_ADJUSTMENT",
-            LogitAdjustmentSettings,
-            "none",
-            1.0,
-            "plain training that allows for the classes' sizes (Menon et al., ICLR 2021)",
-            variants=tuple(f"method.tau={value:g}" for value in (0.5, 1.0, 2.0)),
-        ),
         "probe_only": MethodSpec(
             "supervised:PROBE_ONLY",
             SupervisedSettings,
@@ -474,6 +466,14 @@ METHODS: Mapping[str, MethodSpec] = types.MappingProxyType(
             view="both",
             mixes=3,
             variants=_IEG_WEIGHTS,
+        ),
+        "logit_adjustment": MethodSpec(
+            "logit_adjustment:LOGIT_ADJUSTMENT",
+            LogitAdjustmentSettings,
+            "none",
+            1.0,
+            "plain training that allows for the classes' sizes (Menon et al., ICLR 2021)",
+            variants=tuple(f"method.tau={value:g}" for value in (0.5, 1.0, 2.0)),
         ),
     }
 )

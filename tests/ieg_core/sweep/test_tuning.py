@@ -16,7 +16,7 @@ from tests.records import put
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_is_tried_as_often_at_different_points_from_the_recipe_on(method):
-    recipe = "digits" if METHODS[method].trains_networks else "features"
+    recipe = "features" if METHODS[method].needs_teacher else "digits"
     spec = parse("digits_uniform_0.4" if recipe == "digits" else "cifar10_uniform_0.4")
     config = build.build_config(spec, method, recipe=recipe)
     points = tuning.grid(config, 9)
