@@ -85,11 +85,10 @@ def _enforcing(emulator: Emulator, handler: Callable[..., None]) -> Callable[...
         emulator.on_request(request.method, request.path)
         emulator.requests.append((request.method, request.path))
         # The library asks for the bucket itself now and then, in a thread, and minds no answer.
-        scripted = emulator.failures and not request.path.endswith(f"/b/{BUCKET}")
-        refusal: HTTPStatus | str | None
-        refusal = (
-            emulator.failures.pop(0) if scripted else emulator.weather(request.method, request.path)
-        )
+        refusal: HTTPStatus | str | None = None
+        if not request.path.endswith(f"/b/{BUCKET}"):
+            scripted, draw = emulator.failures, emulator.weather
+            refusal = scripted.pop(0) if scripted else draw(request.method, request.path)
         if refusal == BEFORE:
             raise ConnectionResetError
         is_lost = refusal == AFTER
