@@ -32,7 +32,13 @@ from typing import Any, Final
 
 import yaml
 
-from ieg_core.errors import UserError
+from ieg_core.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    UserError,
+)
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
@@ -340,7 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked = parser.parse_args(variables.as_flags("reproduce", given))
         figures = read_figures()
         if not asked.figure:
-            print(*listing(figures), sep="\n")
+            print(*listing(figures), sep="\n", flush=True)
             return 0
         out = Path(os.path.abspath(asked.out))
         verdicts = []
@@ -371,10 +377,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except subprocess.CalledProcessError as error:
         words = shlex.join(["python", *error.cmd[1:]])
         print(f"ieg: failed: {words} ended with exit code {error.returncode}", file=sys.stderr)
-        return 1
+        return EXIT_FAILED
     except UserError as error:
         print(f"ieg: error: {error}", file=sys.stderr)
-        return 2
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # as in `make reproduce | head`, see `ieg_core.cli.main`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     return int(any(verdict in (DIFFERS, NOT_MEASURED) for verdict in verdicts))
 
 

@@ -185,6 +185,15 @@ def test_a_command_that_fails_is_not_a_comparison(tmp_path, monkeypatch, capsys)
     assert not (tmp_path / "figures").exists()
 
 
+def test_ctrl_c_is_one_line(tmp_path, monkeypatch, capsys):
+    def interrupt(arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    assert reproduce.main(["FIGURE=folders/0", f"OUT={tmp_path}"]) == 130
+    assert "interrupted; run the same command again" in capsys.readouterr().err
+
+
 def test_alone_it_lists_every_figure(capsys):
     assert reproduce.main([]) == 0
     printed = capsys.readouterr().out
