@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieg_core.cli.main import describe
-from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from ieg_core.host.program import program
 from ieg_core.host.runtime import use_utf8
 
 
@@ -41,6 +40,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return build_parser().parse_args(argv)
 
 
+@program("ieg")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     if argv is None:
@@ -48,31 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     # SIGTERM and a closed terminal must clean up just as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    try:
-        arguments = parse(sys.argv[1:] if argv is None else argv)
-        if arguments.command == "run":
-            return _run(arguments)
-        if arguments.command == "compile":
-            from pipelines.compile import main as compile_packages
+    arguments = parse(sys.argv[1:] if argv is None else argv)
+    if arguments.command == "run":
+        return _run(arguments)
+    if arguments.command == "compile":
+        from pipelines.compile import main as compile_packages
 
-            return compile_packages(arguments.cluster, arguments.output)
-        if arguments.command != "child":
-            from pipelines import commands
+        return compile_packages(arguments.cluster, arguments.output)
+    if arguments.command != "child":
+        from pipelines import commands
 
-            return commands.run(arguments)
-        from pipelines.local import sweep
+        return commands.run(arguments)
+    from pipelines.local import sweep
 
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        sweep.run_child(arguments.scratch)
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except OSError as error:
-        print(f"ieg: failed: {describe(error)}", file=sys.stderr)
-        return EXIT_FAILED
-    except KeyboardInterrupt:
-        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sweep.run_child(arguments.scratch)
     return 0
 
 

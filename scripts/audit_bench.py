@@ -27,11 +27,12 @@ from ieg_core.data.base import Source
 from ieg_core.data.label_set import LabelSet, load_label_set
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import fold_numbers
-from ieg_core.errors import EXIT_USER_ERROR, UserError
+from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
+from ieg_core.host.program import program
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import arrays
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
@@ -201,6 +202,7 @@ def _measure(
     return dict(zip(MEASURES, values, strict=True))
 
 
+@program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison, prints its table and writes it to <out>/audit_bench/."""
     parser = argparse.ArgumentParser(
@@ -220,12 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with_cleanlab = not options.without_cleanlab
     if with_cleanlab and importlib.util.find_spec("cleanlab") is None:
-        print(
+        raise UserError(
             "cleanlab is not installed: expected the group bench of pyproject.toml; "
-            "run .venv/bin/uv pip install --python .venv/bin/python --group bench",
-            file=sys.stderr,
+            "run .venv/bin/uv pip install --python .venv/bin/python --group bench"
         )
-        return EXIT_USER_ERROR
     runtime = Runtime(threads=options.threads)
     set_environment(runtime)
     if with_cleanlab:
@@ -235,25 +235,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     methods = tuple(dict.fromkeys([*options.methods.split(","), BASELINE]))
     folds = Folds(options.folds, options.fold_steps)
     rows_by_name: dict[str, list[Row]] = {}
-    try:
-        for dataset in options.datasets.split(","):
-            for seed in options.seeds.split(","):
-                request = SweepRequest(
-                    str(parse(dataset)),
-                    methods=methods,
-                    seeds=(int(seed),),
-                    steps=options.steps,
-                    settings=tuple(options.set),
-                    data_dir=options.data_dir,
-                    results=options.out,
-                )
-                rows = compare(request, folds, runtime, with_cleanlab)
-                for name, row in rows.items():
-                    rows_by_name.setdefault(f"{dataset} | {name}", []).append(row)
-                print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    for dataset in options.datasets.split(","):
+        for seed in options.seeds.split(","):
+            request = SweepRequest(
+                str(parse(dataset)),
+                methods=methods,
+                seeds=(int(seed),),
+                steps=options.steps,
+                settings=tuple(options.set),
+                data_dir=options.data_dir,
+                results=options.out,
+            )
+            rows = compare(request, folds, runtime, with_cleanlab)
+            for name, row in rows.items():
+                rows_by_name.setdefault(f"{dataset} | {name}", []).append(row)
+            print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
     text = to_table(rows_by_name, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)

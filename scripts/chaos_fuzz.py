@@ -265,15 +265,32 @@ def select(known: Mapping[str, T], names: Sequence[str]) -> Mapping[str, T]:
     return {name: each for name, each in known.items() if not names or name in names}
 
 
+def read_options(
+    arguments: Sequence[str] | None, description: str, kind: str, tries: int
+) -> argparse.Namespace:
+    """Reads the options of a fuzzer.
+
+    Args:
+      arguments: The arguments; None for those of the process.
+      description: What it does.
+      kind: What it feeds, such as "parser".
+      tries: How often it feeds each by default.
+
+    Returns:
+      "names", "tries" and "seed".
+    """
+    options = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    options.add_argument("names", nargs="*", metavar=kind.upper(), help=f"names of {kind}s (all)")
+    options.add_argument("--tries", type=int, default=tries, help=f"for each {kind}")
+    options.add_argument("--seed", type=int, default=0)
+    return options.parse_args(arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzzes the parsers; returns 1 if a try did not survive."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    options.add_argument("names", nargs="*", metavar="PARSER", help="names of parsers (all)")
-    options.add_argument("--tries", type=int, default=2000, help="for each parser")
-    options.add_argument("--seed", type=int, default=0)
-    chosen = options.parse_args(arguments)
+    chosen = read_options(arguments, str(__doc__), "parser", 2000)
     _limit_memory()
     failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:

@@ -10,7 +10,6 @@ declares, with one line. hypothesis shrinks what does not survive. Prints the co
 is 1 if a reader did not survive.
 """
 
-import argparse
 import json
 import pickle
 import sys
@@ -40,7 +39,7 @@ from ieg_core.store.seal import seal
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import schedules
-from scripts.chaos_fuzz import digits_source, problem_of, select
+from scripts.chaos_fuzz import digits_source, problem_of, read_options, select
 
 NUMBERS: Final = (
     st.integers() | st.floats() | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, 1e308])
@@ -215,13 +214,7 @@ def check(reader: Reader, tries: int, number: int = 0) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Feeds the readers; returns 1 if one did not survive."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    options.add_argument("names", nargs="*", metavar="READER", help="names of readers (all)")
-    options.add_argument("--tries", type=int, default=500, help="for each reader")
-    options.add_argument("--seed", type=int, default=0)
-    chosen = options.parse_args(arguments)
+    chosen = read_options(arguments, str(__doc__), "reader", 500)
     failed = False
     with tempfile.TemporaryDirectory(prefix="ieg-fuzz-") as folder:
         for name, reader in select(readers(Path(folder)), chosen.names).items():

@@ -26,8 +26,9 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from ieg_core.errors import EXIT_FAILED, EXIT_OK, EXIT_USER_ERROR, UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
+from ieg_core.host.program import program
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import (
     CHECKPOINTS,
@@ -463,24 +464,21 @@ def as_markdown(rows: Sequence[Row], bench: Bench) -> str:
     return "\n".join(lines) + "\n"
 
 
+@program("cluster-test")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `make cluster-test`; returns the exit code."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument("--cluster", default="", help="cluster file")
     options.add_argument("--profile", default="gpu", choices=("gpu", "cpu"))
     arguments = options.parse_args(argv)
-    try:
-        cluster_file = cluster_files.load(arguments.cluster or None)
-        bench = Bench(
-            cluster_file=cluster_file,
-            profile=arguments.profile,
-            client=clients.connect(cluster_file),
-            kubernetes=preflight.reach(cluster_file),
-            out=Path("build") / "cluster-test",
-        )
-    except UserError as error:
-        print(f"cluster-test: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    cluster_file = cluster_files.load(arguments.cluster or None)
+    bench = Bench(
+        cluster_file=cluster_file,
+        profile=arguments.profile,
+        client=clients.connect(cluster_file),
+        kubernetes=preflight.reach(cluster_file),
+        out=Path("build") / "cluster-test",
+    )
     print(f"Testing {cluster_files.endpoint(cluster_file)}: about an hour", flush=True)
     rows = accept(bench, lambda line: print(line, flush=True))
     PAGE.write_text(as_markdown(rows, bench), encoding="utf-8")

@@ -29,12 +29,12 @@ from ieg_core.data.corruption import corrupt_labels, transition_matrix
 from ieg_core.data.labels.cifar_n import human_labels
 from ieg_core.data.open import open_source
 from ieg_core.draws.generator import generator
-from ieg_core.errors import EXIT_USER_ERROR, UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.features.extract import extract_features
 from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.host.program import program
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store.names import DEFAULT_ROOT
 from scripts.tables import Row, to_table
@@ -152,6 +152,7 @@ def measure(
     return figures
 
 
+@program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Computes features, measures, prints the table and keeps it in <out>/feature_bench/."""
     parser = argparse.ArgumentParser(
@@ -173,47 +174,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"\r{done:,} of {total:,} images, {rate:.0f} a second ", end="", file=sys.stderr)
 
     rows_by_name: dict[str, list[Row]] = {}
-    try:
-        data_dir = Path(asked.data_dir)
-        datasets = asked.datasets.split(",")
-        source = open_source(parse(datasets[0]).base, data_dir)
-        sides = [(source.train_images, source.train_labels)]
-        if not asked.without_heads:
-            sides.append((source.test_images, source.test_labels))
-        features = [
-            [
-                extract_features(
-                    read,
-                    len(labels),
-                    network=network,
-                    mirrored=network in asked.mirrored.split(","),
-                    dtype=asked.dtype,
-                    progress=show,
-                )
-                for network in asked.networks.split(",")
-            ]
-            for read, labels in sides
+    data_dir = Path(asked.data_dir)
+    datasets = asked.datasets.split(",")
+    source = open_source(parse(datasets[0]).base, data_dir)
+    sides = [(source.train_images, source.train_labels)]
+    if not asked.without_heads:
+        sides.append((source.test_images, source.test_labels))
+    features = [
+        [
+            extract_features(
+                read,
+                len(labels),
+                network=network,
+                mirrored=network in asked.mirrored.split(","),
+                dtype=asked.dtype,
+                progress=show,
+            )
+            for network in asked.networks.split(",")
         ]
-        for dataset in datasets:
-            # People's labels are what they are: seeds only deal out other folds.
-            several = (False, True) if dataset == "cifar10_human_aggregate" else (False,)
-            for annotators in several:
-                for seed in map(int, asked.seeds.split(",")):
-                    row = measure(
-                        dataset,
-                        source,
-                        data_dir,
-                        features,
-                        seed,
-                        annotators=annotators,
-                        heads=not asked.without_heads,
-                    )
-                    name = f"{dataset}, three annotators" if annotators else dataset
-                    rows_by_name.setdefault(name, []).append(row)
-                    print(json.dumps({"dataset": name, "seed": seed, **row}), flush=True)
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        for read, labels in sides
+    ]
+    for dataset in datasets:
+        # People's labels are what they are: seeds only deal out other folds.
+        several = (False, True) if dataset == "cifar10_human_aggregate" else (False,)
+        for annotators in several:
+            for seed in map(int, asked.seeds.split(",")):
+                row = measure(
+                    dataset,
+                    source,
+                    data_dir,
+                    features,
+                    seed,
+                    annotators=annotators,
+                    heads=not asked.without_heads,
+                )
+                name = f"{dataset}, three annotators" if annotators else dataset
+                rows_by_name.setdefault(name, []).append(row)
+                print(json.dumps({"dataset": name, "seed": seed, **row}), flush=True)
     text = to_table(rows_by_name)
     write_bytes_atomic(Path(asked.out) / "feature_bench" / "table.md", f"{text}\n".encode())
     print(text)

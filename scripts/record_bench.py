@@ -26,6 +26,7 @@ from ieg_core.audit.measures import average_precision
 from ieg_core.audit.scores import rival_share
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
+from ieg_core.host.program import program
 from scripts.tables import Row, to_table
 
 SIGNS = {"weight": -1, "label_coefficient": -1, "margin": -1, "given_label_loss": 1}
@@ -136,6 +137,7 @@ def measure(trials: Sequence[Records]) -> dict[str, list[Row]]:
     return found
 
 
+@program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of the trials of one method."""
     parser = argparse.ArgumentParser(
@@ -144,11 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("trials", nargs="+", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     asked = parser.parse_args(arguments)
-    try:
-        trials = [read(folder, asked.data_dir) for folder in asked.trials]
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return 2
+    trials = [read(folder, asked.data_dir) for folder in asked.trials]
     print(to_table(measure(trials), "record"))
     return 0
 

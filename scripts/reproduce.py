@@ -32,15 +32,10 @@ from typing import Any, Final
 
 import yaml
 
-from ieg_core.errors import (
-    EXIT_BROKEN_PIPE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    UserError,
-)
+from ieg_core.errors import EXIT_FAILED, UserError
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.host.program import program
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
 from ieg_core.report.trials import Row
 from ieg_core.store import fingerprint
@@ -335,6 +330,44 @@ def listing(figures: Iterable[Figure]) -> Iterator[str]:
         yield f"  {each.id:<36} {each.minutes:>5g}  {expected}"
 
 
+def reproduce(figure: Figure, out: Path, data_dir: str) -> list[str]:
+    """Runs the commands of a figure, and prints and writes the comparison.
+
+    Args:
+      figure: The figure.
+      out: The results root; the comparison goes to its folder figures/.
+      data_dir: Folder of the base data sets.
+
+    Returns:
+      The verdict of each cell.
+
+    Raises:
+      UserError, subprocess.CalledProcessError: As `run`.
+    """
+    measured: dict[str, Statistic] = {}
+    place: dict[str, Any] = {}
+    for number, command in enumerate(figure.commands, start=1):
+        print(f"{figure.id}: {command}", flush=True)
+        found, place = run(command, out, data_dir)
+        measured |= found | {f"{number}: {name}": each for name, each in found.items()}
+    compared = [compare(each, measured.get(each.measure)) for each in figure.values]
+    for each in compared:
+        measured_text = each.measured or "nothing"
+        print(f"  {each.column}: {each.expected}, measured {measured_text}: {each.verdict}")
+    page = out / "figures" / f"{figure.id.replace('/', '-')}.md"
+    document = {
+        **asdict(figure),
+        "compared": [asdict(each) for each in compared],
+        "environment": place,
+    }
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes_atomic(page, to_markdown(figure, compared, place).encode())
+    write_bytes_atomic(page.with_suffix(".json"), f"{json.dumps(document, indent=1)}\n".encode())
+    print(f"  {page}", flush=True)
+    return [each.verdict for each in compared]
+
+
+@program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lists the figures, or runs and compares; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -342,51 +375,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     variables.add_arguments(parser, "reproduce")
-    try:
-        asked = parser.parse_args(variables.as_flags("reproduce", given))
-        figures = read_figures()
-        if not asked.figure:
-            print(*listing(figures), sep="\n", flush=True)
-            return 0
-        out = Path(os.path.abspath(asked.out))
-        verdicts = []
-        for figure in choose(figures, asked.figure):
-            measured: dict[str, Statistic] = {}
-            place: dict[str, Any] = {}
-            for number, command in enumerate(figure.commands, start=1):
-                print(f"{figure.id}: {command}", flush=True)
-                found, place = run(command, out, os.path.abspath(asked.data_dir))
-                measured |= found | {f"{number}: {name}": each for name, each in found.items()}
-            compared = [compare(each, measured.get(each.measure)) for each in figure.values]
-            verdicts += [each.verdict for each in compared]
-            for each in compared:
-                measured_text = each.measured or "nothing"
-                print(f"  {each.column}: {each.expected}, measured {measured_text}: {each.verdict}")
-            page = out / "figures" / f"{figure.id.replace('/', '-')}.md"
-            document = {
-                **asdict(figure),
-                "compared": [asdict(each) for each in compared],
-                "environment": place,
-            }
-            page.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes_atomic(page, to_markdown(figure, compared, place).encode())
-            write_bytes_atomic(
-                page.with_suffix(".json"), f"{json.dumps(document, indent=1)}\n".encode()
-            )
-            print(f"  {page}", flush=True)
-    except subprocess.CalledProcessError as error:
-        words = shlex.join(["python", *error.cmd[1:]])
-        print(f"ieg: failed: {words} ended with exit code {error.returncode}", file=sys.stderr)
-        return EXIT_FAILED
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # as in `make reproduce | head`, see `ieg_core.cli.main`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+    asked = parser.parse_args(variables.as_flags("reproduce", given))
+    figures = read_figures()
+    if not asked.figure:
+        print(*listing(figures), sep="\n", flush=True)
+        return 0
+    out, data_dir = Path(os.path.abspath(asked.out)), os.path.abspath(asked.data_dir)
+    verdicts = []
+    for figure in choose(figures, asked.figure):
+        try:
+            verdicts += reproduce(figure, out, data_dir)
+        except subprocess.CalledProcessError as error:
+            words = shlex.join(["python", *error.cmd[1:]])
+            print(f"ieg: failed: {words} ended with exit code {error.returncode}", file=sys.stderr)
+            return EXIT_FAILED
     return int(any(verdict in (DIFFERS, NOT_MEASURED) for verdict in verdicts))
 
 

@@ -24,14 +24,8 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from ieg_core import __version__
-from ieg_core.errors import (
-    EXIT_BROKEN_PIPE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USER_ERROR,
-    UserError,
-    printable,
-)
+from ieg_core.errors import UserError
+from ieg_core.host.program import program
 from ieg_core.host.runtime import use_utf8
 
 COMMANDS = {
@@ -69,12 +63,6 @@ def _expanded(word: str) -> str:
     return f"{option}{equals}{os.path.expanduser(path)}" if is_home else word
 
 
-def describe(error: OSError) -> str:
-    """Returns an error of the operating system as one line: which file, and why."""
-    place = f"{error.filename}: " if error.filename is not None else ""
-    return printable(f"{place}{error.strerror or type(error).__name__}")
-
-
 def build_parser(declared: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     """Builds the parser of the command line.
 
@@ -101,6 +89,7 @@ def _needed(words: Sequence[str]) -> Collection[str]:
     return COMMANDS if given == "completion" else {given}
 
 
+@program("ieg")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -113,25 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         use_utf8()
-    try:
-        words = sys.argv[1:] if argv is None else argv
-        arguments = build_parser(_needed(words)).parse_args(words)
-        code = int(arguments.run(arguments))
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"ieg: error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("\nieg: interrupted; run the same command again to continue", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # As in `ieg predict … | head`. Python flushes standard output on exit and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    except OSError as error:  # such as EIO, ESTALE or EMFILE: the machine's, not the request's
-        print(f"ieg: failed: {describe(error)}", file=sys.stderr)
-        return EXIT_FAILED
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(_needed(words)).parse_args(words)
+    return int(arguments.run(arguments))
 
 
 if __name__ == "__main__":

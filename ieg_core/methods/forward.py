@@ -34,21 +34,14 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.length import num_steps, steps_per_epoch
 from ieg_core.experiment.methods import ForwardSettings
 from ieg_core.methods.losses import forward_cross_entropy, softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
 from ieg_core.methods.supervised import SEEN, see_examples
-
-
-def _settings(config: Config) -> ForwardSettings:
-    settings = config.method_settings
-    if not isinstance(settings, ForwardSettings):
-        raise TypeError(f"expected ForwardSettings, got {type(settings).__name__}")
-    return settings
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
     counts, start_epoch = state.method["counts"], state.method["start_epoch"]
     corrects = batch.epoch >= start_epoch
-    transition = transition_matrix(counts, _settings(config).transition_floor)
+    transition = transition_matrix(counts, settings_of(config, ForwardSettings).transition_floor)
 
     def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Sequence[Tensor], Tensor]]:
         logits, _, stats = network.forward(params, state.stats, batch.images)
@@ -102,7 +95,7 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     return {
         "counts": np.zeros((label_set.num_classes, label_set.num_classes), np.float32),
         "start_epoch": np.array(
-            max(1, int(_settings(config).warmup_fraction * epochs)), np.float32
+            max(1, int(settings_of(config, ForwardSettings).warmup_fraction * epochs)), np.float32
         ),
     }
 

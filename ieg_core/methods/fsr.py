@@ -29,20 +29,13 @@ from ieg_core.draws.generator import generator
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import FSRSettings
 from ieg_core.methods.losses import normalize_logits, smooth_labels, softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
 from ieg_core.methods.mixup import mix_batch
 from ieg_core.methods.reweighting import clip_weights, shift_weights
 
 
-def _settings(config: Config) -> FSRSettings:
-    settings = config.method_settings
-    if not isinstance(settings, FSRSettings):
-        raise TypeError(f"expected FSRSettings, got {type(settings).__name__}")
-    return settings
-
-
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    settings = _settings(config)
+    settings = settings_of(config, FSRSettings)
     images, labels = batch.images, smooth_labels(batch.labels, settings.label_smoothing)
     if settings.mixup:
         images, labels = mix_batch(
@@ -213,7 +206,7 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
       "scores" and "scored" float32 [N], "moving_logits" float32 [N, C], "class_weights" float32
       [C], and "dictionary" int32 [capacity], class after class.
     """
-    settings = _settings(config)
+    settings = settings_of(config, FSRSettings)
     settings.check_classes(label_set.num_classes)
     num_examples = len(label_set.noisy_labels)
     order = generator(config.seed, "first dictionary").random(num_examples)
@@ -269,7 +262,7 @@ def after_epoch(config: Config, label_set: LabelSet, state: dict[str, Any]) -> d
         state["scores"],
         state["scored"] > 0,
         label_set,
-        _settings(config).capacity,
+        settings_of(config, FSRSettings).capacity,
         state["dictionary"],
     )
     return {"dictionary": dictionary}

@@ -28,7 +28,7 @@ from ieg_core import backend
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import IEGSettings
 from ieg_core.methods.losses import kl_divergence, normalize_logits, sharpen, softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
 from ieg_core.methods.mixup import mix_blocks
 from ieg_core.methods.reweighting import clip_weights, label_meta_gradient, weight_meta_gradient
 
@@ -64,9 +64,7 @@ class MetaGradient(NamedTuple):
 def _update(
     network: Network, config: Config, state: State, batch: Batch, *, look_ahead: bool
 ) -> Update:
-    settings = config.method_settings
-    if not isinstance(settings, IEGSettings):
-        raise TypeError(f"expected IEGSettings, got {type(settings).__name__}")
+    settings = settings_of(config, IEGSettings)
 
     def logits_of(images: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         logits, _, stats = network.forward(params, state.stats, images)

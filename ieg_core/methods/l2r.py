@@ -20,14 +20,12 @@ from ieg_core import backend
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import L2RSettings
 from ieg_core.methods.losses import softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
 from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    settings = config.method_settings
-    if not isinstance(settings, L2RSettings):
-        raise TypeError(f"expected L2RSettings, got {type(settings).__name__}")
+    settings = settings_of(config, L2RSettings)
 
     lookahead_params = [
         param - settings.lookahead_lr * slope

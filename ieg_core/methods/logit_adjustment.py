@@ -13,45 +13,28 @@ keeps the logarithm finite for a class that no training example is given, and la
 is off by default.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
 
-from ieg_core import backend
 from ieg_core.data.label_set import LabelSet
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import LogitAdjustmentSettings
-from ieg_core.methods.losses import smooth_labels, softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
-from ieg_core.methods.supervised import SEEN, see_examples
-
-
-def _settings(config: Config) -> LogitAdjustmentSettings:
-    settings = config.method_settings
-    if not isinstance(settings, LogitAdjustmentSettings):
-        raise TypeError(f"expected LogitAdjustmentSettings, got {type(settings).__name__}")
-    return settings
+from ieg_core.methods.losses import smooth_labels
+from ieg_core.methods.method import Batch, Method, Network, State, Update, settings_of
+from ieg_core.methods.supervised import SEEN, fit_targets
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
-    settings = _settings(config)
-    targets = smooth_labels(batch.labels, settings.label_smoothing)
-    adjustment = settings.tau * state.method["log_prior"]
-
-    def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Sequence[Tensor], Tensor]]:
-        logits, _, stats = network.forward(params, state.stats, batch.images)
-        losses = softmax_cross_entropy(logits + adjustment, targets)
-        return ops.sum(losses) / batch.size, (stats, logits)
-
-    value, (stats, logits), gradient = backend.gradients(loss, state.params)
-    return Update(
-        gradients=network.add_decay(gradient, state.params),
-        stats=stats,
-        method=state.method,
-        metrics={"loss": value},
-        examples=see_examples(logits, batch.labels),
+    settings = settings_of(config, LogitAdjustmentSettings)
+    return fit_targets(
+        network,
+        state,
+        batch.images,
+        smooth_labels(batch.labels, settings.label_smoothing),
+        batch.size,
+        batch.labels,
+        adjustment=settings.tau * state.method["log_prior"],
     )
 
 

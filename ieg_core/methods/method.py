@@ -7,7 +7,7 @@ sees the clean labels of the noisy set; they are not on the device.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
@@ -15,6 +15,7 @@ from ieg_core.experiment.config import Config
 from ieg_core.methods.mixup import Mixing
 
 Tensor = Any
+S = TypeVar("S")
 
 
 class Batch(NamedTuple):
@@ -130,6 +131,22 @@ class Network:
             gradient + self.weight_decay * param if decayed else gradient
             for gradient, param, decayed in zip(gradients, params, self.decayed, strict=True)
         ]
+
+
+def settings_of(config: Config, kind: type[S]) -> S:
+    """Returns the method's settings as what they are.
+
+    Args:
+      config: The configuration, whose settings are those of its method (`Config` sees to that).
+      kind: The settings of the method that asks.
+
+    Raises:
+      TypeError: When the configuration is of another method.
+    """
+    settings = config.method_settings
+    if not isinstance(settings, kind):
+        raise TypeError(f"expected {kind.__name__}, got {type(settings).__name__}")
+    return settings
 
 
 def no_state(config: Config, label_set: LabelSet) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ieg_core import backend
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import SupervisedSettings
 from ieg_core.methods.losses import smooth_labels, softmax_cross_entropy
-from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update
+from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
 from ieg_core.methods.mixup import mix_batch
 
 
@@ -32,10 +32,8 @@ def _step(
     given: Tensor | None,
 ) -> Update:
     """Makes one step of plain training; `fit_targets` on smoothed labels."""
-    settings = config.method_settings
-    if not isinstance(settings, SupervisedSettings):
-        raise TypeError(f"expected SupervisedSettings, got {type(settings).__name__}")
-    targets = smooth_labels(labels, settings.label_smoothing)
+    smoothing = settings_of(config, SupervisedSettings).label_smoothing
+    targets = smooth_labels(labels, smoothing)
     return fit_targets(network, state, images, targets, size, given)
 
 
@@ -46,6 +44,7 @@ def fit_targets(
     targets: Tensor,
     size: int,
     given: Tensor | None,
+    adjustment: Tensor | None = None,
 ) -> Update:
     """Makes one step on the cross-entropy with any targets.
 
@@ -57,6 +56,7 @@ def fit_targets(
       size: Number of examples in the global batch.
       given: Given labels of the noisy set's examples, float32 [B, C], for the per-example values;
         None if the batch is not from the noisy set.
+      adjustment: Added to the logits in the loss alone, float32 [C]; None for nothing.
 
     Returns:
       The gradient of Σ ℓ_i / size + R, and the loss without R as the only metric.
@@ -64,7 +64,8 @@ def fit_targets(
 
     def loss(params: Sequence[Tensor]) -> tuple[Tensor, tuple[Sequence[Tensor], Tensor]]:
         logits, _, stats = network.forward(params, state.stats, images)
-        return ops.sum(softmax_cross_entropy(logits, targets)) / size, (stats, logits)
+        adjusted = logits if adjustment is None else logits + adjustment
+        return ops.sum(softmax_cross_entropy(adjusted, targets)) / size, (stats, logits)
 
     value, (stats, logits), gradient = backend.gradients(loss, state.params)
     return Update(

@@ -9,6 +9,7 @@ requests by `pipelines.cluster.retry`.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -291,12 +292,7 @@ def ask(cluster_file: ClusterFile, doing: str, request: Callable[[], T], clock: 
     Raises:
       UserError: When KFP refuses, or does not answer for two minutes.
     """
-
-    def attempt() -> T:
-        with plain_errors(cluster_file, doing):
-            return request()
-
-    return retry.ask(attempt, clock)
+    return retry.ask(functools.partial(_plainly, cluster_file, doing, request), clock)
 
 
 def create(
@@ -318,16 +314,13 @@ def create(
     Raises:
       UserError: When KFP refuses, or does not answer for two minutes.
     """
+    look = functools.partial(_plainly, cluster_file, f"see whether it could {doing}", find)
+    return retry.create(functools.partial(_plainly, cluster_file, doing, request), look, clock)
 
-    def attempt() -> T:
-        with plain_errors(cluster_file, doing):
-            return request()
 
-    def look() -> T | None:
-        with plain_errors(cluster_file, f"see whether it could {doing}"):
-            return find()
-
-    return retry.create(attempt, look, clock)
+def _plainly(cluster_file: ClusterFile, doing: str, request: Callable[[], T]) -> T:
+    with plain_errors(cluster_file, doing):
+        return request()
 
 
 def _refused(error: Any, cluster_file: ClusterFile, doing: str) -> UserError:

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core.errors import EXIT_USER_ERROR, UserError
+from ieg_core.errors import UserError
 from ieg_core.experiment.methods import method_spec
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic, write_json_atomic
+from ieg_core.host.program import program
 from ieg_core.host.runtime import Runtime, set_environment
 from scripts.gpu_check import side_by_side, tables
 from scripts.gpu_check.sizes import GPU, REHEARSAL, Sizes
@@ -183,8 +184,9 @@ def write_summary(state: Path, names: list[str]) -> None:
         write_bytes_atomic(state / f"{name}.md", lay_out(outcomes).encode())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+@program("gpu-check")
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m scripts.gpu_check",
         description=__doc__,
@@ -203,11 +205,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pack", type=Path, help="write CIFAR-10 of --data-dir as a file, and end")
     parser.add_argument("--images", type=int, default=0, help="training images of --pack; 0: all")
     options = parser.parse_args(arguments)
-    try:
-        sys.exit(_run(options))
-    except UserError as error:
-        print(f"gpu-check: error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    return _run(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -253,4 +251,4 @@ def _run(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ieg_core import __version__
+from ieg_core import __version__, errors
 from ieg_core.cli import completion, main, recipes
 from ieg_core.host import files
 from ieg_core.sweep import worker
@@ -91,7 +91,7 @@ def test_ctrl_c_is_one_line_and_stops_the_training(tmp_path, slow_tensorflow):
     slow_tensorflow.wait_until_imported(1)
     os.kill(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=3600)
-    assert process.returncode == main.EXIT_INTERRUPTED
+    assert process.returncode == errors.EXIT_INTERRUPTED
     assert error == "\nieg: interrupted; run the same command again to continue\n"
     slow_tensorflow.wait_until_ended()
     assert not list((tmp_path / "runs").rglob("failure.json"))
@@ -105,7 +105,7 @@ def test_a_reader_that_stops_reading_is_no_error(tmp_path):
     ) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == main.EXIT_BROKEN_PIPE
+    assert process.returncode == errors.EXIT_BROKEN_PIPE
     assert list((tmp_path / "label_sets").iterdir())
 
 

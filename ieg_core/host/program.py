@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a program ends: one line on standard error and an exit code, never a traceback."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+from ieg_core.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USER_ERROR,
+    UserError,
+    printable,
+)
+
+P = ParamSpec("P")
+
+
+def program(name: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+    """Makes the main function of a program end as all programs here do.
+
+    Args:
+      name: What its lines begin with, such as "ieg".
+
+    Returns:
+      A decorator. The function then returns its own exit code; or 2 after a UserError, 130 after
+      Ctrl-C, 141 if the reader of its output has closed the pipe, 1 after an error of the system.
+    """
+
+    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+        @functools.wraps(main)
+        def run(*args: P.args, **kwargs: P.kwargs) -> int:
+            try:
+                code = main(*args, **kwargs)
+                sys.stdout.flush()
+            except UserError as error:
+                print(f"{name}: error: {error}", file=sys.stderr)
+                return EXIT_USER_ERROR
+            except KeyboardInterrupt:
+                again = "run the same command again to continue"
+                print(f"\n{name}: interrupted; {again}", file=sys.stderr)
+                return EXIT_INTERRUPTED
+            except BrokenPipeError:
+                # As in `ieg predict … | head`. Python flushes standard output on exit and would
+                # complain.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return EXIT_BROKEN_PIPE
+            except OSError as error:  # such as EIO, ESTALE or EMFILE: the machine's own
+                print(f"{name}: failed: {_describe(error)}", file=sys.stderr)
+                return EXIT_FAILED
+            return code
+
+        return run
+
+    return decorate
+
+
+def _describe(error: OSError) -> str:
+    """Returns an error of the operating system as one line: which file, and why."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return printable(f"{place}{error.strerror or type(error).__name__}")

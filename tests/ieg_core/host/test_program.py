@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How programs end."""
+
+import sys
+
+import pytest
+
+from ieg_core.errors import UserError
+from ieg_core.host.program import program
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (UserError("expected a name\nof one line"), 2, "x: error: expected a name\\nof one line\n"),
+        (KeyboardInterrupt(), 130, "\nx: interrupted; run the same command again to continue\n"),
+        (OSError(5, "Input/output error", "a\tb"), 1, "x: failed: a\\tb: Input/output error\n"),
+    ],
+)
+def test_what_ends_a_program_is_one_line_and_a_code(capsys, raised, code, line):
+    @program("x")
+    def main():
+        raise raised
+
+    assert main() == code
+    assert capsys.readouterr().err == line
+
+
+def test_a_closed_pipe_ends_a_program_quietly(capsys, monkeypatch, tmp_path):
+    @program("x")
+    def main():
+        raise BrokenPipeError
+
+    with (tmp_path / "pipe").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert main() == 141
+        print("after it")
+        output.flush()
+    assert (tmp_path / "pipe").read_text() == ""
+    assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_ends_well_has_its_own_code():
+    @program("x")
+    def main(code):
+        return code
+
+    assert main(3) == 3
+    assert main.__name__ == "main"
