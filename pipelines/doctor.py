@@ -204,7 +204,20 @@ def on_cluster(
     say: Say,
     clock: Clock = CLOCK,
 ) -> int:
-    """Submits the run and prints each check's finding as it ends."""
+    """Submits the run and prints each check's finding as it ends.
+
+    Args:
+      cluster_file: The cluster.
+      options: What to check.
+      say: Prints a line.
+      clock: Tells the time between two looks.
+
+    Returns:
+      The exit code: 0, or 1 if a check failed.
+
+    Raises:
+      UserError: When the cluster refuses, or does not answer.
+    """
     from pipelines import compile as packages
     from pipelines.cluster import client as clients
 

@@ -107,6 +107,12 @@ def request(
 ) -> SweepRequest:
     """Returns what a sweep trains, on the place that runs it.
 
+    Args:
+      arguments: The options of `make sweep`.
+      accelerator: Whether that place trains on GPUs, which decides the default recipe.
+      data_dir: Its folder of data sets.
+      results: Its results root.
+
     Raises:
       UserError: When a text is not acceptable.
     """

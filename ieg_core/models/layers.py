@@ -31,7 +31,19 @@ class Layers:
         *,
         padding: str = "same",
     ) -> keras.KerasTensor:
-        """Applies a convolution without bias; by default the output side is ⌈side / strides⌉."""
+        """Applies a convolution without bias.
+
+        Args:
+          x: [B, H, W, channels].
+          filters: Channels of the result.
+          size: Side of the kernel.
+          strides: Strides in both directions.
+          name: Name of the layer.
+          padding: "same", with which the output side is ⌈side / strides⌉, or "valid".
+
+        Returns:
+          [B, H', W', filters].
+        """
         return keras.layers.Conv2D(
             filters,
             size,
@@ -50,7 +62,8 @@ class Layers:
     ) -> keras.KerasTensor:
         """Applies a convolution of odd size whose zero padding is the same on all sides.
 
-        With strides, `convolution` pads an even side by one pixel less at the top and left.
+        With strides, `convolution` pads an even side by one pixel less at the top and left. The
+        arguments are those of `convolution`.
         """
         if strides == 1:
             return self.convolution(x, filters, size, strides, name)
@@ -72,7 +85,17 @@ class Layers:
     def max_pool(
         self, x: keras.KerasTensor, size: int, strides: int, name: str
     ) -> keras.KerasTensor:
-        """Applies max pooling; the output side is ⌈side / strides⌉."""
+        """Applies max pooling over squares of the side `size`.
+
+        Args:
+          x: [B, H, W, channels].
+          size: Side of the squares.
+          strides: Strides in both directions.
+          name: Name of the layer.
+
+        Returns:
+          [B, ⌈H / strides⌉, ⌈W / strides⌉, channels].
+        """
         return keras.layers.MaxPooling2D(
             size, strides=strides, padding="same", dtype=self.dtype, name=name
         )(x)
@@ -91,6 +114,16 @@ class Layers:
 
         Uses only built-in Keras layers with serializable settings, so that an exported network
         loads without this package.
+
+        Args:
+          x: [B, H, W, channels].
+          filters: Channels of the result, at least those of x.
+          strides: Strides in both directions.
+          name: Prefix of the layers' names.
+          pool: Side of the squares that are averaged.
+
+        Returns:
+          [B, ⌈H / strides⌉, ⌈W / strides⌉, filters].
         """
         if strides > 1:
             x = keras.layers.AveragePooling2D(

@@ -98,6 +98,15 @@ def evaluate_head(
 ) -> tuple[Evaluation, dict[str, dict[str, float]]]:
     """Evaluates a trained head on the test set, and on the further ones.
 
+    Args:
+      folder: The trial's folder.
+      config: Its configuration.
+      label_set: Its labels.
+      source: The images that it is measured on (`LabelSet.measured`).
+
+    Returns:
+      The evaluation of the test set, and the measures of each further one by its name.
+
     Raises:
       UserError: When the head's file is missing or damaged, or is of other features.
     """

@@ -100,7 +100,17 @@ class Trained:
 
 
 def spans(start: int, last: int, stops: Sequence[int], length: int) -> Iterator[tuple[int, int]]:
-    """Splits [start, last) into calls of at most `length` steps that do not cross a stop."""
+    """Splits steps into calls of the compiled loop.
+
+    Args:
+      start: The first step.
+      last: The step after the last one.
+      stops: Steps that no call may cross, such as those of evaluations.
+      length: Most steps of a call.
+
+    Yields:
+      The first step of each call, and the step after its last one.
+    """
     while start < last:
         stop = min([start + length, last, *(stop for stop in stops if stop > start)])
         yield start, stop

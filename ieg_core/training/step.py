@@ -39,6 +39,12 @@ def initial_state(
 ) -> TrainState:
     """Returns the state before step 0 as numpy arrays: θ, m = 0, θ_EMA = θ, s, method state.
 
+    Args:
+      model: The network, for the shapes of its variables; its values are not read.
+      method: The method.
+      config: The configuration: its seed draws θ, or its file of initial values gives it.
+      label_set: The labels, for the method's own state.
+
     Raises:
       UserError: When the file of initial values does not fit the network.
     """

@@ -110,7 +110,18 @@ def _mixing(blocks: int, size: int, seed: int, step: int, alpha: float) -> Array
 def stacked_draws(
     config: Config, label_set: LabelSet, start: int, stop: int, length: int
 ) -> Arrays:
-    """Draws the steps [start, stop), stacked on axis 0 and padded to `length` with the last one."""
+    """Draws the steps [start, stop), stacked on axis 0.
+
+    Args:
+      config: The configuration.
+      label_set: The labels.
+      start: The first step.
+      stop: The step after the last one, above `start`.
+      length: Steps of the result; the last one is repeated up to it.
+
+    Returns:
+      The arrays of `step_draws`, [length, …] each.
+    """
     steps = [step_draws(config, label_set, step) for step in range(start, stop)]
     steps += [steps[-1]] * (length - len(steps))
     return {name: np.stack([drawn[name] for drawn in steps]) for name in steps[0]}

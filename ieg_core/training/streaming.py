@@ -86,7 +86,17 @@ def stacked_draws(
 
 
 def crop_draws(seed: int, prefix: str, step: int, size: int) -> np.ndarray:
-    """Draws the crops of a view, float64 [size, 4] in [0, 1) (`image_folder.decode.crop_box`)."""
+    """Draws the crops of a view.
+
+    Args:
+      seed: The trial's seed.
+      prefix: Of the view's draws (`views`).
+      step: The step.
+      size: B of the view.
+
+    Returns:
+      float64 [B, 4] in [0, 1), as `image_folder.decode.crop_box` takes them.
+    """
     return generator.generator(seed, f"{prefix}crop", step).random((size, 4))
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ieg_core.errors import EXIT_FAILED, EXIT_OK
 from ieg_core.host import machine
 from ieg_core.host.files import writable, write_bytes_atomic
 from ieg_core.recipes.tuned import SUFFIX, TABLES, to_csv, to_markdown
@@ -14,8 +15,6 @@ from ieg_core.sweep import plan, progress, slots, tuning, worker
 from ieg_core.sweep.request import SweepRequest
 from pipelines.local.sweep import accept_estimate, side_by_side
 from pipelines.options import Options
-
-EXIT_OK, EXIT_FAILED = 0, 1
 
 
 def run_tuning(options: Options, number: int, validation_fraction: float) -> int:
@@ -60,7 +59,7 @@ def run_tuning(options: Options, number: int, validation_fraction: float) -> int
     write_bytes_atomic(table, to_csv(rows).encode())
     print(f"\n{to_markdown(rows)}\nTable: {table}")
     recipe = tried[0].recipe
-    print(f"To use the choices, copy it to {TABLES} and set RECIPE={recipe}{SUFFIX}", flush=True)
+    print(f"To use the choices, copy it into {TABLES} and set RECIPE={recipe}{SUFFIX}", flush=True)
     return EXIT_OK if all(row.agreements for row in rows) else EXIT_FAILED
 
 

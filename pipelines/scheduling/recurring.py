@@ -254,7 +254,18 @@ def apply(
     action: Action,
     clock: Clock = CLOCK,
 ) -> None:
-    """Carries out one action; a replacement is created before the old one is deleted."""
+    """Carries out one action; a replacement is created before the old one is deleted.
+
+    Args:
+      client: KFP's client.
+      cluster_file: The cluster.
+      experiment: Id of the experiment of new schedules.
+      action: What to do.
+      clock: Tells the time between two tries of a request.
+
+    Raises:
+      UserError: When KFP refuses, or does not answer for two minutes.
+    """
     from pipelines.cluster import client as clients
 
     doing = f"{action.verb} the schedule {action.name}"
