@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.prepare import prepare
+from ieg_core import errors
 from ieg_core.host import machine
 from ieg_core.store.layout import read_planned, trial_folder
 from ieg_core.store.records import RatesRecord
@@ -335,7 +336,7 @@ def test_a_mistake_is_one_line_before_anything_starts(
 ):
     monkeypatch.setattr(sweep, "_run_pipeline", lambda *args: pytest.fail("it started"))
     argv = [*COMMAND[3:], *arguments(tmp_path / "runs"), argument]
-    assert command_line.main(argv) == command_line.EXIT_USER_ERROR
+    assert command_line.main(argv) == errors.EXIT_USER_ERROR
     output = capsys.readouterr()
     assert message in output.err
     assert output.err.startswith("ieg: error: ")
@@ -351,7 +352,7 @@ def test_a_sweep_that_takes_too_long_is_refused_with_its_estimate(tmp_path, monk
     planned = plan.plan(request(results, steps=36_000))
     know_the_rate(results, trial_of(planned, "supervised"), steps_per_second=1.0)
     argv = [*COMMAND[3:], *arguments(results, steps=36_000)]
-    assert command_line.main(argv) == command_line.EXIT_USER_ERROR
+    assert command_line.main(argv) == errors.EXIT_USER_ERROR
     output = capsys.readouterr()
     assert "Estimate: " in output.out
     assert "more than MAX_HOURS=4" in output.err
@@ -385,7 +386,7 @@ def test_an_interrupted_sweep_says_one_line_and_leaves_no_process(
 ):
     running.send_signal(number)
     output, error = running.communicate(timeout=3600)
-    assert running.returncode == command_line.EXIT_INTERRUPTED
+    assert running.returncode == errors.EXIT_INTERRUPTED
     assert error == "\nieg: interrupted; run the same command again to continue\n"
     assert output.startswith("Sweep ")
     slow_tensorflow.wait_until_ended()

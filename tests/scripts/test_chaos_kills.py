@@ -37,7 +37,8 @@ def test_one_process_of_a_kind_is_ended(script, tmp_path):
 
 def test_what_runs_on_is_found(script, tmp_path, monkeypatch):
     monkeypatch.setattr(chaos_kills, "WAIT_SECONDS", 0.0)
-    script("sleep 61 & exec sleep 60")
+    started = "until read name < /proc/$!/comm && [ $name = sleep ]; do :; done"
+    script(f"sleep 61 & {started}; exec sleep 60")
     has_ended, problem = kill(tmp_path, "driver", signal.SIGKILL, 0.0)
     assert has_ended
     assert "sleep\\x0061" in problem
