@@ -5,8 +5,8 @@
 
 Writes the meta-gradient by the forward product, by central differences of the probe loss after an
 explicit look-ahead, and L2R's own update beside one put together by hand; of IEG and FSR what their
-look-aheads decide beside what the differences say; of Forward the slope of its loss in some
-directions beside the differences.
+look-aheads decide beside what the differences say; of Forward and of logit adjustment the slope of
+the loss in some directions beside the differences.
 """
 
 import sys
@@ -114,31 +114,29 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     return written
 
 
-def forward_correction(network, params, stats, batch, rng) -> dict:
+def directional(network, params, stats, batch, method, state, losses, rng) -> dict:
+    """Returns slopes of a method's update in five directions beside differences of its loss.
+
+    Args:
+      state: The method's own state.
+      losses: In NumPy, logits [B, C] -> the loss of each example [B]; decay is added here.
+    """
     from keras import ops
 
     from ieg_core.methods import registry
     from ieg_core.methods.method import State
 
-    counts = rng.integers(0, 9, (CLASSES, CLASSES)).astype(float)
-    state = {"counts": ops.convert_to_tensor(counts), "start_epoch": ops.cast(0.0, "float64")}
-    config = build.build_config(parse("digits_uniform_0.4"), "forward")
-    update = registry.find("forward").update(
+    config = build.build_config(parse("digits_uniform_0.4"), method)
+    update = registry.find(method).update(
         network, config, State(params, params, stats, state), batch
     )
-    counts = counts + np.eye(CLASSES)
-    transition = 0.99 * counts / counts.sum(1, keepdims=True) + 0.01 / CLASSES
-    given = np.asarray(batch.labels).argmax(1)
 
     def loss(at: list) -> float:
         logits = np.asarray(network.forward(at, stats, batch.images).logits)
-        powers = np.exp(logits)
-        probabilities = powers / powers.sum(1, keepdims=True)
-        likelihoods = (probabilities * transition[:, given].T).sum(1)
         decay = sum(
             float(ops.sum(p**2)) for p, decayed in zip(at, network.decayed, strict=True) if decayed
         )
-        return float(-np.log(likelihoods).mean()) + 0.5 * DECAY * decay
+        return float(losses(logits).mean()) + 0.5 * DECAY * decay
 
     # All parameters move at once, so a smaller step than STEP keeps off the ReLUs' kinks.
     step = 1e-8
@@ -152,7 +150,38 @@ def forward_correction(network, params, stats, batch, rng) -> dict:
         differences.append((either[0] - either[1]) / (2 * step))
         pairs = zip(update.gradients, direction, strict=True)
         slopes.append(sum(float((np.asarray(g) * d).sum()) for g, d in pairs))
-    return {"forward_slopes": np.array(slopes), "forward_differences": np.array(differences)}
+    return {f"{method}_slopes": np.array(slopes), f"{method}_differences": np.array(differences)}
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits)
+    return powers / powers.sum(1, keepdims=True)
+
+
+def corrected_and_adjusted(network, params, stats, batch, rng) -> dict:
+    from keras import ops
+
+    given = np.asarray(batch.labels).argmax(1)
+    counts = rng.integers(0, 9, (CLASSES, CLASSES)).astype(float)
+    state = {"counts": ops.convert_to_tensor(counts), "start_epoch": ops.cast(0.0, "float64")}
+    counts = counts + np.eye(CLASSES)
+    transition = 0.99 * counts / counts.sum(1, keepdims=True) + 0.01 / CLASSES
+
+    def corrected(logits: np.ndarray) -> np.ndarray:
+        return -np.log((softmax(logits) * transition[:, given].T).sum(1))
+
+    prior = np.array([0.6, 0.25, 0.1, 0.05])
+
+    def adjusted(logits: np.ndarray) -> np.ndarray:
+        weighted = np.exp(logits) * prior
+        return -np.log(weighted[np.arange(BATCH), given] / weighted.sum(1))
+
+    at = network, params, stats, batch
+    log_prior = {"log_prior": ops.convert_to_tensor(np.log(prior))}
+    return {
+        **directional(*at, "forward", state, corrected, rng),
+        **directional(*at, "logit_adjustment", log_prior, adjusted, rng),
+    }
 
 
 def main(out: str) -> None:
@@ -249,7 +278,7 @@ def main(out: str) -> None:
     _, moved, slopes = backend.gradients(weighted, params)
     by_hand = network.add_decay(slopes, params)
     written = ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, rng)
-    written |= forward_correction(network, params, stats, batch, rng)
+    written |= corrected_and_adjusted(network, params, stats, batch, rng)
     written |= {
         "differences": differences,
         "meta_gradient": np.asarray(meta),

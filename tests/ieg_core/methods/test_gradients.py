@@ -66,7 +66,8 @@ def test_fsrs_first_score_is_a_tenth_of_the_negative_margin(found):
     np.testing.assert_allclose(found["fsr_scores"], -0.1 * found["fsr_margin"], rtol=1e-6)
 
 
-def test_forwards_gradient_is_that_of_the_corrected_loss(found):
-    expected = found["forward_differences"]
+@pytest.mark.parametrize("method", ["forward", "logit_adjustment"])
+def test_the_gradient_is_that_of_the_changed_loss(found, method):
+    expected = found[f"{method}_differences"]
     assert np.abs(expected).min() > 1e-3
-    np.testing.assert_allclose(found["forward_slopes"], expected, rtol=1e-4)
+    np.testing.assert_allclose(found[f"{method}_slopes"], expected, rtol=1e-4)

@@ -10,7 +10,10 @@ from ieg_core.training.loop import spans
 from tests.backends import assert_close, run_on
 
 SCRIPT = Path(__file__).parent / "runs.py"
-METHODS = {"tensorflow": ("l2r", "fsr", "forward", "ieg"), "jax": ("fsr", "ieg")}
+METHODS = {
+    "tensorflow": ("l2r", "fsr", "forward", "logit_adjustment", "ieg"),
+    "jax": ("fsr", "ieg"),
+}
 STEPS = {"tensorflow": "60", "jax": "30"}
 BOTH = [(backend, method) for backend, methods in METHODS.items() for method in methods]
 
