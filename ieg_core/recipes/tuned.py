@@ -24,6 +24,7 @@ _COLUMNS: Final = (
     "recipe",
     "dataset",
     "method",
+    "conditions",
     "settings",
     "seeds",
     "agreements",
@@ -40,6 +41,8 @@ class TunedRow:
       recipe: The recipe that it changes.
       dataset: Data-set spec.
       method: Name of the method.
+      conditions: What the trials of every point change in the recipe, "key=value" each: a shorter
+        training, the share of the validation set. The choice does not take them over.
       settings: What it changes, "key=value" each.
       seeds: The seeds of its trials.
       agreements: What each trial reached on the validation set, in per cent; empty if one of them
@@ -50,6 +53,7 @@ class TunedRow:
     recipe: str
     dataset: str
     method: str
+    conditions: tuple[str, ...]
     settings: tuple[str, ...]
     seeds: tuple[int, ...]
     agreements: tuple[float, ...]
@@ -67,6 +71,7 @@ class TunedRow:
             self.recipe,
             self.dataset,
             self.method,
+            " ".join(self.conditions),
             " ".join(self.settings),
             " ".join(map(str, self.seeds)),
             " ".join(f"{value:.2f}" for value in self.agreements),
@@ -83,10 +88,10 @@ def to_csv(rows: Iterable[TunedRow]) -> str:
 
 
 def to_markdown(rows: Sequence[TunedRow]) -> str:
-    """Writes a table as Markdown, the choices in bold; recipes and seeds are left out."""
+    """Writes a table as Markdown, the choices in bold, without what all points have in common."""
     lines = ["| data set | method | settings | agreement, % | mean |", "|---|---|---|---|---|"]
     for row in rows:
-        _, dataset, method, settings, _, agreements, mean, chosen = row.cells
+        _, dataset, method, _, settings, _, agreements, mean, chosen = row.cells
         cells = [dataset, method, settings or "the recipe's", agreements, mean or "failed"]
         if chosen:
             cells[2:] = [f"**{cell}**" for cell in cells[2:]]
@@ -101,6 +106,7 @@ def from_csv(text: str) -> list[TunedRow]:
             recipe=row["recipe"],
             dataset=row["dataset"],
             method=row["method"],
+            conditions=tuple(row["conditions"].split()),
             settings=tuple(row["settings"].split()),
             seeds=tuple(map(int, row["seeds"].split())),
             agreements=tuple(map(float, row["agreements"].split())),

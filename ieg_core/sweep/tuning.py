@@ -40,13 +40,15 @@ class Point:
       recipe: Name of the recipe.
       dataset: Data-set spec, complete.
       method: Name of the method.
-      settings: What it changes in the recipe, "key=value" each; none for the recipe itself.
+      conditions: What all points change in the recipe, "key=value" each.
+      settings: What this one changes besides; none for the recipe itself.
       request: The sweep of its trials.
     """
 
     recipe: str
     dataset: str
     method: str
+    conditions: tuple[str, ...]
     settings: tuple[str, ...]
     request: SweepRequest
 
@@ -94,10 +96,11 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     """
     if not validation_fraction:
         raise UserError("VALIDATION=0: expected a share above 0 and at most 0.5 to choose by")
+    held_out = f"validation_fraction={validation_fraction:g}"
+    length = (f"schedule.num_steps={request.steps}",) if request.steps else ()
     found = []
     for spec, config in plan.configs(replace(request, seeds=request.seeds[:1])):
         for settings in grid(config, number):
-            held_out = f"validation_fraction={validation_fraction:g}"
             trials = replace(
                 request,
                 dataset=str(spec),
@@ -105,7 +108,16 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
                 methods=(config.method,),
                 settings=(*request.settings, *settings, held_out),
             )
-            found.append(Point(config.recipe, str(spec), config.method, settings, trials))
+            found.append(
+                Point(
+                    recipe=config.recipe,
+                    dataset=str(spec),
+                    method=config.method,
+                    conditions=(*length, *request.settings, held_out),
+                    settings=settings,
+                    request=trials,
+                )
+            )
     return found
 
 
@@ -140,6 +152,7 @@ def choose(
                 recipe=point.recipe,
                 dataset=point.dataset,
                 method=point.method,
+                conditions=point.conditions,
                 settings=point.settings,
                 seeds=point.request.seeds,
                 agreements=measured if len(measured) == len(results) else (),

@@ -21,6 +21,7 @@ ROW = TunedRow(
     recipe="digits",
     dataset="digits_uniform_0.8",
     method="ieg",
+    conditions=("schedule.num_steps=500", "validation_fraction=0.2"),
     settings=("optimizer.learning_rate=0.03", "method.consistency_loss_weight=4"),
     seeds=(100, 101),
     agreements=(28.25, 29.0),
@@ -82,6 +83,7 @@ def test_the_tables_of_the_recipes_are_fair():
             by_method.setdefault((row.dataset, row.method), []).append(row)
         assert len({len(of) for of in by_method.values()}) == 1, path
         assert len({row.seeds for row in rows}) == 1, path
+        assert len({row.conditions for row in rows}) == 1, path
         assert all(sum(row.chosen for row in of) == 1 for of in by_method.values()), path
         for of in by_method.values():
             best = max(row.mean for row in of if row.agreements)

@@ -60,10 +60,19 @@ def test_points_hold_out_a_validation_set_and_keep_the_settings_of_the_request()
         *points[1].settings,
         "validation_fraction=0.2",
     )
+    assert points[1].conditions == ("batch_size=50", "validation_fraction=0.2")
     assert {point.request.seeds for point in points} == {(100, 101)}
     assert {point.recipe for point in points} == {"digits"}
     with pytest.raises(UserError, match="VALIDATION=0: expected a share above 0"):
         tuning.points(REQUEST, 3, 0.0)
+
+
+def test_the_rows_say_under_which_conditions_all_points_were_tried(tmp_path):
+    points = tuning.points(dataclasses.replace(REQUEST, steps=60), 1, 0.2)
+    rows = tuning.choose(points, {point: ["trial"] for point in points}, tmp_path)
+    assert {row.conditions for row in rows} == {
+        ("schedule.num_steps=60", "batch_size=50", "validation_fraction=0.2")
+    }
 
 
 def chosen(root, *measured, **values):
