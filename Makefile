@@ -126,9 +126,9 @@ test: $(READY) ## run the tests, five minutes on 2 cores
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu and not cluster"
 
 test-docs: $(READY) ## run every documented command; try the package, the site and review.html
-	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/test_package.py \
-	  tests/ieg_core/test_auditing.py tests/ieg_core/test_fitting.py \
-	  tests/ieg_core/audit/test_review_browser.py
+	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/integration/test_package.py \
+	  tests/integration/test_review_browser.py tests/scripts/test_docs_site.py \
+	  tests/ieg_core/test_auditing.py tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run
 	@$(BIN)/python -m pytest $(WORKERS)

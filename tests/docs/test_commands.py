@@ -30,8 +30,8 @@ GIVEN_BY = {
     "own-images.md": "docs/test_own_images.py",
     "notebook.md": "ieg_core/test_fitting.py",
     # No test has a cluster or a registry: its commands go to stubs of both, in tests/pipelines and
-    # tests/docker, and the page is held against what there is.
-    "cluster.md": "k8s/test_cluster_guide.py",
+    # tests/scripts, and the page is held against what there is.
+    "cluster.md": "docs/test_cluster.py",
 }
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run by `test_strong_view.py` under each backend: compiled strong views of every policy.
+"""Run by `test_strong.py` under each backend: compiled strong views of every policy.
 
 KERAS_BACKEND=jax python tests/ieg_core/augment/strong_on_backend.py OUT.npz
 """

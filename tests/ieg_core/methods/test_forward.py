@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forward's transition matrix and warm-up; its loss and gradient are worked out in test_by_hand."""
+"""Forward's transition matrix and warm-up; its loss by hand on one dense layer."""
+
+import math
 
 import numpy as np
 import pytest
@@ -8,8 +10,21 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.methods.forward import init, transition_matrix
+from ieg_core.methods.method import Update
 from ieg_core.recipes import build
 from ieg_core.training.measure import synthetic_label_set
+from tests.ieg_core.methods.by_hand import (
+    IMAGES,
+    LABELS,
+    assert_gradient,
+    cross_entropy,
+    logits,
+    mean,
+    one_step,
+    residuals_of,
+    softmax,
+    tensor,
+)
 
 
 def test_rows_are_distributions_with_a_floor():
@@ -51,3 +66,46 @@ def test_settings_out_of_range_are_refused(setting, value):
     config = build.build_config(parse("digits"), "forward")
     with pytest.raises(UserError, match=rf"method\.{setting}"):
         override(config, [f"method.{setting}={value}"])
+
+
+# N + I has the rows (4, 1) and (0, 2); ε = 0.01.
+COUNTS = [[3.0, 1.0], [0.0, 1.0]]
+TRANSITION = [[0.99 * 0.8 + 0.005, 0.99 * 0.2 + 0.005], [0.005, 0.995]]
+
+
+def _forward_step(epoch: float) -> Update:
+    state = {"counts": tensor(COUNTS), "start_epoch": tensor(5.0)}
+    return one_step("forward", epoch=epoch, method_state=state)
+
+
+def test_forward_corrects_the_loss_from_its_start_epoch_on():
+    update = _forward_step(epoch=5.0)
+    probabilities = [softmax(row) for row in logits(IMAGES)]
+    # Example 0 was given label 0, example 1 label 1.
+    joint = [[probabilities[i][c] * TRANSITION[c][i] for c in range(2)] for i in range(2)]
+    np.testing.assert_allclose(
+        update.metrics["loss"], mean([-math.log(sum(row)) for row in joint]), rtol=1e-5
+    )
+    # ∂ℓ/∂z = p − q with the posterior q of the true class.
+    halves = [
+        [(p - q / sum(row)) / 2 for p, q in zip(probability, row, strict=True)]
+        for probability, row in zip(probabilities, joint, strict=True)
+    ]
+    assert_gradient(update, IMAGES, halves)
+    np.testing.assert_array_equal(update.method["counts"], tensor(COUNTS))
+
+
+@pytest.mark.parametrize(("epoch", "counts"), [(3.0, False), (4.0, True)])
+def test_forward_warms_up_on_given_labels_and_counts_in_the_last_epoch(epoch, counts):
+    update = _forward_step(epoch)
+    rows = logits(IMAGES)
+    losses = [cross_entropy(row, label) for row, label in zip(rows, LABELS, strict=True)]
+    np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
+    halves = [[value / 2 for value in row] for row in residuals_of(rows, LABELS)]
+    assert_gradient(update, IMAGES, halves)
+    expected = [list(row) for row in COUNTS]
+    if counts:
+        for given, row in enumerate(rows):
+            expected[row.index(max(row))][given] += 1
+        assert expected != COUNTS
+    np.testing.assert_array_equal(update.method["counts"], tensor(expected))

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prior of logit adjustment; its loss and gradient are worked out in test_by_hand."""
+"""The prior of logit adjustment; its loss by hand on one dense layer."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,18 @@ from ieg_core.experiment.overrides import override
 from ieg_core.methods.logit_adjustment import init
 from ieg_core.recipes import build
 from ieg_core.training.measure import synthetic_label_set
+from tests.ieg_core.methods.by_hand import (
+    IMAGES,
+    LABELS,
+    assert_gradient,
+    cross_entropy,
+    logits,
+    mean,
+    one_step,
+    residuals_of,
+    softmax,
+    tensor,
+)
 
 
 def test_the_prior_is_of_the_given_labels_in_training():
@@ -34,3 +47,23 @@ def test_a_negative_factor_is_refused():
     config = build.build_config(parse("digits_imbal_0.1"), "logit_adjustment")
     with pytest.raises(UserError, match=r"method\.tau"):
         override(config, ["method.tau=-1"])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_logit_adjustment_adds_the_log_prior_in_training_alone(smoothing):
+    prior = [0.8, 0.2]
+    update = one_step(
+        "logit_adjustment",
+        ["method.tau=1.5", f"method.label_smoothing={smoothing}"],
+        method_state={"log_prior": tensor([math.log(share) for share in prior])},
+    )
+    labels = [[(1 - smoothing) * y + smoothing / 2 for y in label] for label in LABELS]
+    plain = logits(IMAGES)
+    rows = [[z + 1.5 * math.log(p) for z, p in zip(row, prior, strict=True)] for row in plain]
+    losses = [cross_entropy(row, label) for row, label in zip(rows, labels, strict=True)]
+    np.testing.assert_allclose(update.metrics["loss"], mean(losses), rtol=1e-6)
+    halves = [[value / 2 for value in row] for row in residuals_of(rows, labels)]
+    assert_gradient(update, IMAGES, halves)
+    np.testing.assert_allclose(
+        update.examples["prediction"], [softmax(row) for row in plain], rtol=1e-5
+    )

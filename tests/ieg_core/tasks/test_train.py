@@ -15,7 +15,7 @@ from ieg_core.store.runs import AT_ONCE
 from ieg_core.sweep import plan as sweep
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import checkpoint
-from tests.ieg_core.sweep.test_survival import ROOT, outcome
+from tests.integration.test_survival import ROOT, outcome
 
 SOUND = ("l2r", "supervised", "mixup")
 

@@ -14,7 +14,7 @@ def compile_once() -> None:
     """Lets runs of equal configurations share the network and what is compiled of it.
 
     All state is an argument of what is compiled, so the runs stay apart. That one compiled again,
-    in another process, gives the same bits is what tests/ieg_core/sweep/test_survival.py is for.
+    in another process, gives the same bits is what tests/integration/test_survival.py is for.
     """
     zoo.build = _once(zoo.build)
     backend.compile_loop = _once(backend.compile_loop)

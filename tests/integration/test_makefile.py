@@ -13,7 +13,7 @@ import pytest
 
 from pipelines import variables
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CHECK = (
     ("ieg_core", "errors"),
     ("ieg_core/experiment", "methods"),

@@ -26,7 +26,7 @@ GEOMETRIC = (
     Operation.ROTATE,
 )
 POINTWISE = tuple(op for op in Operation if op not in (*GEOMETRIC, Operation.CUTOUT))
-UNPACK = Path(__file__).parents[4] / "shared" / "data" / "unpack_cifar.py"
+UNPACK = Path(__file__).parents[3] / "shared" / "data" / "unpack_cifar.py"
 
 
 def _levels(operation: Operation) -> list[int]:

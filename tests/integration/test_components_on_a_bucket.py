@@ -24,6 +24,7 @@ from ieg_core.store.records import (
 )
 from ieg_core.sweep import worker
 from tests import gcs
+from tests.components.calls import artifact, run_child
 from tests.records import example, put
 
 ROOT = f"gs://{gcs.BUCKET}/ieg"
@@ -53,13 +54,10 @@ REQUEST = {
 
 @pytest.fixture(autouse=True)
 def _emulator(monkeypatch):
+    monkeypatch.setattr(worker, "_run", run_child)
     with gcs.serve() as running:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.host)
         yield
-
-
-def artifact(kind, folder, name):
-    return kind(name=name, uri=str(folder / name))
 
 
 def finish(step, trial, root, data_dir):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run by `test_both_backends.py` under each backend: networks and their derivatives.
 
-KERAS_BACKEND=jax python tests/ieg_core/models/both_backends.py OUT.npz
+KERAS_BACKEND=jax python tests/integration/both_backends.py OUT.npz
 """
 
 import sys

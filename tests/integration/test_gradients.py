@@ -2,7 +2,7 @@
 """In float64: meta-gradients against finite differences, L2R's update against one by hand.
 
 On TensorFlow: Keras's operations round to float32 on JAX, whose steps are compared with
-TensorFlow's instead (tests/ieg_core/training/test_steps.py).
+TensorFlow's instead (test_steps.py).
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ import pytest
 
 from ieg_core import __version__
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 UV = ROOT / ".venv" / "bin" / "uv"

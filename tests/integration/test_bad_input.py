@@ -15,7 +15,7 @@ from PIL import Image
 from tests.doors import DOORS, files, prepare, refused, train
 from tests.ieg_core.data.trees import NAMES, bomb, not_utf8_column, picture, write_tree
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PATH = "train/bee/0000.png"
 
 

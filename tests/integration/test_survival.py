@@ -27,7 +27,7 @@ from ieg_core.training import checkpoint
 from tests import gcs
 from tests.records import example, put_json
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SETTINGS = ("evaluations=3", "batch_size=50")
 STEPS = {"l2r": 150, "supervised": 400}  # long enough to be killed or stopped in
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.backends import BACKENDS, assert_close, run_on_both
-from tests.ieg_core.training.steps import VARIANTS
+from tests.integration.steps import VARIANTS
 
 Steps = dict[str, np.ndarray]
 TOLERANCE = 1e-4

@@ -13,9 +13,30 @@ import yaml
 from ieg_core.cli.main import COMMANDS
 from tests.backends import run_on
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TIMES = ("time.time", "time.monotonic", "time.sleep")
 CODE = ("ieg_core", "components", "pipelines", "scripts")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+INTEGRATION = {
+    "architecture": "the shape of the tree",
+    "bad_input": "images and settings that are refused, by every command alike",
+    "bad_labels": "label files that are refused, by every command alike",
+    "both_backends": "networks, derivatives and crops on TensorFlow and on JAX",
+    "components_on_a_bucket": "all components, one after the other, on a bucket",
+    "followed": "training, TensorBoard, pictures and report of one run",
+    "gradients": "every method against finite differences",
+    "head_files": "a head on features, from photos to `ieg predict`",
+    "makefile": "the Makefile and the commands behind its targets",
+    "package": "the wheel, installed",
+    "released_graph": "methods and the released network against the authors' graph",
+    "review_browser": "review.html in a browser",
+    "runs": "whole trainings: exact resume, and what clean labels must not decide",
+    "scheduled_run": "the pipeline, its schedule and acceptance",
+    "steps": "one step of every method, on every backend, on one device and on two",
+    "survival": "training programs that are killed and tried again",
+    "workflows": "the workflows of GitHub and .ci/run",
+}
+"""Tests that no single module has, each with what it is about instead."""
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -49,7 +70,7 @@ def test_the_science_imports_neither_kfp_nor_kubernetes():
         # One backend's modules can be imported under that backend alone.
         if "jax" not in path.name
     ]
-    loaded = run_on("tensorflow", ROOT / "tests" / "every_module.py", *modules)["packages"]
+    loaded = run_on("tensorflow", Path(__file__).with_name("every_module.py"), *modules)["packages"]
     assert "ieg_core" in loaded
     assert not {"kfp", "kubernetes"} & set(loaded)
 
@@ -135,6 +156,33 @@ def test_a_component_is_thin():
                     and not isinstance(child, ast.Import | ast.ImportFrom)
                 ]
                 assert len(body) - 2 <= 15, path  # without the def and the docstring
+
+
+def test_a_test_is_named_after_its_module_or_listed():
+    """tests/a/test_b.py tests a/b.py, the package a/b, the page a/b.md or tests/a/b.py."""
+    assert {path.stem for path in tracked("tests/integration/test_*.py")} == {
+        f"test_{name}" for name in INTEGRATION
+    }
+    for path in tracked("tests/*/test_*.py", "tests/test_*.py"):
+        folder, name = path.parent.relative_to(ROOT / "tests"), path.stem.removeprefix("test_")
+        homes = [f"{name}.py", f"{name}/__init__.py", f"{name.replace('_', '-')}.md"]
+        places = [ROOT / folder / home for home in homes] + [path.with_name(f"{name}.py")]
+        is_page = folder.name == "docs" and (ROOT / f"{name.upper()}.md").exists()
+        assert folder.name == "integration" or is_page or any(map(Path.exists, places)), (
+            f"{path} tests no {folder / name}: name it after the module that it tests, or move it "
+            "to tests/integration and list it in INTEGRATION"
+        )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_of_documents_have_at_most_100_characters(page):
+    """Tables, addresses and commands are exempt: they cannot be wrapped."""
+    in_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+        in_code ^= line.lstrip().startswith("```")
+        if in_code or line.startswith(("|", "    ")) or "://" in line:
+            continue
+        assert len(line) <= 100, f"{page.name}:{number}"
 
 
 @pytest.mark.parametrize("folder", [*CODE, "tests"])

@@ -12,7 +12,10 @@ from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from pipelines import noise_sweep, profiles
 from pipelines.local import runner
+from tests.pipelines.conftest import without_source_lines
 from tests.records import put
+
+__all__ = ["without_source_lines"]
 
 NAMESPACE = "scheduled/nightly/r2"
 
