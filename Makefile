@@ -77,11 +77,11 @@ reproduce: $(READY) ## run a figure of docs/RESULTS.md again and compare; alone,
 
 chaos: $(READY) ## let files, services and processes fail at random; count what survives
 	@$(BIN)/python -m scripts.chaos_services
-	@$(BIN)/python -m scripts.chaos_structures --tries 300
+	@$(BIN)/python -m scripts.chaos_structures --tries 200
 	@$(BIN)/python -m scripts.chaos_fuzz
-	@$(BIN)/python -m scripts.chaos_atheris --seconds 8
-	@$(BIN)/python -m scripts.chaos mutations flips
-	@$(BIN)/python -m scripts.chaos_kills
+	@$(BIN)/python -m scripts.chaos_atheris --seconds 6
+	@$(BIN)/python -m scripts.chaos mutations flips --tries 300
+	@$(BIN)/python -m scripts.chaos_kills --tries 8
 	@$(BIN)/python -m scripts.chaos_long
 
 gpu-check: $(READY) ## check and time the training steps on a GPU, over several calls of SECONDS each

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args(arguments)
     if importlib.util.find_spec("atheris") is None:
-        print("atheris: skipped, it has no package for this machine")
+        print("atheris: not installed: stage not run (make setup installs it on Linux x86-64)")
         return 0
     if chosen.folder:
         search(*chosen.names, chosen.folder, chosen.seconds)

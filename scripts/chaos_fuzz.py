@@ -13,6 +13,7 @@ there are any. `scripts.chaos_atheris` follows the parsers' branches.
 import argparse
 import gzip
 import io
+import json
 import pickle
 import random
 import resource
@@ -21,6 +22,7 @@ import struct
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +32,22 @@ import numpy as np
 from PIL import Image
 
 from ieg_core.audit.decisions import read_decisions
+from ieg_core.audit.exports import import_decisions
+from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.data.base import Source, Split, in_memory_source
 from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_pixels
+from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
-from ieg_core.data.public import cifar
+from ieg_core.data.public import cifar, tfrecord
 from ieg_core.data.public.cifar import CifarLayout
 from ieg_core.data.public.fashion_mnist import IdxLayout, idx_files, open_fashion_mnist
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
+from ieg_core.experiment import dataset_spec
 from ieg_core.features.files import read_features
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
+from ieg_core.store.model_file import ModelFacts, read_facts, write_facts
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import cron, schedules
@@ -55,6 +62,13 @@ _TOKENS: Final = (
     b"'", b'"', b",", b"\n", b"\r", b"\0", b"[" * 99, b"&a [*a]", b"nan", b"=1+1", b"-",
     b"9" * 5000, b"\xff", b"\xef\xbb\xbf", b"\xc3\xa9", b"2024-13-01", b"]r\xff\xff\xff\x0f",
 )  # fmt: skip
+
+
+_ANNOTATION: Final = {
+    "lead_time": 3.5,
+    "updated_at": "2026-01-01T00:00:00Z",
+    "result": [{"value": {"choices": ["dog"]}}],
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,13 @@ def digits_source() -> Source:
     return in_memory_source("digits", version="", origin="memory", train=digits, test=digits)
 
 
+def audited_images() -> LabeledImages:
+    """Returns two images of the classes cat and dog, whose corrections other tools hold."""
+    missing = np.full(2, MISSING, np.int32)
+    labels = np.array([[0], [1]], np.int32)
+    return LabeledImages(("a.png", "b.png"), ("cat", "dog"), labels, ("given",), missing)
+
+
 def parsers(folder: Path) -> Mapping[str, Parser]:
     """Returns the parsers by name.
 
@@ -171,6 +192,11 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     labels = {"index": list(range(10)), "label": names}
     decisions = b"path,label,decision\na.png,cat,keep\nb.png,,drop\n"
     features = np.arange(12, dtype=np.float32).reshape(4, 3)
+    images = audited_images()
+    tasks = [{"data": {"name": "a.png"}, "annotations": [_ANNOTATION]}]
+    fifty_one = {"classes": ["cat", "dog"], "labels": {"a": {"label": "dog", "attributes": {}}}}
+    info = {"splits": [{"name": "train", "shardLengths": ["3", "4"]}]}
+    listed = b"path,label\na.png,cat\nb.png,dog\n"
 
     def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
         def parse(content: bytes) -> object:
@@ -210,6 +236,30 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
         "decisions.csv": Parser(
             [decisions],
             in_file("d.csv", lambda path: read_decisions(path, ("a.png", "b.png"), ("cat", "dog"))),
+        ),
+        "Label Studio": Parser(
+            [json.dumps(tasks).encode()],
+            in_file("tasks.json", lambda path: import_decisions(images, path)),
+        ),
+        "FiftyOne": Parser(
+            [json.dumps(fifty_one).encode()],
+            in_file("labels.json", lambda path: import_decisions(images, path, "fiftyone")),
+        ),
+        "corrections.csv": Parser(
+            [b"path,corrected_label\na.png,dog\nb.png,\n"],
+            in_file("corrections.csv", lambda path: import_decisions(images, path)),
+        ),
+        "train.csv": Parser(
+            [listed], in_file("train.csv", lambda path: list_files(folder, needs_test=False))
+        ),
+        "TFDS info": Parser(
+            [json.dumps(info).encode()],
+            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
+        ),
+        "model.keras": Parser([_keras_file(folder)], in_file("model.keras", read_facts)),
+        "data set name": Parser(
+            [b"cifar10_imbal_0.1_0.4", b"digits_uniform_0.4", b"cifar10_human_worst"],
+            lambda content: dataset_spec.parse(content.decode(errors="surrogateescape")),
         ),
         "cluster.yaml": Parser(
             [(ROOT / "docs" / "cluster.example.yaml").read_bytes()],
@@ -333,6 +383,16 @@ def _images() -> list[bytes]:
     file = io.BytesIO()
     Image.fromarray(gray.astype(np.uint16) << 8).save(file, "PNG")
     return [*made, file.getvalue()]
+
+
+def _keras_file(folder: Path) -> bytes:
+    """Returns a `.keras` file without weights."""
+    path = folder / "made.keras"
+    layer = {"class_name": "InputLayer", "config": {"batch_shape": [None, 32, 32, 3]}}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps({"config": {"layers": [layer]}}))
+    write_facts(path, ModelFacts(("cat", "dog"), (32, 32, 3)))
+    return path.read_bytes()
 
 
 def _saved(write: Callable[..., None], values: np.ndarray) -> bytes:

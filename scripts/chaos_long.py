@@ -32,7 +32,7 @@ from ieg_core.store import layout
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
 from scripts.chaos_kills import ROOT, Sweep, last_line, outcome
-from tests.scripts.test_chaos import finish
+from tests.records import finish
 
 STEPS, TRIALS = 20_000, 200
 NETWORK: Final = "docs.examples.small_network:build"

@@ -27,9 +27,11 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from ieg_core.audit.decisions import read_decisions
+from ieg_core.audit.exports import import_decisions
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
+from ieg_core.data.public import tfrecord
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.files import read_features
@@ -37,9 +39,16 @@ from ieg_core.store import records
 from ieg_core.store.record import Record
 from ieg_core.store.seal import seal
 from pipelines import cluster_files
+from pipelines.cluster.cost import read_rates
 from pipelines.cluster_files import ClusterFile
 from pipelines.scheduling import schedules
-from scripts.chaos_fuzz import digits_source, problem_of, read_options, select
+from scripts.chaos_fuzz import (
+    audited_images,
+    digits_source,
+    problem_of,
+    read_options,
+    select,
+)
 
 NUMBERS: Final = (
     st.integers() | st.floats() | st.sampled_from([-1, 0, 1, 2**31, 2**63, 10**400, 1e308])
@@ -96,6 +105,17 @@ def of_fields(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=known) | st.fixed_dictionaries(known)
 
 
+def with_keys(**known: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Returns a strategy for JSON objects with some of the keys, and sometimes for other values."""
+    odd = {key: each | VALUES for key, each in known.items()}
+    return (
+        st.fixed_dictionaries(known)
+        | st.fixed_dictionaries({}, optional=known)
+        | st.fixed_dictionaries({}, optional=odd)
+        | VALUES
+    )
+
+
 def sealed(value: Mapping[str, Any]) -> bytes:
     """Returns a JSON file with a right digest, as another version could have written it.
 
@@ -145,6 +165,21 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     csv = tables.map(lambda table: to_csv(table))
     parquet = tables.filter(lambda table: all(_is_plain(v) for v in table.values())).map(to_parquet)
     decide = lambda path: read_decisions(path, ("a.png", "b.png"), ("cat", "dog"))  # noqa: E731
+    images = audited_images()
+    choice = with_keys(choices=st.lists(TEXTS, max_size=2))
+    annotation = with_keys(
+        lead_time=NUMBERS, updated_at=TEXTS, result=_some(with_keys(value=choice))
+    )
+    data = with_keys(name=st.sampled_from(["a.png", "b.png"]), image=TEXTS)
+    task = with_keys(data=data, annotations=_some(annotation))
+    label = with_keys(label=TEXTS | st.integers(-1, 2), attributes=with_keys(reviewed=SCALARS))
+    labels = st.dictionaries(st.sampled_from(["a", "b.png", "x/a.png", ""]), label | _some(label))
+    split = with_keys(name=st.just("train"), shardLengths=_some(TEXTS), statistics=VALUES)
+    rates = st.dictionaries(
+        st.sampled_from(["wrn28-10", "resnet32", ""]),
+        st.dictionaries(st.sampled_from(["supervised", "ieg", ""]), SCALARS) | VALUES,
+    )
+
     entry = of_fields(schedules.Schedule)
     plan = st.fixed_dictionaries({"schedules": st.lists(entry, max_size=3) | VALUES})
     read_schedules = lambda path: schedules.read(path, ClusterFile(), max_trials=100)  # noqa: E731
@@ -159,6 +194,20 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     )
     return {
         **{kind.NAME: record(kind) for kind in (*kinds, ManifestRecord)},
+        "Label Studio": Reader(
+            _json(_some(task)), in_file("t.json", lambda path: import_decisions(images, path))
+        ),
+        "FiftyOne": Reader(
+            _json(with_keys(classes=st.lists(TEXTS, max_size=3), labels=labels)),
+            in_file("o.json", lambda path: import_decisions(images, path, "fiftyone")),
+        ),
+        "TFDS info": Reader(
+            _json(with_keys(splits=_some(split))),
+            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
+        ),
+        "rates.json": Reader(
+            _json(rates), in_file("rates.json", lambda path: read_rates(str(path)))
+        ),
         "cluster.yaml": Reader(
             (of_fields(ClusterFile) | VALUES).map(_yaml), in_file("c.yaml", cluster_files.load)
         ),
@@ -180,6 +229,14 @@ def readers(folder: Path) -> Mapping[str, Reader]:
 def _is_plain(values: Sequence[Any]) -> bool:
     """Returns whether a column of Parquet can hold values: of one type, and no lone surrogates."""
     return len({type(each) for each in values}) < 2
+
+
+def _some(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    return st.lists(inner, max_size=3)
+
+
+def _json(values: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
+    return values.map(lambda value: json.dumps(value).encode())
 
 
 def _yaml(value: Any) -> bytes:

@@ -25,7 +25,6 @@ from ieg_core.errors import EXIT_FAILED, UserError, printable, require
 from ieg_core.experiment.networks import parse
 from ieg_core.features.classifier import FeatureClassifier
 from ieg_core.features.extract import compute_features
-from ieg_core.host.archives import require_sane_size
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.runtime import Runtime, held_stderr, set_environment
 from ieg_core.store.layout import HEAD, MODEL, TRIAL_EXAMPLE, find_run
@@ -219,7 +218,6 @@ def _load(model: Path, facts: ModelFacts, network: str) -> Any:
 
     if network:
         user_network.import_module(network)
-    require_sane_size(model)
     try:
         loaded = keras.models.load_model(model, compile=False)
     # Keras does not document which exceptions an archive of another version raises.

@@ -12,8 +12,14 @@ _MOST_TEXT: Final = 64 << 20
 _MOST_INFLATION: Final = 100
 
 
-def require_sane_size(path: Path) -> None:
-    """Refuses a `.keras` file that unpacks to much more than its size; no file is left to Keras.
+def require_sane_size(path: Path, arrays: str = ".h5") -> None:
+    """Refuses an archive that unpacks to much more than its size, such as a `.keras` file.
+
+    What is no archive is left to its reader.
+
+    Args:
+      path: The archive.
+      arrays: The suffix of the files in it that may be large.
 
     Raises:
       UserError: When a file in it does.
@@ -21,10 +27,10 @@ def require_sane_size(path: Path) -> None:
     with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             limit = max(_MOST_TEXT, _MOST_INFLATION * member.compress_size)
-            if not member.filename.endswith(".h5"):
+            if not member.filename.endswith(arrays):
                 limit = _MOST_TEXT
             if member.file_size > limit:
                 raise UserError(
                     f"{path} unpacks {printable(member.filename)} to {member.file_size:,} bytes: "
-                    f"expected at most {limit:,}; export the model again"
+                    f"expected at most {limit:,}; write the file again, with less compression"
                 )

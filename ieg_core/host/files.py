@@ -110,11 +110,11 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file; returns None if it does not exist.
 
     Raises:
-      UserError: When the file is not valid JSON.
+      UserError: When the file is not valid JSON, or cannot be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.host.archives import require_sane_size
 from ieg_core.host.files import replacing
 from ieg_core.store.layout import MODEL, TRIAL_EXAMPLE
 from ieg_core.store.seal import DIGEST, parse_json, require_regular, seal, unseal
@@ -58,6 +59,7 @@ def write_facts(path: Path, facts: ModelFacts) -> None:
 def add_digest(path: Path) -> bool:
     """Adds the digest to the model of an earlier version; returns False if it cannot be read."""
     try:
+        require_sane_size(path)
         with zipfile.ZipFile(path) as archive:
             values = parse_json(archive.read(MEMBER))
             if DIGEST in values:
@@ -80,10 +82,11 @@ def read_facts(path: Path) -> ModelFacts:
 
     Raises:
       UserError: When the file does not exist, is not a `.keras` file, was not exported by this
-        package, or was altered since.
+        package, was altered since, or unpacks to much more than its size.
     """
     try:
         require_regular(os.stat(path).st_mode)
+        require_sane_size(path)
         with zipfile.ZipFile(path) as archive:
             values = _checked(path, archive)
         if values.pop("schema") != SCHEMA:

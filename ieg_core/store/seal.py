@@ -13,6 +13,7 @@ This detects damage and edits by hand, not an attacker, who can compute the dige
 import errno
 import hashlib
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from typing import Any, Final
 DIGEST: Final = "sha256"
 MAX_BYTES: Final = 1 << 26
 """Maximum size of a JSON file, about 500 times that of the largest one known."""
+_MOST_LEVELS: Final = 100
+"""Maximum nesting. Python's own limit depends on who calls, and fails them later."""
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,9 +59,20 @@ def parse_json(data: bytes) -> Any:
         not finite or has thousands of digits.
     """
     try:
-        return json.loads(data.decode(), parse_constant=_refuse)
+        value = json.loads(data.decode(), parse_constant=_refuse, parse_float=_finite)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
 
 
 def read_file(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
@@ -99,3 +113,10 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{shortened(text)} is too large a number")
+    return number

@@ -294,8 +294,9 @@ def _medians(rows: Iterable[Mapping[str, Any]]) -> Rates:
     measured: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         rate, device = row.get("steps_per_second"), row.get("device") or "CPU"
-        if rate and device != "CPU" and row.get("method") in METHODS:
-            measured.setdefault((row.get("network", ""), row["method"]), []).append(rate)
+        network, method = str(row.get("network", "")), str(row.get("method"))
+        if isinstance(rate, int | float) and rate > 0 and device != "CPU" and method in METHODS:
+            measured.setdefault((network, method), []).append(rate)
     return {key: statistics.median(values) for key, values in measured.items()}
 
 

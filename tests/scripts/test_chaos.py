@@ -1,48 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import zipfile
 
-import numpy as np
 import pytest
 
-from ieg_core.host.files import write_bytes_atomic
 from ieg_core.report.write import write_report
-from ieg_core.store import arrays, layout, leases, record, records
-from ieg_core.store.model_file import ModelFacts, write_facts
+from ieg_core.store import layout, record, records
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
-from ieg_core.training.checkpoint import Progress, save_checkpoint
 from scripts import chaos
-from tests.records import example, put_json
+from tests.records import finish, put_json
 
 READERS = (write_report, chaos.read_status, chaos.read_estimate, chaos.read_leases)
-
-
-def finish(root, record, accuracy):
-    """Writes what a finished trial leaves behind."""
-    folder = layout.trial_folder(root, record.trial)
-    rows = [{"step": 10, "accuracy": accuracy, "accuracy_ema": accuracy, "loss": 1.0}]
-    curves = {"training": [{"step": 10, "epoch": 0.1, "loss": 2.0}], "evaluations": rows}
-    with leases.owned(folder) as lease:
-        state = {"ema": [np.arange(6.0)], "step": np.array(10)}
-        save_checkpoint(lease, state, Progress(record.trial, 10, 1, 1, 1.0, curves))
-    example(records.ProgressRecord, step=10, num_steps=10).write(folder)
-    records.CurvesRecord(**curves).write(folder)
-    training = example(records.TrainingRecord, steps=10, device="CPU", threads=1)
-    training.write(folder)
-    known = vars(training) | vars(record)
-    names = {each for each in records.ResultRecord.__dataclass_fields__ if each in known}
-    example(
-        records.ResultRecord,
-        **{name: known[name] for name in names},
-        accuracy_ema_last=accuracy,
-        run_directory=layout.relative_trial(record.trial),
-    ).write(folder)
-    matrix = {"confusion_ema_last": np.eye(10, dtype=np.int64)}
-    write_bytes_atomic(folder / layout.MATRICES, arrays.encode(matrix))
-    with zipfile.ZipFile(folder / layout.MODEL, "w") as archive:
-        archive.writestr("config.json", json.dumps({"a": 1}))
-    write_facts(folder / layout.MODEL, ModelFacts(("a", "b"), (8, 8, 1)))
 
 
 @pytest.fixture(scope="module")

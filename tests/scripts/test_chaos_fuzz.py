@@ -11,7 +11,8 @@ from scripts.chaos_fuzz import Parser, fuzz, mutate, parsers
 NAMES = (
     *("pickle", "torch weights", "labels.csv", "labels.parquet", "decisions.csv", "cluster.yaml"),
     *("schedules.yaml", "cron", "image", "features.npy", "features.npz", "features.parquet"),
-    *("IDX", "IDX labels", "IDX, gzipped", "CIFAR"),
+    *("IDX", "IDX labels", "IDX, gzipped", "CIFAR", "Label Studio", "FiftyOne"),
+    *("corrections.csv", "train.csv", "TFDS info", "model.keras", "data set name"),
 )
 
 

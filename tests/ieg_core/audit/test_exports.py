@@ -188,6 +188,7 @@ def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
     ("tool", "content", "message"),
     [
         ("label-studio", "{", "not valid JSON"),
+        ("label-studio", "[" * 100_000, "not valid JSON"),
         ("label-studio", "{}", "not a file from Label Studio"),
         ("label-studio", '[{"image": "a"}]', "task 0 .*has no data or annotations"),
         ("label-studio", '[{"data": {"name": "b.jpg"}, "annotations": []}]', "about 'b.jpg'"),
@@ -206,6 +207,22 @@ def test_a_wrong_file_is_one_line(audit, tmp_path, tool, content, message):
     with pytest.raises(UserError, match=message) as caught:
         import_decisions(audit.images, path, tool)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tool", "content"),
+    [
+        (
+            "label-studio",
+            [{"data": {"name": "cat/1.jpg"}, "annotations": [{"result": 1}, {"result": [2]}]}],
+        ),
+        ("fiftyone", {"labels": {"cat/1": {"label": "cat", "attributes": [1]}}}),
+    ],
+)
+def test_parts_of_another_type_hold_no_correction(audit, tmp_path, tool, content):
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps(content))
+    assert len(import_decisions(audit.images, path, tool)) == 0
 
 
 def test_images_that_fiftyone_takes_for_one_are_refused(audit, tmp_path):

@@ -4,6 +4,7 @@ import zipfile
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.host import archives
 from ieg_core.store import model_file
 from ieg_core.store.model_file import ModelFacts, read_facts, write_facts
 
@@ -48,6 +49,16 @@ def test_another_member_and_another_format_are_refused(path, monkeypatch):
         archive.writestr("assets/other", "x")
     with pytest.raises(UserError, match="it was altered: its sha256 does not match its content"):
         read_facts(path)
+
+
+def test_facts_that_unpack_to_much_more_than_the_file_are_not_unpacked(path, monkeypatch):
+    monkeypatch.setattr(archives, "_MOST_TEXT", 1000)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ieg.json", " " * 100_000)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *arguments: pytest.fail("unpacked"))
+    with pytest.raises(UserError, match=r"unpacks ieg\.json to 100,000 bytes: expected at most"):
+        read_facts(path)
+    assert not model_file.add_digest(path)
 
 
 def test_an_earlier_versions_model_gets_a_digest(path):

@@ -38,7 +38,8 @@ def test_what_is_altered_is_refused(value, message):
 
 BAD = (
     b"", b"{", b"\xff\xfe", b"NaN", b'{"a": Infinity}', b"[" * 100_000, b'{"a":' * 100_000,
-    b"9" * 5_000, b"\xef\xbb\xbf{}",
+    b"9" * 5_000, b"\xef\xbb\xbf{}", b'{"a": 1e999}', b"[" * 101 + b"]" * 101,
+    b'{"a":' * 101 + b"1" + b"}" * 101,
 )  # fmt: skip
 
 

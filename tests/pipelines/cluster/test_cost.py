@@ -172,10 +172,10 @@ def test_rates_that_are_none(text, message):
         cost.read_rates(text)
 
 
-@pytest.mark.parametrize("content", ["[1]", '{"resnet11": 3}', '{"resnet11": {"l2r": "fast"}}'])
+@pytest.mark.parametrize("content", ["", "[1]", '{"resnet11": 3}', '{"resnet11": {"l2r": "fast"}}'])
 def test_a_file_of_rates_that_is_none(tmp_path, content):
     path = tmp_path / "rates.json"
-    path.write_text(content)
+    path.write_text(content) if content else path.mkdir()
     with pytest.raises(UserError, match=r"rates\.json"):
         cost.read_rates(str(path))
 
@@ -196,6 +196,8 @@ def test_the_newest_report_in_a_bucket_is_a_measurement(tmp_path, monkeypatch):
         {"network": "wrn28-10", "method": "l2r", "device": device, "steps_per_second": rate}
         for device, rate in [("H200", 8.0), ("H200", 10.0), ("CPU", 0.5), (None, None)]
     ]
+    # As another version could write them.
+    rows += [rows[0] | odd for odd in ({"steps_per_second": "fast"}, {"method": []})]
     report = tmp_path / "sweeps" / "s1" / "report" / "results.json"
     report.parent.mkdir(parents=True)
     put_json(report, {"schema": 1, "trials": rows})
