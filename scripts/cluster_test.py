@@ -290,8 +290,7 @@ def check_resume(bench: Bench) -> str:
     """Terminates a run in training and resumes it."""
     run = bench.submit("resume", steps=LONG)
     training = bench.wait_until_training(run)
-    with clients.plain_errors(bench.cluster_file, "terminate a run"):
-        bench.client.terminate_run(run.run_id)
+    follow.cancel(bench.client, bench.cluster_file, run.run_id, bench.clock)
     code, _ = bench.follow(run)
     _require(code != 0, "the terminated run succeeded")
     (again,) = resume.resume(bench.cluster_file, run.label, _ignore)

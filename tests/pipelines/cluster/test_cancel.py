@@ -4,6 +4,8 @@
 import pytest
 
 from ieg_core.errors import UserError
+from pipelines.cluster import client as clients
+from pipelines.cluster import follow
 from tests.clock import FakeClock
 from tests.pipelines.cluster.test_follow import TRIALS, created, followed
 from tests.pipelines.stubs.contract import Fault
@@ -44,6 +46,17 @@ def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):
     with pytest.raises(UserError, match="cancel the run"):
         followed(cluster_file, one, other, max_pending=1)
     assert kfp_stub.seen("POST", f"{other.run_id}:terminate$")
+
+
+def test_a_run_that_has_just_ended_needs_no_canceling(kfp_stub):
+    kfp_stub.script = ("SUCCEEDED",)
+    cluster_file, run = created(kfp_stub)
+    client = clients.connect(cluster_file)
+    client.get_run(run.run_id)
+    follow.cancel(client, cluster_file, run.run_id)
+    kfp_stub.set_state(run.run_id, "RUNNING")
+    with pytest.raises(UserError, match="could not cancel the run: .* Row not found"):
+        follow.cancel(client, cluster_file, run.run_id)
 
 
 def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):

@@ -269,6 +269,16 @@ def test_why_a_trial_waits_is_told(kfp_stub, mounted, tmp_path):
     assert "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient" in said
 
 
+def test_a_login_page_instead_of_kubernetes_does_not_end_the_watching(kfp_stub, tmp_path):
+    cluster_file, run = created(kfp_stub)
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.faults.append(Fault(status=200, body="<html>Log in</html>", times=2))
+        code, said = followed(cluster_file, run)
+    assert code == 0
+    assert "the Kubernetes API does not answer; retrying" in said
+
+
 def test_a_trial_with_a_heartbeat_works(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
     cluster_file, run = created(kfp_stub, mounted)
