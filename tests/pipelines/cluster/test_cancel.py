@@ -55,7 +55,7 @@ def test_a_run_that_has_just_ended_needs_no_canceling(kfp_stub):
     client.get_run(run.run_id)
     follow.cancel(client, cluster_file, run.run_id)
     kfp_stub.set_state(run.run_id, "RUNNING")
-    with pytest.raises(UserError, match="could not cancel the run: .* Row not found"):
+    with pytest.raises(UserError, match=r"could not cancel the run: .* Row not found"):
         follow.cancel(client, cluster_file, run.run_id)
 
 

@@ -41,6 +41,9 @@ def test_without_access_the_sweep_goes_on(no_cluster):
     assert line.endswith("No configuration found (`kubectl config view`)")
 
 
+CONTEXT = b"{current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],"
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -49,15 +52,10 @@ def test_without_access_the_sweep_goes_on(no_cluster):
         (b"a: [\n", "while parsing a flow node"),
         (b"\xff\xfea\x00", "can't decode"),
         (b"{current-context: a, contexts: [1]}", "not iterable"),
+        (CONTEXT + b"clusters: [{name: a, cluster: {server: 5}}], users: []}", "'int' object"),
         (
-            b"{current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],"
-            b" clusters: [{name: a, cluster: {server: 5}}], users: []}",
-            "'int' object",
-        ),
-        (
-            b"{current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],"
-            b" clusters: [{name: a, cluster: {server: 'http://a'}}],"
-            b" users: [{name: a, user: {username: a, password: 5}}]}",
+            CONTEXT + b"clusters: [{name: a, cluster: {server: 'http://a'}}],"
+            b"users: [{name: a, user: {username: a, password: 5}}]}",
             "can only concatenate str",
         ),
         (
