@@ -2,8 +2,8 @@
 """`make cluster-test` against the stand-ins, which here do what a cluster does with each run.
 
 The order of the tasks is the compiled pipeline's; KFP omits those after a loop whose iteration
-failed (kubeflow/pipelines 2.17, backend/src/v2/compiler/argocompiler/dag.go, depends: a task
-depends on `.Succeeded` of those before it).
+failed (kubeflow/pipelines 2.17, backend/src/v2/compiler/argocompiler/dag.go, depends: it joins
+`<task>.Succeeded` of those before a task by `&&`).
 """
 
 import itertools
