@@ -26,6 +26,11 @@ BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
 CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
 MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+# Kubernetes refuses pods with other labels, but only after the sweep began.
+LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
+LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
+MOST_SECONDS = 100 * 86400
+"""Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 101 attempts of this length."""
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -41,6 +46,13 @@ def seconds(value: object) -> object:
     if not match:
         raise UserError(f"expected a duration such as 90m, 24h or 2d, got {value!r}")
     return int(match[1]) * UNITS[match[2]]
+
+
+def _check_labels(name: str, labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        valid = LABEL_KEY.fullmatch(key) and LABEL.fullmatch(value)
+        expected = "labels of Kubernetes such as cloud.google.com/gke-nodepool: gpu-pool"
+        require(bool(valid), name, {key: value}, expected)
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,9 @@ class NodePool:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Toleration, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_labels("node_selector", self.node_selector)
+
 
 SPOT = "cloud.google.com/gke-spot"
 
@@ -117,6 +132,8 @@ class GpuNodePool:
         require(self.count >= 1, "count", self.count, "at least 1")
         memory = MEMORY.fullmatch(self.shared_memory)
         require(bool(memory), "shared_memory", self.shared_memory, MEMORY_EXAMPLE)
+        _check_labels("node_selector", self.node_selector)
+        _check_labels("spot_node_selector", self.spot_node_selector)
 
 
 @dataclass(frozen=True)
@@ -270,6 +287,8 @@ class ClusterFile:
             value = getattr(self, name)
             label = not value or re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value)
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
+            most = 63 if name in ("namespace", "queue", "priority_class") else 253
+            require(len(value) <= most, name, value, f"at most {most} characters long")
         user = not self.pod_user or re.fullmatch(r"[1-9][0-9]*:[0-9]+", self.pod_user)
         expected = "user:group as numbers, not root, such as 1000:1000, or nothing"
         require(bool(user), "pod_user", self.pod_user, expected)
@@ -281,7 +300,8 @@ class ClusterFile:
             gpus = each.key in ("", self.gpu.resource) or "gpu" in each.key.lower()
             expected = "no taint of GPU nodes, which trainings alone tolerate"
             require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
-        require(self.time_limit >= 60, "time_limit", self.time_limit, "at least 60 seconds")
+        limit = 60 <= self.time_limit <= MOST_SECONDS
+        require(limit, "time_limit", self.time_limit, "from 60 seconds to 100 days")
         require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
         shared = self.trials_per_pod

@@ -220,6 +220,7 @@ def on_cluster(
     """
     from pipelines import compile as packages
     from pipelines.cluster import client as clients
+    from pipelines.cluster import follow
 
     (profile,) = [p for p in packages.all_profiles(cluster_file) if p.name == options.profile]
     wanted = [*checks_for(cluster_file.results, profile.accelerator), ARTIFACT]
@@ -256,8 +257,7 @@ def on_cluster(
         if now - began > PATIENCE_SECONDS:
             break
         clock.sleep(POLL_SECONDS)
-    doing = "cancel the doctor's run"
-    clients.ask(cluster_file, doing, lambda: client.terminate_run(run_id), clock)
+    follow.cancel(client, cluster_file, run_id, clock)
     for check in (check for check in wanted if check not in findings):
         why = waits or "no node that fits, a quota, or an image that cannot be pulled: see its page"
         text = (

@@ -3,7 +3,7 @@
 
 Each check does what a user does and checks the outcome; its row names what was done, what was
 seen, and how long it took. The next checks run even if one fails. All results go to a separate
-namespace, which is removed at the end, as are the runs and schedules.
+namespace, which is removed at the end or after Ctrl-C, as are the runs and schedules.
 
 The checks need an endpoint, a kubeconfig that may list and delete pods, and a results root that
 this machine can read (`results_mount`, or gs://). A row names what is missing.
@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
-from ieg_core.errors import EXIT_FAILED, EXIT_OK, UserError
+from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.host.program import program
 from ieg_core.store import gcs, mirror
@@ -151,11 +151,20 @@ class Bench:
         return found
 
     def follow(self, run: Run) -> tuple[int, str]:
-        """Follows a run to its end as WATCH=1 does; returns the exit code and what it printed."""
+        """Follows a run to its end as WATCH=1 does; returns the exit code and what it printed.
+
+        A run of which no pod starts in half an hour is canceled.
+        """
         stream = io.StringIO()
         code = follow.follow(
-            self.cluster_file, [run], out=self.out, stream=stream, clock=self.clock
+            *(self.cluster_file, [run]),
+            max_pending=PATIENCE_SECONDS / 60,
+            out=self.out,
+            stream=stream,
+            clock=self.clock,
         )
+        if code == EXIT_INTERRUPTED:
+            raise KeyboardInterrupt
         return code, stream.getvalue()
 
     def wait(self, what: str, look: Callable[[], T | None]) -> T:
@@ -232,7 +241,7 @@ def check_sweep(bench: Bench) -> str:
         "sweep", noise_ratios=(0.4, 0.8), methods=("supervised", "mixup", "l2r"), seeds=(0,)
     )
     code, said = bench.follow(run)
-    _require(code == 0, said.strip().splitlines()[-1])
+    _require(code == 0, _why(said))
     rows = bench.report(run)
     finished = sum(row["status"] == FINISHED for row in rows)
     _require(finished == len(rows) == 6, f"{finished} of {len(rows)} trials finished, expected 6")
@@ -255,7 +264,7 @@ def check_lost_pod(bench: Bench) -> str:
     bench.core.delete_namespaced_pod(pod.name, pod.namespace)
     for run in (disturbed, undisturbed):
         code, said = bench.follow(run)
-        _require(code == 0, said.strip().splitlines()[-1])
+        _require(code == 0, _why(said))
     checkpoints = [_checkpoint(bench, run, training.trial) for run in (disturbed, undisturbed)]
     (step, tensors), (_, others) = checkpoints
     different = sum(others.get(name) != digest for name, digest in tensors.items())
@@ -290,14 +299,13 @@ def check_resume(bench: Bench) -> str:
     """Terminates a run in training and resumes it."""
     run = bench.submit("resume", steps=LONG)
     training = bench.wait_until_training(run)
-    with clients.plain_errors(bench.cluster_file, "terminate a run"):
-        bench.client.terminate_run(run.run_id)
+    follow.cancel(bench.client, bench.cluster_file, run.run_id, bench.clock)
     code, _ = bench.follow(run)
     _require(code != 0, "the terminated run succeeded")
     (again,) = resume.resume(bench.cluster_file, run.label, _ignore)
     bench.runs.append(again)
     code, said = bench.follow(again)
-    _require(code == 0, said.strip().splitlines()[-1])
+    _require(code == 0, _why(said))
     (row,) = bench.report(again)
     _require(row["status"] == FINISHED, f"the trial is {row['status']}: {row['reason']}")
     return f"terminated at step {training.step}, resumed to step {row['steps']}"
@@ -360,7 +368,7 @@ def check_schedule(bench: Bench) -> str:
     run = bench.wait("the scheduled run", look)
     bench.runs.append(run)
     code, said = bench.follow(run)
-    _require(code == 0, said.strip().splitlines()[-1])
+    _require(code == 0, _why(said))
     return f"{soon:%H:%M:%S %Z}: run {run.run_id} {SUCCEEDED}, verdict passed"
 
 
@@ -393,19 +401,26 @@ CHECKS: Sequence[Check] = (
 )
 
 
-def accept(bench: Bench, say: Callable[[str], None], checks: Sequence[Check] = CHECKS) -> list[Row]:
-    """Runs every check, then removes what they made.
+def accept(
+    bench: Bench,
+    say: Callable[[str], None],
+    checks: Sequence[Check] = CHECKS,
+    keep: Callable[[Sequence[Row]], object] = lambda rows: None,
+) -> list[Row]:
+    """Runs every check, then removes what they made, even if the user interrupts them.
 
     Args:
       bench: The installation.
       say: Prints a line.
       checks: The checks.
+      keep: Stores the rows so far, after each check.
 
     Returns:
       A row for each check, the clean-up last.
     """
-    rows = []
-    for name, done, check in (*checks, ("clean-up", "removed all of that", clean_up)):
+    rows: list[Row] = []
+
+    def run(name: str, done: str, check: Callable[[Bench], str]) -> None:
         began = bench.clock.monotonic()
         try:
             seen, passed = check(bench), True
@@ -415,6 +430,13 @@ def accept(bench: Bench, say: Callable[[str], None], checks: Sequence[Check] = C
             seen, passed = f"{type(error).__name__}: {' '.join(str(error).split())}", False
         rows.append(Row(name, done, seen, bench.clock.monotonic() - began, passed))
         say(f"  {'ok  ' if passed else 'FAIL'} {name}: {seen}")
+        keep(rows)
+
+    try:
+        for each in checks:
+            run(*each)
+    finally:
+        run("clean-up", "removed all of that", clean_up)
     return rows
 
 
@@ -446,13 +468,13 @@ def clean_up(bench: Bench) -> str:
 
 def as_markdown(rows: Sequence[Row], bench: Bench) -> str:
     """Returns cluster-test.md: one row a check."""
-    passed = sum(row.passed for row in rows)
+    passed, wanted = sum(row.passed for row in rows), len(CHECKS) + 1
     when = datetime.datetime.fromtimestamp(bench.clock.now(), datetime.UTC)
     place = f"{cluster_files.endpoint(bench.cluster_file)}, profile {bench.profile}"
     lines = [
         "# Cluster test",
         "",
-        f"{place}, {when:%Y-%m-%d %H:%M} UTC: {passed} of {len(rows)} checks passed.",
+        f"{place}, {when:%Y-%m-%d %H:%M} UTC: {passed} of {wanted} checks passed.",
         "",
         "| check | what was done | what was seen | seconds | |",
         "|---|---|---|---|---|",
@@ -480,8 +502,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         out=Path("build") / "cluster-test",
     )
     print(f"Testing {cluster_files.endpoint(cluster_file)}: about an hour", flush=True)
-    rows = accept(bench, lambda line: print(line, flush=True))
-    PAGE.write_text(as_markdown(rows, bench), encoding="utf-8")
+    rows = accept(
+        bench,
+        lambda line: print(line, flush=True),
+        keep=lambda rows: PAGE.write_text(as_markdown(rows, bench), encoding="utf-8"),
+    )
     print(f"Written to {PAGE}")
     return EXIT_OK if all(row.passed for row in rows) else EXIT_FAILED
 
@@ -528,6 +553,13 @@ def _artifact_uris(pod: Any, name: str) -> list[str]:
 def _require(holds: bool, seen: str) -> None:
     if not holds:
         raise CheckFailedError(seen)
+
+
+def _why(said: str) -> str:
+    """Returns the line of a followed run that says best why it failed."""
+    lines = said.strip().splitlines()
+    telling = (line for line in lines if line.startswith(("Canceled: ", "failed: ")))
+    return next(telling, lines[-1])
 
 
 def _ignore(line: str) -> None:

@@ -105,8 +105,8 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
             "no cluster is configured: set endpoint in cluster.yaml or KF_PIPELINES_ENDPOINT, or "
             "run here with RUNNER=local"
         )
-    if not address.startswith(("http://", "https://")):
-        raise UserError(f"endpoint {address!r}: expected http://… or https://…")
+    if not _is_address(address):
+        raise UserError(f"endpoint {address!r}: expected http://… or https://… with a host")
     token = token_file(cluster_file)
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
@@ -197,6 +197,14 @@ class FileToken(TokenCredentialsBase):
     def refresh_api_key_hook(self, config: Any) -> None:
         """Writes the current token into a client's configuration."""
         config.api_key["authorization"] = _read_secret(self.path, "token_file")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        url = urllib3.util.parse_url(text)
+    except urllib3.exceptions.LocationParseError:
+        return False
+    return url.scheme in ("http", "https") and bool(re.fullmatch(r"[^\s%]+", url.host or ""))
 
 
 def proxy_of(address: str) -> str:

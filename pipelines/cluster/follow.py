@@ -101,6 +101,33 @@ def follow(
     return _conclude(watcher, look, out)
 
 
+def cancel(client: Any, cluster_file: ClusterFile, run: str, clock: Clock = CLOCK) -> None:
+    """Cancels a run, once: KFP refuses to cancel one that has ended, or is just ending.
+
+    Args:
+      client: KFP's client.
+      cluster_file: The cluster file.
+      run: The run's id.
+      clock: Tells the time between two tries.
+
+    Raises:
+      UserError: When KFP refuses, or does not answer for two minutes.
+    """
+
+    def has_ended() -> bool | None:
+        return client.get_run(run).state in (*TERMINAL, "CANCELING") or None
+
+    def terminate() -> bool:
+        client.terminate_run(run)
+        return True
+
+    try:
+        clients.create(cluster_file, "cancel the run", terminate, has_ended, clock)
+    except UserError:
+        if not clients.ask(cluster_file, "read the run", has_ended, clock):
+            raise
+
+
 class _Watcher:
     """Polls the runs, and keeps the state between two polls."""
 
@@ -227,23 +254,11 @@ class _Watcher:
         for run, state in look.states.items():
             try:
                 if state not in TERMINAL:
-                    self._cancel(run)
+                    cancel(self.client, self.cluster_file, run, self.clock)
             except UserError as error:
                 failed.append(error)  # still cancel the other runs
         if failed:
             raise failed[0]
-
-    def _cancel(self, run: str) -> None:
-        """Cancels a run, once: KFP refuses to cancel one that has ended, or is just ending."""
-
-        def has_ended() -> bool | None:
-            return self.client.get_run(run).state in (*TERMINAL, "CANCELING") or None
-
-        def cancel() -> bool:
-            self.client.terminate_run(run)
-            return True
-
-        clients.create(self.cluster_file, "cancel the run", cancel, has_ended, self.clock)
 
     def lines(self, look: Look) -> dict[str, str]:
         """Returns the lines to print, by subject."""

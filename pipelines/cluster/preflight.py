@@ -14,6 +14,7 @@ from typing import Any
 import urllib3
 import yaml
 from kubernetes import client, config
+from kubernetes.utils.quantity import parse_quantity
 
 from ieg_core.errors import UserError
 from pipelines.cluster_files import DATA_MOUNT, ClusterFile, Toleration
@@ -41,24 +42,60 @@ class Kubernetes:
     authorization: Any
 
 
+class _Client(client.ApiClient):
+    """Takes an answer that is not the Kubernetes API's, such as a login page, for none."""
+
+    def request(self, *arguments: Any, **named: Any) -> Any:
+        try:
+            return super().request(*arguments, **named)
+        except ValueError as error:  # a token with a line break is no header
+            raise urllib3.exceptions.HTTPError(str(error)) from error
+
+    def deserialize(self, response: Any, response_type: Any) -> Any:
+        try:
+            found = super().deserialize(response, response_type)
+        except (AttributeError, TypeError, ValueError):
+            found = None
+        if found is None or isinstance(found, str):
+            text = " ".join(str(response.data).split())[:60]
+            raise urllib3.exceptions.HTTPError(f"its answer is {text!r}, not the API's")
+        return found
+
+
 def reach(cluster_file: ClusterFile) -> Kubernetes | None:
     """Returns access to the Kubernetes API; None without a kubeconfig and outside a pod."""
     try:
+        settings = _settings(cluster_file)
+    except UserError:
+        return None
+    api = _Client(settings)
+    return Kubernetes(
+        client.CoreV1Api(api), client.CustomObjectsApi(api), client.AuthorizationV1Api(api)
+    )
+
+
+def _settings(cluster_file: ClusterFile) -> Any:
+    """Reads the kubeconfig, or a pod's account where there is none.
+
+    Raises:
+      UserError: When there is neither, or the kubeconfig is not usable.
+    """
+    try:
         # The client reads KUBECONFIG only once, when it is imported.
         settings = config.new_client_from_config(
-            os.environ.get("KUBECONFIG"), context=cluster_file.kube_context or None
+            os.environ.get("KUBECONFIG") or None, context=cluster_file.kube_context or None
         ).configuration
-    except (config.ConfigException, OSError):
+        settings.auth_settings()
+    except Exception as error:  # the client checks little, and then raises what it meets
         settings = client.Configuration()
         try:
             config.load_incluster_config(settings)
         except config.ConfigException:
-            return None
+            # The rest of the message may quote a user with the token.
+            words = " ".join(str(error).partition("{")[0].split())[:120].rstrip(". ")
+            raise UserError(f"kubeconfig: {words} (`kubectl config view`)") from error
     settings.retries = False
-    api = client.ApiClient(settings)
-    return Kubernetes(
-        client.CoreV1Api(api), client.CustomObjectsApi(api), client.AuthorizationV1Api(api)
-    )
+    return settings
 
 
 def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | None) -> list[str]:
@@ -77,8 +114,8 @@ def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | N
         claim is missing or cannot be mounted on all the nodes that the trials run on.
     """
     if kubernetes is None:
-        unchecked = "nodes, volume claims, permissions and retry policy"
-        return [f"No access to the Kubernetes API: {unchecked} not checked"]
+        unchecked = "nodes, volume claims, permissions and retry policy not checked"
+        return [f"No access to the Kubernetes API: {unchecked}; {_no_access(cluster_file)}"]
     lines: list[str] = []
     try:
         train = profile.pod_templates["train"]
@@ -92,6 +129,14 @@ def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | N
         words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
         lines.append(f"The Kubernetes API does not answer, remaining checks skipped: {words}")
     return lines
+
+
+def _no_access(cluster_file: ClusterFile) -> str:
+    try:
+        _settings(cluster_file)
+    except UserError as error:
+        return str(error)
+    return "try again"
 
 
 def _gpu_lines(kubernetes: Kubernetes, train: PodTemplate, autoscaled: bool) -> list[str]:
@@ -123,7 +168,7 @@ def _gpu_lines(kubernetes: Kubernetes, train: PodTemplate, autoscaled: bool) -> 
 
 def gpus(node: Any, resource: str) -> int:
     """Returns the number of accelerators of a kind that a node offers."""
-    return int((node.status.allocatable or {}).get(resource, 0))
+    return int(parse_quantity((node.status.allocatable or {}).get(resource, 0)))
 
 
 def unfit(node: Any, train: PodTemplate) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils.quantity import parse_quantity
+
+from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -70,3 +73,15 @@ def test_a_workflow_may_only_read_and_its_actions_are_pinned(path):
     for action in used:
         assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action), action
         assert re.search(rf"{re.escape(action)} # v\d+\.\d+\.\d+$", text, re.MULTILINE), action
+
+
+def test_the_trials_of_the_kind_workflow_fit_its_machine(tmp_path):
+    """Of 4 cores and 16 GiB, the control plane and KFP request about half."""
+    text = (ROOT / ".github" / "workflows" / "kind.yml").read_text(encoding="utf-8")
+    (given,) = re.findall(r"cat > cluster\.yaml <<END\n(.*?)\n +END\n", text, re.DOTALL)
+    given = given.replace("${IMAGE}:${tag}", "localhost/ieg-python:1").replace("$(id -u)", "1001")
+    (tmp_path / "cluster.yaml").write_text(given.replace("$(id -g)", "1001"), encoding="utf-8")
+    found = cluster_files.load(tmp_path / "cluster.yaml")
+    for each in (found.resources.small, found.resources.train, found.resources.evaluate):
+        assert found.parallelism * parse_quantity(each.cpu_request) <= 2
+        assert found.parallelism * parse_quantity(each.memory_limit) <= 8 * 2**30

@@ -121,6 +121,16 @@ def test_a_run_that_waits_too_long_is_canceled(kfp_stub, tmp_path):
     assert kfp_stub.seen("POST", ":terminate")
 
 
+@pytest.mark.parametrize("breaks", ["before", "after"])
+def test_an_answer_that_is_lost_when_it_cancels_costs_no_finding(kfp_stub, tmp_path, breaks):
+    kfp_stub.script = ("PENDING",)
+    kfp_stub.faults.append(Fault(path=":terminate$", breaks=breaks, times=1))
+    code, lines = submit(kfp_stub, tmp_path)
+    assert code == 1
+    assert any("FAIL gpu: did not end within" in line for line in lines)
+    assert len(kfp_stub.seen("POST", ":terminate$")) == (1 if breaks == "after" else 2)
+
+
 def test_why_a_pod_waits_is_told(kfp_stub, tmp_path):
     kfp_stub.script = ("PENDING",)
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}

@@ -2,10 +2,11 @@
 """`make cluster-test` against the stand-ins, which here do what a cluster does with each run.
 
 The order of the tasks is the compiled pipeline's; KFP omits those after a loop whose iteration
-failed (kubeflow/pipelines 2.17, backend/src/v2/compiler/argocompiler/dag.go, depends: a task
-depends on `.Succeeded` of those before it).
+failed (kubeflow/pipelines 2.17, backend/src/v2/compiler/argocompiler/dag.go, depends: it joins
+`<task>.Succeeded` of those before a task by `&&`).
 """
 
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +210,39 @@ def test_without_the_sweeps_report_no_other_runs_page_is_fetched(bench):
     check = next(each for each in cluster_test.CHECKS if each[0] == "artifacts")
     row, _ = cluster_test.accept(bench, lambda line: None, [check])
     assert (row.passed, row.seen) == (False, "not checked: the sweep has no report")
+
+
+def test_an_interrupted_test_cleans_up_and_keeps_its_rows(bench):
+    """Ctrl-C while a run is followed, which stops watching it and nothing else."""
+    pages = []
+
+    def interrupt():
+        yield from itertools.islice(bench.cluster.scenes(), 1)
+        raise KeyboardInterrupt
+
+    bench.clock.scenes = interrupt()
+    checks = [each for each in cluster_test.CHECKS if each[0] in ("sweep", "memory")]
+    with pytest.raises(KeyboardInterrupt):
+        cluster_test.accept(
+            bench,
+            lambda line: None,
+            checks,
+            lambda rows: pages.append(cluster_test.as_markdown(rows, bench)),
+        )
+    assert bench.cluster.kfp.runs == {}
+    (page,) = pages
+    assert "1 of 8 checks passed" in page
+    assert "| clean-up |" in page
+
+
+def test_a_run_that_no_node_can_take_fails_its_check_in_time(bench, monkeypatch):
+    monkeypatch.setattr(cluster_test, "PATIENCE_SECONDS", 60.0)
+    bench.cluster.kfp.script = ("PENDING",)
+    bench.clock.scenes = iter(())
+    check = next(each for each in cluster_test.CHECKS if each[0] == "sweep")
+    row, _ = cluster_test.accept(bench, lambda line: None, [check])
+    said = "Canceled: no pod has run for MAX_PENDING=1 minutes"
+    assert (row.passed, row.seen) == (False, said)
 
 
 def test_without_a_cluster_it_says_so_in_one_line(no_cluster, capsys, tmp_path):

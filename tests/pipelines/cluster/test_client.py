@@ -181,6 +181,15 @@ def test_an_endpoint_from_the_environment_needs_a_scheme(no_cluster, monkeypatch
     assert "expected http://… or https://…" in refusal(ClusterFile())
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://", "http://:8888", "http://a:b", "http://[::1", "http://a:99999", "http://a b", "a:1"],
+)
+def test_what_is_no_address_is_refused_at_once(no_cluster, monkeypatch, address):
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", address)
+    assert "expected http://… or https://… with a host" in refusal(ClusterFile())
+
+
 @pytest.fixture
 def certificate(tmp_path):
     """A self-signed certificate for this machine: (its file, a server's TLS context)."""

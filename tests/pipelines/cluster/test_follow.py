@@ -15,7 +15,7 @@ from ieg_core.store.seal import seal
 from pipelines import __main__ as command_line
 from pipelines.cluster import client as clients
 from pipelines.cluster import submit
-from pipelines.cluster.follow import PATIENCE_SECONDS, follow
+from pipelines.cluster.follow import PATIENCE_SECONDS, cancel, follow
 from pipelines.cluster.run_root import root_of
 from pipelines.cluster_files import ClusterFile
 from tests.clock import FakeClock
@@ -269,6 +269,16 @@ def test_why_a_trial_waits_is_told(kfp_stub, mounted, tmp_path):
     assert "digits-ieg-seed0: waiting: Unschedulable: 0/2 nodes: Insufficient" in said
 
 
+def test_a_login_page_instead_of_kubernetes_does_not_end_the_watching(kfp_stub, tmp_path):
+    cluster_file, run = created(kfp_stub)
+    with kubernetes_api() as cluster:
+        write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+        cluster.faults.append(Fault(status=200, body="<html>Log in</html>", times=2))
+        code, said = followed(cluster_file, run)
+    assert code == 0
+    assert "the Kubernetes API does not answer; retrying" in said
+
+
 def test_a_trial_with_a_heartbeat_works(kfp_stub, mounted):
     kfp_stub.script = ("RUNNING",) * 12 + ("SUCCEEDED",)
     cluster_file, run = created(kfp_stub, mounted)
@@ -409,6 +419,17 @@ def test_a_run_that_cannot_be_canceled_keeps_no_other_from_it(kfp_stub):
     with pytest.raises(UserError, match="cancel the run"):
         followed(cluster_file, one, other, max_pending=1)
     assert kfp_stub.seen("POST", f"{other.run_id}:terminate$")
+
+
+def test_a_run_that_has_just_ended_needs_no_canceling(kfp_stub):
+    kfp_stub.script = ("SUCCEEDED",)
+    cluster_file, run = created(kfp_stub)
+    client = clients.connect(cluster_file)
+    client.get_run(run.run_id)
+    cancel(client, cluster_file, run.run_id)
+    kfp_stub.set_state(run.run_id, "RUNNING")
+    with pytest.raises(UserError, match=r"could not cancel the run: .* Row not found"):
+        cancel(client, cluster_file, run.run_id)
 
 
 def test_a_run_that_works_is_not_canceled(kfp_stub, tmp_path):

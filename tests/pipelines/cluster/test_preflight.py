@@ -37,12 +37,62 @@ ALWAYS = "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: Alway
 
 def test_without_access_the_sweep_goes_on(no_cluster):
     (line,) = look()
-    assert "No access to the Kubernetes API" in line
+    assert line.startswith("No access to the Kubernetes API: ")
+    assert line.endswith("No configuration found (`kubectl config view`)")
+
+
+CONTEXT = b"{current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"- a\n", "list indices"),
+        (b"hello\n", "item assignment"),
+        (b"a: [\n", "while parsing a flow node"),
+        (b"\xff\xfea\x00", "can't decode"),
+        (b"{current-context: a, contexts: [1]}", "not iterable"),
+        (CONTEXT + b"clusters: [{name: a, cluster: {server: 5}}], users: []}", "'int' object"),
+        (
+            CONTEXT + b"clusters: [{name: a, cluster: {server: 'http://a'}}],"
+            b"users: [{name: a, user: {username: a, password: 5}}]}",
+            "can only concatenate str",
+        ),
+        (
+            b"{current-context: a, contexts: [{name: a, token: secret}]}",
+            "Expected key context in ",
+        ),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_no_access_and_said(no_cluster, tmp_path, content, words):
+    (tmp_path / "home" / "kubeconfig").write_bytes(content)
+    (line,) = look()
+    assert line.startswith("No access to the Kubernetes API: ")
+    assert words in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>Log in</html>", "", "null", "[]", '{"kind": "Status", "status": "Failure"}']
+)
+def test_what_is_no_answer_of_the_api_ends_the_checks_with_a_line(cluster, body):
+    cluster.faults.append(Fault(status=200, body=body))
+    (line,) = look()
+    assert "does not answer, remaining checks skipped: its answer is" in line
+
+
+def test_a_token_that_is_no_header_ends_the_checks_with_a_line(cluster, tmp_path):
+    cluster.token = "t\nu"
+    write_kubeconfig(tmp_path / "home" / "kubeconfig", cluster)
+    (line,) = look()
+    assert "remaining checks skipped: Invalid header value" in line
 
 
 def test_a_context_that_is_not_there_is_no_access(cluster):
     assert preflight.reach(ClusterFile(kube_context="stub")) is not None
     assert preflight.reach(ClusterFile(kube_context="elsewhere")) is None
+    (line,) = look(ClusterFile(kube_context="elsewhere"))
+    assert "elsewhere" in line
 
 
 def test_nodes_that_are_ready_are_counted(cluster):

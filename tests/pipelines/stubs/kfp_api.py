@@ -27,7 +27,8 @@ NEVER = "1970-01-01T00:00:00Z"
 """A time that is not set: server/api_converter.go, toApiRun, writes 0 seconds."""
 TERMINAL = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
 STOPPABLE = ("PAUSED", "PENDING", "RUNNING", "RUNTIME_STATE_UNSPECIFIED")
-"""storage/run_store.go, TerminateRun."""
+"""storage/run_store.go, TerminateRun: an UPDATE of the row that is in one of these four states; if
+`RowsAffected` is not 1, it is invalid input, "Row not found"."""
 
 
 @dataclass
@@ -84,7 +85,7 @@ class KfpApi(Stub):
         self.progress[run_id] = list(states)
 
     def _healthz(self, request: Request) -> Any:
-        """Follows main.go; `unknown` is its default of both texts."""
+        """Follows main.go: its variables COMMIT_SHA and TAG_NAME, each by default "unknown"."""
         facts = {"commit_sha": "unknown", "tag_name": self.version, "multi_user": self.multi_user}
         return facts | {"pipeline_store": "database"}
 
@@ -224,7 +225,7 @@ class KfpApi(Stub):
         return page("runs", self._visible(self.runs, request), request)
 
     def _terminate_run(self, request: Request, name: str) -> Any:
-        """Follows storage/run_store.go, TerminateRun, which wants one row of these states.
+        """Follows storage/run_store.go, TerminateRun (see `STOPPABLE`).
 
         Argo knows no canceled workflow: KFP's report of its phase ends as FAILED
         (resource/resource_manager.go, ReportWorkflowResource).

@@ -217,10 +217,11 @@ def claim(name: str, *modes: str) -> dict[str, Any]:
 def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str, Any]:
     """Makes the pod of a trial's training, waiting for what `status` says.
 
-    As KFP 2.17 builds it (kubeflow/pipelines, backend/src/v2/driver, initPodSpecPatch): the
-    launcher's command holds --executor_input, `args` the component's own words with their
-    placeholders. Argo 4.0.5 puts its emissary before the command (argoproj/argo-workflows,
-    workflow/controller/workflowpod.go, createWorkflowPod).
+    As KFP 2.17 builds it (kubeflow/pipelines, backend/src/v2/driver/driver.go, initPodSpecPatch:
+    `Command: launcherCmd`, `Args: userCmdArgs`): the launcher's command holds --executor_input,
+    `args` the component's own words with their placeholders. Argo 4.0.5 puts its emissary and its
+    flags before the command (argoproj/argo-workflows, workflow/controller/workflowpod.go,
+    createWorkflowPod).
     """
     executor_input = f'{{"inputs": {{"parameterValues": {{"trials": "{trial}"}}}}}}'
     component = '{"inputDefinitions": {"parameters": {"trials": {"parameterType": "STRING"}}}}'
@@ -238,7 +239,8 @@ def pod(run: str, trial: str, name: str = "train-1", **status: Any) -> dict[str,
                     "name": "main",
                     "command": [
                         *("/var/run/argo/argoexec", "emissary", "--loglevel", "info"),
-                        *("--log-format", "text", "--", "/kfp-launcher/launch"),
+                        *("--log-format", "text", "--gloglevel", "0"),
+                        *("--", "/kfp-launcher/launch"),
                         *("--pipeline_name", "noise-sweep", "--run_id", run),
                         *("--execution_id", "7", "--executor_input", executor_input),
                         *("--component_spec", component, "--pod_name", "$(KFP_POD_NAME)", "--"),

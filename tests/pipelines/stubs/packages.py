@@ -31,8 +31,9 @@ PYTHON_KINDS: dict[str, Any] = {
 def page(key: str, items: list[dict[str, Any]], request: Request) -> Any:
     """Applies filter and paging: 20 a page unless asked for another number, 200 at most.
 
-    Follows list/list.go, validatePageSize and NewOptions, and filter/filter.go; KFP sorts and
-    filters by more fields than these.
+    Follows list/list.go, validatePageSize (`defaultPageSize = 20`, `maxPageSize = 200`, and a
+    negative size is refused) and NewOptions (at most a field and asc or desc), and
+    filter/filter.go; KFP sorts and filters by more fields than these.
     """
     if text := request.query.get("filter"):
         body = json.loads(text)
@@ -51,7 +52,9 @@ def page(key: str, items: list[dict[str, Any]], request: Request) -> Any:
         if field not in SORTABLE or order not in ("", "asc", "desc"):
             raise RefusedError(400, f"invalid sorting {sort_by!r}")
         items = sorted(items, key=lambda item: item[field], reverse=order == "desc")
-    size = min(int(request.query.get("page_size") or 20), 200)
+    size = min(int(request.query.get("page_size") or 0) or 20, 200)
+    if size < 0:
+        raise RefusedError(400, f"The page size should be greater than 0. Got {size}")
     start = int(request.query.get("page_token") or 0)
     answer: dict[str, Any] = {"total_size": len(items)}
     if items[start : start + size]:
@@ -92,7 +95,8 @@ def sound(spec: dict[str, Any]) -> dict[str, Any]:
 def check_arguments(spec: dict[str, Any], arguments: dict[str, Any]) -> None:
     """Refuses arguments that are not the pipeline's inputs, or not of their types.
 
-    Follows template/v2_template.go, validatePipelineJobInputs: a whole number is any number.
+    Follows template/v2_template.go, V2Spec.validatePipelineJobInputs, which looks for parameters
+    that are missing or too many, and at the kind of each value: a whole number is any number.
     """
     inputs = spec["pipeline_spec"]["root"].get("inputDefinitions", {}).get("parameters", {})
     for name, value in arguments.items():
