@@ -50,6 +50,8 @@ from ieg_core.features.reduction import Reduction, reduce_features
 FOLDS: Final = 5
 PRECISIONS: Final = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """λ, from the strongest prior down; the search ends when held-out likelihood falls."""
+_STRONGER: Final = (30000.0, 100000.0, 300000.0, 1000000.0)
+"""λ that are tried, in turn, where the first of these is the best so far."""
 
 # Dealing few examples out several times costs no more than fitting this many once.
 _DEALT_EXAMPLES: Final = 2000
@@ -155,6 +157,11 @@ def judge_labels(
     problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
     plain, _ = _search(problem, _shares(votes), precisions)
+    for stronger in _STRONGER if plain.precision == PRECISIONS[0] else ():
+        tried, _ = _search(problem, _shares(votes), (stronger,))
+        if tried.channel.likelihood <= plain.channel.likelihood:
+            break
+        plain, precisions = tried, (stronger, *precisions)
     chosen, counted = _correct(problem, plain, precisions)
     if (
         chosen is not plain
