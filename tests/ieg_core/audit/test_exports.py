@@ -185,6 +185,42 @@ def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("first", "second", "third", "fourth"),
+    [
+        ("4", "1", "2", "ü 3"),
+        ("=x/4", "cat/1", "cat/2", "dog/ü 3"),
+        ("/p/=x/4.jpg", "/p/cat/1.jpg", "/p/cat/2.jpg", "/p/dog/ü 3.png"),
+    ],
+    ids=["labels_path alone", "rel_dir", "abs_paths"],
+)
+def test_what_fiftyone_exports_is_understood(audit, tmp_path, first, second, third, fourth):
+    # As FiftyOne 1.22.1 wrote it from this audit's labels.json, with include_attributes=True.
+    path = tmp_path / "labels.json"
+    path.write_text(
+        '{"classes": null,"labels": {'
+        f'"{first}": {{"label": "cat","attributes": {{}}}},'
+        f'"{second}": {{"label": "cat","attributes": {{"rank": 1,"reviewed": true,'
+        '"suggested": "cat","score": 0.1}},'
+        f'"{third}": {{"label": "dog","attributes": {{"rank": 0,"suggested": "dog",'
+        '"score": 0.875}},'
+        f'"{fourth}": {{"label": "dog","attributes": {{"suggested": "dog","score": 0.0}}}}}}}}'
+    )
+    found = import_decisions(audit.images, path)
+    assert found.indices.tolist() == [3, 0, 1]
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.kinds == ("other", "keep", "other")
+
+
+def test_a_base_name_of_two_images_is_not_guessed(audit, tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"classes": null,"labels": {"1": {"label": "dog"}}}')
+    names = ("cat/1.jpg", "dog/1.jpg", "a", "b")
+    images = LabeledImages(**{**vars(audit.images), "names": names})
+    with pytest.raises(UserError, match=r"about '1', .*: .*; export with rel_dir set to the folder"):
+        import_decisions(images, path)
+
+
+@pytest.mark.parametrize(
     ("tool", "content", "message"),
     [
         ("label-studio", "{", "not valid JSON"),
