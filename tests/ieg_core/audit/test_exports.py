@@ -156,6 +156,33 @@ def test_label_studio_hands_back_what_people_submitted(audit, tmp_path):
     check(import_decisions(audit.images, path, "label-studio"))
 
 
+def test_what_label_studio_exports_is_understood(audit, tmp_path):
+    # Of Label Studio 1.23.2, into which the tasks had been imported: cat/2.jpg was changed,
+    # cat/1.jpg submitted as it was, the third not opened. Fields that nothing reads are left out.
+    path = tmp_path / "project.json"
+    path.write_text(
+        """[{"id": 1, "annotations": [{"id": 1, "completed_by": 1, "result": [
+        {"id": "abc", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["dog"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:37.356358Z",
+        "lead_time": 3.2, "prediction": {}}], "drafts": [], "predictions": [1], "data": {"image":
+        "/data/local-files/?d=photos/cat/2.jpg", "name": "cat/2.jpg", "score": 0.875}},
+        {"id": 2, "annotations": [{"id": 2, "completed_by": 1, "result": [
+        {"id": "abc", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["cat"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:38.227373Z",
+        "lead_time": 3.2, "prediction": {}}], "drafts": [], "predictions": [2], "data": {"image":
+        "/data/local-files/?d=photos/cat/1.jpg", "name": "cat/1.jpg", "score": 0.1}},
+        {"id": 3, "annotations": [{"id": 3, "completed_by": 1, "result": [
+        {"id": "given-2", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["dog"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:35.755798Z",
+        "lead_time": null, "prediction": {}}], "drafts": [], "predictions": [3], "data": {"image":
+        "/data/local-files/?d=photos/dog/ü 3.png", "name": "dog/ü 3.png", "score": 0.0}}]"""
+    )
+    found = import_decisions(audit.images, path)
+    assert found.indices.tolist() == [1, 0]
+    assert found.labels.tolist() == [1, 0]
+    assert found.kinds == ("other", "keep")
+
+
 def test_the_latest_annotation_counts(audit, tmp_path):
     path = tmp_path / "tasks.json"
     export_audit(audit, "label-studio", path)
