@@ -267,15 +267,24 @@ def read_fiftyone(images: LabeledImages, path: Path) -> Decisions:
         )
     places = {_stem(name): place for place, name in enumerate(images.names)}
     places |= {name: place for place, name in enumerate(images.names)}
+    ends: dict[str, list[int]] = {}
+    for place, name in enumerate(images.names):
+        ends.setdefault(PurePosixPath(_stem(name)).name, []).append(place)
     corrections = []
     for key, target in labels.items():
-        # When it exports labels alone, FiftyOne identifies files by absolute path.
         place = places.get(key, places.get(_stem(key)))
         if place is None:
-            ends = [index for name, index in places.items() if _stem(key).endswith(f"/{name}")]
-            place = ends[0] if len(set(ends)) == 1 else None
-        if place is None:
-            raise _unknown_image(path, key)
+            # Without rel_dir FiftyOne identifies files by their base names or absolute paths.
+            same = ends.get(PurePosixPath(key).name) or ends.get(PurePosixPath(_stem(key)).name, [])
+            if "/" in key:
+                same = [
+                    each for each in same if _stem(key).endswith(f"/{_stem(images.names[each])}")
+                ]
+            if len(same) != 1:
+                raise _unknown_image(
+                    path, key, "; export with rel_dir set to the folder of the images"
+                )
+            place = same[0]
         attributes: Any = {}
         if isinstance(target, list) and len(target) == 1:
             target = target[0]  # from a field of several labels
@@ -397,10 +406,10 @@ def _stem(name: str) -> str:
     return PurePosixPath(name).with_suffix("").as_posix() if PurePosixPath(name).name else name
 
 
-def _unknown_image(path: Path, name: str) -> UserError:
+def _unknown_image(path: Path, name: str, fix: str = "") -> UserError:
     return UserError(
         f"{path} is about {name[:80]!r}, which is not an image of this audit: expected corrections "
-        "of the audited images"
+        f"of the audited images{fix}"
     )
 
 

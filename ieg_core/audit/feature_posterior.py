@@ -7,8 +7,8 @@ No network is trained. With h the reduced features, y the given labels, and β a
     1. p by logistic regression on h, out of fold
     2. T from counts of (argmax p(x_i), y_i); p by the forward-corrected fit with that T, out of
        fold; again with the counts of that p, until ℓ rises no more. Where the first of these fits
-       has a lower ℓ than step 1 with the same λ (at 5 %), and step 1 expects less than two
-       thirds of its predictions to be right, p is a mixture of both steps
+       has a lower ℓ than step 1 with the same λ (at 5 %), and step 1 expects labels to be right
+       more often than its predictions, p is a mixture of both steps
     3. q_i(c) ∝ p_c(x_i)^β Π_a T_a[c, y_ia]         over the annotators a
 
 λ of steps 1 and 2, and whether step 2 is taken at all, are chosen by the likelihood of held-out
@@ -50,13 +50,13 @@ from ieg_core.features.reduction import Reduction, reduce_features
 FOLDS: Final = 5
 PRECISIONS: Final = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
 """λ, from the strongest prior down; the search ends when held-out likelihood falls."""
+_STRONGER: Final = (30000.0, 100000.0, 300000.0, 1000000.0)
+"""λ that are tried, in turn, where the first of these is the best so far."""
 
 # Dealing few examples out several times costs no more than fitting this many once.
 _DEALT_EXAMPLES: Final = 2000
 _MOST_DEALS: Final = 6
 _MOST_RECOUNTS: Final = 3
-_LEAST_RIGHT: Final = 2 / 3
-"""Expected share of right predictions from which on counts of them are relied on."""
 _MIXING_STEPS: Final = 100
 _QUANTILE: Final = 1.645
 """Of the normal distribution, one-sided 5 %."""
@@ -157,9 +157,17 @@ def judge_labels(
     problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
     plain, _ = _search(problem, _shares(votes), precisions)
+    for stronger in _STRONGER if plain.precision == PRECISIONS[0] else ():
+        tried, _ = _search(problem, _shares(votes), (stronger,))
+        if tried.channel.likelihood <= plain.channel.likelihood:
+            break
+        plain, precisions = tried, (stronger, *precisions)
     chosen, counted = _correct(problem, plain, precisions)
-    sure = float(_tempered(plain).max(1).mean())
-    if chosen is not plain and sure < _LEAST_RIGHT and _explains_less(counted, plain, votes):
+    if (
+        chosen is not plain
+        and _explains_less(counted, plain, votes)
+        and _labels_excel(plain, votes)
+    ):
         chosen = _mix(plain, chosen, votes)
 
     channel = chosen.channel
@@ -250,6 +258,15 @@ def _explains_less(one: _Fitted, other: _Fitted, votes: Votes) -> bool:
     """Tells whether ℓ of one is lower, by a paired one-sided test at 5 %."""
     gains = np.log(_likelihoods(one, votes)) - np.log(_likelihoods(other, votes))
     return float(gains.sum()) < -_QUANTILE * float(gains.std()) * math.sqrt(len(gains))
+
+
+def _labels_excel(plain: _Fitted, votes: Votes) -> bool:
+    """Tells whether labels are expected to be right more often than the predictions."""
+    transitions, predicted = plain.channel.transitions, _tempered(plain)
+    q = posterior(predicted, votes.labels, transitions, votes.trusted)
+    rows, annotators = np.nonzero(votes.labels != MISSING)
+    labels, guesses = votes.labels[rows, annotators], predicted.argmax(1)[rows]
+    return float((q[rows, labels] - q[rows, guesses]).sum()) > 0
 
 
 def _mix(plain: _Fitted, corrected: _Fitted, votes: Votes) -> _Fitted:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController
 
+from ieg_core.features.mapped import release
+
 Layers = NDArray[np.float64]
 """W of each fold, with b as its last row: [F, d + 1, C]."""
 
@@ -117,6 +119,7 @@ def loss_and_gradient(
         errors = predicted.reshape(num_folds * classes, -1)
         products[:, :-1] += errors @ block
         products[:, -1] += errors.sum(1)
+        release(features)
     gradient = products.reshape(num_folds, classes, -1).transpose(0, 2, 1).astype(np.float64)
     gradient[:, :-1] += precision[:, None] * layers[:, :-1]
     return loss / len(features), gradient / len(features)
@@ -144,6 +147,7 @@ def predict(
         chosen = of_all[np.maximum(fold, 0), :, np.arange(len(fold))]
         mean = of_all.mean(0).T
         predicted[begin : begin + _BLOCK] = np.where(fold[:, None] == NO_FOLD, mean, chosen)
+        release(features)
     return predicted
 
 

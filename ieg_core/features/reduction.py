@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.errors import UserError
+from ieg_core.features.mapped import allocate, release
 
 MOST_COMPONENTS: Final = 320
 """Of each network's features. Held-out given labels prefer 640 to 320 for two networks."""
@@ -41,13 +42,14 @@ class Reduction:
 
     def apply(self, features: Sequence[np.ndarray]) -> NDArray[np.float32]:
         """Reduces features, float arrays [n, D₁], [n, D₂], …, to float32 [n, d]."""
-        reduced = np.empty((len(features[0]), self.projection.shape[1]), np.float32)
+        reduced = allocate(len(features[0]), self.projection.shape[1])
         start = 0
         for block in _blocks(features):
             np.matmul(
                 self._standardize(block), self.projection, out=reduced[start : start + len(block)]
             )
             start += len(block)
+            release(reduced)
         return reduced
 
     @property
@@ -68,7 +70,8 @@ def reduce_features(
 ) -> tuple[NDArray[np.float32], Reduction]:
     """Standardizes features and projects them to their principal components.
 
-    Features are read in blocks, so they can be memory-mapped files.
+    Features are read in blocks, so they can be memory-mapped files; what is returned is one, too,
+    if it is large (`mapped.allocate`).
 
     Args:
       features: Float arrays [n, D₁], [n, D₂], …, the same examples in the same order.
@@ -132,3 +135,5 @@ def _blocks(features: Sequence[np.ndarray]) -> Iterator[NDArray[np.float32]]:
     for start in range(0, len(features[0]), _BLOCK):
         rows = [np.asarray(each[start : start + _BLOCK], np.float32) for each in features]
         yield rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
+        for each in features:
+            release(each)

@@ -156,6 +156,33 @@ def test_label_studio_hands_back_what_people_submitted(audit, tmp_path):
     check(import_decisions(audit.images, path, "label-studio"))
 
 
+def test_what_label_studio_exports_is_understood(audit, tmp_path):
+    # Of Label Studio 1.23.2, into which the tasks had been imported: cat/2.jpg was changed,
+    # cat/1.jpg submitted as it was, the third not opened. Fields that nothing reads are left out.
+    path = tmp_path / "project.json"
+    path.write_text(
+        """[{"id": 1, "annotations": [{"id": 1, "completed_by": 1, "result": [
+        {"id": "abc", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["dog"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:37.356358Z",
+        "lead_time": 3.2, "prediction": {}}], "drafts": [], "predictions": [1], "data": {"image":
+        "/data/local-files/?d=photos/cat/2.jpg", "name": "cat/2.jpg", "score": 0.875}},
+        {"id": 2, "annotations": [{"id": 2, "completed_by": 1, "result": [
+        {"id": "abc", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["cat"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:38.227373Z",
+        "lead_time": 3.2, "prediction": {}}], "drafts": [], "predictions": [2], "data": {"image":
+        "/data/local-files/?d=photos/cat/1.jpg", "name": "cat/1.jpg", "score": 0.1}},
+        {"id": 3, "annotations": [{"id": 3, "completed_by": 1, "result": [
+        {"id": "given-2", "type": "choices", "from_name": "choice", "to_name": "image", "value":
+        {"choices": ["dog"]}}], "was_cancelled": false, "updated_at": "2026-11-30T11:50:35.755798Z",
+        "lead_time": null, "prediction": {}}], "drafts": [], "predictions": [3], "data": {"image":
+        "/data/local-files/?d=photos/dog/ü 3.png", "name": "dog/ü 3.png", "score": 0.0}}]"""
+    )
+    found = import_decisions(audit.images, path)
+    assert found.indices.tolist() == [1, 0]
+    assert found.labels.tolist() == [1, 0]
+    assert found.kinds == ("other", "keep")
+
+
 def test_the_latest_annotation_counts(audit, tmp_path):
     path = tmp_path / "tasks.json"
     export_audit(audit, "label-studio", path)
@@ -182,6 +209,42 @@ def test_fiftyone_hands_back_changed_and_reviewed_labels(audit, tmp_path):
     }
     path.write_text(json.dumps({"classes": ["cat", "dog", "fox"], "labels": labels}))
     check(import_decisions(audit.images, path, "fiftyone"))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third", "fourth"),
+    [
+        ("4", "1", "2", "ü 3"),
+        ("=x/4", "cat/1", "cat/2", "dog/ü 3"),
+        ("/p/=x/4.jpg", "/p/cat/1.jpg", "/p/cat/2.jpg", "/p/dog/ü 3.png"),
+    ],
+    ids=["labels_path alone", "rel_dir", "abs_paths"],
+)
+def test_what_fiftyone_exports_is_understood(audit, tmp_path, first, second, third, fourth):
+    # As FiftyOne 1.22.1 wrote it from this audit's labels.json, with include_attributes=True.
+    path = tmp_path / "labels.json"
+    path.write_text(
+        '{"classes": null,"labels": {'
+        f'"{first}": {{"label": "cat","attributes": {{}}}},'
+        f'"{second}": {{"label": "cat","attributes": {{"rank": 1,"reviewed": true,'
+        '"suggested": "cat","score": 0.1}},'
+        f'"{third}": {{"label": "dog","attributes": {{"rank": 0,"suggested": "dog",'
+        '"score": 0.875}},'
+        f'"{fourth}": {{"label": "dog","attributes": {{"suggested": "dog","score": 0.0}}}}}}}}'
+    )
+    found = import_decisions(audit.images, path)
+    assert found.indices.tolist() == [3, 0, 1]
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.kinds == ("other", "keep", "other")
+
+
+def test_a_base_name_of_two_images_is_not_guessed(audit, tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text('{"classes": null,"labels": {"1": {"label": "dog"}}}')
+    names = ("cat/1.jpg", "dog/1.jpg", "a", "b")
+    images = LabeledImages(**{**vars(audit.images), "names": names})
+    with pytest.raises(UserError, match=r"about '1', .*; export with rel_dir set to the folder"):
+        import_decisions(images, path)
 
 
 @pytest.mark.parametrize(
