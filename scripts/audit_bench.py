@@ -162,6 +162,12 @@ def compare(
 ) -> dict[str, dict[str, float | None]]:
     """Trains what is missing and measures every audit of one data set and seed.
 
+    Args:
+      request: A sweep of one data set and seed; its methods are audited.
+      folds: How cleanlab's probabilities are cross-validated.
+      runtime: Threads of each training.
+      with_cleanlab: Whether cleanlab's audits are measured too.
+
     Returns:
       Measures by name of the audit.
     """

@@ -38,6 +38,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.errors import UserError
+from ieg_core.host.program import program
 from ieg_core.store import gcs, leases, trial_copy
 from ieg_core.store.layout import LOG, TRIALS, checkpoint_name
 from ieg_core.store.records import LeaseRecord, ProgressRecord, TrainingRecord
@@ -341,6 +342,7 @@ def _run(name: str, tries: int, seed: int, attack: Callable[[int], str]) -> bool
     return bool(failures)
 
 
+@program("chaos-services")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lets services fail; returns 1 if a try did not survive."""
     parser = argparse.ArgumentParser(
