@@ -22,7 +22,7 @@ from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.recipes.tuned import TunedRow
 from ieg_core.store.layout import trial_folder
 from ieg_core.store.records import ResultRecord
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
 
 RATE_FACTORS: Final = (0.3, 1.0, 3.0)
@@ -95,7 +95,7 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     if not validation_fraction:
         raise UserError("VALIDATION=0: expected a share above 0 and at most 0.5 to choose by")
     found = []
-    for spec, config in plan.configs(replace(request, seeds=request.seeds[:1])):
+    for spec, config in configs(replace(request, seeds=request.seeds[:1])):
         for settings in grid(config, number):
             held_out = f"validation_fraction={validation_fraction:g}"
             trials = replace(

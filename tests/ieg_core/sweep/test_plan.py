@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import json
+import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ieg_core
 from ieg_core.data.label_set import load_label_set
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -15,7 +20,8 @@ from ieg_core.store import layout
 from ieg_core.store.arrays import encode
 from ieg_core.store.layout import read_planned
 from ieg_core.store.records import TrialRecord
-from ieg_core.sweep.plan import configs, plan
+from ieg_core.sweep.configurations import configs
+from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
 from tests.records import put, put_json
@@ -149,6 +155,54 @@ def test_a_trial_whose_configuration_was_altered_is_told(tmp_path, change, note)
     assert path.is_dir() or plan(wanted).notes == ()
 
 
+def test_planning_goes_down_and_comes_back_at_most_four_times(tmp_path):
+    """Whoever follows a request through the code returns to plan.py that often for a new step.
+
+    The functions of the package in the order of their first calls; and no call goes to a room
+    above the caller's, which import contracts cannot see.
+    """
+    package = Path(ieg_core.__file__).parent
+    contracts = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (
+        contract["layers"]
+        for contract in contracts["tool"]["importlinter"]["contracts"]
+        if contract.get("exhaustive")
+    )
+    floors = {room: -n for n, rooms in enumerate(layers) for room in rooms.split(" | ")}
+    first_calls, climbs = {}, []
+
+    def floor(file):
+        return floors[file.split("/")[0].removesuffix(".py")]
+
+    def file_of(frame):
+        """Returns the file of the package in which a frame is, or which called it."""
+        while frame and not frame.f_code.co_filename.startswith(f"{package}/"):
+            frame = frame.f_back
+        return frame and frame.f_code.co_filename.removeprefix(f"{package}/")
+
+    def follow(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(f"{package}/"):
+            file, caller = file_of(frame), file_of(frame.f_back)
+            if frame.f_code.co_name[0] != "<":  # no comprehension
+                first_calls.setdefault(frame.f_code, file)
+            if caller and floor(file) > floor(caller):
+                climbs.append((caller, frame.f_code.co_qualname))
+
+    request = SweepRequest(
+        "digits_uniform_0.4", methods=("supervised", "ieg"), results=str(tmp_path / "runs")
+    )
+    sys.setprofile(follow)
+    try:
+        plan(request)
+    finally:
+        sys.setprofile(None)
+    files = [file for file, _ in itertools.groupby(first_calls.values())]
+    assert files[0] == "sweep/plan.py"
+    assert {"data/label_set.py", "recipes/build.py", "store/fingerprint.py"} <= set(files)
+    assert files.count("sweep/plan.py") - 1 <= 4, files
+    assert not climbs
+
+
 # Planning a sweep over one's own images and with one's own network.
 
 
@@ -265,7 +319,9 @@ def test_features_are_recommended_for_photos_without_a_gpu(request_of, monkeypat
             "try FEATURES=efficientnet-lite0" in note for note in plan(request_of(**changes)).notes
         )
 
-    monkeypatch.setattr("ieg_core.sweep.plan.FEATURES", replace(FEATURES, bases=("folder",)))
+    monkeypatch.setattr(
+        "ieg_core.sweep.planning_notes.FEATURES", replace(FEATURES, bases=("folder",))
+    )
     photos = {"settings": ("images.size=32",)}
     assert advised(**photos)
     assert not advised()  # 8 pixels
