@@ -35,7 +35,10 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
     )
     if answer.returncode:
         reason = (answer.stderr.splitlines() or ["no message"])[0]
-        raise UserError(f"the tag is the git revision, but this is not a git checkout ({reason})")
+        raise UserError(
+            f"the tag is the git revision, but this is not a git checkout ({reason}): expected a "
+            "clone of the repository"
+        )
     changed = subprocess.run(
         [*git, "status", "--porcelain", "--", *SOURCES],
         capture_output=True,

@@ -187,7 +187,10 @@ def compare(
         place = {index: row for row, index in enumerate(audit.ids.tolist())}
         chosen = np.array([place[index] for index in shared])
         if audit.clean is None:
-            raise UserError(f"{request.dataset} has no known mistakes to compare audits on")
+            raise UserError(
+                f"{request.dataset} has no known mistakes to compare audits on: expected drawn "
+                "noise, or people's labels of images whose true ones are known"
+            )
         wrong = (audit.given != audit.clean)[chosen]
         score = np.nan_to_num(audit.scores.score[chosen])
         precision, recall = precision_recall(wrong, audit.flagged[chosen])

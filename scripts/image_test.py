@@ -129,7 +129,7 @@ def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
     """Reads the newest checkpoint of a trial: its step, and a digest of each tensor."""
     path = newest_checkpoint(trial)
     if path is None:
-        raise FailedError(f"{trial} has no checkpoint")
+        raise FailedError(f"{trial} has no checkpoint: expected one after its training")
     digests = {}
     with safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118

@@ -392,7 +392,10 @@ def _read_secret(path: str, key: str) -> str:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         words = getattr(error, "strerror", "") or "it is not a text file"
-        raise UserError(f"{key} {path!r} cannot be read: {words}") from None
+        raise UserError(
+            f"{key} {path!r} cannot be read ({words}): expected a text file of one line; correct "
+            f"{key} in the cluster file"
+        ) from None
     if not text or "\n" in text:
         raise UserError(f"{key} {path!r}: expected one line, got {len(text.splitlines())}")
     return text
@@ -401,7 +404,10 @@ def _read_secret(path: str, key: str) -> str:
 def _health(address: str, cluster_file: ClusterFile, seconds: float) -> Health:
     """Asks the server for its health."""
     if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
-        raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
+        raise UserError(
+            f"ca_file {cluster_file.ca_file!r} does not exist: expected the certificates of the "
+            "endpoint's authority, in PEM form; correct it in the cluster file"
+        )
     try:
         with connections(cluster_file, address) as pool:
             answer = pool.request(
@@ -456,7 +462,8 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health
         if "<html" in text.lower():
             raise _not_logged_in(address, cluster_file, "it answers with a web page") from None
         raise UserError(
-            f"{address} is not a KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
+            f"{address} is not a KFP 2 API: its health is {' '.join(text.split())[:80]!r}; "
+            "expected a JSON object; correct endpoint in the cluster file"
         ) from None
 
 
@@ -518,7 +525,10 @@ def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     if not done:
-        raise UserError(f"{address} did not answer within {seconds:g} seconds; is it overloaded?")
+        raise UserError(
+            f"{address} did not answer within {seconds:g} seconds: it may be overloaded; try again "
+            "later"
+        )
     return done[0]
 
 

@@ -35,7 +35,7 @@ def render(folder: Path) -> list[Document]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split())
-        raise UserError(f"cannot render {folder}: {reason}")
+        raise UserError(f"cannot render {folder} ({reason}): correct its kustomization.yaml")
     return list(yaml.safe_load_all(done.stdout))
 
 

@@ -184,7 +184,7 @@ def test_a_quota_too_small_for_the_cluster_is_reported():
 def test_a_broken_kustomization_is_one_line(tmp_path):
     (tmp_path / "kustomization.yaml").write_text("resources: []\npatches: [{path: p.yaml}]\n")
     (tmp_path / "p.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
-    with pytest.raises(UserError, match=r"^cannot render .*no matches.*") as error:
+    with pytest.raises(UserError, match=r"^cannot render .*no matches.*correct its") as error:
         kustomize.render(tmp_path)
     assert "\n" not in str(error.value)
 
