@@ -92,13 +92,13 @@ def check_name(name: str) -> str:
     return name
 
 
-def project_version(root: Path = ROOT) -> str:
+def project_version() -> str:
     """Returns the project's version."""
     match = re.search(
-        r'^__version__ = "(.*)"', (root / "ieg_core/__init__.py").read_text(encoding="utf-8"), re.M
+        r'^__version__ = "(.*)"', (ROOT / "ieg_core/__init__.py").read_text(encoding="utf-8"), re.M
     )
     if match is None:
-        raise UserError("ieg_core/__init__.py has no __version__")
+        raise UserError("ieg_core/__init__.py has no __version__: expected the package's version")
     return match.group(1)
 
 

@@ -118,10 +118,10 @@ class Compared:
     verdict: str
 
 
-def read_figures(path: Path = FIGURES) -> list[Figure]:
+def read_figures() -> list[Figure]:
     """Reads the declaration, in the order of the tables."""
     figures = []
-    for table, declared in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+    for table, declared in yaml.safe_load(FIGURES.read_text(encoding="utf-8")).items():
         commands = declared.get("command", [])
         commands = [commands] if isinstance(commands, str) else commands
         for name, row in declared.get("rows", {}).items():

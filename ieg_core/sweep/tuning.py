@@ -28,8 +28,6 @@ from ieg_core.sweep.request import SweepRequest
 RATE_FACTORS: Final = (0.3, 1.0, 3.0)
 """The learning rates of the grid, relative to the recipe's."""
 MAX_POINTS: Final = 9
-FIRST_SEED: Final = 100
-"""The default seed: none that tables report."""
 
 
 @dataclass(frozen=True)

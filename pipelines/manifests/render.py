@@ -30,10 +30,10 @@ OLDEST = (1, 29)
 PLACEHOLDER = "ieg-python"
 
 
-def kustomizations(source: Path = SOURCE) -> list[str]:
+def kustomizations() -> list[str]:
     """Returns the names of the folders that can be applied: all but the base."""
-    folders = sorted(path.parent for path in source.glob("**/kustomization.yaml"))
-    return [str(path.relative_to(source)) for path in folders if path.name != "base"]
+    folders = sorted(path.parent for path in SOURCE.glob("**/kustomization.yaml"))
+    return [str(path.relative_to(SOURCE)) for path in folders if path.name != "base"]
 
 
 def releases() -> list[str]:
