@@ -5,7 +5,7 @@
 follows redirects to login pages, takes a web page for an empty answer and reads
 ~/.config/kfp/context.json. Here a health check comes first, each request has a timeout, and only
 the cluster file counts. `plain_errors` tells failures that may pass from others; the callers repeat
-requests by `pipelines.cluster.retry`.
+requests by `pipelines.cluster.repeated_requests`.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from kfp.client.token_credentials_base import TokenCredentialsBase
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from pipelines import cluster_files
-from pipelines.cluster import retry
-from pipelines.cluster.retry import TransientError
+from pipelines.cluster import repeated_requests
+from pipelines.cluster.repeated_requests import TransientError
 from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
-    health = retry.ask(
+    health = repeated_requests.ask(
         lambda: _within(
             patience.connect,
             address,
@@ -292,7 +292,7 @@ def ask(cluster_file: ClusterFile, doing: str, request: Callable[[], T], clock: 
     Raises:
       UserError: When KFP refuses, or does not answer for two minutes.
     """
-    return retry.ask(functools.partial(_plainly, cluster_file, doing, request), clock)
+    return repeated_requests.ask(functools.partial(_plainly, cluster_file, doing, request), clock)
 
 
 def create(
@@ -315,7 +315,9 @@ def create(
       UserError: When KFP refuses, or does not answer for two minutes.
     """
     look = functools.partial(_plainly, cluster_file, f"see whether it could {doing}", find)
-    return retry.create(functools.partial(_plainly, cluster_file, doing, request), look, clock)
+    return repeated_requests.create(
+        functools.partial(_plainly, cluster_file, doing, request), look, clock
+    )
 
 
 def _plainly(cluster_file: ClusterFile, doing: str, request: Callable[[], T]) -> T:

@@ -5,7 +5,13 @@ import pytest
 
 from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
-from pipelines.cluster.retry import LIMIT_SECONDS, SETTLE_SECONDS, TransientError, ask, create
+from pipelines.cluster.repeated_requests import (
+    LIMIT_SECONDS,
+    SETTLE_SECONDS,
+    TransientError,
+    ask,
+    create,
+)
 from pipelines.cluster_files import ClusterFile
 from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
