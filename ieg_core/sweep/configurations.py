@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The configurations that a request stands for, and what the data decide of them."""
+"""The configurations of a request's trials, and their fit to the data."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What planning tells beside the trials: what was fitted to the data, and what would be better."""
+"""Notes on a plan: what was fitted to the data, and what would work better."""
 
 from collections.abc import Sequence
 
