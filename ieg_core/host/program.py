@@ -66,7 +66,7 @@ def program(name: str) -> Callable[[Callable[P, int | None]], Callable[P, int]]:
 def _describe(error: Exception) -> str:
     """Returns what failed, and why; of an error of the operating system the file."""
     if isinstance(error, subprocess.CalledProcessError):
-        words = ["python", *error.cmd[1:]] if error.cmd[0] == sys.executable else error.cmd
+        words = ["python" if word == sys.executable else str(word) for word in error.cmd]
         return f"{shlex.join(words)} ended with exit code {error.returncode}"
     if isinstance(error, OSError):  # such as EIO, ESTALE or EMFILE: the machine's own
         place = f"{error.filename}: " if error.filename is not None else ""

@@ -159,6 +159,12 @@ def test_a_component_is_thin():
                 assert len(body) - 2 <= 15, path  # without the def and the docstring
 
 
+def test_the_packages_have_at_most_25_rooms():
+    rooms = {path.parent for path in tracked(*(f"{room}/*/__init__.py" for room in CODE))}
+    rooms = {room.relative_to(ROOT).parts[:2] for room in rooms} | {("components",)}
+    assert 20 < len(rooms) <= 25, sorted(rooms)
+
+
 def test_a_test_is_named_after_its_module_or_listed():
     """tests/a/test_b.py tests a/b.py, the package a/b, the page a/b.md or tests/a/b.py."""
     assert {path.stem for path in tracked("tests/integration/test_*.py")} == {
