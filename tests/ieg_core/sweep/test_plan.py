@@ -20,57 +20,10 @@ from ieg_core.store import layout
 from ieg_core.store.arrays import encode
 from ieg_core.store.layout import read_planned
 from ieg_core.store.records import TrialRecord
-from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
 from tests.records import put, put_json
-
-
-def request(*settings, methods=("supervised", "l2r", "ieg")):
-    return SweepRequest("digits_uniform_0.4", methods=methods, settings=settings)
-
-
-def test_a_setting_goes_to_the_methods_that_have_it():
-    found = {
-        config.method: config
-        for _, config in configs(
-            request("method.pseudo_label_loss_weight=4", "probe_per_class=5", "batch_size=50")
-        )
-    }
-    assert found["ieg"].method_settings.pseudo_label_loss_weight == 4
-    assert [found[m].probe_per_class for m in ("supervised", "l2r", "ieg")] == [0, 5, 5]
-    assert {config.batch_size for config in found.values()} == {50}
-
-
-@pytest.mark.parametrize(
-    ("setting", "methods", "message"),
-    [
-        ("method.pseudo_label_los_weight=4", ("ieg",), "did you mean"),
-        ("method.capacity=100", ("supervised", "ieg"), "unknown setting"),
-        ("probe_per_class=5", ("fsr",), "uses no probe"),
-        ("probe_per_class", ("ieg", "fsr"), "key=value"),
-    ],
-)
-def test_a_setting_that_none_of_them_has_is_refused(setting, methods, message):
-    with pytest.raises(UserError, match=message):
-        configs(request(setting, methods=methods))
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("batch_size=50", "'retrain' trains a head on features, .*SET=method.teacher=ieg"),
-        ("method.teacher=probe_only", "'probe_only', which judges no noisy label"),
-        ("method.teacher=retrain", "'retrain', which needs a teacher itself"),
-        ("method.teacher=iegg", "unknown method 'iegg': did you mean 'ieg'"),
-    ],
-)
-def test_a_retraining_names_its_teacher(setting, message):
-    with pytest.raises(UserError, match=message):
-        configs(request(setting, methods=("retrain",)))
-    (planned,) = configs(request("method.teacher=fsr", methods=("retrain",)))
-    assert planned[1].method_settings.taught_by == "fsr"
 
 
 def test_a_retraining_learns_from_the_same_request_s_finished_run(tmp_path):
@@ -143,7 +96,7 @@ def become_a_folder(path):
     ],
 )
 def test_a_trial_whose_configuration_was_altered_is_told(tmp_path, change, note):
-    wanted = replace(request(methods=("supervised",)), results=str(tmp_path))
+    wanted = SweepRequest("digits_uniform_0.4", methods=("supervised",), results=str(tmp_path))
     (trial,) = plan(wanted).trials
     path = TrialRecord.path(layout.trial_folder(tmp_path, trial))
     before = path.read_bytes()
