@@ -84,5 +84,9 @@ def missing_extra(package: str, extra: str) -> UserError:
     return UserError(f"{package} is not installed: pip install 'ieg-core[{extra}]'")
 
 
+class FailedError(RuntimeError):
+    """Something that a program needs has failed. The program prints one line and exits with 1."""
+
+
 class DivergedError(RuntimeError):
     """Training cannot continue: a loss term is no longer finite. The command line exits with 3."""

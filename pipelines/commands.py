@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands beside `run` and `compile`: tune, schedule, report, accept, clean-runs, doctor."""
+"""The commands besides `run` and `compile`: tune, schedule, report, accept, clean-runs, doctor."""
 
 import argparse
 from pathlib import Path

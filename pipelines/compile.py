@@ -40,7 +40,7 @@ def image_of_revision() -> str:
     """
     try:
         tag = revision(dirty=True)
-    except (OSError, SystemExit):
+    except (OSError, UserError):
         raise UserError(
             "this folder is not a git checkout, so there is no revision to tag the image with: set "
             "`image` in the cluster file"

@@ -4,6 +4,8 @@
 import subprocess
 from pathlib import Path
 
+from ieg_core.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     ".dockerignore", "docker", "ieg_core", "requirements.lock", "requirements-gpu.lock",
@@ -20,7 +22,7 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
       root: The checkout.
 
     Raises:
-      SystemExit: When this is not a checkout, or files of the image have uncommitted changes.
+      UserError: When this is not a checkout, or files of the image have uncommitted changes.
     """
     # Whoever runs this file trusts the checkout, even if it is another user's.
     git = ("git", "-C", str(root), "-c", f"safe.directory={root}")
@@ -33,8 +35,9 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
     )
     if answer.returncode:
         reason = (answer.stderr.splitlines() or ["no message"])[0]
-        raise SystemExit(
-            f"image: the tag is the git revision, but this is not a git checkout ({reason})"
+        raise UserError(
+            f"the tag is the git revision, but this is not a git checkout ({reason}): expected a "
+            "clone of the repository"
         )
     changed = subprocess.run(
         [*git, "status", "--porcelain", "--", *SOURCES],
@@ -44,8 +47,8 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
         check=True,
     ).stdout.splitlines()
     if changed and not dirty:
-        raise SystemExit(
-            f"image: {len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
+        raise UserError(
+            f"{len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
             ": commit them, or mark the image with DIRTY=1"
         )
     return answer.stdout.strip() + ("-dirty" if changed else "")

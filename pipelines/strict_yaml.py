@@ -34,7 +34,8 @@ def read(file: Path) -> Any:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror}): expected a YAML file") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"is not valid YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split())
+        raise UserError(f"is not valid YAML: {reason}; correct it") from error
 
 
 def _parse(text: str) -> Any:

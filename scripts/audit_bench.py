@@ -162,6 +162,12 @@ def compare(
 ) -> dict[str, dict[str, float | None]]:
     """Trains what is missing and measures every audit of one data set and seed.
 
+    Args:
+      request: A sweep of one data set and seed; its methods are audited.
+      folds: How cleanlab's probabilities are cross-validated.
+      runtime: Threads of each training.
+      with_cleanlab: Whether cleanlab's audits are measured too.
+
     Returns:
       Measures by name of the audit.
     """
@@ -181,7 +187,10 @@ def compare(
         place = {index: row for row, index in enumerate(audit.ids.tolist())}
         chosen = np.array([place[index] for index in shared])
         if audit.clean is None:
-            raise UserError(f"{request.dataset} has no known mistakes to compare audits on")
+            raise UserError(
+                f"{request.dataset} has no known mistakes to compare audits on: expected drawn "
+                "noise, or people's labels of images whose true ones are known"
+            )
         wrong = (audit.given != audit.clean)[chosen]
         score = np.nan_to_num(audit.scores.score[chosen])
         precision, recall = precision_recall(wrong, audit.flagged[chosen])

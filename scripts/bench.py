@@ -11,6 +11,7 @@ step of the same round. The images are noise: only the time matters.
 import argparse
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.methods import METHODS
 from ieg_core.experiment.overrides import override
 from ieg_core.host.machine import usable_cores
+from ieg_core.host.program import program
 from ieg_core.host.runtime import Runtime, chosen_backend, set_environment
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint
@@ -62,6 +64,7 @@ def table(measured: Sequence[dict[str, float]]) -> list[str]:
     return lines
 
 
+@program("bench")
 def main() -> None:
     """Runs the benchmark and prints its table, ready for docs/PERFORMANCE.md."""
     parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
@@ -98,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

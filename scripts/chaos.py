@@ -32,7 +32,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.data.label_set import load_label_set
-from ieg_core.errors import UserError
+from ieg_core.errors import FailedError, UserError
+from ieg_core.host.program import program
 from ieg_core.report.write import write_report
 from ieg_core.store import arrays, layout, leases, model_file, seal
 from ieg_core.store.records import PlanRecord, ReportRecord
@@ -380,10 +381,11 @@ def train_root(root: Path) -> None:
     for trial in planned.trials:
         for step in ("train", "evaluate"):
             if code := worker.run_step(step, trial, root, Path("data"), echo=False):
-                raise SystemExit(f"{trial} failed with exit code {code}: see {root}")
+                raise FailedError(f"{trial} failed with exit code {code}: see {root}")
     write_report(root, planned.sweep)
 
 
+@program("chaos")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs attacks; returns 1 if a try did not survive."""
     parser = argparse.ArgumentParser(

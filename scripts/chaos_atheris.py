@@ -21,6 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from ieg_core.host.program import program
+
 ROOT: Final = Path(__file__).parents[1]
 MODULE: Final = "scripts.chaos_atheris"
 FOLLOWED: Final = ("ieg_core", "pipelines", "yaml", "pickletools")
@@ -74,6 +76,7 @@ def search_apart(name: str, seconds: int) -> bool:
     return False
 
 
+@program("chaos-atheris")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches the parsers; returns 1 if one did not survive."""
     options = argparse.ArgumentParser(

@@ -46,6 +46,7 @@ from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.files import read_features
+from ieg_core.host.program import program
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
 from ieg_core.store.model_file import ModelFacts, read_facts, write_facts
 from pipelines import cluster_files
@@ -308,10 +309,10 @@ def select(known: Mapping[str, T], names: Sequence[str]) -> Mapping[str, T]:
     """Returns what has one of some names, or everything if there are none.
 
     Raises:
-      SystemExit: When a name is not known.
+      UserError: When a name is not known.
     """
     if unknown := sorted(set(names) - set(known)):
-        raise SystemExit(f"received {', '.join(unknown)}, expected some of {', '.join(known)}")
+        raise UserError(f"received {', '.join(unknown)}, expected some of {', '.join(known)}")
     return {name: each for name, each in known.items() if not names or name in names}
 
 
@@ -338,6 +339,7 @@ def read_options(
     return options.parse_args(arguments)
 
 
+@program("chaos-fuzz")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Fuzzes the parsers; returns 1 if a try did not survive."""
     chosen = read_options(arguments, str(__doc__), "parser", 2000)

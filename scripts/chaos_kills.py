@@ -33,7 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ieg_core.errors import FailedError
 from ieg_core.host.clock import CLOCK
+from ieg_core.host.program import program
 from ieg_core.store.layout import MATRICES, TRIALS
 from ieg_core.store.records import ResultRecord
 
@@ -159,7 +161,7 @@ def lives(results: Path) -> Mapping[str, float]:
                 seconds[kind] += now - before  # type: ignore[assignment]
         before = now
     if sweep.process.returncode:
-        raise SystemExit(f"the undisturbed sweep failed: {last_line(results)}")
+        raise FailedError(f"the undisturbed sweep failed: {last_line(results)}")
     return dict(seconds)
 
 
@@ -233,6 +235,7 @@ def last_line(results: Path) -> str:
     return next((line for line in reversed(lines) if line.strip()), "no output")
 
 
+@program("chaos-kills")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kills sweeps; returns 1 if one did not survive."""
     parser = argparse.ArgumentParser(

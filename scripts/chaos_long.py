@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from ieg_core.host.clock import CLOCK
+from ieg_core.host.program import program
 from ieg_core.store import layout
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
@@ -205,6 +206,7 @@ STAGES: Final[Mapping[str, Callable[[Path], list[str]]]] = {
 }
 
 
+@program("chaos-long")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the stages; returns 1 if something grew or differs."""
     parser = argparse.ArgumentParser(

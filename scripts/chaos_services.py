@@ -38,14 +38,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.errors import UserError
+from ieg_core.host.program import program
 from ieg_core.store import gcs, leases, trial_copy
 from ieg_core.store.layout import LOG, TRIALS, checkpoint_name
 from ieg_core.store.records import LeaseRecord, ProgressRecord, TrainingRecord
 from ieg_core.sweep.request import SweepRequest
 from pipelines import compile as packages
 from pipelines.cluster import client as clients
-from pipelines.cluster import follow, resume, retry, submit
+from pipelines.cluster import follow, resume, submit
 from pipelines.cluster.options import Order
+from pipelines.cluster.repeated_requests import LIMIT_SECONDS, SETTLE_SECONDS
 from pipelines.cluster.submit import Run
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import Profile
@@ -67,7 +69,6 @@ BROKEN: Final = (
     Fault(breaks="after"),
 )
 METHODS: Final = ("supervised", "l2r", "fsr", "ieg", "mixup", "probe_only")
-REQUEST_LIMIT: Final = retry.LIMIT_SECONDS
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Weather:
             return None
         is_new = request.method == "POST" and not request.path.endswith(":terminate")
         if is_new and self.rng.random() < 0.3:
-            return Fault(breaks="later", late=self.rng.uniform(0.0, retry.SETTLE_SECONDS - 2))
+            return Fault(breaks="later", late=self.rng.uniform(0.0, SETTLE_SECONDS - 2))
         return self.rng.choice(BROKEN)
 
     def store(self, method: str, path: str) -> HTTPStatus | str | None:
@@ -177,7 +178,7 @@ def _submit(
                 resume.resume(cluster_file, named[1], lambda line: None, clock)
             runs = [Run(run, each["display_name"]) for run, each in stub.runs.items()]
     requests = 3 + parts  # runs and experiments are listed, an experiment and runs are created
-    limit = clients.PATIENCE.busy + requests * REQUEST_LIMIT + retry.SETTLE_SECONDS
+    limit = clients.PATIENCE.busy + requests * LIMIT_SECONDS + SETTLE_SECONDS
     _require(clock.time - began <= limit, f"{clock.time - began:.0f} s to submit")
     _calm(stub, cluster_file, clock)
     names = [each["display_name"] for each in stub.runs.values()]
@@ -189,7 +190,7 @@ def _submit(
 def _calm(stub: KfpApi, cluster_file: ClusterFile, clock: FakeClock) -> None:
     """Ends the bad weather, and lets the stand-in carry out what is delayed."""
     stub.weather = lambda request: None
-    clock.time += retry.SETTLE_SECONDS
+    clock.time += SETTLE_SECONDS
     clients.connect(cluster_file, clock=clock)
 
 
@@ -228,7 +229,7 @@ def _follow(
         )
         _require(is_long, f"given up: {error}")
     silent = max(weather.outage_ends, renewed) - began
-    limit = max(silent, 0.0) + follow.PATIENCE_SECONDS + 2 * REQUEST_LIMIT
+    limit = max(silent, 0.0) + follow.PATIENCE_SECONDS + 2 * LIMIT_SECONDS
     passed = clock.time - began
     _require(passed <= limit + 100 * follow.POLL_SECONDS, f"followed for {passed:.0f} s")
 
@@ -341,6 +342,7 @@ def _run(name: str, tries: int, seed: int, attack: Callable[[int], str]) -> bool
     return bool(failures)
 
 
+@program("chaos-services")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lets services fail; returns 1 if a try did not survive."""
     parser = argparse.ArgumentParser(

@@ -35,6 +35,7 @@ from ieg_core.data.public import tfrecord
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.files import read_features
+from ieg_core.host.program import program
 from ieg_core.store import records
 from ieg_core.store.record import Record
 from ieg_core.store.seal import seal
@@ -269,6 +270,7 @@ def check(reader: Reader, tries: int, number: int = 0) -> str:
     return ""
 
 
+@program("chaos-structures")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Feeds the readers; returns 1 if one did not survive."""
     chosen = read_options(arguments, str(__doc__), "reader", 500)

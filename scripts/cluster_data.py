@@ -9,13 +9,15 @@ import argparse
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ieg_core.errors import UserError
+from ieg_core.errors import FailedError, UserError
 from ieg_core.host.clock import CLOCK
 from ieg_core.host.files import expand
+from ieg_core.host.program import program
 from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[1]
@@ -32,26 +34,24 @@ def kubectl(context: str, namespace: str) -> list[str]:
     """Returns the start of a kubectl command.
 
     Raises:
-      SystemExit: When kubectl is not installed.
+      UserError: When kubectl is not installed.
     """
     program = shutil.which("kubectl")
     if program is None:
-        raise SystemExit(
-            "data: found no kubectl: install it, or apply the jobs in build/k8s by hand"
-        )
+        raise UserError("found no kubectl: install it, or apply the jobs in build/k8s by hand")
     chosen = [f"--context={context}"] if context else []
     return [program, *chosen, f"--namespace={namespace}"]
 
 
 def _run(what: str, command: list[str]) -> None:
     if subprocess.run(command, check=False).returncode:
-        raise SystemExit(f"data: could not {what}, see above")
+        raise FailedError(f"could not {what}, see above")
 
 
 def start(call: list[str], path: Path) -> None:
     """Starts a job, after removing an old one: a job's pod template cannot be changed."""
     if not path.exists():
-        raise SystemExit(f"data: {path} is missing: run `make manifests`")
+        raise UserError(f"{path} is missing: run `make manifests`")
     _run("remove the old job", [*call, "delete", "--ignore-not-found", "--wait", "-f", str(path)])
     _run(f"start the job {path.stem}", [*call, "apply", "-f", str(path)])
 
@@ -79,7 +79,7 @@ def wait_for(call: list[str], job: str, seconds: float, *, pod: bool = False) ->
             [*call, "get", job, "--output=json"], stdout=subprocess.PIPE, text=True, check=False
         )
         if answer.returncode:
-            raise SystemExit(f"data: could not read {job}, see above")
+            raise FailedError(f"could not read {job}, see above")
         status: Mapping[str, Any] = json.loads(answer.stdout).get("status", {})
         for condition in status.get("conditions") or []:
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
@@ -97,18 +97,18 @@ def download(call: list[str], rendered: Path) -> None:
     ended = wait_for(call, job, DOWNLOAD_SECONDS)
     subprocess.run([*call, "logs", job, "--tail=20"], check=False)
     if ended != "Complete":
-        raise SystemExit(f"data: {job} did not finish: kubectl describe {job}")
+        raise FailedError(f"{job} did not finish: `kubectl describe {job}` says why")
 
 
 def data_sets(folder: Path) -> list[str]:
     """Returns the data sets in a folder.
 
     Raises:
-      SystemExit: When there are none.
+      UserError: When there are none.
     """
     names = [name for name in KNOWN if (folder / name).is_dir()]
     if not names:
-        raise SystemExit(f"data: FROM={folder}: expected one of {', '.join(KNOWN)} in it")
+        raise UserError(f"FROM={folder}: expected one of {', '.join(KNOWN)} in it")
     return names
 
 
@@ -120,19 +120,22 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
     pod = "job/ieg-receive-data"
     try:
         if wait_for(call, pod, START_SECONDS, pod=True) != "ready":
-            raise SystemExit(f"data: no pod of {pod} became ready to receive the files")
+            raise FailedError(
+                f"no pod of {pod} became ready to receive files: `kubectl describe {pod}` says why"
+            )
         unpack = [*call, "exec", "--stdin", pod, "--", "tar", "-C", "/data", "-xf", "-"]
         pack = ["tar", "-C", str(folder), "--dereference", "-cf", "-", *names]
         with subprocess.Popen(pack, stdout=subprocess.PIPE) as packing:
             unpacked = subprocess.run(unpack, stdin=packing.stdout, check=False)
         if packing.returncode or unpacked.returncode:
-            raise SystemExit("data: could not copy the files, see above")
+            raise FailedError("could not copy the files, see above")
         _run("list the files", [*call, "exec", pod, "--", "ls", "-l", "/data"])
     finally:
         subprocess.run([*call, "delete", "--ignore-not-found", "-f", str(path)], check=False)
     print(f"copied {', '.join(names)}")
 
 
+@program("data")
 def main() -> None:
     """Fills the volume."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
@@ -142,10 +145,7 @@ def main() -> None:
     )
     options.add_argument("--rendered", type=Path, default=RENDERED, help="the rendered jobs")
     arguments = options.parse_args()
-    try:
-        cluster_file = cluster_files.load(arguments.cluster or None)
-    except UserError as error:
-        raise SystemExit(f"data: error: {error}") from None
+    cluster_file = cluster_files.load(arguments.cluster or None)
     folder = expand(arguments.folder) if arguments.folder else None
     if folder:
         data_sets(folder)
@@ -157,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -424,7 +424,7 @@ def accept(
         began = bench.clock.monotonic()
         try:
             seen, passed = check(bench), True
-        except (CheckFailedError, UserError, SystemExit) as error:
+        except (CheckFailedError, UserError) as error:
             seen, passed = str(error), False
         except Exception as error:
             seen, passed = f"{type(error).__name__}: {' '.join(str(error).split())}", False

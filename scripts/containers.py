@@ -4,13 +4,15 @@
 import json
 import shlex
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from ieg_core.errors import FailedError
 from ieg_core.store.layout import LOG, relative_trial
 from ieg_core.store.records import TrialRecord
 from pipelines.checks.arguments import OUTPUT_FILE
@@ -69,18 +71,15 @@ class Box:
         """Runs `words` in a container and returns what it printed.
 
         Raises:
-          SystemExit: When it fails.
+          FailedError: When it fails.
         """
         command = self.command(*words, user=user, flags=flags)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            fail(f"`{shlex.join(words)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+            raise FailedError(
+                f"`{shlex.join(words)}` failed: {done.stderr.strip() or done.stdout.strip()}"
+            )
         return done.stdout.strip()
-
-
-def fail(reason: str) -> NoReturn:
-    """Ends the test."""
-    raise SystemExit(f"image-test: {reason}")
 
 
 def open_folder(path: Path) -> Path:
@@ -138,7 +137,8 @@ class Pods:
         seconds = time.monotonic() - started
         if code:
             tail = (scratch / LOG).read_text(encoding="utf-8").strip()[-1500:]
-            fail(f"{task.name} ended with exit code {code}:\n{tail}")
+            print(tail, file=sys.stderr)
+            raise FailedError(f"{task.name} ended with exit code {code}, see above")
         peak = int((scratch / Path(PEAK).name).read_text(encoding="utf-8")) * 1024
         self.peak = max(self.peak, peak)
         print(f"  {task.name}: {seconds:.0f} s, {peak / 1e9:.2f} GB", flush=True)

@@ -137,7 +137,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Adapts the links of a page in docs/ to the site."""
+    """Adapts the links of a page in docs/ to the site.
+
+    Args:
+      markdown: The page's text.
+      page: The page; generated ones stay as they are.
+      config: Names the repository's address.
+      files: All files of the site; MkDocs passes it.
+
+    Returns:
+      The text with links that lead somewhere on the site.
+    """
     del files
     if page.file.generated_by is not None:
         return markdown

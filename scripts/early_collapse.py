@@ -9,6 +9,7 @@ view of each image and no look-ahead, the second no MixUp either.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ieg_core.data.open import open_source
+from ieg_core.host.program import program
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CLASSES = 10
@@ -111,7 +113,17 @@ class Features:
 
 
 def random_features(base: str, data_dir: Path, count: int = 6000, size: int = 128) -> Features:
-    """Computes ReLU features with random weights of the first images of a data set."""
+    """Computes ReLU features with random weights of the first images of a data set.
+
+    Args:
+      base: "digits" or "cifar10".
+      data_dir: The folder with cifar-10-batches-bin/.
+      count: Number of images, at most all.
+      size: Number of features.
+
+    Returns:
+      Features float64 [n, size] of images averaged to 8 × 8 pixels, and their labels.
+    """
     source = open_source(base, data_dir)
     ids = np.arange(min(count, len(source.train_labels)))
     images = source.train_images(ids) / 255.0
@@ -176,6 +188,7 @@ def train_dense(
     return float((guessed == labels[train]).mean()), float(shares.max())
 
 
+@program("early-collapse")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -201,4 +214,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

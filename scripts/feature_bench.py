@@ -51,7 +51,14 @@ CLEANLAB_SCORES = ("self_confidence", "normalized_margin", "confidence_weighted_
 
 
 def given_labels(dataset: str, source: Source, data_dir: Path, seed: int) -> np.ndarray:
-    """Returns people's labels, or draws them as a sweep with that seed does not: int32 [n]."""
+    """Returns people's labels, or draws them as a sweep with that seed does not: int32 [n].
+
+    Args:
+      dataset: Name of a data set.
+      source: Its base images.
+      data_dir: The folder with CIFAR-N's labels.
+      seed: Of the draws; people's labels have none.
+    """
     spec = parse(dataset)
     if spec.given is not None:
         return human_labels(spec, source, data_dir)
@@ -83,7 +90,16 @@ def head_accuracies(
     test_labels: np.ndarray,
     seed: int,
 ) -> dict[str, float]:
-    """Returns test accuracies of heads on all examples, by name."""
+    """Returns test accuracies of heads on all examples, by name.
+
+    Args:
+      evidence: The labels' posterior, with its reduction and precisions.
+      given: int32 [n].
+      train: Features float32 [n, D] of each network, of the training images.
+      test: The same of the m test images.
+      test_labels: int32 [m], true.
+      seed: Of the heads' initial values and batches.
+    """
     reduction, classes = evidence.reduction, evidence.q.shape[1]
     inputs, further = reduction.apply(train), reduction.apply(test)
     nowhere, own = np.full(len(given), NO_FOLD), np.eye(classes, dtype=np.float32)
@@ -119,6 +135,16 @@ def measure(
     heads: bool = True,
 ) -> dict[str, float]:
     """Measures one data set and seed.
+
+    Args:
+      dataset: Name of a data set.
+      source: Its base images.
+      data_dir: The folder with CIFAR-N's labels.
+      features: Features float32 [n, D] of each network: of the training images and, for heads, of
+        the test images.
+      seed: Of drawn labels, folds and heads.
+      annotators: Whether all three people's labels are used.
+      heads: Whether heads are trained and tested, too.
 
     Returns:
       Figures by name; CPU seconds are those of the posterior alone.

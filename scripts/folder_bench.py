@@ -25,7 +25,9 @@ from PIL import Image
 
 from ieg_core.audit.label_audit import LabelAuditRecord
 from ieg_core.data.public.cifar import LAYOUTS, read_records, split_of
+from ieg_core.errors import FailedError
 from ieg_core.experiment.base_datasets import BASES
+from ieg_core.host.program import program
 
 CHOSEN = ("cat", "dog", "horse", "truck")
 LEAST_SIDE, MOST_SIDE = 48, 160
@@ -93,6 +95,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@program("folder-bench")
 def main() -> None:
     """Prints a line for each seed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -130,7 +133,7 @@ def main() -> None:
             left = sum(row["label"] != truth[row["path"]] for row in cleaned)
             summary = LabelAuditRecord.read(root / "out")
             if summary is None:
-                raise SystemExit(f"{root / 'out'} has no summary: the audit failed")
+                raise FailedError(f"{root / 'out'} has no summary: the audit failed")
             share = f"{caught / len(wrong):.1%}" if wrong else "none"
             if arguments.show:
                 print(told)
@@ -157,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,10 +11,13 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ieg_core.errors import FailedError, UserError
+from ieg_core.host.program import program
 from pipelines import variables
 from pipelines.revision import revision
 
@@ -47,16 +50,16 @@ def find_engine(requested: str) -> str:
     """Returns the requested engine, or the first one that works.
 
     Raises:
-      SystemExit: When none works.
+      UserError: When none works.
     """
     if requested and requested not in ENGINES:
-        raise SystemExit(f"image: ENGINE={requested}: expected one of {', '.join(ENGINES)}")
+        raise UserError(f"ENGINE={requested}: expected one of {', '.join(ENGINES)}")
     for engine in (requested,) if requested else ENGINES:
         if shutil.which(engine) and _succeeds(engine, "info"):
             return engine
     wanted = requested or "docker, podman or buildah"
-    raise SystemExit(
-        f"image: found no working engine: expected {wanted}, installed, started and accessible to "
+    raise UserError(
+        f"found no working engine: expected {wanted}, installed, started and accessible to "
         "you (`docker info`, `podman info` or `buildah info` must succeed)"
     )
 
@@ -65,12 +68,12 @@ def find_runner(engine: str) -> str:
     """Returns the program that runs containers of the engine's images.
 
     Raises:
-      SystemExit: When it does not work.
+      UserError: When it does not work.
     """
     runner = RUNNERS[engine]
     if shutil.which(runner) and _succeeds(runner, "info"):
         return runner
-    raise SystemExit(f"image: {engine} builds images and {runner} runs them: install {runner}")
+    raise UserError(f"{engine} builds images and {runner} runs them: install {runner}")
 
 
 def _succeeds(*command: str) -> bool:
@@ -78,31 +81,40 @@ def _succeeds(*command: str) -> bool:
 
 
 def check_name(name: str) -> str:
-    """Returns an image's name if it is valid and has no tag; else raises a SystemExit."""
+    """Returns an image's name if it is valid and has no tag; else raises a UserError."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9._/:-]*[a-z0-9]", name) or ":" in name.rpartition("/")[2]:
-        raise SystemExit(
-            f"image: IMAGE={name!r}: expected a name without a tag, such as "
+        raise UserError(
+            f"IMAGE={name!r}: expected a name without a tag, such as "
             "registry.example/team/ieg-python; the tag is the git revision"
         )
     if "python" not in name.rpartition("/")[2]:
-        raise SystemExit(f"image: IMAGE={name!r}: KFP warns unless the name contains 'python'")
+        raise UserError(f"IMAGE={name!r}: KFP warns unless the name contains 'python': rename it")
     return name
 
 
-def project_version(root: Path = ROOT) -> str:
+def project_version() -> str:
     """Returns the project's version."""
     match = re.search(
-        r'^__version__ = "(.*)"', (root / "ieg_core/__init__.py").read_text(encoding="utf-8"), re.M
+        r'^__version__ = "(.*)"', (ROOT / "ieg_core/__init__.py").read_text(encoding="utf-8"), re.M
     )
     if match is None:
-        raise SystemExit("image: ieg_core/__init__.py has no __version__")
+        raise UserError("ieg_core/__init__.py has no __version__: expected the package's version")
     return match.group(1)
 
 
 def build_command(
     engine: str, name: str, target: str, base: str, revision: str, flags: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that builds an image; it must run in the checkout's root."""
+    """Returns the command that builds an image; it must run in the checkout's root.
+
+    Args:
+      engine: One of `ENGINES`.
+      name: The image's name with its tag.
+      target: "cpu" or "gpu".
+      base: The base image; empty for the Dockerfile's.
+      revision: The git revision that goes into the image.
+      flags: Further flags of the engine.
+    """
     verb = ("bud", "--layers") if engine == "buildah" else ("build",)
     arguments = {"BASE": base, "REVISION": revision, "VERSION": project_version()}
     settings = [f"--build-arg={key}={value}" for key, value in arguments.items() if value]
@@ -115,7 +127,7 @@ def build_command(
 def build(arguments: argparse.Namespace) -> Image:
     """Builds the requested image."""
     if arguments.target not in TARGETS:
-        raise SystemExit(f"image: TARGET={arguments.target}: expected {' or '.join(TARGETS)}")
+        raise UserError(f"TARGET={arguments.target}: expected {' or '.join(TARGETS)}")
     name = check_name(arguments.image)
     source = revision(arguments.dirty == "1")
     engine = find_engine(arguments.engine)
@@ -129,7 +141,7 @@ def build(arguments: argparse.Namespace) -> Image:
     command = build_command(engine, image.name, image.target, arguments.base, image.revision, flags)
     print(f"Building {image.name} with {engine} ...", flush=True)
     if subprocess.run(command, cwd=ROOT, check=False).returncode:
-        raise SystemExit(f"image: {engine} could not build {image.name}, see above")
+        raise FailedError(f"{engine} could not build {image.name}, see above")
     return image
 
 
@@ -140,6 +152,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
+@program("image")
 def main() -> None:
     """Builds the image and prints how to use it."""
     image = build(parser(__doc__).parse_args())
@@ -149,4 +162,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -17,6 +17,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +26,15 @@ from typing import Any
 
 from safetensors import safe_open
 
+from ieg_core.errors import FailedError
 from ieg_core.host.clock import CLOCK
+from ieg_core.host.program import program
 from ieg_core.store import layout
 from ieg_core.store.records import ProgressRecord, ResultRecord
 from pipelines import compile as packages
 from pipelines.cluster_files import ClusterFile
 from scripts import image, kfp_pods
-from scripts.containers import USER, Box, Pods, fail
+from scripts.containers import USER, Box, Pods
 
 OUT = image.ROOT / "build" / "image-test"
 MEMORY_LIMIT = 4e9
@@ -47,7 +50,7 @@ EXIT_TERMINATED = 143
 def require(holds: bool, what: str) -> None:
     """Prints a line if the condition holds, else ends the test."""
     if not holds:
-        fail(f"failed: {what}")
+        raise FailedError(what)
     print(f"  {what}", flush=True)
 
 
@@ -126,7 +129,7 @@ def read_checkpoint(trial: Path) -> tuple[int, dict[str, str]]:
     """Reads the newest checkpoint of a trial: its step, and a digest of each tensor."""
     path = newest_checkpoint(trial)
     if path is None:
-        fail(f"{trial} has no checkpoint")
+        raise FailedError(f"{trial} has no checkpoint: expected one after its training")
     digests = {}
     with safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118
@@ -141,10 +144,10 @@ def wait_for(what: str, ready: Callable[[], bool], process: subprocess.Popen[byt
     limit = CLOCK.monotonic() + WAIT_SECONDS
     while not ready():
         if process.poll() is not None:
-            fail(f"the container ended with {process.returncode} before {what}")
+            raise FailedError(f"the container ended with {process.returncode} before {what}")
         if CLOCK.monotonic() > limit:
             process.kill()
-            fail(f"waited {WAIT_SECONDS} s for {what}")
+            raise FailedError(f"waited {WAIT_SECONDS} s for {what}")
         CLOCK.sleep(0.02)
 
 
@@ -162,7 +165,14 @@ class TrainingReachedError(Exception):
 
 
 def first_training(spec: Any, platform: Any, wanted: Any, pods: Pods) -> kfp_pods.Task:
-    """Runs a pipeline up to its first training; returns that task."""
+    """Runs a pipeline up to its first training; returns that task.
+
+    Args:
+      spec: The compiled pipeline.
+      platform: Its settings for Kubernetes.
+      wanted: Arguments of the pipeline, by name.
+      pods: Runs the tasks before the training.
+    """
     reached: list[kfp_pods.Task] = []
 
     def pod(task: kfp_pods.Task) -> Mapping[str, Any]:
@@ -175,7 +185,7 @@ def first_training(spec: Any, platform: Any, wanted: Any, pods: Pods) -> kfp_pod
         kfp_pods.run(spec, platform, wanted, pod)
     if reached:
         return reached[0]
-    raise SystemExit("image-test: the pipeline trains nothing")
+    raise FailedError("the pipeline trains nothing")
 
 
 def kill_in_training(pods: Pods, task: kfp_pods.Task) -> int:
@@ -217,6 +227,7 @@ def compare(first: Path, second: Path) -> None:
     )
 
 
+@program("image-test")
 def main() -> None:
     """Builds and tests the image."""
     options = image.parser(__doc__)
@@ -260,4 +271,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

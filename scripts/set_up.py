@@ -158,7 +158,14 @@ def has_gpu() -> bool:
 
 
 def install(uv: Path, python: Path, lock: Path, env: Mapping[str, str]) -> None:
-    """Installs exactly the packages of `lock`, and this package, editable."""
+    """Installs exactly the packages of `lock`, and this package, editable.
+
+    Args:
+      uv: The program uv.
+      python: Interpreter of the environment.
+      lock: The lock file.
+      env: uv's environment variables.
+    """
     target = ("--quiet", "--python", python)
     sync = (uv, "pip", "sync", *target)
     run(f"install {lock}", *sync, "--require-hashes", "--compile-bytecode", lock, env=env)

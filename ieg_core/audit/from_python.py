@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_files
+from ieg_core.audit.label_columns import (
+    GIVEN,
+    is_frame,
+    kind_of,
+    label_columns,
+    to_numbers,
+    trusted_places,
+)
 from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
@@ -28,7 +36,6 @@ IMAGE_COLUMNS: Final = (
     "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
 )  # fmt: skip
 LABEL_COLUMNS: Final = ("label", "labels", "class", "given", "target", "fine_label", "y")
-GIVEN: Final = "given"
 _SHOWN: Final = 80
 _KINDS: Final = (
     "a folder, a list of image files, a DataFrame, a Hugging Face Dataset, a tf.data.Dataset of "
@@ -81,12 +88,12 @@ def open_python(
         features = np.asarray(data, np.float32)
         data, count = None, len(features)
     parts = _open(data, labels if needs_labels else (), count, image)
-    columns = _label_columns(labels) if parts.columns is None else parts.columns
+    columns = label_columns(labels) if parts.columns is None else parts.columns
     if not needs_labels:
         columns = {}
     if columns is None:
         raise UserError(
-            f"received {_kind(data)} without labels: expected one label per image; pass labels="
+            f"received {kind_of(data)} without labels: expected one label per image; pass labels="
         )
     for name, values in columns.items():
         if len(values) != len(parts.names):
@@ -97,7 +104,7 @@ def open_python(
     numbers = np.empty((len(parts.names), 0), np.int32)
     known, classes = np.full(len(parts.names), MISSING, np.int32), tuple[str, ...]()
     if columns:
-        numbers, known, classes = _numbers(
+        numbers, known, classes = to_numbers(
             columns, trusted, parts.names, parts.indices, class_names or parts.class_names
         )
     images = LabeledImages(
@@ -155,7 +162,7 @@ def _open_folder(
     if trusted is None:
         return opened
     images = opened.images
-    places = _trusted_places(trusted, names, names)
+    places = trusted_places(trusted, names, names)
     known = images.trusted.copy()
     known[list(places)] = class_numbers(read_labels(list(places.values())), images.class_names)
     return replace(opened, images=replace(images, trusted=known))
@@ -201,14 +208,14 @@ def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Part
         if count is None:
             raise UserError(f"received neither data nor features: expected {_KINDS}")
         return _Parts(_numbered(range(count)))
-    if _is_frame(data):
+    if is_frame(data):
         return _open_frame(data, labels, image)
     if hasattr(data, "column_names") and hasattr(data, "features"):
         return _open_hugging_face(data, labels, image)
     if isinstance(data, Mapping):
         raise UserError(
-            f"received {_kind(data)} with the keys {', '.join(map(str, data))[:_SHOWN]}: expected "
-            "one data set; select a split, such as data['train']"
+            f"received {kind_of(data)} with the keys {', '.join(map(str, data))[:_SHOWN]}: "
+            "expected one data set; select a split, such as data['train']"
         )
     if hasattr(data, "as_numpy_iterator"):
         return _open_stream(data.as_numpy_iterator())
@@ -224,7 +231,7 @@ def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Part
         return _open_list(data, None)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return _open_pairs(data)
-    raise UserError(f"received {_kind(data)}: expected {_KINDS}")
+    raise UserError(f"received {kind_of(data)}: expected {_KINDS}")
 
 
 def _open_frame(frame: Any, labels: Any, image: str | None) -> _Parts:
@@ -356,7 +363,7 @@ def _numbered(indices: Iterable[Any]) -> list[str]:
 
 def _pair(item: Any, place: int) -> tuple[Any, Any]:
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"item {place} of the data set is {_kind(item)}: expected (image, label)")
+        raise UserError(f"item {place} of the data set is {kind_of(item)}: expected (image, label)")
     return item[0], item[1]
 
 
@@ -369,10 +376,6 @@ def is_matrix(data: Any) -> bool:
 def _are_names(value: Any) -> bool:
     names = [value] if isinstance(value, str) else value
     return isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-
-
-def _is_frame(value: Any) -> bool:
-    return hasattr(value, "columns") and hasattr(value, "iloc")
 
 
 def _image_column(columns: Sequence[str], name: str | None, typed: Sequence[str]) -> str:
@@ -419,143 +422,3 @@ def _unknown_column(name: str, columns: Sequence[str]) -> UserError:
     return UserError(
         f"the data have no column {name!r}: expected one of {', '.join(columns)[:_SHOWN]}"
     )
-
-
-def _label_columns(labels: Any) -> dict[str, Sequence[Any]] | None:
-    """Returns the labels by annotator."""
-    if labels is None:
-        return None
-    if _is_frame(labels):
-        return {str(name): list(labels[name]) for name in labels.columns}
-    if isinstance(labels, Mapping):
-        return {str(name): _values(column) for name, column in labels.items()}
-    values = _values(labels)
-    first = values[0] if len(values) else None
-    if isinstance(first, list | tuple | np.ndarray):
-        widths = {len(each) for each in values}
-        if len(widths) > 1 or 0 in widths:
-            raise UserError(
-                "the labels do not form a table: expected [n], or [n, a] for a annotators"
-            )
-        if len(first) == 1:
-            return {GIVEN: [each[0] for each in values]}
-        return {
-            f"annotator_{number}": [each[number] for each in values] for number in range(len(first))
-        }
-    return {GIVEN: values}
-
-
-def _values(column: Any) -> Sequence[Any]:
-    if np.ma.is_masked(column):
-        column = np.ma.filled(np.ma.asarray(column).astype(object), None)
-    if isinstance(column, str) or not hasattr(column, "__len__"):
-        raise UserError(f"the labels are {_kind(column)}: expected one label per image")
-    if hasattr(column, "__array__"):
-        array = np.asarray(column)
-        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1:
-            raise UserError(
-                f"the labels have shape {array.shape} and type {array.dtype}: expected classes; "
-                "if they are probabilities or one-hot, pass labels.argmax(axis=1)"
-            )
-        return list(array)
-    return list(column)
-
-
-def _numbers(
-    columns: Mapping[str, Sequence[Any]],
-    trusted: Any,
-    names: Sequence[str],
-    indices: Sequence[Any] | None,
-    class_names: Sequence[str] | None,
-) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[str, ...]]:
-    """Returns labels, int32 [n, a], trusted labels, int32 [n], and the class names."""
-    if isinstance(class_names, str):
-        raise UserError(f"class_names is {class_names!r}: expected a list of names")
-    places = {} if trusted is None else _trusted_places(trusted, names, indices)
-    numbers, classes = _class_numbers([*columns.values(), list(places.values())], class_names)
-    known = np.full(len(names), MISSING, np.int32)
-    known[list(places)] = numbers[-1]
-    return np.column_stack(numbers[:-1]), known, classes
-
-
-def _class_numbers(
-    columns: Sequence[Sequence[Any]], class_names: Sequence[str] | None
-) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
-    """Converts labels to class numbers; the last column holds the trusted labels."""
-    masks = [np.array([_is_missing(value) for value in column], bool) for column in columns]
-    read = []
-    for column, mask in zip(columns, masks, strict=True):
-        present: list[Any] = [
-            value for value, is_missing in zip(column, mask, strict=True) if not is_missing
-        ]
-        # pandas stores integers as floats if one is missing.
-        if mask.any() and all(isinstance(each, float) and each.is_integer() for each in present):
-            present = [int(each) for each in present]
-        read.append(read_labels(np.array(present) if present else np.empty(0, np.int64)))
-    used = [values for values in read if values.size]
-    if not used:
-        raise UserError("all labels are missing: expected labels of at least two classes")
-    kinds = {values.dtype.kind in "iu" for values in used}
-    if class_names is not None:
-        names = tuple(map(str, class_names))
-    elif kinds == {True}:
-        least = min(int(values.min()) for values in used)
-        if least < 0:
-            raise UserError(
-                f"the smallest label is {least}: expected class numbers from 0, or {MISSING} for a "
-                "missing label"
-            )
-        most, total = max(int(values.max()) for values in used), sum(len(each) for each in used)
-        if most >= total:
-            raise UserError(
-                f"the largest label is {most}, but there are only {total} labels: expected class "
-                "numbers from 0 without gaps, or names"
-            )
-        names = tuple(map(str, range(most + 1)))
-    elif kinds == {False}:
-        names = tuple(sorted({label for values in used for label in values.tolist()}))
-    else:
-        raise UserError("received both numbers and names as labels: expected only one kind")
-    if len(names) < 2:
-        raise UserError(f"all labels are {names[0]!r}: expected at least two classes")
-    numbers = []
-    for values, mask in zip(read, masks, strict=True):
-        known = np.full(len(mask), MISSING, np.int32)
-        known[~mask] = class_numbers(values, names)
-        numbers.append(known)
-    return numbers, names
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    if isinstance(value, str | bytes):
-        return not value.strip()
-    if isinstance(value, float | np.floating):
-        return bool(np.isnan(value)) or value == MISSING
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value == MISSING
-
-
-def _trusted_places(
-    trusted: Any, names: Sequence[str], indices: Sequence[Any] | None
-) -> dict[int, Any]:
-    """Returns the trusted labels by index."""
-    if not isinstance(trusted, Mapping):
-        values = _values(trusted)
-        if len(values) != len(names):
-            raise UserError(
-                f"received {len(values)} trusted labels for {len(names)} images: expected one per "
-                "image, None if unknown, or a mapping from index to label"
-            )
-        return {place: value for place, value in enumerate(values) if not _is_missing(value)}
-    places: dict[Any, int] = {name: place for place, name in enumerate(names)}
-    places |= {key: place for place, key in enumerate(indices or range(len(names)))}
-    if unknown := [key for key in trusted if key not in places]:
-        raise UserError(
-            f"trusted has the unknown index {unknown[0]!r}: expected indices of the data"
-        )
-    return {places[key]: value for key, value in trusted.items() if not _is_missing(value)}
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__

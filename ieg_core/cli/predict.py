@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     parser.add_argument("--top", type=int, default=TOP, help=f"classes per image ({TOP})")
-    options.add_json(parser, "one JSON object a line for each image: path, classes, problem")
+    options.add_json(parser, "a line with one JSON object for each image: path, classes, problem")
     parser.add_argument(
         "--network",
         default="",

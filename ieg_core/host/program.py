@@ -3,6 +3,8 @@
 
 import functools
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
@@ -11,7 +13,9 @@ from ieg_core.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_FAILED,
     EXIT_INTERRUPTED,
+    EXIT_OK,
     EXIT_USER_ERROR,
+    FailedError,
     UserError,
     printable,
 )
@@ -19,18 +23,19 @@ from ieg_core.errors import (
 P = ParamSpec("P")
 
 
-def program(name: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
+def program(name: str) -> Callable[[Callable[P, int | None]], Callable[P, int]]:
     """Makes the main function of a program end as all programs here do.
 
     Args:
       name: What its lines begin with, such as "ieg".
 
     Returns:
-      A decorator. The function then returns its own exit code; or 2 after a UserError, 130 after
-      Ctrl-C, 141 if the reader of its output has closed the pipe, 1 after an error of the system.
+      A decorator. The function then returns its own exit code, 0 for None; or 2 after a UserError,
+      130 after Ctrl-C, 141 if the reader of its output has closed the pipe, 1 after a FailedError,
+      an error of the system or a subprocess that failed.
     """
 
-    def decorate(main: Callable[P, int]) -> Callable[P, int]:
+    def decorate(main: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(main)
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
             try:
@@ -48,17 +53,22 @@ def program(name: str) -> Callable[[Callable[P, int]], Callable[P, int]]:
                 # complain.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return EXIT_BROKEN_PIPE
-            except OSError as error:  # such as EIO, ESTALE or EMFILE: the machine's own
-                print(f"{name}: failed: {_describe(error)}", file=sys.stderr)
+            except (FailedError, OSError, subprocess.CalledProcessError) as error:
+                print(f"{name}: failed: {printable(_describe(error))}", file=sys.stderr)
                 return EXIT_FAILED
-            return code
+            return EXIT_OK if code is None else code
 
         return run
 
     return decorate
 
 
-def _describe(error: OSError) -> str:
-    """Returns an error of the operating system as one line: which file, and why."""
-    place = f"{error.filename}: " if error.filename is not None else ""
-    return printable(f"{place}{error.strerror or type(error).__name__}")
+def _describe(error: Exception) -> str:
+    """Returns what failed, and why; of an error of the operating system the file."""
+    if isinstance(error, subprocess.CalledProcessError):
+        words = ["python" if word == sys.executable else str(word) for word in error.cmd]
+        return f"{shlex.join(words)} ended with exit code {error.returncode}"
+    if isinstance(error, OSError):  # such as EIO, ESTALE or EMFILE: the machine's own
+        place = f"{error.filename}: " if error.filename is not None else ""
+        return f"{place}{error.strerror or type(error).__name__}"
+    return str(error)

@@ -124,7 +124,7 @@ def silence(environment: MutableMapping[str, str] = os.environ) -> None:
     environment.setdefault("GRPC_VERBOSITY", "ERROR")
 
 
-def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os.environ) -> None:
+def set_environment(runtime: Runtime) -> None:
     """Sets the environment variables that the frameworks read on import.
 
     These set the backend, the threads, deterministic GPU kernels, and a log level without start-up
@@ -133,20 +133,19 @@ def set_environment(runtime: Runtime, environment: MutableMapping[str, str] = os
 
     Args:
       runtime: The runtime settings.
-      environment: The environment to modify.
 
     Raises:
       UserError: When the backend is not supported or not installed.
     """
-    environment["KERAS_BACKEND"] = chosen_backend()
-    silence(environment)
-    environment["OMP_NUM_THREADS"] = str(runtime.threads)
-    environment["NPROC"] = environment["PJRT_NPROC"] = str(runtime.threads)
-    flags = environment.get("XLA_FLAGS", "").split()
+    os.environ["KERAS_BACKEND"] = chosen_backend()
+    silence(os.environ)
+    os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
+    os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(runtime.threads)
+    flags = os.environ.get("XLA_FLAGS", "").split()
     for flag in (
         "--xla_gpu_deterministic_ops=true",
         f"--xla_force_host_platform_device_count={runtime.num_replicas}",
     ):
         if not any(present.split("=")[0] == flag.split("=")[0] for present in flags):
             flags.append(flag)
-    environment["XLA_FLAGS"] = " ".join(flags)
+    os.environ["XLA_FLAGS"] = " ".join(flags)

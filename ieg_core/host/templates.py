@@ -13,7 +13,7 @@ def load_template(path: Path, *filters: Callable[[str], str]) -> jinja2.Template
     """Compiles a template, once in a process.
 
     Args:
-      path: The file; templates that it includes are beside it.
+      path: The file; templates that it includes are in the same folder.
       *filters: Functions that it uses as filters, by their names.
 
     Raises:

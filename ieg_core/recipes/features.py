@@ -31,7 +31,7 @@ FEATURES = Family(
 def features_of_files(base: str) -> Family:
     """Returns the family for a base data set: image files are read at the size of the features.
 
-    Sets of one's own can be small: 300 images take 180 steps in small batches instead of 20, which
+    A user's own set can be small: 300 images take 180 steps in small batches instead of 20, which
     are too few (docs/RESULTS.md, "Retraining on the posterior").
     """
     if base == "folder":

@@ -271,7 +271,7 @@ def _end(folder: Path, attempt: int, token: str) -> None:
 
 @contextlib.contextmanager
 def beating(
-    lease: Lease, phase: str, step: int = 0, num_steps: int = 0, clock: Clock = CLOCK
+    lease: Lease, phase: str, step: int = 0, clock: Clock = CLOCK
 ) -> Iterator[Callable[..., None]]:
     """Keeps a trial's progress.json up to date.
 
@@ -279,7 +279,6 @@ def beating(
       lease: The attempt that owns the trial.
       phase: "starting", "training" or "evaluating".
       step: Steps done.
-      num_steps: Total steps; 0 if not yet known.
       clock: Tells the time between two heartbeats.
 
     Yields:
@@ -290,7 +289,6 @@ def beating(
         phase=phase,
         updated=clock.now(),
         step=step,
-        num_steps=num_steps,
         attempt=lease.attempt,
         host=socket.gethostname(),
     )

@@ -77,7 +77,7 @@ class LiveReport:
         self._next = ended + self._interval
 
     def close(self) -> None:
-        """Writes the report in the place of the last live page, unless the sweep has done so."""
+        """Replaces the last live page with the report, unless the sweep has done so."""
         if self._written is not None and file_stamp(self.path) == self._written:
             self._guarded(lambda: write_report(self._root, self._sweep))
 

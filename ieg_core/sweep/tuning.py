@@ -22,14 +22,12 @@ from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.recipes.tuned import TunedRow
 from ieg_core.store.layout import trial_folder
 from ieg_core.store.records import ResultRecord
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
 
 RATE_FACTORS: Final = (0.3, 1.0, 3.0)
 """The learning rates of the grid, relative to the recipe's."""
 MAX_POINTS: Final = 9
-FIRST_SEED: Final = 100
-"""The default seed: none that tables report."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     held_out = f"validation_fraction={validation_fraction:g}"
     length = (f"schedule.num_steps={request.steps}",) if request.steps else ()
     found = []
-    for spec, config in plan.configs(replace(request, seeds=request.seeds[:1])):
+    for spec, config in configs(replace(request, seeds=request.seeds[:1])):
         for settings in grid(config, number):
             trials = replace(
                 request,

@@ -5,7 +5,7 @@
 follows redirects to login pages, takes a web page for an empty answer and reads
 ~/.config/kfp/context.json. Here a health check comes first, each request has a timeout, and only
 the cluster file counts. `plain_errors` tells failures that may pass from others; the callers repeat
-requests by `pipelines.cluster.retry`.
+requests by `pipelines.cluster.repeated_requests`.
 """
 
 import contextlib
@@ -33,8 +33,8 @@ from kfp.client.token_credentials_base import TokenCredentialsBase
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from pipelines import cluster_files
-from pipelines.cluster import retry
-from pipelines.cluster.retry import TransientError
+from pipelines.cluster import repeated_requests
+from pipelines.cluster.repeated_requests import TransientError
 from pipelines.cluster_files import ClusterFile
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
-    health = retry.ask(
+    health = repeated_requests.ask(
         lambda: _within(
             patience.connect,
             address,
@@ -300,7 +300,7 @@ def ask(cluster_file: ClusterFile, doing: str, request: Callable[[], T], clock: 
     Raises:
       UserError: When KFP refuses, or does not answer for two minutes.
     """
-    return retry.ask(functools.partial(_plainly, cluster_file, doing, request), clock)
+    return repeated_requests.ask(functools.partial(_plainly, cluster_file, doing, request), clock)
 
 
 def create(
@@ -323,7 +323,9 @@ def create(
       UserError: When KFP refuses, or does not answer for two minutes.
     """
     look = functools.partial(_plainly, cluster_file, f"see whether it could {doing}", find)
-    return retry.create(functools.partial(_plainly, cluster_file, doing, request), look, clock)
+    return repeated_requests.create(
+        functools.partial(_plainly, cluster_file, doing, request), look, clock
+    )
 
 
 def _plainly(cluster_file: ClusterFile, doing: str, request: Callable[[], T]) -> T:
@@ -400,7 +402,10 @@ def _read_secret(path: str, key: str) -> str:
         text = Path(path).expanduser().read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         words = getattr(error, "strerror", "") or "it is not a text file"
-        raise UserError(f"{key} {path!r} cannot be read: {words}") from None
+        raise UserError(
+            f"{key} {path!r} cannot be read ({words}): expected a text file of one line; correct "
+            f"{key} in the cluster file"
+        ) from None
     if not text or "\n" in text:
         raise UserError(f"{key} {path!r}: expected one line, got {len(text.splitlines())}")
     return text
@@ -409,7 +414,10 @@ def _read_secret(path: str, key: str) -> str:
 def _health(address: str, cluster_file: ClusterFile, seconds: float) -> Health:
     """Asks the server for its health."""
     if cluster_file.ca_file and not Path(cluster_file.ca_file).is_file():
-        raise UserError(f"ca_file {cluster_file.ca_file!r} does not exist")
+        raise UserError(
+            f"ca_file {cluster_file.ca_file!r} does not exist: expected the certificates of the "
+            "endpoint's authority, in PEM form; correct it in the cluster file"
+        )
     try:
         with connections(cluster_file, address) as pool:
             answer = pool.request(
@@ -464,7 +472,8 @@ def _read_health(address: str, cluster_file: ClusterFile, answer: Any) -> Health
         if "<html" in text.lower():
             raise _not_logged_in(address, cluster_file, "it answers with a web page") from None
         raise UserError(
-            f"{address} is not a KFP 2 API: its health is {' '.join(text.split())[:80]!r}"
+            f"{address} is not a KFP 2 API: its health is {' '.join(text.split())[:80]!r}; "
+            "expected a JSON object; correct endpoint in the cluster file"
         ) from None
 
 
@@ -526,7 +535,10 @@ def _within(seconds: float, address: str, function: Callable[[], T]) -> T:
     if failed:
         raise failed[0]
     if not done:
-        raise UserError(f"{address} did not answer within {seconds:g} seconds; is it overloaded?")
+        raise UserError(
+            f"{address} did not answer within {seconds:g} seconds: it may be overloaded; try again "
+            "later"
+        )
     return done[0]
 
 

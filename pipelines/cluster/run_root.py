@@ -76,9 +76,9 @@ class Root:
         return trials, any(trial.is_running for trial in read_now.values())
 
     def _unreadable(self) -> str:
-        """Returns why the root cannot be read, so that no trial of it is asked for; "" if it can.
+        """Returns why the root cannot be read, in which case no trial is read; "" if it can.
 
-        The records tell no missing file from one that cannot be reached.
+        The records do not distinguish a missing file from an unreachable one.
         """
         if not gcs.is_url(self.place):
             is_lost = self.names and not Path(self.place).is_dir()

@@ -17,7 +17,7 @@ import kfp_server_api
 from ieg_core.errors import UserError
 from ieg_core.host.clock import CLOCK, Clock
 from ieg_core.store import gcs
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from pipelines import compile as packages
 from pipelines import parameters, profiles
 from pipelines.cluster import client as clients
@@ -65,7 +65,7 @@ def submit(order: Order, say: Say, clock: Clock = CLOCK) -> list[Run]:
       UserError: When a check fails, with nothing created; or when KFP refuses to create a run: then
         `resume` creates the missing parts.
     """
-    wanted = plan.configs(order.request)
+    wanted = configs(order.request)
     profile = compiled_for(order)
     spec, platform = packages.package(profile)
     sizes = split(len(wanted), profile.max_trials)

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ieg_core.errors import UserError
+
 Document = dict[str, Any]
 
 
@@ -23,17 +25,17 @@ def render(folder: Path) -> list[Document]:
       The objects, in kubectl's order.
 
     Raises:
-      SystemExit: When there is no kubectl, or it rejects the kustomization.
+      UserError: When there is no kubectl, or it rejects the kustomization.
     """
     places = [sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)]
     kubectl = shutil.which("kubectl", path=os.pathsep.join(places))
     if kubectl is None:
-        raise SystemExit("manifests: found no kubectl: run `make setup`, which installs it")
+        raise UserError("found no kubectl: run `make setup`, which installs it")
     command = [kubectl, "kustomize", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = " ".join(done.stderr.split())
-        raise SystemExit(f"manifests: cannot render {folder}: {reason}")
+        raise UserError(f"cannot render {folder} ({reason}): correct its kustomization.yaml")
     return list(yaml.safe_load_all(done.stdout))
 
 

@@ -8,6 +8,7 @@ also reject misspelled keys.
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import kubernetes_validate
 import yaml
 from kubernetes_validate.utils import all_versions, major_minor
 
-from ieg_core.errors import UserError
+from ieg_core.errors import EXIT_OK, EXIT_USER_ERROR
+from ieg_core.host.program import program
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.compile import image_of_revision
@@ -28,10 +30,10 @@ OLDEST = (1, 29)
 PLACEHOLDER = "ieg-python"
 
 
-def kustomizations(source: Path = SOURCE) -> list[str]:
+def kustomizations() -> list[str]:
     """Returns the names of the folders that can be applied: all but the base."""
-    folders = sorted(path.parent for path in source.glob("**/kustomization.yaml"))
-    return [str(path.relative_to(source)) for path in folders if path.name != "base"]
+    folders = sorted(path.parent for path in SOURCE.glob("**/kustomization.yaml"))
+    return [str(path.relative_to(SOURCE)) for path in folders if path.name != "base"]
 
 
 def releases() -> list[str]:
@@ -150,19 +152,17 @@ def quota_warnings(
     ]
 
 
-def main() -> None:
+@program("manifests")
+def main(argv: Sequence[str] | None = None) -> int:
     """Renders, checks and writes every kustomization."""
     options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     options.add_argument(
         "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
     )
     options.add_argument("--output", type=Path, default=ROOT / "build" / "k8s")
-    arguments = options.parse_args()
-    try:
-        cluster_file = cluster_files.load(arguments.cluster or None)
-        image = cluster_file.image or image_of_revision()
-    except UserError as error:
-        raise SystemExit(f"manifests: error: {error}") from None
+    arguments = options.parse_args(argv)
+    cluster_file = cluster_files.load(arguments.cluster or None)
+    image = cluster_file.image or image_of_revision()
     folder = arguments.output.resolve()
     print(
         f"namespace {cluster_file.kubernetes_namespace}, image {image}, checked against "
@@ -183,9 +183,10 @@ def main() -> None:
             documents, cluster_file, gpus=Path(each).name in ("gpu", "spot")
         ):
             print(f"    note: {line}")
-    if problems:
-        raise SystemExit("manifests: " + "\nmanifests: ".join(problems))
+    for line in problems:
+        print(f"manifests: error: {line}", file=sys.stderr)
+    return EXIT_USER_ERROR if problems else EXIT_OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

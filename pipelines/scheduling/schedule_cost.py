@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from pipelines import profiles
 from pipelines.cluster import cost
 from pipelines.cluster_files import ClusterFile
@@ -46,7 +46,7 @@ def table(schedules: Sequence[Schedule], cluster_file: ClusterFile, rates: cost.
 def estimate(schedule: Schedule, cluster_file: ClusterFile, rates: cost.Rates) -> cost.Estimate:
     """Estimates one run of a schedule."""
     profile = {"cpu": profiles.cpu, "gpu": profiles.gpu}[schedule.profile](cluster_file)
-    wanted = plan.configs(schedule.request)
+    wanted = configs(schedule.request)
     return cost.estimate(
         wanted,
         runs=[len(wanted)],

@@ -14,7 +14,7 @@ from typing import Any
 from ieg_core.errors import UserError, require, unknown_name
 from ieg_core.store.layout import SCHEDULED
 from ieg_core.store.runs import RUN
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import REQUEST_OPTIONS, SweepRequest
 from pipelines import parameters, strict_yaml
 from pipelines.cluster_files import ClusterFile
@@ -142,7 +142,7 @@ def _check(schedule: Schedule, cluster_file: ClusterFile, max_trials: int) -> No
                 "controller's "
                 "CRON_SCHEDULE_TIMEZONE and time_zone in the cluster file"
             )
-        trials = len(plan.configs(schedule.request))
+        trials = len(configs(schedule.request))
         if trials > max_trials:
             raise UserError(
                 f"its {trials} trials are more than the {max_trials} of one run: split it in two"

@@ -75,7 +75,17 @@ def logits_of(params: Parameters, images: torch.Tensor, network: str) -> torch.T
 def view(
     images: torch.Tensor, ids: torch.Tensor, draws: Mapping[str, torch.Tensor], pad: int
 ) -> torch.Tensor:
-    """Pads, crops and mirrors images [N, H, W, ch], as the weak view does; [B, ch, H, W]."""
+    """Pads, crops and mirrors images [N, H, W, ch], as the weak view does; [B, ch, H, W].
+
+    Args:
+      images: uint8 [N, H, W, ch].
+      ids: int64 [B], the chosen images.
+      draws: flip bool [B]; offset_x and offset_y int64 [B], pixels from 0 to 2·pad.
+      pad: Zero pixels on each side.
+
+    Returns:
+      float32 in [-1, 1].
+    """
     picked = functional.pad(images[ids], (0, 0, pad, pad, pad, pad))
     side = images.shape[1]
     pixel = torch.arange(side, device=images.device)
@@ -122,7 +132,14 @@ class PlainSteps:
         self.autocast = torch.autocast(device, torch.bfloat16, config.precision == "bfloat16")
 
     def batch(self, index: int, ids: str, labels: str, prefix: str) -> tuple[Any, Any]:
-        """Returns the images and one-hot labels of a step."""
+        """Returns the images and one-hot labels of a step.
+
+        Args:
+          index: The step.
+          ids: Name of the draw that chooses images.
+          labels: Name of the labels in the data.
+          prefix: What the names of the view's draws begin with, such as "view_".
+        """
         drawn = {
             name.removeprefix(prefix): values[index]
             for name, values in self.draws.items()

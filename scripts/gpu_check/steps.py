@@ -57,7 +57,14 @@ class Prepared:
 
 
 def configuration(network: str, method: str, precision: str, batch_size: int) -> Config:
-    """Returns the papers' configuration of a method on CIFAR-10, with another batch."""
+    """Returns the papers' configuration of a method on CIFAR-10, with another batch.
+
+    Args:
+      network: Name of a network.
+      method: Name of a method.
+      precision: "float32" or "bfloat16".
+      batch_size: Examples in a step.
+    """
     config = build.build_config(parse(SPEC), method, recipe="cifar", network=network)
     return override(config, [f"precision={precision}", f"batch_size={batch_size}"])
 

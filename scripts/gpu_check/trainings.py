@@ -101,7 +101,15 @@ def random_source(images: int) -> Source:
 
 
 def papers_config(dataset: str, method: str, network: str, steps: int, batch_size: int) -> Config:
-    """Returns the papers' configuration of a row; `steps` above 0 cuts its schedule off."""
+    """Returns the papers' configuration of a row of the table.
+
+    Args:
+      dataset: Name of a data set.
+      method: Name of a method.
+      network: Name of a network.
+      steps: Length of the schedule; 0 for the papers'.
+      batch_size: Examples in a step.
+    """
     config = build.build_config(
         parse(dataset), method, recipe="cifar", network=network, num_steps=steps
     )

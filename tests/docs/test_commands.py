@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from ieg_core.cli import main
-from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from pipelines import options, variables
 from tests.docs.commands import ROOT, commands, mentions, pages
 
@@ -54,7 +54,7 @@ def check_make(words):
         parser = argparse.ArgumentParser()
         variables.add_arguments(parser, "sweep")
         arguments = parser.parse_args(variables.as_flags("sweep", [*words[1:], "DEVICES=cpu"]))
-        assert plan.configs(options.read(arguments).request)
+        assert configs(options.read(arguments).request)
 
 
 def check_python(words):

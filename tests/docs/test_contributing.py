@@ -11,7 +11,9 @@ from tests.docs.commands import ROOT
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SPANS = sorted(set(re.findall(r"`([^`\n]+)`", TEXT)))
 CODE = ("ieg_core", "components", "pipelines", "scripts", "tests")
-PATHS = [span for span in SPANS if span.startswith((*(f"{each}/" for each in CODE), "docs/"))]
+PATHS = [
+    span for span in SPANS if span.startswith((*(f"{each}/" for each in CODE), "docs/", "k8s/"))
+]
 # A constant, class or function of ours that a walk tells the reader to edit or to call.
 NAMES = [
     span

@@ -5,6 +5,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,12 @@ def test_a_component_is_thin():
                 assert len(body) - 2 <= 15, path  # without the def and the docstring
 
 
+def test_the_packages_have_at_most_25_rooms():
+    rooms = {path.parent for path in tracked(*(f"{room}/*/__init__.py" for room in CODE))}
+    rooms = {room.relative_to(ROOT).parts[:2] for room in rooms} | {("components",)}
+    assert 20 < len(rooms) <= 25, sorted(rooms)
+
+
 def test_a_test_is_named_after_its_module_or_listed():
     """tests/a/test_b.py tests a/b.py, the package a/b, the page a/b.md or tests/a/b.py."""
     assert {path.stem for path in tracked("tests/integration/test_*.py")} == {
@@ -183,6 +190,58 @@ def test_lines_of_documents_have_at_most_100_characters(page):
         if in_code or line.startswith(("|", "    ")) or "://" in line:
             continue
         assert len(line) <= 100, f"{page.name}:{number}"
+
+
+def public_functions(node: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Yields the public functions of a module and the public methods of its public classes."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and child.name[0] != "_":
+            yield from [child] if isinstance(child, ast.FunctionDef) else public_functions(child)
+
+
+def test_public_functions_say_what_four_or_more_arguments_are():
+    functions = 0
+    for path in tracked(*(f"{room}/*.py" for room in CODE)):
+        for function in public_functions(ast.parse(path.read_text())):
+            arguments = function.args
+            every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            if len([each for each in every if each.arg not in ("self", "cls")]) < 4:
+                continue
+            functions += 1
+            text = ast.get_docstring(function) or ""
+            assert "\nArgs:\n" in text or "arguments are those of" in text, (
+                f"{path}:{function.lineno}: {function.name} lacks Args"
+            )
+    assert functions > 100
+
+
+def test_every_program_ends_in_one_place():
+    """One line and an exit code by `program`, whatever happens; no code of its own beside it."""
+    apart = {
+        "scripts/set_up.py": "has no package yet",
+        "scripts/image_packages.py": "as set_up.py, in the image",
+        "scripts/write_published.py": "writes a page, and has no options",
+        "scripts/write_settings.py": "writes a page, and has no options",
+        "scripts/gpu_check/side_by_side.py": "a process of gpu_check",
+        "scripts/containers.py": "code that runs in a container",
+        "ieg_core/fitting.py": "a process of fit",
+        "ieg_core/sweep/worker.py": "a process of a sweep",
+        "ieg_core/tasks/examine.py": "a process of the doctor",
+        "ieg_core/training/measure.py": "a process of the estimate",
+        "pipelines/variables.py": "its answer is the line that make prints",
+    }
+    programs = 0
+    for path in tracked(*(f"{room}/*.py" for room in CODE)):
+        text = path.read_text()
+        if path.relative_to(ROOT).as_posix() in apart:
+            continue
+        assert "raise SystemExit" not in text, f"{path}: raise a UserError or a FailedError"
+        if '__name__ == "__main__"' in text:
+            programs += 1
+            assert "    sys.exit(main())\n" in text, path
+            assert re.search(r'\n@program\("[a-z-]+"\)\ndef main\(', text), path
+    assert programs > 15
+    assert all((ROOT / path).exists() for path in apart)
 
 
 @pytest.mark.parametrize("folder", [*CODE, "tests"])

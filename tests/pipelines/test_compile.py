@@ -251,7 +251,7 @@ def test_the_image_is_the_one_that_make_image_builds():
 
 def test_without_a_checkout_the_cluster_names_the_image(monkeypatch, capsys, tmp_path):
     def no_checkout(dirty):
-        raise SystemExit("no checkout")
+        raise UserError("no checkout")
 
     monkeypatch.setattr(packages, "revision", no_checkout)
     assert command_line.main(["compile", "--output", str(tmp_path)]) == 2

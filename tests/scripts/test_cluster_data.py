@@ -117,7 +117,7 @@ def test_the_pod_that_takes_the_files_does_not_stay(cluster, tmp_path):
 
 def test_a_folder_without_data_sets_is_refused_before_anything_is_asked(cluster, tmp_path):
     done = cluster(f"--from={tmp_path}")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "cifar-10-batches-bin" in done.stderr
     assert not (tmp_path / "log").exists()

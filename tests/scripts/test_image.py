@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ieg_core.errors import UserError
 from pipelines import revision
 from scripts import image, image_packages, set_up
 
@@ -162,18 +163,18 @@ def stand_in(folder: Path, name: str, code: int) -> None:
 def test_the_first_engine_that_answers_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     stand_in(tmp_path, "docker", 1)  # installed, but its daemon does not run
-    with pytest.raises(SystemExit, match="found no working engine"):
+    with pytest.raises(UserError, match="found no working engine"):
         image.find_engine("")
     stand_in(tmp_path, "buildah", 0)
     assert image.find_engine("") == "buildah"
-    with pytest.raises(SystemExit, match="install podman"):
+    with pytest.raises(UserError, match="install podman"):
         image.find_runner("buildah")
     stand_in(tmp_path, "podman", 0)
     assert image.find_engine("") == "podman"
     assert image.find_runner("buildah") == "podman"
-    with pytest.raises(SystemExit, match="found no working engine"):
+    with pytest.raises(UserError, match="found no working engine"):
         image.find_engine("docker")
-    with pytest.raises(SystemExit, match="ENGINE=kaniko"):
+    with pytest.raises(UserError, match="ENGINE=kaniko"):
         image.find_engine("kaniko")
 
 
@@ -186,7 +187,7 @@ def test_without_an_engine_it_says_so_in_one_line(script, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "found no working engine" in done.stderr
 
@@ -215,13 +216,13 @@ def test_the_tag_is_the_revision(checkout):
 @pytest.mark.parametrize("name", ["a.py", "new.py"])
 def test_a_changed_tree_is_refused_or_marked(checkout, name):
     (checkout / "ieg_core" / name).write_text("2")
-    with pytest.raises(SystemExit, match=rf"1 changed files.*{name}.*DIRTY=1"):
+    with pytest.raises(UserError, match=rf"1 changed files.*{name}.*DIRTY=1"):
         image.revision(False, checkout)
     assert re.fullmatch(r"[0-9a-f]{12}-dirty", image.revision(True, checkout))
 
 
 def test_without_a_checkout_there_is_no_tag(tmp_path):
-    with pytest.raises(SystemExit, match="not a git checkout"):
+    with pytest.raises(UserError, match="not a git checkout"):
         image.revision(True, tmp_path)
 
 
@@ -234,7 +235,7 @@ def test_a_name_without_a_tag_is_taken(name):
     "name", ["ieg-python:1", "r.example/ieg-python:latest", "Ieg-python", "", "ieg"]
 )
 def test_another_name_is_refused_in_one_line(name):
-    with pytest.raises(SystemExit, match=r"^image: IMAGE=") as caught:
+    with pytest.raises(UserError, match=r"^IMAGE=") as caught:
         image.check_name(name)
     assert "\n" not in str(caught.value)
 

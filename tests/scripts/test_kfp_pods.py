@@ -15,6 +15,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 from safetensors.numpy import save_file
 
+from ieg_core.errors import FailedError
 from ieg_core.store import runs
 from pipelines import compile as packages
 from pipelines import profiles
@@ -126,10 +127,10 @@ def test_checkpoints_are_compared_by_every_bit(tmp_path, capsys):
     image_test.compare(tmp_path / "a", tmp_path / "b")
     assert "2 tensors" in capsys.readouterr().out
     write(tmp_path / "b" / "checkpoint" / "000003.safetensors", steps, tiny)
-    with pytest.raises(SystemExit, match="1 differ"):
+    with pytest.raises(FailedError, match="1 differ"):
         image_test.compare(tmp_path / "a", tmp_path / "b")
     write(tmp_path / "b" / "checkpoint" / "000004.safetensors", steps - 1, 2.0)
-    with pytest.raises(SystemExit, match="failed: "):
+    with pytest.raises(FailedError, match="2 tensors"):
         image_test.compare(tmp_path / "a", tmp_path / "b")
 
 

@@ -2,10 +2,11 @@
 """How programs end."""
 
 import sys
+from subprocess import CalledProcessError
 
 import pytest
 
-from ieg_core.errors import UserError
+from ieg_core.errors import FailedError, UserError
 from ieg_core.host.program import program
 
 
@@ -15,6 +16,12 @@ from ieg_core.host.program import program
         (UserError("expected a name\nof one line"), 2, "x: error: expected a name\\nof one line\n"),
         (KeyboardInterrupt(), 130, "\nx: interrupted; run the same command again to continue\n"),
         (OSError(5, "Input/output error", "a\tb"), 1, "x: failed: a\\tb: Input/output error\n"),
+        (FailedError("no pod\nstarted"), 1, "x: failed: no pod\\nstarted\n"),
+        (
+            CalledProcessError(3, [sys.executable, "-m", "a b"]),
+            1,
+            "x: failed: python -m 'a b' ended with exit code 3\n",
+        ),
     ],
 )
 def test_what_ends_a_program_is_one_line_and_a_code(capsys, raised, code, line):
@@ -46,4 +53,5 @@ def test_a_program_that_ends_well_has_its_own_code():
         return code
 
     assert main(3) == 3
+    assert main(None) == 0
     assert main.__name__ == "main"

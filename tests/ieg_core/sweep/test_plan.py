@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import json
+import sys
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ieg_core
 from ieg_core.data.label_set import load_label_set
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -15,56 +20,10 @@ from ieg_core.store import layout
 from ieg_core.store.arrays import encode
 from ieg_core.store.layout import read_planned
 from ieg_core.store.records import TrialRecord
-from ieg_core.sweep.plan import configs, plan
+from ieg_core.sweep.plan import plan
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
 from tests.records import put, put_json
-
-
-def request(*settings, methods=("supervised", "l2r", "ieg")):
-    return SweepRequest("digits_uniform_0.4", methods=methods, settings=settings)
-
-
-def test_a_setting_goes_to_the_methods_that_have_it():
-    found = {
-        config.method: config
-        for _, config in configs(
-            request("method.pseudo_label_loss_weight=4", "probe_per_class=5", "batch_size=50")
-        )
-    }
-    assert found["ieg"].method_settings.pseudo_label_loss_weight == 4
-    assert [found[m].probe_per_class for m in ("supervised", "l2r", "ieg")] == [0, 5, 5]
-    assert {config.batch_size for config in found.values()} == {50}
-
-
-@pytest.mark.parametrize(
-    ("setting", "methods", "message"),
-    [
-        ("method.pseudo_label_los_weight=4", ("ieg",), "did you mean"),
-        ("method.capacity=100", ("supervised", "ieg"), "unknown setting"),
-        ("probe_per_class=5", ("fsr",), "uses no probe"),
-        ("probe_per_class", ("ieg", "fsr"), "key=value"),
-    ],
-)
-def test_a_setting_that_none_of_them_has_is_refused(setting, methods, message):
-    with pytest.raises(UserError, match=message):
-        configs(request(setting, methods=methods))
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("batch_size=50", "'retrain' trains a head on features, .*SET=method.teacher=ieg"),
-        ("method.teacher=probe_only", "'probe_only', which judges no noisy label"),
-        ("method.teacher=retrain", "'retrain', which needs a teacher itself"),
-        ("method.teacher=iegg", "unknown method 'iegg': did you mean 'ieg'"),
-    ],
-)
-def test_a_retraining_names_its_teacher(setting, message):
-    with pytest.raises(UserError, match=message):
-        configs(request(setting, methods=("retrain",)))
-    (planned,) = configs(request("method.teacher=fsr", methods=("retrain",)))
-    assert planned[1].method_settings.taught_by == "fsr"
 
 
 def test_a_retraining_learns_from_the_same_request_s_finished_run(tmp_path):
@@ -137,7 +96,7 @@ def become_a_folder(path):
     ],
 )
 def test_a_trial_whose_configuration_was_altered_is_told(tmp_path, change, note):
-    wanted = replace(request(methods=("supervised",)), results=str(tmp_path))
+    wanted = SweepRequest("digits_uniform_0.4", methods=("supervised",), results=str(tmp_path))
     (trial,) = plan(wanted).trials
     path = TrialRecord.path(layout.trial_folder(tmp_path, trial))
     before = path.read_bytes()
@@ -147,6 +106,54 @@ def test_a_trial_whose_configuration_was_altered_is_told(tmp_path, change, note)
     assert [each.startswith(f"{path} {note}") for each in again.notes] == [True]
     assert path.is_dir() or path.read_bytes() == before
     assert path.is_dir() or plan(wanted).notes == ()
+
+
+def test_planning_goes_down_and_comes_back_at_most_four_times(tmp_path):
+    """Whoever follows a request through the code returns to plan.py that often for a new step.
+
+    The functions of the package in the order of their first calls; and no call goes to a room
+    above the caller's, which import contracts cannot see.
+    """
+    package = Path(ieg_core.__file__).parent
+    contracts = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = (
+        contract["layers"]
+        for contract in contracts["tool"]["importlinter"]["contracts"]
+        if contract.get("exhaustive")
+    )
+    floors = {room: -n for n, rooms in enumerate(layers) for room in rooms.split(" | ")}
+    first_calls, climbs = {}, []
+
+    def floor(file):
+        return floors[file.split("/")[0].removesuffix(".py")]
+
+    def file_of(frame):
+        """Returns the file of the package in which a frame is, or which called it."""
+        while frame and not frame.f_code.co_filename.startswith(f"{package}/"):
+            frame = frame.f_back
+        return frame and frame.f_code.co_filename.removeprefix(f"{package}/")
+
+    def follow(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(f"{package}/"):
+            file, caller = file_of(frame), file_of(frame.f_back)
+            if frame.f_code.co_name[0] != "<":  # no comprehension
+                first_calls.setdefault(frame.f_code, file)
+            if caller and floor(file) > floor(caller):
+                climbs.append((caller, frame.f_code.co_qualname))
+
+    request = SweepRequest(
+        "digits_uniform_0.4", methods=("supervised", "ieg"), results=str(tmp_path / "runs")
+    )
+    sys.setprofile(follow)
+    try:
+        plan(request)
+    finally:
+        sys.setprofile(None)
+    files = [file for file, _ in itertools.groupby(first_calls.values())]
+    assert files[0] == "sweep/plan.py"
+    assert {"data/label_set.py", "recipes/build.py", "store/fingerprint.py"} <= set(files)
+    assert files.count("sweep/plan.py") - 1 <= 4, files
+    assert not climbs
 
 
 # Planning a sweep over one's own images and with one's own network.
@@ -265,7 +272,9 @@ def test_features_are_recommended_for_photos_without_a_gpu(request_of, monkeypat
             "try FEATURES=efficientnet-lite0" in note for note in plan(request_of(**changes)).notes
         )
 
-    monkeypatch.setattr("ieg_core.sweep.plan.FEATURES", replace(FEATURES, bases=("folder",)))
+    monkeypatch.setattr(
+        "ieg_core.sweep.planning_notes.FEATURES", replace(FEATURES, bases=("folder",))
+    )
     photos = {"settings": ("images.size=32",)}
     assert advised(**photos)
     assert not advised()  # 8 pixels

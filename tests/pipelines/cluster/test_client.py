@@ -173,7 +173,7 @@ def test_a_server_that_trickles_is_given_up(no_cluster):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         line = refusal(ClusterFile(endpoint=f"http://127.0.0.1:{port}"), connect=0.2)
-    assert "did not answer within 0.2 seconds; is it overloaded?" in line
+    assert "did not answer within 0.2 seconds: it may be overloaded; try again later" in line
 
 
 def test_an_endpoint_from_the_environment_needs_a_scheme(no_cluster, monkeypatch):

@@ -11,7 +11,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.recipes.build import build_config
 from ieg_core.store import gcs as storage
 from ieg_core.store.records import LatestRecord
-from ieg_core.sweep.plan import configs
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster import cost, submit
 from pipelines.cluster_files import ClusterFile

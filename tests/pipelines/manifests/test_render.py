@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ieg_core.errors import UserError
 from pipelines import profiles
 from pipelines.cluster_files import ClusterFile
 from pipelines.manifests import kustomize, policies, render
@@ -183,14 +184,14 @@ def test_a_quota_too_small_for_the_cluster_is_reported():
 def test_a_broken_kustomization_is_one_line(tmp_path):
     (tmp_path / "kustomization.yaml").write_text("resources: []\npatches: [{path: p.yaml}]\n")
     (tmp_path / "p.yaml").write_text("{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}")
-    with pytest.raises(SystemExit, match=r"^manifests: cannot render .*no matches.*") as error:
+    with pytest.raises(UserError, match=r"^cannot render .*no matches.*correct its") as error:
         kustomize.render(tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_kubectl_names_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setattr(kustomize.shutil, "which", lambda name, path: None)
-    with pytest.raises(SystemExit, match="found no kubectl: run `make setup`"):
+    with pytest.raises(UserError, match="found no kubectl: run `make setup`"):
         kustomize.render(tmp_path)
 
 
@@ -260,5 +261,6 @@ def test_make_manifests_writes_one_file_each_and_refuses_a_floating_image(tmp_pa
     for job in yaml.safe_load_all((tmp_path / "out" / "fill-data.yaml").read_text()):
         assert job["metadata"]["namespace"] == "team-vision"
     done = run("ieg-python:latest")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("manifests: error: ")

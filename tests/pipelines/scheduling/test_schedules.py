@@ -7,7 +7,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from ieg_core.store.runs import results_root
-from ieg_core.sweep.plan import configs
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS

@@ -17,6 +17,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.config import ImagesConfig
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.sweep import plan
+from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
 
@@ -267,7 +268,7 @@ def test_a_sweep_over_a_label_file_is_planned_with_its_digest(tmp_path):
 )
 def test_a_label_file_and_its_data_set_go_together(dataset, labels, message):
     with pytest.raises(UserError, match=message):
-        plan.configs(SweepRequest(dataset, methods=("supervised",), labels=labels))
+        configs(SweepRequest(dataset, methods=("supervised",), labels=labels))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -5,7 +5,13 @@ import pytest
 
 from ieg_core.errors import UserError
 from pipelines.cluster import client as clients
-from pipelines.cluster.retry import LIMIT_SECONDS, SETTLE_SECONDS, TransientError, ask, create
+from pipelines.cluster.repeated_requests import (
+    LIMIT_SECONDS,
+    SETTLE_SECONDS,
+    TransientError,
+    ask,
+    create,
+)
 from pipelines.cluster_files import ClusterFile
 from tests.clock import FakeClock
 from tests.pipelines.stubs.contract import Fault
@@ -40,7 +46,7 @@ def test_pauses_grow_to_a_bound_and_obey_the_server():
 def test_it_ends_in_one_line_at_the_limit():
     clock = FakeClock()
     server = Server(*[TransientError("busy")] * 99)
-    with pytest.raises(UserError, match=r"^busy; gave up after 120 seconds$"):
+    with pytest.raises(UserError, match=r"^busy; gave up after 120 seconds: check the server and"):
         ask(server.request, clock)
     assert sum(clock.slept) == LIMIT_SECONDS
 

@@ -52,7 +52,9 @@ def ask(request: Callable[[], T], clock: Clock, seconds: float = LIMIT_SECONDS) 
         except TransientError as error:
             left = began + seconds - clock.monotonic()
             if left <= 0:
-                raise UserError(f"{error}; gave up after {seconds:.0f} seconds") from error
+                raise UserError(
+                    f"{error}; gave up after {seconds:.0f} seconds: check the server and try again"
+                ) from error
             wait = min(max(pause, error.wait), left)
         clock.sleep(wait)
         pause = min(2 * pause, LONGEST_PAUSE)
