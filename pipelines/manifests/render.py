@@ -163,7 +163,7 @@ def main() -> None:
         image = cluster_file.image or image_of_revision()
     except UserError as error:
         raise SystemExit(f"manifests: error: {error}") from None
-    folder = arguments.output.resolve()
+    folder = Path(os.path.realpath(arguments.output))
     print(
         f"namespace {cluster_file.kubernetes_namespace}, image {image}, checked against "
         f"Kubernetes {releases()[0]} to {releases()[-1]}"
