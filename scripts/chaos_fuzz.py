@@ -39,7 +39,7 @@ from ieg_core.data.image_folder.decode import UnreadableImageError, central_squa
 from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
-from ieg_core.data.public import cifar, tfrecord
+from ieg_core.data.public import cifar
 from ieg_core.data.public.cifar import CifarLayout
 from ieg_core.data.public.fashion_mnist import IdxLayout, idx_files, open_fashion_mnist
 from ieg_core.data.tables import to_csv, to_parquet
@@ -196,7 +196,6 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     images = audited_images()
     tasks = [{"data": {"name": "a.png"}, "annotations": [_ANNOTATION]}]
     fifty_one = {"classes": ["cat", "dog"], "labels": {"a": {"label": "dog", "attributes": {}}}}
-    info = {"splits": [{"name": "train", "shardLengths": ["3", "4"]}]}
     listed = b"path,label\na.png,cat\nb.png,dog\n"
 
     def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
@@ -252,10 +251,6 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
         ),
         "train.csv": Parser(
             [listed], in_file("train.csv", lambda path: list_files(folder, needs_test=False))
-        ),
-        "TFDS info": Parser(
-            [json.dumps(info).encode()],
-            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
         ),
         "model.keras": Parser([_keras_file(folder)], in_file("model.keras", read_facts)),
         "data set name": Parser(

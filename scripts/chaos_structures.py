@@ -31,7 +31,6 @@ from ieg_core.audit.exports import import_decisions
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
-from ieg_core.data.public import tfrecord
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.files import read_features
@@ -175,7 +174,6 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     task = with_keys(data=data, annotations=_some(annotation))
     label = with_keys(label=TEXTS | st.integers(-1, 2), attributes=with_keys(reviewed=SCALARS))
     labels = st.dictionaries(st.sampled_from(["a", "b.png", "x/a.png", ""]), label | _some(label))
-    split = with_keys(name=st.just("train"), shardLengths=_some(TEXTS), statistics=VALUES)
     rates = st.dictionaries(
         st.sampled_from(["wrn28-10", "resnet32", ""]),
         st.dictionaries(st.sampled_from(["supervised", "ieg", ""]), SCALARS) | VALUES,
@@ -201,10 +199,6 @@ def readers(folder: Path) -> Mapping[str, Reader]:
         "FiftyOne": Reader(
             _json(with_keys(classes=st.lists(TEXTS, max_size=3), labels=labels)),
             in_file("o.json", lambda path: import_decisions(images, path, "fiftyone")),
-        ),
-        "TFDS info": Reader(
-            _json(with_keys(splits=_some(split))),
-            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
         ),
         "rates.json": Reader(
             _json(rates), in_file("rates.json", lambda path: read_rates(str(path)))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joins several sweeps into one report, and compares two of them."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -180,7 +181,7 @@ def changes(before: Sweep, after: Sweep) -> Changes:
 
 def folder_name(places: Sequence[Path]) -> str:
     """Names the folder of a joined report: the same for the same sweeps."""
-    return f"joined-{short_digest(str(place.resolve()) for place in places)}"
+    return f"joined-{short_digest(os.path.realpath(place) for place in places)}"
 
 
 def _letter(index: int) -> str:

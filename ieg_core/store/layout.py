@@ -115,7 +115,7 @@ def find_run(place: Path) -> Path:
     Raises:
       UserError: When the run is in a results root of an earlier version.
     """
-    folder = place.resolve()
+    folder = Path(os.path.realpath(place))  # unlike `resolve`, does not raise for a loop of links
     if folder.name == _LATEST and folder.is_file():
         folder = sweep_folder(folder.parent, latest_sweep(folder.parent))
     require_this_version(folder)
@@ -128,7 +128,7 @@ def find_run(place: Path) -> Path:
         for config in folder.parent.glob(f"{glob.escape(folder.name)}-*/{TrialRecord.NAME}")
         if re.fullmatch("-[0-9a-f]{12}", config.parent.name.removeprefix(folder.name))
     ]
-    newest = max(planned, key=lambda config: (config.stat().st_mtime_ns, config), default=None)
+    newest = max(planned, key=_age, default=None)
     return newest.parent if newest else folder
 
 
@@ -207,9 +207,15 @@ def is_trial(folder: Path) -> bool:
 def planned_sweeps(root: Path) -> list[str]:
     """Returns the names of the sweeps that have a plan, in the order in which they were planned."""
     plans = root.glob(f"{relative_sweep('*')}/{PlanRecord.NAME}")
-    return [
-        plan.parent.name for plan in sorted(plans, key=lambda plan: (plan.stat().st_mtime_ns, plan))
-    ]
+    return [plan.parent.name for plan in sorted(plans, key=_age)]
+
+
+def _age(path: Path) -> tuple[int, Path]:
+    """Returns a key that sorts files by their age, unreadable ones first."""
+    try:
+        return path.stat().st_mtime_ns, path
+    except OSError:  # such as a link to nothing, which `glob` lists
+        return 0, path
 
 
 def find_trials(place: Path) -> tuple[Path, str, list[str]]:

@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = options.parse_args(argv)
     cluster_file = cluster_files.load(arguments.cluster or None)
     image = cluster_file.image or image_of_revision()
-    folder = arguments.output.resolve()
+    folder = Path(os.path.realpath(arguments.output))
     print(
         f"namespace {cluster_file.kubernetes_namespace}, image {image}, checked against "
         f"Kubernetes {releases()[0]} to {releases()[-1]}"

@@ -12,7 +12,7 @@ from ieg_core.errors import UserError
 from ieg_core.host import files
 from ieg_core.store import fingerprint, layout, leases
 from ieg_core.store.records import TrialRecord
-from tests.records import example
+from tests.records import example, put
 
 
 def test_a_run_is_found_without_its_digest_and_the_newest_is_meant(tmp_path, monkeypatch):
@@ -28,6 +28,22 @@ def test_a_run_is_found_without_its_digest_and_the_newest_is_meant(tmp_path, mon
     assert layout.find_run(found.with_name("d[1]-ieg-seed0-cdef01234567")).name.endswith("567")
     for name in ("d[1]-ieg", "d[1]-ieg-seed", "d[1]-ieg-seed0-01"):
         assert layout.find_run(trials / name) == trials / name
+
+
+def test_links_to_nothing_or_in_a_loop_are_no_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "exists", os.path.lexists)  # pathlib's `glob` asks so, or as follows
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop contains no results: expected the folder of a sweep"):
+        layout.find_trials(tmp_path / "loop")
+    trials, sweeps = tmp_path / "trials", tmp_path / "sweeps"
+    for folder in (trials / "a-0123456789ab", trials / "a-0123456789ac", sweeps / "a"):
+        folder.mkdir(parents=True)
+    (trials / "a-0123456789ac" / "config.json").symlink_to("nowhere")
+    put(trials / "a-0123456789ab" / "config.json")
+    assert layout.find_run(trials / "a").name == "a-0123456789ab"
+    (sweeps / "a" / "plan.json").symlink_to("nowhere")
+    put(sweeps / "b" / "plan.json", trials=["a-0123456789ab"])
+    assert layout.find_trials(tmp_path)[1:] == ("b", ["a-0123456789ab"])
 
 
 def _hold(folder: Path, ready) -> None:
