@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
+REGISTRY_IMAGE = re.compile(r"[^/\s]+\.[^/\s]+/\S+[:@]\S+")
 # KFP takes only these of Kubernetes' spellings of a quantity.
 CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
 MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
@@ -30,7 +31,9 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
 MOST_SECONDS = 100 * 86400
-"""Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 101 attempts of this length."""
+"""Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 12 attempts of this length."""
+MOST_RETRIES = 10
+"""The pause before an attempt is twice the one before: 17 hours in all, from 30 seconds on."""
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -296,13 +299,15 @@ class ClusterFile:
         require(not wrong and bool(self.api_ports), "api_ports", self.api_ports, "1 to 65535")
         _check_image(self.image)
         self._check_folders()
+        self._check_vertex()
         for each in self.cpu.tolerations:
             gpus = each.key in ("", self.gpu.resource) or "gpu" in each.key.lower()
             expected = "no taint of GPU nodes, which trainings alone tolerate"
             require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
         limit = 60 <= self.time_limit <= MOST_SECONDS
         require(limit, "time_limit", self.time_limit, "from 60 seconds to 100 days")
-        require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
+        most = f"from 0 to {MOST_RETRIES}"
+        require(0 <= self.retries <= MOST_RETRIES, "retries", self.retries, most)
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
         shared = self.trials_per_pod
         require(1 <= shared <= 100, "trials_per_pod", shared, "from 1 to 100")
@@ -325,12 +330,20 @@ class ClusterFile:
                 f"results is {self.results!r}, but results_claim is empty: name the volume claim "
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
             )
-        if self.vertex.data_dir and under:
-            raise UserError(
-                f"vertex.data_dir is {self.vertex.data_dir!r}, but results is {self.results!r}: "
-                "Vertex AI has no volumes; set results to gs://bucket/prefix"
-            )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+
+    def _check_vertex(self) -> None:
+        given = f"vertex.data_dir is {self.vertex.data_dir!r}, but"
+        if self.vertex.data_dir and not self.results.startswith("gs://"):
+            raise UserError(
+                f"{given} results is {self.results!r}: Vertex AI has no volumes; set results to "
+                "gs://bucket/prefix"
+            )
+        if self.vertex.data_dir and not REGISTRY_IMAGE.fullmatch(self.image):
+            raise UserError(
+                f"{given} image is {self.image!r}: Vertex AI needs one in a registry, such as "
+                "europe-docker.pkg.dev/project/repository/ieg-python:1a2b"
+            )
 
     @property
     def user_and_group(self) -> tuple[int, int] | None:

@@ -19,7 +19,7 @@ from kubernetes_validate.utils import all_versions, major_minor
 from ieg_core.errors import UserError
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
-from pipelines.compile import image_of_revision
+from pipelines.compile import image_of
 from pipelines.manifests import kustomize, policies
 
 ROOT = Path(__file__).parents[2]
@@ -160,7 +160,7 @@ def main() -> None:
     arguments = options.parse_args()
     try:
         cluster_file = cluster_files.load(arguments.cluster or None)
-        image = cluster_file.image or image_of_revision()
+        image = image_of(cluster_file)
     except UserError as error:
         raise SystemExit(f"manifests: error: {error}") from None
     folder = arguments.output.resolve()
