@@ -32,6 +32,7 @@ LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
 MOST_SECONDS = 100 * 86400
 """Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 12 attempts of this length."""
+MOST_GPUS = 64
 MOST_RETRIES = 10
 """The pause before an attempt is twice the one before: 17 hours in all, from 30 seconds on."""
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -132,7 +133,7 @@ class GpuNodePool:
         pattern = r"[a-z0-9.-]+/[A-Za-z0-9._-]+"
         valid = re.fullmatch(pattern, self.resource)
         require(bool(valid), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
-        require(self.count >= 1, "count", self.count, "at least 1")
+        require(1 <= self.count <= MOST_GPUS, "count", self.count, f"from 1 to {MOST_GPUS}")
         memory = MEMORY.fullmatch(self.shared_memory)
         require(bool(memory), "shared_memory", self.shared_memory, MEMORY_EXAMPLE)
         _check_labels("node_selector", self.node_selector)
@@ -158,7 +159,7 @@ class VertexAI:
         require(bool(mounted), "data_dir", self.data_dir, "/gcs/bucket/folder, or nothing")
         model = re.fullmatch(r"NVIDIA_[A-Z0-9_]+", self.accelerator)
         require(bool(model), "accelerator", self.accelerator, "a model such as NVIDIA_TESLA_T4")
-        require(self.count >= 1, "count", self.count, "at least 1")
+        require(1 <= self.count <= MOST_GPUS, "count", self.count, f"from 1 to {MOST_GPUS}")
 
 
 @dataclass(frozen=True)
@@ -292,8 +293,9 @@ class ClusterFile:
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
             most = 63 if name in ("namespace", "queue", "priority_class") else 253
             require(len(value) <= most, name, value, f"at most {most} characters long")
-        user = not self.pod_user or re.fullmatch(r"[1-9][0-9]*:[0-9]+", self.pod_user)
-        expected = "user:group as numbers, not root, such as 1000:1000, or nothing"
+        numbers = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", self.pod_user)
+        user = not self.pod_user or (numbers and all(0 < int(n) < 2**31 for n in numbers.groups()))
+        expected = "user:group as numbers, not root's 0, such as 1000:1000, or nothing"
         require(bool(user), "pod_user", self.pod_user, expected)
         wrong = [port for port in self.api_ports if not 1 <= port <= 65535]
         require(not wrong and bool(self.api_ports), "api_ports", self.api_ports, "1 to 65535")
