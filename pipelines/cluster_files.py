@@ -308,8 +308,8 @@ class ClusterFile:
             require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
         limit = 60 <= self.time_limit <= MOST_SECONDS
         require(limit, "time_limit", self.time_limit, "from 60 seconds to 100 days")
-        most = f"from 0 to {MOST_RETRIES}"
-        require(0 <= self.retries <= MOST_RETRIES, "retries", self.retries, most)
+        retries = 0 <= self.retries <= MOST_RETRIES
+        require(retries, "retries", self.retries, f"from 0 to {MOST_RETRIES}")
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
         shared = self.trials_per_pod
         require(1 <= shared <= 100, "trials_per_pod", shared, "from 1 to 100")
