@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 DATA_MOUNT, RESULTS_MOUNT = "/data", "/results"
 LOCAL_FILES = ("token_file", "cookie_file", "ca_file", "results_mount")
 BUCKET = re.compile(r"gs://[a-z0-9][a-z0-9._-]*[a-z0-9](/[^/]+)*")
+REGISTRY_IMAGE = re.compile(r"[^/\s]+\.[^/\s]+/\S+[:@]\S+")
 # KFP takes only these of Kubernetes' spellings of a quantity.
 CPU, CPU_EXAMPLES = re.compile(r"([0-9]+\.)?[0-9]+m?"), "cores such as '2' or '500m'"
 MEMORY, MEMORY_EXAMPLE = re.compile(r"[0-9]+([EPTGMK]i?)?"), "a size such as 4Gi"
@@ -30,7 +31,10 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 LABEL = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 LABEL_KEY = re.compile(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?")
 MOST_SECONDS = 100 * 86400
-"""Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 101 attempts of this length."""
+"""Kubernetes' largest deadline of a pod, 2^31 - 1 seconds, holds 12 attempts of this length."""
+MOST_GPUS = 64
+MOST_RETRIES = 10
+"""The pause before an attempt is twice the one before: 17 hours in all, from 30 seconds on."""
 OPERATORS, EFFECTS = ("Exists", "Equal"), ("", "NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -129,7 +133,7 @@ class GpuNodePool:
         pattern = r"[a-z0-9.-]+/[A-Za-z0-9._-]+"
         valid = re.fullmatch(pattern, self.resource)
         require(bool(valid), "resource", self.resource, "a resource's name such as nvidia.com/gpu")
-        require(self.count >= 1, "count", self.count, "at least 1")
+        require(1 <= self.count <= MOST_GPUS, "count", self.count, f"from 1 to {MOST_GPUS}")
         memory = MEMORY.fullmatch(self.shared_memory)
         require(bool(memory), "shared_memory", self.shared_memory, MEMORY_EXAMPLE)
         _check_labels("node_selector", self.node_selector)
@@ -155,7 +159,7 @@ class VertexAI:
         require(bool(mounted), "data_dir", self.data_dir, "/gcs/bucket/folder, or nothing")
         model = re.fullmatch(r"NVIDIA_[A-Z0-9_]+", self.accelerator)
         require(bool(model), "accelerator", self.accelerator, "a model such as NVIDIA_TESLA_T4")
-        require(self.count >= 1, "count", self.count, "at least 1")
+        require(1 <= self.count <= MOST_GPUS, "count", self.count, f"from 1 to {MOST_GPUS}")
 
 
 @dataclass(frozen=True)
@@ -289,20 +293,23 @@ class ClusterFile:
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
             most = 63 if name in ("namespace", "queue", "priority_class") else 253
             require(len(value) <= most, name, value, f"at most {most} characters long")
-        user = not self.pod_user or re.fullmatch(r"[1-9][0-9]*:[0-9]+", self.pod_user)
-        expected = "user:group as numbers, not root, such as 1000:1000, or nothing"
+        numbers = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", self.pod_user)
+        user = not self.pod_user or (numbers and all(0 < int(n) < 2**31 for n in numbers.groups()))
+        expected = "user:group as numbers, not root's 0, such as 1000:1000, or nothing"
         require(bool(user), "pod_user", self.pod_user, expected)
         wrong = [port for port in self.api_ports if not 1 <= port <= 65535]
         require(not wrong and bool(self.api_ports), "api_ports", self.api_ports, "1 to 65535")
         _check_image(self.image)
         self._check_folders()
+        self._check_vertex()
         for each in self.cpu.tolerations:
             gpus = each.key in ("", self.gpu.resource) or "gpu" in each.key.lower()
             expected = "no taint of GPU nodes, which trainings alone tolerate"
             require(not gpus, "cpu.tolerations", each.key or "every taint", expected)
         limit = 60 <= self.time_limit <= MOST_SECONDS
         require(limit, "time_limit", self.time_limit, "from 60 seconds to 100 days")
-        require(0 <= self.retries <= 100, "retries", self.retries, "from 0 to 100")
+        retries = 0 <= self.retries <= MOST_RETRIES
+        require(retries, "retries", self.retries, f"from 0 to {MOST_RETRIES}")
         require(1 <= self.parallelism <= 100, "parallelism", self.parallelism, "from 1 to 100")
         shared = self.trials_per_pod
         require(1 <= shared <= 100, "trials_per_pod", shared, "from 1 to 100")
@@ -325,12 +332,20 @@ class ClusterFile:
                 f"results is {self.results!r}, but results_claim is empty: name the volume claim "
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
             )
-        if self.vertex.data_dir and under:
-            raise UserError(
-                f"vertex.data_dir is {self.vertex.data_dir!r}, but results is {self.results!r}: "
-                "Vertex AI has no volumes; set results to gs://bucket/prefix"
-            )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+
+    def _check_vertex(self) -> None:
+        given = f"vertex.data_dir is {self.vertex.data_dir!r}, but"
+        if self.vertex.data_dir and not self.results.startswith("gs://"):
+            raise UserError(
+                f"{given} results is {self.results!r}: Vertex AI has no volumes; set results to "
+                "gs://bucket/prefix"
+            )
+        if self.vertex.data_dir and not REGISTRY_IMAGE.fullmatch(self.image):
+            raise UserError(
+                f"{given} image is {self.image!r}: Vertex AI needs one in a registry, such as "
+                "europe-docker.pkg.dev/project/repository/ieg-python:1a2b"
+            )
 
     @property
     def user_and_group(self) -> tuple[int, int] | None:

@@ -26,10 +26,24 @@ def main(cluster_file: str, output: Path) -> int:
 
 def all_profiles(cluster_file: ClusterFile) -> list[Profile]:
     """Returns the profiles of all packages, each with the image that its package names."""
-    image = cluster_file.image or image_of_revision()
+    image = image_of(cluster_file)
     local = replace(profiles.LOCAL, image=image)
     vertex = [profiles.vertex(cluster_file, image)] if cluster_file.vertex.data_dir else []
     return [local, profiles.cpu(cluster_file, image), profiles.gpu(cluster_file, image), *vertex]
+
+
+def image_of(cluster_file: ClusterFile) -> str:
+    """Returns the cluster file's image, or else that of this checkout's revision.
+
+    Raises:
+      UserError: When the image's tag does not identify the code, or there is no revision.
+    """
+    if cluster_file.image == IMAGE:
+        raise UserError(
+            f"image is {IMAGE!r}, the name for local runs: expected a tag that identifies the "
+            "code; `make image` prints it"
+        )
+    return cluster_file.image or image_of_revision()
 
 
 def image_of_revision() -> str:

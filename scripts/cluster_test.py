@@ -56,8 +56,11 @@ from scripts.image_test import read_checkpoint
 T = TypeVar("T")
 NAMESPACE = "cluster-test"
 PAGE = Path("cluster-test.md")
-SHORT, LONG = 60, 4000
-"""Steps of a training that only has to end, and of one that is disturbed on the way."""
+SHORT = 60
+LONG = {"cpu": 4000, "gpu": 60_000}
+"""Steps of a training that is disturbed on its way: a minute or more, by profile."""
+CHECKPOINT_MINUTES = 0.1
+"""A disturbed training must go on from a checkpoint, not from its start."""
 POLL_SECONDS = 5.0
 PATIENCE_SECONDS = 1800.0
 SUCCEEDED = "SUCCEEDED"
@@ -139,6 +142,11 @@ class Bench:
         self.runs.append(run)
         return run
 
+    def submit_long(self, part: str) -> Run:
+        """Submits a training that takes long enough to be disturbed."""
+        target = dataclasses.replace(self.cluster_file, checkpoint_minutes=CHECKPOINT_MINUTES)
+        return self.submit(part, target, steps=LONG[self.profile])
+
     def root(self, run: Run) -> Root:
         """Returns the place of a run's results.
 
@@ -181,14 +189,15 @@ class Bench:
         raise CheckFailedError(f"waited {PATIENCE_SECONDS / 60:.0f} minutes for {what}")
 
     def wait_until_training(self, run: Run) -> TrialProgress:
-        """Waits until a trial of a run has made a step."""
+        """Waits until a trial of a run is in training and has a checkpoint."""
         root = self.root(run)
 
         def look() -> TrialProgress | None:
             trials, _ = root.progress(0.0, self.clock.now())
-            return next((trial for trial in trials if trial.step > 0 and trial.is_running), None)
+            ready = (t for t in trials if t.is_running and _has_checkpoint(root.place, t.trial))
+            return next(ready, None)
 
-        return self.wait("a first step", look)
+        return self.wait("a first checkpoint", look)
 
     @property
     def core(self) -> Any:
@@ -251,8 +260,8 @@ def check_sweep(bench: Bench) -> str:
 
 def check_lost_pod(bench: Bench) -> str:
     """Deletes a pod in training; the trial must end equal to an undisturbed one, bit for bit."""
-    undisturbed = bench.submit("undisturbed", steps=LONG)
-    disturbed = bench.submit("disturbed", steps=LONG)
+    undisturbed = bench.submit_long("undisturbed")
+    disturbed = bench.submit_long("disturbed")
     training = bench.wait_until_training(disturbed)
     pods = [
         pod
@@ -297,7 +306,7 @@ def check_memory(bench: Bench) -> str:
 
 def check_resume(bench: Bench) -> str:
     """Terminates a run in training and resumes it."""
-    run = bench.submit("resume", steps=LONG)
+    run = bench.submit_long("resume")
     training = bench.wait_until_training(run)
     follow.cancel(bench.client, bench.cluster_file, run.run_id, bench.clock)
     code, _ = bench.follow(run)
@@ -509,6 +518,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     print(f"Written to {PAGE}")
     return EXIT_OK if all(row.passed for row in rows) else EXIT_FAILED
+
+
+def _has_checkpoint(root: str, trial: str) -> bool:
+    place = str(below(root, f"{relative_trial(trial)}/{CHECKPOINTS}"))
+    if gcs.is_url(place):
+        return bool(gcs.list_files(place))
+    return any(Path(place).glob("[!.]*"))
 
 
 def _checkpoint(bench: Bench, run: Run, trial: str) -> tuple[int, dict[str, str]]:

@@ -4,6 +4,7 @@
 import re
 
 from pipelines.checks.compiled import Spec, executors, parameters, tasks
+from pipelines.cluster_files import REGISTRY_IMAGE
 
 SCHEMA = "2.1.0"
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
@@ -52,7 +53,7 @@ def unreachable_image(spec: Spec) -> list[str]:
     return [
         f"{name} runs {image}: expected an image in a registry, with a tag or digest"
         for name, executor in executors(spec)
-        if not re.fullmatch(r"[^/\s]+\.[^/\s]+/\S+[:@]\S+", image := executor["container"]["image"])
+        if not REGISTRY_IMAGE.fullmatch(image := executor["container"]["image"])
     ]
 
 

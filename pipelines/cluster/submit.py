@@ -117,7 +117,7 @@ def submit(order: Order, say: Say, clock: Clock = CLOCK) -> list[Run]:
 
 def compiled_for(order: Order) -> Profile:
     """Returns the profile of the package to submit."""
-    image = order.cluster_file.image or packages.image_of_revision()
+    image = packages.image_of(order.cluster_file)
     return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.cluster_file, image)
 
 

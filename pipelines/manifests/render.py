@@ -21,7 +21,7 @@ from ieg_core.errors import EXIT_OK, EXIT_USER_ERROR
 from ieg_core.host.program import program
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
-from pipelines.compile import image_of_revision
+from pipelines.compile import image_of
 from pipelines.manifests import kustomize, policies
 
 ROOT = Path(__file__).parents[2]

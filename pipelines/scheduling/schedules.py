@@ -46,6 +46,8 @@ class Terms:
         label = re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", self.name)
         require(bool(label), "name", self.name, "at most 40 of a-z, 0-9 and - (KFP and a folder)")
         crons.check(self.cron)
+        fires = crons.runs_a_month(self.cron) > 0
+        require(fires, "cron", self.cron, "an expression that fires on some date")
         require(0 <= self.tolerance <= 100, "tolerance", self.tolerance, "points from 0 to 100")
         require(self.profile in PROFILES, "profile", self.profile, "'gpu' or 'cpu'")
 

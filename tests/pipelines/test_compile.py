@@ -293,6 +293,11 @@ def test_the_package_is_what_was_checked(tmp_path):
     )
 
 
+def test_the_image_of_local_runs_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"image is 'ieg-python:0\.1\.0'.*`make image` prints it$"):
+        packages.all_profiles(dataclasses.replace(CLUSTER, image=IMAGE))
+
+
 def arguments(results):
     return {
         "noise_ratios": [0.4],

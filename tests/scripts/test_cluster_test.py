@@ -48,8 +48,9 @@ class Cluster:
       root: The results root.
       flips: Whether a trial whose pod was deleted ends with another tensor.
       serves: Whether the UI serves artifacts.
+      saves: Whether a training writes checkpoints on its way.
       kills: Whether the kernel kills the whole pod of a training without memory.
-      stages: How far each run is: 1 in training, 2 over.
+      stages: How far each run is: 1 in training, 2 with a checkpoint, 3 over.
     """
 
     kfp: KfpApi
@@ -57,6 +58,7 @@ class Cluster:
     root: Path
     flips: bool = False
     serves: bool = True
+    saves: bool = True
     kills: bool = False
     stages: dict[str, int] = field(default_factory=dict)
 
@@ -92,6 +94,9 @@ class Cluster:
             for trial in trials:
                 put(root / f"trials/{trial}/progress.json", phase="training", step=7, updated=now)
             pods.append(pod(id_, " ".join(trials), f"train-{id_}", phase="Running"))
+        elif stage == 2 and self.saves:
+            for trial in trials:
+                self.write_checkpoint(root / "trials" / trial, 7, np.zeros(4))
         elif not self.is_waiting(id_, given["results_namespace"]):
             self.finish(id_, given["results_namespace"], root, trials)
 
@@ -117,9 +122,7 @@ class Cluster:
         for trial in trials:
             folder = root / "trials" / trial
             put(folder / "result.json", steps=4000)
-            (folder / "checkpoint").mkdir(exist_ok=True)
-            about = {"ieg": json.dumps({"step": 4000})}
-            save_file({"w": tensor}, folder / "checkpoint" / "000001.safetensors", about)
+            self.write_checkpoint(folder, 4000, tensor)
         late_report.report_sweep(str(root), "s1")
         page = {"artifacts": [{"uri": f"minio://mlpipeline/{id_}/page"}]}
         report = pod(id_, "", f"report-{id_}", phase="Succeeded")
@@ -130,6 +133,11 @@ class Cluster:
         if self.serves:
             self.kfp.files[f"{id_}/page"] = (root / "sweeps/s1/report/report.html").read_text()
         self.end(id_, "FAILED" if is_short else "SUCCEEDED")  # by check_results
+
+    def write_checkpoint(self, folder, step, tensor):
+        (folder / "checkpoint").mkdir(exist_ok=True)
+        about = {"ieg": json.dumps({"step": step})}
+        save_file({"w": tensor}, folder / "checkpoint" / "000001.safetensors", about)
 
     def end(self, id_, state):
         self.kfp.set_state(id_, state)
@@ -195,6 +203,16 @@ def test_what_a_cluster_does_wrong_costs_its_own_check(bench):
     assert failed.keys() == {"lost pod", "artifacts"}
     assert failed["lost pod"] == "1 of 1 tensors differ"
     assert "| **failed** |" in cluster_test.as_markdown(rows, bench)
+
+
+def test_no_pod_is_deleted_before_its_training_has_a_checkpoint(bench, monkeypatch):
+    """It would only start again: the check is about going on from a checkpoint."""
+    monkeypatch.setattr(cluster_test, "PATIENCE_SECONDS", 30.0)
+    bench.cluster.saves = False
+    check = next(each for each in cluster_test.CHECKS if each[0] == "lost pod")
+    row, _ = cluster_test.accept(bench, lambda line: None, [check])
+    assert (row.passed, row.seen) == (False, "waited 0 minutes for a first checkpoint")
+    assert bench.cluster.kubernetes.seen("DELETE") == []
 
 
 def test_a_report_that_kfp_did_not_write_is_no_report(bench, tmp_path):

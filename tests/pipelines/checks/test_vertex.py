@@ -64,6 +64,12 @@ def test_what_vertex_ai_cannot_do_is_found(change, finding):
     assert any(line.startswith(finding) for line in found), found
 
 
+@pytest.mark.parametrize("image", ["", "ieg-python:1a2b3c", "team/ieg-python:1a2b3c"])
+def test_the_image_must_be_in_a_registry(image):
+    with pytest.raises(UserError, match=f"but image is '{image}': Vertex AI needs one in a regi"):
+        dataclasses.replace(CLUSTER, image=image)
+
+
 def test_results_must_be_in_a_bucket():
     with pytest.raises(UserError, match="Vertex AI has no volumes"):
         ClusterFile(vertex=VertexAI(data_dir="/gcs/bucket/data"))

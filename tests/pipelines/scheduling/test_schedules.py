@@ -114,6 +114,7 @@ def test_each_run_of_a_schedule_has_a_results_root_of_its_own(tmp_path):
     ("old", "new", "message"),
     [
         ("cron: 0 0 3 * * *", "cron: 0 3 * * *", "such as '0 0 3 * * *'"),
+        ("cron: 0 0 3 * * *", "cron: 0 0 3 31 2 *", "cron must be an expression that fires on"),
         ("name: nightly", "name: Nightly Run", "name must be"),
         ("tolerance: 2", "tolerance: -1", "tolerance must be"),
         ("tolerance: 2", "tolerance: two", "expected a number"),
