@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, Final
+from urllib.parse import quote, unquote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -40,8 +41,8 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
     Args:
       audit: The audit.
       path: The file of tasks, .json; the configuration has the same name with the suffix .xml.
-      prefix: Prefix that turns an image's path into its address, such as
-        "/data/local-files/?d=photos/" or "https://…/".
+      prefix: Prefix that turns an image's path, percent-encoded, into its address, such as
+        "https://…/" or what `local_files` returns; "" for none, the paths as they are.
 
     Raises:
       UserError: When a file cannot be written.
@@ -52,7 +53,11 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
         given, suggested = int(audit.given[place]), int(audit.suggested[place])
         name = audit.images.names[place]
         task: dict[str, Any] = {
-            "data": {_IMAGE: prefix + name, "name": name, "score": _score(audit, place)},
+            "data": {
+                _IMAGE: prefix + quote(name) if prefix else name,
+                "name": name,
+                "score": _score(audit, place),
+            },
             "predictions": [
                 {
                     "model_version": "ieg-core",
@@ -72,6 +77,17 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
     )
     _write_json(path, tasks)
     write_bytes_atomic(path.with_suffix(".xml"), config.encode())
+
+
+def local_files(folder: Path) -> str:
+    """Returns the prefix under which Label Studio serves a folder whose parent is its root.
+
+    Source: https://labelstud.io/guide/storage, section Local storage.
+
+    Args:
+      folder: The folder.
+    """
+    return f"/data/local-files/?d={quote(folder.name)}/"
 
 
 def write_cleanlab(audit: LabelAudit, path: Path) -> None:
@@ -188,7 +204,7 @@ def read_label_studio(images: LabeledImages, path: Path) -> Decisions:
             )
         place = places.get(str(data.get("name", "")))
         if place is None:
-            image = str(data.get(_IMAGE, ""))
+            image = unquote(str(data.get(_IMAGE, "")))
             ends = [index for name, index in places.items() if image.endswith(name)]
             place = ends[0] if len(ends) == 1 else None
         if place is None:

@@ -13,7 +13,7 @@ import numpy as np
 from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions
+from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions, local_files
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
@@ -144,7 +144,7 @@ def audit_images(request: AuditRequest) -> int:
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
     for tool, path in request.exports:
-        export_audit(audit, tool, path)
+        export_audit(audit, tool, path, **_export_options(request, tool))
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
     written += [path for _, path in request.exports]
     if request.write_labels and cleaned is not None:
@@ -165,6 +165,13 @@ def audit_images(request: AuditRequest) -> int:
         if command := _next_command(request):
             print(f"Train on them: {command}")
     return 0
+
+
+def _export_options(request: AuditRequest, tool: str) -> dict[str, str]:
+    if tool != "label-studio" or request.are_datasets:
+        return {}
+    place = Path(os.path.abspath(request.places[0]))
+    return {"prefix": local_files(place if place.is_dir() else place.parent)}
 
 
 def _name(request: AuditRequest) -> str:

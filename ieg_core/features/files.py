@@ -100,6 +100,7 @@ def in_order_of(
 
 
 def _read_npz(path: Path) -> np.ndarray:
+    _check_magic(path, b"PK")
     # If np.load fails on a file that it opened itself, it leaves the file open.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         keys = [key for key in file.files if key not in _NAMES]
@@ -134,6 +135,18 @@ def _read_parquet(path: Path) -> np.ndarray:
     return np.column_stack([column.to_numpy() for column in table.columns])
 
 
+def _read_npy(path: Path) -> np.ndarray:
+    _check_magic(path, b"\x93NUMPY")
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _check_magic(path: Path, expected: bytes) -> None:
+    """Refuses what NumPy would take for a pickle, and advise to load unsafely."""
+    with path.open("rb") as file:
+        if file.read(len(expected)) != expected:
+            raise ValueError(f"it is not an {path.suffix} file")
+
+
 _NAMES = ("paths", "names", "path", "name")
 
 _NAME_READERS = {
@@ -143,7 +156,7 @@ _NAME_READERS = {
 }
 
 _READERS = {
-    ".npy": lambda path: np.load(path, mmap_mode="r", allow_pickle=False),
+    ".npy": _read_npy,
     ".npz": _read_npz,
     ".parquet": _read_parquet,
 }

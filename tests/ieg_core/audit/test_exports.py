@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def golden_task(name, score, suggested, q, place, given=None):
         }
 
     task = {
-        "data": {"image": f"https://example.com/{name}", "name": name, "score": score},
+        "data": {"image": f"https://example.com/{quote(name)}", "name": name, "score": score},
         "predictions": [
             {"model_version": "ieg-core", "score": q, "result": [result("suggested", suggested)]}
         ],

@@ -87,6 +87,8 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
     for file in files.values():
         assert (table / file).stat().st_size > 1000
         assert file in printed
+    first = json.loads((table / files["label-studio"]).read_text())[0]["data"]
+    assert first["image"] == f"/data/local-files/?d={table.name}/{first['name']}"
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,9 @@ def test_other_files_are_refused(tmp_path):
     refused("x.parquet", "cannot read features")
     np.save(tmp_path / "object.npy", np.array([{}]), allow_pickle=True)
     refused("object.npy", "cannot read features")
+    for name in ("text.npy", "text.npz"):
+        (tmp_path / name).write_text("features")
+        refused(name, f"it is not an {name[4:]} file")
     np.savez(tmp_path / "two.npz", a=FEATURES, b=FEATURES)
     refused("two.npz", "the arrays a, b, expected one")
     pq.write_table(pa.table({"e": [[1.0], [1.0, 2.0]]}), tmp_path / "ragged.parquet")
