@@ -162,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--output", type=Path, default=ROOT / "build" / "k8s")
     arguments = options.parse_args(argv)
     cluster_file = cluster_files.load(arguments.cluster or None)
-    image = cluster_file.image or image_of_revision()
+    image = image_of(cluster_file)
     folder = Path(os.path.realpath(arguments.output))
     print(
         f"namespace {cluster_file.kubernetes_namespace}, image {image}, checked against "
