@@ -7,8 +7,7 @@ No network is trained. With h the reduced features, y the given labels, and β a
     1. p by logistic regression on h, out of fold
     2. T from counts of (argmax p(x_i), y_i); p by the forward-corrected fit with that T, out of
        fold; again with the counts of that p, until ℓ rises no more. Where the first of these fits
-       has a lower ℓ than step 1 with the same λ (at 5 %), and step 1 expects labels to be right
-       more often than its predictions, p is a mixture of both steps
+       has a lower ℓ than step 1 with the same λ (at 5 %), p is a mixture of both steps
     3. q_i(c) ∝ p_c(x_i)^β Π_a T_a[c, y_ia]         over the annotators a
 
 λ of steps 1 and 2, and whether step 2 is taken at all, are chosen by the likelihood of held-out
@@ -123,7 +122,6 @@ def judge_labels(
     *,
     trusted: NDArray[np.integer] | None = None,
     trusted_weight: float = 1.0,
-    precisions: Sequence[float] = PRECISIONS,
     seed: int = 0,
 ) -> Evidence:
     """Estimates each example's class from features and labels, by steps 1 to 3.
@@ -136,7 +134,6 @@ def judge_labels(
         learn from them.
       trusted_weight: Weight of a trusted example in T, in examples. People review suspicious labels
         first, which are not a representative sample; a random probe is, and can weigh more.
-      precisions: λ to try, in descending order.
       seed: Seed of the folds.
 
     Returns:
@@ -149,25 +146,19 @@ def judge_labels(
     columns = np.asarray(labels, np.int64).reshape(len(labels), -1)
     known = np.full(len(columns), MISSING) if trusted is None else np.asarray(trusted, np.int64)
     _check(features, columns, known, num_classes, trusted_weight)
-    if not precisions:
-        raise UserError("received no precisions: expected at least one λ")
     votes = Votes(columns, known, trusted_weight, num_classes)
     reduced, reduction = reduce_features(features)
     first = _first_label(np.column_stack([known, columns]))
     problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
-    plain, _ = _search(problem, _shares(votes), precisions)
+    plain, _ = _search(problem, _shares(votes), PRECISIONS)
     for stronger in _STRONGER if plain.precision == PRECISIONS[0] else ():
         tried, _ = _search(problem, _shares(votes), (stronger,))
         if tried.channel.likelihood <= plain.channel.likelihood:
             break
-        plain, precisions = tried, (stronger, *precisions)
-    chosen, counted = _correct(problem, plain, precisions)
-    if (
-        chosen is not plain
-        and _explains_less(counted, plain, votes)
-        and _labels_excel(plain, votes)
-    ):
+        plain = tried
+    chosen, counted = _correct(problem, plain)
+    if chosen is not plain and _explains_less(counted, plain, votes):
         chosen = _mix(plain, chosen, votes)
 
     channel = chosen.channel
@@ -237,12 +228,11 @@ def _deal(first: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     return np.where(first == MISSING, NO_FOLD, np.stack(deals))
 
 
-def _correct(
-    problem: _Problem, plain: _Fitted, precisions: Sequence[float]
-) -> tuple[_Fitted, _Fitted]:
+def _correct(problem: _Problem, plain: _Fitted) -> tuple[_Fitted, _Fitted]:
     """Takes step 2 as long as ℓ rises; returns the fits, and the first with the λ of step 1."""
     chosen, firsts = plain, []
-    weaker = [each for each in precisions if each <= plain.precision]
+    every = (*reversed(_STRONGER), *PRECISIONS)
+    weaker = [each for each in every if each <= plain.precision]
     for _ in range(_MOST_RECOUNTS):
         counted = count_transitions(chosen.predicted, problem.votes)
         evidence = _scaled(log_evidence(problem.votes, counted))
@@ -258,15 +248,6 @@ def _explains_less(one: _Fitted, other: _Fitted, votes: Votes) -> bool:
     """Tells whether ℓ of one is lower, by a paired one-sided test at 5 %."""
     gains = np.log(_likelihoods(one, votes)) - np.log(_likelihoods(other, votes))
     return float(gains.sum()) < -_QUANTILE * float(gains.std()) * math.sqrt(len(gains))
-
-
-def _labels_excel(plain: _Fitted, votes: Votes) -> bool:
-    """Tells whether labels are expected to be right more often than the predictions."""
-    transitions, predicted = plain.channel.transitions, _tempered(plain)
-    q = posterior(predicted, votes.labels, transitions, votes.trusted)
-    rows, annotators = np.nonzero(votes.labels != MISSING)
-    labels, guesses = votes.labels[rows, annotators], predicted.argmax(1)[rows]
-    return float((q[rows, labels] - q[rows, guesses]).sum()) > 0
 
 
 def _mix(plain: _Fitted, corrected: _Fitted, votes: Votes) -> _Fitted:

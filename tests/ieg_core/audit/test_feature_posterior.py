@@ -81,6 +81,14 @@ def test_counts_of_a_classifier_that_is_often_wrong_are_not_relied_on():
     assert average_precision(given != clean, found.score(given)) > without - 0.02
 
 
+def test_a_prior_at_the_edge_is_not_the_strongest(monkeypatch):
+    features, _, given, _ = draw(n=600)
+    precision = fp.judge_labels([features], given, 3).precisions[0]
+    monkeypatch.setattr(fp, "PRECISIONS", (precision / 10, precision / 30))
+    monkeypatch.setattr(fp, "_STRONGER", (precision / 3, precision, 3 * precision, 10 * precision))
+    assert fp.judge_labels([features], given, 3).precisions[0] == precision
+
+
 def test_examples_in_another_order_are_judged_alike():
     """Folds are drawn by place, so that only what they change may differ."""
     features, _, given, _ = draw(600)
