@@ -40,6 +40,7 @@ from ieg_core.data.public.fashion_mnist import IdxLayout, idx_files, open_fashio
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.files import read_features
+from ieg_core.host.program import Parser as ArgumentParser
 from ieg_core.host.program import program
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
 from pipelines import cluster_files
@@ -280,9 +281,7 @@ def read_options(
     Returns:
       "names", "tries" and "seed".
     """
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawTextHelpFormatter
-    )
+    options = ArgumentParser(description=description)
     options.add_argument("names", nargs="*", metavar=kind.upper(), help=f"names of {kind}s (all)")
     options.add_argument("--tries", type=int, default=tries, help=f"for each {kind}")
     options.add_argument("--seed", type=int, default=0)
