@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stages of a check that is made over several calls, each of them with a time budget."""
 
-import functools
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -65,12 +64,16 @@ def expected_seconds(stage: Stage, stages: Sequence[Stage], state: Path) -> floa
     return stage.seconds * max(ratios, default=1.0)
 
 
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
 def run_stages(
     stages: Sequence[Stage],
     state: Path,
     budget: float,
     clock: Clock = CLOCK,
-    say: Callable[[str], None] = functools.partial(print, flush=True),
+    say: Callable[[str], None] = _print,
 ) -> dict[str, float]:
     """Runs the stages that are not finished, in order, as far as they fit into the budget.
 
