@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import use_utf8
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command line."""
-    from ieg_core.cli.main import Parser
     from pipelines import commands, variables
 
     parser = Parser(prog="python -m pipelines", description=__doc__)

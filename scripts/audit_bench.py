@@ -10,7 +10,6 @@ both sides cost the same. All are compared on the same examples, those in no met
 Finished runs and folds are kept.
 """
 
-import argparse
 import dataclasses
 import importlib.util
 import json
@@ -32,7 +31,7 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.host import files
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store import arrays
 from ieg_core.store.layout import LOG, label_sets_folder, read_planned, trial_folder
@@ -214,9 +213,7 @@ def _measure(
 @program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the comparison, prints its table and writes it to <out>/audit_bench/."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("--datasets", default=",".join(DATASETS))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods", default="ieg,fsr,supervised")

@@ -8,7 +8,6 @@ machine affects all of them. The result is the median over rounds of the ratio t
 step of the same round. The images are noise: only the time matters.
 """
 
-import argparse
 import platform
 import statistics
 import sys
@@ -19,7 +18,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.methods import METHODS
 from ieg_core.experiment.overrides import override
 from ieg_core.host.machine import usable_cores
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import Runtime, chosen_backend, set_environment
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint
@@ -67,7 +66,7 @@ def table(measured: Sequence[dict[str, float]]) -> list[str]:
 @program("bench")
 def main() -> None:
     """Runs the benchmark and prints its table, ready for docs/PERFORMANCE.md."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.bench", description=__doc__)
+    parser = Parser(prog="python -m scripts.bench", description=__doc__)
     parser.add_argument("--network", default="resnet29")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2)

@@ -15,7 +15,6 @@ changed. Each try damages one file, runs every reader, and puts the file back. I
 Prints how many tries survived, and each one that did not; the exit code is 1 if there are any.
 """
 
-import argparse
 import contextlib
 import functools
 import io
@@ -33,7 +32,7 @@ from typing import Any, Final
 
 from ieg_core.data.label_set import load_label_set
 from ieg_core.errors import FailedError, UserError
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.report.write import write_report
 from ieg_core.store import arrays, layout, leases, model_file, seal
 from ieg_core.store.records import PlanRecord, ReportRecord
@@ -388,9 +387,7 @@ def train_root(root: Path) -> None:
 @program("chaos")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs attacks; returns 1 if a try did not survive."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("attacks", nargs="+", choices=ATTACKS)
     parser.add_argument("--tries", type=int, default=1000, help="of each attack")
     parser.add_argument("--seed", type=int, default=0)

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 
 ROOT: Final = Path(__file__).parents[1]
 MODULE: Final = "scripts.chaos_atheris"
@@ -79,9 +79,7 @@ def search_apart(name: str, seconds: int) -> bool:
 @program("chaos-atheris")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Searches the parsers; returns 1 if one did not survive."""
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    options = Parser(description=__doc__)
     options.add_argument("names", nargs="*", metavar="PARSER", help="names of parsers (all)")
     options.add_argument("--seconds", type=int, default=20, help="for each parser")
     options.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)

@@ -46,6 +46,7 @@ from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.files import read_features
+from ieg_core.host.program import Parser as ArgumentParser
 from ieg_core.host.program import program
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
 from ieg_core.store.model_file import ModelFacts, read_facts, write_facts
@@ -325,9 +326,7 @@ def read_options(
     Returns:
       "names", "tries" and "seed".
     """
-    options = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawTextHelpFormatter
-    )
+    options = ArgumentParser(description=description)
     options.add_argument("names", nargs="*", metavar=kind.upper(), help=f"names of {kind}s (all)")
     options.add_argument("--tries", type=int, default=tries, help=f"for each {kind}")
     options.add_argument("--seed", type=int, default=0)

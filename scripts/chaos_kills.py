@@ -17,7 +17,6 @@ that comes too late, because its process has just ended, is made again in anothe
 many kills survived, by kind; the exit code is 1 if one did not.
 """
 
-import argparse
 import contextlib
 import json
 import os
@@ -35,7 +34,7 @@ from typing import Any, Final
 
 from ieg_core.errors import FailedError
 from ieg_core.host.clock import CLOCK
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.store.layout import MATRICES, TRIALS
 from ieg_core.store.records import ResultRecord
 
@@ -238,9 +237,7 @@ def last_line(results: Path) -> str:
 @program("chaos-kills")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Kills sweeps; returns 1 if one did not survive."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("--tries", type=int, default=2 * len(KILLS), help="number of kills")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)

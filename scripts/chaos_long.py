@@ -15,7 +15,6 @@
 Prints the figures; the exit code is 1 if something grew or differs.
 """
 
-import argparse
 import contextlib
 import os
 import shutil
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 from ieg_core.host.clock import CLOCK
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.store import layout
 from ieg_core.sweep import plan
 from ieg_core.sweep.request import SweepRequest
@@ -209,9 +208,7 @@ STAGES: Final[Mapping[str, Callable[[Path], list[str]]]] = {
 @program("chaos-long")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the stages; returns 1 if something grew or differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("stages", nargs="*", choices=[*STAGES, []], help="all by default")
     chosen = parser.parse_args(arguments).stages or list(STAGES)
     problems = []

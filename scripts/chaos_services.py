@@ -21,7 +21,6 @@ pod does. It survives if only errors of one line leave each step, and if the fil
 the trial was leased once as soon as the bucket answers again.
 """
 
-import argparse
 import contextlib
 import io
 import logging
@@ -38,7 +37,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ieg_core.errors import UserError
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.store import gcs, leases, trial_copy
 from ieg_core.store.layout import LOG, TRIALS, checkpoint_name
 from ieg_core.store.records import LeaseRecord, ProgressRecord, TrainingRecord
@@ -345,9 +344,7 @@ def _run(name: str, tries: int, seed: int, attack: Callable[[int], str]) -> bool
 @program("chaos-services")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lets services fail; returns 1 if a try did not survive."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("service", nargs="?", choices=("kfp", "bucket"), help="both by default")
     parser.add_argument("--tries", type=int, default=200, help="for each service")
     parser.add_argument("--seed", type=int, default=0)

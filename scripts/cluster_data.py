@@ -5,7 +5,6 @@ Without FROM, a job in the cluster downloads CIFAR-10 and CIFAR-100 and verifies
 FROM=folder, the data sets in that folder are copied into a waiting pod as a tar stream.
 """
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 from ieg_core.errors import FailedError, UserError
 from ieg_core.host.clock import CLOCK
 from ieg_core.host.files import expand
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from pipelines import cluster_files
 
 ROOT = Path(__file__).parents[1]
@@ -138,7 +137,7 @@ def copy(call: list[str], rendered: Path, folder: Path) -> None:
 @program("data")
 def main() -> None:
     """Fills the volume."""
-    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options = Parser(description=__doc__, allow_abbrev=False)
     options.add_argument("--from", dest="folder", default="", help="folder of this machine")
     options.add_argument(
         "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"

@@ -9,7 +9,6 @@ The checks need an endpoint, a kubeconfig that may list and delete pods, and a r
 this machine can read (`results_mount`, or gs://). A row names what is missing.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import datetime
@@ -28,7 +27,7 @@ from zoneinfo import ZoneInfo
 
 from ieg_core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, UserError
 from ieg_core.host.clock import CLOCK, Clock
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.store import gcs, mirror
 from ieg_core.store.layout import (
     CHECKPOINTS,
@@ -498,7 +497,7 @@ def as_markdown(rows: Sequence[Row], bench: Bench) -> str:
 @program("cluster-test")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `make cluster-test`; returns the exit code."""
-    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options = Parser(description=__doc__, allow_abbrev=False)
     options.add_argument("--cluster", default="", help="cluster file")
     options.add_argument("--profile", default="gpu", choices=("gpu", "cpu"))
     arguments = options.parse_args(argv)

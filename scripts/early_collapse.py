@@ -8,7 +8,6 @@ The second trains the dense layer alone, on fixed random features of real images
 view of each image and no look-ahead, the second no MixUp either.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ieg_core.data.open import open_source
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 
 Array = np.ndarray[Any, np.dtype[Any]]
 CLASSES = 10
@@ -191,7 +190,7 @@ def train_dense(
 @program("early-collapse")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints both tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = Parser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data-dir", type=Path, required=True)
     data_dir = parser.parse_args(arguments).data_dir
     print("| noise | w | γ = 0 | 0.25 | 0.5 | 1 |\n|---|---|---|---|---|---|")

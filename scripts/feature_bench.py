@@ -12,7 +12,6 @@ labels that the scores expect; and test accuracy of linear heads, plain and forw
 of those retrained on q. No clean label takes part in any choice.
 """
 
-import argparse
 import importlib.util
 import json
 import sys
@@ -34,7 +33,7 @@ from ieg_core.features.extract import extract_features
 from ieg_core.features.head import HeadSettings, train_head
 from ieg_core.features.linear import NO_FOLD, fit, predict
 from ieg_core.host.files import write_bytes_atomic
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.store.names import DEFAULT_ROOT
 from scripts.tables import Row, to_table
@@ -181,9 +180,7 @@ def measure(
 @program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Computes features, measures, prints the table and keeps it in <out>/feature_bench/."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("--datasets", default=",".join(DATASETS))
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--networks", default="efficientnet-lite0")

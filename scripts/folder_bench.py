@@ -9,7 +9,6 @@ moves a share of them to another class's folder, runs the command with an empty 
 compares its lists with the truth.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -27,7 +26,7 @@ from ieg_core.audit.label_audit import LabelAuditRecord
 from ieg_core.data.public.cifar import LAYOUTS, read_records, split_of
 from ieg_core.errors import FailedError
 from ieg_core.experiment.base_datasets import BASES
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 
 CHOSEN = ("cat", "dog", "horse", "truck")
 LEAST_SIDE, MOST_SIDE = 48, 160
@@ -98,7 +97,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 @program("folder-bench")
 def main() -> None:
     """Prints a line for each seed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--photos", type=int, default=300)
     parser.add_argument("--classes", default=",".join(CHOSEN), help="names, or how many")

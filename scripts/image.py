@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ieg_core.errors import FailedError, UserError
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from pipelines import variables
 from pipelines.revision import revision
 
@@ -147,7 +147,7 @@ def build(arguments: argparse.Namespace) -> Image:
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Returns a parser of the options shared by building and testing."""
-    options = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    options = Parser(description=description, allow_abbrev=False)
     variables.add_arguments(options, "image")
     return options
 

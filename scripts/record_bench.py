@@ -11,7 +11,6 @@ a high value is suspicious. A combination is a logistic regression on the record
 weigh the same. Average precision for finding the wrong labels, mean ± sample deviation over seeds.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from ieg_core.audit.measures import average_precision
 from ieg_core.audit.scores import rival_share
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from scripts.tables import Row, to_table
 
 SIGNS = {"weight": -1, "label_coefficient": -1, "margin": -1, "given_label_loss": 1}
@@ -140,9 +139,7 @@ def measure(trials: Sequence[Records]) -> dict[str, list[Row]]:
 @program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of the trials of one method."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("trials", nargs="+", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     asked = parser.parse_args(arguments)

@@ -17,7 +17,6 @@ steps amplify: expect "within the deviation" there. Sweeps run on the CPU, one t
 those of the tables did. Finished trials in OUT are not trained again.
 """
 
-import argparse
 import difflib
 import json
 import os
@@ -35,7 +34,7 @@ import yaml
 from ieg_core.errors import UserError
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
 from ieg_core.report.trials import Row
 from ieg_core.store import fingerprint
@@ -371,9 +370,7 @@ def reproduce(figure: Figure, out: Path, data_dir: str) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Lists the figures, or runs and compares; returns the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     variables.add_arguments(parser, "reproduce")
     asked = parser.parse_args(variables.as_flags("reproduce", given))
     figures = read_figures()

@@ -18,14 +18,11 @@ An invalid request prints one line and exits with 2; a diverged training exits w
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Collection, Sequence
-from typing import Any, NoReturn
 
 from ieg_core import __version__
-from ieg_core.errors import UserError
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import use_utf8
 
 COMMANDS = {
@@ -44,34 +41,13 @@ COMMANDS = {
 """What each command does; the module of `ieg_core.cli` of its name declares its arguments."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose error messages are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises a UserError instead of printing the usage."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses arguments; expands `~` also where a shell does not, as in --out=~/runs."""
-        words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_expanded(word) for word in words], namespace)
-
-
-def _expanded(word: str) -> str:
-    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
-    is_home = path == "~" or path.startswith("~/")
-    return f"{option}{equals}{os.path.expanduser(path)}" if is_home else word
-
-
 def build_parser(declared: Collection[str] = COMMANDS) -> argparse.ArgumentParser:
     """Builds the parser of the command line.
 
     Args:
       declared: The commands whose arguments it knows; it takes most of a second to import all.
     """
-    parser = Parser(
-        prog="ieg", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(prog="ieg", description=__doc__)
     parser.add_argument("--version", action="version", version=f"ieg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():

@@ -54,7 +54,7 @@ def find_gpus(devices: str, environ: Mapping[str, str] = os.environ) -> tuple[st
     choice = devices.strip().lower()
     if choice == "cpu":
         return ()
-    available = _installed_gpus()
+    available = _nvidia_smi("index")
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None and available:
         available = _visible_gpus(visible, available)
@@ -92,10 +92,6 @@ def processor_name() -> str:
 def driver_version() -> str:
     """Returns the version of NVIDIA's driver; "" if there is none."""
     return (_nvidia_smi("driver_version") or ("",))[0]
-
-
-def _installed_gpus() -> tuple[str, ...]:
-    return _nvidia_smi("index")
 
 
 def _visible_gpus(visible: str, installed: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a program ends: one line on standard error and an exit code, never a traceback."""
+"""How a program reads its words, and ends: one line and an exit code, never a traceback."""
 
+import argparse
 import functools
 import os
 import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import Any, NoReturn, ParamSpec
 
 from ieg_core.errors import (
     EXIT_BROKEN_PIPE,
@@ -21,6 +22,28 @@ from ieg_core.errors import (
 )
 
 P = ParamSpec("P")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose error messages are one line; descriptions keep their line breaks."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a UserError instead of printing the usage."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses arguments; expands `~` also where a shell does not, as in --out=~/runs."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_expanded(word) for word in words], namespace)
+
+
+def _expanded(word: str) -> str:
+    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    is_home = path == "~" or path.startswith("~/")
+    return f"{option}{equals}{os.path.expanduser(path)}" if is_home else word
 
 
 def program(name: str) -> Callable[[Callable[P, int | None]], Callable[P, int]]:

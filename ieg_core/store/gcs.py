@@ -300,10 +300,6 @@ def _checksum(file: IO[bytes], size: int) -> str:
     while left > 0 and (part := file.read(min(left, CHUNK))):
         checksum.update(part)
         left -= len(part)
-    return _encode(checksum)
-
-
-def _encode(checksum: Any) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 

@@ -3,9 +3,7 @@
 
 from collections.abc import Sequence
 
-from ieg_core.data.label_set import (
-    LabelSet,
-)
+from ieg_core.data.label_set import LabelSet
 from ieg_core.data.labels.open import check_labels_file
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import LENGTHS, Config

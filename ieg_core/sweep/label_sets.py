@@ -9,12 +9,7 @@ from pathlib import Path
 from ieg_core.audit.findings import is_available
 from ieg_core.audit.soft_labels import soft_labels
 from ieg_core.data.image_folder.dataset import describe_notes
-from ieg_core.data.label_set import (
-    LabelSet,
-    prepare_label_set,
-    prepare_soft_label_set,
-    probe_note,
-)
+from ieg_core.data.label_set import LabelSet, prepare_label_set, prepare_soft_label_set, probe_note
 from ieg_core.data.labels.given import GivenLabels
 from ieg_core.data.labels.open import open_given
 from ieg_core.data.open import open_source

@@ -3,15 +3,9 @@
 
 from collections.abc import Sequence
 
-from ieg_core.data.label_set import (
-    LabelSet,
-)
+from ieg_core.data.label_set import LabelSet
 from ieg_core.experiment.config import Config
-from ieg_core.experiment.length import (
-    nearest_cycle_ends,
-    num_steps,
-    steps_per_epoch,
-)
+from ieg_core.experiment.length import nearest_cycle_ends, num_steps, steps_per_epoch
 from ieg_core.recipes.features import FEATURES
 from ieg_core.sweep.request import SweepRequest
 

@@ -7,17 +7,11 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-from ieg_core.data.label_set import (
-    LabelSet,
-)
+from ieg_core.data.label_set import LabelSet
 from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config, network_digest, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec
-from ieg_core.experiment.length import (
-    evaluation_steps,
-    num_steps,
-    steps_per_epoch,
-)
+from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_epoch
 from ieg_core.host.runtime import chosen_backend
 from ieg_core.recipes import build
 from ieg_core.store import fingerprint, layout

@@ -6,7 +6,6 @@ Each kustomization becomes one file in build/k8s/, provided that it passes the p
 also reject misspelled keys.
 """
 
-import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import yaml
 from kubernetes_validate.utils import all_versions, major_minor
 
 from ieg_core.errors import EXIT_OK, EXIT_USER_ERROR
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from pipelines import cluster_files
 from pipelines.cluster_files import ClusterFile
 from pipelines.compile import image_of
@@ -155,7 +154,7 @@ def quota_warnings(
 @program("manifests")
 def main(argv: Sequence[str] | None = None) -> int:
     """Renders, checks and writes every kustomization."""
-    options = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    options = Parser(description=__doc__, allow_abbrev=False)
     options.add_argument(
         "--cluster", default="", help="cluster file; else IEG_CLUSTER, else cluster.yaml"
     )

@@ -24,7 +24,7 @@ from ieg_core.errors import UserError
 from ieg_core.experiment.methods import method_spec
 from ieg_core.host import machine
 from ieg_core.host.files import write_bytes_atomic, write_json_atomic
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import Runtime, set_environment
 from scripts.gpu_check import side_by_side, tables
 from scripts.gpu_check.sizes import GPU, REHEARSAL, Sizes
@@ -187,10 +187,9 @@ def write_summary(state: Path, names: list[str]) -> None:
 @program("gpu-check")
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m scripts.gpu_check",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Packages that must be there or in --wheels, one wheel each, for this Python:\n"
         + ", ".join(NEEDED.values()),
         allow_abbrev=False,

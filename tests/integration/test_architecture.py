@@ -236,6 +236,7 @@ def test_every_program_ends_in_one_place():
         if path.relative_to(ROOT).as_posix() in apart:
             continue
         assert "raise SystemExit" not in text, f"{path}: raise a UserError or a FailedError"
+        assert "argparse.ArgumentParser(" not in text, f"{path}: take a Parser"
         if '__name__ == "__main__"' in text:
             programs += 1
             assert "    sys.exit(main())\n" in text, path

@@ -10,7 +10,7 @@ import pytest
 
 from ieg_core import __version__, errors
 from ieg_core.cli import completion, main, recipes
-from ieg_core.host import files
+from ieg_core.host import files, program
 from ieg_core.sweep import worker
 from ieg_core.sweep.request import SweepRequest
 from tests.doors import refused
@@ -122,7 +122,7 @@ def test_an_error_of_the_machine_is_one_line(monkeypatch, capsys, number):
 def test_a_tilde_is_the_home_folder_also_behind_an_equals_sign(monkeypatch):
     monkeypatch.setenv("HOME", "/users/me")
     words = ["--out=~/x", "~/y", "--out=~", "--set=a=~/b", "x~/y", "--out=~other/x"]
-    assert [main._expanded(word) for word in words] == [
+    assert [program._expanded(word) for word in words] == [
         *("--out=/users/me/x", "/users/me/y", "--out=/users/me"),
         *("--set=a=~/b", "x~/y", "--out=~other/x"),
     ]

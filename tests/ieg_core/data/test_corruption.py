@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,24 @@ from ieg_core.data.corruption import (
 )
 from ieg_core.draws.generator import generator
 from ieg_core.errors import UserError
-from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.dataset_spec import DEFAULT_NOISE_RATES, GRAMMAR, NOISES, parse
+from ieg_core.report.html import page
+
+PAGE = Path(page.__file__).with_name("report.html.j2")
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_each_noise_has_a_name_rates_a_matrix_and_a_sentence_in_the_report(noise):
+    """What CONTRIBUTING.md asks of a new one."""
+    spec = parse(f"cifar10_{noise}_0.25")
+    assert (spec.noise, spec.noise_rate) == (noise, 0.25)
+    assert DEFAULT_NOISE_RATES[noise]
+    assert f"<base>_{noise}_<r>" in GRAMMAR
+    matrix = transition_matrix(spec)
+    np.testing.assert_allclose(matrix.sum(1), 1)
+    # CIFAR-10 has as many images of each class.
+    assert spec.true_flip_rate == pytest.approx(1 - matrix.diagonal().mean())
+    assert f"{{% if '{noise}' in noises %}}" in PAGE.read_text(encoding="utf-8")
 
 
 def test_uniform_transition_by_hand():

@@ -7,7 +7,7 @@ from subprocess import CalledProcessError
 import pytest
 
 from ieg_core.errors import FailedError, UserError
-from ieg_core.host.program import program
+from ieg_core.host.program import Parser, program
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,22 @@ def test_a_program_that_ends_well_has_its_own_code():
     assert main(3) == 3
     assert main(None) == 0
     assert main.__name__ == "main"
+
+
+def test_a_wrong_option_is_one_line_and_a_home_directory_is_found(capsys, monkeypatch):
+    @program("x")
+    def main(*words):
+        parser = Parser(prog="x", description="one\n  two")
+        parser.add_argument("--out")
+        print(parser.parse_args(words).out)
+
+    monkeypatch.setenv("HOME", "/homes/me")
+    assert main("--out=~/runs") == 0
+    assert capsys.readouterr().out == "/homes/me/runs\n"
+    assert main("--in=here") == 2
+    assert capsys.readouterr().err == (
+        "x: error: unrecognized arguments: --in=here; see x --help\n"
+    )
+    with pytest.raises(SystemExit):
+        main("--help")
+    assert "one\n  two" in capsys.readouterr().out

@@ -2,9 +2,7 @@
 import numpy as np
 
 from ieg_core.methods.method import Network
-from tests.ieg_core.methods.by_hand import (
-    tensor,
-)
+from tests.ieg_core.methods.by_hand import tensor
 
 
 def test_decay_is_of_kernels_alone():
