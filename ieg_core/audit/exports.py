@@ -283,8 +283,8 @@ def read_fiftyone(images: LabeledImages, path: Path) -> Decisions:
     places = {_stem(name): place for place, name in enumerate(images.names)}
     places |= {name: place for place, name in enumerate(images.names)}
     ends: dict[str, list[int]] = {}
-    for place, name in enumerate(images.names):
-        ends.setdefault(PurePosixPath(_stem(name)).name, []).append(place)
+    for number, name in enumerate(images.names):
+        ends.setdefault(PurePosixPath(_stem(name)).name, []).append(number)
     corrections = []
     for key, target in labels.items():
         place = places.get(key, places.get(_stem(key)))
