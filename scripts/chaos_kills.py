@@ -65,6 +65,8 @@ KILLS: Final = (
     *((kind, signal.SIGKILL) for kind in PATTERNS),
 )
 LATER_SHARE: Final = 0.4
+MOST_LATE: Final = 5
+"""Sweeps in turn in which the first kill came too late."""
 POLL_SECONDS: Final = 0.05
 WAIT_SECONDS: Final = 60.0
 
@@ -251,8 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         expected = outcome(Path(folder) / "whole")
         whole = ", ".join(f"{kind} {seconds:.0f} s" for kind, seconds in lived.items())
         print(f"undisturbed: {CLOCK.monotonic() - began:.0f} s ({whole})", flush=True)
-        number = 0
-        while wanted:
+        number = late = 0
+        while wanted and late < MOST_LATE:
             number += 1
             results = Path(folder) / str(number)
             batch, wanted = wanted[: len(KILLS)], wanted[len(KILLS) :]
@@ -260,7 +262,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Late kills leave little to end: those whose moments are spread most come first.
             batch.sort(key=lambda each: -lived.get(each[0], 0.0))
             made, problem = end_in_turn(results, batch, lived, rng)
-            wanted += batch[len(made) :] if made else []
+            wanted += batch[len(made) :]
+            late = 0 if made else late + 1
             if not problem and (code := Sweep.start(results).process.wait()):
                 problem = f"exit code {code}: {last_line(results)}"
             elif not problem and outcome(results) != expected:
@@ -270,7 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"sweep {number}, {len(made)} kills: {problem or 'survived'}", flush=True)
     by_kind = json.dumps({name: f"{survived[name]}/{tried[name]}" for name in sorted(tried)})
     print(f"kills: {survived.total()} of {tried.total()} survived ({by_kind})")
-    return int(survived.total() < tried.total() or not tried)
+    for kind, signal_number in wanted:
+        print(f"not made, {MOST_LATE} sweeps were too fast: {signal_number.name} of the {kind}")
+    return int(survived.total() < tried.total() or bool(wanted))
 
 
 if __name__ == "__main__":

@@ -194,15 +194,13 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     return {
         **{kind.NAME: record(kind) for kind in (*kinds, ManifestRecord)},
         "Label Studio": Reader(
-            _json(_some(task)), in_file("t.json", lambda path: import_decisions(images, path))
+            _json(_some(task)), in_file("tasks", lambda path: import_decisions(images, path))
         ),
         "FiftyOne": Reader(
             _json(with_keys(classes=st.lists(TEXTS, max_size=3), labels=labels)),
-            in_file("o.json", lambda path: import_decisions(images, path, "fiftyone")),
+            in_file("labels", lambda path: import_decisions(images, path, "fiftyone")),
         ),
-        "rates.json": Reader(
-            _json(rates), in_file("rates.json", lambda path: read_rates(str(path)))
-        ),
+        "rates": Reader(_json(rates), in_file("rates.json", lambda path: read_rates(str(path)))),
         "cluster.yaml": Reader(
             (of_fields(ClusterFile) | VALUES).map(_yaml), in_file("c.yaml", cluster_files.load)
         ),

@@ -57,3 +57,21 @@ def test_growth_after_the_first_quarter_is_found(capsys):
     memory, files = grown.problems("it")
     assert memory == "it: memory 42 MiB, at the end 46 MiB"
     assert files == "it: files 2, at the end 6"
+
+
+@pytest.mark.parametrize("late", [0, 2, 99])
+def test_kills_that_come_too_late_are_made_in_another_sweep(monkeypatch, capsys, late):
+    sweeps = iter(range(200))
+
+    def end_in_turn(results, kills, lived, rng):
+        made = kills[:3] if next(sweeps) >= late else []
+        return [f"{number.name} of the {kind}" for kind, number in made], ""
+
+    monkeypatch.setattr(chaos_kills, "end_in_turn", end_in_turn)
+    monkeypatch.setattr(chaos_kills, "lives", lambda results: {})
+    monkeypatch.setattr(chaos_kills, "outcome", lambda results: {})
+    monkeypatch.setattr(Sweep, "start", lambda results: Sweep.of(["true"], results, {}))
+    assert chaos_kills.main(["--tries=8"]) == (late == 99)
+    output = capsys.readouterr().out
+    assert ("kills: 8 of 8 survived" in output) == (late < 99)
+    assert output.count("not made, 5 sweeps were too fast") == (8 if late == 99 else 0)

@@ -46,6 +46,7 @@ OTHERS = {
     "pipelines/local/sweep.py": {"job.json"},  # of a scratch folder
     "scripts/audit_bench.py": {".safetensors"},  # of its own folder, audit_bench/
     "scripts/chaos.py": {".json", ".safetensors"},  # whatever a root contains
+    "scripts/chaos_structures.py": {"rates.json"},  # RATES=file.json
     "scripts/gpu_check/__main__.py": {"results.json"},  # of its own folder
     "scripts/gpu_check/stages.py": {".json"},
     "scripts/reproduce.py": {".json"},  # of its own folder, figures/
