@@ -343,7 +343,7 @@ class ClusterFile:
             )
         if self.vertex.data_dir and not REGISTRY_IMAGE.fullmatch(self.image):
             raise UserError(
-                f"{given} image is {self.image!r}: Vertex AI needs one in a registry, such as "
+                f"{given} image is {self.image!r}: expected one in a registry, such as "
                 "europe-docker.pkg.dev/project/repository/ieg-python:1a2b"
             )
 

@@ -21,6 +21,7 @@ from ieg_core.audit.label_audit import LabelAudit
 from ieg_core.data.tables import SUFFIXES, read_columns, to_csv, to_parquet
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
+from ieg_core.store.seal import parse_json
 
 CORRECTED: Final = ("corrected_label", "clean_label", "new_label")
 REVIEWED: Final = "reviewed"
@@ -304,7 +305,8 @@ def read_fiftyone(images: LabeledImages, path: Path) -> Decisions:
         if isinstance(target, list) and len(target) == 1:
             target = target[0]  # from a field of several labels
         if isinstance(target, dict):
-            attributes, target = target.get("attributes") or {}, target.get("label")
+            kept, target = target.get("attributes"), target.get("label")
+            attributes = kept if isinstance(kept, dict) else {}
         if target is None:
             continue
         if classes is not None and isinstance(target, int) and 0 <= target < len(classes):
@@ -408,7 +410,8 @@ def _choices(identity: str, label: str) -> dict[str, Any]:
 
 def _chosen(annotation: dict[str, Any]) -> Iterator[str]:
     """Yields the label of an annotation, if it has one."""
-    for part in annotation.get("result") or ():
+    parts = annotation.get("result")
+    for part in parts if isinstance(parts, list) else ():
         value = part.get("value") if isinstance(part, dict) else None
         choices = value.get("choices") if isinstance(value, dict) else None
         if isinstance(choices, list) and len(choices) == 1:
@@ -428,7 +431,7 @@ def _unknown_image(path: Path, name: str, fix: str = "") -> UserError:
 
 def _read_json(path: Path, kind: type | UnionType, tool: str, expected: str) -> Any:
     try:
-        value = json.loads(path.read_bytes())
+        value = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not valid JSON"
         raise UserError(

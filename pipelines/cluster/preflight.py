@@ -93,7 +93,7 @@ def _settings(cluster_file: ClusterFile) -> Any:
         except config.ConfigException:
             # The rest of the message may quote a user with the token.
             words = " ".join(str(error).partition("{")[0].split())[:120].rstrip(". ")
-            raise UserError(f"kubeconfig: {words} (`kubectl config view`)") from error
+            raise UserError(f"kubeconfig: {words}; see `kubectl config view`") from error
     settings.retries = False
     return settings
 

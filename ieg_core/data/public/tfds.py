@@ -7,6 +7,7 @@ build cause; here each becomes a one-line error, and a build is never read with 
 
 import contextlib
 import importlib.util
+import logging
 import re
 import sys
 import urllib.request
@@ -31,7 +32,7 @@ _NO_REASON: Final = r"^\{\{.*?\}\} | \[Op:.*$|^Failed to construct dataset .*?\}
 
 
 def import_tfds() -> Any:
-    """Imports TensorFlow Datasets without start-up messages of TensorFlow.
+    """Imports TensorFlow Datasets without start-up messages of TensorFlow and advice of its own.
 
     Raises:
       UserError: When it is not installed.
@@ -41,7 +42,13 @@ def import_tfds() -> Any:
         raise missing_extra("tensorflow-datasets", "tfds")
     import tensorflow_datasets
 
+    logging.getLogger("absl").addFilter(_is_no_advice)
     return tensorflow_datasets
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    """Drops the warning that OpenCV, which we do not need, would decode images faster."""
+    return not str(record.msg).startswith("OpenCV is not installed")
 
 
 def find_prepared(name: str, roots: Iterable[Path], fix: str) -> Any:

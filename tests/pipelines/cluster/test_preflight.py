@@ -38,7 +38,7 @@ ALWAYS = "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: Alway
 def test_without_access_the_sweep_goes_on(no_cluster):
     (line,) = look()
     assert line.startswith("No access to the Kubernetes API: ")
-    assert line.endswith("No configuration found (`kubectl config view`)")
+    assert line.endswith("No configuration found; see `kubectl config view`")
 
 
 CONTEXT = b"{current-context: a, contexts: [{name: a, context: {cluster: a, user: a}}],"
