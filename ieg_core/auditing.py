@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from ieg_core.audit import exports
+from ieg_core.audit.corrections import import_decisions
+from ieg_core.audit.exports import export_audit
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
@@ -64,7 +65,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When there is no such tool, or the file cannot be written.
         """
-        exports.export_audit(self, tool, expand(path), **options)
+        export_audit(self, tool, expand(path), **options)
 
     def corrections(self, tool: str, path: str | Path) -> dict[Any, str | None]:
         """Imports the corrections that people made in another tool.
@@ -79,7 +80,7 @@ class AuditResult(LabelAudit):
         Raises:
           UserError: When the file is not one of the tool's exports, or is about other images.
         """
-        decisions = exports.import_decisions(self.images, expand(path), tool)
+        decisions = import_decisions(self.images, expand(path), tool)
         names = self.images.class_names
         return {
             self._index(place): None if label == MISSING else names[label]

@@ -31,8 +31,8 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from PIL import Image
 
+from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import read_decisions
-from ieg_core.audit.exports import import_decisions
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.data.base import Source, Split, in_memory_source
 from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_pixels

@@ -26,8 +26,8 @@ import yaml
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
+from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import read_decisions
-from ieg_core.audit.exports import import_decisions
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays

@@ -12,8 +12,9 @@ import numpy as np
 
 from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.exports import EXPORTS, export_audit, import_decisions, local_files
+from ieg_core.audit.exports import EXPORTS, export_audit, local_files
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels

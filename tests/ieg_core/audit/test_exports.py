@@ -6,7 +6,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from ieg_core.audit.exports import EXPORTS, IMPORTS, export_audit, import_decisions
+from ieg_core.audit.corrections import IMPORTS, import_decisions
+from ieg_core.audit.exports import EXPORTS, export_audit
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.label_audit import LabelAudit
 from ieg_core.data.tables import read_columns
