@@ -39,13 +39,14 @@ from ieg_core.data.image_folder.decode import UnreadableImageError, central_squa
 from ieg_core.data.image_folder.listing import list_files
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
-from ieg_core.data.public import cifar
+from ieg_core.data.public import cifar, tfrecord
 from ieg_core.data.public.cifar import CifarLayout
 from ieg_core.data.public.fashion_mnist import IdxLayout, idx_files, open_fashion_mnist
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.experiment import dataset_spec
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_network
 from ieg_core.host.program import Parser as ArgumentParser
 from ieg_core.host.program import program
 from ieg_core.models.torch_weights import NotTensorsError, read_tensors
@@ -197,6 +198,7 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
     images = audited_images()
     tasks = [{"data": {"name": "a.png"}, "annotations": [_ANNOTATION]}]
     fifty_one = {"classes": ["cat", "dog"], "labels": {"a": {"label": "dog", "attributes": {}}}}
+    info = {"splits": [{"name": "train", "shardLengths": ["3", "4"]}]}
     listed = b"path,label\na.png,cat\nb.png,dog\n"
 
     def in_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
@@ -254,6 +256,13 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
             [listed], in_file("train.csv", lambda path: list_files(folder, needs_test=False))
         ),
         "Keras model": Parser([_keras_file(folder)], in_file("made.keras", read_facts)),
+        "TFDS info": Parser(
+            [json.dumps(info).encode()],
+            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
+        ),
+        "feature network": Parser(
+            [_keras_file(folder)], in_file("made.keras", lambda path: find_network(str(path)))
+        ),
         "data set name": Parser(
             [b"cifar10_imbal_0.1_0.4", b"digits_uniform_0.4", b"cifar10_human_worst"],
             lambda content: dataset_spec.parse(content.decode(errors="surrogateescape")),
@@ -384,8 +393,9 @@ def _images() -> list[bytes]:
 def _keras_file(folder: Path) -> bytes:
     """Returns a `.keras` file without weights."""
     path = folder / "made.keras"
+    layer = {"class_name": "InputLayer", "config": {"batch_shape": [None, 32, 32, 3]}}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("assets/text", "some " * 100)
+        archive.writestr("config.json", json.dumps({"config": {"layers": [layer]}}))
     write_facts(path, ModelFacts(("cat", "dog"), (32, 32, 3)))
     return path.read_bytes()
 

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import types
 import typing
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -31,9 +32,11 @@ from ieg_core.audit.decisions import read_decisions
 from ieg_core.data.label_set import ManifestRecord
 from ieg_core.data.labels.label_file import read_labels
 from ieg_core.data.labels.restricted_pickle import NotArraysError, read_arrays
+from ieg_core.data.public import tfrecord
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.files import read_features
+from ieg_core.features.network import find_network
 from ieg_core.host.program import program
 from ieg_core.store import records
 from ieg_core.store.record import Record
@@ -174,10 +177,17 @@ def readers(folder: Path) -> Mapping[str, Reader]:
     task = with_keys(data=data, annotations=_some(annotation))
     label = with_keys(label=TEXTS | st.integers(-1, 2), attributes=with_keys(reviewed=SCALARS))
     labels = st.dictionaries(st.sampled_from(["a", "b.png", "x/a.png", ""]), label | _some(label))
+    split = with_keys(name=st.just("train"), shardLengths=_some(TEXTS), statistics=VALUES)
+    layer = with_keys(batch_shape=st.tuples(*4 * [st.sampled_from([None, 3, 32, "32"])]))
     rates = st.dictionaries(
         st.sampled_from(["wrn28-10", "resnet32", ""]),
         st.dictionaries(st.sampled_from(["supervised", "ieg", ""]), SCALARS) | VALUES,
     )
+
+    def keras_side(content: bytes) -> object:
+        with zipfile.ZipFile(folder / "made.keras", "w") as archive:
+            archive.writestr("config.json", content)
+        return find_network(str(folder / "made.keras"))
 
     entry = of_fields(schedules.Schedule)
     plan = st.fixed_dictionaries({"schedules": st.lists(entry, max_size=3) | VALUES})
@@ -200,6 +210,11 @@ def readers(folder: Path) -> Mapping[str, Reader]:
             _json(with_keys(classes=st.lists(TEXTS, max_size=3), labels=labels)),
             in_file("labels", lambda path: import_decisions(images, path, "fiftyone")),
         ),
+        "TFDS info": Reader(
+            _json(with_keys(splits=_some(split))),
+            in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
+        ),
+        "feature network": Reader(_json(with_keys(config=layer)), keras_side),
         "rates": Reader(_json(rates), in_file("rates.json", lambda path: read_rates(str(path)))),
         "cluster.yaml": Reader(
             (of_fields(ClusterFile) | VALUES).map(_yaml), in_file("c.yaml", cluster_files.load)

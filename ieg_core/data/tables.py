@@ -30,6 +30,10 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ESCAPED: Final = re.compile(r"\\(\\|x[0-9a-f]{2})")
 _IS_ESCAPED: Final = re.compile(rf"'\\(?:[^\\]|{_ESCAPED.pattern})*", re.DOTALL)
 _MAX_SHOWN: Final = 100
+_BATCH: Final = 8192
+_MOST_UNPACKED: Final = 256 << 20
+_MOST_INFLATION: Final = 100
+_VALUE_BYTES: Final = 8
 
 
 def read_columns(
@@ -225,17 +229,61 @@ def _header(rows: Iterator[list[str]]) -> list[str]:
     return [plain_cell(column).strip() for column in next(rows, [])]
 
 
+def read_parquet(file: BinaryIO, columns: Sequence[str] | None = None) -> Any:
+    """Reads a Parquet file within bounds: a megabyte of it can hold billions of equal values.
+
+    Args:
+      file: The open file.
+      columns: The columns to read; None for all.
+
+    Returns:
+      A pyarrow.Table.
+
+    Raises:
+      ValueError: When it unpacks to much more than its size.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    most = max(_MOST_UNPACKED, _MOST_INFLATION * file.seek(0, io.SEEK_END))
+    table = parquet.ParquetFile(file)
+    groups = [table.metadata.row_group(index) for index in range(table.num_row_groups)]
+    values = sum(
+        group.column(index).num_values for group in groups for index in range(group.num_columns)
+    )
+    batches, unpacked = [], _VALUE_BYTES * values
+    for batch in table.iter_batches(_BATCH, columns=columns) if unpacked <= most else ():
+        batches.append(batch)
+        # What a dictionary lists once is in every batch.
+        unpacked += sum(getattr(each, "indices", each).nbytes for each in batch.columns)
+        if unpacked > most:
+            break
+    if unpacked > most:
+        raise ValueError(f"it unpacks to more than {most:,} bytes")
+    schema = batches[0].schema if batches else table.schema_arrow
+    return pyarrow.Table.from_batches(batches, schema)
+
+
 def _read_parquet(
     file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str]
 ) -> dict[str, list[Any]]:
     from pyarrow import parquet
 
-    table = parquet.ParquetFile(file)
-    chosen = _choose(name, table.schema_arrow.names, required, optional)
-    values = table.read(columns=chosen)
-    return {
-        column: [_value(cell) for cell in values.column(column).to_pylist()] for column in chosen
-    }
+    chosen = _choose(name, parquet.read_schema(file).names, required, optional)
+    table = read_parquet(file, chosen)
+    return {column: _cells(table.column(column)) for column in chosen}
+
+
+def _cells(column: Any) -> list[Any]:
+    """Returns a column's values; those of a dictionary, such as pandas's categories, share one."""
+    cells: list[Any] = []
+    for chunk in column.chunks:
+        values = getattr(chunk, "dictionary", chunk).to_pylist()
+        known = [_value(value) for value in values]
+        if hasattr(chunk, "indices"):
+            known = [None if n is None else known[n] for n in chunk.indices.to_pylist()]
+        cells += known
+    return cells
 
 
 def _value(cell: Any) -> Any:

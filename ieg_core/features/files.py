@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ieg_core.data.tables import read_parquet
 from ieg_core.errors import UserError
 from ieg_core.features.reduction import check_features
+from ieg_core.host.archives import require_sane_size
 
 
 def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
@@ -101,6 +104,7 @@ def in_order_of(
 
 def _read_npz(path: Path) -> np.ndarray:
     _check_magic(path, b"PK")
+    require_sane_size(path, ".npy")
     # If np.load fails on a file that it opened itself, it leaves the file open.
     with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         keys = [key for key in file.files if key not in _NAMES]
@@ -119,15 +123,17 @@ def _parquet_names(path: Path) -> list[str] | None:
     keys = [key for key in pq.read_schema(path).names if key in _NAMES]
     if not keys:
         return None
-    return [str(name) for name in pq.read_table(path, columns=keys[:1]).column(0).to_pylist()]
+    with path.open("rb") as file:
+        return [str(name) for name in read_parquet(file, keys[:1]).column(0).to_pylist()]
 
 
 def _read_parquet(path: Path) -> np.ndarray:
-    table = pq.read_table(path)
+    with path.open("rb") as file:
+        table = read_parquet(file)
     table = table.drop_columns([key for key in table.column_names if key in _NAMES])
     if table.num_columns == 1 and pa.types.is_nested(table.schema.types[0]):
         rows = table.column(0).combine_chunks()
-        lengths = set(pa.compute.list_value_length(rows).to_pylist())
+        lengths = set(pc.list_value_length(rows).to_pylist())
         if len(lengths) != 1 or None in lengths:
             raise ValueError("its lists differ in length")
         values = rows.flatten().to_numpy(zero_copy_only=False)

@@ -16,7 +16,6 @@ outputs, the first [B, D] is taken. Networks without a fixed input size receive 
 import functools
 import hashlib
 import importlib
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +34,10 @@ from ieg_core.experiment.feature_sources import (
     file_digest,
     parse,
 )
+from ieg_core.host.archives import require_sane_size
 from ieg_core.host.runtime import held_stderr
 from ieg_core.models.efficientnet_weights import find, load_weights, weights_path
+from ieg_core.store.seal import parse_json
 
 _LEAST_SIDE: Final = 32
 Compute = Callable[[NDArray[np.uint8]], np.ndarray]
@@ -118,6 +119,7 @@ def find_network(name: str, size: int = SIZE) -> FeatureNetwork:
         )
     sha256 = file_digest(name)
     if kind == "keras":
+        require_sane_size(Path(name))
         return FeatureNetwork(name, kind, sha256, _keras_side(name) or size)
     shape = _session(name).get_inputs()[0].shape
     return FeatureNetwork(name, kind, sha256, shape[2] if isinstance(shape[2], int) else size)
@@ -187,8 +189,9 @@ def _keras_side(name: str) -> int | None:
     """Reads the side of a Keras file's input from its configuration, without loading Keras."""
     try:
         with zipfile.ZipFile(name) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            config = parse_json(archive.read("config.json"))
+    # zipfile does not document which exceptions a damaged archive can cause.
+    except Exception as error:
         raise _refusal(name, error) from error
 
     def shapes(value: Any) -> list[Any]:
@@ -201,11 +204,14 @@ def _keras_side(name: str) -> int | None:
     return _side(name, all_shapes[0] if all_shapes else ())
 
 
-def _side(name: str, shape: Sequence[Any]) -> int | None:
+def _side(name: str, shape: Any) -> int | None:
     """Returns the side of an input [B, side, side, 3]; None if the network does not fix it."""
-    if len(shape) != 4 or shape[3] not in (None, 3) or shape[1] != shape[2]:
-        raise _refusal(name, f"its input is {tuple(shape)}")
-    return None if shape[1] is None else int(shape[1])
+    is_shape = isinstance(shape, Sequence) and len(shape) == 4
+    if is_shape and shape[3] in (None, 3) and shape[1] == shape[2]:
+        side = shape[1]
+        if side is None or (type(side) is int and side > 0):
+            return side
+    raise _refusal(name, f"its input is {tuple(shape) if is_shape else shape}")
 
 
 def _refusal(name: str, reason: object) -> UserError:

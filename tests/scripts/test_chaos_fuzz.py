@@ -12,7 +12,8 @@ NAMES = (
     *("pickle", "torch weights", "labels.csv", "labels.parquet", "decisions.csv", "cluster.yaml"),
     *("schedules.yaml", "cron", "image", "features.npy", "features.npz", "features.parquet"),
     *("IDX", "IDX labels", "IDX, gzipped", "CIFAR", "Label Studio", "FiftyOne"),
-    *("corrections.csv", "train.csv", "Keras model", "data set name"),
+    *("corrections.csv", "train.csv", "Keras model", "TFDS info"),
+    *("feature network", "data set name"),
 )
 
 

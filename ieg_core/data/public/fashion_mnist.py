@@ -167,21 +167,22 @@ def _read_file(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.ui
     path = folder / name
     is_plain = path.is_file()
     path = path if is_plain else folder / f"{name}.gz"
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, _UNSIGNED_BYTE, len(shape), *shape)
+    expected = len(header) + math.prod(shape)
     try:
-        content = path.read_bytes()
-        content = content if is_plain else gzip.decompress(content)
+        with path.open("rb") if is_plain else gzip.open(path) as file:
+            content = file.read(expected + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or altered ({error}): {FIX}") from error
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}): expected an IDX file; {FIX}"
         ) from error
-    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, _UNSIGNED_BYTE, len(shape), *shape)
-    expected = len(header) + math.prod(shape)
     if not content.startswith(header) or len(content) != expected:
         sizes = " x ".join(map(str, shape))
+        size = len(content) if len(content) <= expected else f"more than {expected}"
         raise UserError(
-            f"{path} has {len(content)} bytes and the magic number {content[:4].hex() or 'none'}, "
+            f"{path} has {size} bytes and the magic number {content[:4].hex() or 'none'}, "
             f"expected {expected} bytes and {header[:4].hex()} (IDX, {sizes}): truncated, altered "
             f"or from another data set; {FIX}"
         )

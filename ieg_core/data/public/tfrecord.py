@@ -6,7 +6,6 @@ examples, and `<name>-<split>.tfrecord-<i>-of-<n>`, whose records are tf.train.E
 TFDS can read it only with the class that built it, which TFDS has since removed.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Final
 from ieg_core.data.public.tfds import INFO, damaged
 from ieg_core.errors import UserError
 from ieg_core.host.runtime import held_stderr, silence
+from ieg_core.store.seal import parse_json
 
 LABELS: Final = "label.labels.txt"
 _FIX: Final = "get it again, or put the images into class folders"
@@ -61,7 +61,7 @@ def num_examples(folder: Path, split: str) -> int:
       UserError: When the file is missing or does not give the number.
     """
     try:
-        splits = json.loads((folder / INFO).read_bytes())["splits"]
+        splits = parse_json((folder / INFO).read_bytes())["splits"]
         (counts,) = (entry for entry in splits if entry["name"] == split)
         # The first versions recorded only the total, not the examples of each file.
         lengths = counts.get("shardLengths") or [counts["statistics"]["numExamples"]]

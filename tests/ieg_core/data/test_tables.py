@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from ieg_core.data import tables
 from ieg_core.data.tables import EXECUTED, read_columns, to_csv
 from ieg_core.errors import UserError
 
@@ -149,3 +150,23 @@ def test_bytes_in_a_parquet_file_are_texts_and_nan_is_null(tmp_path):
     parquet.write_table(pyarrow.table({"path": [b"\xff"], "label": ["a"]}), path)
     with pytest.raises(UserError, match="cannot read"):
         read_columns(path, ("path", "label"))
+
+
+@pytest.mark.parametrize("is_dictionary", [False, True])
+def test_a_parquet_file_is_not_unpacked_to_much_more_than_its_size(
+    tmp_path, monkeypatch, is_dictionary
+):
+    path = tmp_path / "table.parquet"
+    texts = pyarrow.array(["x" * 1000] * 20_000)
+    texts = texts.dictionary_encode() if is_dictionary else texts
+    parquet.write_table(pyarrow.table({"label": texts}), path)
+    cells = read_columns(path, ("label",))["label"]
+    assert set(cells) == {"x" * 1000}
+    monkeypatch.setattr(tables, "_MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(tables, "_MOST_INFLATION", 1)
+    if is_dictionary:  # 4 bytes a row, and each text once
+        assert read_columns(path, ("label",))["label"] == cells
+        assert len({id(cell) for cell in cells}) < 10
+    else:
+        with pytest.raises(UserError, match="it unpacks to more than 1,048,576 bytes"):
+            read_columns(path, ("label",))

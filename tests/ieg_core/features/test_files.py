@@ -4,8 +4,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ieg_core.data import tables
 from ieg_core.errors import UserError
 from ieg_core.features.files import in_order_of, read_features
+from ieg_core.host import archives
 
 FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -59,6 +61,20 @@ def test_other_files_are_refused(tmp_path):
     refused("a.npy", "the same number of rows", "short.npy")
     np.save(tmp_path / "nan.npy", np.where(FEATURES == 4, np.nan, FEATURES))
     refused("nan.npy", "row 1 are not finite")
+
+
+def test_files_that_unpack_to_much_more_than_their_size_are_refused(tmp_path, monkeypatch):
+    zeros = np.zeros((100_000, 1), np.float32)
+    np.savez_compressed(tmp_path / "a.npz", zeros)
+    pq.write_table(pa.table({"a": zeros[:, 0]}), tmp_path / "b.parquet")
+    assert read_features([tmp_path / "a.npz"])[0].shape == (100_000, 1)
+    assert read_features([tmp_path / "b.parquet"])[0].shape == (100_000, 1)
+    monkeypatch.setattr(archives, "_MOST_TEXT", 1000)
+    monkeypatch.setattr(tables, "_MOST_UNPACKED", 1000)
+    with pytest.raises(UserError, match=r"unpacks arr_0\.npy to 400,128 bytes: expected at most"):
+        read_features([tmp_path / "a.npz"])
+    with pytest.raises(UserError, match="it unpacks to more than"):
+        read_features([tmp_path / "b.parquet"])
 
 
 def test_rows_follow_the_names_in_their_file(tmp_path):

@@ -3,6 +3,7 @@
 
 import hashlib
 import sys
+import zipfile
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from ieg_core.errors import UserError
 from ieg_core.features import network
 from ieg_core.features.extract import compute_features, extract_features
 from ieg_core.features.network import find_network, largest_side
+from ieg_core.host import archives
 
 RNG = np.random.default_rng(0)
 
@@ -57,6 +59,29 @@ def test_files_that_are_no_networks_are_refused(tmp_path):
         find_network(str(path))
     with pytest.raises(UserError, match="expected one network that computes features"):
         find_network("efficientnet-lite0+features.npy")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"batch_shape": 3}', "its input is 3"),
+        ('{"batch_shape": [null, "8", "8", 3]}', "its input is"),
+        (" " * 2000, r"unpacks config\.json to 2,000 bytes"),
+    ],
+)
+def test_an_odd_configuration_of_a_keras_file_is_one_line(tmp_path, monkeypatch, config, message):
+    monkeypatch.setattr(archives, "_MOST_TEXT", 1000 if config.isspace() else 1 << 20)
+    path = tmp_path / "odd.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", config)
+    with pytest.raises(UserError, match=message):
+        find_network(str(path))
+    content = bytearray(path.read_bytes())
+    content[45] ^= 255  # inside the compressed data
+    path.write_bytes(content)
+    with pytest.raises(UserError):
+        find_network(str(path))
 
 
 @pytest.mark.parametrize("shape", [(8, 10, 3), (8, 8, 4), (20,)])

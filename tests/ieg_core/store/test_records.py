@@ -46,7 +46,8 @@ OTHERS = {
     "pipelines/local/sweep.py": {"job.json"},  # of a scratch folder
     "scripts/audit_bench.py": {".safetensors"},  # of its own folder, audit_bench/
     "scripts/chaos.py": {".json", ".safetensors"},  # whatever a root contains
-    "scripts/chaos_structures.py": {"rates.json"},  # RATES=file.json
+    "scripts/chaos_fuzz.py": {"config.json"},  # of a Keras file
+    "scripts/chaos_structures.py": {"config.json", "rates.json"},  # the same, RATES=file.json
     "scripts/gpu_check/__main__.py": {"results.json"},  # of its own folder
     "scripts/gpu_check/stages.py": {".json"},
     "scripts/reproduce.py": {".json"},  # of its own folder, figures/
@@ -56,6 +57,8 @@ SPELLED = {
     "ieg_core/audit/label_audit.py": {"summary.json"},
     "ieg_core/data/image_folder/arrays.py": {"arrays.safetensors"},
     "ieg_core/features/network.py": {"config.json"},
+    "scripts/chaos_fuzz.py": {"config.json"},
+    "scripts/chaos_structures.py": {"config.json"},
     "pipelines/cluster/client.py": {"runs"},  # of a URL of KFP, like the next two
     "pipelines/cluster/sweep.py": {"runs"},
     "scripts/cluster_test.py": {"runs"},

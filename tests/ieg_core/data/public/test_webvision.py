@@ -298,6 +298,7 @@ def test_tensorflow_says_nothing_of_its_own(tmp_path):
         (None, "its dataset_info.json is missing"),
         ("", "its dataset_info.json does not give the number of examples of train"),
         ("[]", "its dataset_info.json does not give the number of examples of train"),
+        ("[" * 100_000, "its dataset_info.json does not give the number of examples of train"),
         ('{"splits": [{"name": "test"}]}', "does not give the number of examples of train"),
     ],
 )
