@@ -17,6 +17,7 @@ filter, which averages over all source pixels:
 import contextlib
 import io
 import math
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +38,11 @@ EVALUATED_SHARE: Final = 224 / 256
 _PNG_BITS: Final = 24
 """Place of the bits per channel in a PNG."""
 _ORIENTATION: Final = 0x0112
+_SCAN: Final = b"\xff\xda"
+_MARKER: Final = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+"""A marker of a JPEG that can end a scan."""
+_MOST_SCANS: Final = 100
+"""Encoders write 1 to 12. Each of an empty one's 100 bytes goes over the whole image."""
 _LONGEST_SIDE: Final = 65_535
 """JPEG's own limit. A PNG of 90,000,000 × 1 pixels takes gigabytes to resize."""
 _ORIENTED: Final = (b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -230,7 +236,20 @@ def _open(content: bytes) -> Image.Image:
         raise UnreadableImageError("it is not a JPEG, PNG or WebP file")
     if reader is PngImagePlugin.PngImageFile:
         content = _without_large_metadata(content)
+    # Metadata, and what phones append, may hold the two bytes by chance.
+    if reader is JpegImagePlugin.JpegImageFile and content.count(_SCAN) > _MOST_SCANS:
+        _refuse_scans(content)
     return reader(io.BytesIO(content))
+
+
+def _refuse_scans(content: bytes) -> None:
+    scans, place = 0, 2
+    while (marker := _MARKER.search(content, place)) and marker[1] != b"\xd9":
+        scans += marker[0] == _SCAN
+        length = content[marker.end() : marker.end() + 2]
+        place = marker.end() + (0 if marker[1] in b"\x01\xd8" else int.from_bytes(length, "big"))
+    if scans > _MOST_SCANS:
+        raise UnreadableImageError(f"it has {scans:,} scans, at most {_MOST_SCANS} are read")
 
 
 def _without_large_metadata(content: bytes) -> bytes:

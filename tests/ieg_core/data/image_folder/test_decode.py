@@ -284,3 +284,14 @@ def test_metadata_of_any_size_do_not_matter():
     oriented[0x0112] = 6
     plain = encoded(image, exif=oriented)
     assert decode._without_large_metadata(plain) == plain
+
+
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_decoded():
+    file = io.BytesIO()
+    Image.new("L", (16, 16)).save(file, "JPEG", progressive=True, comment=b"\xff\xda" * 200)
+    content = file.getvalue()
+    assert decode.read_original(content).shape == (16, 16, 1)
+    assert decode.read_original(content + b"\xff\xda" * 200).shape == (16, 16, 1)  # after its end
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    with pytest.raises(UnreadableImageError, match="it has 106 scans, at most 100 are read"):
+        decode.read_original(content[:-2] + 100 * scan + content[-2:])
