@@ -206,8 +206,8 @@ def _keras_side(name: str) -> int | None:
 
 def _side(name: str, shape: Any) -> int | None:
     """Returns the side of an input [B, side, side, 3]; None if the network does not fix it."""
-    is_shape = isinstance(shape, Sequence) and len(shape) == 4
-    if is_shape and shape[3] in (None, 3) and shape[1] == shape[2]:
+    is_shape = isinstance(shape, list | tuple)
+    if is_shape and len(shape) == 4 and shape[3] in (None, 3) and shape[1] == shape[2]:
         side = shape[1]
         if side is None or (type(side) is int and side > 0):
             return side

@@ -66,7 +66,7 @@ def test_what_vertex_ai_cannot_do_is_found(change, finding):
 
 @pytest.mark.parametrize("image", ["", "ieg-python:1a2b3c", "team/ieg-python:1a2b3c"])
 def test_the_image_must_be_in_a_registry(image):
-    with pytest.raises(UserError, match=f"but image is '{image}': Vertex AI needs one in a regi"):
+    with pytest.raises(UserError, match=f"but image is '{image}': expected one in a regi"):
         dataclasses.replace(CLUSTER, image=image)
 
 
