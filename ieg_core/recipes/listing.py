@@ -50,14 +50,17 @@ def expected_lines() -> Lines:
     table = [["recipe", "method", "data set", "network", "clean", "expected %", "source"]]
     for family in FAMILIES.values():
         without = []
-        for method in filter(family.takes, METHODS):
+        for method in METHODS:
+            if not _trains(family, method):
+                continue
             figures = expected(family, method)
             for figure in figures:
                 line = [family.name, method, figure.dataset, figure.network]
                 table.append([*line, str(figure.clean_labels), figure.text, figure.source])
             if not figures:
                 without.append(method)
-        others = "every method" if not family.figures else ", ".join(without)
+        is_every = not family.figures and not family.choices
+        others = "every method" if is_every else ", ".join(without)
         table.append([family.name, others, "", "", "", "-", "no published figure known"])
     return table
 
@@ -106,9 +109,14 @@ def commands() -> Iterator[str]:
         methods = ",".join(
             name
             for name, spec in METHODS.items()
-            if family.takes(name) and not (spec.needs_teacher and family.head is None)
+            if _trains(family, name) and not (spec.needs_teacher and family.head is None)
         )
         yield f"make sweep DATASET={family.example} RECIPE={family.name} METHODS={methods}"
+
+
+def _trains(family: Family, method: str) -> bool:
+    """Tells whether a family has settings of a method, in a tuned family for its example."""
+    return method in family.choices[family.example] if family.choices else family.takes(method)
 
 
 def length_text(schedule: ScheduleConfig) -> str:
