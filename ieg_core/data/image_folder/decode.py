@@ -3,8 +3,9 @@
 
 Files are recognized by content, not by name: JPEG, PNG and WebP; of an animation, the first frame.
 The EXIF orientation is applied, palettes and CMYK become RGB, and transparent pixels become white.
-16 bits per channel become 8 by dropping the lower 8. An image of 16 bits that uses less than 1/16
-of the range, such as one of 12 bits, would become nearly black and is refused.
+16 bits per channel become 8 by dropping the lower 8. An image of 16 bits that uses less than a
+quarter of the range, such as one of 12 or 14 bits, would become dark, with few grays, and is
+refused.
 
 An image of any size is cropped to a box and resized to size x size pixels by Pillow's bilinear
 filter, which averages over all source pixels:
@@ -149,7 +150,7 @@ def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
         orientation = _orientation(image)
         with _DECODING.held(image.width * image.height / 1e6, max_megapixels):
             image.load()
-            _refuse_nearly_black(image, content)
+            _refuse_dark(image, content)
             is_gray = image.mode in ("1", "L") or image.mode.startswith("I")
             image = plain(image, 1 if is_gray else 3)
             if orientation in _TRANSPOSED:
@@ -294,7 +295,7 @@ def _cut(
             decoded = image.width * image.height
     with _DECODING.held(decoded / 1e6, max_megapixels):
         image.load()
-        _refuse_nearly_black(image, content)
+        _refuse_dark(image, content)
         image = plain(image, channels)
         if orientation in _TRANSPOSED:
             image = image.transpose(_TRANSPOSED[orientation])
@@ -305,15 +306,15 @@ def _cut(
         return np.asarray(image, np.uint8).reshape(size, size, channels)
 
 
-def _refuse_nearly_black(image: Image.Image, content: bytes) -> None:
-    """Refuses a PNG of 16 bits per channel whose upper 8 bits hold almost nothing."""
+def _refuse_dark(image: Image.Image, content: bytes) -> None:
+    """Refuses a PNG of 16 bits per channel that leaves the upper 2 of them unused."""
     # Black on a transparent ground is common, and becomes black on white.
     if image.format != "PNG" or content[_PNG_BITS] != 16 or image.has_transparency_data:
         return
     brightest = int(np.max(image.getextrema())) >> (8 if image.mode.startswith("I") else 0)
-    if brightest < 256 // 16:
+    if brightest < 256 // 4:
         raise UnreadableImageError(
-            f"its 16-bit values are all below {256 * (brightest + 1):,}, which is nearly black: "
+            f"its 16-bit values are all below {256 * (brightest + 1):,}, which is dark: "
             "save it with 8 bits, or scale its values to 0 … 65,535"
         )
 

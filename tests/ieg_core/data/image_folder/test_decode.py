@@ -75,14 +75,14 @@ def test_every_mode_becomes_rgb(image, expected):
     np.testing.assert_allclose(pixels, np.tile(expected, (4, 4, 1)), atol=1)
 
 
-@pytest.mark.parametrize("top", [255, 4095])
-def test_16_bits_that_would_become_nearly_black_are_refused(top):
+@pytest.mark.parametrize("top", [255, 4095, 8191, 16383])
+def test_16_bits_that_would_become_dark_are_refused(top):
     ramp = np.linspace(0, top, 16).reshape(4, 4).astype(np.uint16)
     for read in (read_original, lambda content: read_pixels(content, 4, central_square)):
-        with pytest.raises(UnreadableImageError, match=f"are all below {top + 1:,}, which is near"):
+        with pytest.raises(UnreadableImageError, match=f"are all below {top + 1:,}, which is dark"):
             read(encoded(Image.fromarray(ramp)))
-    ramp[0, 0] = 4096
-    assert read_pixels(encoded(Image.fromarray(ramp)), 4, central_square).max() == 16
+    ramp[0, 0] = 16384
+    assert read_pixels(encoded(Image.fromarray(ramp)), 4, central_square).max() == 64
 
 
 def test_a_palette_with_a_transparent_entry_becomes_white_there():
