@@ -386,7 +386,7 @@ def _images() -> list[bytes]:
         image.convert(mode).save(file, kind)
         made.append(file.getvalue())
     file = io.BytesIO()
-    Image.fromarray(gray.astype(np.uint16) << 8).save(file, "PNG")
+    Image.fromarray((gray.astype(np.uint16) | 128) << 8).save(file, "PNG")
     return [*made, file.getvalue()]
 
 

@@ -30,7 +30,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ESCAPED: Final = re.compile(r"\\(\\|x[0-9a-f]{2})")
 _IS_ESCAPED: Final = re.compile(rf"'\\(?:[^\\]|{_ESCAPED.pattern})*", re.DOTALL)
 _MAX_SHOWN: Final = 100
-_BATCH: Final = 8192
+_BATCH, _BATCH_OF_LISTS = 8192, 256
 _MOST_UNPACKED: Final = 256 << 20
 _MOST_INFLATION: Final = 100
 _VALUE_BYTES: Final = 8
@@ -232,6 +232,8 @@ def _header(rows: Iterator[list[str]]) -> list[str]:
 def read_parquet(file: BinaryIO, columns: Sequence[str] | None = None) -> Any:
     """Reads a Parquet file within bounds: a megabyte of it can hold billions of equal values.
 
+    Lists are counted after every 256 of their rows, so one row of a very long list is not bounded.
+
     Args:
       file: The open file.
       columns: The columns to read; None for all.
@@ -247,12 +249,13 @@ def read_parquet(file: BinaryIO, columns: Sequence[str] | None = None) -> Any:
 
     most = max(_MOST_UNPACKED, _MOST_INFLATION * file.seek(0, io.SEEK_END))
     table = parquet.ParquetFile(file)
-    groups = [table.metadata.row_group(index) for index in range(table.num_row_groups)]
-    values = sum(
-        group.column(index).num_values for group in groups for index in range(group.num_columns)
-    )
-    batches, unpacked = [], _VALUE_BYTES * values
-    for batch in table.iter_batches(_BATCH, columns=columns) if unpacked <= most else ():
+    # The metadata of a single column would say how many values are in lists, but where they are
+    # damaged, asking for them ends the process.
+    num_columns = table.metadata.num_columns if columns is None else len(columns)
+    batches, unpacked = [], _VALUE_BYTES * table.metadata.num_rows * num_columns
+    has_lists = any(pyarrow.types.is_nested(kind) for kind in table.schema_arrow.types)
+    size = _BATCH_OF_LISTS if has_lists else _BATCH
+    for batch in table.iter_batches(size, columns=columns) if unpacked <= most else ():
         batches.append(batch)
         # What a dictionary lists once is in every batch.
         unpacked += sum(getattr(each, "indices", each).nbytes for each in batch.columns)
