@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CSV and Parquet tables: what is read, and what is refused instead of guessed."""
 
+import contextlib
 import csv
 import io
 import unicodedata
@@ -170,3 +171,14 @@ def test_a_parquet_file_is_not_unpacked_to_much_more_than_its_size(
     else:
         with pytest.raises(UserError, match="it unpacks to more than 1,048,576 bytes"):
             read_columns(path, ("label",))
+
+
+def test_no_damaged_parquet_file_ends_the_process(tmp_path):
+    """Asking Arrow for the metadata of a damaged column does."""
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pyarrow.table({"path": list("abcdefghij"), "label": [0] * 10}), path)
+    content = path.read_bytes()
+    for place in range(len(content) // 4, len(content) // 2):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with contextlib.suppress(UserError):
+            read_columns(path, ("path", "label"))
