@@ -36,7 +36,7 @@ SCRIPT = Path(__file__).parent / "purity.py"
 FSR = {
     name: family.settings_of("fsr")
     for name, family in build.FAMILIES.items()
-    if family.takes("fsr")
+    if family.takes("fsr") and not family.choices
 }
 FAMILIES = [name for name, settings in FSR.items() if settings.weighting == "clip"]
 STEPS = 84  # six epochs

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
+import json
 from types import MappingProxyType
 
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.experiment.config import from_dict, to_dict
 from ieg_core.experiment.dataset_spec import parse
+from ieg_core.experiment.overrides import override
 from ieg_core.recipes import build
 from ieg_core.recipes.digits import DIGITS
 from ieg_core.recipes.tuned import (
@@ -88,3 +91,15 @@ def test_the_tables_of_the_recipes_are_fair():
         for of in by_method.values():
             best = max(row.mean for row in of if row.agreements)
             assert [row.mean for row in of if row.chosen] == [best], path
+
+
+def test_the_chosen_settings_are_those_of_the_tables():
+    for path in TABLES.glob("*.csv"):
+        for row in from_csv(path.read_text("utf-8")):
+            if row.chosen:
+                spec = parse(row.dataset)
+                plain = build.build_config(spec, row.method, recipe=row.recipe)
+                tuned = build.build_config(spec, row.method, recipe=f"{row.recipe}_tuned")
+                expected = override(plain, row.settings)
+                assert tuned == dataclasses.replace(expected, recipe=tuned.recipe)
+                assert from_dict(json.loads(json.dumps(to_dict(tuned)))) == tuned
