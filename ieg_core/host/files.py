@@ -116,5 +116,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}): expected a JSON file; mend it or delete it"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error

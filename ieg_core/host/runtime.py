@@ -138,7 +138,7 @@ def set_environment(runtime: Runtime) -> None:
       UserError: When the backend is not supported or not installed.
     """
     os.environ["KERAS_BACKEND"] = chosen_backend()
-    silence(os.environ)
+    silence()
     os.environ["OMP_NUM_THREADS"] = str(runtime.threads)
     os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(runtime.threads)
     flags = os.environ.get("XLA_FLAGS", "").split()
