@@ -10,8 +10,9 @@ No network is trained. With h the reduced features, y the given labels, and β a
        has a lower ℓ than step 1 with the same λ (at 5 %), p is a mixture of both steps
     3. q_i(c) ∝ p_c(x_i)^β Π_a T_a[c, y_ia]         over the annotators a
 
-λ of steps 1 and 2, and whether step 2 is taken at all, are chosen by the likelihood of held-out
-given labels under the channel, ℓ(β, T) per example. β matters for the choice: a strong prior ranks
+λ of steps 1 and 2, the number of principal components that h has, and whether step 2 is taken at
+all, are chosen by the likelihood of held-out given labels under the channel, ℓ(β, T) per example. β
+matters for the choice: a strong prior ranks
 few images well but leaves p flat, which the likelihood without β would punish. Few examples are
 dealt into folds several times, and p is the mean over the deals. Clean labels, if an evaluation has
 them, are never used; confirmed labels are, as trusted ones.
@@ -44,7 +45,7 @@ from ieg_core.audit.channel import (
 from ieg_core.draws.generator import fold_numbers
 from ieg_core.errors import UserError, require
 from ieg_core.features.linear import NO_FOLD, TINY, Layers, fit, predict
-from ieg_core.features.reduction import Reduction, reduce_features
+from ieg_core.features.reduction import MOST_COMPONENTS, Reduction, reduce_features
 
 FOLDS: Final = 5
 PRECISIONS: Final = (10000.0, 3000.0, 1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
@@ -57,6 +58,8 @@ _DEALT_EXAMPLES: Final = 2000
 _MOST_DEALS: Final = 6
 _MOST_RECOUNTS: Final = 3
 _MIXING_STEPS: Final = 100
+_MOST_PRODUCTS: Final = 1 << 29
+"""Of examples, components and classes, the work of a step of a fit; bounds added components."""
 _QUANTILE: Final = 1.645
 """Of the normal distribution, one-sided 5 %."""
 
@@ -76,7 +79,9 @@ class Evidence:
       agreement: Share of given labels that step 1 predicts, out of fold.
       chance: Share of the most frequent given label, the agreement of a constant prediction.
       precisions: λ of step 1 and of the last fit that was chosen.
-      reduction: The reduction of the features.
+      reduction: The reduction of the features to as many components as step 1 began with, the input
+        of heads; the fits may have had more.
+      components: How many components the fits had.
     """
 
     q: NDArray[np.float32]
@@ -88,6 +93,7 @@ class Evidence:
     chance: float
     precisions: tuple[float, float]
     reduction: Reduction
+    components: int
 
     @property
     def suggested(self) -> NDArray[np.int32]:
@@ -147,16 +153,20 @@ def judge_labels(
     known = np.full(len(columns), MISSING) if trusted is None else np.asarray(trusted, np.int64)
     _check(features, columns, known, num_classes, trusted_weight)
     votes = Votes(columns, known, trusted_weight, num_classes)
-    reduced, reduction = reduce_features(features)
     first = _first_label(np.column_stack([known, columns]))
-    problem = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
+    base = MOST_COMPONENTS * len(features)
+    most = max(base, _MOST_PRODUCTS // (len(columns) * num_classes))
+    reduced, reduction = reduce_features(features, most)
+    every = _Problem(reduced, reduction.variances, _deal(first, seed), votes)
 
+    problem = every.first(base)
     plain, _ = _search(problem, _shares(votes), PRECISIONS)
     for stronger in _STRONGER if plain.precision == PRECISIONS[0] else ():
         tried, _ = _search(problem, _shares(votes), (stronger,))
         if tried.channel.likelihood <= plain.channel.likelihood:
             break
         plain = tried
+    problem, plain = _add_components(every, problem, plain)
     chosen, counted = _correct(problem, plain)
     if chosen is not plain and _explains_less(counted, plain, votes):
         chosen = _mix(plain, chosen, votes)
@@ -174,7 +184,8 @@ def judge_labels(
         agreement=float((plain.predicted.argmax(1) == first)[labeled].mean()),
         chance=float(np.bincount(first[labeled], minlength=num_classes).max() / labeled.sum()),
         precisions=(plain.precision, chosen.precision),
-        reduction=reduction,
+        reduction=reduction.first(base),
+        components=problem.features.shape[1],
     )
 
 
@@ -210,6 +221,10 @@ class _Problem:
     deals: NDArray[np.int64]
     votes: Votes
 
+    def first(self, count: int) -> "_Problem":
+        """Returns the problem with the first components alone, `count` at most."""
+        return replace(self, features=self.features[:, :count], variances=self.variances[:count])
+
 
 @dataclass(frozen=True)
 class _Fitted:
@@ -226,6 +241,21 @@ def _deal(first: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
     count = min(max(_DEALT_EXAMPLES // len(first), 1), _MOST_DEALS)
     deals = [fold_numbers(first, FOLDS, seed + number) for number in range(count)]
     return np.where(first == MISSING, NO_FOLD, np.stack(deals))
+
+
+def _add_components(every: _Problem, problem: _Problem, plain: _Fitted) -> tuple[_Problem, _Fitted]:
+    """Doubles the components while ℓ of step 1 rises, by a paired one-sided test at 5 %."""
+    while (before := problem.features.shape[1]) < every.features.shape[1]:
+        more = every.first(2 * before)
+        added = np.zeros(
+            (len(plain.layers), more.features.shape[1] - before, every.votes.num_classes)
+        )
+        start = np.concatenate([plain.layers[:, :-1], added, plain.layers[:, -1:]], axis=1)
+        tried, _ = _search(more, _shares(every.votes), (plain.precision,), start)
+        if not _explains_less(plain, tried, every.votes):
+            break
+        problem, plain = more, tried
+    return problem, plain
 
 
 def _correct(problem: _Problem, plain: _Fitted) -> tuple[_Fitted, _Fitted]:

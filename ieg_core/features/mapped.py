@@ -44,7 +44,12 @@ def allocate(rows: int, columns: int) -> NDArray[np.float32]:
 
 
 def release(array: np.ndarray) -> None:
-    """Returns the memory of an array that is a file; its rows are read again when they are used."""
+    """Returns the memory of an array, or view of one, that is a file.
+
+    Its rows are read again when they are used.
+    """
+    while isinstance(array.base, np.ndarray):
+        array = array.base
     mapping = array.base
     is_private = isinstance(array, np.memmap) and array.mode == "c"
     if isinstance(mapping, mmap.mmap) and not is_private:

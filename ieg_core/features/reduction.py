@@ -8,7 +8,7 @@ features is a prior of precision λ / v on the weights of the scaled components.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ from ieg_core.errors import UserError
 from ieg_core.features.mapped import allocate, release
 
 MOST_COMPONENTS: Final = 320
-"""Of each network's features. Held-out given labels prefer 640 to 320 for two networks."""
+"""Of each network's features, unless a caller asks for more."""
 _BLOCK: Final = 4096
 _LEAST_DEVIATION: Final = 1e-6
 _LEAST_SHARE: Final = 1e-6
@@ -60,6 +60,14 @@ class Reduction:
         standardized features hardly vary have little influence.
         """
         return np.sqrt(self.variances / self.variances.mean()).astype(np.float32)
+
+    def first(self, count: int) -> "Reduction":
+        """Returns the reduction to the first components alone, `count` at most."""
+        return replace(
+            self,
+            projection=np.ascontiguousarray(self.projection[:, :count]),
+            variances=self.variances[:count],
+        )
 
     def _standardize(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
         return (block - self.mean) / self.deviation

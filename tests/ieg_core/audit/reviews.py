@@ -40,6 +40,7 @@ def make_audit(
         chance=0.0,
         precisions=(1.0, 1.0),
         reduction=unused,
+        components=0,
     )
     given = images.given
     score = evidence.score(given)

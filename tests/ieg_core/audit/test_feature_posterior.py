@@ -43,7 +43,7 @@ def test_the_posterior_by_hand():
 
 def test_scores_by_hand():
     q = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0]], np.float32)
-    evidence = fp.Evidence(q, q, q, *([None] * 6))
+    evidence = fp.Evidence(q, q, q, *([None] * 7))
     np.testing.assert_allclose(evidence.score(np.array([1, 1])), [0.7, 0], atol=1e-7)
     found = evidence.score(np.array([[0, NONE], [NONE, 0]]))
     np.testing.assert_allclose(found, [[0.5, np.nan], [np.nan, 1]], atol=1e-7)
@@ -87,6 +87,41 @@ def test_a_prior_at_the_edge_is_not_the_strongest(monkeypatch):
     monkeypatch.setattr(fp, "PRECISIONS", (precision / 10, precision / 30))
     monkeypatch.setattr(fp, "_STRONGER", (precision / 3, precision, 3 * precision, 10 * precision))
     assert fp.judge_labels([features], given, 3).precisions[0] == precision
+
+
+def test_components_are_added_while_held_out_labels_are_explained_better(monkeypatch):
+    rng = np.random.default_rng(3)
+    clean = rng.integers(0, 2, 900)
+    sources = rng.normal(size=(900, 3))
+    sources[:, 2] += 3 * clean  # the third component, since it has the fewest features
+    features = np.repeat(sources, [5, 4, 3], axis=1) + 0.1 * rng.normal(size=(900, 12))
+    given = np.where(rng.random(900) < 0.2, 1 - clean, clean)
+
+    def judged():
+        found = fp.judge_labels([features], given, 2)
+        return found.components, (found.suggested == clean).mean()
+
+    components, accuracy = judged()
+    assert components == 12
+    monkeypatch.setattr(fp, "MOST_COMPONENTS", 2)
+    assert judged() == (4, pytest.approx(accuracy, abs=0.01))
+    assert fp.judge_labels([features], given, 2).reduction.projection.shape == (12, 2)
+    monkeypatch.setattr(fp, "_MOST_PRODUCTS", 900 * 2 * 3)
+    assert judged() == (3, pytest.approx(accuracy, abs=0.01))
+    monkeypatch.setattr(fp, "_MOST_PRODUCTS", 900 * 2 * 2)
+    components, bounded = judged()
+    assert components == 2
+    assert bounded < accuracy - 0.1
+
+
+def test_components_without_anything_to_say_are_not_added(monkeypatch):
+    monkeypatch.setattr(fp, "MOST_COMPONENTS", 1)
+    rng = np.random.default_rng(4)
+    clean = rng.integers(0, 2, 900)
+    shared = 3 * clean + rng.normal(size=900)
+    features = shared[:, None] + 0.3 * rng.normal(size=(900, 6))
+    given = np.where(rng.random(900) < 0.2, 1 - clean, clean)
+    assert fp.judge_labels([features], given, 2).components == 1
 
 
 def test_examples_in_another_order_are_judged_alike():

@@ -32,6 +32,8 @@ def test_large_reduced_features_are_in_a_file_and_equal(tmp_path, monkeypatch):
     assert isinstance(reduced.base, mmap.mmap)
     assert resident(reduced) == resident(given) == 0
     np.testing.assert_array_equal(reduced, expected)
+    mapped.release(reduced[:, :2])
+    assert resident(reduced) == 0
 
 
 def test_what_only_memory_holds_is_kept(tmp_path):

@@ -64,3 +64,12 @@ def test_each_network_adds_components():
     assert reduce_features(features[:1])[0].shape == (700, 320)
     assert reduce_features(features)[0].shape == (700, 640)
     assert reduce_features(features, 30)[0].shape == (700, 30)
+
+
+def test_the_first_components_are_those_of_a_reduction_to_fewer():
+    features = [np.random.default_rng(5).normal(size=(60, 9)).astype(np.float32)]
+    reduced, reduction = reduce_features(features)
+    fewer = reduction.first(4)
+    np.testing.assert_array_equal(fewer.apply(features), reduce_features(features, 4)[0])
+    np.testing.assert_allclose(fewer.apply(features), reduced[:, :4], atol=1e-5)
+    assert len(reduction.first(99).variances) == 9
