@@ -165,6 +165,7 @@ def measure(
         "AUROC": float(auroc(wrong, score) or 0),
         "λ, plain": evidence.precisions[0],
         "λ": evidence.precisions[1],
+        "components": float(evidence.components),
         "CPU seconds": seconds,
         "suggestion right": float((evidence.suggested == source.train_labels).mean()),
     }
