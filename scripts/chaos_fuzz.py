@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -72,6 +72,11 @@ _ANNOTATION: Final = {
     "updated_at": "2026-01-01T00:00:00Z",
     "result": [{"value": {"choices": ["dog"]}}],
 }
+_TFRECORD: Final = bytes.fromhex(
+    "2500000000000000eabc36f30a230a110a05696d61676512080a060a046a7065670a0e0a056c6162"
+    "656c12051a030a01016fb4af30"
+)
+"""One record: an image, b"jpeg", of class 1."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,17 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
 
         return parse
 
+    def read_examples(path: Path) -> Iterator[object]:
+        return tfrecord.examples([path], 1)
+
+    def in_record(content: bytes) -> object:
+        import tensorflow as tf
+
+        path = folder / "a"
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(content)
+        return list(read_examples(path))
+
     return {
         "pickle": Parser(
             [pickle.dumps({"a": np.arange(9)}, protocol=p) for p in range(2, 5)]
@@ -260,6 +276,8 @@ def parsers(folder: Path) -> Mapping[str, Parser]:
             [json.dumps(info).encode()],
             in_file(tfrecord.INFO, lambda path: tfrecord.num_examples(folder, "train")),
         ),
+        "TFRecord": Parser([_TFRECORD], in_file("a", lambda path: list(read_examples(path)))),
+        "tf.train.Example": Parser([_TFRECORD[12:-4]], in_record),
         "feature network": Parser(
             [_keras_file(folder)], in_file("made.keras", lambda path: find_network(str(path)))
         ),

@@ -13,7 +13,7 @@ NAMES = (
     *("schedules.yaml", "cron", "image", "features.npy", "features.npz", "features.parquet"),
     *("IDX", "IDX labels", "IDX, gzipped", "CIFAR", "Label Studio", "FiftyOne"),
     *("corrections.csv", "train.csv", "Keras model", "TFDS info"),
-    *("feature network", "data set name"),
+    *("feature network", "data set name", "TFRecord", "tf.train.Example"),
 )
 
 

@@ -11,7 +11,7 @@ import logging
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,9 @@ INCOMPLETE: Final = "incomplete."
 
 _CHUNK: Final = 200
 _PROBE_SECONDS: Final = 10
+# Overhead per record of TFRecord: its length, and checksums of length and content, 4 bytes each.
+_LENGTH_BYTES: Final = 8
+_FRAME_BYTES: Final = 16
 _RANDOM_ACCESS: Final = "array_record"
 _LONGEST_REASON: Final = 150
 # TensorFlow adds the operation before and after its messages; TFDS prefixes a call to others'.
@@ -168,6 +171,30 @@ def damaged(place: Path, reason: str, fix: str) -> UserError:
     return UserError(f"the TFDS build {place} is damaged or incomplete ({reason}): {fix}")
 
 
+def check_records(place: Path, files: Sequence[Path], fix: str) -> None:
+    """Checks that the records of TFRecord files end where the files do.
+
+    TensorFlow allocates the length that a record states before it reads it, which ends the process
+    if a damaged length is large, and takes a file that ends inside a length for complete.
+
+    Args:
+      place: The build's folder.
+      files: Its files of one split.
+      fix: How to fix a damaged build, for the error message.
+
+    Raises:
+      UserError: When a record ends after its file.
+    """
+    for path in files:
+        size, end = path.stat().st_size, 0
+        with path.open("rb", buffering=0) as file:
+            while end < size:
+                file.seek(end)
+                end += int.from_bytes(file.read(_LENGTH_BYTES), "little") + _FRAME_BYTES
+        if end != size:
+            raise damaged(place, f"{path.name} is truncated", fix)
+
+
 def examples(
     builder: Any, split: str, decoders: Mapping[str, Any] | None = None, *, fix: str
 ) -> Iterator[Mapping[str, Any]]:
@@ -190,6 +217,8 @@ def examples(
     place = Path(builder.data_path)
     with reported_as_damage(place, fix):
         if builder.info.file_format.value != _RANDOM_ACCESS:
+            files = [Path(path) for path in builder.info.splits[split].filepaths]
+            check_records(place, files, fix)
             with held_stderr():  # imports TensorFlow
                 dataset = builder.as_dataset(split, decoders=decoders)
             # TFDS itself checks the number of examples.

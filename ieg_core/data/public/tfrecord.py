@@ -11,15 +11,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from ieg_core.data.public.tfds import INFO, damaged
+from ieg_core.data.public.tfds import INFO, check_records, damaged
 from ieg_core.errors import UserError
 from ieg_core.host.runtime import held_stderr, silence
 from ieg_core.store.seal import parse_json
 
 LABELS: Final = "label.labels.txt"
 _FIX: Final = "get it again, or put the images into class folders"
-# Overhead per record: its length (8 bytes) and the checksums of length and content (4 bytes each).
-_FRAME_BYTES: Final = 16
 _NAME: Final = re.compile(r".+-(\w+)\.tfrecord-(\d{5})-of-(\d{5})")
 
 
@@ -85,6 +83,7 @@ def examples(files: Sequence[Path], expected: int) -> Iterator[tuple[int, bytes]
     Raises:
       UserError: When a file is damaged or has other features, or the number of examples differs.
     """
+    check_records(files[0].parent, files, _FIX)
     silence()
     with held_stderr():
         import tensorflow as tf
@@ -94,12 +93,10 @@ def examples(files: Sequence[Path], expected: int) -> Iterator[tuple[int, bytes]
 
     count = 0
     for path in files:
-        read = 0
         try:
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 values = tf.train.Example.FromString(record).features.feature
                 yield values["label"].int64_list.value[0], values["image"].bytes_list.value[0]
-                read += len(record) + _FRAME_BYTES
                 count += 1
         except (tf.errors.DataLossError, DecodeError, IndexError) as error:
             is_other = isinstance(error, IndexError)
@@ -107,9 +104,6 @@ def examples(files: Sequence[Path], expected: int) -> Iterator[tuple[int, bytes]
             raise UserError(
                 f"{path} has no valid records of image and label ({reason}): {_FIX}"
             ) from error
-        # TensorFlow treats a file that is truncated inside a record's length as complete.
-        if read != path.stat().st_size:
-            raise damaged(path.parent, f"{path.name} is truncated", _FIX)
     if count != expected:
         reason = f"its files hold {count} examples, but {INFO} lists {expected}"
         raise damaged(files[0].parent, reason, _FIX)
