@@ -65,11 +65,11 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True)
 class Value:
-    """A cell of a row.
+    """A cell of a row, or one of the numbers in it.
 
     Attributes:
       column: The heading of its column.
-      text: The cell, without emphasis, such as "64.5 ± 5.9".
+      text: The number, without emphasis, such as "64.5 ± 5.9".
       measure: The name of what the commands measure (`measure_sweep`, `measure_lines`), after "2: "
         for the second of them.
     """
@@ -134,9 +134,10 @@ def read_figures() -> list[Figure]:
                     commands=tuple(" ".join(each.format(**words).split()) for each in commands),
                     minutes=row["minutes"],
                     values=tuple(
-                        Value(column, text, measure.format(**words))
-                        for (column, measure), text in zip(measures, row["values"], strict=True)
+                        Value(column, number, measure.format(**words))
+                        for (column, names), text in zip(measures, row["values"], strict=True)
                         if text
+                        for number, measure in zip(text.split(", "), names.split(", "), strict=True)
                     ),
                 )
             )
