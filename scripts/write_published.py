@@ -31,7 +31,9 @@ the same protocol is a target for ours (`ieg_core/report/reproduction.py` judges
 is marked *recalled* was not read anywhere, so that nothing is judged by it. How noise is drawn, and
 whether the last or the best epoch counts, is as the sources have it and was not checked; ours
 counts the last one. Uniform noise here redraws from all classes, so that at 0.8 on ten of them 72 %
-of the labels are wrong; asymmetric 0.4 mislabels 40 % of half of the classes.
+of the labels are wrong; asymmetric 0.4 mislabels 40 % of half of the classes. Our networks were
+trained from zero for three epochs; [RESULTS.md](RESULTS.md) says with how many seeds, and by what
+their settings were chosen.
 
 ## The papers' methods
 
