@@ -148,11 +148,19 @@ def test_lines_of_a_script_are_averaged_over_seeds():
     assert "ieg.AUROC" not in found
 
 
+def test_the_rarest_classes_of_a_tail_are_the_last_three(tmp_path):
+    row = {"dataset": "a", "method": "fsr", "trial": "t", "accuracy_ema_last": 0.9,
+           "accuracy_ema_best": 0.9, "balanced_accuracy_ema_last": 0.7}  # fmt: skip
+    rows = [row | {"per_class_accuracy_ema_last": each} for each in ([1.0, 0.5, 0.6, 0.7], None)]
+    assert reproduce.measure_sweep(rows, tmp_path)["fsr.rarest"] == Statistic(60.0, None, 1)
+
+
 def planned_sweep(out: Path, accuracy: float) -> None:
     rows = [
         {"dataset": "digits_uniform_0.8", "method": "mixup", "trial": f"t{seed}",
          "accuracy_ema_last": accuracy, "accuracy_ema_best": accuracy + 0.004,
-         "balanced_accuracy_ema_last": None, "device": "CPU", "versions": {"numpy": "1"}}
+         "balanced_accuracy_ema_last": None, "per_class_accuracy_ema_last": None,
+         "device": "CPU", "versions": {"numpy": "1"}}
         for seed in range(3)
     ]  # fmt: skip
     folder = out / "sweeps" / "s"
@@ -183,6 +191,14 @@ def test_a_figure_is_run_compared_and_written(tmp_path, monkeypatch, capsys, acc
     assert all(verdict in printed for verdict in verdicts)
     page = (tmp_path / "figures" / "digits-uniform-0.8-mixup.md").read_text()
     assert "| last | 83.7 ± 3.5 | 83.7 ± 0.0 |" in page or code
+
+
+def test_a_command_of_which_the_row_has_no_value_is_not_run(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(reproduce, "run", lambda command, *_: (asked.append(command), ({}, {}))[1])
+    (figure,) = reproduce.choose(FIGURES, "retrained-networks/uniform-0.4-supervised")
+    assert set(reproduce.reproduce(figure, tmp_path, "data")) == {reproduce.NOT_MEASURED}
+    assert asked == list(figure.commands[:2])
 
 
 def test_a_command_that_fails_is_not_a_comparison(tmp_path, monkeypatch, capsys):
