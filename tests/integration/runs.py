@@ -3,8 +3,8 @@
 
     python runs.py OUT.npz STEPS METHOD...
 
-Permuted are the clean labels outside the probe, and the given labels of a validation set are other
-ones. Of a network of one's own the exported model is tried, too.
+In the last, the clean labels outside the probe are permuted, and the given labels of a validation
+set are 0. Of a network of one's own the exported model is tried, too.
 """
 
 import dataclasses
@@ -115,8 +115,8 @@ def main(out: str, steps: int, methods: list[str]) -> None:
             noisy_set = np.setdiff1d(np.arange(len(label_set.clean_labels)), label_set.probe_ids)
             permuted = label_set.clean_labels.copy()
             permuted[noisy_set] = np.random.default_rng(0).permutation(permuted[noisy_set])
-            given, held_out = label_set.noisy_labels.copy(), label_set.validation_ids
-            given[held_out] = (given[held_out] + 1) % label_set.num_classes
+            given = label_set.noisy_labels.copy()
+            given[label_set.validation_ids] = 0
             other = dataclasses.replace(label_set, clean_labels=permuted, noisy_labels=given)
             keep("permuted", run(f"{method}-permuted", label_set=other))
             if network == OWN_NETWORK:
