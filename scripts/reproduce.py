@@ -22,6 +22,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ _ACCURACIES: Final = {
     "best": "accuracy_ema_best",
     "balanced": "balanced_accuracy_ema_last",
 }
+_RAREST: Final = 3
 _AUDITED: Final = ("average_precision", "auroc", "precision", "recall")
 _ENVIRONMENT: Final = (
     *("versions", "code_version", "git_revision", "backend", "precision"),
@@ -65,11 +67,11 @@ _ROUNDING: Final = 1e-9
 
 @dataclass(frozen=True)
 class Value:
-    """A cell of a row.
+    """A cell of a row, or one of the numbers in it.
 
     Attributes:
       column: The heading of its column.
-      text: The cell, without emphasis, such as "64.5 ± 5.9".
+      text: The number, without emphasis, such as "64.5 ± 5.9".
       measure: The name of what the commands measure (`measure_sweep`, `measure_lines`), after "2: "
         for the second of them.
     """
@@ -134,9 +136,10 @@ def read_figures() -> list[Figure]:
                     commands=tuple(" ".join(each.format(**words).split()) for each in commands),
                     minutes=row["minutes"],
                     values=tuple(
-                        Value(column, text, measure.format(**words))
-                        for (column, measure), text in zip(measures, row["values"], strict=True)
+                        Value(column, number, measure.format(**words))
+                        for (column, names), text in zip(measures, row["values"], strict=True)
                         if text
+                        for number, measure in zip(text.split(", "), names.split(", "), strict=True)
                     ),
                 )
             )
@@ -212,20 +215,23 @@ def measure_sweep(rows: Iterable[Row], root: Path) -> dict[str, Statistic]:
       root: The results root, for the trials' audits.
 
     Returns:
-      Statistics over seeds of "<data set>/<method>.<measure>": accuracies "last", "best" and
-      "balanced" in per cent, and the audit's "average_precision", "auroc", "precision", "recall";
-      also as "<method>.<measure>" for the last of several data sets.
+      Statistics over seeds of "<data set>/<method>.<measure>": accuracies "last", "best",
+      "balanced" and "rarest" (the mean over the last three classes, the rarest of a long tail) in
+      per cent, and the audit's "average_precision", "auroc", "precision", "recall"; also as
+      "<method>.<measure>" for the last of several data sets.
     """
     values: dict[str, list[float | None]] = {}
     for row in rows:
         found = {name: row[key] for name, key in _ACCURACIES.items()}
+        rarest = (row["per_class_accuracy_ema_last"] or ())[-_RAREST:]
+        found["rarest"] = statistics.fmean(rarest) if rarest and None not in rarest else None
         found = {name: None if value is None else 100 * value for name, value in found.items()}
         audit, _ = AuditRecord.look(trial_folder(root, row["trial"]))
         found |= {name: getattr(audit, name) for name in _AUDITED if audit}
         for name, value in found.items():
             values.setdefault(f"{row['dataset']}/{row['method']}.{name}", []).append(value)
-    statistics = {name: found for name in values if (found := statistic(values[name]))}
-    return statistics | {name.partition("/")[2]: value for name, value in statistics.items()}
+    measured = {name: found for name in values if (found := statistic(values[name]))}
+    return measured | {name.partition("/")[2]: value for name, value in measured.items()}
 
 
 def measure_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, Statistic]:
@@ -345,7 +351,10 @@ def reproduce(figure: Figure, out: Path, data_dir: str) -> list[str]:
     """
     measured: dict[str, Statistic] = {}
     place: dict[str, Any] = {}
+    numbers = {each.measure.rpartition(": ")[0] for each in figure.values}
     for number, command in enumerate(figure.commands, start=1):
+        if not numbers & {"", str(number)}:
+            continue  # the row has no value of it
         print(f"{figure.id}: {command}", flush=True)
         found, place = run(command, out, data_dir)
         measured |= found | {f"{number}: {name}": each for name, each in found.items()}

@@ -11,7 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ieg_core.recipes import listing
-from ieg_core.recipes.literature import AUDIT, CIFAR10, COMPARISONS, HUMAN, Comparison, Peer
+from ieg_core.recipes.literature import (
+    AUDIT,
+    CIFAR10,
+    COMPARISONS,
+    FOUND,
+    HUMAN,
+    Comparison,
+    Peer,
+)
 from scripts.reproduce import read_figures
 
 PAGE = Path(__file__).parents[1] / "docs" / "published.md"
@@ -23,7 +31,9 @@ the same protocol is a target for ours (`ieg_core/report/reproduction.py` judges
 is marked *recalled* was not read anywhere, so that nothing is judged by it. How noise is drawn, and
 whether the last or the best epoch counts, is as the sources have it and was not checked; ours
 counts the last one. Uniform noise here redraws from all classes, so that at 0.8 on ten of them 72 %
-of the labels are wrong; asymmetric 0.4 mislabels 40 % of half of the classes.
+of the labels are wrong; asymmetric 0.4 mislabels 40 % of half of the classes. Our networks were
+trained from zero for three epochs; [RESULTS.md](RESULTS.md) says with how many seeds, and by what
+their settings were chosen.
 
 ## The papers' methods
 
@@ -32,6 +42,7 @@ long enough. The recipe named would do it.
 """
 
 _ON_FEATURES = "EfficientNet-Lite0 features, pre-trained, and a head of 256"
+_LINEAR = "EfficientNet-Lite0 features, pre-trained, and a linear head"
 _SHORT = "ResNet-11, bfloat16"
 _OWN: Mapping[str, tuple[tuple[str, tuple[str, ...], str, str, str], ...]] = {
     CIFAR10.name: (
@@ -42,13 +53,31 @@ _OWN: Mapping[str, tuple[tuple[str, tuple[str, ...], str, str, str], ...]] = {
             "3",
             "0",
         ),
-        ("ieg", ("", "", "cifar/ieg", "", "cifar/ieg 2"), _SHORT, "3", "100"),
+        ("mixup", ("", "", "cifar/mixup", "", "cifar/mixup 2"), _SHORT, "3", "0"),
+        ("l2r", ("", "", "cifar/l2r", "", "cifar/l2r 2"), _SHORT, "3", "100"),
         ("fsr", ("", "", "cifar/fsr", "", "cifar/fsr 2"), _SHORT, "3", "0"),
+        ("ieg", ("", "", "cifar/ieg", "", "cifar/ieg 2"), _SHORT, "3", "100"),
+        ("plain training", ("", "", "", "", "heads/asymmetric-linear 1"), _LINEAR, "20", "0"),
+        ("forward", ("", "", "", "", "heads/asymmetric-linear 2"), _LINEAR, "20", "0"),
         ("retrain", ("", "", "", "", "heads/asymmetric-hidden 3"), _ON_FEATURES, "20", "0"),
     ),
     HUMAN.name: (
         ("plain training", ("", "human/supervised", ""), _SHORT, "3", "0"),
+        ("mixup", ("", "human/mixup", ""), _SHORT, "3", "0"),
+        ("l2r", ("", "human/l2r", ""), _SHORT, "3", "100"),
+        ("fsr", ("", "human/fsr", ""), _SHORT, "3", "0"),
         ("ieg_no_lookahead", ("", "human/ieg_no_lookahead", ""), _SHORT, "3", "100"),
+        ("ieg", ("", "human/ieg", ""), _SHORT, "3", "100"),
+        *(
+            (
+                name,
+                (f"heads/aggregate-linear {value}", f"heads/worst-linear {value}", ""),
+                _LINEAR,
+                "20",
+                "0",
+            )
+            for name, value in (("plain training", 1), ("forward", 2))
+        ),
         (
             "retrain",
             ("heads/aggregate-hidden 3", "heads/worst-hidden 3", ""),
@@ -60,7 +89,12 @@ _OWN: Mapping[str, tuple[tuple[str, tuple[str, ...], str, str, str], ...]] = {
     AUDIT.name: (
         (
             "the posterior on features",
-            ("features/cifar10_human_aggregate 3, 4", "features/cifar10_human_worst 3, 4"),
+            (
+                "features/cifar10_human_aggregate 3, 4",
+                "features/cifar10_human_worst 3, 4",
+                "features/cifar10_asymmetric_0.4 3, 4",
+                "",
+            ),
             "EfficientNet-Lite0, pre-trained",
             "five folds",
             "0",
@@ -69,6 +103,11 @@ _OWN: Mapping[str, tuple[tuple[str, tuple[str, ...], str, str, str], ...]] = {
 }
 """Our rows by the table's name: the method, for each column a figure's id and which of its values
 count (from 1, the first by default), the network, the epochs, the clean labels."""
+
+
+_NOT_TRIED: Mapping[str, str] = {
+    FOUND.name: "Not measured here by features; by networks, see [RESULTS.md](RESULTS.md)."
+}
 
 
 def own_rows(comparison: Comparison) -> Iterator[Peer]:
@@ -98,7 +137,8 @@ def render() -> str:
     for comparison in COMPARISONS:
         own = Comparison(comparison.name, comparison.columns, tuple(own_rows(comparison)))
         table = [*listing.comparison_lines(comparison), *listing.comparison_lines(own)[1:]]
-        note = "" if own.peers else "\nNot tried here.\n"
+        reason = _NOT_TRIED.get(comparison.name, "Not tried here.")
+        note = "" if own.peers else f"\n{reason}\n"
         parts.append(f"\n### {comparison.name}\n{note}\n{to_markdown(table)}")
     return "\n".join(parts) + "\n"
 

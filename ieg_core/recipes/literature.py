@@ -95,20 +95,21 @@ TUNED = Comparison(
 )
 CIFAR100 = Comparison(
     "CIFAR-100 with drawn noise, test accuracy in per cent",
-    _NOISE,
+    ("uniform 0.2", "uniform 0.4", *_NOISE[1:]),
     (
-        Peer("plain training", ("62.0", "46.7", "19.9", "10.1")),
-        Peer("DivideMix", ("77.3", "74.6", "60.2", "31.5"), models="two"),
-        Peer("ELR+", ("77.6", "73.6", "60.8", "33.4"), models="two"),
-        Peer("SSR+", ("79.7", "77.2", "71.9", "66.6")),
+        Peer("plain training", ("62.0", "", "46.7", "19.9", "10.1")),
+        Peer("DivideMix", ("77.3", "", "74.6", "60.2", "31.5"), models="two"),
+        Peer("ELR+", ("77.6", "", "73.6", "60.8", "33.4"), models="two"),
+        Peer("SSR+", ("79.7", "", "77.2", "71.9", "66.6")),
         Peer(
             "ProMix",
-            ("82.6", "80.1", "69.4", "42.9"),
+            ("82.6", "", "80.1", "69.4", "42.9"),
             "ResNet-18",
             "600",
             models="two",
             source=PROMIX,
         ),
+        _unsaid("IDO", ("", "92.4", "", "", ""), "ViT-B/16, pre-trained", "IDO, 2025"),
     ),
 )
 HUMAN = Comparison(
@@ -146,6 +147,7 @@ WEB = Comparison(
     "WebVision mini, top-1 accuracy in per cent",
     ("WebVision val", "ImageNet val"),
     (
+        Peer("plain training, tuned", ("about 75", ""), source=NOT_SAID),
         Peer("DivideMix", ("77.32", "75.20"), models=NOT_SAID, source=READING),
         Peer("UNICON", ("77.60", "75.29"), models=NOT_SAID, source=READING),
         Peer("LSL", ("81.40", "77.00"), models=NOT_SAID, source=READING),
@@ -169,34 +171,46 @@ TAIL = Comparison(
         ),
     ),
 )
+
+
+def _cleanlab(values: tuple[str, ...], network: str) -> Peer:
+    return Peer("cleanlab", values, f"{network}, pre-trained", "five folds", "0", "five", BENCHMARK)
+
+
 AUDIT = Comparison(
     "Finding the wrong labels of CIFAR-10, average precision, AUROC",
-    ("CIFAR-10N aggregate", "CIFAR-10N worst"),
+    ("CIFAR-10N aggregate", "CIFAR-10N worst", "class-dependent, 20 %", "CIFAR-10N random"),
     (
-        Peer(
-            "cleanlab, best score",
-            ("0.875, 0.977", "0.953, 0.967"),
-            "ResNet-18, pre-trained",
-            "five folds",
-            models="five",
-            source=BENCHMARK,
-        ),
-        Peer(
-            "cleanlab, best score",
-            ("0.977, 0.996", "0.991, 0.993"),
-            "Swin-B, pre-trained",
-            "five folds",
-            models="five",
-            source=BENCHMARK,
-        ),
+        _cleanlab(("0.875, 0.977", "0.953, 0.967", "0.989, 0.997", ""), "ResNet-18"),
+        _cleanlab(("0.977, 0.996", "0.991, 0.993", "0.998, 1.000", ""), "Swin-B"),
         Peer(
             "FVM",
-            ("-, 0.961", "-, 0.965"),
+            ("-, 0.961", "-, 0.965", "", "-, 0.966"),
             clean_labels="a clean set",
             models=NOT_SAID,
             source="FVM, ICML 2025",
         ),
     ),
 )
+FOUND = Comparison(
+    "Labels of CIFAR-10 called wrong, precision, recall",
+    ("CIFAR-10N aggregate", "CIFAR-10N worst", "class-dependent, 20 %"),
+    (
+        _cleanlab(("0.88, 0.55", "0.93, 0.78", "0.91, 0.98"), "ResNet-18"),
+        _cleanlab(("0.98, 0.62", "0.98, 0.87", "0.98, 1.00"), "Swin-B"),
+    ),
+)
+CLIP = Comparison(
+    "Finding wrong labels by CLIP's features, AUROC",
+    ("5 % wrong", "30 % wrong"),
+    tuple(
+        Peer(method, values, "CLIP, pre-trained", models=NOT_SAID, source="LabelRank's study")
+        for method, values in (
+            ("cleanlab", ("0.988", "0.952")),
+            ("SimiFeat", ("0.988", "0.968")),
+            ("FiftyOne", ("0.980", "0.923")),
+        )
+    ),
+)
 
-COMPARISONS = (CIFAR10, TUNED, CIFAR100, HUMAN, WEB, TAIL, AUDIT)
+COMPARISONS = (CIFAR10, TUNED, CIFAR100, HUMAN, WEB, TAIL, AUDIT, FOUND, CLIP)

@@ -2,6 +2,7 @@
 """Long-tailed CIFAR, and long-tailed CIFAR with label noise.
 
 Paper: FSR, arXiv 2109.03216, and the authors' released script. No published figure is recorded.
+Where FSR mixes, with noise, its smoothing is that of the dictionary's labels alone, as released.
 
     make sweep DATASET=cifar10_imbal_0.02 RECIPE=longtail
     make sweep DATASET=cifar10_imbal_0.02_0.2 RECIPE=longtail_noise

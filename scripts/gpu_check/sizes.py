@@ -40,6 +40,8 @@ class Sizes:
         "ieg_no_lookahead",
         "supervised_strong",
         "probe_only",
+        "logit_adjustment",
+        "retrain",
     )
     precisions: Sequence[str] = ("float32", "bfloat16")
     batch_size: int = 100

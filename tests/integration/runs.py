@@ -3,7 +3,8 @@
 
     python runs.py OUT.npz STEPS METHOD...
 
-Of a network of one's own the exported model is tried, too.
+In the last, the clean labels outside the probe are permuted, and the given labels of a validation
+set are 0. Of a network of one's own the exported model is tried, too.
 """
 
 import dataclasses
@@ -77,7 +78,10 @@ def main(out: str, steps: int, methods: list[str]) -> None:
                 probe_per_class=config.probe_per_class,
                 source=source,
                 label_sets_dir=folder / "label_sets",
+                validation_fraction=0.02,
             )
+            # The held-out labels below must not decide what is measured, either.
+            label_set = dataclasses.replace(label_set, test_labels=source.test_labels)
 
             def stop_at(report):
                 if report.step == INTERRUPTED_AT:
@@ -111,7 +115,9 @@ def main(out: str, steps: int, methods: list[str]) -> None:
             noisy_set = np.setdiff1d(np.arange(len(label_set.clean_labels)), label_set.probe_ids)
             permuted = label_set.clean_labels.copy()
             permuted[noisy_set] = np.random.default_rng(0).permutation(permuted[noisy_set])
-            other = dataclasses.replace(label_set, clean_labels=permuted)
+            given = label_set.noisy_labels.copy()
+            given[label_set.validation_ids] = 0
+            other = dataclasses.replace(label_set, clean_labels=permuted, noisy_labels=given)
             keep("permuted", run(f"{method}-permuted", label_set=other))
             if network == OWN_NETWORK:
                 exported, evaluated = exported_and_evaluated(

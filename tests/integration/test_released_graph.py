@@ -4,8 +4,8 @@
 released_graph.npz was computed under TensorFlow 2.21 from a rebuilding of their TF1 graph: `p000` …
 its 89 trainable variables in their order of creation (a stage's first block has its projection
 after its three convolutions), `m087` and `m088` FSR's momentum of the dense layer; `l2r_…` and
-`fsr_…` batch, probe or dictionary, logits, and ∂P/∂w. Their regularizer is 1e-4·Σ‖kernel‖², so
-wd = 2e-4 here.
+`fsr_…` batch, probe or dictionary, logits, P and ∂P/∂w, and each example's loss before and after
+FSR's look-ahead. Their regularizer is 1e-4·Σ‖kernel‖², so wd = 2e-4 here.
 """
 
 import itertools
@@ -100,14 +100,16 @@ def test_l2r_weighs_as_the_authors_graph(numbers, network):
     expected = np.asarray(clip_weights(numbers["l2r_out_grad_w"]))
     assert 0 < (expected > 0).sum() < len(expected)
     assert error(update.examples["weight"], expected) < 1e-4
+    assert error(update.metrics["probe_loss"], numbers["l2r_out_probe_loss"]) < 1e-5
 
 
 def test_fsr_weighs_as_the_authors_graph(numbers, network):
-    """The release takes the dictionary's features from one BatchNorm batch with the images."""
+    """The release takes all features after the look-ahead from one BatchNorm batch."""
     from keras import ops
 
     from ieg_core.experiment.methods import FSRSettings
     from ieg_core.methods import fsr
+    from ieg_core.methods.losses import softmax_cross_entropy
 
     batch, state = batch_of(numbers, "fsr"), state_of(numbers)
     size = batch.size
@@ -118,8 +120,18 @@ def test_fsr_weighs_as_the_authors_graph(numbers, network):
     assert (settings.lookahead_lr, settings.lookahead_momentum) == (0.1, 0.9)
     kernel, bias = fsr.lookahead_dense(network, settings, state, features, residuals, size)
     together = ops.concatenate([batch.images, batch.probe_images])
-    dictionary = network.forward(state.params, state.stats, together).features[size:]
-    slopes = ops.softmax(dictionary @ kernel + bias) - batch.probe_labels
+    shared = network.forward(state.params, state.stats, together).features
+    own, dictionary = shared[:size], shared[size:]
+    probe_logits = dictionary @ kernel + bias
+    losses = {
+        "before": softmax_cross_entropy(logits, batch.labels),
+        "after": softmax_cross_entropy(own @ kernel + bias, batch.labels),
+    }
+    for name, found in losses.items():
+        assert error(found, numbers[f"fsr_out_loss_{name}"]) < 1e-5
+    probe_loss = ops.mean(softmax_cross_entropy(probe_logits, batch.probe_labels))
+    assert error(probe_loss, numbers["fsr_out_probe_loss"]) < 1e-5
+    slopes = ops.softmax(probe_logits) - batch.probe_labels
     slopes = slopes / batch.probe_size
     kernel_slope = ops.transpose(dictionary) @ slopes + DECAY * kernel
     product = features @ kernel_slope + ops.sum(slopes, axis=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact resume, that clean labels of the noisy set decide nothing, and the exported model."""
+"""Exact resume, that clean and held-out labels decide nothing, and the exported model."""
 
 from pathlib import Path
 

@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 
 import ieg_core
+from ieg_core.experiment.methods import METHODS
 from scripts.gpu_check import __main__ as command
 from scripts.gpu_check import wheels
 from scripts.gpu_check.figures import compare, time_call
@@ -72,7 +73,8 @@ def test_the_stages_come_in_order_of_worth(tmp_path):
     assert names.index("side-by-side") < names.index("steps-wrn28-10-float32-ieg")
     assert "torch-wrn28-10-supervised" in names
     assert "collapse" not in names  # without CIFAR-10
-    assert sum(name.startswith("steps-") for name in names) == 36
+    assert sum(name.startswith("steps-") for name in names) == 4 * len(METHODS)
+    assert set(GPU.methods) == METHODS.keys()
 
 
 def run_command(*arguments):

@@ -104,13 +104,18 @@ def test_audits_work(root, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_clean_label_takes_part(root, method, tmp_path, monkeypatch):
+def test_no_clean_and_no_held_out_label_takes_part(root, method, tmp_path, monkeypatch):
     monkeypatch.setattr(head_trial, "extract_features", made_up_features)
     _, config, label_set, source = open_trial(root, folder_of(root, method).name, tmp_path)
     config = override(config, ["schedule.num_steps=30"])
+    held_out, train_ids = np.split(label_set.train_ids, [40])
+    label_set = dataclasses.replace(label_set, train_ids=train_ids)
     shuffled = np.random.default_rng(0).permutation(label_set.clean_labels)
+    given = label_set.noisy_labels.copy()
+    given[held_out] = (given[held_out] + 1) % label_set.num_classes
+    other = dataclasses.replace(label_set, clean_labels=shuffled, noisy_labels=given)
     outcomes = []
-    for each in (label_set, dataclasses.replace(label_set, clean_labels=shuffled)):
+    for each in (label_set, other):
         trained = head_trial.train_on_features(
             config, each, source, tmp_path, Runtime(), lambda report: None, lambda **changes: None
         )
