@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.data.base import ImageFiles
 from ieg_core.data.image_folder.cache import index_files
-from ieg_core.data.image_folder.decode import read_original
+from ieg_core.data.image_folder.decode import MOST_MEGAPIXELS, read_original
 from ieg_core.data.image_folder.labeled_files import LabeledFiles
 from ieg_core.data.image_folder.listing import in_order
 from ieg_core.data.image_folder.squares import decoded, read_squares, square_keys
@@ -25,7 +24,6 @@ from ieg_core.errors import UserError, some
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
 
 Pixels = NDArray[np.uint8]
-MAX_MEGAPIXELS: Final = 90.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def open_files(
     kept = list(range(len(paths)))
     digests: tuple[str, ...] | None = None
     if decodes:
-        entries = index_files(listed.root, paths, MAX_MEGAPIXELS, decode=True, progress=progress)
+        entries = index_files(listed.root, paths, MOST_MEGAPIXELS, decode=True, progress=progress)
         kept = [number for number in kept if not entries[paths[number]].reason]
         broken = [f"{path}: {entries[path].reason}" for path in paths if entries[path].reason]
         shown = some(broken, separator="; ")

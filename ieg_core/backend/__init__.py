@@ -2,7 +2,8 @@
 """The only package that distinguishes TensorFlow from JAX.
 
 Both adapters define the same functions; `KERAS_BACKEND`, read when Keras is imported, selects the
-adapter behind these names. No other code branches on the backend.
+adapter behind these names. Of the other code, only features and users' networks ask which it is:
+for its fastest precision, and for networks that were saved for one of them.
 
 With N replicas, each holds its own share of a batch (TensorFlow), or all see the whole batch, which
 the compiler distributes (JAX). Code for both is written for a share: losses are sums over the local

@@ -166,7 +166,7 @@ def prepare_label_set(
         not smaller than each class, or the folder cannot be written.
     """
     if source.base != spec.base:
-        raise UserError(f"{spec} needs the data of {spec.base!r}, received {source.base!r}")
+        raise UserError(f"received the data of {source.base!r}: expected {spec.base!r} for {spec}")
     if (spec.given is None) != (given is None):
         raise UserError(
             f"{spec} received {'no labels' if given is None else 'given labels'}: expected "

@@ -111,7 +111,8 @@ class ScheduleConfig:
                 not getattr(self, name) or self.name in users,
                 f"schedule.{name}",
                 getattr(self, name),
-                f"left out unless schedule.name is {' or '.join(users)}",
+                f"left out unless schedule.name is {' or '.join(users)}"
+                + (" (give the length in steps, with STEPS)" if name in LENGTHS else ""),
             )
         require(self.decay_steps >= 0, "schedule.decay_steps", self.decay_steps, "at least 0")
         require(

@@ -126,7 +126,10 @@ class DatasetSpec:
         """The number of classes C; raises UserError if only the data define it, as for `folder`."""
         number = BASES[self.base].num_classes
         if not number:
-            raise UserError(f"the number of classes of {self.base!r} is known only from its data")
+            raise UserError(
+                f"received {self.base!r}, whose classes are known only from its data: expected a "
+                "data set with a fixed number of classes"
+            )
         return number
 
     @property

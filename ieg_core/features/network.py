@@ -125,9 +125,9 @@ def find_network(name: str, size: int = SIZE) -> FeatureNetwork:
     return FeatureNetwork(name, kind, sha256, shape[2] if isinstance(shape[2], int) else size)
 
 
-def find_networks(sources: Sequence[FeatureSource], size: int = SIZE) -> list[FeatureNetwork]:
+def find_networks(sources: Sequence[FeatureSource]) -> list[FeatureNetwork]:
     """Finds the networks among sources; see `find_network`."""
-    return [find_network(source.name, size) for source in sources if source.is_network]
+    return [find_network(source.name) for source in sources if source.is_network]
 
 
 def largest_side(networks: Sequence[FeatureNetwork]) -> int:

@@ -105,12 +105,11 @@ def weights_path(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / lite.file
 
 
-def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:
+def load_weights(name: str) -> list[np.ndarray]:
     """Reads a network's weights from the cache, or from its package.
 
     Args:
       name: One of `NETWORKS`.
-      cache: Cache folder; by default the user's.
 
     Returns:
       Kernel and bias of each convolution, float32, in the order of the model's `get_weights`.
@@ -120,7 +119,7 @@ def load_weights(name: str, cache: Path | None = None) -> list[np.ndarray]:
         the expected one.
     """
     lite = find(name)
-    kept = (cache or cache_folder()) / "weights" / f"{name}-{lite.sha256[:12]}-v1.safetensors"
+    kept = cache_folder() / "weights" / f"{name}-{lite.sha256[:12]}-v1.safetensors"
     cached = read_cached(kept)
     if cached:
         arrays, _ = cached

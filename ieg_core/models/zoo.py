@@ -135,8 +135,9 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
     User networks keep the weights they were built with.
 
     Kernels are normal with mean 0: convolutions with variance 2/fan (He; fan-in, but fan-out for
-    Wide ResNets, as in their authors' code; half of it in a released ImageNet network), the dense
-    layer with 2/(fan-in + fan-out) (Glorot); in a released Wide ResNet it is uniform in ±1/√C.
+    Wide ResNets, as in their authors' code; half of it in a released ImageNet network, and
+    2/(fan-in + fan-out), Glorot's, in a released ResNet for CIFAR), the dense layer with Glorot's;
+    in a released Wide ResNet it is uniform in ±1/√C.
     Scales and moving variances are 1, all other variables 0. The draw for variable i depends only
     on (seed, i).
 
@@ -151,6 +152,7 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
         return [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     network = parse(model.name)
     fan_out = network.family == "wide"
+    is_glorot = network.family in ("bottleneck", "basic") and network.released
     gain = 1.0 if network.family == "imagenet" and network.released else 2.0
     values = []
     for index, variable in enumerate(model.variables):
@@ -160,7 +162,8 @@ def initial_values(model: keras.Model, seed: int) -> list[np.ndarray]:
             area = int(np.prod(receptive_field))
             draws = generator(seed, "initial_values", index)
             if receptive_field:
-                deviation = np.sqrt(gain / (area * (outputs if fan_out else inputs)))
+                fan = inputs + outputs if is_glorot else outputs if fan_out else inputs
+                deviation = np.sqrt(gain / (area * fan))
                 value = deviation * draws.standard_normal(shape)
             elif fan_out and network.released:
                 value = draws.uniform(-1, 1, shape) / np.sqrt(outputs)

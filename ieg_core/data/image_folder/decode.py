@@ -35,6 +35,8 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
+MOST_MEGAPIXELS: Final = 90.0
+"""Of an image, the default of the setting images.max_megapixels."""
 EVALUATED_SHARE: Final = 224 / 256
 _PNG_BITS: Final = 24
 """Place of the bits per channel in a PNG."""
@@ -98,7 +100,7 @@ def read_pixels(
     box: Callable[[int, int], Box],
     *,
     channels: int = 3,
-    max_megapixels: float = 90,
+    max_megapixels: float = MOST_MEGAPIXELS,
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Pixels:
     """Decodes a file, crops it to a box and resizes the box to the network's size.
@@ -131,12 +133,11 @@ def read_pixels(
         raise UnreadableImageError(reason) from error
 
 
-def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
+def read_original(content: bytes) -> Pixels:
     """Decodes a file at its own size, upright.
 
     Args:
       content: The file's bytes.
-      max_megapixels: Larger images are refused.
 
     Returns:
       uint8 [height, width, 3], or 1 channel for an image in shades of gray.
@@ -146,9 +147,9 @@ def read_original(content: bytes, max_megapixels: float = 90) -> Pixels:
     """
     try:
         image = _open(content)
-        _refuse_large(image, max_megapixels)
+        _refuse_large(image, MOST_MEGAPIXELS)
         orientation = _orientation(image)
-        with _DECODING.held(image.width * image.height / 1e6, max_megapixels):
+        with _DECODING.held(image.width * image.height / 1e6, MOST_MEGAPIXELS):
             image.load()
             _refuse_dark(image, content)
             is_gray = image.mode in ("1", "L") or image.mode.startswith("I")

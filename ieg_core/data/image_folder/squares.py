@@ -18,7 +18,12 @@ from PIL import Image
 
 from ieg_core.data.base import ImageFiles
 from ieg_core.data.image_folder.cache import in_parallel, read_file
-from ieg_core.data.image_folder.decode import UnreadableImageError, central_square, read_pixels
+from ieg_core.data.image_folder.decode import (
+    MOST_MEGAPIXELS,
+    UnreadableImageError,
+    central_square,
+    read_pixels,
+)
 from ieg_core.errors import UserError
 
 Pixels = NDArray[np.uint8]
@@ -26,7 +31,7 @@ _SQUARE: Final = "central square, bicubic, 1"  # changing it invalidates the cac
 
 
 def read_squares(
-    files: ImageFiles, size: int, places: ArrayLike, max_megapixels: float = 90
+    files: ImageFiles, size: int, places: ArrayLike, max_megapixels: float = MOST_MEGAPIXELS
 ) -> Pixels:
     """Reads the squares of some files.
 
@@ -47,7 +52,7 @@ def read_squares(
     return np.stack(list(in_parallel(lambda file: decoded(file, decode), chosen)))
 
 
-def decode_square(content: bytes, size: int, max_megapixels: float = 90) -> Pixels:
+def decode_square(content: bytes, size: int, max_megapixels: float = MOST_MEGAPIXELS) -> Pixels:
     """Decodes one file's square, uint8 [size, size, 3]; raises UnreadableImageError."""
     return read_pixels(
         content,

@@ -246,7 +246,7 @@ def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
     ):
         load_label_set(tmp_path / label_set.name, other)
     assert prepare(source=other).name != label_set.name
-    with pytest.raises(UserError, match="cifar10 needs the data of 'cifar10', received 'digits'"):
+    with pytest.raises(UserError, match="the data of 'digits': expected 'cifar10' for cifar10"):
         prepare("cifar10")
 
 

@@ -233,6 +233,17 @@ def test_a_released_wide_resnet_draws_its_dense_layer_uniformly() -> None:
     assert abs(kernel.std() - 0.5 / np.sqrt(3)) < 0.03
 
 
+def test_a_released_resnet_for_cifar_draws_as_glorot_did() -> None:
+    for name, fans in (("resnet29", "in"), ("resnet29-released", "both"), ("resnet32", "in"),
+                       ("resnet32-released", "both")):  # fmt: skip
+        model = zoo.build(name, 10, (32, 32, 3))
+        for variable, value in zip(model.variables, zoo.initial_values(model, 0), strict=True):
+            if variable.name == "kernel" and value.ndim == 4 and value.size > 9000:
+                *area, inputs, outputs = value.shape
+                fan = np.prod(area) * (inputs if fans == "in" else inputs + outputs)
+                assert value.std() == pytest.approx(np.sqrt(2 / fan), rel=0.03)
+
+
 def test_the_released_resnet50_is_preactivated() -> None:
     model = zoo.build("resnet50-released", 10, (32, 32, 3))
     stages = ((64, 64, 3), (256, 128, 4), (512, 256, 6), (1024, 512, 3))
