@@ -37,8 +37,13 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
         "https://…/" or what `local_files` returns; "" for none, the paths as they are.
 
     Raises:
-      UserError: When a file cannot be written.
+      UserError: When the name ends in .xml, or a file cannot be written.
     """
+    if path.suffix.lower() == ".xml":
+        raise UserError(
+            f"cannot write tasks to {path}: expected a name ending in .json, since the .xml file "
+            "beside it holds the configuration"
+        )
     names = audit.images.class_names
     tasks = []
     for place in audit.all_places.tolist():

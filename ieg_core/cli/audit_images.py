@@ -136,6 +136,12 @@ def audit_images(request: AuditRequest) -> int:
     external = read_features(paths) if paths else []
     opened = _open(request, largest_side(networks), decodes=bool(networks))
     external = in_order_of(opened.images.names, external, paths)
+    for path, rows in zip(paths, external, strict=True):
+        if len(rows) != len(opened.images):
+            raise UserError(
+                f"{path} holds features of {len(rows)} images: expected {len(opened.images)} rows, "
+                "one for each image that can be read, in their order"
+            )
     decisions = _read_decisions(request, opened.images)
     check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
     names = [network.name for network in networks]
@@ -182,8 +188,8 @@ def _name(request: AuditRequest) -> str:
 
 def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
-    require(request.top >= 0, "top", request.top, "at least 0")
-    require(request.seed >= 0, "seed", request.seed, "at least 0")
+    require(request.top >= 0, "--top", request.top, "at least 0")
+    require(request.seed >= 0, "--seed", request.seed, "at least 0")
     sources = feature_sources.parse(request.features)
     computes = any(source.is_network for source in sources)
     for option, is_given, is_used, purpose in (
@@ -194,7 +200,7 @@ def _check(request: AuditRequest, out: Path) -> None:
     ):
         if is_given and not is_used:
             raise UserError(f"{option} has no effect here: it is for {purpose}; leave it out")
-    require(0 < request.precision <= 1, "precision", request.precision, "above 0 and at most 1")
+    require(0 < request.precision <= 1, "--precision", request.precision, "above 0 and at most 1")
     if request.write_labels is not None:
         check_extension(request.write_labels)
     if request.decisions and request.corrections:
@@ -269,6 +275,8 @@ def _read_decisions(request: AuditRequest, images: LabeledImages) -> Decisions |
 
 
 def _describe_decisions(decisions: Decisions) -> str:
+    if not len(decisions):
+        return "No label has been reviewed yet"
     changed = sum(kind in decision_files.CHANGES for kind in decisions.kinds)
     by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
     return (

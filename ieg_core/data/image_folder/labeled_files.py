@@ -230,10 +230,10 @@ def _from_table(
     has_paths = needs_paths or PATH in header
     others = [name for name in header if name not in (PATH, LABEL) and name]
     wanted = list(annotators) or [name for name in (LABEL, *others) if name in header]
-    if not wanted:
+    if not wanted or (needs_paths and PATH not in header):
         raise UserError(
-            f"{table} has the columns {', '.join(header) or '(none)'}: expected path, label and "
-            "further columns of labels"
+            f"{table} has the columns {', '.join(header) or '(none)'}: expected {PATH}, {LABEL} "
+            "and further columns of labels, separated by commas"
         )
     columns = read_columns(table, [*([PATH] if has_paths else []), *wanted])
     paths = (
