@@ -41,7 +41,7 @@ def data_dir_of(folder: Path, given: str | None) -> str:
 
 
 def add_json(parser: argparse._ActionsContainer, shape: str) -> None:
-    """Adds --json, whose output has a shape that the help and docs/own-images.md describe."""
+    """Adds --json, whose output has a shape that the help and docs/command-line.md describe."""
     parser.add_argument("--json", action="store_true", help=f"print {shape}")
 
 
