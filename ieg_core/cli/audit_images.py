@@ -30,7 +30,7 @@ from ieg_core.features.extract import NETWORK
 from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
-from ieg_core.host.progress import ProgressLine
+from ieg_core.host.progress import ProgressLine, timed
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.sweep.request import make_sweep
 
@@ -146,7 +146,8 @@ def audit_images(request: AuditRequest) -> int:
     check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
     names = [network.name for network in networks]
     computed, _ = compute_all(opened, names, mirrored=request.mirrored) if names else ([], [])
-    audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
+    with timed(ProgressLine(f"Judging {len(opened.images):,} labels")):
+        audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
