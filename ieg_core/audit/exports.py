@@ -17,6 +17,7 @@ from ieg_core.data.tables import SUFFIXES, to_csv, to_parquet
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
+LABEL_STUDIO: Final = "label-studio"
 _CHOICE: Final = "choice"
 _DIGITS: Final = 6
 
@@ -171,7 +172,7 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
 
 
 EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
-    "label-studio": write_label_studio,
+    LABEL_STUDIO: write_label_studio,
     "cleanlab": write_cleanlab,
     "fiftyone": write_fiftyone,
 }

@@ -14,7 +14,7 @@ from ieg_core.audit import decisions as decision_files
 from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.exports import EXPORTS, export_audit, local_files
+from ieg_core.audit.exports import EXPORTS, LABEL_STUDIO, export_audit, local_files
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
@@ -154,7 +154,8 @@ def audit_images(request: AuditRequest) -> int:
     for tool, path in request.exports:
         export_audit(audit, tool, path, **_export_options(request, tool))
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
-    written += [path for _, path in request.exports]
+    for tool, path in request.exports:
+        written += [path, *([path.with_suffix(".xml")] if tool == LABEL_STUDIO else [])]
     if request.write_labels and cleaned is not None:
         write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
     if request.json:
@@ -176,7 +177,7 @@ def audit_images(request: AuditRequest) -> int:
 
 
 def _export_options(request: AuditRequest, tool: str) -> dict[str, str]:
-    if tool != "label-studio" or request.are_datasets:
+    if tool != LABEL_STUDIO or request.are_datasets:
         return {}
     place = Path(os.path.abspath(request.places[0]))
     return {"prefix": local_files(place if place.is_dir() else place.parent)}

@@ -62,8 +62,12 @@ class ProgressLine:
         self._show(f"{self._title}: {done:,} of {total:,} {self._unit} ({share} %){speed}{left}")
 
     def show_time(self) -> None:
-        """Shows the time since the start, for a task of unknown length."""
-        if self._is_due():
+        """Shows the time since the start, for a task of unknown length; in a file ever less often.
+
+        A line that tells no more than that the task still runs need not be there every ten seconds.
+        """
+        waited = self._clock.monotonic() - self._started
+        if (self._redraws or waited >= 2 * (self._last - self._started)) and self._is_due():
             self._show(f"{self._title}: {duration(self._last - self._started)}")
 
     def _is_due(self) -> bool:

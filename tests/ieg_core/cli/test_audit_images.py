@@ -85,6 +85,7 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
     exports = [f"--export={tool}={file}" for tool, file in files.items()]
     assert main(["audit", "photos.csv", "--features", "features.npy", *exports]) == 0
     printed = capsys.readouterr().out
+    assert "\nlabel-studio.xml\n" in printed
     for file in files.values():
         assert (table / file).stat().st_size > 1000
         assert file in printed

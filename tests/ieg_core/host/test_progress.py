@@ -52,12 +52,17 @@ def test_a_file_gets_a_line_every_ten_seconds():
 
 def test_a_task_of_unknown_length_shows_its_time():
     for is_terminal, expected in (
-        (True, "\rJudging: 1 s\rJudging: 1 min 5 s" + 2 * "\rJudging: 1 min 6 s" + "\n"),
-        (False, "Judging: 1 min 5 s\n"),
+        (
+            True,
+            "\rJudging: 1 s\rJudging: 1 min 5 s\rJudging: 2 min 9 s"
+            + 2 * "\rJudging: 2 min 10 s"
+            + "\n",
+        ),
+        (False, "Judging: 1 min 5 s\nJudging: 2 min 10 s\n"),
     ):
         clock, stream = FakeClock(), Stream(is_terminal)
         line = ProgressLine("Judging", stream=stream, clock=clock)
-        for seconds in (0.1, 0.9, 64, 0.1, 1):
+        for seconds in (0.1, 0.9, 64, 0.1, 63.9, 1):
             clock.time += seconds
             line.show_time()
         line.close()
