@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ieg_core.audit.outputs import write_outputs
 from ieg_core.auditing import compute_all
 from ieg_core.cli import options
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
-from ieg_core.data.image_folder.listing import list_files
+from ieg_core.data.image_folder.listing import TRAIN, is_split, list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec, feature_sources
@@ -171,7 +172,7 @@ def audit_images(request: AuditRequest) -> int:
         print(path)
     if request.write_labels and cleaned is not None:
         print(f"{request.write_labels}: {_describe_cleaned(audit, cleaned)}")
-        if command := _next_command(request):
+        if command := _next_command(request, opened.images):
             print(f"Train on them: {command}")
     return 0
 
@@ -314,15 +315,20 @@ def _is_data_directory(place: Path) -> bool:
     return True
 
 
-def _next_command(request: AuditRequest) -> str:
-    words = {}
+def _next_command(request: AuditRequest, images: LabeledImages) -> str:
+    """Returns the command that trains on the cleaned labels; "" where there are no images."""
+    cleaned = str(request.write_labels)
+    place = Path(request.places[0])
     if request.are_datasets:
-        base = dataset_spec.parse(request.places[0]).base
-        words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(request.data_dir)}
-    else:
-        place = Path(request.places[0])
-        if _is_data_directory(place):
-            words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
-    if not words:
+        dataset = f"{dataset_spec.parse(request.places[0]).base}_{dataset_spec.LABELS}"
+        words = {"DATASET": dataset, "DATA_DIR": str(request.data_dir), "LABELS": cleaned}
+        return make_sweep(words)
+    if _is_data_directory(place):
+        dataset = f"folder_{dataset_spec.LABELS}"
+        return make_sweep({"DATASET": dataset, "DATA_DIR": str(place), "LABELS": cleaned})
+    root = place if place.is_dir() else place.parent
+    if images.read is None or is_split(root, TRAIN):
         return ""
-    return make_sweep({**words, "LABELS": str(request.write_labels)})
+    # The labels came from a table that is not part of a data directory; this one can be.
+    copied = shlex.join(["cp", cleaned, str(root / TRAIN) + Path(cleaned).suffix.lower()])
+    return f"{copied} && {make_sweep({'DATASET': 'folder', 'DATA_DIR': str(root)})}"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +147,17 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     assert told.count("\n") == 1
     assert not (table / "audits").exists()
     assert not (table / "photos/out").exists()
+
+
+def test_the_cleaned_labels_of_a_table_are_trained_on_as_the_table_of_a_data_directory(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n")
+    expected = f"cp c.CSV {tmp_path}/train.csv && make sweep DATASET=folder DATA_DIR={tmp_path}"
+    for place in (tmp_path, tmp_path / "labels.csv"):
+        request = SimpleNamespace(
+            places=[str(place)], are_datasets=False, write_labels=Path("c.CSV")
+        )
+        assert audit_images._next_command(request, SimpleNamespace(read=len)) == expected
+        assert audit_images._next_command(request, SimpleNamespace(read=None)) == ""
 
 
 def test_a_file_of_no_decisions_is_said_to_hold_none():
