@@ -301,7 +301,7 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
         raise UserError(
             f"these features cannot judge these labels: they predict {observed:.1%} of the "
             f"{len(given)} given labels, chance {expected:.1%}; expected clearly more: add images, "
-            "use more reliable labels, choose other features (--features), or, if these come from "
+            "use more reliable labels, choose other features, or, if these come from "
             "a file, check that its rows are in the order of the images"
         )
     return kappa
