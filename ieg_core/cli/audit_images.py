@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ieg_core.audit import decisions as decision_files
-from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.cleaning import PRECISION, Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, LABEL_STUDIO, export_audit, local_files
@@ -96,9 +96,9 @@ def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> Audit
         decisions=arguments.decisions,
         corrections=arguments.corrections,
         write_labels=arguments.write_labels,
-        precision=arguments.precision,
+        precision=PRECISION if arguments.precision is None else arguments.precision,
         top=TOP if arguments.top is None else arguments.top,
-        seed=arguments.seed,
+        seed=arguments.seed or 0,
         exports=[_export(text) for text in arguments.export],
         json=arguments.json,
     )
