@@ -109,7 +109,7 @@ def test_features_that_cannot_judge_are_refused():
 
 def test_features_in_another_order_are_refused():
     images, features, _ = draw()
-    with pytest.raises(UserError, match="rows of a features file are in the order of the images"):
+    with pytest.raises(UserError, match="check that its rows are in the order of the images"):
         audit_labels(images, [features[np.random.default_rng(0).permutation(len(features))]])
 
 
