@@ -17,6 +17,7 @@ from ieg_core.data.tables import SUFFIXES, to_csv, to_parquet
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.host.files import write_bytes_atomic
 
+LABEL_STUDIO: Final = "label-studio"
 _CHOICE: Final = "choice"
 _DIGITS: Final = 6
 
@@ -37,8 +38,13 @@ def write_label_studio(audit: LabelAudit, path: Path, *, prefix: str = "") -> No
         "https://…/" or what `local_files` returns; "" for none, the paths as they are.
 
     Raises:
-      UserError: When a file cannot be written.
+      UserError: When the name ends in .xml, or a file cannot be written.
     """
+    if path.suffix.lower() == ".xml":
+        raise UserError(
+            f"cannot write tasks to {path}: expected a name ending in .json, since the .xml file "
+            "beside it holds the configuration"
+        )
     names = audit.images.class_names
     tasks = []
     for place in audit.all_places.tolist():
@@ -166,7 +172,7 @@ def write_fiftyone(audit: LabelAudit, path: Path) -> None:
 
 
 EXPORTS: Final[Mapping[str, Callable[..., None]]] = {
-    "label-studio": write_label_studio,
+    LABEL_STUDIO: write_label_studio,
     "cleanlab": write_cleanlab,
     "fiftyone": write_fiftyone,
 }

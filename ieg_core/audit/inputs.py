@@ -78,7 +78,7 @@ def open_files(
         if not kept:
             raise UserError(
                 f"none of the {len(paths)} files in {listed.root} can be decoded ({shown}): "
-                "expected JPEG, PNG or WebP images"
+                "expected JPEG, PNG or WebP images, at paths relative to that folder"
             )
         if broken:
             notes.append(f"{len(broken)} of {len(paths)} files cannot be decoded: {shown}")

@@ -18,6 +18,8 @@
   const placeOf = new Map(names.map((name, number) => [name, number]));
   const classOf = new Map(classes.map((name, number) => [name, number]));
   const hasKeyEach = classes.length <= NUMBER_KEYS;
+  // A class called 7 has the key 7, whatever its place is.
+  const areDigits = classes.every((name) => /^\d$/.test(name));
 
   // number → [kind, class], in the order of the review.
   let decisions = new Map();
@@ -318,7 +320,7 @@
         const text = count ? `${count} of ${several.length} · ${percent(share)}` : percent(share);
         const button = element(
           "button", { type: "button", "data-class": label, title: classes[label] },
-          element("kbd", {}, String((rank + 1) % 10)), name, element("span", { class: "percent" }, text),
+          element("kbd", {}, areDigits ? classes[label] : String((rank + 1) % 10)), name, element("span", { class: "percent" }, text),
         );
         button.classList.toggle("is-given", label === given[number]);
         button.classList.toggle("is-suggested", label === suggested[number]);
@@ -394,7 +396,10 @@
     if (decision) was.className = decision[0] === "keep" ? "now" : "was";
     const second = element(
       "span", { class: "line" },
-      element("span", changed || !decision ? { class: "now" } : {}, `→ ${goal}`),
+      element(
+        "span", changed || !decision ? { class: "now" } : {},
+        !decision && to === from ? "looks right" : `→ ${goal}`,
+      ),
       element("span", {}, percent(probabilityOf(number, changed ? decision[1] : suggested[number]))),
     );
     card.querySelector(".caption").replaceChildren(was, second);
@@ -578,7 +583,7 @@
     let action = isUndo ? undo : Object.hasOwn(keys, key) ? keys[key] : null;
     if (/^\d$/.test(key)) {
       const rank = (Number(key) + 9) % 10;
-      const label = hasKeyEach ? rank : likely[current]?.[rank];
+      const label = areDigits ? classOf.get(key) : hasKeyEach ? rank : likely[current]?.[rank];
       if (label < classes.length) action = () => choose(label);
     }
     if (!action) return;

@@ -25,7 +25,7 @@ from ieg_core.sweep.request import make_sweep
 RUN, FILES, DATASET = "run", "files", "dataset"
 OF_IMAGES = (
     *("out", "labels", "features", "mirrored", "annotators", "with_test", "decisions"),
-    *("corrections", "export"),
+    *("corrections", "precision", "export", "seed"),
 )
 
 
@@ -79,7 +79,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     images.add_argument(
         "--precision",
         type=float,
-        default=PRECISION,
         help="least probability that a label changed by --write-labels becomes right, even if as "
         f"few labels are wrong as the data allow ({PRECISION})",
     )
@@ -90,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOOL=FILE",
         help=f"also write the audit for {', '.join(EXPORTS)}; may be repeated",
     )
-    images.add_argument("--seed", type=int, default=0, help="of folds and of drawn labels (0)")
+    images.add_argument("--seed", type=int, help="of folds and of drawn labels (0)")
     runs = parser.add_argument_group("runs")
     runs.add_argument(
         "--threshold",
@@ -118,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
         if given := [name for name in OF_IMAGES if getattr(arguments, name)]:
             raise UserError(
                 f"--{given[0].replace('_', '-')} is for images, but {arguments.places[0]} is a "
-                "run, whose audit goes to its own folder: leave it out"
+                "run: leave it out"
             )
         return _audit_runs(arguments)
     if arguments.threshold is not None:

@@ -4,6 +4,7 @@
 import argparse
 import contextlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ieg_core.audit import decisions as decision_files
-from ieg_core.audit.cleaning import Cleaned, clean_labels, write_cleaned
+from ieg_core.audit.cleaning import PRECISION, Cleaned, clean_labels, write_cleaned
 from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import Decisions
-from ieg_core.audit.exports import EXPORTS, export_audit, local_files
+from ieg_core.audit.exports import EXPORTS, LABEL_STUDIO, export_audit, local_files
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.audit.inputs import Opened, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
@@ -22,7 +23,7 @@ from ieg_core.audit.outputs import write_outputs
 from ieg_core.auditing import compute_all
 from ieg_core.cli import options
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
-from ieg_core.data.image_folder.listing import list_files
+from ieg_core.data.image_folder.listing import TRAIN, is_split, list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec, feature_sources
@@ -30,7 +31,7 @@ from ieg_core.features.extract import NETWORK
 from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.machine import usable_cores
-from ieg_core.host.progress import ProgressLine
+from ieg_core.host.progress import ProgressLine, timed
 from ieg_core.host.runtime import Runtime, set_environment
 from ieg_core.sweep.request import make_sweep
 
@@ -95,9 +96,9 @@ def parse_request(arguments: argparse.Namespace, *, are_datasets: bool) -> Audit
         decisions=arguments.decisions,
         corrections=arguments.corrections,
         write_labels=arguments.write_labels,
-        precision=arguments.precision,
+        precision=PRECISION if arguments.precision is None else arguments.precision,
         top=TOP if arguments.top is None else arguments.top,
-        seed=arguments.seed,
+        seed=arguments.seed or 0,
         exports=[_export(text) for text in arguments.export],
         json=arguments.json,
     )
@@ -136,18 +137,26 @@ def audit_images(request: AuditRequest) -> int:
     external = read_features(paths) if paths else []
     opened = _open(request, largest_side(networks), decodes=bool(networks))
     external = in_order_of(opened.images.names, external, paths)
+    for path, rows in zip(paths, external, strict=True):
+        if len(rows) != len(opened.images):
+            raise UserError(
+                f"{path} holds features of {len(rows)} images: expected {len(opened.images)} rows, "
+                "one for each image that can be read, in their order"
+            )
     decisions = _read_decisions(request, opened.images)
     check_labels(decision_files.apply(opened.images, decisions) if decisions else opened.images)
     names = [network.name for network in networks]
     computed, _ = compute_all(opened, names, mirrored=request.mirrored) if names else ([], [])
-    audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
+    with timed(ProgressLine(f"Judging {len(opened.images):,} labels")):
+        audit = _judge(request, opened, decisions, [*computed, *external], [*names, *files])
     cleaned = clean_labels(audit, request.precision) if request.write_labels else None
     known = opened.images
     earlier = decision_files.rows(decisions, known.names, known.class_names) if decisions else ()
     for tool, path in request.exports:
         export_audit(audit, tool, path, **_export_options(request, tool))
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
-    written += [path for _, path in request.exports]
+    for tool, path in request.exports:
+        written += [path, *([path.with_suffix(".xml")] if tool == LABEL_STUDIO else [])]
     if request.write_labels and cleaned is not None:
         write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
     if request.json:
@@ -163,13 +172,13 @@ def audit_images(request: AuditRequest) -> int:
         print(path)
     if request.write_labels and cleaned is not None:
         print(f"{request.write_labels}: {_describe_cleaned(audit, cleaned)}")
-        if command := _next_command(request):
+        if command := _next_command(request, opened.images):
             print(f"Train on them: {command}")
     return 0
 
 
 def _export_options(request: AuditRequest, tool: str) -> dict[str, str]:
-    if tool != "label-studio" or request.are_datasets:
+    if tool != LABEL_STUDIO or request.are_datasets:
         return {}
     place = Path(os.path.abspath(request.places[0]))
     return {"prefix": local_files(place if place.is_dir() else place.parent)}
@@ -182,8 +191,8 @@ def _name(request: AuditRequest) -> str:
 
 def _check(request: AuditRequest, out: Path) -> None:
     """Refuses an invalid request before anything slow runs."""
-    require(request.top >= 0, "top", request.top, "at least 0")
-    require(request.seed >= 0, "seed", request.seed, "at least 0")
+    require(request.top >= 0, "--top", request.top, "at least 0")
+    require(request.seed >= 0, "--seed", request.seed, "at least 0")
     sources = feature_sources.parse(request.features)
     computes = any(source.is_network for source in sources)
     for option, is_given, is_used, purpose in (
@@ -194,7 +203,7 @@ def _check(request: AuditRequest, out: Path) -> None:
     ):
         if is_given and not is_used:
             raise UserError(f"{option} has no effect here: it is for {purpose}; leave it out")
-    require(0 < request.precision <= 1, "precision", request.precision, "above 0 and at most 1")
+    require(0 < request.precision <= 1, "--precision", request.precision, "above 0 and at most 1")
     if request.write_labels is not None:
         check_extension(request.write_labels)
     if request.decisions and request.corrections:
@@ -269,6 +278,8 @@ def _read_decisions(request: AuditRequest, images: LabeledImages) -> Decisions |
 
 
 def _describe_decisions(decisions: Decisions) -> str:
+    if not len(decisions):
+        return "No label has been reviewed yet"
     changed = sum(kind in decision_files.CHANGES for kind in decisions.kinds)
     by_hundred = ", ".join(map(str, decisions.changed_per_hundred))
     return (
@@ -304,15 +315,20 @@ def _is_data_directory(place: Path) -> bool:
     return True
 
 
-def _next_command(request: AuditRequest) -> str:
-    words = {}
+def _next_command(request: AuditRequest, images: LabeledImages) -> str:
+    """Returns the command that trains on the cleaned labels; "" where there are no images."""
+    cleaned = str(request.write_labels)
+    place = Path(request.places[0])
     if request.are_datasets:
-        base = dataset_spec.parse(request.places[0]).base
-        words = {"DATASET": f"{base}_{dataset_spec.LABELS}", "DATA_DIR": str(request.data_dir)}
-    else:
-        place = Path(request.places[0])
-        if _is_data_directory(place):
-            words = {"DATASET": f"folder_{dataset_spec.LABELS}", "DATA_DIR": str(place)}
-    if not words:
+        dataset = f"{dataset_spec.parse(request.places[0]).base}_{dataset_spec.LABELS}"
+        words = {"DATASET": dataset, "DATA_DIR": str(request.data_dir), "LABELS": cleaned}
+        return make_sweep(words)
+    if _is_data_directory(place):
+        dataset = f"folder_{dataset_spec.LABELS}"
+        return make_sweep({"DATASET": dataset, "DATA_DIR": str(place), "LABELS": cleaned})
+    root = place if place.is_dir() else place.parent
+    if images.read is None or is_split(root, TRAIN):
         return ""
-    return make_sweep({**words, "LABELS": str(request.write_labels)})
+    # The labels came from a table that is not part of a data directory; this one can be.
+    copied = shlex.join(["cp", cleaned, str(root / TRAIN) + Path(cleaned).suffix.lower()])
+    return f"{copied} && {make_sweep({'DATASET': 'folder', 'DATA_DIR': str(root)})}"

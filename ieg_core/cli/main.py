@@ -1,19 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`ieg`: the steps of a sweep as single commands, without Kubeflow Pipelines.
+"""`ieg`: finds wrong labels, and runs the steps of a sweep one at a time.
 
-ieg prepare DATASET ...      write prepared data sets
-ieg train --dataset SPEC     train one trial and evaluate it
-ieg evaluate RUN_DIR         evaluate a trained trial
-ieg status [RUN_DIR]         show the progress of a sweep
-ieg audit FOLDER|RUN_DIR     list the labels that look wrong
-ieg report RUN_DIR...        join sweeps in one report; of two, show what changed
-ieg export RUN_DIR...        write trials as runs of MLflow
-ieg predict MODEL IMAGES...  classify image files
-ieg migrate RUNS             convert the results of an earlier version
-ieg recipes                  list the recipes
-ieg completion bash|zsh      print a script that completes commands and options
-
-An invalid request prints one line and exits with 2; a diverged training exits with 3.
+`ieg COMMAND --help` explains a command. Exit codes: 0 done; 1 a trial failed; 2 invalid input,
+explained in one line; 3 a training diverged; 130 interrupted.
 """
 
 import argparse
@@ -26,11 +15,11 @@ from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import use_utf8
 
 COMMANDS = {
+    "audit": "list the labels of images, or of a run, that look wrong",
     "prepare": "write prepared data sets",
     "train": "train one trial and evaluate it",
     "evaluate": "evaluate a trained trial",
-    "audit": "list the labels that look wrong",
-    "report": "join sweeps in one report",
+    "report": "join sweeps in one report; of two, show what changed",
     "export": "write trials as runs of MLflow",
     "status": "show the progress of a sweep",
     "predict": "classify image files",
@@ -51,7 +40,8 @@ def build_parser(declared: Collection[str] = COMMANDS) -> argparse.ArgumentParse
     parser.add_argument("--version", action="version", version=f"ieg {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary)
+        title = f"{summary[0].upper()}{summary[1:]}."
+        command = commands.add_parser(name, help=summary, description=title)
         if name in declared:
             module = importlib.import_module(f"ieg_core.cli.{name}")
             module.add_arguments(command)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ieg_core.errors import UserError
 from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.records import TrialRecord
 from ieg_core.sweep.request import REQUEST_OPTIONS
@@ -34,14 +35,24 @@ def data_dir_of(folder: Path, given: str | None) -> str:
       folder: The run's folder.
       given: The directory on the command line; None for the one that the run was planned with or,
         if that is not on this machine, `DATA_DIR`.
+
+    Raises:
+      UserError: When a run on a user's images has neither.
     """
     record, _ = TrialRecord.look(folder)
     known = record.data_dir if record else None
-    return given or (known if known and Path(known).is_dir() else DATA_DIR)
+    if given or (known and Path(known).is_dir()):
+        return given or str(known)
+    if record and known and record.base == "folder" and not Path(DATA_DIR).is_dir():
+        raise UserError(
+            f"there is no folder {known}, whose images {folder.name} was trained on: expected it "
+            "there; name the folder where it is now (--data-dir)"
+        )
+    return DATA_DIR
 
 
 def add_json(parser: argparse._ActionsContainer, shape: str) -> None:
-    """Adds --json, whose output has a shape that the help and docs/own-images.md describe."""
+    """Adds --json, whose output has a shape that the help and docs/command-line.md describe."""
     parser.add_argument("--json", action="store_true", help=f"print {shape}")
 
 

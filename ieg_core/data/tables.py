@@ -196,10 +196,11 @@ def _readable(path: Path, name: str, required: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         text = getattr(error, "strerror", None) or str(error)
         reason = (text.splitlines() or [type(error).__name__])[0][:_MAX_SHOWN]
-        columns = f" with the columns {' and '.join(required)}" if required else ""
+        columns = f" with the columns {_listed(required)}" if required else ""
+        is_there = not isinstance(error, FileNotFoundError)
+        fix = "save it again in that format" if is_there else "check the path"
         raise UserError(
-            f"cannot read {name} ({reason}): expected a {kind}{columns}; save it again in that "
-            "format"
+            f"cannot read {name} ({reason}): expected a {kind}{columns}; {fix}"
         ) from error
 
 
@@ -300,10 +301,10 @@ def _choose(
 ) -> list[str]:
     """Returns the columns to read, in the order of `required` and `optional`."""
     if missing := [column for column in required if column not in header]:
+        verb = "is" if len(missing) == 1 else "are"
         raise UserError(
             f"{name} has the columns {', '.join(header)[:_MAX_SHOWN] or '(none)'}: expected "
-            f"{' and '.join(required)}, {' and '.join(missing)} "
-            f"{'is' if len(missing) == 1 else 'are'} missing"
+            f"{_listed(required)}; {_listed(missing)} {verb} missing"
         )
     chosen = [column for column in (*required, *optional) if column in header]
     if double := next((column for column in chosen if header.count(column) > 1), None):
@@ -312,3 +313,8 @@ def _choose(
             "rename or remove the others"
         )
     return chosen
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Lists names as a sentence does: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A progress line for terminals, notebooks and log files."""
 
+import contextlib
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Final, TextIO
 
 from ieg_core.host.clock import CLOCK, Clock
@@ -49,16 +52,32 @@ class ProgressLine:
           total: Total items.
           rate: Items per second; by default measured since the start.
         """
-        now = self._clock.monotonic()
-        if now - self._last < (_LIVE_SECONDS if self._redraws else _PLAIN_SECONDS):
+        if not self._is_due():
             return
-        self._last = now
         if rate is None:
-            rate = done / (now - self._started)
+            rate = done / (self._last - self._started)
         share = 100 * done // max(total, 1)
         left = f", {duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         speed = f", {rate:.0f}/s" if rate > 0 else ""
-        text = f"{self._title}: {done:,} of {total:,} {self._unit} ({share} %){speed}{left}"
+        self._show(f"{self._title}: {done:,} of {total:,} {self._unit} ({share} %){speed}{left}")
+
+    def show_time(self) -> None:
+        """Shows the time since the start, for a task of unknown length; in a file ever less often.
+
+        A line that tells no more than that the task still runs need not be there every ten seconds.
+        """
+        waited = self._clock.monotonic() - self._started
+        if (self._redraws or waited >= 2 * (self._last - self._started)) and self._is_due():
+            self._show(f"{self._title}: {duration(self._last - self._started)}")
+
+    def _is_due(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._last < (_LIVE_SECONDS if self._redraws else _PLAIN_SECONDS):
+            return False
+        self._last = now
+        return True
+
+    def _show(self, text: str) -> None:
         if self._redraws:
             self._stream.write(f"\r{text.ljust(self._width)}")
             self._width = len(text)
@@ -73,6 +92,25 @@ class ProgressLine:
             self._stream.write(f"\r{text.ljust(self._width)}\n")
             self._stream.flush()
             self._width = 0
+
+
+@contextlib.contextmanager
+def timed(line: ProgressLine) -> Iterator[None]:
+    """Shows how long the body, a task of unknown length, has taken; closes the line."""
+    ended = threading.Event()
+
+    def show() -> None:
+        while not ended.wait(_LIVE_SECONDS):
+            line.show_time()
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        line.close()
 
 
 def duration(seconds: float) -> str:

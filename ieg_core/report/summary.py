@@ -135,14 +135,14 @@ def results_table(groups: Sequence[Group]) -> list[list[str]]:
       A header and one line per group, all of equal length; accuracies in per cent, mean ± sample
       deviation over seeds.
     """
-    several = len({group.family for group in groups}) > 1
+    names = _distinct_names(groups)
     tails = any(group.balanced_accuracy for group in groups)
     header = ["noise", "method", "clean labels used", "seeds"]
     sets = eval_set_names(groups)
     header += ["accuracy, last (EMA) %", *(["balanced, last (EMA) %"] if tails else [])]
     header += [*(f"on {name}, last (EMA) %" for name in sets), "best on test %"]
     header += ["steps", "steps/s", "seconds a trial", "GPU-hours a trial"]
-    table = [["data set", *header] if several else header]
+    table = [["data set", *header] if names else header]
     for group in groups:
         line = [
             _noise_text(group),
@@ -158,8 +158,17 @@ def results_table(groups: Sequence[Group]) -> list[list[str]]:
             number_text(group.total_seconds),
             gpu_hours_text(group.gpu_hours),
         ]
-        table.append([group.family, *line] if several else line)
+        table.append([names[group.dataset], *line] if names else line)
     return table
+
+
+def _distinct_names(groups: Sequence[Group]) -> dict[str, str]:
+    """Returns what the table calls each data set; {} where noise alone tells them apart."""
+    families = {group.dataset: group.family for group in groups}
+    shown = {(group.family, _noise_text(group)) for group in groups}
+    if len(shown) < len(families):
+        return {dataset: dataset for dataset in families}
+    return families if len(set(families.values())) > 1 else {}
 
 
 def eval_set_names(groups: Iterable[Group]) -> list[str]:

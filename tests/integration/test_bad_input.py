@@ -157,7 +157,7 @@ REFUSED = {
         r"the name b'caf\xe9.png' in data/train/bee is not valid UTF-8",
     ),
     "class not UTF-8": (class_not_utf8, r"the name b'\xff' in data/test is not valid UTF-8"),
-    "no columns": (table("file,class\na,b\n"), "file, class: expected path and label, path and"),
+    "no columns": (table("file,class\na,b\n"), "file, class: expected path and label; path and"),
     "no column": (parquet({"path": [PATH]}), "train.parquet has the columns path: expected"),
     "path outside": (table("path,label\n../x.png,bee\n"), "line 2 of data/train.csv leads out"),
     "path of no file": (table(b"path,label\na\0b.png,bee\n"), r"has the path 'a\x00b.png'"),

@@ -122,4 +122,4 @@ def test_the_audits_own_table_is_no_label_file_by_mistake(tree, tmp_path, capsys
     with (tmp_path / "audit.csv").open("w") as file:
         csv.writer(file).writerows([["index", "given", "suggested"], [0, 1, 2]])
     line = refused(capsys, prepare("folder_labels", "--labels=audit.csv"))
-    assert "index, given, suggested: expected index and label, label is missing" in line
+    assert "index, given, suggested: expected index and label; label is missing" in line

@@ -109,6 +109,19 @@ def test_keys_decide_and_the_file_says_what(tab, six):
     assert shown(tab, "progress").endswith("all done: save decisions.csv")
 
 
+def test_classes_called_by_digits_have_them_as_keys(tab, page):
+    q = np.array([[0.1, 0.9, 0.0], [0.7, 0.2, 0.1]])
+    audit = page(make_audit(q, np.array([0, 0]), class_names=("0", "3", "7")))
+    captions = "[...document.querySelectorAll('.caption')].map((each) => each.innerText)"
+    assert [text.split()[1:] for text in tab.run(captions)] == [
+        ["\N{RIGHTWARDS ARROW}", "3", "90", "%"], ["looks", "right", "70", "%"]
+    ]  # fmt: skip
+    keys = "[...document.querySelectorAll('#classes kbd')].map((each) => each.innerText)"
+    assert tab.run(keys) == ["0", "3", "7"]
+    tab.press("1", "7", "0")
+    assert decided(saved(tab), audit) == [("0000.png", "7", "other"), ("0001.png", "0", "keep")]
+
+
 def test_a_reload_keeps_decisions_their_history_and_the_place(tab, six):
     tab.press("s", "k", "d")
     before = shown(tab, "progress")

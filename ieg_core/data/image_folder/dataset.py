@@ -250,8 +250,9 @@ def describe_notes(notes: Mapping[str, Any]) -> list[str]:
     if held_out := notes.get("num_held_out"):
         lines.append(
             f"there is no test set: {held_out} of {notes['num_files']} images, a fifth of each "
-            "class, are held out to test on; their labels are as unchecked as the others, so "
-            "accuracy means agreement with given labels; put checked images into test/<class>/"
+            "class, are held out to test on, with the labels that they have in the folder or the "
+            "table; accuracy means agreement with these unless somebody has checked them; put "
+            "checked images into test/<class>/"
         )
     if "probe" in notes:
         lines.append(notes["probe"])

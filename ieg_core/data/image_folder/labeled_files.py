@@ -4,7 +4,8 @@
 <folder>/<class>/…                  class folders alone
 <folder>/train/…                    a data directory of `ieg_core.data.image_folder.listing`; test
                                     may be missing, and probe is trusted
-<folder>/<one table>                one CSV or Parquet file with a column `path`
+<folder>/<one table>                one CSV or Parquet file with a column `path`, alone or beside
+                                    one folder
 <table>                             such a file itself; paths are relative to its folder
 
 A table's column `label` is the given label. Every further column whose name starts with "label" or
@@ -150,15 +151,20 @@ def _without_splits(
     parts = [name for name in (TEST, PROBE) if is_split(place, name)]
     classes = class_folders(place, parts)
     files = visible(place, folders=False)
-    if classes:
+    # A single folder beside a table holds the images of the table.
+    tables = (
+        []
+        if len(classes) > 1
+        else sorted(
+            place / name
+            for name in files
+            if Path(name).suffix.lower() in SUFFIXES
+            and (not needs_paths or PATH in read_header(place / name))
+        )
+    )
+    if classes and not tables:
         listed = _from_folder(place, place, leave_out=parts)
         return _with_parts(place, listed, annotators, with_test)
-    tables = sorted(
-        place / name
-        for name in files
-        if Path(name).suffix.lower() in SUFFIXES
-        and (not needs_paths or PATH in read_header(place / name))
-    )
     if len(tables) == 1:
         return _from_table(place, tables[0], annotators, needs_paths)
     if tables:
@@ -182,18 +188,15 @@ def _part(root: Path, part: str, annotators: Sequence[str]) -> LabeledFiles:
 def _from_folder(root: Path, folder: Path, leave_out: Sequence[str] = ()) -> LabeledFiles:
     rows = list(folder_files(root, folder, leave_out))
     loose = loose_images(folder)
-    notes = (
-        (f"{len(loose)} images outside of class folders are left out ({some(loose)})",)
-        if loose
-        else ()
-    )
+    number = "1 image is" if len(loose) == 1 else f"{len(loose)} images are"
+    note = f"{number} left out, outside of class folders ({some(loose)})"
     return LabeledFiles(
         root,
         tuple(path for path, _ in rows),
         tuple((label,) for _, label in rows),
         (LABEL,),
         (None,) * len(rows),
-        notes=notes,
+        notes=(note,) if loose else (),
     )
 
 
@@ -230,10 +233,10 @@ def _from_table(
     has_paths = needs_paths or PATH in header
     others = [name for name in header if name not in (PATH, LABEL) and name]
     wanted = list(annotators) or [name for name in (LABEL, *others) if name in header]
-    if not wanted:
+    if not wanted or (needs_paths and PATH not in header):
         raise UserError(
-            f"{table} has the columns {', '.join(header) or '(none)'}: expected path, label and "
-            "further columns of labels"
+            f"{table} has the columns {', '.join(header) or '(none)'}: expected {PATH}, {LABEL} "
+            "and further columns of labels, separated by commas"
         )
     columns = read_columns(table, [*([PATH] if has_paths else []), *wanted])
     paths = (

@@ -111,8 +111,12 @@ def test_a_wrong_line_is_refused_in_one_line(tmp_path, lines, reason):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("decisions.csv", "path,label\na.png,cat\n", "decision is missing"),
-        ("decisions.csv", None, "No such file"),
+        (
+            "decisions.csv",
+            "path,label\na.png,cat\n",
+            "expected path, label and decision; decision is missing",
+        ),
+        ("decisions.csv", None, r"\(No such file .*path, label and decision; check the path$"),
         ("decisions.xlsx", "", "expected .csv"),
     ],
 )

@@ -75,6 +75,8 @@ def test_label_studio_gets_tasks_and_a_configuration(audit, tmp_path):
         '    <Choice value="cat"/>\n    <Choice value="dog"/>\n    <Choice value=\'fo"x\'/>\n'
         "  </Choices>\n</View>\n"
     )
+    with pytest.raises(UserError, match=r"tasks\.xml: expected a name ending in \.json, since"):
+        export_audit(audit, "label-studio", tmp_path / "tasks.xml")
 
 
 def test_cleanlab_gets_its_columns(audit, tmp_path):

@@ -285,7 +285,7 @@ def test_the_command_that_is_told_takes_the_cleaned_labels(tmp_path, monkeypatch
 
     (tmp_path / "my photos").rename(tmp_path / "moved")
     assert main.main(["audit", str(folder)]) == 2
-    assert "there is no data directory data" in capsys.readouterr().err
+    assert f"my photos, whose images {trial} was trained on" in capsys.readouterr().err
     assert main.main(["audit", str(folder), "--data-dir", "moved", "--json"]) == 0
     (audited,) = json.loads(capsys.readouterr().out)["audits"]
     assert audited["summary"]["trial"] == trial

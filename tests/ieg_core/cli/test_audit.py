@@ -7,8 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from ieg_core.cli import audit, main
+from ieg_core.cli import audit, main, options
 from ieg_core.errors import UserError
+from tests.doors import refused
 from tests.records import put
 
 
@@ -28,6 +29,26 @@ def test_a_root_means_the_runs_of_the_sweep_that_was_planned_last(tmp_path):
     (tmp_path / "trials" / "new-audited" / "examples.safetensors").unlink()
     with pytest.raises(UserError, match="none of the 2 runs of"):
         audit.auditable_trials(tmp_path)
+
+
+def test_options_of_images_are_refused_for_runs(tmp_path, capsys):
+    put(tmp_path / "trials" / "one" / "config.json")
+    put(tmp_path / "sweeps" / "s" / "plan.json", trials=["one"])
+    for option in ("--precision=0.9", "--seed=1", "--out=x"):
+        line = refused(capsys, main.main(["audit", str(tmp_path), option]))
+        assert f"{option.partition('=')[0]} is for images, but {tmp_path} is a run" in line
+
+
+def test_images_of_a_run_that_have_moved_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, base, data_dir in (("old", "folder", "gone"), ("new", "digits", "gone")):
+        put(tmp_path / name / "config.json", base=base, data_dir=str(tmp_path / data_dir))
+    with pytest.raises(UserError, match=r"there is no folder .*gone, whose images old was trained"):
+        options.data_dir_of(tmp_path / "old", None)
+    assert options.data_dir_of(tmp_path / "old", "here") == "here"
+    assert options.data_dir_of(tmp_path / "new", None) == options.DATA_DIR
+    (tmp_path / "gone").mkdir()
+    assert options.data_dir_of(tmp_path / "old", None) == str(tmp_path / "gone")
 
 
 def test_a_table_is_audited_by_a_file_of_features(tmp_path, capsys):

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ieg_core.audit.cleaning import Cleaned
+from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS
 from ieg_core.cli import audit_images
 from ieg_core.cli.main import main
@@ -84,6 +86,7 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
     exports = [f"--export={tool}={file}" for tool, file in files.items()]
     assert main(["audit", "photos.csv", "--features", "features.npy", *exports]) == 0
     printed = capsys.readouterr().out
+    assert "\nlabel-studio.xml\n" in printed
     for file in files.values():
         assert (table / file).stat().st_size > 1000
         assert file in printed
@@ -108,7 +111,8 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
             ["photos.csv", "--features", "a.npy+b.parquet", "--export", "cleanlab=b.parquet"],
             "b.parquet is read and would be overwritten",
         ),
-        (["photos.csv", "--seed", "-1"], "seed must be at least 0, got -1"),
+        (["photos.csv", "--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["photos.csv", "--features", "few.npy"], "few.npy holds features of 3 images: expec"),
         (["photos.csv", "--labels", "x.csv"], "--labels has no effect here: it is for a data set"),
         (["photos.csv", *FEATURES, "--mirrored"], "--mirrored has no effect here: it is for netw"),
         (["digits", "--annotators", "a"], "--annotators has no effect here: it is for tables"),
@@ -116,7 +120,7 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", *FEATURES, "--decisions", "all.csv"], "no image is left to audit"),
         (["one class"], "all labels are of one class (a): expected at least two classes"),
         (["doubtful"], "the probe contradicts itself: probe/a/1.png and probe/b/2.png are the"),
-        (["photos.csv", "--precision", "2"], "precision must be above 0"),
+        (["photos.csv", "--precision", "2"], "--precision must be above 0"),
         (["photos.csv", "--decisions", "d.csv", "--corrections", "c.csv"], "expected one of the"),
         (["photos.csv", *FEATURES, "--decisions", "photos.csv"], "decision is missing"),
         (["photos.csv", *FEATURES, "--corrections", "photos.csv"], "has no corrected labels"),
@@ -134,6 +138,7 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     for name in ("a/1.png", "b/2.png"):
         (doubtful / "probe" / name).parent.mkdir(parents=True)
         picture(0, 0).save(doubtful / "probe" / name)
+    np.save(table / "few.npy", np.eye(3))
     lines = [f"{number}.jpg,,drop" for number in range(1200)]
     (table / "all.csv").write_text("\n".join(["path,label,decision", *lines]))
     assert main(["audit", *arguments]) == 2
@@ -142,6 +147,22 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     assert told.count("\n") == 1
     assert not (table / "audits").exists()
     assert not (table / "photos/out").exists()
+
+
+def test_the_cleaned_labels_of_a_table_are_trained_on_as_the_table_of_a_data_directory(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n")
+    expected = f"cp c.CSV {tmp_path}/train.csv && make sweep DATASET=folder DATA_DIR={tmp_path}"
+    for place in (tmp_path, tmp_path / "labels.csv"):
+        request = SimpleNamespace(
+            places=[str(place)], are_datasets=False, write_labels=Path("c.CSV")
+        )
+        assert audit_images._next_command(request, SimpleNamespace(read=len)) == expected
+        assert audit_images._next_command(request, SimpleNamespace(read=None)) == ""
+
+
+def test_a_file_of_no_decisions_is_said_to_hold_none():
+    nothing = Decisions(np.empty(0, np.int64), np.empty(0, np.int32), ())
+    assert audit_images._describe_decisions(nothing) == "No label has been reviewed yet"
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
 import sys
+import threading
 
-from ieg_core.host.progress import ProgressLine, duration
+from ieg_core.host.progress import ProgressLine, duration, timed
 from tests.clock import FakeClock
 
 
@@ -47,6 +48,43 @@ def test_a_file_gets_a_line_every_ten_seconds():
         "Features: 22 of 400 files (5 %), 2/s, 3 min 9 s left\n"
         "Features: 44 of 400 files (11 %), 2/s, 2 min 58 s left\n"
     )
+
+
+def test_a_task_of_unknown_length_shows_its_time():
+    for is_terminal, expected in (
+        (
+            True,
+            "\rJudging: 1 s\rJudging: 1 min 5 s\rJudging: 2 min 9 s"
+            + 2 * "\rJudging: 2 min 10 s"
+            + "\n",
+        ),
+        (False, "Judging: 1 min 5 s\nJudging: 2 min 10 s\n"),
+    ):
+        clock, stream = FakeClock(), Stream(is_terminal)
+        line = ProgressLine("Judging", stream=stream, clock=clock)
+        for seconds in (0.1, 0.9, 64, 0.1, 63.9, 1):
+            clock.time += seconds
+            line.show_time()
+        line.close()
+        assert stream.getvalue() == expected
+
+
+def test_the_time_is_shown_while_a_task_runs_and_not_after_it():
+    class Line:
+        def __init__(self):
+            self.is_shown, self.is_closed = threading.Event(), False
+
+        def show_time(self):
+            self.is_shown.set()
+
+        def close(self):
+            self.is_closed = True
+
+    line, before = Line(), threading.enumerate()
+    with timed(line):
+        assert line.is_shown.wait(60)
+    assert threading.enumerate() == before
+    assert line.is_closed
 
 
 def test_a_notebook_redraws_on_standard_output(monkeypatch):

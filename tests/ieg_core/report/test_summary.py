@@ -108,6 +108,16 @@ def test_table_names_the_data_set_where_there_are_several() -> None:
     ]
 
 
+def test_table_tells_labels_before_and_after_cleaning_apart() -> None:
+    rows = [row("retrain", None, 0.8, dataset=name) for name in ("folder", "folder_labels")]
+    table = results_table(group_rows(rows))
+    assert [line[:3] for line in table] == [
+        ["data set", "noise", "method"],
+        ["folder", "unknown", "retrain"],
+        ["folder_labels", "unknown", "retrain"],
+    ]
+
+
 def test_a_long_tail_shows_balanced_accuracy_and_others_do_not() -> None:
     tail = "digits_imbal_0.05"
     rows = [

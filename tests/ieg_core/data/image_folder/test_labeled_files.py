@@ -17,7 +17,7 @@ def test_class_folders_alone(tmp_path):
     listed = list_labeled_files(tmp_path)
     assert listed.paths == ("car/2.jpg", "car/more/3.jpg", "train/1.jpg")
     assert listed.labels == (("car",), ("car",), ("train",))
-    assert "1 images outside" in listed.notes[0]
+    assert "1 image is left out, outside of class folders" in listed.notes[0]
 
 
 def test_splits(tmp_path):
@@ -37,9 +37,20 @@ def test_a_test_set_beside_class_folders(tmp_path):
     listed = list_labeled_files(tmp_path)
     assert listed.paths == ("a/1.jpg", "b/2.jpg", "probe/b/4.jpg")
     assert "test set is not judged" in listed.notes[0]
-    assert "1 images outside" in listed.notes[1]
+    assert "1 image is left out, outside of class folders" in listed.notes[1]
     with_test = list_labeled_files(tmp_path, with_test=True)
     assert with_test.paths == ("a/1.jpg", "b/2.jpg", "test/a/3.jpg", "probe/b/4.jpg")
+
+
+def test_one_folder_beside_a_table_holds_its_images(tmp_path):
+    touch(tmp_path, "images/1.jpg", "images/2.jpg")
+    assert list_labeled_files(tmp_path).labels == (("images",), ("images",))
+    (tmp_path / "labels.csv").write_text("path,label\nimages/2.jpg,cat\nimages/1.jpg,dog\n")
+    listed = list_labeled_files(tmp_path)
+    assert listed.paths == ("images/2.jpg", "images/1.jpg")
+    assert listed.labels == (("cat",), ("dog",))
+    touch(tmp_path, "more/3.jpg")
+    assert list_labeled_files(tmp_path).labels == (("images",), ("images",), ("more",))
 
 
 def test_what_class_folders_do_not_have_is_refused(tmp_path):
@@ -74,7 +85,8 @@ def test_annotators_alone_and_numbers_as_pandas_writes_them(tmp_path):
         ("path,label,label_2\n1.jpg,a,\n", "column label_2 of .* has no label in any row"),
         ("path,given,suggested,score\n1.jpg,a,b,1\n", "table of an audit"),
         ("path\n1.jpg\n", "expected path, label"),
-        ("label\na\n", "path is missing"),
+        ("label\na\n", "the columns label: expected path, label and further columns of labels"),
+        ("path;label\n1.jpg;a\n", "the columns path;label: .*, separated by commas"),
         ("path,label\n1.jpg,a\n1.jpg,b\n", "repeats '1.jpg'"),
         ("path,label\n/etc/1.jpg,a\n", "leads out of the data directory"),
     ],

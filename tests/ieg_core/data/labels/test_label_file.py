@@ -140,7 +140,7 @@ def test_a_probe_with_known_labels_keeps_them(tmp_path, source):
 
 BAD = {
     "no label column": ("index,class\n0,cat\n", r"columns index, class: .* label is missing"),
-    "empty": ("", r"columns \(none\): expected index and label, index and label are missing"),
+    "empty": ("", r"columns \(none\): expected index and label; index and label are missing"),
     "no rows": ("index,label\n", r"gives no example the label 'airplane' \(10 of 10 classes"),
     "out of range": ("index,label\n40,cat\n", r"index '40' in row 1: .* 0 to 39"),
     "negative": ("index,label\n-1,cat\n", r"index '-1' in row 1"),
