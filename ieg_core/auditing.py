@@ -5,8 +5,12 @@ Features come from a pre-trained network or from the caller; no network is train
 are in `ieg_core.audit.feature_posterior`.
 """
 
+# So that a notebook shows annotations as they are written, not NumPy's expanded.
+from __future__ import annotations
+
 import base64
 import contextlib
+import functools
 import html
 import io
 from collections.abc import Callable, Sequence
@@ -23,7 +27,7 @@ from ieg_core.audit.from_python import open_python
 from ieg_core.audit.images import MISSING
 from ieg_core.audit.inputs import Opened
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, require
 from ieg_core.experiment import feature_sources
 from ieg_core.experiment.feature_sources import SIZE
 from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
@@ -49,7 +53,12 @@ class AuditResult(LabelAudit):
 
         Args:
           count: How many; by default the expected number of wrong labels.
+
+        Raises:
+          UserError: When `count` is not a whole number from 0.
         """
+        is_valid = count is None or (isinstance(count, int | np.integer) and count >= 0)
+        require(is_valid, "count", count, "a whole number from 0")
         most = round(self.summary.expected_wrong) if count is None else count
         return [self._index(place) for place in self.order[:most].tolist()]
 
@@ -253,7 +262,7 @@ def compute_all(
                     mirrored=mirrored,
                     digests=opened.keys,
                     cache=cache,
-                    progress=line,
+                    progress=None if line is None else functools.partial(_show, line),
                 )
             else:
                 matrix = _by_function(read, len(opened.images), each, line, mirrored)
@@ -270,12 +279,25 @@ def input_side(network: Any) -> int:
 
 def _listed(network: Any) -> list[str | FeatureNetwork]:
     """Returns networks one by one; names may be joined."""
-    given = [network] if isinstance(network, str) or callable(network) else list(network)
+    is_one = isinstance(network, str) or callable(network)
+    given = [network] if is_one else network if isinstance(network, list | tuple) else []
+    wrong = [each for each in given if not (isinstance(each, str) or callable(each))]
+    if wrong or not given:
+        received = repr(wrong[0] if wrong else network)[:80]
+        raise UserError(
+            f"the network is {received}: expected its name, such as {NETWORK!r}, a function of "
+            "images, or a list of these"
+        )
     chosen: list[str | FeatureNetwork] = []
     for each in given:
         named = feature_sources.parse(each) if isinstance(each, str) else ()
         chosen += [source.name for source in named] or [each]
     return chosen
+
+
+def _show(line: ProgressLine, done: int, total: int, _rate: float) -> None:
+    """Shows progress with the line's own rate: that of features counts the framework's start."""
+    line(done, total)
 
 
 def _by_function(

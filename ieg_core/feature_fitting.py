@@ -71,8 +71,8 @@ class FeatureFitted:
         """Predicts the classes of images.
 
         Args:
-          images: Anything that `ieg_core.audit` takes, or one file name; labels are ignored. For a
-            classifier that was trained on the caller's features, features [m, D].
+          images: Anything that `ieg_core.audit` takes, one file name or one PIL image; labels are
+            ignored. For a classifier that was trained on the caller's features, features [m, D].
 
         Returns:
           Probabilities, float32 [m, C]; rows in the order of the images.
@@ -81,7 +81,8 @@ class FeatureFitted:
           UserError: When `images` are not images, a file cannot be decoded, or features have
             another length than in training.
         """
-        data = [images] if isinstance(images, str) else images
+        is_file = isinstance(images, str | Path) and not expand(images).is_dir()
+        data = [images] if is_file or hasattr(images, "convert") else images
         opened = open_python(data, size=_side(self.network), needs_labels=False)
         if opened.images.notes and "cannot be decoded" in opened.images.notes[0]:
             raise UserError(f"{opened.images.notes[0]}: repair them or leave them out")
@@ -125,7 +126,7 @@ class FeatureFitted:
         ).write(file)
 
     def __repr__(self) -> str:
-        return f"Classifier on {self.network}, {self.accuracy:.1%}\n{self.audit!r}"
+        return f"Classifier on {self.network}, accuracy {self.accuracy:.1%}\n{self.audit!r}"
 
 
 def fit_on_features(

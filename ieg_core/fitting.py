@@ -4,7 +4,8 @@
 `fit` does what `make sweep` does with one trial: it writes the arrays to a data directory, then
 plans and trains the trial in a separate process. The run folder holds all results, for `ieg audit`,
 `ieg predict` and `ieg report`. Repeating the same call reuses the finished run. With the name of a
-pre-trained network it trains a classifier on that network's features instead, in this process.
+pre-trained network, or of a few photos by default, it trains a classifier on features instead, in
+this process.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +26,7 @@ from ieg_core.audit.findings import THRESHOLD, Audit, is_available, read_audit
 from ieg_core.audit.from_python import is_matrix, open_python
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
-from ieg_core.data.image_folder.listing import PROBE, list_files
+from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN, is_split, list_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import EXIT_USER_ERROR, UserError, printable
 from ieg_core.experiment import networks
@@ -40,6 +41,7 @@ from ieg_core.feature_fitting import (
     is_of_features,
 )
 from ieg_core.features.extract import NETWORK
+from ieg_core.features.network import find_network
 from ieg_core.host import machine, processes
 from ieg_core.host.files import expand, replacing
 from ieg_core.host.progress import ProgressLine
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
 
 Data = tuple[Any, Any]
 _DEFAULT_METHOD = "ieg"
+FEW: Final = 10_000
+"""Images, below which a classifier on features is the default."""
+TINY: Final = 16
+"""Pixels of the longer side, up to which images show too little for pre-trained features."""
 _LOOK_SECONDS = 0.5
 _AGREEMENT_SAMPLE = 1000
 
@@ -87,7 +93,10 @@ class Fitted:
 
     def __repr__(self) -> str:
         row = self.result
-        title = f"{row['method']} on {row['network']}, {row['steps']:,} steps: {self.accuracy:.1%}"
+        title = (
+            f"{row['method']} on {row['network']}, {row['steps']:,} steps, "
+            f"accuracy {self.accuracy:.1%}"
+        )
         audit = [] if self.audit is None else [repr(self.audit)]
         return "\n".join([title, f"Run: {self.run_dir}", *audit])
 
@@ -108,9 +117,13 @@ def fit(
 ) -> Fitted | FeatureFitted:
     """Trains a network on images whose labels may be wrong.
 
-    What it trusts: with `probe`, the labels of the probe. Without, the default method `ieg` draws
-    10 images per class from `images` and trusts their labels; `forward`, `fsr`, `mixup`,
-    `supervised` and a classifier on features trust none. A line that is printed says so.
+    Of fewer than `FEW` images it trains a classifier on the features of a pre-trained network,
+    unless `network`, `method`, `steps` or `settings` are given or images are `TINY`.
+
+    What it trusts: with `probe`, the labels of the probe. Without, a classifier on features trusts
+    none, nor do `forward`, `fsr`, `mixup` and `supervised`; `ieg`, the default method of training
+    from zero, draws 10 images per class from `images` and trusts their labels. A line that is
+    printed says so.
 
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
@@ -122,13 +135,12 @@ def fit(
       network: A Keras model that returns logits, trained from its current weights and not modified;
         or the name of a network (`resnet11`, `package.module:function`, `mine.keras`); "" chooses
         by image size. The network receives images in [−1, 1]. "efficientnet-lite0" or
-        "efficientnet-lite2" trains a classifier on the features of that pre-trained network, which
-        suits a few thousand photos better than training from zero.
+        "efficientnet-lite2" trains a classifier on the features of that pre-trained network.
       method: Name of the method; see `ieg recipes`. By default "ieg"; on features "retrain", the
         only one there.
-      test: Images and true labels to evaluate on. Without it, up to 1,000 training images with
-        their given labels are used, which measures agreement, not accuracy; of a folder without
-        test/, a fifth of each class is held out.
+      test: Images and true labels to evaluate on. Without it, training images with their given
+        labels are used (from zero 1,000 at most), which measures agreement, not accuracy. A folder
+        has its own in test/; without test/, training from zero holds out a fifth of each class.
       probe: A few images with correct labels, at least one per class. Without it, methods that need
         a probe draw 10 images per class from `images` and trust their labels.
       class_names: Names by class number; by default the numbers, or the names among the labels.
@@ -149,6 +161,9 @@ def fit(
     """
     _require_kinds(network, method, steps, seed, settings)
     assignments = setting_texts(settings)
+    is_open = network == "" and not (method or steps or assignments) and not is_matrix(images)
+    if is_open and _suit_features(images):
+        network = NETWORK
     if is_matrix(images):
         if network:
             raise UserError(
@@ -226,8 +241,16 @@ def setting_texts(settings: Sequence[str] | Mapping[str, Any], prefix: str = "")
     Args:
       settings: A dictionary, or a list of "key=value".
       prefix: What stands before each key.
+
+    Raises:
+      UserError: When an item of a list is not a text.
     """
     if not isinstance(settings, Mapping):
+        if unequal := [each for each in settings if not isinstance(each, str)]:
+            raise UserError(
+                f"settings has {unequal[0]!r}: expected texts such as "
+                "'optimizer.learning_rate=0.05', or a dictionary"
+            )
         return list(settings)
     texts = []
     for key, value in settings.items():
@@ -266,8 +289,18 @@ def _fit_on_features(
         raise UserError(f"expected key=value, got {unequal[0]!r}")
     for name, data in (("test", test), ("probe", probe)):
         _require_pair(name, data)
-    checked = "the labels of the probe" if probe is not None else "no label"
-    print(f"fit: {METHOD} trusts {checked}")
+    has_probe = probe is not None
+    if isinstance(images, str | Path) and expand(images).is_dir():
+        folder = expand(images)
+        has_probe |= is_split(folder, PROBE)
+        if test is None and is_split(folder, TEST):
+            listing = list_files(folder, needs_test=False)
+            files = listing.parts[TEST]
+            truth = [listing.class_names[file.label] for file in files]
+            test = [folder / file.path for file in files], truth
+    print(f"fit: {METHOD} trusts {'the labels of the probe' if has_probe else 'no label'}")
+    if test is None:
+        print("fit: no test=, so accuracy means agreement with labels that it is trained on")
     return fit_on_features(
         images,
         labels,
@@ -278,6 +311,30 @@ def _fit_on_features(
         seed=int(seed),
         settings=dict(text.split("=", 1) for text in assignments),
     )
+
+
+def _suit_features(images: Any) -> bool:
+    """Returns whether images are few, and large enough for pre-trained features; says so."""
+    if isinstance(images, str | Path):
+        count, first = len(list_files(expand(images), needs_test=False).parts[TRAIN]), None
+    elif hasattr(images, "__len__") and not hasattr(images, "as_numpy_iterator"):
+        count = len(images)
+        is_plain = isinstance(images, np.ndarray | list | tuple)
+        first = images[0] if is_plain and count else None
+    else:
+        return False  # a tf.data.Dataset, whose length counts batches
+    if not 0 < count < FEW or max(getattr(first, "shape", ())[:2], default=FEW) <= TINY:
+        return False
+    try:
+        find_network(NETWORK).require_installed()
+    except UserError as error:
+        print(f"fit: no classifier on features ({error})")
+        return False
+    print(
+        f"fit: {count:,} images are too few to train from zero: trains a classifier on features of "
+        f"{NETWORK}; method='{_DEFAULT_METHOD}' trains from zero"
+    )
+    return True
 
 
 def _folder(
@@ -441,8 +498,8 @@ def _pixels(images: ArrayLike) -> NDArray[np.uint8]:
         array = np.asarray(images)
     except ValueError as error:
         raise UserError(
-            f"the images do not form an array ({error}): expected images of one size, "
-            "[n, height, width, channels] or [n, height, width]"
+            "the images do not form an array: expected images of one size, [n, height, width, "
+            f"channels] or [n, height, width]; network={NETWORK!r} takes any size"
         ) from error
     if array.ndim not in (3, 4):
         raise UserError(

@@ -19,6 +19,11 @@ class _CallablePackage(types.ModuleType):
         return importlib.import_module("ieg_core.auditing").audit(*args, **kwargs)
 
     @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        """The text of the function: what a notebook shows of what it can call."""
+        return importlib.import_module("ieg_core.auditing").audit.__doc__
+
+    @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(importlib.import_module("ieg_core.auditing").audit)
 

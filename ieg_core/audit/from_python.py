@@ -22,13 +22,14 @@ from ieg_core.audit.label_columns import (
     is_frame,
     kind_of,
     label_columns,
+    require_order,
     to_numbers,
     trusted_places,
 )
 from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
-from ieg_core.errors import UserError
+from ieg_core.errors import UserError, some
 from ieg_core.host.files import expand
 from ieg_core.host.progress import ProgressLine
 
@@ -36,7 +37,9 @@ IMAGE_COLUMNS: Final = (
     "path", "image", "img", "file", "filename", "file_name", "filepath", "image_path", "image_file",
 )  # fmt: skip
 LABEL_COLUMNS: Final = ("label", "labels", "class", "given", "target", "fine_label", "y")
-_SHOWN: Final = 80
+_SHOWN: Final = 8
+_OPTION: Final = ": add --with-test to judge its labels too"
+"""End of a note of `list_labeled_files` that is about the command line."""
 _KINDS: Final = (
     "a folder, a list of image files, a DataFrame, a Hugging Face Dataset, a tf.data.Dataset of "
     "(image, label), an ImageFolder-like object, images [n, height, width, channels] or features "
@@ -88,12 +91,16 @@ def open_python(
         features = np.asarray(data, np.float32)
         data, count = None, len(features)
     parts = _open(data, labels if needs_labels else (), count, image)
-    columns = label_columns(labels) if parts.columns is None else parts.columns
+    columns = parts.columns
+    if columns is None:
+        require_order(labels, parts.indices)
+        columns = label_columns(labels)
     if not needs_labels:
         columns = {}
     if columns is None:
         raise UserError(
-            f"received {kind_of(data)} without labels: expected one label per image; pass labels="
+            f"received {'features' if data is None else kind_of(data)} without labels: expected "
+            "one label per image; pass labels="
         )
     for name, values in columns.items():
         if len(values) != len(parts.names):
@@ -122,10 +129,13 @@ def open_python(
     if get is None:
         return Opened(images, None, features=features)
 
-    def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack([square(to_pixels(get(place)), size) for place in places.tolist()])
+    def read(place: int) -> NDArray[np.uint8]:
+        return to_pixels(get(place), f"image {images.names[place]}")
 
-    return Opened(replace(images, read=lambda place: to_pixels(get(place))), read_squares)
+    def read_squares(places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return np.stack([square(read(place), size) for place in places.tolist()])
+
+    return Opened(replace(images, read=read), read_squares)
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,9 @@ def _open_folder(
     progress: bool,
 ) -> Opened:
     for name, value in (("labels", labels), ("class_names", class_names)):
-        if value is not None and not (name == "labels" and _are_names(value)):
+        names: Any = [value] if isinstance(value, str) else value
+        is_columns = name == "labels" and _are_names(names) and len(set(names)) == len(names)
+        if value is not None and not is_columns:
             raise UserError(
                 f"received the folder {folder} and {name}: expected labels in the folder; to pass "
                 "labels, pass a list of paths"
@@ -158,7 +170,8 @@ def _open_folder(
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
     opened = _read_files(list_labeled_files(folder, annotators=annotators), size, progress)
     names = list(opened.images.names)
-    opened = replace(opened, images=replace(opened.images, indices=names))
+    notes = tuple(note.removesuffix(_OPTION) for note in opened.images.notes)
+    opened = replace(opened, images=replace(opened.images, indices=names, notes=notes))
     if trusted is None:
         return opened
     images = opened.images
@@ -210,32 +223,40 @@ def _open(data: Any, labels: Any, count: int | None, image: str | None) -> _Part
         return _Parts(_numbered(range(count)))
     if is_frame(data):
         return _open_frame(data, labels, image)
-    if hasattr(data, "column_names") and hasattr(data, "features"):
+    if all(hasattr(data, name) for name in ("column_names", "features", "__len__")):
         return _open_hugging_face(data, labels, image)
     if isinstance(data, Mapping):
         raise UserError(
-            f"received {kind_of(data)} with the keys {', '.join(map(str, data))[:_SHOWN]}: "
-            "expected one data set; select a split, such as data['train']"
+            f"received {kind_of(data)} with the keys {some(map(str, data), _SHOWN)}: "
+            "expected one data set; select a split, such as data['train'], or pass images and "
+            "labels one after the other"
         )
     if hasattr(data, "as_numpy_iterator"):
-        return _open_stream(data.as_numpy_iterator())
+        return _open_stream(data.as_numpy_iterator(), labels is None)
     if hasattr(data, "samples") and hasattr(data, "classes"):
-        return _open_image_folder(data)
+        return _open_image_folder(data, labels is None)
     if hasattr(data, "iloc"):
         return _open_list(list(data), list(data.index))
+    if hasattr(data, "to_pandas"):
+        raise UserError(f"received {kind_of(data)}: expected {_KINDS}; pass data.to_pandas()")
     if hasattr(data, "__array__"):
         return _open_array(np.asarray(data))
     if isinstance(data, list | tuple):
-        if labels is None and data and isinstance(data[0], tuple | list) and len(data[0]) == 2:
-            return _open_pairs(data)
+        if data and isinstance(data[0], tuple | list) and len(data[0]) == 2:
+            pairs = [_pair(item, place) for place, item in enumerate(data)]
+            parts = _open_list([image for image, _ in pairs], None)
+            own = {GIVEN: [_plain(label) for _, label in pairs]}
+            return replace(parts, columns=own if labels is None else None)
         return _open_list(data, None)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return _open_pairs(data)
+        return _open_pairs(data, labels is None)
     raise UserError(f"received {kind_of(data)}: expected {_KINDS}")
 
 
 def _open_frame(frame: Any, labels: Any, image: str | None) -> _Parts:
     columns = [str(column) for column in frame.columns]
+    if repeated := next((name for name in columns if columns.count(name) > 1), None):
+        raise UserError(f"the data have several columns {repeated!r}: expected each name once")
     image = _image_column(columns, image, ())
     chosen = _chosen_columns(columns, image, labels, len(frame.index))
     parts = _open_list(list(frame[image]), list(frame.index))
@@ -252,65 +273,60 @@ def _open_hugging_face(data: Any, labels: Any, image: str | None) -> _Parts:
     chosen = _chosen_columns(columns, image, labels, len(data), labeled)
     named = {name: list(data[name]) for name in chosen} if chosen else None
     classes = [getattr(features.get(name), "names", None) for name in chosen or ()]
-    return _Parts(
-        names=_numbered(range(len(data))),
-        get=lambda place: data[int(place)][image],
-        columns=named,
-        class_names=list(classes[0]) if classes and classes[0] else None,
-    )
+    if kinds.get(image) == "Value":  # paths
+        parts = _open_list(list(data[image]), None)
+    else:
+        parts = _Parts(_numbered(range(len(data))), lambda place: data[int(place)][image])
+    names = list(classes[0]) if classes and classes[0] else None
+    return replace(parts, columns=named, class_names=names)
 
 
-def _open_image_folder(data: Any) -> _Parts:
+def _open_image_folder(data: Any, has_labels: bool) -> _Parts:
     paths = [str(path) for path, _ in data.samples]
     parts = _open_list(paths, None, root=getattr(data, "root", None))
-    given = {GIVEN: [label for _, label in data.samples]}
+    given = {GIVEN: [label for _, label in data.samples]} if has_labels else None
     return replace(parts, columns=given, class_names=list(data.classes))
 
 
-def _open_pairs(data: Any) -> _Parts:
-    """Opens a data set whose items are (image, label)."""
+def _open_pairs(data: Any, has_labels: bool) -> _Parts:
+    """Opens a data set whose items are (image, label), or images if the caller has the labels."""
     count = len(data)
-    targets = getattr(data, "targets", None)
-    if targets is None or len(targets) != count:
-        targets = [_pair(data[place], place)[1] for place in range(count)]
-    targets = [each.item() if hasattr(each, "item") else each for each in targets]
-    classes = getattr(data, "classes", None)
+    columns = None
+    if has_labels:
+        targets = getattr(data, "targets", None)
+        if targets is None or len(targets) != count:
+            targets = [_pair(data[place], place)[1] for place in range(count)]
+        columns = {GIVEN: [_plain(each) for each in targets]}
+    # A subset, as PyTorch has it, knows the whole data set.
+    classes = getattr(data, "classes", getattr(getattr(data, "dataset", None), "classes", None))
     return _Parts(
         names=_numbered(range(count)),
-        get=lambda place: _pair(data[int(place)], place)[0],
-        columns={GIVEN: targets},
+        get=lambda place: _pair(data[int(place)], place, has_labels)[0],
+        columns=columns,
         class_names=None if classes is None else list(classes),
     )
 
 
-def _open_stream(elements: Iterable[Any]) -> _Parts:
+def _open_stream(elements: Iterable[Any], has_labels: bool) -> _Parts:
     """Reads a whole stream into memory; large images are downsized to `HELD_SIDE`."""
     images: list[NDArray[np.uint8]] = []
     labels: list[Any] = []
     shrunk = 0
     for place, element in enumerate(elements):
-        if isinstance(element, Mapping):
-            pixels, label = element.get("image"), element.get("label")
-        else:
-            pixels, label = _pair(element, place)
-        if pixels is None or label is None:
-            raise UserError(
-                f"element {place} of the data set lacks an image or a label: expected "
-                "(image, label), or a dictionary with both"
-            )
+        pixels, label = _pair(element, place, has_labels)
         batch = np.asarray(pixels)
         several = batch.ndim == 4
-        for each, one in zip(
-            batch if several else [batch], label if several else [label], strict=True
-        ):
-            held = bounded(to_pixels(each))
+        for each in batch if several else [batch]:
+            held = bounded(to_pixels(each, f"image {len(images)}"))
             shrunk += held.shape != np.shape(each)[-3:] and max(held.shape[:2]) == HELD_SIDE
             images.append(held)
-            labels.append(one.item() if isinstance(one, np.generic) else one)
+        for one in label if several and has_labels else [label]:
+            labels.append(_plain(one))
     if not images:
         raise UserError("the data set is empty: expected at least one image")
     notes = (f"{shrunk} images were downsized to {HELD_SIDE} pixels",) if shrunk else ()
-    return _Parts(_numbered(range(len(images))), images.__getitem__, {GIVEN: labels}, notes=notes)
+    columns = {GIVEN: labels} if has_labels else None
+    return _Parts(_numbered(range(len(images))), images.__getitem__, columns, notes=notes)
 
 
 def _open_array(array: np.ndarray) -> _Parts:
@@ -323,7 +339,12 @@ def _open_array(array: np.ndarray) -> _Parts:
         )
     if len(array) == 0:
         raise UserError("received 0 images: expected at least one")
-    to_pixels(array[0])
+    if array.ndim == 3 and array.shape[-1] in (1, 3):
+        raise UserError(
+            f"the images have shape {array.shape}, that of one image: expected [n, height, width, "
+            "channels] or [n, height, width]; pass images[None]"
+        )
+    to_pixels(array[0], "image 0")
     return _Parts(_numbered(range(len(array))), array.__getitem__)
 
 
@@ -332,9 +353,15 @@ def _open_list(values: Sequence[Any], indices: Sequence[Any] | None, root: Any =
     if not values:
         raise UserError("received 0 images: expected at least one")
     numbered = _numbered(range(len(values)) if indices is None else indices)
-    if not isinstance(values[0], str | Path):
-        to_pixels(values[0])
+    if not any(isinstance(value, str | Path) for value in values):
+        to_pixels(values[0], f"image {numbered[0]}")
         return _Parts(numbered, values.__getitem__, indices=indices)
+    for name, value in zip(numbered, values, strict=True):
+        if not isinstance(value, str | Path):
+            raise UserError(
+                f"image {name} is {kind_of(value)}, others are paths: expected one kind; leave "
+                "out images without a path"
+            )
     paths = [str(expand(path)) for path in values]
     if len(set(map(os.path.abspath, paths))) < len(paths):
         duplicate = next((path for path in paths if paths.count(path) > 1), "of a file")
@@ -361,10 +388,34 @@ def _numbered(indices: Iterable[Any]) -> list[str]:
     return names
 
 
-def _pair(item: Any, place: int) -> tuple[Any, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise UserError(f"item {place} of the data set is {kind_of(item)}: expected (image, label)")
-    return item[0], item[1]
+def _plain(label: Any) -> Any:
+    """Returns a label without NumPy's or a tensor's type; one-hot labels as an array."""
+    array = np.asarray(label) if hasattr(label, "item") else None
+    return label if array is None else array if array.ndim else array.item()
+
+
+def _pair(item: Any, place: int, has_labels: bool = True) -> tuple[Any, Any]:
+    """Returns the image and the label of an item, which may lack a label unless `has_labels`."""
+    if isinstance(item, Mapping):
+        found = [
+            next((item[name] for name in names if name in item), None)
+            for names in (IMAGE_COLUMNS, LABEL_COLUMNS)
+        ]
+        if found[0] is not None and (found[1] is not None or not has_labels):
+            return found[0], found[1]
+        received = f"a dictionary with the keys {some(map(str, item), _SHOWN)}"
+    elif isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1]
+    elif not has_labels and not isinstance(item, tuple | list):
+        return item, None
+    else:
+        received = kind_of(item)
+        if isinstance(item, tuple | list):
+            received += f" of {len(item)}"
+    raise UserError(
+        f"item {place} of the data set is {received}: expected (image, label), or a dictionary "
+        "with image and label; or pass labels="
+    )
 
 
 def is_matrix(data: Any) -> bool:
@@ -386,8 +437,9 @@ def _image_column(columns: Sequence[str], name: str | None, typed: Sequence[str]
     candidates = [*typed, *(column for column in IMAGE_COLUMNS if column in columns)]
     if not candidates:
         raise UserError(
-            f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected images or paths in "
-            f"one called {' or '.join(IMAGE_COLUMNS[:2])}; pass its name, image='…'"
+            f"the data have the columns {some(columns, _SHOWN)}: expected images or paths in "
+            f"one called {' or '.join(IMAGE_COLUMNS[:2])}; pass its name, image='…', or features "
+            "as an array"
         )
     return candidates[0]
 
@@ -402,7 +454,7 @@ def _chosen_columns(
         if candidates or len(others) == 1:
             return [(candidates or others)[0]]
         raise UserError(
-            f"the data have the columns {', '.join(columns)[:_SHOWN]}: expected labels in one "
+            f"the data have the columns {some(columns, _SHOWN)}: expected labels in one "
             f"called {LABEL_COLUMNS[0]}; pass one or several names, labels=['…']"
         )
     if not _are_names(labels):
@@ -419,6 +471,4 @@ def _chosen_columns(
 
 
 def _unknown_column(name: str, columns: Sequence[str]) -> UserError:
-    return UserError(
-        f"the data have no column {name!r}: expected one of {', '.join(columns)[:_SHOWN]}"
-    )
+    return UserError(f"the data have no column {name!r}: expected one of {some(columns, _SHOWN)}")

@@ -21,7 +21,7 @@ from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
 from ieg_core.data.tables import to_frame
-from ieg_core.errors import UserError, some
+from ieg_core.errors import UserError, require, some
 from ieg_core.store.record import Record
 
 TOPS: Final = (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000)
@@ -140,7 +140,7 @@ class LabelAudit:
             lines.append(f"Expected share of correct labels: {', '.join(reliable)}")
         lines += [f"Note: {note}" for note in summary.notes]
         grade = (
-            "they judge these images poorly, so look at each suggestion"
+            "they judge these images poorly: the figures below are a guess, look at each suggestion"
             if summary.kappa < WEAK_KAPPA
             else "they judge these images fairly"
             if summary.kappa < FAIR_KAPPA
@@ -196,6 +196,8 @@ def audit_labels(
         chance.
     """
     trusted, given = images.trusted, images.given
+    is_valid = isinstance(seed, int | np.integer) and seed >= 0
+    require(is_valid, "seed", seed, "a whole number from 0")
     check_labels(images)
     for each in features:
         if len(each) != len(images):

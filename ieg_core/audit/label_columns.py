@@ -30,6 +30,11 @@ def label_columns(labels: Any) -> dict[str, Sequence[Any]] | None:
             raise UserError(
                 "the labels do not form a table: expected [n], or [n, a] for a annotators"
             )
+        if len(first) > 1 and _are_probabilities(np.asarray(values)):
+            raise UserError(
+                f"the labels are probabilities or one-hot, of shape ({len(values)}, {len(first)}): "
+                "expected classes; pass labels.argmax(axis=1)"
+            )
         if len(first) == 1:
             return {GIVEN: [each[0] for each in values]}
         return {
@@ -59,12 +64,15 @@ def to_numbers(
       `MISSING`.
 
     Raises:
-      UserError: When labels are missing, of mixed kinds, or not class numbers from 0.
+      UserError: When labels are missing, of mixed kinds, or not class numbers from 0, or a trusted
+        one is not a class.
     """
     if isinstance(class_names, str):
         raise UserError(f"class_names is {class_names!r}: expected a list of names")
+    if class_names is not None and len(set(class_names)) < len(class_names):
+        raise UserError(f"received the class_names {list(class_names)}: expected each name once")
     places = {} if trusted is None else trusted_places(trusted, names, indices)
-    numbers, classes = _class_numbers([*columns.values(), list(places.values())], class_names)
+    numbers, classes = _class_numbers([*columns.values()], [*places.values()], class_names)
     known = np.full(len(names), MISSING, np.int32)
     known[list(places)] = numbers[-1]
     return np.column_stack(numbers[:-1]), known, classes
@@ -74,7 +82,10 @@ def trusted_places(
     trusted: Any, names: Sequence[str], indices: Sequence[Any] | None
 ) -> dict[int, Any]:
     """Returns the trusted labels by index."""
+    if hasattr(trusted, "iloc") and len(trusted) != len(names):
+        trusted = dict(zip(trusted.index, trusted, strict=True))
     if not isinstance(trusted, Mapping):
+        require_order(trusted, indices, "trusted labels")
         values = _values(trusted)
         if len(values) != len(names):
             raise UserError(
@@ -89,6 +100,28 @@ def trusted_places(
             f"trusted has the unknown index {unknown[0]!r}: expected indices of the data"
         )
     return {places[key]: value for key, value in trusted.items() if not _is_missing(value)}
+
+
+def require_order(labels: Any, indices: Sequence[Any] | None, what: str = "labels") -> None:
+    """Refuses a pandas object that has the index of the images in another order.
+
+    Args:
+      labels: Labels of any kind.
+      indices: The caller's indices; None for 0 to n - 1.
+      what: What messages call them.
+
+    Raises:
+      UserError: When the order differs, so that it is open which label belongs to which image.
+    """
+    if indices is None or not hasattr(labels, "iloc"):
+        return
+    found, expected = list(labels.index), list(indices)
+    if found != expected and len(found) == len(expected) and set(found) == set(expected):
+        raise UserError(
+            f"the {what} have the index of the data in another order, beginning with {found[0]!r} "
+            f"instead of {expected[0]!r}: expected one order; pass labels.loc[data.index], or "
+            "list(labels) if only the index differs"
+        )
 
 
 def is_frame(value: Any) -> bool:
@@ -107,34 +140,39 @@ def _values(column: Any) -> Sequence[Any]:
     if isinstance(column, str) or not hasattr(column, "__len__"):
         raise UserError(f"the labels are {kind_of(column)}: expected one label per image")
     if hasattr(column, "__array__"):
-        array = np.asarray(column)
-        if array.ndim == 2 and array.dtype.kind == "f" and array.shape[1] > 1:
-            raise UserError(
-                f"the labels have shape {array.shape} and type {array.dtype}: expected classes; "
-                "if they are probabilities or one-hot, pass labels.argmax(axis=1)"
-            )
-        return list(array)
+        return list(np.asarray(column))
     return list(column)
 
 
+def _are_probabilities(table: np.ndarray) -> bool:
+    """Returns whether [n, a] holds probabilities or one-hot labels instead of classes."""
+    if table.dtype.kind not in "iubf":
+        return False
+    return bool((table >= 0).all() and np.allclose(table.sum(1), 1, atol=1e-3))
+
+
 def _class_numbers(
-    columns: Sequence[Sequence[Any]], class_names: Sequence[str] | None
+    given: Sequence[Sequence[Any]], trusted: Sequence[Any], class_names: Sequence[str] | None
 ) -> tuple[list[NDArray[np.int32]], tuple[str, ...]]:
-    """Converts labels to class numbers; the last column holds the trusted labels."""
+    """Converts labels to class numbers, trusted ones last; the classes are those of `given`."""
+    columns = [*given, trusted]
     masks = [np.array([_is_missing(value) for value in column], bool) for column in columns]
+    has_gaps = any(mask.any() for mask in masks)
     read = []
     for column, mask in zip(columns, masks, strict=True):
         present: list[Any] = [
             value for value, is_missing in zip(column, mask, strict=True) if not is_missing
         ]
-        # pandas stores integers as floats if one is missing.
-        if mask.any() and all(isinstance(each, float) and each.is_integer() for each in present):
+        # Integers are stored as floats if one is missing, in a table also those of other columns.
+        if has_gaps and all(isinstance(each, float) and each.is_integer() for each in present):
             present = [int(each) for each in present]
-        read.append(read_labels(np.array(present) if present else np.empty(0, np.int64)))
-    used = [values for values in read if values.size]
+        # NumPy would turn a number among names into a name.
+        kind = object if any(isinstance(each, str | bytes) for each in present) else None
+        read.append(read_labels(np.array(present, kind) if present else np.empty(0, np.int64)))
+    used = [values for values in read[:-1] if values.size]
     if not used:
         raise UserError("all labels are missing: expected labels of at least two classes")
-    kinds = {values.dtype.kind in "iu" for values in used}
+    kinds = {values.dtype.kind in "iu" for values in read if values.size}
     if class_names is not None:
         names = tuple(map(str, class_names))
     elif kinds == {True}:

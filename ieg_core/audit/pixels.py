@@ -21,13 +21,14 @@ from ieg_core.host.files import expand
 HELD_SIDE: Final = 512
 
 
-def to_pixels(value: Any) -> NDArray[np.uint8]:
+def to_pixels(value: Any, name: str = "an image") -> NDArray[np.uint8]:
     """Converts one image to pixels, upright and opaque.
 
     Args:
       value: A path, a file's bytes, a dictionary with either one under "path" or "bytes", a PIL
         image, or an array or tensor [H, W], [H, W, 1 or 3] or [1 or 3, H, W]: uint8, or floats in
         [0, 1].
+      name: What messages call it.
 
     Returns:
       uint8 [H, W, 1] for a gray image, otherwise [H, W, 3].
@@ -37,7 +38,6 @@ def to_pixels(value: Any) -> NDArray[np.uint8]:
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
-    name = "an image"
     if isinstance(value, str | Path):
         name = str(value)
         try:
@@ -55,7 +55,7 @@ def to_pixels(value: Any) -> NDArray[np.uint8]:
             ) from error
     if hasattr(value, "convert") and hasattr(value, "mode"):
         return _from_pillow(value)
-    return _from_array(value)
+    return _from_array(value, name)
 
 
 def square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -90,7 +90,7 @@ def _from_pillow(image: Any) -> NDArray[np.uint8]:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def _from_array(value: Any) -> NDArray[np.uint8]:
+def _from_array(value: Any, name: str) -> NDArray[np.uint8]:
     value = value.numpy() if hasattr(value, "numpy") else value
     try:
         array = np.asarray(value)
@@ -102,16 +102,16 @@ def _from_array(value: Any) -> NDArray[np.uint8]:
         array = array.transpose(1, 2, 0)  # PyTorch is channels-first
     if array.ndim != 3 or array.shape[-1] not in (1, 3) or array.dtype.kind not in "uf":
         raise UserError(
-            f"an image is {type(value).__name__} of type {array.dtype} and shape {array.shape}: "
+            f"{name} is {type(value).__name__} of type {array.dtype} and shape {array.shape}: "
             "expected uint8, or floats in [0, 1], with 1 or 3 channels"
         )
     if array.dtype.kind == "f":
         if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
             raise UserError(
-                f"float images range from {array.min():g} to {array.max():g}: expected [0, 1], or "
-                "uint8 from 0 to 255; remove any normalizing transform"
+                f"{name} has floats from {array.min():g} to {array.max():g}: expected [0, 1], or "
+                "uint8 from 0 to 255; divide by 255, or remove a normalizing transform"
             )
         array = np.rint(array * 255)
     elif array.dtype != np.uint8:
-        raise UserError(f"the images are {array.dtype}: expected uint8, or floats in [0, 1]")
+        raise UserError(f"{name} is {array.dtype}: expected uint8, or floats in [0, 1]")
     return np.ascontiguousarray(array, np.uint8)

@@ -42,6 +42,7 @@ class ProgressLine:
         self._redraws = self._stream.isatty() or in_notebook
         self._title, self._unit, self._clock = title, unit, clock
         self._started = self._last = clock.monotonic()
+        self._first: tuple[float, int] | None = None
         self._width = 0
 
     def __call__(self, done: int, total: int, rate: float | None = None) -> None:
@@ -50,12 +51,14 @@ class ProgressLine:
         Args:
           done: Items done.
           total: Total items.
-          rate: Items per second; by default measured since the start.
+          rate: Items per second; by default measured since the first update, which may have
+            waited for a framework to start.
         """
+        began, before = self._first = self._first or (self._clock.monotonic(), done)
         if not self._is_due():
             return
         if rate is None:
-            rate = done / (self._last - self._started)
+            rate = (done - before) / (self._last - began) if self._last > began else 0.0
         share = 100 * done // max(total, 1)
         left = f", {duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         speed = f", {rate:.0f}/s" if rate > 0 else ""

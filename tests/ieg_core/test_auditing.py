@@ -3,6 +3,7 @@ import importlib
 import inspect
 import io
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -63,6 +64,15 @@ class Frame:
 
     def __getitem__(self, name):
         return self._columns[name]
+
+
+class Column(list):
+    """What is used of a pandas Series."""
+
+    def __init__(self, values, index):
+        super().__init__(values)
+        self.index = index
+        self.iloc = None
 
 
 class ClassLabel:
@@ -215,6 +225,13 @@ def test_a_folder(files):
     assert set(found.suspects(len(WRONG))) == wrong
 
 
+def test_the_notes_of_a_folder_name_no_option(files, tmp_path):
+    for part in ("train", "test"):
+        shutil.copytree(files[0], tmp_path / part)
+    notes = open_python(tmp_path, size=8).images.notes
+    assert notes == ("the test set is not judged",)
+
+
 def test_a_frame_of_paths_with_its_own_index(files):
     index = [f"row {place}" for place in range(COUNT)]
     paths = [str(path) for path in files[1]]
@@ -227,7 +244,7 @@ def test_a_frame_of_images():
     check(run(Frame({"image": list(IMAGES), "label": GIVEN.tolist()})))
 
 
-def test_a_hugging_face_dataset():
+def test_a_hugging_face_dataset(files):
     image = type("Image", (), {})()
     pictures = [Image.fromarray(pixels) for pixels in IMAGES]
     data = HuggingFace(
@@ -237,6 +254,10 @@ def test_a_hugging_face_dataset():
     found = run(data)
     check(found)
     assert found.images.class_names == NAMES
+    paths = [str(path) for path in files[1]]
+    text = type("Value", (), {})()
+    listed = HuggingFace({"path": paths, "label": TEXTS}, {"path": text, "label": text})
+    assert open_python(listed, size=8).images.names == tuple(paths)
     with pytest.raises(UserError, match=r"select a split, such as data\['train'\]"):
         run({"train": data, "test": data})
 
@@ -259,6 +280,22 @@ def test_large_images_of_a_stream_are_held_smaller():
     assert opened.images.notes == ("30 images were downsized to 512 pixels",)
 
 
+def test_labels_beside_a_data_set_replace_its_own(files):
+    samples = [(str(path), 0) for path in files[1]]
+    streamed = [(pixels, 0) for pixels in IMAGES]
+    for data in (
+        types.SimpleNamespace(samples=samples, classes=list(NAMES), root=str(files[0])),
+        Pairs(),
+        list(zip(IMAGES, [0] * COUNT, strict=True)),
+        Stream(streamed),
+        Stream([{"img": pixels} for pixels in IMAGES]),
+        Stream([IMAGES[:50], IMAGES[50:]]),
+    ):
+        opened = open_python(data, TEXTS[::-1], size=8)
+        assert [opened.images.class_names[label] for label in opened.images.given] == TEXTS[::-1]
+        assert opened.read_batch(np.arange(COUNT)).shape == (COUNT, 8, 8, 3)
+
+
 def test_torchvision_like_objects(files):
     folder, paths = files
     samples = [(str(path), int(label)) for path, label in zip(paths, GIVEN, strict=True)]
@@ -266,6 +303,12 @@ def test_torchvision_like_objects(files):
     check(found)
     assert found.images.names[0] == f"{TEXTS[0]}/000.png"
     check(run(Pairs()))
+    half = type("Subset", (), {"__len__": lambda self: 60, "dataset": Pairs(),
+                "__getitem__": lambda self, place: Pairs()[2 * place]})()  # fmt: skip
+    assert open_python(half, size=8).images.class_names == NAMES
+    listed = open_python(list(zip(paths, TEXTS, strict=True)), size=8).images
+    assert listed.names == tuple(path.as_posix() for path in paths)
+    assert [listed.class_names[label] for label in listed.given] == TEXTS
     assert run(Pairs()).images.class_names == NAMES
 
 
@@ -296,6 +339,8 @@ def test_rows_of_a_file_are_matched_by_the_names_in_it(files, tmp_path):
 
 def test_several_annotators():
     second = [None if place % 4 else int(TRUTH[place]) for place in range(COUNT)]
+    holes = np.array([[a, np.nan if b is None else b] for a, b in zip(GIVEN, second, strict=True)])
+    assert open_python(IMAGES, holes, size=8).images.labels[1].tolist() == [GIVEN[1], -1]
     both = np.array([[str(a), None if b is None else str(b)] for a, b in zip(GIVEN, second,
                     strict=True)], object)  # fmt: skip
     for labels in (both, {"ann": GIVEN, "bob": second}, Frame({"ann": GIVEN, "bob": second})):
@@ -320,6 +365,8 @@ def test_trusted_labels_are_no_suspects_and_may_be_a_mapping():
     known = {int(place): NAMES[TRUTH[place]] for place in WRONG[:4]}
     found = run(IMAGES, TEXTS, trusted=known)
     assert not set(known) & set(found.suspects(COUNT))
+    few = Column(list(known.values()), list(known))
+    assert run(IMAGES, TEXTS, trusted=few).suspects() == found.suspects()
     column = [known.get(place) for place in range(COUNT)]
     assert run(IMAGES, TEXTS, trusted=column).suspects() == found.suspects()
 
@@ -376,6 +423,30 @@ def test_corrections_are_what_trusted_takes(tmp_path):
         pytest.param({}, "neither data nor features: expected a folder", id="nothing"),
         pytest.param({"data": 5, "labels": GIVEN}, "received int: expected a folder", id="number"),
         pytest.param({"data": IMAGES, "labels": np.eye(3)[GIVEN]}, r"labels.argmax", id="one-hot"),
+        pytest.param({"data": IMAGES, "labels": np.eye(3, dtype=int)[GIVEN]}, r"labels.argmax",
+                     id="one-hot integers"),
+        pytest.param({"data": IMAGES, "labels": [*TEXTS[:-1], 2]}, "label at 119 is 2, but the fi",
+                     id="a number among names"),
+        pytest.param({"data": IMAGES, "labels": TEXTS, "trusted": {1: "cow"}},
+                     "'cow' is not a class: expected one of cat, dog, fox", id="trusted class"),
+        pytest.param({"data": IMAGES, "labels": GIVEN, "class_names": ["a", "b", "a"]},
+                     "expected each name once", id="class names twice"),
+        pytest.param({"data": Frame({"image": list(IMAGES)}, list(range(COUNT))),
+                      "labels": Column(TEXTS[::-1], list(range(COUNT))[::-1])},
+                     r"in another order, beginning with 119 instead of 0", id="index order"),
+        pytest.param({"data": Frame({"image": list(IMAGES)}, list(range(COUNT))), "labels": TEXTS,
+                      "trusted": Column(TEXTS[::-1], list(range(COUNT))[::-1])},
+                     r"trusted labels have the index", id="trusted index order"),
+        pytest.param({"data": IMAGES[0], "labels": TEXTS[:12]}, "that of one image: .*images.None.",
+                     id="one image"),
+        pytest.param({"data": [*IMAGES[:-1], None], "labels": TEXTS}, "image 119 is NoneType",
+                     id="no image"),
+        pytest.param({"data": Frame({"path": [None, "a.png"], "label": TEXTS[:2]}, ["x", "y"])},
+                     "image x is NoneType, others are paths", id="no path"),
+        pytest.param({"data": Stream([(IMAGES[0], 0, 1.0)])}, r"item 0 .* is tuple of 3: expected",
+                     id="triples"),
+        pytest.param({"data": Stream([{"image": IMAGES[0], "x": 0}])}, "with the keys image, x: ex",
+                     id="stream without labels"),
         pytest.param({"data": IMAGES, "labels": GIVEN / 2}, "float64: expected class", id="halves"),
         pytest.param({"data": IMAGES, "labels": [None] * COUNT}, "all labels are missing",
                      id="missing"),
@@ -416,6 +487,29 @@ def test_a_mistake_is_one_line(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("network", [None, 5, [], [mean_color, 5]])
+def test_what_is_no_network_is_told(network):
+    with pytest.raises(UserError, match=r"the network is .*: expected its name, such as 'eff"):
+        audit(IMAGES, GIVEN, network=network)
+
+
+def test_counts_and_seeds_are_whole_numbers():
+    found = run(IMAGES, GIVEN)
+    for value in (-1, 1.5, "5"):
+        with pytest.raises(UserError, match="count must be a whole number from 0, got"):
+            found.suspects(value)
+        with pytest.raises(UserError, match="seed must be a whole number from 0, got"):
+            run(IMAGES, GIVEN, seed=value)
+
+
+def test_labels_for_a_folder_are_told_from_names_of_columns(files):
+    for labels in (TEXTS, GIVEN):
+        with pytest.raises(UserError, match="and labels: expected labels in the folder"):
+            run(files[0], labels)
+    with pytest.raises(UserError, match="no column breed"):
+        run(files[0], "breed")
+
+
 def test_a_network_that_returns_something_else_is_told():
     with pytest.raises(UserError, match=r"returned float64 \(3,\) for 64 images: expected"):
         audit(IMAGES, GIVEN, network=lambda batch: np.zeros(3), progress=False)
@@ -426,6 +520,8 @@ def test_the_package_shows_its_functions():
     importlib.import_module("ieg_core.audit.findings")  # sets the package's name `audit`
     assert callable(ieg_core.audit)
     assert inspect.signature(ieg_core.audit) == inspect.signature(audit)
+    assert len(str(inspect.signature(ieg_core.audit))) < 500
+    assert inspect.getdoc(ieg_core.audit) == inspect.getdoc(audit)
     assert ieg_core.audit.findings.Audit is not None
     assert ieg_core.UserError is UserError
     check(ieg_core.audit(IMAGES, GIVEN, network=mean_color, progress=False))

@@ -56,6 +56,13 @@ def test_it_learns_from_the_posterior_and_predicts_any_images(tmp_path):
     wrong = set(range(0, COUNT, 5))
     assert len(set(fitted.audit.suspects(30)) & wrong) >= 28
     assert "Classifier on" in repr(fitted)
+    assert "accuracy 100.0%" in repr(fitted)
+    image = Image.fromarray(FURTHER[0])
+    image.save(tmp_path / "one.png")
+    for one in (image, tmp_path / "one.png", str(tmp_path / "one.png"), FURTHER[:1]):
+        np.testing.assert_allclose(fitted.predict(one), predicted[:1], atol=1e-6)
+    with pytest.raises(UserError, match=r"that of one image: .*pass images.None."):
+        fitted.predict(FURTHER[0])
 
 
 def test_features_alone_are_enough(capsys):

@@ -30,6 +30,27 @@ LABELS = np.tile(np.array([0, 1, 2], np.int32), 4)
 NAMES = ("a", "b", "c")
 
 
+class Dataset:
+    """What is used of a tf.data.Dataset to know that its length counts batches."""
+
+    as_numpy_iterator = None
+
+    def __len__(self):
+        return 2
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A data directory; its images are never decoded."""
+    for part, count in (("train", 2), ("test", 1), ("probe", 1)):
+        for name in "ab":
+            for number in range(count):
+                path = tmp_path / "photos" / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+    return tmp_path / "photos"
+
+
 def test_it_is_a_name_of_the_package():
     assert ieg_core.fit is fit
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
@@ -69,7 +90,7 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"images": IMAGES[:0], "labels": LABELS[:0]}, "at least one image", id="none"),
         pytest.param({"images": IMAGES[:0] / 1.0, "labels": LABELS[:0]}, "at least one image|uint8",
                      id="no floats"),
-        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "do not form an array .*of one size",
+        pytest.param({"images": [IMAGES[0], IMAGES[1, :5]]}, "an array: expected images of one",
                      id="ragged"),
         pytest.param({"labels": LABELS.astype(np.int64) + 2**32, "class_names": NAMES},
                      "from 4294967296 to 4294967298: expected from 0 to 2", id="wraps around"),
@@ -101,6 +122,8 @@ def test_arrays_become_a_data_directory_and_come_back(tmp_path):
         pytest.param({"seed": None}, "seed is None: expected a whole number", id="seed"),
         pytest.param({"settings": "batch_size=10"}, "settings is 'batch_size=10': expected a list",
                      id="settings"),
+        pytest.param({"settings": [("batch_size", 10)]}, r"settings has \('batch_size', 10\): exp",
+                     id="pairs"),
         pytest.param({"network": keras.Sequential}, "network is Sequential: expected a Keras model",
                      id="class"),
         pytest.param({"network": "resnet2"}, "unknown network", id="network"),
@@ -128,6 +151,46 @@ def test_a_mistake_is_one_line_before_anything_is_trained(tmp_path, changes, mes
         fit(**{**arguments, **changes})
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "trials").exists()
+
+
+def test_few_photos_start_from_features(files, tmp_path, monkeypatch, capsys):
+    chosen = []
+    monkeypatch.setattr(fitting, "_fit_on_features", lambda *given: chosen.append(given[2:4]))
+    photos = np.zeros((12, 17, 8, 3), np.uint8)
+    for images, labels in ((photos, LABELS), ([*photos, photos[0, :9]], LABELS), (files, None)):
+        fit(images, labels, out=tmp_path)
+    assert chosen == [("efficientnet-lite0", "")] * 3
+    assert capsys.readouterr().out.splitlines()[2] == (
+        "fit: 4 images are too few to train from zero: trains a classifier on features of "
+        "efficientnet-lite0; method='ieg' trains from zero"
+    )
+    monkeypatch.setattr(fitting, "FEW", 12)
+    for images in (photos, IMAGES[:5], Dataset()):
+        assert not fitting._suit_features(images)
+    monkeypatch.setattr(fitting, "FEW", 13)
+    assert fitting._suit_features(photos)
+    for option in ({"method": "forward"}, {"steps": 5}, {"settings": ["batch_size=4"]}):
+        with pytest.raises(UserError, match="no image of class '0'"):
+            fit(photos, LABELS + 1, out=tmp_path, **option)
+    assert len(chosen) == 3
+
+
+def test_without_weights_few_photos_are_trained_on_from_zero(monkeypatch, capsys):
+    def fail(name):
+        raise UserError(f"the weights of {name} are not installed")
+
+    monkeypatch.setattr(fitting, "find_network", fail)
+    assert not fitting._suit_features(np.zeros((12, 17, 8, 3), np.uint8))
+    said = "fit: no classifier on features (the weights of efficientnet-lite0 are not installed)\n"
+    assert capsys.readouterr().out == said
+
+
+def test_the_test_set_of_a_folder_measures_a_classifier_on_features(files, monkeypatch, capsys):
+    given = {}
+    monkeypatch.setattr(fitting, "fit_on_features", lambda *_, **options: given.update(options))
+    fit(files, network="efficientnet-lite0")
+    assert given["test"] == ([files / "test/a/0.png", files / "test/b/0.png"], ["a", "b"])
+    assert capsys.readouterr().out == "fit: retrain trusts the labels of the probe\n"
 
 
 def test_settings_may_be_a_dictionary():

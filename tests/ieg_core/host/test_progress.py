@@ -93,9 +93,11 @@ def test_a_notebook_redraws_on_standard_output(monkeypatch):
     assert text.startswith("\rFeatures: 100 of 400 images")
 
 
-def test_the_rate_is_measured_where_none_is_given():
-    text = shown(Stream(False), [(20, 100)], rate=None)
-    assert text == "Features: 100 of 400 images (25 %), 5/s, 1 min 0 s left\n"
+def test_the_rate_is_measured_since_the_first_update_where_none_is_given():
+    text = shown(Stream(False), [(20, 100), (40, 200)], rate=None)
+    assert text == (
+        "Features: 100 of 400 images (25 %)\nFeatures: 200 of 400 images (50 %), 5/s, 40 s left\n"
+    )
 
 
 def test_durations():
