@@ -289,12 +289,23 @@ def _run_onnx(name: str, batch: NDArray[np.uint8]) -> np.ndarray:
     pixels: np.ndarray = batch.astype(np.float32)
     if channels_first:
         pixels = ((pixels / 255 - _MEAN) / _DEVIATION).transpose(0, 3, 1, 2)
+    # PyTorch exports the batch that it was shown, usually of one image, as the only one there is.
+    size = described.shape[0] if isinstance(described.shape[0], int) else len(pixels)
+    parts = []
     try:
-        outputs = session.run(None, {described.name: np.ascontiguousarray(pixels)})
-    # As above; for example of a network whose batch has a fixed size.
+        for start in range(0, len(pixels), size):
+            part = pixels[start : start + size]
+            missing = np.zeros((size - len(part), *part.shape[1:]), np.float32)
+            batch = np.ascontiguousarray(np.concatenate([part, missing]))
+            outputs = session.run(None, {described.name: batch})
+            chosen = _chosen(name, [np.asarray(each) for each in outputs])
+            parts.append(chosen[: len(part)])
+    except UserError:
+        raise
+    # As above.
     except Exception as error:
         raise _refusal(name, error) from error
-    output: np.ndarray = _chosen(name, [np.asarray(each) for each in outputs])
+    output: np.ndarray = np.concatenate(parts)
     if output.ndim == 4 and channels_first:
         return output.mean((2, 3))
     return output.mean(tuple(range(1, output.ndim - 1))) if output.ndim > 2 else output

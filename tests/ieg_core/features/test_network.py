@@ -162,6 +162,20 @@ def test_onnx_gets_what_the_order_of_its_channels_says(shape, expected, monkeypa
     np.testing.assert_allclose(compute_features(found, images), [expected] * 2, rtol=2e-3)
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_onnx_with_a_fixed_batch_gets_batches_of_that_size(size, monkeypatch, tmp_path):
+    def mean(pixels):
+        if len(pixels) != size:
+            raise RuntimeError(f"Got: {len(pixels)} Expected: {size}")
+        return pixels.mean((1, 2))
+
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime_of([size, 8, 8, 3], mean))
+    (tmp_path / "mine.onnx").write_bytes(b"weights")
+    images = RNG.integers(0, 256, (7, 8, 8, 3)).astype(np.uint8)
+    found = compute_features(find_network(str(tmp_path / "mine.onnx")), images)
+    np.testing.assert_allclose(found, images.mean((1, 2)), rtol=2e-3)
+
+
 def test_tokens_are_averaged(monkeypatch, tmp_path):
     tokens = RNG.normal(size=(32, 5, 4)).astype(np.float32)
     runtime = runtime_of(["n", 3, "h", "w"], lambda pixels: tokens)
