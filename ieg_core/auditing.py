@@ -34,7 +34,7 @@ from ieg_core.features.extract import NETWORK, Reader, extract_features, resize
 from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.network import find_networks, largest_side
 from ieg_core.host.files import expand
-from ieg_core.host.progress import ProgressLine
+from ieg_core.host.progress import ProgressLine, timed
 
 FeatureNetwork = Callable[[NDArray[np.uint8]], ArrayLike]
 """Computes features of a batch of images, uint8 [m, 160, 160, 3] → float [m, D]."""
@@ -215,7 +215,9 @@ def audit(
             f"received features of {len(matrices[0])} images, but {len(opened.images)} images can "
             "be decoded: expected one row per image"
         )
-    result = audit_labels(opened.images, matrices, feature_names=names, seed=seed)
+    line = ProgressLine(f"Judging {len(opened.images):,} labels")
+    with timed(line) if progress else contextlib.nullcontext():
+        result = audit_labels(opened.images, matrices, feature_names=names, seed=seed)
     return AuditResult(**vars(result))
 
 

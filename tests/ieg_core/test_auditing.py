@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import importlib
 import inspect
 import io
@@ -14,6 +15,7 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 import ieg_core
+from ieg_core import auditing
 from ieg_core.audit.from_python import open_python
 from ieg_core.audit.pixels import to_pixels
 from ieg_core.auditing import AuditResult, audit
@@ -533,3 +535,17 @@ def test_the_example_of_the_documents(tmp_path):
     assert said.startswith("600 images of 10 classes (")
     assert int(re.search(r"labels (\d+) are wrong", said)[1]) >= 40
     assert (tmp_path / "issues.csv").read_text().startswith("path,is_label_issue,label_score")
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_judging_shows_its_time_where_progress_is_shown(progress, monkeypatch):
+    titles = []
+
+    @contextlib.contextmanager
+    def timed(line):
+        titles.append(line._title)
+        yield
+
+    monkeypatch.setattr(auditing, "timed", timed)
+    audit(IMAGES, GIVEN, network=mean_color, progress=progress)
+    assert titles == [f"Judging {len(IMAGES):,} labels"] * progress
