@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,10 @@ def all_stages(sizes: Sizes, state: Path, data_dir: Path | None, *, is_rehearsal
       is_rehearsal: Whether this is a rehearsal on a CPU.
     """
     first, *others = sizes.networks
+    exact, *faster = sizes.precisions
+    steps = functools.partial(_steps, sizes=sizes, state=state)
     stages = [Stage(RATES, RATES, 20, lambda left: _rates(sizes, is_rehearsal=is_rehearsal))]
-    stages += _steps(first, sizes, state)
+    stages += steps(first, [exact], sizes.methods)
     trains = is_rehearsal or data_dir is not None
     if trains:
         stages.append(_collapse(sizes, state, data_dir))
@@ -63,8 +65,11 @@ def all_stages(sizes: Sizes, state: Path, data_dir: Path | None, *, is_rehearsal
         )
     )
     stages += _torch(first, sizes)
+    stages += steps(first, faster, sizes.methods)
     for network in others:
-        stages += [*_steps(network, sizes, state), *_torch(network, sizes)]
+        stages += [*steps(network, sizes.precisions, sizes.methods), *_torch(network, sizes)]
+    for network in sizes.networks:
+        stages += steps(network, sizes.precisions, sizes.other_methods)
     if trains:
         stages += _rows(sizes, state, data_dir)
     return [_scaled(stage, sizes.seconds) for stage in stages]
@@ -90,9 +95,11 @@ def _rates(sizes: Sizes, *, is_rehearsal: bool) -> Outcome:
     }
 
 
-def _steps(network: str, sizes: Sizes, state: Path) -> Iterator[Stage]:
-    for precision in sizes.precisions:
-        for method in sizes.methods:
+def _steps(
+    network: str, precisions: Sequence[str], methods: Sequence[str], *, sizes: Sizes, state: Path
+) -> Iterator[Stage]:
+    for precision in precisions:
+        for method in methods:
             costs = 30 + 15 * method_spec(method).relative_cost
             yield Stage(
                 f"steps-{network}-{precision}-{method}",

@@ -74,7 +74,19 @@ def test_the_stages_come_in_order_of_worth(tmp_path):
     assert "torch-wrn28-10-supervised" in names
     assert "collapse" not in names  # without CIFAR-10
     assert sum(name.startswith("steps-") for name in names) == 4 * len(METHODS)
-    assert set(GPU.methods) == METHODS.keys()
+    assert {*GPU.methods, *GPU.other_methods} == METHODS.keys()
+
+
+def test_a_quarter_of_an_hour_reaches_every_kind_of_stage(tmp_path):
+    start, usable = 60.0, 900.0
+    with mock.patch.object(command.importlib.util, "find_spec", lambda name: name == "torch"):
+        stages = command.all_stages(GPU, tmp_path, tmp_path, is_rehearsal=False)
+    reached, seconds = set(), start
+    for stage in stages:
+        seconds += stage.seconds
+        if seconds <= usable:
+            reached.add(stage.name.split("-")[0])
+    assert reached == {"rates", "steps", "collapse", "side", "torch"}
 
 
 def run_command(*arguments):
