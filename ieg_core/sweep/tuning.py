@@ -121,7 +121,7 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
 
 
 def agreement(result: ResultRecord) -> float:
-    """Returns the measure of one trial, in per cent: balanced over the classes of a long tail."""
+    """Returns the measure of one trial, in percent: balanced over the classes of a long tail."""
     if parse(result.dataset).imbalance is None:
         return 100 * result.accuracy_ema_last
     return 100 * (result.balanced_accuracy_ema_last or 0.0)
