@@ -53,8 +53,8 @@ READINGS = {
     ),
     "clean_share": Reading(
         "share",
-        "Share of correctly labeled examples in the batches: the weight on clean with equal weights, "
-        "and so its baseline.",
+        "Share of correctly labeled examples in the batches: the weight on clean if all weights "
+        "were equal, and so its baseline.",
     ),
     "label_coefficient_on_clean": Reading(
         "mean λ",
