@@ -53,7 +53,7 @@ help: ## list the targets
 	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4 METHODS=l2r\`; for clusters"
 	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES. README.md explains them."
 
-sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
+sweep: $(READY) ## train and compare methods across noise rates, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep $(ALL)
 
 tune: $(READY) ## choose settings for METHODS without the test set, trying POINTS for each

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(planned.trials) != 1:
         raise UserError(
             f"{arguments.dataset!r} names {len(planned.trials)} data sets, expected one: append a "
-            f"noise ratio, such as {arguments.dataset}_0.4, or use make sweep"
+            f"noise rate, such as {arguments.dataset}_0.4, or use make sweep"
         )
     slot = slots.whole_machine(gpus, required=machine.names_gpus(arguments.devices))
     (trial,) = planned.trials
