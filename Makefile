@@ -47,35 +47,35 @@ endif
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "sweep takes DATASET NOISE METHODS SEEDS RECIPE NETWORK FEATURES STEPS SET LABELS DATA_DIR OUT"
 	@echo "MAX_HOURS DEVICES GPUS_PER_TRIAL, for example \`make sweep NOISE=0.4 METHODS=l2r\`; for clusters"
 	@echo "RUNNER CLUSTER PROFILE WATCH MAX_GPU_HOURS MAX_PENDING RESUME RATES. README.md explains them."
 
-sweep: $(READY) ## train and compare methods across noise ratios, here or on a cluster
+sweep: $(READY) ## train and compare methods across noise rates, here or on a cluster
 	@$(BIN)/python -m pipelines run noise_sweep $(ALL)
 
-tune: $(READY) ## choose the settings of METHODS without the test set, by as many POINTS for each
+tune: $(READY) ## choose settings for METHODS without the test set, trying POINTS for each
 	@$(BIN)/python -m pipelines tune $(ALL)
 
-audit: $(READY) ## list the labels of images that look wrong: make audit DATA_DIR=photos
+audit: $(READY) ## list image labels that look wrong: make audit DATA_DIR=photos
 	@$(BIN)/ieg audit $(if $(filter DATASET,$(GIVEN)),$(call quote,$(value DATASET)) \
 	  $(call option,--data-dir,DATA_DIR),$(call quote,$(value DATA_DIR))) \
 	  $(call option,--out,OUT) $(call option,--labels,LABELS) $(call option,--features,FEATURES) \
 	  $(call option,--decisions,DECISIONS) $(call option,--corrections,CORRECTIONS) \
 	  $(call option,--write-labels,WRITE_LABELS) $(call option,--precision,PRECISION)
 
-report: $(READY) ## write the report of RUN (by default the newest) again, even if it broke off
+report: $(READY) ## rewrite the report of RUN (default: the newest), even if the run had none
 	@$(BIN)/python -m pipelines report $(ALL)
 
 bench: $(READY) ## time a training step of each method on this machine (a few minutes)
 	@$(BIN)/python -m scripts.bench
 
-reproduce: $(READY) ## run a figure of docs/RESULTS.md again and compare; alone, list them with ids
+reproduce: $(READY) ## rerun FIGURE of docs/RESULTS.md and compare; without FIGURE, list them
 	@$(BIN)/python -m scripts.reproduce $(ALL)
 
-chaos: $(READY) ## let files, services and processes fail at random; count what survives
+chaos: $(READY) ## damage files, break services, kill processes at random; count what survives
 	@$(BIN)/python -m scripts.chaos_services
 	@$(BIN)/python -m scripts.chaos_structures --tries 200
 	@$(BIN)/python -m scripts.chaos_fuzz
@@ -84,31 +84,31 @@ chaos: $(READY) ## let files, services and processes fail at random; count what 
 	@$(BIN)/python -m scripts.chaos_kills --tries 8
 	@$(BIN)/python -m scripts.chaos_long
 
-gpu-check: $(READY) ## check and time the training steps on a GPU, over several calls of SECONDS each
+gpu-check: $(READY) ## check and time training steps on a GPU, in several calls of SECONDS each
 	@$(BIN)/python -m scripts.gpu_check $(call option,--state,OUT) $(call option,--seconds,SECONDS) \
 	  $(call option,--data-dir,DATA_DIR) $(call option,--wheels,WHEELS) \
 	  $(and $(filter CPU,$(GIVEN)),$(filter 1,$(value CPU)),--cpu)
 
-setup: $(READY) ## set up .venv; does nothing when nothing changed
+setup: $(READY) ## set up .venv; does nothing if it is up to date
 
 ##@ On a cluster
 
 image: ## build the image with docker, podman or buildah, tagged with the git revision
 	@$(PYTHON) -m scripts.image $(call option,--target,TARGET) $(BUILD)
 
-image-test: $(READY) ## build the cpu image; run, kill and resume a trial in it as KFP would (10 minutes)
+image-test: $(READY) ## build the cpu image; run, kill and resume a trial in it like KFP (10 minutes)
 	@$(BIN)/python -m scripts.image_test --target=cpu $(BUILD) $(call option,--run-flags,RUN_FLAGS)
 
-manifests: $(READY) ## render and check k8s/ for the namespace and image of CLUSTER, in build/k8s/
+manifests: $(READY) ## render k8s/ for the namespace and image of CLUSTER to build/k8s/, and check it
 	@$(BIN)/python -m pipelines.manifests.render $(call option,--cluster,CLUSTER)
 
 data: manifests ## fill the cluster's data volume: download CIFAR there, or copy it FROM=folder
 	@$(BIN)/python -m scripts.cluster_data $(call option,--cluster,CLUSTER) $(call option,--from,FROM)
 
-doctor: $(READY) ## check with a small run that a sweep would find its image, GPU, data and results
+doctor: $(READY) ## check with a small run that sweeps find their image, GPU, data and results
 	@$(BIN)/python -m pipelines doctor $(ALL)
 
-cluster-test: $(READY) ## test an installation as users would, in about an hour; writes cluster-test.md
+cluster-test: $(READY) ## test an installation as users would (about an hour); writes cluster-test.md
 	@$(BIN)/python -m scripts.cluster_test $(call option,--cluster,CLUSTER) $(call option,--profile,PROFILE)
 
 schedule: $(READY) ## make the cluster match schedules.yaml (PLAN=1: only show what would change)
@@ -125,7 +125,7 @@ clean-runs: $(READY) ## remove checkpoints and sweeps OLDER than 30d, 12h, … (
 test: $(READY) ## run the tests, five minutes on 2 cores
 	@$(BIN)/python -m pytest $(WORKERS) -m "not slow and not gpu and not cluster"
 
-test-docs: $(READY) ## run every documented command; try the package, the site and review.html
+test-docs: $(READY) ## run every documented command; test the package, the site and review.html
 	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/integration/test_package.py \
 	  tests/integration/test_review_browser.py tests/scripts/test_docs_site.py \
 	  tests/ieg_core/test_auditing.py tests/ieg_core/test_fitting.py
@@ -149,7 +149,7 @@ format: $(READY) ## format the code and fix what can be fixed automatically
 compile: $(READY) ## write build/noise_sweep-{local,cpu,gpu}.yaml, to upload in the KFP UI
 	@$(BIN)/python -m pipelines compile $(ALL) --output=build
 
-lock: $(READY) ## pin the dependencies of pyproject.toml again (UPGRADE=1: to the newest versions)
+lock: $(READY) ## pin the dependencies of pyproject.toml (UPGRADE=1: to the newest versions)
 	@$(PYTHON) scripts/set_up.py lock $(if $(value UPGRADE),--upgrade)
 
 clean: ## remove caches and build outputs; keeps results and .venv

@@ -37,7 +37,7 @@ def prepare(
 
     Args:
       dataset: Data-set spec.
-      noise_ratios: Noise ratios in [0, 1]; empty for the data set's default.
+      noise_ratios: Noise rates in [0, 1]; empty for the data set's default.
       methods: Names of methods.
       seeds: Seeds.
       recipe: Recipe family; empty to choose by data set and device.

@@ -117,13 +117,13 @@ def fit(
 ) -> Fitted | FeatureFitted:
     """Trains a network on images whose labels may be wrong.
 
-    Of fewer than `FEW` images it trains a classifier on the features of a pre-trained network,
-    unless `network`, `method`, `steps` or `settings` are given or images are `TINY`.
+    With fewer than `FEW` images it trains a classifier on the features of a pre-trained network,
+    unless `network`, `method`, `steps` or `settings` are given or the images are `TINY`.
 
-    What it trusts: with `probe`, the labels of the probe. Without, a classifier on features trusts
-    none, nor do `forward`, `fsr`, `mixup` and `supervised`; `ieg`, the default method of training
-    from zero, draws 10 images per class from `images` and trusts their labels. A line that is
-    printed says so.
+    Trusted labels: those of the `probe`, if there is one. Without it, a classifier on features
+    trusts none, nor do `forward`, `fsr`, `mixup` and `supervised`; `ieg`, the default method when
+    training from scratch, draws 10 images per class from `images` and trusts their labels. A
+    printed line says so.
 
     Args:
       images: [n, height, width, channels] or [n, height, width]; uint8, or floats in [0, 1]. Or
@@ -139,8 +139,9 @@ def fit(
       method: Name of the method; see `ieg recipes`. By default "ieg"; on features "retrain", the
         only one there.
       test: Images and true labels to evaluate on. Without it, training images with their given
-        labels are used (from zero 1,000 at most), which measures agreement, not accuracy. A folder
-        has its own in test/; without test/, training from zero holds out a fifth of each class.
+        labels are used (from scratch, 1,000 at most), which measures agreement, not accuracy. A
+        folder has its own in test/; without test/, training from scratch holds out a fifth of each
+        class.
       probe: A few images with correct labels, at least one per class. Without it, methods that need
         a probe draw 10 images per class from `images` and trust their labels.
       class_names: Names by class number; by default the numbers, or the names among the labels.
@@ -331,8 +332,8 @@ def _suit_features(images: Any) -> bool:
         print(f"fit: no classifier on features ({error})")
         return False
     print(
-        f"fit: {count:,} images are too few to train from zero: trains a classifier on features of "
-        f"{NETWORK}; method='{_DEFAULT_METHOD}' trains from zero"
+        f"fit: {count:,} images are too few to train from scratch: training a classifier on "
+        f"features of {NETWORK}; method='{_DEFAULT_METHOD}' trains from scratch"
     )
     return True
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The noise sweep: methods against noise ratios on one data set."""
+"""The noise sweep: methods against noise rates on one data set."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def build(profile: Profile) -> Any:
         name=NAME,
         # The UI's form of a run shows names, types and defaults, but no descriptions of parameters.
         description="Trains image classifiers on noisy labels and compares methods across noise "
-        f"ratios. Profile: {profile.name}.\n\n{parameters.as_markdown(profile)}",
+        f"rates. Profile: {profile.name}.\n\n{parameters.as_markdown(profile)}",
     )
     @parameters.declare(profile)
     def noise_sweep(
@@ -42,7 +42,7 @@ def build(profile: Profile) -> Any:
         accepted: str,
         **planned: Any,
     ) -> None:
-        """Trains and compares methods across noise ratios.
+        """Trains and compares methods across noise rates.
 
         1. prepare: check the request, write each distinct label set once, list the trials
         2. for each trial, or pod of several trials, as many at once as the place allows:

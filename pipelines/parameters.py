@@ -30,7 +30,7 @@ class RunParameters:
       part: Which part of the trials this run does, from 1 to parts.
       parts: How many runs share the trials; one does at most 100.
       schedule: Name of the schedule that starts this run. Empty: none.
-      tolerance: Points of accuracy, in per cent, by which results may miss the published ones or
+      tolerance: Points of accuracy, in percent, by which results may miss the published ones or
         differ from the accepted run's. Negative: they are not compared.
       accepted: A results.json to compare with. Empty: accepted/<schedule>.json in the results root,
         if there is one.

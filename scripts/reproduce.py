@@ -217,7 +217,7 @@ def measure_sweep(rows: Iterable[Row], root: Path) -> dict[str, Statistic]:
     Returns:
       Statistics over seeds of "<data set>/<method>.<measure>": accuracies "last", "best",
       "balanced" and "rarest" (the mean over the last three classes, the rarest of a long tail) in
-      per cent, and the audit's "average_precision", "auroc", "precision", "recall"; also as
+      percent, and the audit's "average_precision", "auroc", "precision", "recall"; also as
       "<method>.<measure>" for the last of several data sets.
     """
     values: dict[str, list[float | None]] = {}

@@ -45,7 +45,7 @@ def locked_requirement(lock: str, name: str) -> str:
     """
     match = re.search(rf"^{re.escape(name)}==(?:.*\\\n)*.*$", lock, re.MULTILINE)
     if match is None:
-        raise SystemExit(f"set-up: {LOCK} does not pin {name}: run `make lock`")
+        raise SystemExit(f"setup: {LOCK} does not pin {name}: run `make lock`")
     return match.group() + "\n"
 
 
@@ -111,7 +111,7 @@ def run(what: str, *command: str | Path, env: Mapping[str, str] | None = None) -
     """Runs a command; if it fails, raises a SystemExit that names its purpose."""
     result = subprocess.run([str(part) for part in command], env=env, check=False)
     if result.returncode:
-        raise SystemExit(f"set-up: could not {what}, see above")
+        raise SystemExit(f"setup: could not {what}, see above")
 
 
 def make_environment() -> Path:
@@ -194,12 +194,12 @@ def main() -> None:
     """
     if sys.version_info < MINIMUM_PYTHON:
         raise SystemExit(
-            f"set-up: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
+            f"setup: expected Python 3.11 or newer, got {sys.version.split()[0]}: "
             "set PYTHON=/path/to/python3.11"
         )
     if "$" in os.getcwd():
         raise SystemExit(
-            f"set-up: the path {os.getcwd()!r} contains '$', which setuptools takes for the start "
+            f"setup: the path {os.getcwd()!r} contains '$', which setuptools takes for the start "
             "of a variable: move the checkout"
         )
     os.environ["PIP_USER"] = "0"  # a virtual environment has no packages of the user

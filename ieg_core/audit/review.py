@@ -2,7 +2,7 @@
 """review.html: one file in which a person reviews the most suspicious labels.
 
 The page is self-contained: style, script, and the images as JPEGs. Its content security policy
-blocks everything else, so it works from a disk or an e-mail attachment, and file and class names
+blocks everything else, so it works from a disk or an email attachment, and file and class names
 cannot inject code. review.js renders it and saves decisions.csv (`ieg_core.audit.decisions`).
 """
 

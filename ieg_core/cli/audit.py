@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_run_data_dir(parser)
     options.add_json(parser, "one JSON object: for each audit its summary and the files written")
     parser.add_argument(
-        "--top", type=int, help=f"images in the page ({audit_images.TOP}; of a run {TOP})"
+        "--top", type=int, help=f"images on the page ({audit_images.TOP}; for a run, {TOP})"
     )
     parser.add_argument(
         "--write-labels",
@@ -50,22 +50,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the cleaned labels, .csv or .parquet, for DATASET=<base>_labels LABELS=FILE",
     )
     images = parser.add_argument_group("images")
-    images.add_argument("--out", type=Path, metavar="DIR", help="the results (audits/<name>)")
+    images.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write to (audits/<name>)"
+    )
     images.add_argument("--labels", help="the label file of a data set <base>_labels")
     images.add_argument(
         "--features",
         action="append",
         metavar="NAME",
-        help=f"{EXPECTED}; rows of a file that does not name its images are in their order; may be "
+        help=f"{EXPECTED}; rows of a file that names no images are in the images' order; may be "
         f"repeated ({NETWORK})",
     )
     images.add_argument(
-        "--mirrored", action="store_true", help="average features with the mirror images'"
+        "--mirrored", action="store_true", help="average with the features of the mirror images"
     )
     images.add_argument(
         "--annotators", metavar="A,B", help="the columns of a table that hold labels"
     )
-    images.add_argument("--with-test", action="store_true", help="judge the test set's labels too")
+    images.add_argument(
+        "--with-test", action="store_true", help="also judge the labels of the test set"
+    )
     images.add_argument(
         "--decisions", type=Path, metavar="FILE", help="decisions.csv, as review.html saves it"
     )
@@ -73,13 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corrections",
         type=Path,
         metavar="FILE",
-        help="what people corrected in another tool: a Label Studio project exported as JSON, "
+        help="corrections made in another tool: a Label Studio project exported as JSON, "
         "FiftyOne's labels.json, or a table with the columns path and corrected_label",
     )
     images.add_argument(
         "--precision",
         type=float,
-        help="least probability that a label changed by --write-labels becomes right, even if as "
+        help="least probability that a label changed by --write-labels is then right, even if as "
         f"few labels are wrong as the data allow ({PRECISION})",
     )
     images.add_argument(
@@ -89,12 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TOOL=FILE",
         help=f"also write the audit for {', '.join(EXPORTS)}; may be repeated",
     )
-    images.add_argument("--seed", type=int, help="of folds and of drawn labels (0)")
+    images.add_argument("--seed", type=int, help="seed of the folds and of drawn labels (0)")
     runs = parser.add_argument_group("runs")
     runs.add_argument(
         "--threshold",
         type=float,
-        help=f"score from which on a label is called wrong, in [0, 1] ({THRESHOLD})",
+        help=f"least score of a label that is called wrong, in [0, 1] ({THRESHOLD})",
     )
 
 

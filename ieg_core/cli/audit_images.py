@@ -293,7 +293,7 @@ def _describe_cleaned(audit: LabelAudit, cleaned: Cleaned) -> str:
     count = int(cleaned.changed.sum())
     labels = int((audit.given != MISSING).sum())
     confirmed = int(cleaned.confirmed.sum())
-    more = f", and {confirmed} that a person corrected" if confirmed else ""
+    more = f", plus {confirmed} corrected by a person" if confirmed else ""
     if not count:
         reason = (
             "no suggestion is certain enough (--precision)"

@@ -25,6 +25,6 @@ def run(arguments: argparse.Namespace) -> int:
     count = write_mlflow(sweeps, arguments.mlflow)
     runs = "1 run" if count == 1 else f"{count} runs"
     # MLflow 3 reads such folders only if asked to, or moves them into a database.
-    print(f"{runs} in {arguments.mlflow}. To look at them:")
+    print(f"{runs} in {arguments.mlflow}. To view them:")
     print(f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {arguments.mlflow}")
     return 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`ieg`: finds wrong labels, and runs the steps of a sweep one at a time.
 
-`ieg COMMAND --help` explains a command. Exit codes: 0 done; 1 a trial failed; 2 invalid input,
-explained in one line; 3 a training diverged; 130 interrupted.
+`ieg COMMAND --help` explains a command. Exit codes: 0 done; 1 a trial failed, or an image cannot be
+read; 2 invalid input, explained in one line; 3 a training diverged; 130 interrupted.
 """
 
 import argparse
@@ -15,17 +15,17 @@ from ieg_core.host.program import Parser, program
 from ieg_core.host.runtime import use_utf8
 
 COMMANDS = {
-    "audit": "list the labels of images, or of a run, that look wrong",
-    "prepare": "write prepared data sets",
+    "audit": "list labels that look wrong, of images or of a run",
+    "prepare": "prepare the label sets of data sets",
     "train": "train one trial and evaluate it",
     "evaluate": "evaluate a trained trial",
-    "report": "join sweeps in one report; of two, show what changed",
-    "export": "write trials as runs of MLflow",
+    "report": "join sweeps in one report; for two, show what changed",
+    "export": "export trials as MLflow runs",
     "status": "show the progress of a sweep",
     "predict": "classify image files",
-    "migrate": "convert the results of an earlier version",
-    "recipes": "list the recipes",
-    "completion": "print a script that completes commands and options",
+    "migrate": "convert a results root of an earlier version",
+    "recipes": "list recipes, methods and published figures",
+    "completion": "print a shell script that completes commands and options",
 }
 """What each command does; the module of `ieg_core.cli` of its name declares its arguments."""
 

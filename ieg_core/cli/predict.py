@@ -38,13 +38,13 @@ _HEAD_SUFFIX = Path(HEAD).suffix
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg predict`."""
     parser.add_argument(
-        "model", type=Path, help=f"a run, {TRIAL_EXAMPLE}, or a file such as {MODEL} or {HEAD}"
+        "model", type=Path, help=f"a trial, {TRIAL_EXAMPLE}, or a file such as {MODEL} or {HEAD}"
     )
     parser.add_argument(
         "images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of them"
     )
     parser.add_argument("--top", type=int, default=TOP, help=f"classes per image ({TOP})")
-    options.add_json(parser, "a line with one JSON object for each image: path, classes, problem")
+    options.add_json(parser, "one JSON object per line and image: path, classes, problem")
     parser.add_argument(
         "--network",
         default="",

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_inputs(parser)
     parser.add_argument("dataset", nargs="+", help="for example digits_uniform_0.4")
     parser.add_argument("--seed", type=int, default=0, help="seed of noise and probe (0)")
-    parser.add_argument("--image-size", type=int, default=0, help="side of your own images, pixels")
+    parser.add_argument(
+        "--image-size", type=int, default=0, help="side of your own images in pixels"
+    )
     parser.add_argument(
         "--probe-per-class",
         type=int,

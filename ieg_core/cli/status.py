@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(DEFAULT_ROOT),
         metavar="RUN_DIR",
-        help=f"a results root, a sweep, or a run ({DEFAULT_ROOT})",
+        help=f"a results root, a sweep, or a trial ({DEFAULT_ROOT})",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--watch", action="store_true", help="repeat until no trial is running")
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"Finished trials differ in {line}")
     idle = sum(trial.state in (progress.WAITING, progress.INTERRUPTED) for trial in trials)
     if idle and not any(trial.is_running for trial in trials):
-        print(f"Nothing is running; {idle} to go: run the command that started it to continue.")
+        print(f"Nothing is running; {idle} to go: to continue, run the same command again.")
     return _exit_code(trials)
 
 

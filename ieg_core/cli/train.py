@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of `ieg train`."""
     options.add_inputs(parser)
     parser.add_argument("--dataset", required=True, help="for example cifar10_uniform_0.4")
-    parser.add_argument("--method", help="see ieg recipes (l2r; of a head on features, retrain)")
+    parser.add_argument("--method", help="see ieg recipes (l2r; for a head on features, retrain)")
     parser.add_argument("--network", default="", help=REQUEST_OPTIONS["network"].meaning)
     parser.add_argument(
         "--features",
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(planned.trials) != 1:
         raise UserError(
             f"{arguments.dataset!r} names {len(planned.trials)} data sets, expected one: append a "
-            f"noise ratio, such as {arguments.dataset}_0.4, or use make sweep"
+            f"noise rate, such as {arguments.dataset}_0.4, or use make sweep"
         )
     slot = slots.whole_machine(gpus, required=machine.names_gpus(arguments.devices))
     (trial,) = planned.trials

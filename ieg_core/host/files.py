@@ -118,7 +118,7 @@ def read_json(path: Path) -> Any:
         return None
     except OSError as error:
         raise UserError(
-            f"cannot read {path} ({error.strerror}): expected a JSON file; mend it or delete it"
+            f"cannot read {path} ({error.strerror}): expected a JSON file; repair it or delete it"
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}): delete it and run again") from error

@@ -36,7 +36,7 @@ def folder_family(size: int) -> Family:
         views = AugmentationConfig(pad=pad, strong_pad=strong_pad, cutout=size // 2)
     return Family(
         name="folder",
-        data="one's own images",
+        data="your own images",
         bases=("folder",),
         example="folder",
         network=network,

@@ -81,7 +81,7 @@ def paper_lines() -> Lines:
             flipped = spec.true_flip_rate if flipped is None else flipped
             schedule = family.schedules.get(figure.method, family.schedule)
             sound = sound_form(figure.network)
-            differs = f"NETWORK={figure.network} trains its network; {sound} is its sound form"
+            differs = f"NETWORK={figure.network} trains its network; {sound} is its standard form"
             line = [figure.dataset, figure.method, figure.text, figure.network]
             line += [
                 str(figure.clean_labels),

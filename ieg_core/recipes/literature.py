@@ -71,7 +71,7 @@ def _unsaid(method: str, values: tuple[str, ...], network: str, source: str) -> 
 _NOISE = ("uniform 0.2", "uniform 0.5", "uniform 0.8", "uniform 0.9")
 
 CIFAR10 = Comparison(
-    "CIFAR-10 with drawn noise, test accuracy in per cent",
+    "CIFAR-10 with drawn noise, test accuracy in percent",
     (*_NOISE, "asymmetric 0.4"),
     (
         Peer("plain training", ("86.8", "79.4", "62.9", "42.7", "85.0")),
@@ -89,12 +89,12 @@ CIFAR10 = Comparison(
     ),
 )
 TUNED = Comparison(
-    "CIFAR-10, tuned plain training, test accuracy in per cent",
+    "CIFAR-10, tuned plain training, test accuracy in percent",
     ("uniform 0.4",),
     (Peer("plain training", ("88.5 to 88.9",), "WRN-28-10", source="a user of MW-Net"),),
 )
 CIFAR100 = Comparison(
-    "CIFAR-100 with drawn noise, test accuracy in per cent",
+    "CIFAR-100 with drawn noise, test accuracy in percent",
     ("uniform 0.2", "uniform 0.4", *_NOISE[1:]),
     (
         Peer("plain training", ("62.0", "", "46.7", "19.9", "10.1")),
@@ -113,7 +113,7 @@ CIFAR100 = Comparison(
     ),
 )
 HUMAN = Comparison(
-    "CIFAR with people's labels, test accuracy in per cent",
+    "CIFAR with human labels, test accuracy in percent",
     ("CIFAR-10N aggregate", "CIFAR-10N worst", "CIFAR-100N"),
     (
         Peer("plain training", ("91.70", "83.91", "61.19"), "ResNet-34", source=RESCIENCE),
@@ -144,7 +144,7 @@ HUMAN = Comparison(
     ),
 )
 WEB = Comparison(
-    "WebVision mini, top-1 accuracy in per cent",
+    "WebVision mini, top-1 accuracy in percent",
     ("WebVision val", "ImageNet val"),
     (
         Peer("plain training, tuned", ("about 75", ""), source=NOT_SAID),
@@ -159,7 +159,7 @@ WEB = Comparison(
     ),
 )
 TAIL = Comparison(
-    "Long-tailed CIFAR-10, test accuracy in per cent",
+    "Long-tailed CIFAR-10, test accuracy in percent",
     ("factor 200", "factor 100", "factor 50"),
     (
         Peer(

@@ -19,10 +19,10 @@ PUBLISHED: tuple[Published, ...] = tuple(
 
 
 def network_note(row: Mapping[str, Any], figure: Published) -> str:
-    """Returns a remark on a row with the sound form of a figure's released network, else ""."""
+    """Returns a remark on a row with the standard form of a figure's released network, else ""."""
     if row["network"] == figure.network or row["network"] != networks.sound_form(figure.network):
         return ""
-    return f"published with {figure.network}, this is its sound form {row['network']}"
+    return f"published with {figure.network}, this is its standard form {row['network']}"
 
 
 def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
@@ -34,7 +34,7 @@ def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
 
     Returns:
       The first difference between the protocols, or "" if they are the same, except that a released
-      network may be in its sound form (`network_note`).
+      network may be in its standard form (`network_note`).
     """
     if row["network"] != figure.network and not network_note(row, figure):
         return f"published with {figure.network}, this is {row['network']}"

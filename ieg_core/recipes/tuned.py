@@ -45,7 +45,7 @@ class TunedRow:
         training, the share of the validation set. The choice does not take them over.
       settings: What it changes, "key=value" each.
       seeds: The seeds of its trials.
-      agreements: What each trial reached on the validation set, in per cent; empty if one of them
+      agreements: What each trial reached on the validation set, in percent; empty if one of them
         has no result.
       chosen: Whether it is the method's choice.
     """
@@ -61,7 +61,7 @@ class TunedRow:
 
     @property
     def mean(self) -> float:
-        """The mean of the agreements, in per cent."""
+        """The mean of the agreements, in percent."""
         return statistics.fmean(self.agreements)
 
     @property

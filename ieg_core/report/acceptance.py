@@ -42,7 +42,7 @@ def judge_report(
       folder: The report's folder.
       results: The results root without the namespace, a folder or gs://…, with the accepted runs.
       schedule: The schedule's name; "" for none.
-      tolerance: Points of per cent; negative to judge nothing.
+      tolerance: Percentage points; negative to judge nothing.
       accepted: Another results.json to compare with; "" for the schedule's accepted run.
 
     Returns:

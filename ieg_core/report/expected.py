@@ -20,7 +20,7 @@ def expected_table(groups: Sequence[Group]) -> list[list[str]]:
       groups: All groups of a sweep.
 
     Returns:
-      A header and one line per published figure, all of equal length, accuracies in per cent;
+      A header and one line per published figure, all of equal length, accuracies in percent;
       empty if nothing was published.
     """
     table = []

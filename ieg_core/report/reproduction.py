@@ -2,11 +2,11 @@
 """Whether finished trials reproduce a published figure, or the last accepted run.
 
 For each group of trials that differ only in their seed, with m the mean over seeds of the accuracy
-after the last step (EMA parameters), in per cent:
+after the last step (EMA parameters), in percent:
 
 published figure f     reproduced if m >= f - tolerance. One-sided, because a better result is not a
                        failure to reproduce; a remark says if it is better by more than the
-                       tolerance, and if the network is the sound form of a released one.
+                       tolerance, and if the network is the standard form of a released one.
 accepted run's mean f  reproduced if |m - f| <= tolerance. Two-sided, because it is our own run with
                        the same settings: a rise is a change too, which a person has to accept.
 
@@ -43,12 +43,12 @@ class Verdict:
       network: Name of the network.
       outcome: `REPRODUCED`, `NOT_REPRODUCED` or `NOT_COMPARABLE`.
       reason: Why they are not comparable; a remark on a reproduced figure; or "".
-      accuracy: Mean over the finished seeds, per cent; None if no trial finished.
-      deviation: Sample deviation over them, points of per cent; None for fewer than two.
+      accuracy: Mean over the finished seeds, percent; None if no trial finished.
+      deviation: Sample deviation over them, percentage points; None for fewer than two.
       seeds: How many trials finished.
-      figure: The figure that they were compared with, per cent, also if not comparable; or None.
+      figure: The figure that they were compared with, percent, also if not comparable; or None.
       source: The source of the figure.
-      tolerance: Points of per cent.
+      tolerance: Percentage points.
     """
 
     dataset: str
@@ -93,7 +93,7 @@ def judge(
     Args:
       groups: The groups of a report.
       published: Published figures.
-      tolerance: Points of per cent, at least 0.
+      tolerance: Percentage points, at least 0.
       accepted: The groups of the last accepted run; empty if there is none.
 
     Returns:
@@ -104,7 +104,7 @@ def judge(
     """
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise UserError(
-            f"received a tolerance of {tolerance:g}: expected points of per cent, at least 0, "
+            f"received a tolerance of {tolerance:g}: expected percentage points, at least 0, "
             "such as 0.5"
         )
     return [_judge_group(group, published, tolerance, accepted) for group in groups]
@@ -227,7 +227,7 @@ def _published_for(group: Group, published: Sequence[Published]) -> tuple[Publis
 
 
 def _accepted_for(group: Group, accepted: Sequence[Group]) -> tuple[float | None, str]:
-    """Returns (mean of the accepted run in per cent, ""), or (None, the reason)."""
+    """Returns (mean of the accepted run in percent, ""), or (None, the reason)."""
     if not accepted:
         return None, "no run was accepted yet"
     row = group.rows[0]

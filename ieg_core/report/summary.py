@@ -132,7 +132,7 @@ def results_table(groups: Sequence[Group]) -> list[list[str]]:
       groups: All groups of a sweep.
 
     Returns:
-      A header and one line per group, all of equal length; accuracies in per cent, mean ± sample
+      A header and one line per group, all of equal length; accuracies in percent, mean ± sample
       deviation over seeds.
     """
     names = _distinct_names(groups)
@@ -210,7 +210,7 @@ def _noise_text(group: Group) -> str:
 
 
 def accuracy_text(accuracy: Statistic | None) -> str:
-    """Formats an accuracy in per cent, for example "93.1 ± 0.4"; "-" if there is none."""
+    """Formats an accuracy in percent, for example "93.1 ± 0.4"; "-" if there is none."""
     if accuracy is None:
         return "-"
     text = f"{100 * accuracy.mean:.1f}"

@@ -54,7 +54,7 @@ def results_markdown(report: Report) -> str:
     for name, groups in report.families.items():
         parts.append(f"## {_inline(name)}")
         parts.append(
-            "Test accuracy in per cent after the last step (moving average of the parameters), "
+            "Test accuracy in percent after the last step (moving average of the parameters), "
             "by share of labels redrawn or flipped."
         )
         parts.append(_markdown_table(_matrix(groups)))

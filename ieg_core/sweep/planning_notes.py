@@ -27,7 +27,7 @@ def size_note(fitted: Config, config: Config, examples: int) -> str:
 
 
 def feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> list[str]:
-    """Recommends features for photos where networks would be trained from zero on a CPU."""
+    """Recommends features for photos where networks would be trained from scratch on a CPU."""
     is_photo = any(
         each.spec.base in FEATURES.bases and min(each.image_shape[:2]) >= _SMALLEST_PHOTO
         for each in label_sets
@@ -36,7 +36,7 @@ def feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> lis
         return []
     advice = (
         "no GPU: for photos, features of a pre-trained network take minutes and give better "
-        f"results than training from zero; try FEATURES={FEATURES.network} "
+        f"results than training from scratch; try FEATURES={FEATURES.network} "
         f"METHODS=supervised,forward,retrain (ieg_core.fit: network={FEATURES.network!r})"
     )
     return [advice]

@@ -97,9 +97,9 @@ class SweepRequest:
     """The request for a sweep.
 
     Attributes:
-      dataset: Data set, complete or without its noise ratio, which `noise_ratios` append
+      dataset: Data set, complete or without its noise rate, which `noise_ratios` append
         (ieg_core.experiment.dataset_spec.combine).
-      noise_ratios: Noise ratios in [0, 1]; empty for the data set's defaults.
+      noise_ratios: Noise rates in [0, 1]; empty for the data set's defaults.
       methods: Names of methods.
       seeds: Seeds; each varies corruption, probe, initial weights and batches.
       recipe: Recipe family; empty to choose by data set and device.
@@ -124,10 +124,10 @@ class SweepRequest:
     )
     noise_ratios: tuple[float, ...] = option(
         "NOISE",
-        "noise ratios in [0, 1], appended to the data set's name",
+        "noise rates in [0, 1], appended to the data set's name",
         value=(),
         default_meaning="`0.2,0.4,0.8`; asymmetric `0.1,0.2,0.3,0.4`",
-        expected="ratios in [0, 1], such as 0.2,0.4",
+        expected="rates in [0, 1], such as 0.2,0.4",
     )
     methods: tuple[str, ...] = option(
         "METHODS",

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chooses each method's settings by the same rule: as many points, the same grid, one measure.
+"""Chooses each method's settings by the same rule: equally many points, one grid, one measure.
 
 A point is the recipe, or the recipe with another learning rate and other values of the method's own
-settings (`MethodSpec.variants`). Every method is tried at as many places of a grid of learning
-rates × variants, in one order and with the same seeds. The measure is the agreement with the given
-labels of a validation set that is held out of the training images, so a choice needs no clean
-label, and the test set is not read. The table of all points is the recipe's file
+settings (`MethodSpec.variants`). Every method is tried at the same number of points of a grid of
+learning rates × variants, in one order and with the same seeds. The measure is the agreement with
+the given labels of a validation set that is held out of the training images, so a choice needs no
+clean label, and the test set is not read. The table of all points is the recipe's file
 (`ieg_core.recipes.tuned`).
 """
 
@@ -121,7 +121,7 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
 
 
 def agreement(result: ResultRecord) -> float:
-    """Returns the measure of one trial, in per cent: balanced over the classes of a long tail."""
+    """Returns the measure of one trial, in percent: balanced over the classes of a long tail."""
     if parse(result.dataset).imbalance is None:
         return 100 * result.accuracy_ema_last
     return 100 * (result.balanced_accuracy_ema_last or 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make tune` on this machine: tries as many settings of every method, and writes the table."""
+"""`make tune` on this machine: tries equally many settings of every method, writes a table."""
 
 import queue
 import threading

@@ -31,7 +31,7 @@ class Terms:
     Attributes:
       name: Its name in KFP, and of its folder in the results root.
       cron: When: second, minute, hour, day of the month, month, day of the week.
-      tolerance: Points of accuracy, per cent.
+      tolerance: Points of accuracy, percent.
       profile: "gpu" or "cpu".
       time_zone: The zone that `cron` was written for; it has to be the cluster's.
     """

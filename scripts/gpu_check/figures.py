@@ -13,7 +13,7 @@ from scripts.gpu_check.sizes import Sizes
 
 LIMITS = {"float32": 1e-3, "bfloat16": 5e-2}
 """Greatest relative distance of two gradients of the same step, by precision. A bfloat16 has 8 bits
-of mantissa: two orders of summation of the same step differ by a per cent."""
+of mantissa: two orders of summation of the same step differ by a percent."""
 
 
 def compare(

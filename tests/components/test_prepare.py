@@ -25,7 +25,7 @@ def test_prepare_writes_the_data_and_lists_the_trials(tmp_path):
     assert plan.metadata.keys() == {"sweep"}
     text = (tmp_path / "plan.md").read_text()
     assert [line.strip("- `") for line in text.splitlines()] == trials
-    # Two noise ratios, two seeds, with and without a probe.
+    # Two noise rates, two seeds, with and without a probe.
     assert len(list((tmp_path / "runs" / "label_sets").iterdir())) == 2 * 2 * 2
 
 

@@ -161,8 +161,8 @@ def test_few_photos_start_from_features(files, tmp_path, monkeypatch, capsys):
         fit(images, labels, out=tmp_path)
     assert chosen == [("efficientnet-lite0", "")] * 3
     assert capsys.readouterr().out.splitlines()[2] == (
-        "fit: 4 images are too few to train from zero: trains a classifier on features of "
-        "efficientnet-lite0; method='ieg' trains from zero"
+        "fit: 4 images are too few to train from scratch: training a classifier on features of "
+        "efficientnet-lite0; method='ieg' trains from scratch"
     )
     monkeypatch.setattr(fitting, "FEW", 12)
     for images in (photos, IMAGES[:5], Dataset()):

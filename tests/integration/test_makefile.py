@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The front door: targets, their help, their variables, and when set-up runs."""
+"""The front door: targets, their help, their variables, and when setup runs."""
 
 import importlib.util
 import os
@@ -128,7 +128,7 @@ def test_a_variable_that_no_target_takes_is_refused_in_one_line(checkout, argume
     assert answer.returncode == 2
     (line,) = answer.stderr.splitlines()
     assert message in line
-    assert answer.stdout == ""  # not even set-up ran
+    assert answer.stdout == ""  # not even setup ran
     assert not (checkout / ".venv").exists()
     assert not (checkout / "x").exists()
 
@@ -201,7 +201,7 @@ def test_the_readme_explains_each_variable_as_it_is_declared():
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout whose set-up is a stand-in that only leaves the stamp."""
+    """A checkout whose setup is a stand-in that only leaves the stamp."""
     for name in ("Makefile", "requirements.lock", "requirements-gpu.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     # All that the check of variables imports: it runs before anything is installed.

@@ -59,9 +59,9 @@ def test_each_variable_becomes_a_value():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--noise=0.2,x", "NOISE='0.2,x': expected ratios"),
-        ("--noise=0.2,,0.4", "NOISE='0.2,,0.4': expected ratios"),
-        ("--noise=0.2;0.4", "NOISE='0.2;0.4': expected ratios"),
+        ("--noise=0.2,x", "NOISE='0.2,x': expected rates"),
+        ("--noise=0.2,,0.4", "NOISE='0.2,,0.4': expected rates"),
+        ("--noise=0.2;0.4", "NOISE='0.2;0.4': expected rates"),
         ("--seeds=0.5", "SEEDS='0.5': expected whole numbers"),
         ("--seeds=-1", "seeds must be numbers from 0 to 9007199254740992"),
         (f"--seeds={10**400}", "seeds must be numbers from 0 to 9007199254740992"),

@@ -258,7 +258,7 @@ def value_range(series: Sequence[Values], ceiling: float = math.inf, *, log: boo
 
     Args:
       series: The lines; at least one point among them.
-      ceiling: The upper limit of the axis, for example 100 for per cent.
+      ceiling: The upper limit of the axis, for example 100 for percent.
       log: Whether the axis is logarithmic; it then fits the points alone.
 
     Returns:

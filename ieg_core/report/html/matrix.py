@@ -18,7 +18,7 @@ WHITE_TEXT_ABOVE = 0.6
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A number on the picture: row, column, per cent, and whether the background is dark."""
+    """A number on the picture: row, column, percent, and whether the background is dark."""
 
     row: int
     column: int
@@ -33,8 +33,8 @@ class Confusion:
     Attributes:
       image: A PNG as a data URI, one pixel per entry, transparent where the share is 0.
       class_names: C names.
-      numbers: The entries of at least half a per cent; empty if there are many classes.
-      worst: (true class, predicted class, per cent of the true class), the largest first.
+      numbers: The entries of at least half a percent; empty if there are many classes.
+      worst: (true class, predicted class, percent of the true class), the largest first.
     """
 
     title: str
@@ -100,7 +100,7 @@ def worst_mixups(
 def picture(shares: np.ndarray) -> str:
     """Draws shares as a PNG of one hue; a pixel's opacity is the cube root of the share.
 
-    The root makes a few per cent off the diagonal visible. Opacity instead of brightness suits
+    The root makes a few percent off the diagonal visible. Opacity instead of brightness suits
     both a light and a dark page.
 
     Args:

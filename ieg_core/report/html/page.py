@@ -199,7 +199,7 @@ def settings_view(groups: Sequence[Group]) -> SettingsView:
 
 
 def glue(text: str) -> str:
-    """Puts a no-break space between a number and its per cent sign."""
+    """Puts a no-break space between a number and its percent sign."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 

@@ -53,8 +53,8 @@ READINGS = {
     ),
     "clean_share": Reading(
         "share",
-        "Share of correctly labeled examples in the batches, which is the weight on clean of equal "
-        "weights: the line to compare that one with.",
+        "Share of correctly labeled examples in the batches: the weight on clean if all weights "
+        "were equal, and so its baseline.",
     ),
     "label_coefficient_on_clean": Reading(
         "mean λ",
@@ -78,7 +78,7 @@ READINGS = {
     ),
     "weighted_loss": Reading(
         "nats",
-        "Sum of the examples' losses, weighted: read its course, not its height, since the weights "
+        "Weighted sum of the examples' losses: read its trend, not its level, since the weights "
         "change what is summed.",
     ),
     "consistency_loss": Reading(
@@ -114,7 +114,7 @@ READINGS = {
     "dictionary_purity": Reading(
         "share",
         "Share of the dictionary's slots whose given label is correct: higher is better, since the "
-        "method takes all of them to be.",
+        "method trusts all of them.",
     ),
     "dictionary_repeats": Reading(
         "share",

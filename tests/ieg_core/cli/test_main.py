@@ -39,7 +39,7 @@ IEG = [sys.executable, "-m", "ieg_core.cli.main"]
             id="type of a setting",
         ),
         pytest.param("train --dataset digits_uniform_0.4 --steps -1", "-1", id="negative steps"),
-        pytest.param("train --dataset digits_uniform", "digits_uniform", id="no noise ratio"),
+        pytest.param("train --dataset digits_uniform", "digits_uniform", id="no noise rate"),
         pytest.param("train --dataset digits_uniform_0.4 --devices 99", "DEVICES", id="device"),
         pytest.param("evaluate nowhere", "nowhere is not a run", id="no run"),
         pytest.param("frobnicate", "invalid choice", id="unknown command"),

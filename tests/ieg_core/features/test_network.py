@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks by name; a stand-in takes the place of onnxruntime, which set-up does not install."""
+"""Networks by name; a stand-in takes the place of onnxruntime, which setup does not install."""
 
 import hashlib
 import sys

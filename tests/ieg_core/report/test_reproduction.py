@@ -73,8 +73,8 @@ def test_the_sound_form_of_a_released_network_is_judged_with_a_remark():
     verdict = only([row(0.98)], published=(released,))
     assert verdict.outcome == REPRODUCED
     assert verdict.reason == (
-        "published with wrn28-10-released, this is its sound form wrn28-10; above it by more than "
-        "the tolerance: is the protocol the same?"
+        "published with wrn28-10-released, this is its standard form wrn28-10; above it by more "
+        "than the tolerance: is the protocol the same?"
     )
     own = only([row(0.95, network="wrn28-10-released")], published=(released,))
     assert (own.outcome, own.reason) == (NOT_REPRODUCED, "")

@@ -158,7 +158,7 @@ def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
     _, first, *_ = expected_table(
         group_rows([row("ieg", 0.2, 0.96, **own | {"network": "wrn28-10"})])
     )
-    assert first[-1] == "published with wrn28-10-released, this is its sound form wrn28-10"
+    assert first[-1] == "published with wrn28-10-released, this is its standard form wrn28-10"
 
 
 def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:

@@ -90,7 +90,7 @@ def test_one_altered_byte_of_the_official_files_is_found(data_dir):
     assert open_source("cifar10", data_dir).digest == LAYOUTS["cifar10"].digest
 
 
-PUBLISHED_RATES = {  # per cent wrong, arXiv 2110.12088
+PUBLISHED_RATES = {  # percent wrong, arXiv 2110.12088
     "cifar10_human_aggregate": 9.0,
     "cifar10_human_random1": 17.2,
     "cifar10_human_random2": 18.1,
