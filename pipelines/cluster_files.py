@@ -218,6 +218,7 @@ class ClusterFile:
       endpoint: Address of the KFP API; empty: none, sweeps run on this machine.
       ui_endpoint: Address of the KFP UI, for links; empty: the endpoint.
       namespace: The profile's namespace in a multi-user installation; empty for a single-user one.
+      kfp_namespace: The namespace that KFP is installed in.
       service_account: The pods' service account; empty for the installation's default.
       pod_user: User and group of the pods, numbers as in "1000:1000"; empty: the platform's choice,
         for OpenShift and other platforms that assign them.
@@ -252,6 +253,7 @@ class ClusterFile:
     endpoint: str = ""
     ui_endpoint: str = ""
     namespace: str = ""
+    kfp_namespace: str = "kubeflow"
     service_account: str = "ieg-pipelines"
     pod_user: str = "1000:1000"
     queue: str = ""
@@ -287,12 +289,14 @@ class ClusterFile:
             plain = not value or re.fullmatch(r"https?://[^\s?#]+", value)
             require(bool(plain), name, value, "an address such as https://kfp.example.org")
         names = ("namespace", "service_account", "data_claim", "results_claim")
-        for name in (*names, "queue", "priority_class"):
+        for name in (*names, "kfp_namespace", "queue", "priority_class"):
             value = getattr(self, name)
             label = not value or re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value)
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
-            most = 63 if name in ("namespace", "queue", "priority_class") else 253
+            is_label = name in ("namespace", "kfp_namespace", "queue", "priority_class")
+            most = 63 if is_label else 253
             require(len(value) <= most, name, value, f"at most {most} characters long")
+        require(bool(self.kfp_namespace), "kfp_namespace", self.kfp_namespace, "a namespace")
         numbers = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", self.pod_user)
         user = not self.pod_user or (numbers and all(0 < int(n) < 2**31 for n in numbers.groups()))
         expected = "user:group as numbers, not root's 0, such as 1000:1000, or nothing"
@@ -356,7 +360,7 @@ class ClusterFile:
     @property
     def kubernetes_namespace(self) -> str:
         """The pods' namespace; in a single-user installation, KFP's."""
-        return self.namespace or "kubeflow"
+        return self.namespace or self.kfp_namespace
 
 
 def load(path: str | Path | None = None) -> ClusterFile:

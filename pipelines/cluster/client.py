@@ -43,7 +43,7 @@ BUSY = (429, 500, 502, 503, 504)
 LONGEST_WAIT = 60.0
 """The most seconds of a Retry-After that are waited for."""
 HEALTH = "/apis/v2beta1/healthz"
-FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
+FORWARD = "kubectl port-forward -n {} svc/ml-pipeline 8888:8888"
 OLDEST_KFP = (2, 16)
 """Older servers do not know the security context in our package's platform part."""
 
@@ -491,7 +491,8 @@ def _no_answer(
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
-        return UserError(f"nothing is listening at {address}; is a port-forward missing? {FORWARD}")
+        forward = FORWARD.format(cluster_file.kfp_namespace)
+        return UserError(f"nothing is listening at {address}; is a port-forward missing? {forward}")
     if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
         given = (
             f"ca_file {cluster_file.ca_file} did not sign it"

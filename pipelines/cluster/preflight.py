@@ -20,7 +20,6 @@ from ieg_core.errors import UserError
 from pipelines.cluster_files import DATA_MOUNT, ClusterFile, Toleration
 from pipelines.profiles import PodTemplate, Profile
 
-KFP_NAMESPACE = "kubeflow"
 CONTROLLER = "workflow-controller-configmap"
 REQUEST_SECONDS = (2, 3)
 WARNING = "warning: "
@@ -124,7 +123,7 @@ def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | N
         lines += _claim_lines(cluster_file, profile, kubernetes)
         if cluster_file.namespace:
             lines += _right_lines(cluster_file, kubernetes)
-        lines += _retry_lines(kubernetes)
+        lines += _retry_lines(cluster_file.kfp_namespace, kubernetes)
     except urllib3.exceptions.HTTPError as error:
         words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
         lines.append(f"The Kubernetes API does not answer, remaining checks skipped: {words}")
@@ -288,10 +287,10 @@ def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]
     return [WARNING + words]
 
 
-def _retry_lines(kubernetes: Kubernetes) -> list[str]:
+def _retry_lines(namespace: str, kubernetes: Kubernetes) -> list[str]:
     try:
         config_map = kubernetes.core.read_namespaced_config_map(
-            CONTROLLER, KFP_NAMESPACE, _request_timeout=REQUEST_SECONDS
+            CONTROLLER, namespace, _request_timeout=REQUEST_SECONDS
         )
     except client.ApiException as error:
         return [f"Retry policy not checked: {_words(error, f'read {CONTROLLER}')}"]
@@ -304,7 +303,7 @@ def _retry_lines(kubernetes: Kubernetes) -> list[str]:
     lost = "are preempted or evicted" if policy == "OnError" else "vanish with their node"
     words = f"the controller's policy is {policy or 'OnFailure (its default)'}: pods that {lost}"
     stake = "one such pod inside the loop costs the run its report (`make report` writes it later)"
-    fix = f"set retryPolicy: OnTransientError in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
+    fix = f"set retryPolicy: OnTransientError in {namespace}/{CONTROLLER} (docs/cluster.md)"
     return [f"{WARNING}retries: {words} are not retried, and {stake}; {fix}"]
 
 

@@ -213,6 +213,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ),
         ("namespace: 12", "namespace: expected text, got 12: put it in quotes"),
         ("namespace: Team", "namespace must be a Kubernetes name"),
+        ("kfp_namespace: ''", "kfp_namespace must be a namespace, got ''"),
         ("namespace:", "namespace: expected text, got None"),
         ("endpoint: kfp.example.org", "endpoint must be an address such as https://"),
         ("image: ieg-python", "image must be an image with a tag other than latest"),
@@ -294,4 +295,5 @@ def test_the_endpoint_comes_from_the_environment_before_the_file(monkeypatch):
 
 def test_single_user_pods_run_in_kfps_namespace():
     assert ClusterFile().kubernetes_namespace == "kubeflow"
-    assert ClusterFile(namespace="team").kubernetes_namespace == "team"
+    assert ClusterFile(kfp_namespace="ml").kubernetes_namespace == "ml"
+    assert ClusterFile(namespace="team", kfp_namespace="ml").kubernetes_namespace == "team"
