@@ -124,7 +124,7 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
 
 def _without_retries(profile: Profile) -> Profile:
     quick = {
-        kind: replace(each, retries=0, time_limit=min(each.time_limit, TIME_LIMIT))
+        kind: replace(each, retries=0, grace=0, time_limit=min(each.time_limit, TIME_LIMIT))
         for kind, each in profile.pod_templates.items()
     }
     return replace(profile, pod_templates=quick)

@@ -149,6 +149,7 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
         "IEG_CHECKPOINT_SECONDS": "120",
         "IEG_POD_USER": "1000:1000",
         "IEG_REQUIRE_GPU": "1",
+        "IEG_TIME_LIMIT": "7200",
     }
     pod = pods(platform)["exec-train"]
     assert pod["nodeSelector"]["labels"] == {"pool": "gpus", "cloud.google.com/gke-spot": "true"}
@@ -156,7 +157,8 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
         "amd.com/gpu",
         "cloud.google.com/gke-spot",
     ]
-    assert pod["activeDeadlineSeconds"] == "7200"
+    # The task ends its trials after two hours; only if it hangs does Kubernetes end the pod.
+    assert pod["activeDeadlineSeconds"] == str(7200 + profiles.GRACE_SECONDS)
     assert pod["securityContext"] == {
         "runAsUser": "1000",
         "runAsGroup": "1000",
@@ -168,9 +170,9 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
     claims = {each["constant"]: each["mountPath"] for each in pod["pvcMount"]}
     assert claims == {"ieg-data": "/data", "ieg-results": "/results"}
     loop = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]
-    # Three attempts of two hours and one to record their failure; 30, 60 and 120 s between them.
+    # Three attempts and one to record their failure; 30, 60 and 120 s between them.
     assert loop["train"]["retryPolicy"]["maxRetryCount"] == 3
-    assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{4 * 7200 + 210}s"
+    assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{4 * (7200 + 1800) + 210}s"
     assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
 
 
