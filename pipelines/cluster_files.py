@@ -337,6 +337,18 @@ class ClusterFile:
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
             )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+        if under and self.data_claim == self.results_claim:
+            raise UserError(
+                f"data_claim and results_claim are both {self.data_claim!r}, but KFP mounts one "
+                f"once: expected two claims, or data_claim: '' and data_dir: {RESULTS_MOUNT}/data"
+            )
+        mounted = (DATA_MOUNT, RESULTS_MOUNT) if under else (DATA_MOUNT,)
+        is_inside = any(Path(self.data_dir).is_relative_to(each) for each in mounted)
+        if self.data_claim and not is_inside:
+            raise UserError(
+                f"data_dir is {self.data_dir!r}, but {self.data_claim} is mounted on {DATA_MOUNT}: "
+                "expected a folder there, or data_claim: '' for data in the image"
+            )
 
     def _check_vertex(self) -> None:
         given = f"vertex.data_dir is {self.vertex.data_dir!r}, but"

@@ -223,6 +223,7 @@ def on_cluster(
     from pipelines.cluster import follow
 
     (profile,) = [p for p in packages.all_profiles(cluster_file) if p.name == options.profile]
+    packages.require_cuda(profile)
     wanted = [*checks_for(cluster_file.results, profile.accelerator), ARTIFACT]
     base = options.base or base_of(profile.dataset)
     pipeline = build(profile, wanted)

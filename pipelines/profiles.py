@@ -8,6 +8,7 @@ that are given as pipeline parameters (`checks.undeclared_input`).
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from kfp import dsl, kubernetes
 
@@ -16,6 +17,7 @@ from ieg_core.store.names import DEFAULT_ROOT
 from ieg_core.store.runs import AT_ONCE, ATTEMPTS, TIME_LIMIT
 from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
+from pipelines.revision import is_dirty
 
 POD_LABEL = ("app.kubernetes.io/part-of", "ieg")
 """Marks the pods of our tasks, but not KFP's drivers, for the network policy in k8s/base."""
@@ -25,6 +27,13 @@ BACKOFF_SECONDS, BACKOFF_FACTOR = 30, 2
 SMALL_SECONDS, SMALL_RETRIES = 2 * 3600, 2
 GRACE_SECONDS = 1800
 """Time of a pod beyond that of its trials: to pull the image, and to record what was ended."""
+UNDISTURBED: Mapping[str, str] = MappingProxyType(
+    {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+)
+"""Keeps autoscalers from moving a training to another node to save a part of this one."""
 MAX_TRIALS = 100
 """Maximum number of trials per run; more would approach Kubernetes' size limit for a workflow."""
 
@@ -46,6 +55,7 @@ class PodTemplate:
       shared_memory: Size of /dev/shm; empty for the container's default of 64 MiB.
       user: User and group; None for the platform's choice.
       labels: Further labels of the pods.
+      annotations: Annotations of the pods.
     """
 
     resources: Resources
@@ -60,6 +70,7 @@ class PodTemplate:
     shared_memory: str = ""
     user: tuple[int, int] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def deadline(self) -> int:
@@ -123,7 +134,8 @@ def cpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
       image: The image if the cluster file names none.
     """
     place = _counted(cluster_file, cluster_file.resources.train)
-    return _on_cluster("cpu", cluster_file, image, replace(place, env=_train_env(cluster_file)))
+    train = replace(place, env=_train_env(cluster_file), annotations=UNDISTURBED)
+    return _on_cluster("cpu", cluster_file, image, train)
 
 
 def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
@@ -142,6 +154,8 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
         resource=pool.resource,
         count=pool.count,
         shared_memory=pool.shared_memory,
+        # Their nodes may vanish whatever the pods ask for.
+        annotations={} if pool.spot else UNDISTURBED,
     )
     return _on_cluster("gpu", cluster_file, image, train)
 
@@ -191,6 +205,8 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
         if not profile.kubernetes:
             return task
         _set_pod(task, pod_template)
+        if is_dirty(profile.image):
+            kubernetes.set_image_pull_policy(task, "Always")
         for claim, path in profile.volumes.items():
             kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
     return task
@@ -296,6 +312,8 @@ def _set_pod(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
     )
     for key, value in (POD_LABEL, *pod_template.labels.items()):
         kubernetes.add_pod_label(task, key, value)
+    for key, value in pod_template.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
     kubernetes.set_timeout(task, pod_template.deadline)
     # KFP mounts /.cache and others, but not /tmp, which Python, the launcher and HOME need.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp", size_limit="20Gi")

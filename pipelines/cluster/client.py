@@ -108,6 +108,9 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     if not _is_address(address):
         raise UserError(f"endpoint {address!r}: expected http://… or https://… with a host")
     token = token_file(cluster_file)
+    if (token or cluster_file.cookie_file) and is_readable_on_its_way(address):
+        print(f"warning: {address} is not encrypted, and the login is sent to it as it is: use "
+              "https://, or kubectl port-forward", file=sys.stderr)  # fmt: skip
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
@@ -143,6 +146,16 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     client._context_setting["namespace"] = cluster_file.namespace
     _check_requests(client, patience.request)
     return client
+
+
+def is_readable_on_its_way(address: str) -> bool:
+    """Returns whether what is sent to an address crosses a network in plain text.
+
+    Neither this machine nor a cluster from within counts: a mesh encrypts what its pods send.
+    """
+    parts = urlsplit(address)
+    is_here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "http" and not is_here and "KUBERNETES_SERVICE_HOST" not in os.environ
 
 
 def check_version(address: str, version: str) -> None:

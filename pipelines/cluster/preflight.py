@@ -181,6 +181,11 @@ def unfit(node: Any, train: PodTemplate) -> str:
         return fault
     if gpus(node, train.resource) < train.count:
         return f"offers {gpus(node, train.resource)} GPUs, a training needs {train.count}"
+    wanted = {"cpu": train.resources.cpu_request, "memory": train.resources.memory_request}
+    for what, request in wanted.items():
+        offered = (node.status.allocatable or {}).get(what)
+        if offered and parse_quantity(offered) < parse_quantity(request):
+            return f"offers {offered} of {what}, resources.train requests {request}"
     return ""
 
 

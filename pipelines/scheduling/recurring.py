@@ -148,7 +148,8 @@ def compile_wanted(schedules: Iterable[Schedule], cluster_file: ClusterFile) -> 
     wanted = []
     for schedule in schedules:
         if schedule.profile not in compiled:
-            spec, platform = packages.package(profiles[schedule.profile])
+            profile = packages.require_cuda(profiles[schedule.profile])
+            spec, platform = packages.package(profile)
             compiled[schedule.profile] = {"spec": spec, "platform": platform}
         package = compiled[schedule.profile]
         inputs = package["spec"]["root"]["inputDefinitions"]["parameters"]

@@ -225,6 +225,12 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("results: gs://", "results must be a folder under /results or gs://bucket/prefix"),
         ("results: gs://bucket/", "results must be a folder under /results or gs://"),
         ("results_claim: ''", "results is '/results', but results_claim is empty"),
+        ("data_claim: one\nresults_claim: one", "are both 'one', but KFP mounts one once"),
+        ("data_dir: /mnt/data", "data_dir is '/mnt/data', but ieg-data is mounted on /data"),
+        (
+            "results: gs://bucket/x\ndata_dir: /results/data",
+            "data_dir is '/results/data', but ieg-dat",
+        ),
         ("data_dir: data", "data_dir must be an absolute folder"),
         ("time_limit: 24", "time_limit must be from 60 seconds to 100 days, got 24"),
         ("time_limit: 101d", "time_limit must be from 60 seconds to 100 days, got 8726400"),
@@ -275,6 +281,11 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):
         read(tmp_path, text)
     assert "my-cluster.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_one_volume_may_hold_both(tmp_path):
+    assert read(tmp_path, 'data_claim: ""\ndata_dir: /results/data').data_dir == "/results/data"
+    assert read(tmp_path, 'data_claim: ""\ndata_dir: /opt/data').data_dir == "/opt/data"
 
 
 @pytest.mark.parametrize(

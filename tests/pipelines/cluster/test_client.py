@@ -82,6 +82,33 @@ def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_p
     assert clients.run_link(cluster_file, "7") == "https://ui.example.org/#/runs/details/7"
 
 
+@pytest.mark.parametrize(
+    ("address", "in_a_pod", "warned"),
+    [
+        ("http://kfp.example.org", False, True),
+        ("https://kfp.example.org", False, False),
+        ("http://localhost:8888", False, False),
+        ("http://[::1]:8888", False, False),
+        ("http://ml-pipeline.kubeflow:8888", True, False),
+    ],
+)
+def test_a_login_that_others_can_read_is_a_warning(
+    address, in_a_pod, warned, no_cluster, monkeypatch, tmp_path, capsys
+):
+    old = clients.Health(multi_user=False, version="2.5.0")
+    monkeypatch.setattr(clients, "_health", lambda *_: old)
+    if in_a_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    token = tmp_path / "token"
+    token.write_text("secret")
+    refusal(ClusterFile(endpoint=address))
+    assert "warning" not in capsys.readouterr().err
+    refusal(ClusterFile(endpoint=address, token_file=str(token)))
+    error = capsys.readouterr().err
+    assert (f"warning: {address} is not encrypted" in error) == warned
+    assert "secret" not in error
+
+
 def test_a_token_is_read_again_for_each_request(kfp_stub, tmp_path):
     token = tmp_path / "token"
     token.write_text("first")

@@ -118,6 +118,8 @@ def test_nodes_that_are_ready_are_counted(cluster):
         ([node(unschedulable=True)], "gpu-1 is cordoned"),
         ([node(taints=[("team", "a", "NoSchedule")])], "has the taint team=a:NoSchedule"),
         ([node(taints=[("team", "", "NoExecute")])], "has the taint team=:NoExecute"),
+        ([node(cpu="2930m")], "offers 2930m of cpu, resources.train requests 3"),
+        ([node(memory="7Gi")], "offers 7Gi of memory, resources.train requests 8Gi"),
     ],
 )
 def test_no_node_for_a_training_is_a_warning_where_nodes_come_on_demand(cluster, offered, words):

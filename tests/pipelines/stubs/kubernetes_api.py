@@ -187,10 +187,11 @@ def node(name: str = "gpu-1", *, gpus: int = 1, ready: bool = True, **more: Any)
       name: Its name.
       gpus: Its allocatable GPUs.
       ready: Whether it is ready.
-      **more: `labels`, `taints` as (key, value, effect), `unschedulable`.
+      **more: `labels`, `taints` as (key, value, effect), `unschedulable`, `cpu`, `memory`.
     """
     taints = [{"key": k, "value": v, "effect": e} for k, v, e in more.get("taints", ())]
-    amounts = {"cpu": "8", "memory": "32Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    amounts = {"cpu": more.get("cpu", "8"), "memory": more.get("memory", "32Gi")}
+    amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "metadata": {"name": name, "labels": more.get("labels", {})},
         "spec": {"taints": taints, "unschedulable": more.get("unschedulable", False)},
