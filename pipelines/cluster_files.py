@@ -339,7 +339,7 @@ class ClusterFile:
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
         if under and self.data_claim == self.results_claim:
             raise UserError(
-                f"data_claim and results_claim are both {self.data_claim!r}, but KFP mounts one "
+                f"data_claim and results_claim are both {self.data_claim!r}, but KFP mounts each "
                 f"once: expected two claims, or data_claim: '' and data_dir: {RESULTS_MOUNT}/data"
             )
         mounted = (DATA_MOUNT, RESULTS_MOUNT) if under else (DATA_MOUNT,)

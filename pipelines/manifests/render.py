@@ -78,18 +78,25 @@ Patch = tuple[dict[str, str], Any]
 
 
 def _job_patches(name: str, cluster_file: ClusterFile) -> Iterator[Patch]:
-    """Gives the jobs the account, the user and the claims of the sweeps' pods.
+    """Gives the jobs the account, the user and the volumes of the sweeps' pods.
 
-    An empty account or user is left to the platform.
+    An empty account or user is left to the platform; a volume that no pod mounts is left out.
     """
     chosen = cluster_file.user_and_group
-    claims = {"data": cluster_file.data_claim, "results": cluster_file.results_claim}
+    claims = {mount: claim for claim, mount in profiles.cpu(cluster_file).volumes.items()}
     for path in (SOURCE / name).glob("job.yaml"):
         job = yaml.safe_load(path.read_text(encoding="utf-8"))
+        (container,) = kustomize.containers(job)
         values: dict[str, object] = {"serviceAccountName": cluster_file.service_account}
-        for position, volume in enumerate(kustomize.pod_spec(job)["volumes"]):
-            if claim := claims.get(volume["name"]):
+        for position, mount in reversed(list(enumerate(container["volumeMounts"]))):
+            folder = mount["mountPath"]
+            if claim := claims.get(folder):
                 values[f"volumes/{position}/persistentVolumeClaim/claimName"] = claim
+            elif folder != "/tmp":
+                values[f"volumes/{position}"] = values[f"containers/0/volumeMounts/{position}"] = ""
+                for key in ("command", "args"):
+                    if folder in (words := container.get(key, [])):
+                        values[f"containers/0/{key}/{words.index(folder)}"] = ""
         if job["metadata"]["name"] != policies.OWNER:
             user, group = chosen or (None, None)
             ids = {"runAsUser": user, "runAsGroup": group, "fsGroup": group}

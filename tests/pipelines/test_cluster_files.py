@@ -225,7 +225,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("results: gs://", "results must be a folder under /results or gs://bucket/prefix"),
         ("results: gs://bucket/", "results must be a folder under /results or gs://"),
         ("results_claim: ''", "results is '/results', but results_claim is empty"),
-        ("data_claim: one\nresults_claim: one", "are both 'one', but KFP mounts one once"),
+        ("data_claim: one\nresults_claim: one", "are both 'one', but KFP mounts each once"),
         ("data_dir: /mnt/data", "data_dir is '/mnt/data', but ieg-data is mounted on /data"),
         (
             "results: gs://bucket/x\ndata_dir: /results/data",

@@ -155,6 +155,31 @@ def test_the_jobs_have_the_account_and_the_claims_of_the_sweeps_pods(name, accou
     assert claims.items() <= {"tmp": None, "data": "d", "results": "r"}.items()
 
 
+@pytest.mark.parametrize("name", ["prepare-volumes", "own-volumes"])
+def test_the_volumes_are_prepared_that_there_are(name, tmp_path):
+    cluster_file = ClusterFile(results="gs://bucket/x")
+    job = job_of(render.write_plan(f"jobs/{name}", tmp_path, cluster_file, IMAGE))
+    (container,) = kustomize.containers(job)
+    assert [each["mountPath"] for each in container["volumeMounts"]] == ["/tmp", "/data"]
+    assert [each["name"] for each in kustomize.pod_spec(job)["volumes"]] == ["tmp", "data"]
+    words = [*container["command"], *container.get("args", [])]
+    assert words[-1] == "/data"
+    assert "/results" not in words
+
+
+def test_the_job_that_prepares_volumes_tells_which_it_cannot_write(tmp_path, capsys, monkeypatch):
+    (container,) = kustomize.containers(job_of(ROOT / "k8s/jobs/prepare-volumes"))
+    script, *folders = container["args"]
+    assert folders == ["/data", "/results"]
+    (tmp_path / "file").write_text("no folder: even root cannot write into it")
+    monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path), str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="1"):
+        exec(script, {})
+    written, not_written = capsys.readouterr().out.splitlines()
+    assert written.startswith(f"{tmp_path} can be written by ")
+    assert not_written.startswith(f"{tmp_path}/file cannot be written by ")
+
+
 @pytest.mark.parametrize(
     ("settings", "claims"),
     [

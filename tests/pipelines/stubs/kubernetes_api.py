@@ -110,7 +110,12 @@ class KubernetesApi(Stub):
         raise RefusedError(404, f'pods "{name}" not found')
 
     def _list_events(self, request: Request, namespace: str) -> Any:
-        return _listing("EventList", self.events.get(namespace, []), request)
+        """Follows pkg/registry/core/event/strategy.go, ToSelectableFields, of the root."""
+        events = self.events.get(namespace, [])
+        for wanted in filter(None, request.query.get("fieldSelector", "").split(",")):
+            key, _, value = wanted.partition("=")
+            events = [each for each in events if _field(each, key) == value]
+        return _listing("EventList", events, request)
 
     def _list_workflows(self, request: Request, namespace: str) -> Any:
         return _listing("WorkflowList", self.workflows.get(namespace, []), request)
@@ -169,6 +174,12 @@ def _forbidden(verb: str, resource: str, path: str) -> str:
     space = re.search(r"/namespaces/([^/]+)", path)
     scope = f'in the namespace "{space[1]}"' if space else "at the cluster scope"
     return f"{resource}{'.' * bool(group)}{group} is forbidden: {words} {scope}"
+
+
+def _field(item: Any, key: str) -> Any:
+    for part in key.split("."):
+        item = item[part]
+    return item
 
 
 def _listing(kind: str, items: list[dict[str, Any]], request: Request) -> Any:
