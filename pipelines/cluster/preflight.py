@@ -221,7 +221,7 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
             )
         except client.ApiException as error:
             if error.status == 404:
-                raise UserError(_missing(name, mount, cluster_file)) from None
+                raise UserError(_missing(name, mount, cluster_file, kubernetes)) from None
             words = _words(error, f"read {name}")
             lines.append(f"{WARNING}volume claim not checked: {words}")
             continue
@@ -250,11 +250,14 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
     return lines
 
 
-def _missing(name: str, mount: str, cluster_file: ClusterFile) -> str:
+def _missing(name: str, mount: str, cluster_file: ClusterFile, kubernetes: Kubernetes) -> str:
     key = "data_claim" if mount == DATA_MOUNT else "results_claim"
+    # The kubeconfig's current context need not be the cluster that KFP is on.
+    server = kubernetes.core.api_client.configuration.host
     return (
-        f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace}: "
-        f"apply build/k8s/gpu.yaml (docs/cluster.md, step 4), or set {key} in cluster.yaml to yours"
+        f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace} of "
+        f"{server}: apply build/k8s/gpu.yaml (docs/cluster.md, step 4), or set {key} in "
+        "cluster.yaml to yours, or kube_context if that is another cluster"
     )
 
 

@@ -285,7 +285,7 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):
 
 def test_one_volume_may_hold_both(tmp_path):
     assert read(tmp_path, 'data_claim: ""\ndata_dir: /results/data').data_dir == "/results/data"
-    assert read(tmp_path, 'data_claim: ""\ndata_dir: /opt/data').data_dir == "/opt/data"
+    assert read(tmp_path, 'data_claim: ""\ndata_dir: /datasets').data_dir == "/datasets"
 
 
 @pytest.mark.parametrize(

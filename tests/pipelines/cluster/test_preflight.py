@@ -320,7 +320,8 @@ def test_only_the_claims_that_are_mounted_are_looked_at(two_nodes):
 def test_a_claim_that_is_not_there_is_refused(cluster):
     cluster.claims["team"] = [claim("ieg-data")]
     message = refusal(ClusterFile(namespace="team", parallelism=1))
-    assert message.startswith("there is no volume claim ieg-results in the namespace team: apply")
+    place = f"in the namespace team of {cluster.url}"
+    assert message.startswith(f"there is no volume claim ieg-results {place}: apply")
     assert "results_claim in cluster.yaml" in message
 
 
