@@ -46,6 +46,8 @@ HEALTH = "/apis/v2beta1/healthz"
 FORWARD = "kubectl port-forward -n {} svc/ml-pipeline 8888:8888"
 OLDEST_KFP = (2, 16)
 """Older servers do not know the security context in our package's platform part."""
+NEWEST_KFP = (2, 17)
+"""Newer servers may need more of the role in k8s/base: its permissions follow this one's source."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def is_readable_on_its_way(address: str) -> bool:
 
 
 def check_version(address: str, version: str) -> None:
-    """Refuses a server that is older than `OLDEST_KFP`; warns if it does not say its version.
+    """Refuses a server that is too old; warns of one that is newer than what was read, or unknown.
 
     Args:
       address: The server's address.
@@ -180,6 +182,14 @@ def check_version(address: str, version: str) -> None:
         raise UserError(
             f"{address} is KFP {version}, {oldest} or newer is required: an older server refuses "
             'our package with "Failed to compile job"; upgrade it (docs/cluster.md, step 1)'
+        )
+    elif tuple(map(int, release.groups())) > NEWEST_KFP:
+        newest = ".".join(map(str, NEWEST_KFP))
+        print(
+            f"warning: {address} is KFP {version}, newer than {newest}, from whose source the "
+            'permissions of the pods follow: if a pod ends with "forbidden" or "PermissionDenied", '
+            "extend the role ieg-pipelines (k8s/base/role.yaml)",
+            file=sys.stderr,
         )
 
 

@@ -60,12 +60,13 @@ def test_a_server_that_cannot_compile_the_package_is_refused(version, no_cluster
     assert stub.seen("POST") == []
 
 
-@pytest.mark.parametrize("version", ["2.16.0", "2.17.3-rc.1", "v3.0", "unknown", "dev"])
+@pytest.mark.parametrize("version", ["2.16.0", "2.17.3-rc.1", "2.18.0", "v3.0", "unknown", "dev"])
 def test_a_server_that_may_be_new_enough_is_used(version, no_cluster, capsys):
     with kfp_api(version=version) as stub:
         assert connect(ClusterFile(endpoint=stub.url)).list_runs().total_size == 0
-    warned = "does not say which version" in capsys.readouterr().err
-    assert warned == (version in ("unknown", "dev"))
+    said = capsys.readouterr().err
+    assert ("does not say which version" in said) == (version in ("unknown", "dev"))
+    assert ("newer than 2.17" in said) == (version in ("2.18.0", "v3.0"))
 
 
 def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_path):
