@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make clean-runs`: removes old data that nothing needs any more from a results root.
 
-Removed if its newest file is older than OLDER:
+Removed if its newest file is older than OLDER, where a sweep's trials count as its files:
 
 - the large files of a finished trial: checkpoint, exported model, TensorBoard files, log, partial
   copies of files. Its result, settings, curves, matrices and audit inputs stay, so that it does not
@@ -11,10 +11,12 @@ Removed if its newest file is older than OLDER:
 - a scheduled run's namespace, entirely, and the doctor's findings.
 
 Kept at any age: a running trial, all trials of a sweep that is kept, the sweep that `latest` names,
-the newest run of every schedule, and the data of accepted runs. Label sets are kept: they are small
-and every report reads them. KFP's artifacts are in KFP's object store, not here.
+the newest run of every schedule, and the data of accepted runs. A sweep without a report may wait
+for nodes, so it is kept for at least a week. Label sets are kept: they are small and every report
+reads them. KFP's artifacts are in KFP's object store, not here.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ from ieg_core.store.record import below
 LARGE = (layout.CHECKPOINTS, layout.MODEL, layout.TENSORBOARD, layout.LOG)
 """What a finished trial can do without. Everything else stays, including unknown files."""
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+UNREPORTED = UNITS["w"]
+"""Least age of a removed sweep that has no report, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,11 @@ def _plan_namespace(
     """Lists what can be removed outside the namespaces of scheduled runs."""
     sweeps, trials = _folders(files, layout.SWEEPS), _folders(files, layout.TRIALS)
     kept_sweeps = {mirror.latest(root.place), *accepted}
-    kept_sweeps |= {name for name, members in sweeps.items() if _age(members, now) <= older}
+    for name, members in sweeps.items():
+        planned, _ = records.PlanRecord.look(below(root.place, layout.relative_sweep(name)))
+        of_trials = [trials.get(trial, ()) for trial in (planned.trials if planned else ())]
+        if _is_in_use(root, name, [*members, *itertools.chain(*of_trials)], older, now):
+            kept_sweeps.add(name)
     kept_trials: set[str] = set()
     for name in kept_sweeps & sweeps.keys():
         plan = records.PlanRecord.read(below(root.place, layout.relative_sweep(name)))
@@ -220,6 +228,21 @@ def _plan_namespace(
             if run is None or run.sweep not in kept_sweeps:
                 removals.append(Removal(f"record {file.name}", (file,)))
     return removals
+
+
+def _is_in_use(root: Root, sweep: str, files: Sequence[File], older: float, now: float) -> bool:
+    """Returns whether a sweep is too young to go, or one of its trials runs.
+
+    Args:
+      root: The results root.
+      sweep: The sweep's name.
+      files: Its files and those of its trials.
+      older: Minimum age, in seconds.
+      now: The current Unix time.
+    """
+    is_reported = any(file.name.startswith(f"{layout.relative_report(sweep)}/") for file in files)
+    least = older if is_reported else max(older, UNREPORTED)
+    return _age(files, now) <= least or _any_running(root, files, now)
 
 
 def _is_large(name: str) -> bool:

@@ -218,6 +218,7 @@ class ClusterFile:
       endpoint: Address of the KFP API; empty: none, sweeps run on this machine.
       ui_endpoint: Address of the KFP UI, for links; empty: the endpoint.
       namespace: The profile's namespace in a multi-user installation; empty for a single-user one.
+      kfp_namespace: The namespace that KFP is installed in.
       service_account: The pods' service account; empty for the installation's default.
       pod_user: User and group of the pods, numbers as in "1000:1000"; empty: the platform's choice,
         for OpenShift and other platforms that assign them.
@@ -252,6 +253,7 @@ class ClusterFile:
     endpoint: str = ""
     ui_endpoint: str = ""
     namespace: str = ""
+    kfp_namespace: str = "kubeflow"
     service_account: str = "ieg-pipelines"
     pod_user: str = "1000:1000"
     queue: str = ""
@@ -287,12 +289,14 @@ class ClusterFile:
             plain = not value or re.fullmatch(r"https?://[^\s?#]+", value)
             require(bool(plain), name, value, "an address such as https://kfp.example.org")
         names = ("namespace", "service_account", "data_claim", "results_claim")
-        for name in (*names, "queue", "priority_class"):
+        for name in (*names, "kfp_namespace", "queue", "priority_class"):
             value = getattr(self, name)
             label = not value or re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", value)
             require(bool(label), name, value, "a Kubernetes name (lower case) or nothing")
-            most = 63 if name in ("namespace", "queue", "priority_class") else 253
+            is_label = name in ("namespace", "kfp_namespace", "queue", "priority_class")
+            most = 63 if is_label else 253
             require(len(value) <= most, name, value, f"at most {most} characters long")
+        require(bool(self.kfp_namespace), "kfp_namespace", self.kfp_namespace, "a namespace")
         numbers = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", self.pod_user)
         user = not self.pod_user or (numbers and all(0 < int(n) < 2**31 for n in numbers.groups()))
         expected = "user:group as numbers, not root's 0, such as 1000:1000, or nothing"
@@ -333,6 +337,18 @@ class ClusterFile:
                 f"mounted on {RESULTS_MOUNT}, or set results to gs://bucket/prefix"
             )
         require(self.data_dir.startswith("/"), "data_dir", self.data_dir, "an absolute folder")
+        if under and self.data_claim == self.results_claim:
+            raise UserError(
+                f"data_claim and results_claim are both {self.data_claim!r}, but KFP mounts each "
+                f"once: expected two claims, or data_claim: '' and data_dir: {RESULTS_MOUNT}/data"
+            )
+        mounted = (DATA_MOUNT, RESULTS_MOUNT) if under else (DATA_MOUNT,)
+        is_inside = any(Path(self.data_dir).is_relative_to(each) for each in mounted)
+        if self.data_claim and not is_inside:
+            raise UserError(
+                f"data_dir is {self.data_dir!r}, but {self.data_claim} is mounted on {DATA_MOUNT}: "
+                "expected a folder there, or data_claim: '' for data in the image"
+            )
 
     def _check_vertex(self) -> None:
         given = f"vertex.data_dir is {self.vertex.data_dir!r}, but"
@@ -356,7 +372,7 @@ class ClusterFile:
     @property
     def kubernetes_namespace(self) -> str:
         """The pods' namespace; in a single-user installation, KFP's."""
-        return self.namespace or "kubeflow"
+        return self.namespace or self.kfp_namespace
 
 
 def load(path: str | Path | None = None) -> ClusterFile:

@@ -62,6 +62,21 @@ def image_of_revision() -> str:
     return f"{IMAGE.partition(':')[0]}:{tag}"
 
 
+def require_cuda(profile: Profile) -> Profile:
+    """Returns a profile, unless its image is one without CUDA and its trainings request GPUs.
+
+    Raises:
+      UserError: When it is: every training would start a node with a GPU, and fail there.
+    """
+    if profile.accelerator and profile.image.endswith("-cpu"):
+        raise UserError(
+            f"the image {profile.image} has no CUDA, but the profile is {profile.name}: expected "
+            "the image of `make image TARGET=gpu`; push it and set image in the cluster file, or "
+            "use PROFILE=cpu"
+        )
+    return profile
+
+
 def package(profile: Profile) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compiles the noise sweep for a profile and checks it for KFP's pitfalls.
 

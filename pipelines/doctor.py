@@ -124,7 +124,7 @@ def build(profile: Profile, checks: Sequence[str]) -> Any:
 
 def _without_retries(profile: Profile) -> Profile:
     quick = {
-        kind: replace(each, retries=0, time_limit=min(each.time_limit, TIME_LIMIT))
+        kind: replace(each, retries=0, grace=0, time_limit=min(each.time_limit, TIME_LIMIT))
         for kind, each in profile.pod_templates.items()
     }
     return replace(profile, pod_templates=quick)
@@ -223,6 +223,7 @@ def on_cluster(
     from pipelines.cluster import follow
 
     (profile,) = [p for p in packages.all_profiles(cluster_file) if p.name == options.profile]
+    packages.require_cuda(profile)
     wanted = [*checks_for(cluster_file.results, profile.accelerator), ARTIFACT]
     base = options.base or base_of(profile.dataset)
     pipeline = build(profile, wanted)

@@ -8,14 +8,16 @@ that are given as pipeline parameters (`checks.undeclared_input`).
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from kfp import dsl, kubernetes
 
 from components import IMAGE
 from ieg_core.store.names import DEFAULT_ROOT
-from ieg_core.store.runs import AT_ONCE, ATTEMPTS
+from ieg_core.store.runs import AT_ONCE, ATTEMPTS, TIME_LIMIT
 from ieg_core.tasks.examine import POD_USER
 from pipelines.cluster_files import DATA_MOUNT, RESULTS_MOUNT, ClusterFile, Resources, Toleration
+from pipelines.revision import is_dirty
 
 POD_LABEL = ("app.kubernetes.io/part-of", "ieg")
 """Marks the pods of our tasks, but not KFP's drivers, for the network policy in k8s/base."""
@@ -23,6 +25,15 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 BACKOFF_SECONDS, BACKOFF_FACTOR = 30, 2
 SMALL_SECONDS, SMALL_RETRIES = 2 * 3600, 2
+GRACE_SECONDS = 1800
+"""Time of a pod beyond that of its trials: to pull the image, and to record what was ended."""
+UNDISTURBED: Mapping[str, str] = MappingProxyType(
+    {
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+    }
+)
+"""Keeps autoscalers from moving a training to another node to save a part of this one."""
 MAX_TRIALS = 100
 """Maximum number of trials per run; more would approach Kubernetes' size limit for a workflow."""
 
@@ -34,6 +45,7 @@ class PodTemplate:
     Attributes:
       resources: CPUs and memory.
       time_limit: Maximum duration of one attempt, in seconds.
+      grace: Seconds after which Kubernetes ends the pod if the task has not kept to `time_limit`.
       retries: Number of further attempts.
       env: Environment variables.
       node_selector: Labels of the nodes.
@@ -43,10 +55,12 @@ class PodTemplate:
       shared_memory: Size of /dev/shm; empty for the container's default of 64 MiB.
       user: User and group; None for the platform's choice.
       labels: Further labels of the pods.
+      annotations: Annotations of the pods.
     """
 
     resources: Resources
     time_limit: int
+    grace: int = 0
     retries: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -56,6 +70,12 @@ class PodTemplate:
     shared_memory: str = ""
     user: tuple[int, int] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def deadline(self) -> int:
+        """Maximum duration of a pod, in seconds."""
+        return self.time_limit + self.grace
 
     @property
     def patience(self) -> int:
@@ -65,7 +85,7 @@ class PodTemplate:
         deadline to the later ones: its default of one hour would end a resumed training.
         """
         waits = sum(BACKOFF_SECONDS * BACKOFF_FACTOR**attempt for attempt in range(self.retries))
-        return (self.retries + 1) * self.time_limit + waits
+        return (self.retries + 1) * self.deadline + waits
 
 
 @dataclass(frozen=True)
@@ -113,8 +133,8 @@ def cpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
       cluster_file: The cluster file.
       image: The image if the cluster file names none.
     """
-    place = _pod_template(cluster_file, cluster_file.resources.train)
-    train = replace(place, retries=cluster_file.retries + 1, env=_train_env(cluster_file))
+    place = _counted(cluster_file, cluster_file.resources.train)
+    train = replace(place, env=_train_env(cluster_file), annotations=UNDISTURBED)
     return _on_cluster("cpu", cluster_file, image, train)
 
 
@@ -127,14 +147,15 @@ def gpu(cluster_file: ClusterFile, image: str = IMAGE) -> Profile:
     """
     pool = cluster_file.gpu
     train = replace(
-        _pod_template(cluster_file, cluster_file.resources.train),
-        retries=cluster_file.retries + 1,
+        _counted(cluster_file, cluster_file.resources.train),
         env=_train_env(cluster_file) | {"IEG_REQUIRE_GPU": "1"},
         node_selector={**pool.node_selector, **(pool.spot_node_selector if pool.spot else {})},
         tolerations=pool.tolerations + (pool.spot_tolerations if pool.spot else ()),
         resource=pool.resource,
         count=pool.count,
         shared_memory=pool.shared_memory,
+        # Their nodes may vanish whatever the pods ask for.
+        annotations={} if pool.spot else UNDISTURBED,
     )
     return _on_cluster("gpu", cluster_file, image, train)
 
@@ -184,6 +205,8 @@ def place(task: dsl.PipelineTask, kind: str, profile: Profile) -> dsl.PipelineTa
         if not profile.kubernetes:
             return task
         _set_pod(task, pod_template)
+        if is_dirty(profile.image):
+            kubernetes.set_image_pull_policy(task, "Always")
         for claim, path in profile.volumes.items():
             kubernetes.mount_pvc(task, pvc_name=claim, mount_path=path)
     return task
@@ -200,9 +223,20 @@ def _labels(cluster_file: ClusterFile) -> dict[str, str]:
     return {key: value for key, value in labels.items() if value}
 
 
+def _counted(cluster_file: ClusterFile, resources: Resources) -> PodTemplate:
+    """Returns the template of a task in the loop, which records a failure and succeeds."""
+    return replace(
+        _pod_template(cluster_file, resources),
+        grace=GRACE_SECONDS,
+        # One attempt more than the cluster allows: it only records that all the others were lost.
+        retries=cluster_file.retries + 1,
+        env=_counted_env(cluster_file),
+    )
+
+
 def _counted_env(cluster_file: ClusterFile) -> dict[str, str]:
-    # One attempt more than the cluster allows: it only records that all the others were lost.
-    return _env(cluster_file) | {ATTEMPTS: str(cluster_file.retries + 1)}
+    counted = {ATTEMPTS: cluster_file.retries + 1, TIME_LIMIT: cluster_file.time_limit}
+    return _env(cluster_file) | {name: str(value) for name, value in counted.items()}
 
 
 def _train_env(cluster_file: ClusterFile) -> dict[str, str]:
@@ -224,8 +258,7 @@ def _pod_template(cluster_file: ClusterFile, resources: Resources) -> PodTemplat
 
 
 def _on_cluster(name: str, cluster_file: ClusterFile, image: str, train: PodTemplate) -> Profile:
-    place = _pod_template(cluster_file, cluster_file.resources.evaluate)
-    evaluate = replace(place, retries=cluster_file.retries + 1, env=_counted_env(cluster_file))
+    evaluate = _counted(cluster_file, cluster_file.resources.evaluate)
     small = replace(
         _pod_template(cluster_file, cluster_file.resources.small),
         time_limit=min(cluster_file.time_limit, SMALL_SECONDS),
@@ -279,7 +312,9 @@ def _set_pod(task: dsl.PipelineTask, pod_template: PodTemplate) -> None:
     )
     for key, value in (POD_LABEL, *pod_template.labels.items()):
         kubernetes.add_pod_label(task, key, value)
-    kubernetes.set_timeout(task, pod_template.time_limit)
+    for key, value in pod_template.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
+    kubernetes.set_timeout(task, pod_template.deadline)
     # KFP mounts /.cache and others, but not /tmp, which Python, the launcher and HOME need.
     kubernetes.empty_dir_mount(task, volume_name="tmp", mount_path="/tmp", size_limit="20Gi")
     if pod_template.shared_memory:

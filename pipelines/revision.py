@@ -12,6 +12,7 @@ SOURCES = (
     "scripts/image_packages.py", "scripts/set_up.py",
 )  # fmt: skip
 """The files that go into the image."""
+DIRTY = "-dirty"
 
 
 def revision(dirty: bool, root: Path = ROOT) -> str:
@@ -51,4 +52,9 @@ def revision(dirty: bool, root: Path = ROOT) -> str:
             f"{len(changed)} changed files would go into the image ({changed[0].strip()}, …)"
             ": commit them, or mark the image with DIRTY=1"
         )
-    return answer.stdout.strip() + ("-dirty" if changed else "")
+    return answer.stdout.strip() + (DIRTY if changed else "")
+
+
+def is_dirty(image: str) -> bool:
+    """Returns whether an image contains uncommitted changes: others may have the same tag."""
+    return DIRTY in image.rpartition("/")[2].partition(":")[2]

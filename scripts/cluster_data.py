@@ -145,6 +145,11 @@ def main() -> None:
     options.add_argument("--rendered", type=Path, default=RENDERED, help="the rendered jobs")
     arguments = options.parse_args()
     cluster_file = cluster_files.load(arguments.cluster or None)
+    if not cluster_file.data_claim:
+        raise UserError(
+            "data_claim is empty: there is no volume to fill; name one in the cluster file, or put "
+            f"the data sets into {cluster_file.data_dir} by hand"
+        )
     folder = expand(arguments.folder) if arguments.folder else None
     if folder:
         data_sets(folder)

@@ -14,6 +14,8 @@ ATTEMPTS = "IEG_ATTEMPTS"
 """Environment variable: maximum attempts of a run at a trial; unlimited if unset."""
 AT_ONCE = "IEG_TRIALS_AT_ONCE"
 """Environment variable: number of a pod's trials that train at the same time; 1 if unset."""
+TIME_LIMIT = "IEG_TIME_LIMIT"
+"""Environment variable: seconds after which a task ends its trials; unlimited if unset."""
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?")
 
 

@@ -11,9 +11,9 @@ lost), so is the process that calls `run_step`, which records nothing: the task 
 cluster's retry resumes from the checkpoint. If only the child is killed or fails, a retry would
 fail in the same way: `run_step` records the failure and returns, because a failed task would
 prevent the report of the whole run. A pod without memory would be killed whole, and again after
-each retry; there a guard kills the child just before (`container_memory`). There is no SIGTERM
-handler: the grace period may be too short to write a checkpoint, so training relies on the regular
-ones.
+each retry; there a guard kills the child just before (`container_memory`), and a timer does before
+the pod's time is over. There is no SIGTERM handler: the grace period may be too short to write a
+checkpoint, so training relies on the regular ones.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ from ieg_core.store.records import (
     record_failure,
     remove_failure,
 )
+from ieg_core.store.runs import TIME_LIMIT
 from ieg_core.sweep import slots
 
 AGAIN = "evaluate again"
@@ -63,6 +65,7 @@ LOG_LINES = 40
 LOG_BYTES = 16 * 2**20
 """Largest size of a trial's log, over all attempts, and of what an attempt echoes."""
 LINE_LENGTH = 2**16
+_BEGAN = time.monotonic()
 
 
 def run_step(
@@ -215,7 +218,8 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
             encoding="utf-8",
             errors="replace",
         ) as process,
-        _guarded_if_alone(process) as guard,
+        _guarded_if_alone(process) as memory,
+        _ended_in_time(process) as timer,
     ):
         output = cast(IO[str], process.stdout)
         while line := output.readline(LINE_LENGTH):
@@ -227,7 +231,7 @@ def _run(command: list[str], environment: dict[str, str], log: Path, echo: bool)
                 print(line, end="", flush=True)
             elif line.startswith(WARNING):
                 print(line, end="", file=sys.stderr)
-    return _Ended(process.returncode, process.pid, guard.reason)
+    return _Ended(process.returncode, process.pid, memory.reason or timer.reason)
 
 
 class _Log:
@@ -259,6 +263,32 @@ def _guarded_if_alone(
     if os.environ.get(slots.DIRECTORY):
         return contextlib.nullcontext(container_memory.Guard())
     return container_memory.guarded(process)
+
+
+@contextlib.contextmanager
+def _ended_in_time(process: "subprocess.Popen[str]") -> Iterator[container_memory.Guard]:
+    """Kills a process when the time of this task is over, so that the task itself can go on."""
+    guard = container_memory.Guard()
+    limit = float(os.environ.get(TIME_LIMIT) or 0)
+    if not limit:
+        yield guard
+        return
+
+    def end() -> None:
+        guard.reason = (
+            f"over the time limit of its pod, {limit / 3600:g} hours: raise time_limit in the "
+            "cluster file, or lower trials_per_pod; RESUME continues from the last checkpoint"
+        )
+        process.kill()
+
+    timer = threading.Timer(max(0.0, _BEGAN + limit - time.monotonic()), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield guard
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _record_failure(folder: Path, step: str, ended: _Ended) -> None:

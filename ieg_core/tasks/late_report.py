@@ -2,7 +2,7 @@
 """Reports of sweeps whose run ended without one.
 
 A run's report comes after its loop over the trials. KFP leaves it out when anything in the loop
-fails for good: a pod evicted or out of memory, a time limit, one of KFP's own driver pods. The
+fails for good: a pod evicted or lost too often, or one of KFP's own driver pods. The
 results of the finished trials are in the results root all the same.
 """
 

@@ -43,9 +43,11 @@ BUSY = (429, 500, 502, 503, 504)
 LONGEST_WAIT = 60.0
 """The most seconds of a Retry-After that are waited for."""
 HEALTH = "/apis/v2beta1/healthz"
-FORWARD = "kubectl port-forward -n kubeflow svc/ml-pipeline 8888:8888"
+FORWARD = "kubectl port-forward -n {} svc/ml-pipeline 8888:8888"
 OLDEST_KFP = (2, 16)
 """Older servers do not know the security context in our package's platform part."""
+NEWEST_KFP = (2, 17)
+"""Newer servers may need more of the role in k8s/base: its permissions follow this one's source."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     if not _is_address(address):
         raise UserError(f"endpoint {address!r}: expected http://… or https://… with a host")
     token = token_file(cluster_file)
+    if (token or cluster_file.cookie_file) and is_readable_on_its_way(address):
+        print(f"warning: {address} is not encrypted, and the login is sent to it as it is: use "
+              "https://, or kubectl port-forward", file=sys.stderr)  # fmt: skip
     cookie = (
         _read_secret(cluster_file.cookie_file, "cookie_file") if cluster_file.cookie_file else ""
     )
@@ -145,8 +150,18 @@ def connect(cluster_file: ClusterFile, patience: Patience = PATIENCE, clock: Clo
     return client
 
 
+def is_readable_on_its_way(address: str) -> bool:
+    """Returns whether what is sent to an address crosses a network in plain text.
+
+    Neither this machine nor a cluster from within counts: a mesh encrypts what its pods send.
+    """
+    parts = urlsplit(address)
+    is_here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    return parts.scheme == "http" and not is_here and "KUBERNETES_SERVICE_HOST" not in os.environ
+
+
 def check_version(address: str, version: str) -> None:
-    """Refuses a server that is older than `OLDEST_KFP`; warns if it does not say its version.
+    """Refuses a server that is too old; warns of one that is newer than what was read, or unknown.
 
     Args:
       address: The server's address.
@@ -167,6 +182,14 @@ def check_version(address: str, version: str) -> None:
         raise UserError(
             f"{address} is KFP {version}, {oldest} or newer is required: an older server refuses "
             'our package with "Failed to compile job"; upgrade it (docs/cluster.md, step 1)'
+        )
+    elif tuple(map(int, release.groups())) > NEWEST_KFP:
+        newest = ".".join(map(str, NEWEST_KFP))
+        print(
+            f"warning: {address} is KFP {version}, newer than {newest}, from whose source the "
+            'permissions of the pods follow: if a pod ends with "forbidden" or "PermissionDenied", '
+            "extend the role ieg-pipelines (k8s/base/role.yaml)",
+            file=sys.stderr,
         )
 
 
@@ -491,7 +514,8 @@ def _no_answer(
     if isinstance(error, urllib3.exceptions.NameResolutionError) or "resolve" in text:
         return UserError(f"endpoint {address}: no such host; check its name and your DNS or VPN")
     if "refused" in text:
-        return UserError(f"nothing is listening at {address}; is a port-forward missing? {FORWARD}")
+        forward = FORWARD.format(cluster_file.kfp_namespace)
+        return UserError(f"nothing is listening at {address}; is a port-forward missing? {forward}")
     if isinstance(error, urllib3.exceptions.SSLError) and "CERTIFICATE_VERIFY_FAILED" in text:
         given = (
             f"ca_file {cluster_file.ca_file} did not sign it"

@@ -20,7 +20,6 @@ from ieg_core.errors import UserError
 from pipelines.cluster_files import DATA_MOUNT, ClusterFile, Toleration
 from pipelines.profiles import PodTemplate, Profile
 
-KFP_NAMESPACE = "kubeflow"
 CONTROLLER = "workflow-controller-configmap"
 REQUEST_SECONDS = (2, 3)
 WARNING = "warning: "
@@ -124,7 +123,7 @@ def look(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubernetes | N
         lines += _claim_lines(cluster_file, profile, kubernetes)
         if cluster_file.namespace:
             lines += _right_lines(cluster_file, kubernetes)
-        lines += _retry_lines(kubernetes)
+        lines += _retry_lines(cluster_file.kfp_namespace, kubernetes)
     except urllib3.exceptions.HTTPError as error:
         words = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
         lines.append(f"The Kubernetes API does not answer, remaining checks skipped: {words}")
@@ -182,6 +181,11 @@ def unfit(node: Any, train: PodTemplate) -> str:
         return fault
     if gpus(node, train.resource) < train.count:
         return f"offers {gpus(node, train.resource)} GPUs, a training needs {train.count}"
+    wanted = {"cpu": train.resources.cpu_request, "memory": train.resources.memory_request}
+    for what, request in wanted.items():
+        offered = (node.status.allocatable or {}).get(what)
+        if offered and parse_quantity(offered) < parse_quantity(request):
+            return f"offers {offered} of {what}, resources.train requests {request}"
     return ""
 
 
@@ -217,7 +221,7 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
             )
         except client.ApiException as error:
             if error.status == 404:
-                raise UserError(_missing(name, mount, cluster_file)) from None
+                raise UserError(_missing(name, mount, cluster_file, kubernetes)) from None
             words = _words(error, f"read {name}")
             lines.append(f"{WARNING}volume claim not checked: {words}")
             continue
@@ -246,11 +250,14 @@ def _claim_lines(cluster_file: ClusterFile, profile: Profile, kubernetes: Kubern
     return lines
 
 
-def _missing(name: str, mount: str, cluster_file: ClusterFile) -> str:
+def _missing(name: str, mount: str, cluster_file: ClusterFile, kubernetes: Kubernetes) -> str:
     key = "data_claim" if mount == DATA_MOUNT else "results_claim"
+    # The kubeconfig's current context need not be the cluster that KFP is on.
+    server = kubernetes.core.api_client.configuration.host
     return (
-        f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace}: "
-        f"apply build/k8s/gpu.yaml (docs/cluster.md, step 4), or set {key} in cluster.yaml to yours"
+        f"there is no volume claim {name} in the namespace {cluster_file.kubernetes_namespace} of "
+        f"{server}: apply build/k8s/gpu.yaml (docs/cluster.md, step 4), or set {key} in "
+        "cluster.yaml to yours, or kube_context if that is another cluster"
     )
 
 
@@ -288,10 +295,10 @@ def _right_lines(cluster_file: ClusterFile, kubernetes: Kubernetes) -> list[str]
     return [WARNING + words]
 
 
-def _retry_lines(kubernetes: Kubernetes) -> list[str]:
+def _retry_lines(namespace: str, kubernetes: Kubernetes) -> list[str]:
     try:
         config_map = kubernetes.core.read_namespaced_config_map(
-            CONTROLLER, KFP_NAMESPACE, _request_timeout=REQUEST_SECONDS
+            CONTROLLER, namespace, _request_timeout=REQUEST_SECONDS
         )
     except client.ApiException as error:
         return [f"Retry policy not checked: {_words(error, f'read {CONTROLLER}')}"]
@@ -304,7 +311,7 @@ def _retry_lines(kubernetes: Kubernetes) -> list[str]:
     lost = "are preempted or evicted" if policy == "OnError" else "vanish with their node"
     words = f"the controller's policy is {policy or 'OnFailure (its default)'}: pods that {lost}"
     stake = "one such pod inside the loop costs the run its report (`make report` writes it later)"
-    fix = f"set retryPolicy: OnTransientError in {KFP_NAMESPACE}/{CONTROLLER} (docs/cluster.md)"
+    fix = f"set retryPolicy: OnTransientError in {namespace}/{CONTROLLER} (docs/cluster.md)"
     return [f"{WARNING}retries: {words} are not retried, and {stake}; {fix}"]
 
 

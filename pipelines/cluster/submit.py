@@ -26,6 +26,7 @@ from pipelines.cluster.options import Order
 from pipelines.cluster.preflight import WARNING
 from pipelines.cluster_files import ClusterFile
 from pipelines.profiles import MAX_TRIALS, Profile
+from pipelines.revision import is_dirty
 
 Say = Callable[[str], None]
 BUCKET_SECONDS = 4.0
@@ -116,9 +117,14 @@ def submit(order: Order, say: Say, clock: Clock = CLOCK) -> list[Run]:
 
 
 def compiled_for(order: Order) -> Profile:
-    """Returns the profile of the package to submit."""
+    """Returns the profile of the package to submit.
+
+    Raises:
+      UserError: When its image cannot use the GPUs that it requests.
+    """
     image = packages.image_of(order.cluster_file)
-    return {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile](order.cluster_file, image)
+    make = {"cpu": profiles.cpu, "gpu": profiles.gpu}[order.profile]
+    return packages.require_cuda(make(order.cluster_file, image))
 
 
 def image_lines(image: str) -> list[str]:
@@ -129,7 +135,7 @@ def image_lines(image: str) -> list[str]:
             f"{WARNING}{image} names no registry: only nodes that already have it can start it; "
             "push it and set image in cluster.yaml"
         )
-    if image.endswith("-dirty"):
+    if is_dirty(image):
         lines.append(
             f"{WARNING}{image} contains uncommitted changes: build it now (make image DIRTY=1), "
             "or commit first"

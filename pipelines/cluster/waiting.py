@@ -102,16 +102,18 @@ def trials_of(pod: Any) -> list[str]:
 
 def _warnings(kubernetes: Kubernetes, namespace: str, notes: list[str]) -> dict[str, str]:
     try:
+        # Not all: a namespace of a busy KFP has thousands.
         events = kubernetes.core.list_namespaced_event(
-            namespace, _request_timeout=REQUEST_SECONDS
+            namespace,
+            field_selector="involvedObject.kind=Pod,type=Warning",
+            _request_timeout=REQUEST_SECONDS,
         ).items
     except client.ApiException as error:
         notes.append(f"events cannot be seen: {_refusal(error, 'list events')}")
         return {}
     warnings = {}
     for event in sorted(events, key=lambda each: str(each.last_timestamp or each.event_time or "")):
-        if event.type == "Warning" and event.involved_object.kind == "Pod":
-            warnings[event.involved_object.name] = f"{event.reason}: {event.message or ''}"
+        warnings[event.involved_object.name] = f"{event.reason}: {event.message or ''}"
     return warnings
 
 

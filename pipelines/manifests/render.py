@@ -18,7 +18,7 @@ from kubernetes_validate.utils import all_versions, major_minor
 
 from ieg_core.errors import EXIT_OK, EXIT_USER_ERROR
 from ieg_core.host.program import Parser, program
-from pipelines import cluster_files
+from pipelines import cluster_files, profiles
 from pipelines.cluster_files import ClusterFile
 from pipelines.compile import image_of
 from pipelines.manifests import kustomize, policies
@@ -47,13 +47,17 @@ def write_plan(name: str, folder: Path, cluster_file: ClusterFile, image: str) -
     Args:
       name: Folder of our kustomization, below k8s/.
       folder: Where to write.
-      cluster_file: Its namespace, the pods' user and the ports of the API server.
+      cluster_file: Its namespaces, claims and account, the pods' user and the API server's ports.
       image: The image of every pod.
     """
     plan = folder / name
     plan.mkdir(parents=True, exist_ok=True)
     repository, _, tag = image.rpartition(":")
-    patches = [*_user_patches(name, cluster_file), *_port_patches(cluster_file)]
+    patches = [
+        *_job_patches(name, cluster_file),
+        *_policy_patches(cluster_file),
+        *_unused_claims(cluster_file),
+    ]
     value = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -69,44 +73,72 @@ def write_plan(name: str, folder: Path, cluster_file: ClusterFile, image: str) -
     return plan
 
 
-Patch = tuple[dict[str, str], list[dict[str, Any]]]
-"""A kustomize target, and the JSON patch (RFC 6902) for it."""
+Patch = tuple[dict[str, str], Any]
+"""A kustomize target, and the patch for it: JSON (RFC 6902), or strategic where it is an object."""
 
 
-def _user_patches(name: str, cluster_file: ClusterFile) -> Iterator[Patch]:
-    """Replaces the jobs' user and group, or leaves them to the platform."""
+def _job_patches(name: str, cluster_file: ClusterFile) -> Iterator[Patch]:
+    """Gives the jobs the account, the user and the volumes of the sweeps' pods.
+
+    An empty account or user is left to the platform; a volume that no pod mounts is left out.
+    """
     chosen = cluster_file.user_and_group
-    pod = "/spec/template/spec"
+    claims = {mount: claim for claim, mount in profiles.cpu(cluster_file).volumes.items()}
     for path in (SOURCE / name).glob("job.yaml"):
-        job = yaml.safe_load(path.read_text(encoding="utf-8"))["metadata"]["name"]
-        target = {"kind": "Job", "name": job}
-        if job == policies.OWNER:
-            if chosen:
-                owner = {"path": f"{pod}/containers/0/command/2", "value": cluster_file.pod_user}
-                yield target, [{"op": "replace", **owner}]
-            continue
-        keys = ("runAsUser", "runAsGroup", "fsGroup")
-        values = (*chosen, chosen[1]) if chosen else (None, None, None)
+        job = yaml.safe_load(path.read_text(encoding="utf-8"))
+        (container,) = kustomize.containers(job)
+        values: dict[str, object] = {"serviceAccountName": cluster_file.service_account}
+        for position, mount in reversed(list(enumerate(container["volumeMounts"]))):
+            folder = mount["mountPath"]
+            if claim := claims.get(folder):
+                values[f"volumes/{position}/persistentVolumeClaim/claimName"] = claim
+            elif folder != "/tmp":
+                values[f"volumes/{position}"] = values[f"containers/0/volumeMounts/{position}"] = ""
+                for key in ("command", "args"):
+                    if folder in (words := container.get(key, [])):
+                        values[f"containers/0/{key}/{words.index(folder)}"] = ""
+        if job["metadata"]["name"] != policies.OWNER:
+            user, group = chosen or (None, None)
+            ids = {"runAsUser": user, "runAsGroup": group, "fsGroup": group}
+            values |= {f"securityContext/{key}": value for key, value in ids.items()}
+        elif chosen:
+            values["containers/0/command/2"] = cluster_file.pod_user
         yield (
-            target,
+            {"kind": "Job", "name": job["metadata"]["name"]},
             [
-                {"op": "remove", "path": f"{pod}/securityContext/{key}"}
-                if value is None
-                else {"op": "replace", "path": f"{pod}/securityContext/{key}", "value": value}
-                for key, value in zip(keys, values, strict=True)
+                {"op": "replace", "path": f"/spec/template/spec/{key}", "value": value}
+                if value
+                else {"op": "remove", "path": f"/spec/template/spec/{key}"}
+                for key, value in values.items()
             ],
         )
 
 
-def _port_patches(cluster_file: ClusterFile) -> Iterator[Patch]:
-    """Opens the ports of the API server, and 443 to everywhere only if a bucket needs it."""
+def _unused_claims(cluster_file: ClusterFile) -> Iterator[Patch]:
+    """Leaves out the claims that no pod mounts: a volume costs money as long as it exists."""
+    mounted = profiles.cpu(cluster_file).volumes
+    for name in (ClusterFile.data_claim, ClusterFile.results_claim):
+        if name not in mounted:
+            claim = {"kind": "PersistentVolumeClaim", "name": name}
+            yield claim, {"$patch": "delete", "kind": claim["kind"], "metadata": {"name": name}}
+
+
+def _policy_patches(cluster_file: ClusterFile) -> Iterator[Patch]:
+    """Opens KFP's namespace, the ports of the API server, and 443 only if a bucket needs it."""
     bucket = {443} if cluster_file.results.startswith("gs://") else set()
     ports = [
         {"protocol": "TCP", "port": port} for port in sorted(bucket.union(cluster_file.api_ports))
     ]
     yield (
         {"kind": "NetworkPolicy", "name": "ieg"},
-        [{"op": "replace", "path": "/spec/egress/2/ports", "value": ports}],
+        [
+            {
+                "op": "replace",
+                "path": "/spec/egress/1/to/1/namespaceSelector/matchLabels",
+                "value": {"kubernetes.io/metadata.name": cluster_file.kfp_namespace},
+            },
+            {"op": "replace", "path": "/spec/egress/2/ports", "value": ports},
+        ],
     )
 
 

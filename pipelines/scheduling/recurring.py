@@ -148,7 +148,8 @@ def compile_wanted(schedules: Iterable[Schedule], cluster_file: ClusterFile) -> 
     wanted = []
     for schedule in schedules:
         if schedule.profile not in compiled:
-            spec, platform = packages.package(profiles[schedule.profile])
+            profile = packages.require_cuda(profiles[schedule.profile])
+            spec, platform = packages.package(profile)
             compiled[schedule.profile] = {"spec": spec, "platform": platform}
         package = compiled[schedule.profile]
         inputs = package["spec"]["root"]["inputDefinitions"]["parameters"]
@@ -181,7 +182,8 @@ def main(
       The exit code.
 
     Raises:
-      UserError: When schedules.yaml is invalid, or the cluster refuses.
+      UserError: When schedules.yaml is invalid, a schedule that would start costs more than its
+        budget, or the cluster refuses.
     """
     from pipelines import profiles
     from pipelines.cluster import client as clients
@@ -202,15 +204,18 @@ def main(
         f"{len(schedules)} in {path.name}, {len(existing)} of ours at {address}; "
         f"times are in {cluster_file.time_zone}"
     )
-    for line in schedule_cost.table(
-        schedules, cluster_file, {**submit.measured(cluster_file), **known}
-    ):
+    known = {**submit.measured(cluster_file), **known}
+    for line in schedule_cost.table(schedules, cluster_file, known):
         say(line)
     for action in actions:
         when = f"  {action.wanted.schedule.cron}" if action.wanted else ""
         say(f"  {action.verb:<8} {action.name}{when}  ({action.why})")
     if not actions:
         say("  nothing to do")
+    started = {action.name for action in actions if action.verb in ("create", "replace", "enable")}
+    for schedule in schedules:
+        if schedule.name in started:
+            schedule_cost.accept(schedule, cluster_file, known)
     if only_plan or not actions:
         return 0
     experiment = experiment or submit.create_experiment(client, cluster_file, clock)

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 
+from ieg_core.errors import UserError
 from ieg_core.sweep.configurations import configs
 from pipelines import profiles
 from pipelines.cluster import cost
@@ -54,6 +55,22 @@ def estimate(schedule: Schedule, cluster_file: ClusterFile, rates: cost.Rates) -
         at_once=profile.parallelism,
         rates=rates,
     )
+
+
+def accept(schedule: Schedule, cluster_file: ClusterFile, rates: cost.Rates) -> None:
+    """Refuses a schedule of which one run costs more than the budget: nobody watches it start.
+
+    Raises:
+      UserError: When the estimate is above the schedule's `max_gpu_hours`, or the cluster file's.
+    """
+    hours = estimate(schedule, cluster_file, rates).gpu_hours
+    budget = schedule.max_gpu_hours or cluster_file.max_gpu_hours
+    if hours > budget:
+        raise UserError(
+            f"each run of the schedule {schedule.name} would take about {hours:.1f} GPU-hours, "
+            f"expected at most max_gpu_hours, {budget:g}: set max_gpu_hours in its entry, request "
+            "less, or set better step rates with RATES"
+        )
 
 
 def _source(estimated: cost.Estimate) -> str:

@@ -34,6 +34,7 @@ class Terms:
       tolerance: Points of accuracy, percent.
       profile: "gpu" or "cpu".
       time_zone: The zone that `cron` was written for; it has to be the cluster's.
+      max_gpu_hours: Largest estimate of one run, in GPU-hours; 0 for the cluster file's.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Terms:
     tolerance: float
     profile: str = "gpu"
     time_zone: str = ""
+    max_gpu_hours: float = 0.0
 
     def __post_init__(self) -> None:
         label = re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?", self.name)
@@ -50,6 +52,8 @@ class Terms:
         require(fires, "cron", self.cron, "an expression that fires on some date")
         require(0 <= self.tolerance <= 100, "tolerance", self.tolerance, "points from 0 to 100")
         require(self.profile in PROFILES, "profile", self.profile, "'gpu' or 'cpu'")
+        hours = self.max_gpu_hours
+        require(0 <= hours < 1e9, "max_gpu_hours", hours, "GPU-hours, or 0 for the cluster file's")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,6 +132,28 @@ def test_a_trial_whose_lock_is_held_stays(tmp_path):
     assert (tmp_path / "trials/a/checkpoint/000001.safetensors").exists()
 
 
+@pytest.mark.parametrize(("age", "updated"), [(DAY, 0.0), (OLD, 60.0)])
+def test_a_sweep_in_progress_stays_although_it_was_planned_long_ago(tmp_path, now, age, updated):
+    """`a` works now, or did a day ago; `b` waits for a node with its checkpoint."""
+    trial(tmp_path, "a", finished=False, age=age, updated=updated and now - updated)
+    trial(tmp_path, "b", finished=False)
+    write(tmp_path, "sweeps/s/plan.json", {"trials": ["a", "b"]})
+    before = names(tmp_path)
+    run(tmp_path)
+    assert names(tmp_path) == before
+
+
+def test_a_sweep_that_only_waits_for_nodes_stays_for_a_week(tmp_path):
+    trial(tmp_path, "a", finished=False, age=2 * DAY)
+    write(tmp_path, "sweeps/s/plan.json", {"trials": ["a"]}, age=2 * DAY)
+    run(tmp_path, "12h")
+    assert (tmp_path / "sweeps/s/plan.json").exists()
+    assert (tmp_path / "trials/a/checkpoint/000001.safetensors").exists()
+    write(tmp_path, "sweeps/s/report/report.html", age=2 * DAY)
+    run(tmp_path, "12h")
+    assert names(tmp_path) == set()
+
+
 def test_an_accepted_run_keeps_what_it_used(tmp_path):
     trial(tmp_path, "a")
     sweep(tmp_path, "s", ["a"])

@@ -213,6 +213,7 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ),
         ("namespace: 12", "namespace: expected text, got 12: put it in quotes"),
         ("namespace: Team", "namespace must be a Kubernetes name"),
+        ("kfp_namespace: ''", "kfp_namespace must be a namespace, got ''"),
         ("namespace:", "namespace: expected text, got None"),
         ("endpoint: kfp.example.org", "endpoint must be an address such as https://"),
         ("image: ieg-python", "image must be an image with a tag other than latest"),
@@ -224,6 +225,12 @@ def test_a_size_that_kfp_does_not_take_is_refused(text):
         ("results: gs://", "results must be a folder under /results or gs://bucket/prefix"),
         ("results: gs://bucket/", "results must be a folder under /results or gs://"),
         ("results_claim: ''", "results is '/results', but results_claim is empty"),
+        ("data_claim: one\nresults_claim: one", "are both 'one', but KFP mounts each once"),
+        ("data_dir: /mnt/data", "data_dir is '/mnt/data', but ieg-data is mounted on /data"),
+        (
+            "results: gs://bucket/x\ndata_dir: /results/data",
+            "data_dir is '/results/data', but ieg-dat",
+        ),
         ("data_dir: data", "data_dir must be an absolute folder"),
         ("time_limit: 24", "time_limit must be from 60 seconds to 100 days, got 24"),
         ("time_limit: 101d", "time_limit must be from 60 seconds to 100 days, got 8726400"),
@@ -276,6 +283,11 @@ def test_a_mistake_is_one_line_that_names_file_and_key(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_one_volume_may_hold_both(tmp_path):
+    assert read(tmp_path, 'data_claim: ""\ndata_dir: /results/data').data_dir == "/results/data"
+    assert read(tmp_path, 'data_claim: ""\ndata_dir: /datasets').data_dir == "/datasets"
+
+
 @pytest.mark.parametrize(
     "image", ["ieg-python:1a2b", "localhost:5000/a/ieg:1", f"a/ieg@sha256:{'0f' * 32}"]
 )
@@ -294,4 +306,5 @@ def test_the_endpoint_comes_from_the_environment_before_the_file(monkeypatch):
 
 def test_single_user_pods_run_in_kfps_namespace():
     assert ClusterFile().kubernetes_namespace == "kubeflow"
-    assert ClusterFile(namespace="team").kubernetes_namespace == "team"
+    assert ClusterFile(kfp_namespace="ml").kubernetes_namespace == "ml"
+    assert ClusterFile(namespace="team", kfp_namespace="ml").kubernetes_namespace == "team"

@@ -91,6 +91,11 @@ def pods(platform):
     return platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 
 
+def documents_of(profile):
+    """The pods' settings by executor, of a package that is compiled but not written."""
+    return pods(packages.package(profile)[1])
+
+
 def test_every_package_runs_the_clusters_image(tmp_path):
     for profile in packages.all_profiles(CLUSTER):
         spec, *platform = documents(tmp_path, profile)
@@ -149,6 +154,7 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
         "IEG_CHECKPOINT_SECONDS": "120",
         "IEG_POD_USER": "1000:1000",
         "IEG_REQUIRE_GPU": "1",
+        "IEG_TIME_LIMIT": "7200",
     }
     pod = pods(platform)["exec-train"]
     assert pod["nodeSelector"]["labels"] == {"pool": "gpus", "cloud.google.com/gke-spot": "true"}
@@ -156,7 +162,8 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
         "amd.com/gpu",
         "cloud.google.com/gke-spot",
     ]
-    assert pod["activeDeadlineSeconds"] == "7200"
+    # The task ends its trials after two hours; only if it hangs does Kubernetes end the pod.
+    assert pod["activeDeadlineSeconds"] == str(7200 + profiles.GRACE_SECONDS)
     assert pod["securityContext"] == {
         "runAsUser": "1000",
         "runAsGroup": "1000",
@@ -168,10 +175,27 @@ def test_a_training_gets_what_the_cluster_says(tmp_path):
     claims = {each["constant"]: each["mountPath"] for each in pod["pvcMount"]}
     assert claims == {"ieg-data": "/data", "ieg-results": "/results"}
     loop = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]
-    # Three attempts of two hours and one to record their failure; 30, 60 and 120 s between them.
+    # Three attempts and one to record their failure; 30, 60 and 120 s between them.
     assert loop["train"]["retryPolicy"]["maxRetryCount"] == 3
-    assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{4 * 7200 + 210}s"
+    assert loop["train"]["retryPolicy"]["backoffMaxDuration"] == f"{4 * (7200 + 1800) + 210}s"
     assert spec["root"]["dag"]["tasks"]["for-loop-1"]["iteratorPolicy"] == {"parallelismLimit": 7}
+
+
+def test_autoscalers_leave_trainings_on_their_nodes_but_for_spot_ones():
+    calm = dataclasses.replace(CLUSTER, gpu=dataclasses.replace(CLUSTER.gpu, spot=False))
+    assert "annotations" not in str(documents_of(profiles.gpu(CLUSTER)))
+    for make in (profiles.gpu, profiles.cpu):
+        of_pods = documents_of(make(calm))
+        training = of_pods.pop("exec-train")["podMetadata"]["annotations"]
+        assert training == profiles.UNDISTURBED
+        assert "annotations" not in str(of_pods)
+
+
+def test_nodes_pull_an_image_anew_whose_tag_does_not_name_its_content():
+    for tag, policy in {"1a2b": None, "1a2b-dirty": "Always", "1a2b-dirty-cpu": "Always"}.items():
+        cluster_file = dataclasses.replace(CLUSTER, image=f"registry.example.org/ieg:{tag}")
+        found = documents_of(profiles.cpu(cluster_file)).values()
+        assert {pod.get("imagePullPolicy") for pod in found} == {policy}
 
 
 def test_only_trainings_learn_how_many_share_their_gpu():

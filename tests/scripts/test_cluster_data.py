@@ -149,6 +149,14 @@ def test_what_the_job_runs_is_a_command_of_ours():
     assert [name.partition("_")[0] for name in parsed.dataset] == ["cifar10", "cifar100"]
 
 
+def test_without_a_volume_there_is_nothing_to_fill(tmp_path, monkeypatch, capsys):
+    cluster_file = tmp_path / "cluster.yaml"
+    cluster_file.write_text('data_claim: ""\ndata_dir: /results/data\n')
+    monkeypatch.setattr("sys.argv", ["cluster_data", f"--cluster={cluster_file}"])
+    assert cluster_data.main() == 2
+    assert "put the data sets into /results/data by hand" in capsys.readouterr().err
+
+
 def test_a_folder_in_the_home_directory_is_found(tmp_path, monkeypatch):
     copied = []
     (tmp_path / "x" / cluster_data.KNOWN[0]).mkdir(parents=True)

@@ -14,6 +14,7 @@ from ieg_core.host.container_memory import MemoryUse
 from ieg_core.store import leases
 from ieg_core.store.leases import SupersededError, TrialBusyError
 from ieg_core.store.records import LeaseRecord, ProgressRecord
+from ieg_core.store.runs import TIME_LIMIT
 from ieg_core.sweep import slots, worker
 from ieg_core.training import run_trial
 from tests.clock import FakeClock
@@ -111,6 +112,16 @@ def test_a_child_that_was_killed_for_its_memory_says_so(tmp_path, folder, interp
     assert run(tmp_path) == -9
     assert failure(folder)["reason"].startswith("out of memory: ")
     assert "memory_limit of resources.train" in failure(folder)["reason"]
+
+
+def test_a_child_ends_before_its_pods_time_is_over(tmp_path, folder, interpreter, monkeypatch):
+    monkeypatch.setenv(TIME_LIMIT, "5400")
+    interpreter("echo in time")
+    assert run(tmp_path) == 0
+    monkeypatch.setattr(worker, "_BEGAN", time.monotonic() - 5400)
+    interpreter("exec sleep 600")
+    assert run(tmp_path) == -9
+    assert failure(folder)["reason"].startswith("over the time limit of its pod, 1.5 hours: raise ")
 
 
 def test_an_audit_that_was_killed_for_its_memory_costs_itself_alone(

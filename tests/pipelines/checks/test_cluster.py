@@ -131,12 +131,12 @@ def test_the_packages_pass_every_check(profile):
 
 
 def test_a_retry_without_time_of_its_own_is_found_at_the_boundary():
-    """Five attempts of a day, and 30 + 60 + 120 + 240 s between them."""
+    """Five attempts of a day and half an hour, and 30 + 60 + 120 + 240 s between them."""
     spec = checks.compiled(built()())
     policy = spec["components"]["comp-for-loop-1"]["dag"]["tasks"]["train"]["retryPolicy"]
-    assert policy["backoffMaxDuration"] == "432450s"
+    assert policy["backoffMaxDuration"] == "441450s"
     assert cluster.short_patience(spec) == []
-    policy["backoffMaxDuration"] = "432449s"
+    policy["backoffMaxDuration"] = "441449s"
     assert len(cluster.short_patience(spec)) == 1
 
 

@@ -60,12 +60,13 @@ def test_a_server_that_cannot_compile_the_package_is_refused(version, no_cluster
     assert stub.seen("POST") == []
 
 
-@pytest.mark.parametrize("version", ["2.16.0", "2.17.3-rc.1", "v3.0", "unknown", "dev"])
+@pytest.mark.parametrize("version", ["2.16.0", "2.17.3-rc.1", "2.18.0", "v3.0", "unknown", "dev"])
 def test_a_server_that_may_be_new_enough_is_used(version, no_cluster, capsys):
     with kfp_api(version=version) as stub:
         assert connect(ClusterFile(endpoint=stub.url)).list_runs().total_size == 0
-    warned = "does not say which version" in capsys.readouterr().err
-    assert warned == (version in ("unknown", "dev"))
+    said = capsys.readouterr().err
+    assert ("does not say which version" in said) == (version in ("unknown", "dev"))
+    assert ("newer than 2.17" in said) == (version in ("2.18.0", "v3.0"))
 
 
 def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_path):
@@ -80,6 +81,33 @@ def test_the_environment_wins_over_the_cluster_file(kfp_stub, monkeypatch, tmp_p
     )
     assert connect(cluster_file).list_runs().total_size == 0
     assert clients.run_link(cluster_file, "7") == "https://ui.example.org/#/runs/details/7"
+
+
+@pytest.mark.parametrize(
+    ("address", "in_a_pod", "warned"),
+    [
+        ("http://kfp.example.org", False, True),
+        ("https://kfp.example.org", False, False),
+        ("http://localhost:8888", False, False),
+        ("http://[::1]:8888", False, False),
+        ("http://ml-pipeline.kubeflow:8888", True, False),
+    ],
+)
+def test_a_login_that_others_can_read_is_a_warning(
+    address, in_a_pod, warned, no_cluster, monkeypatch, tmp_path, capsys
+):
+    old = clients.Health(multi_user=False, version="2.5.0")
+    monkeypatch.setattr(clients, "_health", lambda *_: old)
+    if in_a_pod:
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    token = tmp_path / "token"
+    token.write_text("secret")
+    refusal(ClusterFile(endpoint=address))
+    assert "warning" not in capsys.readouterr().err
+    refusal(ClusterFile(endpoint=address, token_file=str(token)))
+    error = capsys.readouterr().err
+    assert (f"warning: {address} is not encrypted" in error) == warned
+    assert "secret" not in error
 
 
 def test_a_token_is_read_again_for_each_request(kfp_stub, tmp_path):

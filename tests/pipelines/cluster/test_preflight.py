@@ -118,6 +118,8 @@ def test_nodes_that_are_ready_are_counted(cluster):
         ([node(unschedulable=True)], "gpu-1 is cordoned"),
         ([node(taints=[("team", "a", "NoSchedule")])], "has the taint team=a:NoSchedule"),
         ([node(taints=[("team", "", "NoExecute")])], "has the taint team=:NoExecute"),
+        ([node(cpu="2930m")], "offers 2930m of cpu, resources.train requests 3"),
+        ([node(memory="7Gi")], "offers 7Gi of memory, resources.train requests 8Gi"),
     ],
 )
 def test_no_node_for_a_training_is_a_warning_where_nodes_come_on_demand(cluster, offered, words):
@@ -318,7 +320,8 @@ def test_only_the_claims_that_are_mounted_are_looked_at(two_nodes):
 def test_a_claim_that_is_not_there_is_refused(cluster):
     cluster.claims["team"] = [claim("ieg-data")]
     message = refusal(ClusterFile(namespace="team", parallelism=1))
-    assert message.startswith("there is no volume claim ieg-results in the namespace team: apply")
+    place = f"in the namespace team of {cluster.url}"
+    assert message.startswith(f"there is no volume claim ieg-results {place}: apply")
     assert "results_claim in cluster.yaml" in message
 
 

@@ -226,6 +226,12 @@ def test_an_unknown_parameter(kfp_stub, write_cluster_file, refused):
     refused(["--methods=l2x", cluster_file], [kfp_stub], "unknown method 'l2x': did you mean 'l2r'")
 
 
+def test_an_image_without_cuda_for_gpus(kfp_stub, write_cluster_file, refused):
+    cluster_file = write_cluster_file(endpoint=kfp_stub.url, image=f"{IMAGE}-cpu")
+    refused([*DIGITS, cluster_file], [kfp_stub], "has no CUDA, but the profile is gpu: expected")
+    assert kfp_stub.requests == []
+
+
 def test_over_budget(kfp_stub, write_cluster_file, refused):
     cluster_file = write_cluster_file(endpoint=kfp_stub.url, max_gpu_hours=3)
     words = "GPU-hours, more than MAX_GPU_HOURS=3: raise it"
@@ -378,6 +384,7 @@ def test_parts_share_the_label_before_their_number():
         (IMAGE, []),
         ("ieg-python:1a2b3c", ["names no registry"]),
         ("r.example.org/ieg-python:1a-dirty", ["uncommitted changes"]),
+        ("r.example.org/ieg-python:1a-dirty-cpu", ["uncommitted changes"]),
         ("ieg-python:1a-dirty", ["names no registry", "uncommitted changes"]),
     ],
 )

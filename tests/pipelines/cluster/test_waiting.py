@@ -56,6 +56,14 @@ def container(reason, message=None):
             [event("train-1", "FailedMount", 'claim "ieg-data" not found')],
             'FailedMount: claim "ieg-data" not found',
         ),
+        (
+            container("PodInitializing"),
+            [
+                event("train-1", "Pulled", "done") | {"type": "Normal"},
+                event("train-1", "Failed", "a") | {"involvedObject": {"kind": "Job", "name": "t"}},
+            ],
+            "its node is pulling the image or mounting the volumes",
+        ),
         (container("PodInitializing"), [], "its node is pulling the image or mounting the volumes"),
     ],
 )
@@ -65,6 +73,8 @@ def test_a_pending_pod_says_why(cluster, status, events, reason):
     found = look().waiting
     assert list(found) == ["digits-l2r-seed0-1"]
     assert reason in found["digits-l2r-seed0-1"]
+    (asked,) = [each.query for each in cluster.requests if each.path.endswith("/events")]
+    assert asked == {"fieldSelector": "involvedObject.kind=Pod,type=Warning"}
 
 
 def test_only_this_runs_pods_count(cluster):

@@ -133,6 +133,80 @@ def test_the_jobs_run_as_the_cluster_files_user(name, user, keys, tmp_path):
     assert policies.findings(kustomize.render(plan)) == []
 
 
+JOBS = [name for name in NAMES if name.startswith("jobs/")]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_mesh_gives_no_job_a_sidecar_that_never_ends(name):
+    labels = job_of(ROOT / "k8s" / name)["spec"]["template"]["metadata"]["labels"]
+    assert labels["sidecar.istio.io/inject"] == "false"
+
+
+@pytest.mark.parametrize("account", ["mine", ""])
+@pytest.mark.parametrize("name", JOBS)
+def test_the_jobs_have_the_account_and_the_claims_of_the_sweeps_pods(name, account, tmp_path):
+    """An image pull secret stands at the account."""
+    cluster_file = ClusterFile(service_account=account, data_claim="d", results_claim="r")
+    pod = kustomize.pod_spec(job_of(render.write_plan(name, tmp_path, cluster_file, IMAGE)))
+    assert pod.get("serviceAccountName", "") == account
+    claims = {
+        v["name"]: v.get("persistentVolumeClaim", {}).get("claimName") for v in pod["volumes"]
+    }
+    assert claims.items() <= {"tmp": None, "data": "d", "results": "r"}.items()
+
+
+@pytest.mark.parametrize("name", ["prepare-volumes", "own-volumes"])
+def test_the_volumes_are_prepared_that_there_are(name, tmp_path):
+    cluster_file = ClusterFile(results="gs://bucket/x")
+    job = job_of(render.write_plan(f"jobs/{name}", tmp_path, cluster_file, IMAGE))
+    (container,) = kustomize.containers(job)
+    assert [each["mountPath"] for each in container["volumeMounts"]] == ["/tmp", "/data"]
+    assert [each["name"] for each in kustomize.pod_spec(job)["volumes"]] == ["tmp", "data"]
+    words = [*container["command"], *container.get("args", [])]
+    assert words[-1] == "/data"
+    assert "/results" not in words
+
+
+def test_the_job_that_prepares_volumes_tells_which_it_cannot_write(tmp_path, capsys, monkeypatch):
+    (container,) = kustomize.containers(job_of(ROOT / "k8s/jobs/prepare-volumes"))
+    script, *folders = container["args"]
+    assert folders == ["/data", "/results"]
+    (tmp_path / "file").write_text("no folder: even root cannot write into it")
+    monkeypatch.setattr(sys, "argv", ["-c", str(tmp_path), str(tmp_path / "file")])
+    with pytest.raises(SystemExit, match="1"):
+        exec(script, {})
+    written, not_written = capsys.readouterr().out.splitlines()
+    assert written.startswith(f"{tmp_path} can be written by ")
+    assert not_written.startswith(f"{tmp_path}/file cannot be written by ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "claims"),
+    [
+        ({}, {"ieg-data", "ieg-results"}),
+        ({"results": "gs://bucket/x"}, {"ieg-data"}),
+        ({"data_claim": ""}, {"ieg-results"}),
+        ({"data_claim": "ours", "results_claim": "theirs"}, set()),
+    ],
+)
+@pytest.mark.parametrize("name", ["overlays/gpu", "overlays/single-node"])
+def test_no_volume_is_claimed_that_no_pod_mounts(name, settings, claims, tmp_path):
+    plan = render.write_plan(name, tmp_path, ClusterFile(**settings), IMAGE)
+    kind = "PersistentVolumeClaim"
+    found = {d["metadata"]["name"] for d in kustomize.render(plan) if d["kind"] == kind}
+    assert found == claims
+
+
+def test_the_pods_reach_kfp_in_the_namespace_that_it_is_in(tmp_path):
+    cluster_file = ClusterFile(kfp_namespace="ml")
+    plan = render.write_plan("overlays/gpu", tmp_path, cluster_file, IMAGE)
+    (policy,) = [each for each in kustomize.render(plan) if each["kind"] == "NetworkPolicy"]
+    assert policy["metadata"]["namespace"] == "ml"
+    peers = [peer for rule in policy["spec"]["egress"] for peer in rule.get("to", [])]
+    names = [p["namespaceSelector"]["matchLabels"] for p in peers if "namespaceSelector" in p]
+    assert names == [{"kubernetes.io/metadata.name": "ml"}]
+
+
 def test_the_job_that_changes_owners_gives_the_volumes_to_the_pods_user(tmp_path):
     plan = render.write_plan("jobs/own-volumes", tmp_path, ClusterFile(pod_user="7:8"), IMAGE)
     job = job_of(plan)
@@ -151,7 +225,7 @@ def test_only_the_ports_that_are_needed_are_open_to_everywhere(cluster_file, por
     plan = render.write_plan("overlays/gpu", tmp_path, cluster_file, IMAGE)
     (policy,) = [each for each in kustomize.render(plan) if each["kind"] == "NetworkPolicy"]
     rules = [rule for rule in policy["spec"]["egress"] if "to" not in rule]
-    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, *ports}
+    assert {port["port"] for rule in rules for port in rule["ports"]} == {53, 5353, *ports}
 
 
 def test_the_network_policy_is_for_the_pods_of_our_tasks():
@@ -169,7 +243,7 @@ def test_the_network_policy_is_for_the_pods_of_our_tasks():
         if "to" not in rule
         for port in rule["ports"]
     }
-    assert open_to_all == {53, *ClusterFile().api_ports}
+    assert open_to_all == {53, 5353, *ClusterFile().api_ports}
 
 
 def test_a_quota_too_small_for_the_cluster_is_reported():

@@ -71,6 +71,25 @@ def test_the_second_time_nothing_is_written(kfp_stub, folder):
     assert writes(kfp_stub) == []
 
 
+def test_a_schedule_over_its_budget_is_refused_before_anything_is_created(kfp_stub, folder):
+    costly = PLAIN.replace("profile: cpu", "profile: gpu")
+    folder.write_text(costly)
+    for only_plan in (True, False):
+        with pytest.raises(
+            UserError, match=r"schedule nightly .* expected at most max_gpu_hours, 1e"
+        ):
+            sync(kfp_stub, folder, only_plan=only_plan, max_gpu_hours=1e-6)
+    assert writes(kfp_stub) == []
+    folder.write_text(costly + "    max_gpu_hours: 24\n")
+    sync(kfp_stub, folder, max_gpu_hours=1e-6)
+    # It is there: only what would start is refused.
+    folder.write_text(costly)
+    assert "nothing to do" in sync(kfp_stub, folder, max_gpu_hours=1e-6)
+    kfp_stub.recurring[one(kfp_stub)["recurring_run_id"]]["status"] = "DISABLED"
+    with pytest.raises(UserError, match="set max_gpu_hours in its entry"):
+        sync(kfp_stub, folder, max_gpu_hours=1e-6)
+
+
 def test_a_plan_writes_nothing(kfp_stub, folder):
     text = sync(kfp_stub, folder, only_plan=True)
     assert "create   nightly" in text

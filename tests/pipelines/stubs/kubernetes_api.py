@@ -110,7 +110,12 @@ class KubernetesApi(Stub):
         raise RefusedError(404, f'pods "{name}" not found')
 
     def _list_events(self, request: Request, namespace: str) -> Any:
-        return _listing("EventList", self.events.get(namespace, []), request)
+        """Follows pkg/registry/core/event/strategy.go, ToSelectableFields, of the root."""
+        events = self.events.get(namespace, [])
+        for wanted in filter(None, request.query.get("fieldSelector", "").split(",")):
+            key, _, value = wanted.partition("=")
+            events = [each for each in events if _field(each, key) == value]
+        return _listing("EventList", events, request)
 
     def _list_workflows(self, request: Request, namespace: str) -> Any:
         return _listing("WorkflowList", self.workflows.get(namespace, []), request)
@@ -171,6 +176,12 @@ def _forbidden(verb: str, resource: str, path: str) -> str:
     return f"{resource}{'.' * bool(group)}{group} is forbidden: {words} {scope}"
 
 
+def _field(item: Any, key: str) -> Any:
+    for part in key.split("."):
+        item = item[part]
+    return item
+
+
 def _listing(kind: str, items: list[dict[str, Any]], request: Request) -> Any:
     for wanted in filter(None, request.query.get("labelSelector", "").split(",")):
         key, equals, value = wanted.partition("=")
@@ -187,10 +198,11 @@ def node(name: str = "gpu-1", *, gpus: int = 1, ready: bool = True, **more: Any)
       name: Its name.
       gpus: Its allocatable GPUs.
       ready: Whether it is ready.
-      **more: `labels`, `taints` as (key, value, effect), `unschedulable`.
+      **more: `labels`, `taints` as (key, value, effect), `unschedulable`, `cpu`, `memory`.
     """
     taints = [{"key": k, "value": v, "effect": e} for k, v, e in more.get("taints", ())]
-    amounts = {"cpu": "8", "memory": "32Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    amounts = {"cpu": more.get("cpu", "8"), "memory": more.get("memory", "32Gi")}
+    amounts |= {"nvidia.com/gpu": str(gpus)} if gpus else {}
     return {
         "metadata": {"name": name, "labels": more.get("labels", {})},
         "spec": {"taints": taints, "unschedulable": more.get("unschedulable", False)},
