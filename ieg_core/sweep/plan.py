@@ -63,12 +63,14 @@ def sweep_name(request: SweepRequest, trials: Sequence[str]) -> str:
 
 
 def record_trials(
-    requests: Sequence[SweepRequest],
+    requests: Sequence[SweepRequest], teachers: Sequence[SweepRequest] | None = None
 ) -> tuple[list[list[TrialRecord]], tuple[str, ...]]:
     """Validates requests, prepares their data and writes config.json for each new trial.
 
     Args:
       requests: At least one; all with the same data directory, results root and label file.
+      teachers: For each request, the one whose settings the teachers of its trials have; None for
+        the request itself.
 
     Returns:
       The records of the trials of each request, in the order of `configs`; and the notes of a
@@ -84,8 +86,9 @@ def record_trials(
     ]
     root = Path(requests[0].results)
     layout.require_this_version(root)
+    teachers = requests if teachers is None else teachers
     prepared, notes = label_sets.prepare(
-        [(requests[number], spec, config) for number, spec, config in planned]
+        [(teachers[number], spec, config) for number, spec, config in planned]
     )
     records: list[list[TrialRecord]] = [[] for _ in requests]
     fits = []

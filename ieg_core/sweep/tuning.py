@@ -42,6 +42,7 @@ class Point:
       conditions: What all points change in the recipe, "key=value" each.
       settings: What this one changes besides; none for the recipe itself.
       request: The sweep of its trials.
+      teacher: The sweep of the trials that teach them: what the point changes is not theirs.
     """
 
     recipe: str
@@ -50,6 +51,7 @@ class Point:
     conditions: tuple[str, ...]
     settings: tuple[str, ...]
     request: SweepRequest
+    teacher: SweepRequest
 
 
 def grid(config: Config, number: int) -> list[tuple[str, ...]]:
@@ -99,14 +101,14 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     length = (f"schedule.num_steps={request.steps}",) if request.steps else ()
     found = []
     for spec, config in configs(replace(request, seeds=request.seeds[:1])):
+        recipe = replace(
+            request,
+            dataset=str(spec),
+            noise_ratios=(),
+            methods=(config.method,),
+            settings=(*request.settings, held_out),
+        )
         for settings in grid(config, number):
-            trials = replace(
-                request,
-                dataset=str(spec),
-                noise_ratios=(),
-                methods=(config.method,),
-                settings=(*request.settings, *settings, held_out),
-            )
             found.append(
                 Point(
                     recipe=config.recipe,
@@ -114,7 +116,8 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
                     method=config.method,
                     conditions=(*length, *request.settings, held_out),
                     settings=settings,
-                    request=trials,
+                    request=replace(recipe, settings=(*request.settings, *settings, held_out)),
+                    teacher=recipe,
                 )
             )
     return found

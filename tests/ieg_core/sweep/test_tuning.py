@@ -61,6 +61,7 @@ def test_points_hold_out_a_validation_set_and_keep_the_settings_of_the_request()
         "validation_fraction=0.2",
     )
     assert points[1].conditions == ("batch_size=50", "validation_fraction=0.2")
+    assert {point.teacher.settings for point in points} == {points[1].conditions}
     assert {point.request.seeds for point in points} == {(100, 101)}
     assert {point.recipe for point in points} == {"digits"}
     with pytest.raises(UserError, match="VALIDATION=0: expected a share above 0"):
