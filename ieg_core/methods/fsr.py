@@ -26,6 +26,7 @@ from keras import ops
 from ieg_core import backend
 from ieg_core.data.label_set import LabelSet
 from ieg_core.draws.generator import generator
+from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import FSRSettings
 from ieg_core.methods.losses import normalize_logits, smooth_labels, softmax_cross_entropy
@@ -205,9 +206,21 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     Returns:
       "scores" and "scored" float32 [N], "moving_logits" float32 [N, C], "class_weights" float32
       [C], and "dictionary" int32 [capacity], class after class.
+
+    Raises:
+      UserError: When the capacity does not fit the classes, or no example has one of their labels.
     """
     settings = settings_of(config, FSRSettings)
     settings.check_classes(label_set.num_classes)
+    absent = np.setdiff1d(
+        np.arange(label_set.num_classes), label_set.noisy_labels[label_set.train_ids]
+    )
+    if len(absent):
+        raise UserError(
+            f"no training example of {label_set.spec} is given the label "
+            f"{label_set.class_names[absent[0]]!r}: expected examples of every given label for the "
+            "dictionary of fsr; lower the noise, or choose another method"
+        )
     num_examples = len(label_set.noisy_labels)
     order = generator(config.seed, "first dictionary").random(num_examples)
     first = best_of_each_class(

@@ -238,6 +238,16 @@ def test_a_probe_that_a_class_cannot_give_is_refused(probe, message, prepare, tm
         prepare("digits_imbal_0.01", probe=14)
 
 
+def test_a_validation_set_leaves_every_class_an_example(prepare):
+    # 139 · 0.01^(c/9): the last class has one example, of which one half rounds to one.
+    assert len(prepare("digits_imbal_0.01", probe=0, validation=0.4).validation_ids)
+    message = (
+        r"class '9' of digits_imbal_0\.01 has no .* beside validation_fraction=0\.5: .* smaller"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare("digits_imbal_0.01", probe=0, validation=0.5)
+
+
 def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
     label_set = prepare()
     other = dataclasses.replace(digits, digest="0" * 64, origin="elsewhere")
