@@ -151,7 +151,7 @@ def check_features(features: Sequence[np.ndarray], names: Sequence[str] = ()) ->
             row = block_start + int(broken.argmax())
             last = np.cumsum([shape[1] for shape in shapes]) - 1
             column = int(np.isfinite(block[row - block_start]).argmin())
-            file = f" in {names[np.searchsorted(last, column)]}" if names else ""
+            file = f" in {names[int(np.searchsorted(last, column))]}" if names else ""
             raise UserError(
                 f"the features of row {row}{file} are not finite: expected finite numbers"
             )
