@@ -115,7 +115,7 @@ def build_config(
             f"choose {' or '.join(fitting)}, or leave RECIPE empty"
         )
     if family.head is not None:
-        family = features_of_files(spec.base)
+        family = features_of_files(family, spec.base)
     if family.images is not None and image_size:
         images = dataclasses.replace(family.images, size=image_size)
         family = folder_family(image_size) if name == "folder" else family

@@ -98,7 +98,8 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     if not validation_fraction:
         raise UserError("VALIDATION=0: expected a share above 0 and at most 0.5 to choose by")
     held_out = f"validation_fraction={validation_fraction:g}"
-    length = (f"schedule.num_steps={request.steps}",) if request.steps else ()
+    named = {"schedule.num_steps": request.steps, "network": request.network or request.features}
+    common = [f"{key}={value}" for key, value in named.items() if value] + [*request.settings]
     found = []
     for spec, config in configs(replace(request, seeds=request.seeds[:1])):
         recipe = replace(
@@ -114,7 +115,7 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
                     recipe=config.recipe,
                     dataset=str(spec),
                     method=config.method,
-                    conditions=(*length, *request.settings, held_out),
+                    conditions=(*common, held_out),
                     settings=settings,
                     request=replace(recipe, settings=(*request.settings, *settings, held_out)),
                     teacher=recipe,

@@ -69,10 +69,10 @@ def test_points_hold_out_a_validation_set_and_keep_the_settings_of_the_request()
 
 
 def test_the_rows_say_under_which_conditions_all_points_were_tried(tmp_path):
-    points = tuning.points(dataclasses.replace(REQUEST, steps=60), 1, 0.2)
+    points = tuning.points(dataclasses.replace(REQUEST, steps=60, network="resnet11"), 1, 0.2)
     rows = tuning.choose(points, {point: ["trial"] for point in points}, tmp_path)
     assert {row.conditions for row in rows} == {
-        ("schedule.num_steps=60", "batch_size=50", "validation_fraction=0.2")
+        ("schedule.num_steps=60", "network=resnet11", "batch_size=50", "validation_fraction=0.2")
     }
 
 
