@@ -284,7 +284,7 @@ class RetrainSettings(MethodSettings):
     """A head or a network on the posterior's soft labels, with MixUp.
 
     Attributes:
-      mixup_alpha: α of ℓ ~ Beta(α, α); 0 for no MixUp.
+      mixup_alpha: α of β ~ Beta(α, α); 0 for no MixUp.
       teacher: For a network: the method whose finished run of the same data set, seed and
         settings, in the same results root, has the posterior that it learns from.
     """
