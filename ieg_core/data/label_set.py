@@ -420,7 +420,7 @@ def probe_note(label_set: LabelSet) -> str:
     smallest = int(probe.argmin())
     return (
         f"{label_set.spec}: {len(short)} of {label_set.num_classes} classes are too small for a "
-        f"probe of {wanted} and give what they have but one example, "
+        f"probe of {wanted} and give all of their examples but one, "
         f"{label_set.class_names[smallest]!r} only {probe[smallest]}; the probe has "
         f"{len(label_set.probe_ids)} examples"
     )

@@ -2,10 +2,10 @@
 """Chooses each method's settings by the same rule: as many points, the same grid, one measure.
 
 A point is the recipe, or the recipe with another learning rate and other values of the method's own
-settings (`MethodSpec.variants`). Every method is tried at as many places of a grid of learning
-rates × variants, in one order and with the same seeds. The measure is the agreement with the given
-labels of a validation set that is held out of the training images, so a choice needs no clean
-label, and the test set is not read. The table of all points is the recipe's file
+settings (`MethodSpec.variants`), or of a head. Every method is tried at as many places of a grid of
+learning rates × variants, in one order and with the same seeds. The measure is the agreement with
+the given labels of a validation set that is held out of the training images, so a choice needs no
+clean label, and the test set is not read. The table of all points is the recipe's file
 (`ieg_core.recipes.tuned`).
 """
 
@@ -28,6 +28,8 @@ from ieg_core.sweep.request import SweepRequest
 
 RATE_FACTORS: Final = (0.3, 1.0, 3.0)
 """The learning rates of the grid, relative to the recipe's."""
+HEAD_VARIANTS: Final = tuple(f"head.weight_decay={value:g}" for value in (0.1, 0.3, 1.0))
+"""The variants of a method none of whose settings the training of a head uses."""
 MAX_POINTS: Final = 9
 
 
@@ -73,8 +75,11 @@ def grid(config: Config, number: int) -> list[tuple[str, ...]]:
     if not 1 <= number <= MAX_POINTS:
         raise UserError(f"POINTS={number}: expected from 1 to {MAX_POINTS} points for each method")
     key = "optimizer.learning_rate" if config.head is None else "head.learning_rate"
-    rate = settable_keys(config)[key]
+    known = settable_keys(config)
+    rate = known[key]
     variants = method_spec(config.method).variants
+    if not {setting.partition("=")[0] for setting in " ".join(variants).split()} <= known.keys():
+        variants = HEAD_VARIANTS
     places = [(factor, variant) for factor in RATE_FACTORS for variant in range(len(variants))]
     order = generator(0, "tuning").permutation(len(places))
     points: dict[Config, tuple[str, ...]] = {config: ()}

@@ -180,8 +180,8 @@ def test_the_small_classes_of_a_long_tail_give_the_probe_what_they_have(prepare,
     assert label_set.manifest.class_counts["probe"] == [10] * 6 + [9, 5, 3, 1]
     assert min(label_set.manifest.class_counts["train"]) == 1
     assert probe_note(label_set) == (
-        "digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10 and give what they "
-        "have but one example, '9' only 1; the probe has 78 examples"
+        "digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10 and give all of "
+        "their examples but one, '9' only 1; the probe has 78 examples"
     )
     assert probe_note(prepare("digits_imbal_0.1", probe=2)) == ""
     assert probe_note(prepare(probe=10)) == ""
