@@ -9,6 +9,7 @@ from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.methods import METHODS
 
 _VARIABLES = {
     "recipe": "RECIPE",
@@ -87,9 +88,16 @@ def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None
         raise UserError(
             f"unknown setting {key!r}: expected {_VARIABLES[key]}=…, or --{key} of ieg train"
         )
-    if key not in known:
-        raise unknown_name("setting", key, known)
     section, dot, name = key.partition(".")
+    if key not in known:
+        fields = ((method, dataclasses.fields(spec.settings)) for method, spec in METHODS.items())
+        owners = [method for method, of in fields if name in [each.name for each in of]]
+        if owners and section == "method" and config.head is None:
+            raise UserError(
+                f"unknown setting {key!r} of {config.method}: expected it with "
+                f"{', '.join(owners)}; leave it out, or choose such a method"
+            )
+        raise unknown_name("setting", key, known)
     if not dot:
         values[key] = _typed(key, Config, key, text)
         return

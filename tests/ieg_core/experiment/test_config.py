@@ -80,6 +80,7 @@ def test_a_length_replaces_the_one_that_was_there(l2r):
         pytest.param("optimizer.momentum=1", r"\[0, 1\)", id="momentum"),
         pytest.param("schedule.name=cosin", "'cosine'", id="schedule"),
         pytest.param("seed=3", "unknown setting 'seed': expected SEEDS=…", id="not-a-setting"),
+        pytest.param("method.tau=1", "of l2r: expected it with logit_adjustment;", id="of-another"),
         # Only NETWORK, too, gives a network its weight decay, and refuses one that is not trained.
         pytest.param(
             "network=efficientnet-lite0", "expected NETWORK=…, or --network", id="network"
