@@ -36,7 +36,7 @@ from ieg_core.experiment.length import num_steps, steps_per_epoch
 from ieg_core.experiment.methods import ForwardSettings
 from ieg_core.methods.losses import forward_cross_entropy, softmax_cross_entropy
 from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
-from ieg_core.methods.supervised import SEEN, see_examples
+from ieg_core.methods.supervised import PER_EXAMPLE, per_example_values
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
@@ -62,7 +62,7 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
         stats=stats,
         method={"counts": counts + is_last_warmup_epoch * counted, "start_epoch": start_epoch},
         metrics={"loss": value},
-        examples=see_examples(logits, batch.labels),
+        examples=per_example_values(logits, batch.labels),
     )
 
 
@@ -101,4 +101,4 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     }
 
 
-FORWARD = Method(update=_update, examples=SEEN, init=init)
+FORWARD = Method(update=_update, examples=PER_EXAMPLE, init=init)

@@ -6,11 +6,12 @@
     V, c  = ∇ of the mean CE on a dictionary batch at Ŵ, for kernel and bias, no backbone gradient
     g_i   = ∂P/∂w_i = −α (softmax(z_i) − ỹ_i)·(Vᵀh_i + c)
     w     = clip(g) for noise, shift(g) for imbalance; 1/B before the start epoch
-    L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R
+    L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R,  weight 0 before that epoch
     q_i   ← γ n(q_i) + (1 − γ) z_i                 moving logits, from step 0
     r_i   ← β r_i − (1 − β)·[ℓ_i(θ) − ℓ_i(θ̂)]      score; ℓ_i(θ̂) on the unmixed image, own label
 
-After each epoch the dictionary holds the examples with the lowest score of each given class.
+After each epoch the dictionary holds the examples with the lowest score of each given class. Label
+smoothing is of the dictionary's labels, and of ỹ where nothing is mixed.
 
 Reference: Zhang & Pfister, ICCV 2021, arXiv 2109.03216. Differs from the authors' released code:
 the dictionary and the unmixed images are two forward passes, each with its own batch statistics;

@@ -17,7 +17,7 @@ from ieg_core import backend
 from ieg_core.experiment.config import Config
 from ieg_core.methods.method import Batch, Method, Network, State, Update
 from ieg_core.methods.mixup import mix_batch
-from ieg_core.methods.supervised import SEEN, fit_targets
+from ieg_core.methods.supervised import PER_EXAMPLE, fit_targets
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
@@ -27,4 +27,4 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
     return fit_targets(network, state, images, targets, batch.size, batch.labels)
 
 
-RETRAIN = Method(update=_update, examples=SEEN)
+RETRAIN = Method(update=_update, examples=PER_EXAMPLE)
