@@ -38,6 +38,11 @@ class MethodSettings:
         """The method of the finished run whose posterior a network learns from; "" for none."""
         return ""
 
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch whose steps are the method's own, and not plain training."""
+        return 0
+
     def trusted_batch_size(self, batch_size: int) -> int:
         """Returns the size of the global trusted batch of a step.
 
@@ -258,6 +263,11 @@ class FSRSettings(DictionarySettings):
             "above 0",
         )
         _require_lookahead(self.lookahead_lr, self.lookahead_momentum)
+
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch with weights and pseudo-labels."""
+        return self.start_epoch
 
 
 @dataclass(frozen=True)

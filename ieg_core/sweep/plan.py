@@ -15,7 +15,7 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep import label_sets
 from ieg_core.sweep.configurations import configs, fitted
-from ieg_core.sweep.planning_notes import cut_cycles, feature_advice, size_note
+from ieg_core.sweep.planning_notes import cut_cycles, feature_advice, late_starts, size_note
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.trial_records import record_of, write_record
 
@@ -100,6 +100,7 @@ def record_trials(
         records[number].append(replace(record_of(spec, fit, label_set), data_dir=data_dir))
         fits.append(fit)
     notes += cut_cycles(fits, prepared)
+    notes += late_starts(fits, prepared)
     notes += feature_advice(requests[0], prepared)
     written = (write_record(root, record) for of_request in records for record in of_request)
     notes += filter(None, written)

@@ -102,6 +102,15 @@ def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
     assert cut.endswith("STEPS=25 or 47 ends with one")
 
 
+def test_the_plan_notes_a_training_that_ends_before_its_method_begins(tmp_path):
+    request = SweepRequest("digits", methods=("fsr", "mixup"), results=str(tmp_path))
+    assert plan(request).notes == ()
+    # The recipe's FSR begins in epoch 5, and 1,438 images are 14 steps an epoch.
+    (note,) = plan(replace(request, steps=70)).notes
+    assert note.startswith("fsr: 70 steps end before epoch 5, where it begins to weight examples")
+    assert plan(replace(request, steps=71)).notes == ()
+
+
 def edit(path):
     record = json.loads(path.read_text())
     record["config"]["optimizer"]["learning_rate"] = 9.0
