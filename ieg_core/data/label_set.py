@@ -386,7 +386,7 @@ def draw_labels(
         smallest = source.class_names[int(class_counts.argmin())]
         if not class_counts.min():
             beside = f" beside validation_fraction={validation_fraction:g}" if validation else ""
-            fix = "choose a smaller share" if validation else "add images of it"
+            fix = "choose a smaller share" if validation else "list some in the label file"
             raise UserError(
                 f"class {smallest!r} of {spec} has no training example{beside}: expected at least "
                 f"one; {fix}"

@@ -13,11 +13,13 @@ from ieg_core.data.base import EvalSet
 from ieg_core.data.corruption import transition_matrix
 from ieg_core.data.label_set import (
     CLEAN_VALIDATION,
+    draw_labels,
     load_label_set,
     prepare_label_set,
     prepare_soft_label_set,
     probe_note,
 )
+from ieg_core.data.labels.given import NOT_LISTED, GivenLabels
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -246,6 +248,12 @@ def test_a_validation_set_leaves_every_class_an_example(prepare):
     )
     with pytest.raises(UserError, match=message):
         prepare("digits_imbal_0.01", probe=0, validation=0.5)
+
+
+def test_labels_for_no_example_of_a_class_are_refused(digits):
+    given = np.where(digits.train_labels == 3, NOT_LISTED, digits.train_labels)
+    with pytest.raises(UserError, match=r"class '3' of digits_labels has no .* in the label file"):
+        draw_labels(parse("digits_labels"), 0, 0, digits, GivenLabels(given))
 
 
 def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):
