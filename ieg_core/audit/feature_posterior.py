@@ -12,10 +12,10 @@ No network is trained. With h the reduced features, y the given labels, and β a
 
 λ of steps 1 and 2, the number of principal components that h has, and whether step 2 is taken at
 all, are chosen by the likelihood of held-out given labels under the channel, ℓ(β, T) per example. β
-matters for the choice: a strong prior ranks
-few images well but leaves p flat, which the likelihood without β would punish. Few examples are
-dealt into folds several times, and p is the mean over the deals. Clean labels, if an evaluation has
-them, are never used; confirmed labels are, as trusted ones.
+matters for the choice: a strong prior ranks few images well but leaves p flat, which the likelihood
+without β would punish. Few examples are dealt into folds several times, and p is the mean over the
+deals. Clean labels, if an evaluation has them, are never used; confirmed labels are, as trusted
+ones.
 
 EM alone, starting from a p trained on noisy labels, gets the diagonal of T wrong, hence the counts
 of step 2. They assume that on most images the most likely label is the class, which is also what

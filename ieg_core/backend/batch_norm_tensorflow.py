@@ -128,7 +128,8 @@ def _composite(
     if sum_over_replicas is not None:
         moments = tf.stack([mean, variance + tf.square(mean)])
         mean, second = tf.unstack(sum_over_replicas(moments) / num_replicas)
-        variance = second - tf.square(mean)
+        # Where a channel hardly varies, rounding can make the difference negative.
+        variance = tf.maximum(second - tf.square(mean), 0.0)
     y = (values - mean) * (scale * tf.math.rsqrt(variance + epsilon)) + offset
     return tf.cast(y, x.dtype), mean, variance
 

@@ -322,8 +322,9 @@ def draw_labels(
       validation_fraction: See `prepare_label_set`.
 
     Raises:
-      UserError: When the probe is not smaller than each class; in a long tail, where it is as large
-        as the class permits, when a class has a single example.
+      UserError: When a class has no example to train on, or the probe is not smaller than each
+        class; in a long tail, where it is as large as the class permits, when a class has a single
+        example.
     """
     clean_labels = source.train_labels
     num_examples = len(clean_labels)
@@ -382,8 +383,15 @@ def draw_labels(
         class_counts = _class_counts(clean_labels[selected], num_classes)
         # The small classes of a long tail give what they have, so that the probe has every class.
         wanted = probe_per_class if spec.imbalance is None else min(probe_per_class, 1)
+        smallest = source.class_names[int(class_counts.argmin())]
+        if not class_counts.min():
+            beside = f" beside validation_fraction={validation_fraction:g}" if validation else ""
+            fix = "choose a smaller share" if validation else "list some in the label file"
+            raise UserError(
+                f"class {smallest!r} of {spec} has no training example{beside}: expected at least "
+                f"one; {fix}"
+            )
         if not 0 <= wanted < class_counts.min():
-            smallest = source.class_names[int(class_counts.argmin())]
             raise UserError(
                 f"a probe of {probe_per_class} per class cannot be drawn from {spec}: class "
                 f"{smallest!r} has {class_counts.min()} training examples; expected from 0 to "
@@ -412,7 +420,7 @@ def probe_note(label_set: LabelSet) -> str:
     smallest = int(probe.argmin())
     return (
         f"{label_set.spec}: {len(short)} of {label_set.num_classes} classes are too small for a "
-        f"probe of {wanted} and give what they have but one example, "
+        f"probe of {wanted} and give all of their examples but one, "
         f"{label_set.class_names[smallest]!r} only {probe[smallest]}; the probe has "
         f"{len(label_set.probe_ids)} examples"
     )

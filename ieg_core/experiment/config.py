@@ -27,6 +27,8 @@ STRONG_POLICIES = (
 )
 LENGTHS = ("num_steps", "num_epochs", "num_cycles")
 """The settings of a schedule of which exactly one sets the length of a run."""
+LENGTH_KEYS = tuple(f"schedule.{name}" for name in LENGTHS)
+"""Their keys, as overrides name them."""
 _USERS_OF_LENGTHS = {
     "num_cycles": ("cosine_restarts",),
     "decay_steps": ("cosine_restarts", "exponential"),

@@ -28,9 +28,10 @@ SIZE: Final = 160
 """Side in pixels of the images that networks without a fixed input size receive."""
 FILES: Final = (".npy", ".npz", ".parquet")
 APPLICATIONS: Final = "keras.applications:"
+_APPLICATION: Final = f"{APPLICATIONS}NAME"
 EXPECTED: Final = (
     f"{', '.join(BUILT_IN)}, a file of features ({', '.join(FILES)}), a network (.keras, .onnx) or "
-    f"{APPLICATIONS}NAME, several joined by +"
+    f"{_APPLICATION}, several joined by +"
 )
 
 
@@ -120,6 +121,6 @@ def _kind(name: str) -> str:
         return suffix[1:]
     if re.fullmatch(rf"{re.escape(APPLICATIONS)}\w+", name):
         return "application"
-    near = difflib.get_close_matches(name, (*BUILT_IN, APPLICATIONS), n=2, cutoff=0.5)
+    near = difflib.get_close_matches(name, (*BUILT_IN, _APPLICATION), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
     raise UserError(f"unknown features {name!r}: {hint}expected {EXPECTED}")

@@ -1,28 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """The length of a run and when it is evaluated, from its configuration alone."""
 
-from ieg_core.errors import UserError
-from ieg_core.experiment.config import Config, ScheduleConfig
+import itertools
+from collections.abc import Iterator
 
+from ieg_core.errors import UserError
+from ieg_core.experiment.config import LENGTHS, Config, ScheduleConfig
+
+MAX_STEPS = 100_000_000
 MIN_EVALUATION_STEPS = 50
 
 
-def cycle_ends(first_cycle_steps: int, num_cycles: int, multiplier: float) -> list[int]:
-    """Returns the step after which each cosine cycle ends.
+def cycle_ends(first_cycle_steps: int, multiplier: float) -> Iterator[int]:
+    """Yields the step after which each cosine cycle ends, up to the first beyond MAX_STEPS.
+
+    ⌊E·Σ_{j<i} t_mul^j⌋ for i = 1, 2, …
 
     Args:
       first_cycle_steps: E, the steps of the first cycle.
-      num_cycles: n.
-      multiplier: t_mul.
-
-    Returns:
-      ⌊E·Σ_{j<i} t_mul^j⌋ for i = 1 … n.
+      multiplier: t_mul, at least 1.
     """
-    ends, total = [], 0.0
-    for cycle in range(num_cycles):
+    total = 0.0
+    for cycle in itertools.count():
         total += multiplier**cycle
-        ends.append(int(first_cycle_steps * total + 1e-9))
-    return ends
+        end = int(min(first_cycle_steps * total, MAX_STEPS + 1) + 1e-9)
+        yield end
+        if end > MAX_STEPS:
+            return
 
 
 def steps_per_epoch(config: Config, num_examples: int) -> int:
@@ -38,18 +42,18 @@ def num_steps(config: Config, epoch_steps: int) -> int:
       epoch_steps: Steps per epoch.
 
     Raises:
-      UserError: When the schedule's cycles add up to more than 100,000,000 steps.
+      UserError: When they are more than MAX_STEPS.
     """
     schedule = config.schedule
-    if schedule.num_steps:
-        return schedule.num_steps
-    if schedule.num_epochs:
-        return schedule.num_epochs * epoch_steps
-    steps = _ends(config.schedule, epoch_steps, schedule.num_cycles)[-1]
-    if steps > 100_000_000:
+    steps = schedule.num_steps or schedule.num_epochs * epoch_steps
+    cycles = min(schedule.num_cycles, MAX_STEPS + 1)
+    for end in itertools.islice(_ends(schedule, epoch_steps), cycles):
+        steps = end
+    if steps > MAX_STEPS:
+        length = next(f"{name}={given}" for name in LENGTHS if (given := getattr(schedule, name)))
         raise UserError(
-            f"schedule.num_cycles={schedule.num_cycles} gives {steps} steps: expected at most "
-            "100000000; choose fewer cycles"
+            f"schedule.{length} gives more than {MAX_STEPS} steps: expected at most that many; "
+            "choose a shorter training"
         )
     return steps
 
@@ -87,14 +91,16 @@ def _ends_until(schedule: ScheduleConfig, epoch_steps: int, last: int) -> list[i
     """Returns the ends of the cycles of `cosine_restarts` up to the first at or after `last`."""
     if schedule.name != "cosine_restarts":
         return []
-    needed = 1
-    while _ends(schedule, epoch_steps, needed)[-1] < last:
-        needed += 1
-    return _ends(schedule, epoch_steps, needed)
+    ends = []
+    for end in _ends(schedule, epoch_steps):
+        ends.append(end)
+        if end >= last:
+            break
+    return ends
 
 
-def _ends(schedule: ScheduleConfig, epoch_steps: int, num_cycles: int) -> list[int]:
-    """Returns the ends of the first cycles, warm-up included."""
+def _ends(schedule: ScheduleConfig, epoch_steps: int) -> Iterator[int]:
+    """Yields the ends of cycles, warm-up included."""
     begin = schedule.warmup_epochs * epoch_steps if schedule.clock_after_warmup else 0
-    first = schedule.decay_steps or epoch_steps
-    return [begin + end for end in cycle_ends(first, num_cycles, schedule.cycle_multiplier)]
+    ends = cycle_ends(schedule.decay_steps or epoch_steps, schedule.cycle_multiplier)
+    return (begin + end for end in ends)

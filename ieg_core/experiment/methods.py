@@ -38,6 +38,11 @@ class MethodSettings:
         """The method of the finished run whose posterior a network learns from; "" for none."""
         return ""
 
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch whose steps are the method's own, and not plain training."""
+        return 0
+
     def trusted_batch_size(self, batch_size: int) -> int:
         """Returns the size of the global trusted batch of a step.
 
@@ -259,6 +264,11 @@ class FSRSettings(DictionarySettings):
         )
         _require_lookahead(self.lookahead_lr, self.lookahead_momentum)
 
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch with weights and pseudo-labels."""
+        return self.start_epoch
+
 
 @dataclass(frozen=True)
 class ForwardSettings(MethodSettings):
@@ -284,7 +294,7 @@ class RetrainSettings(MethodSettings):
     """A head or a network on the posterior's soft labels, with MixUp.
 
     Attributes:
-      mixup_alpha: α of ℓ ~ Beta(α, α); 0 for no MixUp.
+      mixup_alpha: α of β ~ Beta(α, α); 0 for no MixUp.
       teacher: For a network: the method whose finished run of the same data set, seed and
         settings, in the same results root, has the posterior that it learns from.
     """

@@ -9,7 +9,16 @@ from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.methods import METHODS
 
+_VARIABLES = {
+    "recipe": "RECIPE",
+    "dataset": "DATASET",
+    "method": "METHODS",
+    "network": "NETWORK",
+    "seed": "SEEDS",
+}
+"""What is chosen before the settings, which depend on it, by the variable of `make`."""
 _LENGTHS_OF_HEADS = ("schedule.num_steps", "schedule.num_epochs")
 _OF_HEADS = ("head", "batch_size", "evaluations", "validation_fraction")
 _IMAGES_OF_NETWORKS = ("images.channels", "images.min_crop_area")
@@ -56,7 +65,7 @@ def settable_keys(config: Config) -> dict[str, Any]:
             keys |= {
                 f"{prefix}.{f.name}": getattr(value, f.name) for f in dataclasses.fields(value)
             }
-        elif item.name not in ("recipe", "dataset", "method", "seed", "images", "head"):
+        elif item.name not in (*_VARIABLES, "images", "head"):
             keys[item.name] = value
     return (
         keys if config.head is None else {k: v for k, v in keys.items() if _is_of_head(config, k)}
@@ -75,9 +84,20 @@ def _is_of_head(config: Config, key: str) -> bool:
 
 def _assign(config: Config, values: dict[str, Any], key: str, text: str) -> None:
     known = settable_keys(config)
-    if key not in known:
-        raise unknown_name("setting", key, known)
+    if key in _VARIABLES:
+        raise UserError(
+            f"unknown setting {key!r}: expected {_VARIABLES[key]}=…, or --{key} of ieg train"
+        )
     section, dot, name = key.partition(".")
+    if key not in known:
+        fields = ((method, dataclasses.fields(spec.settings)) for method, spec in METHODS.items())
+        owners = [method for method, of in fields if name in [each.name for each in of]]
+        if owners and section == "method" and config.head is None:
+            raise UserError(
+                f"unknown setting {key!r} of {config.method}: expected it with "
+                f"{', '.join(owners)}; leave it out, or choose such a method"
+            )
+        raise unknown_name("setting", key, known)
     if not dot:
         values[key] = _typed(key, Config, key, text)
         return

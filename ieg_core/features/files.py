@@ -52,7 +52,7 @@ def read_features(paths: Sequence[Path]) -> list[np.ndarray]:
             raise UserError(
                 f"the features in {path} are of type {features[-1].dtype}: expected numbers"
             )
-    check_features(features)
+    check_features(features, [str(path) for path in paths])
     return features
 
 

@@ -3,7 +3,7 @@
 
 Its targets are the posterior's q, in which a wrong label has almost no weight. Each step forms
 
-    x̃ = ℓ x_i + (1 − ℓ) x_j,   q̃ = ℓ q_i + (1 − ℓ) q_j,   ℓ ~ Beta(α, α) for each pair
+    x̃ = β x_i + (1 − β) x_j,   q̃ = β q_i + (1 − β) q_j,   β ~ Beta(α, α) for each pair
 
 and minimizes −Σ_c q̃(c) log p_c(x̃) with Adam, decoupled weight decay and a half-cosine learning
 rate schedule that ends at 0.

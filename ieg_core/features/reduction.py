@@ -121,22 +121,40 @@ def reduce_features(
     return reduction.apply(features), reduction
 
 
-def check_features(features: Sequence[np.ndarray]) -> None:
-    """Raises UserError unless features are finite matrices with the same number of rows."""
+def check_features(features: Sequence[np.ndarray], names: Sequence[str] = ()) -> None:
+    """Refuses features that are not finite matrices with the same number of rows.
+
+    Args:
+      features: The arrays.
+      names: Where each was read from, for the message; empty for arrays in memory.
+
+    Raises:
+      UserError: When they are not.
+    """
     if not features:
         raise UserError("received no features: expected at least one array [n, D]")
+    files = f" in {' and '.join(names)}" if names else ""
     shapes = [each.shape for each in features]
     if any(len(shape) != 2 or min(shape) < 1 for shape in shapes):
-        raise UserError(f"features have the shapes {shapes}: expected [n, D], one row per example")
+        raise UserError(
+            f"features{files} have the shapes {shapes}: expected [n, D], one row per example"
+        )
     if len({shape[0] for shape in shapes}) > 1:
-        raise UserError(f"features have the shapes {shapes}: expected the same number of rows")
+        raise UserError(
+            f"features{files} have the shapes {shapes}: expected the same number of rows"
+        )
     if shapes[0][0] < 2:
-        raise UserError("received features of one example: expected at least two")
+        raise UserError(f"received features{files} of one example: expected at least two")
     for block_start, block in zip(range(0, shapes[0][0], _BLOCK), _blocks(features), strict=True):
         broken = ~np.isfinite(block).all(1)
         if broken.any():
             row = block_start + int(broken.argmax())
-            raise UserError(f"the features of row {row} are not finite: expected finite numbers")
+            last = np.cumsum([shape[1] for shape in shapes]) - 1
+            column = int(np.isfinite(block[row - block_start]).argmin())
+            file = f" in {names[int(np.searchsorted(last, column))]}" if names else ""
+            raise UserError(
+                f"the features of row {row}{file} are not finite: expected finite numbers"
+            )
 
 
 def _blocks(features: Sequence[np.ndarray]) -> Iterator[NDArray[np.float32]]:

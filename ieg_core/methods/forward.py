@@ -7,8 +7,9 @@
     T[c, ·] = (1 − ε)·(N + I)[c, ·] / Σ_k (N + I)[c, k] + ε/C        T[c, k] = P(y = k | class c)
     after it: L = Σ_i −log Σ_c p_c(x_i) T[c, y_i] / B + R
 
-T is estimated once and then fixed. Each training example counts once, with the prediction of the
-step that visits it, made before the step learns from it in that epoch.
+T is estimated once and then fixed. Each example that the epoch visits counts once, with the
+prediction of the step that visits it, made before the step learns from it in that epoch. A training
+of a single epoch is all warm-up.
 
 Reference: Patrini et al., CVPR 2017, arXiv 1609.03683. Differs from the paper in two ways. T: the
 paper reads row c off the predicted distribution of one example, the one that is most confidently of
@@ -35,7 +36,7 @@ from ieg_core.experiment.length import num_steps, steps_per_epoch
 from ieg_core.experiment.methods import ForwardSettings
 from ieg_core.methods.losses import forward_cross_entropy, softmax_cross_entropy
 from ieg_core.methods.method import Batch, Method, Network, State, Tensor, Update, settings_of
-from ieg_core.methods.supervised import SEEN, see_examples
+from ieg_core.methods.supervised import PER_EXAMPLE, per_example_values
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
@@ -55,13 +56,13 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
     value, (stats, logits), gradient = backend.gradients(loss, state.params)
     is_last_warmup_epoch = ops.cast(batch.epoch == start_epoch - 1.0, counts.dtype)
     predicted = ops.one_hot(ops.argmax(logits, axis=-1), counts.shape[0], dtype=counts.dtype)
-    found = backend.sum_over_replicas(ops.transpose(predicted) @ batch.labels)
+    counted = backend.sum_over_replicas(ops.transpose(predicted) @ batch.labels)
     return Update(
         gradients=network.add_decay(gradient, state.params),
         stats=stats,
-        method={"counts": counts + is_last_warmup_epoch * found, "start_epoch": start_epoch},
+        method={"counts": counts + is_last_warmup_epoch * counted, "start_epoch": start_epoch},
         metrics={"loss": value},
-        examples=see_examples(logits, batch.labels),
+        examples=per_example_values(logits, batch.labels),
     )
 
 
@@ -100,4 +101,4 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     }
 
 
-FORWARD = Method(update=_update, examples=SEEN, init=init)
+FORWARD = Method(update=_update, examples=PER_EXAMPLE, init=init)

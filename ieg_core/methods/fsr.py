@@ -6,11 +6,12 @@
     V, c  = ∇ of the mean CE on a dictionary batch at Ŵ, for kernel and bias, no backbone gradient
     g_i   = ∂P/∂w_i = −α (softmax(z_i) − ỹ_i)·(Vᵀh_i + c)
     w     = clip(g) for noise, shift(g) for imbalance; 1/B before the start epoch
-    L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R
+    L     = Σ w_i ℓ_i + weight · mean CE(z_i, softmax(n(q_i)/τ)) + R,  weight 0 before that epoch
     q_i   ← γ n(q_i) + (1 − γ) z_i                 moving logits, from step 0
     r_i   ← β r_i − (1 − β)·[ℓ_i(θ) − ℓ_i(θ̂)]      score; ℓ_i(θ̂) on the unmixed image, own label
 
-After each epoch the dictionary holds the examples with the lowest score of each given class.
+After each epoch the dictionary holds the examples with the lowest score of each given class. Label
+smoothing is of the dictionary's labels, and of ỹ where nothing is mixed.
 
 Reference: Zhang & Pfister, ICCV 2021, arXiv 2109.03216. Differs from the authors' released code:
 the dictionary and the unmixed images are two forward passes, each with its own batch statistics;
@@ -26,6 +27,7 @@ from keras import ops
 from ieg_core import backend
 from ieg_core.data.label_set import LabelSet
 from ieg_core.draws.generator import generator
+from ieg_core.errors import UserError
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import FSRSettings
 from ieg_core.methods.losses import normalize_logits, smooth_labels, softmax_cross_entropy
@@ -205,9 +207,21 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     Returns:
       "scores" and "scored" float32 [N], "moving_logits" float32 [N, C], "class_weights" float32
       [C], and "dictionary" int32 [capacity], class after class.
+
+    Raises:
+      UserError: When the capacity does not fit the classes, or no example has one of their labels.
     """
     settings = settings_of(config, FSRSettings)
     settings.check_classes(label_set.num_classes)
+    absent = np.setdiff1d(
+        np.arange(label_set.num_classes), label_set.noisy_labels[label_set.train_ids]
+    )
+    if len(absent):
+        raise UserError(
+            f"no training example of {label_set.spec} is given the label "
+            f"{label_set.class_names[absent[0]]!r}: expected examples of every given label for the "
+            "dictionary of fsr; lower the noise, or choose another method"
+        )
     num_examples = len(label_set.noisy_labels)
     order = generator(config.seed, "first dictionary").random(num_examples)
     first = best_of_each_class(

@@ -82,24 +82,26 @@ def _update(
     targets = share * batch.labels + (1.0 - share) * pseudo_labels
     probabilities = ops.softmax(weak.outputs)
     if look_ahead:
-        found = distil(meta_gradient(network, settings, state, batch, weak, pseudo_labels, targets))
-        trust = found.label_coefficients[:, None]
+        supervision = distill(
+            meta_gradient(network, settings, state, batch, weak, pseudo_labels, targets)
+        )
+        trust = supervision.label_coefficients[:, None]
         relabeled = trust * batch.labels + (1.0 - trust) * pseudo_labels
     else:
         even = ops.full_like(probabilities[:, 0], 1.0 / batch.size)
-        found = Supervision(even, ops.full_like(even, share), ops.zeros(()))
+        supervision = Supervision(even, ops.full_like(even, share), ops.zeros(()))
         relabeled = targets
 
-    weights = found.example_weights[:, None]
+    weights = supervision.example_weights[:, None]
     supervised_slope = 0.5 * (
         (probabilities - relabeled) / batch.size + weights * (probabilities - targets)
     )
     gradient = weak.backward(supervised_slope)
     metrics = {
-        "probe_loss": found.probe_loss,
+        "probe_loss": supervision.probe_loss,
         "relabelled_loss": _mean(softmax_cross_entropy(weak.outputs, relabeled), batch.size),
         "weighted_loss": backend.sum_over_replicas(
-            ops.sum(found.example_weights * softmax_cross_entropy(weak.outputs, targets))
+            ops.sum(supervision.example_weights * softmax_cross_entropy(weak.outputs, targets))
         ),
         "mix_probe_loss": ops.zeros(()),
         "mix_pseudo_label_loss": ops.zeros(()),
@@ -128,8 +130,8 @@ def _update(
         method=state.method,
         metrics=metrics,
         examples={
-            "weight": found.example_weights,
-            "label_coefficient": found.label_coefficients,
+            "weight": supervision.example_weights,
+            "label_coefficient": supervision.label_coefficients,
             "pseudo_label": pseudo_labels,
         },
     )
@@ -219,12 +221,12 @@ def meta_gradient(
     )
 
 
-def distil(found: MetaGradient) -> Supervision:
+def distill(gradient: MetaGradient) -> Supervision:
     """Returns w = clip(∂P/∂w), and λ* = 1 where ∂P/∂λ < 0, else 0."""
     return Supervision(
-        clip_weights(found.example_weights, backend.sum_over_replicas),
-        ops.cast(found.label_coefficients < 0, found.label_coefficients.dtype),
-        found.probe_loss,
+        clip_weights(gradient.example_weights, backend.sum_over_replicas),
+        ops.cast(gradient.label_coefficients < 0, gradient.label_coefficients.dtype),
+        gradient.probe_loss,
     )
 
 

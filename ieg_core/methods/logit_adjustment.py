@@ -22,7 +22,7 @@ from ieg_core.experiment.config import Config
 from ieg_core.experiment.methods import LogitAdjustmentSettings
 from ieg_core.methods.losses import smooth_labels
 from ieg_core.methods.method import Batch, Method, Network, State, Update, settings_of
-from ieg_core.methods.supervised import SEEN, fit_targets
+from ieg_core.methods.supervised import PER_EXAMPLE, fit_targets
 
 
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
@@ -46,4 +46,4 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     return {"log_prior": np.log(np.maximum(counts, 1) / len(given)).astype(np.float32)}
 
 
-LOGIT_ADJUSTMENT = Method(update=_update, examples=SEEN, init=init)
+LOGIT_ADJUSTMENT = Method(update=_update, examples=PER_EXAMPLE, init=init)

@@ -134,7 +134,7 @@ class Network:
 
 
 def settings_of(config: Config, kind: type[S]) -> S:
-    """Returns the method's settings as what they are.
+    """Returns a configuration's method settings with their own type.
 
     Args:
       config: The configuration, whose settings are those of its method (`Config` sees to that).

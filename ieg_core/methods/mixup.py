@@ -3,6 +3,9 @@
 
     x̃_i = β_i x_i + (1 − β_i) x_{π(i)},   ỹ_i = β_i y_i + (1 − β_i) y_{π(i)}
 
+β_i ~ Beta(α, α), then β_i ← max(β_i, 1 − β_i), so that an example keeps the larger share;
+`ieg_core.training.step_draws` draws it.
+
 Reference: Zhang et al. 2018, mixup (arXiv:1710.09412).
 """
 

@@ -73,11 +73,11 @@ def fit_targets(
         stats=stats,
         method=state.method,
         metrics={"loss": value},
-        examples={} if given is None else see_examples(logits, given),
+        examples={} if given is None else per_example_values(logits, given),
     )
 
 
-def see_examples(logits: Tensor, given: Tensor) -> dict[str, Tensor]:
+def per_example_values(logits: Tensor, given: Tensor) -> dict[str, Tensor]:
     """Returns the per-example values of a method without weights.
 
     Args:
@@ -108,8 +108,8 @@ def _update_probe(network: Network, config: Config, state: State, batch: Batch) 
     )
 
 
-SEEN = ("given_label_loss", "prediction")
+PER_EXAMPLE = ("given_label_loss", "prediction")
 
-SUPERVISED = Method(update=_update_noisy, examples=SEEN)
-MIXUP = Method(update=_update_mixed, examples=SEEN)
+SUPERVISED = Method(update=_update_noisy, examples=PER_EXAMPLE)
+MIXUP = Method(update=_update_mixed, examples=PER_EXAMPLE)
 PROBE_ONLY = Method(update=_update_probe)

@@ -3,7 +3,8 @@
 
 Training: y = γ·(x − μ)/√(σ² + ε) + β with the batch's μ and σ² (the mean of squared deviations,
 without Bessel's correction on all backends and kernels), over all replicas if `synchronized`.
-Inference: the same with the moving statistics s, which training updates by s ← 0.9·s + 0.1·batch.
+Inference: the same with the moving statistics s, which training updates by s ← m·s + (1 − m)·batch,
+m = 0.9 but for the ImageNet networks.
 Only the tensors that `stateless_call` returns hold the updated statistics; a pass that must not
 update s discards them.
 """

@@ -59,6 +59,11 @@ def build(
         )
     _check("dtype", dtype, _DTYPES)
     _check("batch_norm", batch_norm, _BATCH_NORMS)
+    if network.family == "features":
+        raise UserError(
+            f"received the network {name!r}, on whose features a head is trained: expected a "
+            f"network that is trained itself; use FEATURES={name}"
+        )
     if network.family in ("function", "file"):
         return user_network.build_user_network(
             network, num_classes, image_shape, dtype=dtype, seed=seed

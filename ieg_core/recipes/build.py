@@ -8,7 +8,7 @@ from typing import Any
 
 from ieg_core.errors import UserError, unknown_name
 from ieg_core.experiment import feature_sources, networks
-from ieg_core.experiment.config import LENGTHS, Config, OptimizerConfig, to_dict
+from ieg_core.experiment.config import LENGTH_KEYS, LENGTHS, Config, OptimizerConfig, to_dict
 from ieg_core.experiment.dataset_spec import DatasetSpec, parse
 from ieg_core.experiment.length import steps_per_epoch
 from ieg_core.experiment.methods import METHODS, method_spec
@@ -115,7 +115,7 @@ def build_config(
             f"choose {' or '.join(fitting)}, or leave RECIPE empty"
         )
     if family.head is not None:
-        family = features_of_files(spec.base)
+        family = features_of_files(family, spec.base)
     if family.images is not None and image_size:
         images = dataclasses.replace(family.images, size=image_size)
         family = folder_family(image_size) if name == "folder" else family
@@ -229,8 +229,8 @@ def changed_settings(config: Config, num_examples: int) -> list[str]:
     """Lists the settings, other than the length, that differ from the configuration's recipe."""
     recipe = fit_to_examples(recipe_of(config), num_examples)
     mine, plain = _flat(to_dict(config)), _flat(to_dict(recipe))
-    length = {f"schedule.{name}" for name in LENGTHS}
-    return sorted(key for key in {*mine, *plain} - length if mine.get(key) != plain.get(key))
+    keys = {*mine, *plain}.difference(LENGTH_KEYS)
+    return sorted(key for key in keys if mine.get(key) != plain.get(key))
 
 
 def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:

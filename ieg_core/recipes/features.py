@@ -28,18 +28,14 @@ FEATURES = Family(
 )
 
 
-def features_of_files(base: str) -> Family:
-    """Returns the family for a base data set: image files are read at the size of the features.
+def features_of_files(family: Family, base: str) -> Family:
+    """Fits the family, tuned or not, to a base data set: image files have the features' size.
 
     A user's own set can be small: 300 images take 180 steps in small batches instead of 20, which
     are too few (docs/RESULTS.md, "Retraining on the posterior").
     """
     if base == "folder":
-        return replace(
-            FEATURES,
-            batch_size=32,
-            images=ImagesConfig(size=SIZE),
-        )
+        return replace(family, batch_size=32, images=ImagesConfig(size=SIZE))
     if base == "webvisionmini" and WEBVISION.images is not None:
-        return replace(FEATURES, images=replace(WEBVISION.images, size=SIZE))
-    return FEATURES
+        return replace(family, images=replace(WEBVISION.images, size=SIZE))
+    return family

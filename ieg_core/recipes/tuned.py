@@ -42,7 +42,8 @@ class TunedRow:
       dataset: Data-set spec.
       method: Name of the method.
       conditions: What the trials of every point change in the recipe, "key=value" each: a shorter
-        training, the share of the validation set. The choice does not take them over.
+        training, another network, the share of the validation set. The choice does not take them
+        over.
       settings: What it changes, "key=value" each.
       seeds: The seeds of its trials.
       agreements: What each trial reached on the validation set, in percent; empty if one of them

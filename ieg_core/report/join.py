@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ieg_core.experiment.config import LENGTH_KEYS
 from ieg_core.report.provenance import environment, flat_settings
 from ieg_core.report.summary import Statistic, group_trials
 from ieg_core.report.trials import (
@@ -24,8 +25,6 @@ from ieg_core.store.layout import find_trials
 
 MOST_NAMED = 3
 """The most differences that a row's label names; with more, it has the sweep's letter."""
-# A row names its number of steps, however it was requested.
-LENGTHS = ("schedule.num_steps", "schedule.num_epochs")
 NO_CHANGE = ("seed", "trial", "run_directory")
 
 
@@ -147,7 +146,8 @@ def mark_variants(trials: Sequence[Trial], letters: Mapping[str, str]) -> list[T
     differing: dict[tuple[str, object], dict[str, None]] = {}
     for members in alike.values():
         each = [settings[trial.row["trial"]] for trial in members]
-        keys = dict.fromkeys(key for values in each for key in values if key not in LENGTHS)
+        # A row names its number of steps, however it was requested.
+        keys = dict.fromkeys(key for values in each for key in values if key not in LENGTH_KEYS)
         varied = differing.setdefault((family(members[0].row), members[0].row["method"]), {})
         varied |= {key: None for key in keys if len({values.get(key) for values in each}) > 1}
     first: dict[tuple[object, ...], str] = {}

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from ieg_core.data.label_set import LabelSet
 from ieg_core.data.labels.open import check_labels_file
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.config import LENGTH_KEYS, Config
 from ieg_core.experiment.dataset_spec import DatasetSpec, combine
 from ieg_core.experiment.methods import method_spec
 from ieg_core.experiment.overrides import override, settable_keys
 from ieg_core.recipes import build
 from ieg_core.recipes.features import FEATURES
 from ieg_core.sweep.request import MAX_TRIALS, SweepRequest
-
-LENGTH_KEYS = tuple(f"schedule.{name}" for name in LENGTHS)
 
 
 def configs(request: SweepRequest) -> list[tuple[DatasetSpec, Config]]:

@@ -29,8 +29,8 @@ def prepare(
     """Prepares the data of trials, each distinct label set once.
 
     Args:
-      planned: Each trial's request, data set and configuration; the requests agree in the data
-        directory, results root and label file.
+      planned: For each trial the request that plans its teacher, if it has one, its data set and
+        its configuration; the requests agree in the data directory, results root and label file.
 
     Returns:
       A label set for each trial, and the distinct messages from reading and preparing the data.
@@ -62,7 +62,7 @@ def prepare(
 
     @functools.cache
     def teach(request: SweepRequest, spec: DatasetSpec, seed: int, method: str) -> LabelSet:
-        """Prepares the labels that the same request's trial of another method believes in."""
+        """Prepares the labels that the request's trial of another method believes in."""
         config = configuration(request, spec, method, seed)
         share = config.validation_fraction
         taught = prepare_one(spec, config.images, seed, config.probe_per_class, share)

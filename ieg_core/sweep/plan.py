@@ -15,7 +15,7 @@ from ieg_core.store import fingerprint, layout
 from ieg_core.store.records import PlanRecord, TrialRecord
 from ieg_core.sweep import label_sets
 from ieg_core.sweep.configurations import configs, fitted
-from ieg_core.sweep.planning_notes import cut_cycles, feature_advice, size_note
+from ieg_core.sweep.planning_notes import cut_cycles, feature_advice, late_starts, size_note
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.sweep.trial_records import record_of, write_record
 
@@ -63,12 +63,14 @@ def sweep_name(request: SweepRequest, trials: Sequence[str]) -> str:
 
 
 def record_trials(
-    requests: Sequence[SweepRequest],
+    requests: Sequence[SweepRequest], teachers: Sequence[SweepRequest] | None = None
 ) -> tuple[list[list[TrialRecord]], tuple[str, ...]]:
     """Validates requests, prepares their data and writes config.json for each new trial.
 
     Args:
       requests: At least one; all with the same data directory, results root and label file.
+      teachers: For each request, the one whose settings the teachers of its trials have; None for
+        the request itself.
 
     Returns:
       The records of the trials of each request, in the order of `configs`; and the notes of a
@@ -84,8 +86,9 @@ def record_trials(
     ]
     root = Path(requests[0].results)
     layout.require_this_version(root)
+    teachers = requests if teachers is None else teachers
     prepared, notes = label_sets.prepare(
-        [(requests[number], spec, config) for number, spec, config in planned]
+        [(teachers[number], spec, config) for number, spec, config in planned]
     )
     records: list[list[TrialRecord]] = [[] for _ in requests]
     fits = []
@@ -97,6 +100,7 @@ def record_trials(
         records[number].append(replace(record_of(spec, fit, label_set), data_dir=data_dir))
         fits.append(fit)
     notes += cut_cycles(fits, prepared)
+    notes += late_starts(fits, prepared)
     notes += feature_advice(requests[0], prepared)
     written = (write_record(root, record) for of_request in records for record in of_request)
     notes += filter(None, written)

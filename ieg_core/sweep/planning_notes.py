@@ -42,6 +42,20 @@ def feature_advice(request: SweepRequest, label_sets: Sequence[LabelSet]) -> lis
     return [advice]
 
 
+def late_starts(configurations: Sequence[Config], label_sets: Sequence[LabelSet]) -> list[str]:
+    """Names the methods whose trainings end before what they do begins."""
+    notes = []
+    for config, label_set in zip(configurations, label_sets, strict=True):
+        epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
+        steps, first = num_steps(config, epoch_steps), config.method_settings.first_epoch
+        if first and steps <= first * epoch_steps:
+            notes.append(
+                f"{config.method}: {steps} steps end before epoch {first}, where it begins to "
+                "weight examples; lower method.start_epoch, or choose more STEPS"
+            )
+    return notes
+
+
 def cut_cycles(configurations: Sequence[Config], label_sets: Sequence[LabelSet]) -> list[str]:
     """Names the lengths that end inside a cosine cycle, and the nearest that do not."""
     methods: dict[tuple[int, ...], dict[str, None]] = {}

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from ieg_core.errors import UserError, require
+from ieg_core.experiment.length import MAX_STEPS
 from ieg_core.experiment.methods import DEFAULT_METHODS, method_spec
 from ieg_core.store.names import DEFAULT_ROOT
 
-MAX_STEPS = 100_000_000
 MAX_SEED = 2**53
 """The largest whole number up to which a KFP parameter is exact."""
 

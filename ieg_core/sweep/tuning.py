@@ -2,11 +2,11 @@
 """Chooses each method's settings by the same rule: equally many points, one grid, one measure.
 
 A point is the recipe, or the recipe with another learning rate and other values of the method's own
-settings (`MethodSpec.variants`). Every method is tried at the same number of points of a grid of
-learning rates × variants, in one order and with the same seeds. The measure is the agreement with
-the given labels of a validation set that is held out of the training images, so a choice needs no
-clean label, and the test set is not read. The table of all points is the recipe's file
-(`ieg_core.recipes.tuned`).
+settings (`MethodSpec.variants`), or of a head. Every method is tried at the same number of points
+of a grid of learning rates × variants, in one order and with the same seeds. The measure is the
+agreement with the given labels of a validation set that is held out of the training images, so a
+choice needs no clean label, and the test set is not read. The table of all points is the recipe's
+file (`ieg_core.recipes.tuned`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,8 @@ from ieg_core.sweep.request import SweepRequest
 
 RATE_FACTORS: Final = (0.3, 1.0, 3.0)
 """The learning rates of the grid, relative to the recipe's."""
+HEAD_VARIANTS: Final = tuple(f"head.weight_decay={value:g}" for value in (0.1, 0.3, 1.0))
+"""The variants of a method none of whose settings the training of a head uses."""
 MAX_POINTS: Final = 9
 
 
@@ -42,6 +44,7 @@ class Point:
       conditions: What all points change in the recipe, "key=value" each.
       settings: What this one changes besides; none for the recipe itself.
       request: The sweep of its trials.
+      teacher: The sweep of the trials that teach them: what the point changes is not theirs.
     """
 
     recipe: str
@@ -50,6 +53,7 @@ class Point:
     conditions: tuple[str, ...]
     settings: tuple[str, ...]
     request: SweepRequest
+    teacher: SweepRequest
 
 
 def grid(config: Config, number: int) -> list[tuple[str, ...]]:
@@ -71,8 +75,11 @@ def grid(config: Config, number: int) -> list[tuple[str, ...]]:
     if not 1 <= number <= MAX_POINTS:
         raise UserError(f"POINTS={number}: expected from 1 to {MAX_POINTS} points for each method")
     key = "optimizer.learning_rate" if config.head is None else "head.learning_rate"
-    rate = settable_keys(config)[key]
+    known = settable_keys(config)
+    rate = known[key]
     variants = method_spec(config.method).variants
+    if not {setting.partition("=")[0] for setting in " ".join(variants).split()} <= known.keys():
+        variants = HEAD_VARIANTS
     places = [(factor, variant) for factor in RATE_FACTORS for variant in range(len(variants))]
     order = generator(0, "tuning").permutation(len(places))
     points: dict[Config, tuple[str, ...]] = {config: ()}
@@ -96,25 +103,27 @@ def points(request: SweepRequest, number: int, validation_fraction: float) -> li
     if not validation_fraction:
         raise UserError("VALIDATION=0: expected a share above 0 and at most 0.5 to choose by")
     held_out = f"validation_fraction={validation_fraction:g}"
-    length = (f"schedule.num_steps={request.steps}",) if request.steps else ()
+    named = {"schedule.num_steps": request.steps, "network": request.network or request.features}
+    common = [f"{key}={value}" for key, value in named.items() if value] + [*request.settings]
     found = []
     for spec, config in configs(replace(request, seeds=request.seeds[:1])):
+        recipe = replace(
+            request,
+            dataset=str(spec),
+            noise_ratios=(),
+            methods=(config.method,),
+            settings=(*request.settings, held_out),
+        )
         for settings in grid(config, number):
-            trials = replace(
-                request,
-                dataset=str(spec),
-                noise_ratios=(),
-                methods=(config.method,),
-                settings=(*request.settings, *settings, held_out),
-            )
             found.append(
                 Point(
                     recipe=config.recipe,
                     dataset=str(spec),
                     method=config.method,
-                    conditions=(*length, *request.settings, held_out),
+                    conditions=(*common, held_out),
                     settings=settings,
-                    request=trials,
+                    request=replace(recipe, settings=(*request.settings, *settings, held_out)),
+                    teacher=recipe,
                 )
             )
     return found

@@ -30,7 +30,7 @@ from ieg_core.experiment.length import evaluation_steps, num_steps, steps_per_ep
 from ieg_core.experiment.methods import method_spec
 from ieg_core.host.runtime import Runtime
 from ieg_core.methods import registry
-from ieg_core.models import user_network, zoo
+from ieg_core.models import user_network
 from ieg_core.store.leases import Lease
 from ieg_core.training import checkpoint, history, learning_rate, step_draws, streaming
 from ieg_core.training.diagnostics import dictionary_diagnostics, step_diagnostics
@@ -41,7 +41,13 @@ from ieg_core.training.evaluation import (
     measure,
     measure_sets,
 )
-from ieg_core.training.step import build_network, build_step, ema_decay, initial_state
+from ieg_core.training.step import (
+    build_model,
+    build_network,
+    build_step,
+    ema_decay,
+    initial_state,
+)
 
 _LEARNED = ("params", "ema", "stats")
 
@@ -164,14 +170,7 @@ def train(
     epoch_ends = range(epoch_steps, last + 1, epoch_steps) if method.after_epoch else range(0)
     rate = learning_rate.build(config.schedule, config.optimizer.learning_rate, epoch_steps, last)
 
-    model = zoo.build(
-        config.network,
-        label_set.num_classes,
-        label_set.image_shape,
-        dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
-        synchronized=config.synchronized_batch_norm,
-        seed=config.seed,
-    )
+    model = build_model(config, label_set.num_classes, label_set.image_shape)
     if runtime.num_replicas > 1 and config.synchronized_batch_norm:
         user_network.require_synchronized(model)
     start = initial_state(model, method, config, label_set)

@@ -74,8 +74,7 @@ def synthetic_call(
     """
     from ieg_core import backend
     from ieg_core.methods import registry
-    from ieg_core.models import zoo
-    from ieg_core.training.step import build_network, build_step, initial_state
+    from ieg_core.training.step import build_model, build_network, build_step, initial_state
     from ieg_core.training.step_draws import device_data, stacked_draws
 
     label_set = synthetic_label_set(config, num_classes, image_shape)
@@ -88,13 +87,7 @@ def synthetic_call(
         "epoch": np.full(length, 1e6, np.float32),
     }
     method = registry.find(config.method)
-    model = zoo.build(
-        config.network,
-        num_classes,
-        image_shape,
-        dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
-        batch_norm=batch_norm,
-    )
+    model = build_model(config, num_classes, image_shape, batch_norm=batch_norm)
     network = build_network(model, config.optimizer.weight_decay)
     step = build_step(method, network, config, num_classes)
     call = backend.compile_loop(step, method.metrics, method.examples, length)

@@ -23,6 +23,38 @@ Tensor = Any
 TrainState = dict[str, Any]
 
 
+def build_model(
+    config: Config,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    *,
+    batch_norm: str = "auto",
+) -> keras.Model:
+    """Builds the network of a configuration, in its precision.
+
+    Args:
+      config: Names the network, its precision and its BatchNorm.
+      num_classes: C.
+      image_shape: (height, width, channels) of an image, in pixels.
+      batch_norm: Kernel of the BatchNorm layers.
+
+    Returns:
+      The model, see `ieg_core.models.zoo.build`.
+
+    Raises:
+      UserError: When a user's network is refused.
+    """
+    return zoo.build(
+        config.network,
+        num_classes,
+        image_shape,
+        dtype="mixed_bfloat16" if config.precision == "bfloat16" else "float32",
+        batch_norm=batch_norm,
+        synchronized=config.synchronized_batch_norm,
+        seed=config.seed,
+    )
+
+
 def build_network(model: keras.Model, weight_decay: float) -> Network:
     """Wraps a Keras model in the pure function that methods differentiate."""
 

@@ -25,7 +25,6 @@ from ieg_core.host.runtime import (
     is_gpu_required,
 )
 from ieg_core.methods import registry
-from ieg_core.models import zoo
 from ieg_core.store import arrays, fingerprint
 from ieg_core.store.layout import (
     EXAMPLES,
@@ -45,7 +44,7 @@ from ieg_core.training.export import export_model, require_exportable
 from ieg_core.training.head_trial import evaluate_head, train_on_features
 from ieg_core.training.loop import StepReport, train
 from ieg_core.training.pictures import confusion_picture, first_views
-from ieg_core.training.step import initial_state
+from ieg_core.training.step import build_model, initial_state
 from ieg_core.training.streaming import LazyImages
 from ieg_core.training.tensorboard import Curves, open_events
 
@@ -240,7 +239,7 @@ def evaluate_here(
         curves = {"training": measured.training, "evaluations": measured.evaluations}
         _write_result(lease, record, training, curves, result, result, sets)
         return
-    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
+    model = build_model(config, label_set.num_classes, label_set.image_shape)
     method = registry.find(config.method)
     template = initial_state(model, method, config, label_set)
     template["history"] = history.start(method, label_set)

@@ -34,7 +34,9 @@ def run_tuning(options: Options, number: int, validation_fraction: float) -> int
       UserError: When the request is wrong, or would take longer than MAX_HOURS.
     """
     tried = tuning.points(options.request, number, validation_fraction)
-    records, notes = plan.record_trials([point.request for point in tried])
+    records, notes = plan.record_trials(
+        [point.request for point in tried], [point.teacher for point in tried]
+    )
     trials = {p: [each.trial for each in of] for p, of in zip(tried, records, strict=True)}
     names = [name for of in trials.values() for name in of]
     root = options.results

@@ -21,10 +21,9 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.methods import registry
 from ieg_core.methods.method import Method
-from ieg_core.models import zoo
 from ieg_core.recipes import build
 from ieg_core.training.measure import synthetic_label_set
-from ieg_core.training.step import build_network, build_step, initial_state
+from ieg_core.training.step import build_model, build_network, build_step, initial_state
 from ieg_core.training.step_draws import device_data, stacked_draws
 from scripts.bench import SPEC
 from scripts.gpu_check.figures import LIMITS, busy_share, compare, time_call
@@ -75,8 +74,7 @@ def prepare(config: Config, image_side: int, length: int) -> Prepared:
     label_set = synthetic_label_set(config, NUM_CLASSES, shape)
     size = (len(label_set.noisy_labels), *shape)
     images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
-    dtype = "mixed_bfloat16" if config.precision == "bfloat16" else "float32"
-    model = zoo.build(config.network, NUM_CLASSES, shape, dtype=dtype)
+    model = build_model(config, NUM_CLASSES, shape)
     method = registry.find(config.method)
     network = build_network(model, config.optimizer.weight_decay)
     scalars = {

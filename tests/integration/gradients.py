@@ -64,15 +64,15 @@ def ieg_and_fsr(network, params, stats, batch, probe_loss, central_differences, 
     weak = backend.linearize(weak_logits, params)
     targets = share * batch.labels + (1 - share) * pseudo_labels
     slopes = ieg.meta_gradient(network, settings, state, batch, weak, pseudo_labels, targets)
-    found = ieg.distil(slopes)
+    supervision = ieg.distill(slopes)
     written = {
         "ieg_by_weight": np.asarray(slopes.example_weights),
         "ieg_by_weight_differences": by_weight,
         "ieg_by_label": np.asarray(slopes.label_coefficients),
         "ieg_by_label_differences": by_label,
-        "ieg_weights": np.asarray(found.example_weights),
+        "ieg_weights": np.asarray(supervision.example_weights),
         "ieg_weights_by_differences": np.asarray(clip_weights(ops.convert_to_tensor(by_weight))),
-        "ieg_coefficients": np.asarray(found.label_coefficients),
+        "ieg_coefficients": np.asarray(supervision.label_coefficients),
     }
 
     method_state = {

@@ -266,7 +266,7 @@ def test_no_file_tells_of_the_machine_that_it_was_written_on():
 def test_words_are_spelled_as_in_america():
     british = re.compile(
         r"(?i)(?:col|fav|behavi|neighb|hon)our|grey|(?:lab|canc|mod|trav)ell(?!a|o)|\bcentr(?:e|ed)"
-        r"s?\b|licence|judgement|catalogue|artefact|\btowards\b|\b(?:learn|spel)t\b|\banew\b|whilst|"
+        r"s?\b|licence|judgement|catalogue|artefact|\btowards\b|\b(?:learn|spel)t\b|\b(?:dist|instal|fulf)il\b|\banew\b|whilst|"
         r"analys(?:e|ed|ing)\b|(?:al|tim|an|gn|ar|er|ant|ard|tr|ot|ag)is(?:e|es|ed|ing|ation)\b"
     )
     # Keys of files, which older files have; and one of Label Studio's.

@@ -128,6 +128,22 @@ def test_float64_derivatives_are_finite_differences() -> None:
     assert slope == pytest.approx(float(_differences(pushed, inputs, along)), rel=1e-6)
 
 
+def test_a_channel_that_hardly_varies_over_replicas_stays_finite() -> None:
+    # In float32, the mean of these squares is below the square of their mean by 1.5e-5.
+    here, there = (np.full((2, 2, 2, 3), value, np.float32) for value in (15.54571, 15.546404))
+    moments = np.stack([there[0, 0, 0], there[0, 0, 0] ** 2])
+    y, _, variance = batch_norm(
+        tf.constant(here),
+        tf.ones(3),
+        tf.zeros(3),
+        EPSILON,
+        sum_over_replicas=lambda own: own + moments,
+        num_replicas=2,
+    )
+    assert np.isfinite(y).all()
+    assert (variance.numpy() >= 0).all()
+
+
 @pytest.mark.parametrize("kernel", ["fused", "composite"])
 def test_bfloat16_keeps_its_moments_in_float32(kernel: str) -> None:
     x, scale, offset = _inputs()

@@ -13,11 +13,13 @@ from ieg_core.data.base import EvalSet
 from ieg_core.data.corruption import transition_matrix
 from ieg_core.data.label_set import (
     CLEAN_VALIDATION,
+    draw_labels,
     load_label_set,
     prepare_label_set,
     prepare_soft_label_set,
     probe_note,
 )
+from ieg_core.data.labels.given import NOT_LISTED, GivenLabels
 from ieg_core.data.open import open_source
 from ieg_core.errors import UserError
 from ieg_core.experiment.dataset_spec import parse
@@ -180,8 +182,8 @@ def test_the_small_classes_of_a_long_tail_give_the_probe_what_they_have(prepare,
     assert label_set.manifest.class_counts["probe"] == [10] * 6 + [9, 5, 3, 1]
     assert min(label_set.manifest.class_counts["train"]) == 1
     assert probe_note(label_set) == (
-        "digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10 and give what they "
-        "have but one example, '9' only 1; the probe has 78 examples"
+        "digits_imbal_0.02: 4 of 10 classes are too small for a probe of 10 and give all of "
+        "their examples but one, '9' only 1; the probe has 78 examples"
     )
     assert probe_note(prepare("digits_imbal_0.1", probe=2)) == ""
     assert probe_note(prepare(probe=10)) == ""
@@ -236,6 +238,22 @@ def test_a_probe_that_a_class_cannot_give_is_refused(probe, message, prepare, tm
         prepare(probe=probe)
     with pytest.raises(UserError, match=r"probe of 14 .* class '9' has 1 training examples"):
         prepare("digits_imbal_0.01", probe=14)
+
+
+def test_a_validation_set_leaves_every_class_an_example(prepare):
+    # 139 · 0.01^(c/9): the last class has one example, of which one half rounds to one.
+    assert len(prepare("digits_imbal_0.01", probe=0, validation=0.4).validation_ids)
+    message = (
+        r"class '9' of digits_imbal_0\.01 has no .* beside validation_fraction=0\.5: .* smaller"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare("digits_imbal_0.01", probe=0, validation=0.5)
+
+
+def test_labels_for_no_example_of_a_class_are_refused(digits):
+    given = np.where(digits.train_labels == 3, NOT_LISTED, digits.train_labels)
+    with pytest.raises(UserError, match=r"class '3' of digits_labels has no .* in the label file"):
+        draw_labels(parse("digits_labels"), 0, 0, digits, GivenLabels(given))
 
 
 def test_other_base_data_are_refused_by_digest(prepare, digits, tmp_path):

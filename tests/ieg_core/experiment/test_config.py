@@ -79,8 +79,12 @@ def test_a_length_replaces_the_one_that_was_there(l2r):
         pytest.param("optimizer.learning_rate=inf", "finite", id="infinite"),
         pytest.param("optimizer.momentum=1", r"\[0, 1\)", id="momentum"),
         pytest.param("schedule.name=cosin", "'cosine'", id="schedule"),
-        pytest.param("seed=3", "unknown setting", id="not-a-setting"),
-        pytest.param("network=resnet2", "unknown network", id="network"),
+        pytest.param("seed=3", "unknown setting 'seed': expected SEEDS=…", id="not-a-setting"),
+        pytest.param("method.tau=1", "of l2r: expected it with logit_adjustment;", id="of-another"),
+        # Only NETWORK, too, gives a network its weight decay, and refuses one that is not trained.
+        pytest.param(
+            "network=efficientnet-lite0", "expected NETWORK=…, or --network", id="network"
+        ),
         pytest.param("precision=float16", "bfloat16", id="precision"),
         pytest.param("schedule.num_cycles=3", "cosine_restarts", id="cycles"),
     ],

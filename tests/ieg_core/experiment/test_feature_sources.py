@@ -37,7 +37,7 @@ def test_names_joined_by_plus_or_comma(text, kinds):
         ("", "unknown features ''"),
         ("efficientnet-lite0+", "unknown features ''"),
         ("features.csv", r"unknown features 'features.csv': expected .*\.npy, \.npz, \.parquet"),
-        ("keras.applications:", "unknown features 'keras.applications:'"),
+        ("keras.applications:", r"'keras.applications:': did you mean 'keras.applications:NAME'\?"),
         ("a.npy+b.npy+a.npy", "received the features a.npy twice"),
     ],
 )

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
+
 import pytest
 
+from ieg_core.errors import UserError
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.length import (
@@ -24,8 +27,36 @@ def test_thirteen_cycles_are_the_papers_length(base, probe, steps):
 
 
 def test_seven_doubling_cycles_are_63500_steps():
-    assert cycle_ends(500, 7, 2.0)[-1] == 63_500
-    assert cycle_ends(500, 3, 2.0) == [500, 1_500, 3_500]
+    ends = list(itertools.islice(cycle_ends(500, 2.0), 7))
+    assert ends[:3] == [500, 1_500, 3_500]
+    assert ends[-1] == 63_500
+
+
+@pytest.mark.parametrize(
+    "length",
+    [
+        "num_steps=200000000",
+        "num_epochs=1000000",
+        "num_cycles=5000",  # 1.5**5000 is not a float
+        f"num_cycles={10**30} schedule.cycle_multiplier=1",
+        "num_cycles=3 schedule.cycle_multiplier=1e308",
+    ],
+)
+def test_a_length_beyond_all_reason_is_refused(length):
+    config = build.build_config(parse("cifar10_uniform_0.2"), "l2r", recipe="cifar")
+    long = override(config, f"schedule.{length}".split())
+    with pytest.raises(UserError, match=r"^schedule\.num_\w+=\d+ gives more than 100000000 steps"):
+        num_steps(long, 500)
+
+
+def test_many_equal_cycles_are_counted_once():
+    settings = "name=cosine_restarts cycle_multiplier=1 num_steps=99999"
+    equal = override(
+        build.build_config(parse("digits"), "fsr", recipe="digits"),
+        [f"schedule.{setting}" for setting in settings.split()],
+    )
+    assert evaluation_steps(equal, 2, 99_999)[-2:] == [99_998, 99_999]
+    assert nearest_cycle_ends(equal, 2, 99_999) == [99_998, 100_000]
 
 
 @pytest.mark.parametrize("epoch", [483, 517])

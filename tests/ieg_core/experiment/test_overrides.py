@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ieg_core.errors import UserError
-from ieg_core.experiment.config import LENGTHS, Config
+from ieg_core.experiment.config import LENGTH_KEYS, Config
 from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.methods import METHODS
 from ieg_core.experiment.overrides import override, settable_keys
@@ -32,7 +32,6 @@ CONFIG = st.sampled_from(
 ).map(lambda pair: config_of(*pair))
 TEXT = st.text(max_size=12)
 NUMBER = st.one_of(st.integers(), st.floats(), st.floats(0, 1)).map(str)
-LENGTH_KEYS = {f"schedule.{name}" for name in LENGTHS}
 
 
 def spelled(value: object) -> str:
@@ -76,7 +75,7 @@ def test_an_override_sets_its_value_with_its_type_and_nothing_else(data, config)
         return
     after = settable_keys(changed)
     assert (type(after[key]), after[key]) == (type(value), value)
-    others = before.keys() - {key} - (LENGTH_KEYS if key in LENGTH_KEYS else set())
+    others = before.keys() - {key} - set(LENGTH_KEYS if key in LENGTH_KEYS else ())
     assert {name: after[name] for name in others} == {name: before[name] for name in others}
     again = [f"{name}={spelled(each)}" for name, each in after.items()]
     assert override(config, again) == changed

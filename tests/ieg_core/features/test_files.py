@@ -58,9 +58,9 @@ def test_other_files_are_refused(tmp_path):
     np.save(tmp_path / "words.npy", np.array([["a"], ["b"]]))
     refused("words.npy", "expected numbers")
     np.save(tmp_path / "short.npy", FEATURES[:3])
-    refused("a.npy", "the same number of rows", "short.npy")
+    refused("a.npy", r"in .*a\.npy and .*short\.npy have .*the same number of rows", "short.npy")
     np.save(tmp_path / "nan.npy", np.where(FEATURES == 4, np.nan, FEATURES))
-    refused("nan.npy", "row 1 are not finite")
+    refused("a.npy", r"row 1 in \S*nan\.npy are not finite", "nan.npy", "c.parquet")
 
 
 def test_files_that_unpack_to_much_more_than_their_size_are_refused(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FSR by hand on one dense layer; its dictionary on digits with each recipe's settings."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,9 +9,13 @@ import numpy as np
 import pytest
 from keras import ops
 
+from ieg_core.errors import UserError
+from ieg_core.experiment.dataset_spec import parse
+from ieg_core.methods.fsr import init
 from ieg_core.methods.method import Update
 from ieg_core.methods.mixup import Mixing
 from ieg_core.recipes import build
+from ieg_core.training.measure import synthetic_label_set
 from tests.backends import run_on
 from tests.ieg_core.methods.by_hand import (
     ALPHA,
@@ -59,6 +64,16 @@ def test_every_recipe_for_noise_finds_rightly_labeled_examples():
     found = run_on("tensorflow", SCRIPT, str(STEPS), *FAMILIES)
     for name in FAMILIES:
         assert found[name] > found["random"] + 0.3, name
+
+
+def test_a_dictionary_without_examples_of_a_given_label_is_refused():
+    # At 100 %, every 3 is given as an 8, and nothing else as a 3.
+    config = build.build_config(parse("digits_asymmetric_1"), "fsr")
+    label_set = synthetic_label_set(config, 10, (8, 8, 1))
+    flipped = np.where(label_set.noisy_labels == 3, 8, label_set.noisy_labels)
+    assert len(init(config, label_set)["dictionary"]) == 200
+    with pytest.raises(UserError, match=r"no .* digits_asymmetric_1 is given the label '3'"):
+        init(config, dataclasses.replace(label_set, noisy_labels=flipped))
 
 
 SCORES, MOVING = [0.0, 0.4, 0.0, -0.2], [[9.0, 9.0], [3.0, 0.0], [9.0, 9.0], [0.0, 4.0]]

@@ -28,10 +28,10 @@ def test_an_unknown_method_is_refused_with_the_nearest_name():
 
 
 def test_an_entry_that_names_no_method_is_refused(monkeypatch):
-    bad = MethodSpec("supervised:SEEN", SupervisedSettings, "none", 1.0, "")
+    bad = MethodSpec("supervised:PER_EXAMPLE", SupervisedSettings, "none", 1.0, "")
     entries = types.MappingProxyType({**METHODS, "bad": bad})
     monkeypatch.setattr(experiment_methods, "METHODS", entries)
-    with pytest.raises(TypeError, match="supervised:SEEN: expected a Method, got tuple"):
+    with pytest.raises(TypeError, match="supervised:PER_EXAMPLE: expected a Method, got tuple"):
         registry.find("bad")
 
 

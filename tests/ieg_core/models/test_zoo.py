@@ -195,6 +195,7 @@ def test_the_exported_model_is_the_trained_one_without_this_package(
     ("arguments", "settings", "message"),
     [
         (("resnet30", 10, CIFAR), {}, "unknown network 'resnet30'"),
+        (("efficientnet-lite0", 10, CIFAR), {}, "use FEATURES=efficientnet-lite0"),
         (("preact8", 1, DIGITS), {}, "at least 2 classes"),
         (("preact8", 10, (8, 8)), {}, "image shape"),
         (("preact8", 10, (8, 0, 1)), {}, "image shape"),

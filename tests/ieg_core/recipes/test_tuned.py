@@ -11,6 +11,7 @@ from ieg_core.experiment.dataset_spec import parse
 from ieg_core.experiment.overrides import override
 from ieg_core.recipes import build
 from ieg_core.recipes.digits import DIGITS
+from ieg_core.recipes.features import FEATURES
 from ieg_core.recipes.tuned import (
     TABLES,
     TunedRow,
@@ -63,6 +64,26 @@ def test_a_tuned_recipe_has_the_chosen_settings(tuned):
     assert config.schedule == plain.schedule
     # The choices are the recipe's, not changes to it.
     assert build.changed_settings(config, 1000) == []
+
+
+@pytest.mark.parametrize("dataset", ["cifar10_uniform_0.8", "folder"])
+def test_a_tuned_recipe_of_heads_has_the_chosen_settings(tmp_path, monkeypatch, dataset):
+    row = dataclasses.replace(
+        ROW,
+        recipe="features",
+        dataset=dataset,
+        method="retrain",
+        settings=("head.learning_rate=0.003",),
+    )
+    (tmp_path / "a.csv").write_text(to_csv([row]))
+    (family,) = tuned_families([FEATURES], tmp_path)
+    monkeypatch.setattr(build, "FAMILIES", {**build.FAMILIES, family.name: family})
+    config = build.build_config(parse(dataset), "retrain", recipe="features_tuned")
+    assert config.head.learning_rate == 0.003
+    plain = build.build_config(parse(dataset), "retrain", recipe="features")
+    assert (config.batch_size, config.images) == (plain.batch_size, plain.images)
+    with pytest.raises(UserError, match="no settings for 'supervised'"):
+        build.build_config(parse(dataset), "supervised", recipe="features_tuned")
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,12 @@ def test_another_length_is_named_by_its_steps_alone(results_root_at):
     }
 
 
+def test_the_same_length_is_the_same_however_it_was_requested(seed_apart):
+    for root, lengths in zip(seed_apart, ({"num_steps": 600}, {"num_cycles": 7}), strict=True):
+        edit(root, "trials/*/config.json", schedule=lengths)
+    assert {label for _, label in joined_labels(*seed_apart)} == {"ieg"}
+
+
 def test_a_trial_without_its_settings_is_averaged_with_none(seed_apart):
     for path in seed_apart[1].glob("trials/*/config.json"):
         path.write_text("{")

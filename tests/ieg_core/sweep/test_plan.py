@@ -20,10 +20,21 @@ from ieg_core.store import layout
 from ieg_core.store.arrays import encode
 from ieg_core.store.layout import read_planned
 from ieg_core.store.records import TrialRecord
-from ieg_core.sweep.plan import plan
+from ieg_core.sweep import tuning
+from ieg_core.sweep.plan import plan, record_trials
 from ieg_core.sweep.request import SweepRequest
 from tests.ieg_core.data.trees import write_tree
 from tests.records import put, put_json
+
+
+def finish(root, name, belief):
+    """Writes what a planned trial of digits leaves behind that believes the same of all labels."""
+    taught = load_label_set(root / "label_sets" / read_planned(root, name).label_set)
+    q = np.full((len(taught.noisy_labels), 10), belief, np.float32)
+    put(root / "trials" / name / "result.json")
+    (root / "trials" / name / layout.EXAMPLES).write_bytes(
+        encode({"label_posterior": q, "visits": np.ones(len(q), np.int32)})
+    )
 
 
 def test_a_retraining_learns_from_the_same_request_s_finished_run(tmp_path):
@@ -40,13 +51,7 @@ def test_a_retraining_learns_from_the_same_request_s_finished_run(tmp_path):
     for steps in (90, 60):
         request = replace(asked, steps=steps, settings=("method.start_epoch=3",))
         (name,) = plan(request).trials
-        record = read_planned(tmp_path, name)
-        taught = load_label_set(tmp_path / "label_sets" / record.label_set)
-        q = np.full((len(taught.noisy_labels), 10), steps / 900, np.float32)
-        put(tmp_path / "trials" / name / "result.json")
-        (tmp_path / "trials" / name / layout.EXAMPLES).write_bytes(
-            encode({"label_posterior": q, "visits": np.ones(len(q), np.int32)})
-        )
+        finish(tmp_path, name, steps / 900)
     made = plan(student)
     records = {each.method: each for each in (read_planned(tmp_path, t) for t in made.trials)}
     assert f"labels are the posterior of {records['fsr'].trial}" in made.notes[0]
@@ -54,6 +59,27 @@ def test_a_retraining_learns_from_the_same_request_s_finished_run(tmp_path):
     assert (used.soft_labels == np.float32(0.1)).all()
     assert used.manifest.soft_labels_of == records["fsr"].trial
     assert plan(student).trials == made.trials
+
+
+def test_what_a_tuning_varies_is_the_student_s_and_not_its_teacher_s(tmp_path):
+    asked = SweepRequest(
+        "digits_uniform_0.4", methods=("retrain",), steps=90, results=str(tmp_path),
+        settings=("method.teacher=fsr",),
+    )  # fmt: skip
+    point = tuning.points(asked, 2, 0.2)[1]
+    assert point.settings[0].startswith("optimizer.learning_rate=")
+    with pytest.raises(UserError, match="no finished run") as told:
+        record_trials([point.request], [point.teacher])
+    assert str(told.value).endswith("STEPS=90 SET=validation_fraction=0.2)")
+    teacher = replace(asked, methods=("fsr",), settings=("validation_fraction=0.2",))
+    (name,) = plan(teacher).trials
+    finish(tmp_path, name, 0.1)
+    ((student,),), _ = record_trials([point.request], [point.teacher])
+    used = load_label_set(tmp_path / "label_sets" / student.label_set)
+    assert used.manifest.soft_labels_of == name
+    assert len(used.validation_ids) == len(used.test_labels) > 0
+    rate = student.config["optimizer"]["learning_rate"]
+    assert point.settings[0] == f"optimizer.learning_rate={rate:g}"
 
 
 def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
@@ -74,6 +100,15 @@ def test_the_plan_notes_a_length_inside_a_cycle_and_a_short_probe(tmp_path):
     # 399 and 321 examples are epochs of 13 and 10 steps, and cycles grow by a half.
     assert whole.endswith("STEPS=32 or 61 ends with one")
     assert cut.endswith("STEPS=25 or 47 ends with one")
+
+
+def test_the_plan_notes_a_training_that_ends_before_its_method_begins(tmp_path):
+    request = SweepRequest("digits", methods=("fsr", "mixup"), results=str(tmp_path))
+    assert plan(request).notes == ()
+    # The recipe's FSR begins in epoch 5, and 1,438 images are 14 steps an epoch.
+    (note,) = plan(replace(request, steps=70)).notes
+    assert note.startswith("fsr: 70 steps end before epoch 5, where it begins to weight examples")
+    assert plan(replace(request, steps=71)).notes == ()
 
 
 def edit(path):

@@ -14,9 +14,14 @@ from ieg_core.sweep.request import SweepRequest
 from tests.records import put
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_is_tried_as_often_at_different_points_from_the_recipe_on(method):
-    recipe = "features" if METHODS[method].needs_teacher else "digits"
+@pytest.mark.parametrize(
+    ("method", "recipe"),
+    [
+        *((method, "digits") for method in METHODS),
+        *((method, "features") for method, spec in METHODS.items() if spec.trains_heads),
+    ],
+)
+def test_every_method_is_tried_as_often_at_different_points_from_the_recipe_on(method, recipe):
     spec = parse("digits_uniform_0.4" if recipe == "digits" else "cifar10_uniform_0.4")
     config = build.build_config(spec, method, recipe=recipe)
     points = tuning.grid(config, 9)
@@ -61,6 +66,7 @@ def test_points_hold_out_a_validation_set_and_keep_the_settings_of_the_request()
         "validation_fraction=0.2",
     )
     assert points[1].conditions == ("batch_size=50", "validation_fraction=0.2")
+    assert {point.teacher.settings for point in points} == {points[1].conditions}
     assert {point.request.seeds for point in points} == {(100, 101)}
     assert {point.recipe for point in points} == {"digits"}
     with pytest.raises(UserError, match="VALIDATION=0: expected a share above 0"):
@@ -68,10 +74,10 @@ def test_points_hold_out_a_validation_set_and_keep_the_settings_of_the_request()
 
 
 def test_the_rows_say_under_which_conditions_all_points_were_tried(tmp_path):
-    points = tuning.points(dataclasses.replace(REQUEST, steps=60), 1, 0.2)
+    points = tuning.points(dataclasses.replace(REQUEST, steps=60, network="resnet11"), 1, 0.2)
     rows = tuning.choose(points, {point: ["trial"] for point in points}, tmp_path)
     assert {row.conditions for row in rows} == {
-        ("schedule.num_steps=60", "batch_size=50", "validation_fraction=0.2")
+        ("schedule.num_steps=60", "network=resnet11", "batch_size=50", "validation_fraction=0.2")
     }
 
 

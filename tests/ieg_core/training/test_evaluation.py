@@ -8,13 +8,17 @@ from ieg_core import augment
 from ieg_core.audit import posterior
 from ieg_core.data.label_set import prepare_label_set
 from ieg_core.data.open import open_source
-from ieg_core.errors import DivergedError
+from ieg_core.errors import DivergedError, UserError
 from ieg_core.experiment.dataset_spec import parse
+from ieg_core.host.runtime import Runtime
 from ieg_core.models import zoo
+from ieg_core.store.layout import trial_folder
+from ieg_core.store.leases import Lease
 from ieg_core.sweep.plan import record_trials
 from ieg_core.sweep.request import SweepRequest
 from ieg_core.training import loop, trial
 from ieg_core.training.evaluation import build_predictor, final_beliefs, measure
+from tests.records import put
 
 
 def test_outputs_that_are_not_finite_are_a_divergence():
@@ -45,6 +49,28 @@ def test_a_trial_with_a_validation_set_opens_without_the_test_images(tmp_path, m
         source.test_images(np.arange(5)), digits.train_images(label_set.validation_ids[:5])
     )
     assert len(source.eval_sets["clean_validation"].labels) == 100
+
+
+def test_a_trial_is_evaluated_again_in_the_precision_of_its_training(tmp_path, monkeypatch):
+    request = SweepRequest(
+        dataset="digits_uniform_0.4",
+        methods=("supervised",),
+        settings=("precision=bfloat16",),
+        results=str(tmp_path),
+    )
+    ((record,),), _ = record_trials([request])
+    folder = trial_folder(tmp_path, record.trial)
+    put(folder / "training.json")
+
+    def build(*_, dtype, **__):
+        raise UserError(f"built in {dtype}")
+
+    monkeypatch.setattr(zoo, "build", build)
+    monkeypatch.setattr(trial.backend, "start", lambda runtime: None)
+    with pytest.raises(UserError, match="built in mixed_bfloat16"):
+        trial.evaluate_here(
+            tmp_path, Lease(folder, 1, ""), tmp_path, Runtime(), lambda **progress: None
+        )
 
 
 @pytest.mark.parametrize("name", ["params", "ema", "stats"])

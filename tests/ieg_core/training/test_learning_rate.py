@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import itertools
 import math
 import subprocess
 import sys
@@ -86,7 +87,8 @@ def test_published_cycles_have_their_steps_and_end_at_a_tiny_rate(
     num_examples: int, cycles: int, multiplier: float, num_steps: int
 ) -> None:
     epoch = num_examples // 100
-    assert length.cycle_ends(epoch, cycles, multiplier)[-1] == num_steps
+    ends = length.cycle_ends(epoch, multiplier)
+    assert list(itertools.islice(ends, cycles))[-1] == num_steps
     config = ScheduleConfig(
         name="cosine_restarts", num_cycles=cycles, cycle_multiplier=multiplier, cycle_decay=0.9
     )
