@@ -381,7 +381,7 @@ def draw_labels(
         train_ids = selected if probe_per_class else np.union1d(selected, reserved)
     else:
         class_counts = _class_counts(clean_labels[selected], num_classes)
-        # The small classes of a long tail give what they have, so that the probe has every class.
+        # Small classes of a long tail give all but one example, so that the probe has every class.
         wanted = probe_per_class if spec.imbalance is None else min(probe_per_class, 1)
         smallest = source.class_names[int(class_counts.argmin())]
         if not class_counts.min():

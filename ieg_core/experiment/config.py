@@ -82,8 +82,8 @@ class ScheduleConfig:
       decay_steps: For `cosine_restarts`: length of the first cycle in steps; 0 for one epoch. For
         `exponential`: above 0, the rate drops every so many steps and is constant in between.
       warmup_epochs: Epochs in which the rate rises linearly to the schedule's; part of the length.
-      clock_after_warmup: For `cosine_restarts`: whether the first cycle begins after the warm-up,
-        to which the length in cycles is added, and not with it.
+      clock_after_warmup: For `cosine_restarts`: whether the first cycle begins after the warm-up
+        instead of with it; the warm-up then adds to the length in cycles.
     """
 
     name: str = "cosine"
@@ -204,8 +204,8 @@ class HeadConfig:
 
     Attributes:
       hidden: Units of the hidden layer (ReLU); 0 for a linear classifier.
-      learning_rate: At the start; it falls to 0 along half a cosine.
-      weight_decay: λ of the decay, times the learning rate each step.
+      learning_rate: Initial rate; decays to 0 along half a cosine.
+      weight_decay: Decoupled: each step shrinks weights by it times the learning rate.
     """
 
     hidden: int = 256

@@ -77,7 +77,7 @@ class DictionarySettings(MethodSettings):
 
     Attributes:
       capacity: Examples in the dictionary, a multiple of the number of classes.
-      dictionary_batch_size: Examples drawn from it each step, likewise.
+      dictionary_batch_size: Examples drawn from it each step, likewise a multiple.
     """
 
     capacity: int = 2000
@@ -217,7 +217,7 @@ class FSRSettings(DictionarySettings):
 
     Attributes:
       capacity: Examples in the dictionary, a multiple of the number of classes.
-      dictionary_batch_size: Examples drawn from it each step, likewise.
+      dictionary_batch_size: Examples drawn from it each step, likewise a multiple.
       start_epoch: Before it, all weights are 1/B and there is no pseudo-label loss.
       mixup: Whether to train on mixed images; recipes with noise need it for the margin.
       label_smoothing: s in the dictionary loss, and in the training loss if `mixup` is off.

@@ -88,7 +88,7 @@ STARTS = (".keras", ".safetensors")
 """Endings of the files of initial values."""
 
 
-def sound_form(name: str) -> str:
+def standard_form(name: str) -> str:
     """Returns the name without -released: of the form that the papers describe."""
     return name.removesuffix(RELEASED)
 
@@ -109,7 +109,7 @@ def parse(name: str) -> Network:
         return Network(name, "preact8", 1)
     if name in feature_sources.BUILT_IN:
         return Network(name, "features", 0)
-    plain, released = sound_form(name), name.endswith(RELEASED)
+    plain, released = standard_form(name), name.endswith(RELEASED)
     if match := re.fullmatch(r"resnet([1-9][0-9]{0,3})", plain):
         depth = int(match[1])
         if depth in _IMAGENET_DEPTHS and (depth >= 50 or not released):

@@ -78,7 +78,7 @@ class FeatureClassifier:
             if not used.sha256:
                 raise UserError(
                     f"the classifier was trained on the features in {used.name}: expected features "
-                    "of a network, which can be computed of new images; train it on one"
+                    "of a network, which can be computed for new images; train it on one"
                 )
             network = find_network(used.name, used.size)
             network.require_installed()

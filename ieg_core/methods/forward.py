@@ -93,11 +93,11 @@ def init(config: Config, label_set: LabelSet) -> dict[str, Any]:
     """
     epoch_steps = steps_per_epoch(config, len(label_set.train_ids))
     epochs = num_steps(config, epoch_steps) / epoch_steps
+    warmup = settings_of(config, ForwardSettings).warmup_fraction * epochs
     return {
         "counts": np.zeros((label_set.num_classes, label_set.num_classes), np.float32),
-        "start_epoch": np.array(
-            max(1, int(settings_of(config, ForwardSettings).warmup_fraction * epochs)), np.float32
-        ),
+        # 0.29 · 100 is 28.999… in floating point.
+        "start_epoch": np.array(max(1, int(warmup + 1e-9)), np.float32),
     }
 
 

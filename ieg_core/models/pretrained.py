@@ -42,7 +42,8 @@ def initial_values(model: keras.Model, drawn: Sequence[np.ndarray], file: str) -
             if shape != value.shape:
                 raise UserError(
                     f"{file} does not fit the network {model.name!r}: expected {name!r} "
-                    f"{value.shape}, received {shape}; choose the network that the file is of"
+                    f"{value.shape}, received {shape}; choose the network that the file was saved "
+                    "from"
                 )
             value = stored[name].astype(value.dtype)
         values.append(value)

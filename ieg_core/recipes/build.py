@@ -44,10 +44,7 @@ DEFAULT_PROBE_PER_CLASS = 10
 
 def weight_decay(network: str) -> float:
     """Returns the weight decay of the optimizer for a network, in whichever form."""
-    network = networks.sound_form(network)
-    if network in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"):
-        return 1e-4
-    return 2e-4 if network in ("resnet29", "resnet11", "resnet20") else 5e-4
+    return {"imagenet": 1e-4, "bottleneck": 2e-4}.get(networks.parse(network).family, 5e-4)
 
 
 def default_family(spec: DatasetSpec, accelerator: bool) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.experiment.methods import METHODS
-from ieg_core.experiment.networks import sound_form
+from ieg_core.experiment.networks import standard_form
 from ieg_core.recipes.build import FAMILIES
 from ieg_core.recipes.family import Family, Published
 from ieg_core.recipes.literature import Comparison
@@ -80,14 +80,14 @@ def paper_lines() -> Lines:
             flipped = figure.true_flip_rate
             flipped = spec.true_flip_rate if flipped is None else flipped
             schedule = family.schedules.get(figure.method, family.schedule)
-            sound = sound_form(figure.network)
-            differs = f"NETWORK={figure.network} trains its network; {sound} is its standard form"
+            standard = standard_form(figure.network)
+            differs = f"NETWORK={figure.network} trains it; {standard} is its standard form"
             line = [figure.dataset, figure.method, figure.text, figure.network]
             line += [
                 str(figure.clean_labels),
                 f"{flipped:.0%}" if spec.noise and flipped is not None else "the data's",
             ]
-            line += [figure.source, f"{family.name}: {sound}, {length_text(schedule)}"]
+            line += [figure.source, f"{family.name}: {standard}, {length_text(schedule)}"]
             table.append([*line, differs, figure.tried or "not yet: it needs a GPU"])
     return table
 

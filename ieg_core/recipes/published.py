@@ -20,7 +20,7 @@ PUBLISHED: tuple[Published, ...] = tuple(
 
 def network_note(row: Mapping[str, Any], figure: Published) -> str:
     """Returns a remark on a row with the standard form of a figure's released network, else ""."""
-    if row["network"] == figure.network or row["network"] != networks.sound_form(figure.network):
+    if row["network"] == figure.network or row["network"] != networks.standard_form(figure.network):
         return ""
     return f"published with {figure.network}, this is its standard form {row['network']}"
 

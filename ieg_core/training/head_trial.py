@@ -114,8 +114,8 @@ def evaluate_head(
     used = _used(config, source)
     if classifier.features != used:
         raise UserError(
-            f"the head in {folder / HEAD} is of the features {classifier.features}, not {used}: "
-            "train the trial again"
+            f"the head in {folder / HEAD} was trained on the features {classifier.features}, not "
+            f"{used}: train the trial again"
         )
     tests = _test_features(config, label_set, source)
     predicted = classifier.predict(tests[TEST])

@@ -125,7 +125,7 @@ def _list(
     listed = _with_parts(place, listed, annotators, with_test)
     others = [name for name in visible(place, folders=True) if name not in (TRAIN, TEST, PROBE)]
     if others and train is None:
-        left_out = f"the folders {some(sorted(others))} beside train/ are left out"
+        left_out = f"the folders {some(sorted(others))} next to train/ are ignored"
         listed = replace(listed, notes=(*listed.notes, left_out))
     return listed
 

@@ -49,6 +49,7 @@ def test_counts_of_the_true_transition_give_it_back():
         (["schedule.num_steps=100", "method.warmup_fraction=0.59"], 5),
         (["schedule.num_steps=5", "method.warmup_fraction=0.5"], 1),
         (["schedule.num_epochs=8", "method.warmup_fraction=0.25"], 2),
+        (["schedule.num_epochs=100", "method.warmup_fraction=0.29"], 29),
     ],
 )
 def test_the_warm_up_is_whole_epochs_and_at_least_one(settings, start):

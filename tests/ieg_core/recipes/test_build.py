@@ -66,14 +66,20 @@ def test_dictionary_sizes_fit_the_classes_unless_they_were_set():
     assert build.fit_to_classes(plain, 7, []) == plain
 
 
-def test_a_released_network_has_the_weight_decay_of_its_sound_form():
-    assert [
-        build.weight_decay(f"{name}-released") for name in ("resnet29", "resnet32", "resnet50")
-    ] == [
-        2e-4,
-        5e-4,
-        1e-4,
-    ]
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        ("resnet29", 2e-4),
+        ("resnet29-released", 2e-4),
+        ("resnet47", 2e-4),
+        ("resnet32-released", 5e-4),
+        ("wrn28-10", 5e-4),
+        ("resnet18", 1e-4),
+        ("resnet50-released", 1e-4),
+    ],
+)
+def test_the_weight_decay_is_that_of_the_networks_family(network, expected):
+    assert build.weight_decay(network) == expected
 
 
 def test_a_figure_is_displayed_with_its_deviation():

@@ -68,7 +68,7 @@ def test_the_mean_and_deviation_are_over_seeds_in_per_cent():
     )
 
 
-def test_the_sound_form_of_a_released_network_is_judged_with_a_remark():
+def test_the_standard_form_of_a_released_network_is_judged_with_a_remark():
     released = Published("cifar10_uniform_0.2", "ieg", "wrn28-10-released", 100, 96.2, None, "x")
     verdict = only([row(0.98)], published=(released,))
     assert verdict.outcome == REPRODUCED
