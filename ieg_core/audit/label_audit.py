@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
+from ieg_core.audit.oddities import find_oddities
 from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError, require, some
 from ieg_core.store.record import Record
@@ -31,6 +32,8 @@ LEAST_KAPPA: Final = 0.05
 WEAK_KAPPA: Final = 0.2
 FAIR_KAPPA: Final = 0.5
 LEAST_DEVIATIONS: Final = 3.0
+FEW: Final = 500
+"""With 300 labels, the number of wrong ones was off by up to half (docs/RESULTS.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +156,11 @@ class LabelAudit:
         judged = len(self.order)
         expected = summary.expected_wrong
         share = f" ({expected / judged:.1%})" if judged else ""
-        lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
+        few = ": a rough number, since the images are few"
+        lines.append(
+            f"About {expected:.0f} of {judged} labels are expected to be wrong{share}"
+            f"{few if 0 < judged < FEW else ''}"
+        )
         sums = np.cumsum(self.score[self.order])
         tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
         if judged:
@@ -209,7 +216,8 @@ def audit_labels(
         features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
     known = np.where(trusted != MISSING, trusted, given)
-    kappa = _agreement_beyond_chance(evidence.plain.argmax(1), known)
+    oddities = find_oddities(images)
+    kappa = _agreement_beyond_chance(evidence.plain.argmax(1), known, oddities)
     score = evidence.score(given)
     judged = np.flatnonzero((given != MISSING) & (trusted == MISSING))
     order = judged[np.argsort(-score[judged], kind="stable")].astype(np.int64)
@@ -232,7 +240,7 @@ def audit_labels(
         expected_in_top={str(top): float(sums[top - 1]) for top in TOPS if top <= len(sums)},
         transition_estimated=evidence.transitions.tolist(),
         features=list(feature_names),
-        notes=list(images.notes),
+        notes=[*images.notes, *oddities],
         wrong=None if wrong is None else int(wrong.sum()),
         average_precision=None if wrong is None else average_precision(wrong, score[order]),
         auroc=None if wrong is None else auroc(wrong, score[order]),
@@ -289,7 +297,9 @@ def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
     return table
 
 
-def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.integer]) -> float:
+def _agreement_beyond_chance(
+    predicted: NDArray[np.integer], given: NDArray[np.integer], oddities: Sequence[str]
+) -> float:
     """Returns Cohen's κ; raises UserError if features cannot judge the labels."""
     is_given = given != MISSING
     predicted, given = predicted[is_given], given[is_given]
@@ -305,6 +315,7 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
             f"{len(given)} given labels, chance {expected:.1%}; expected clearly more: add images, "
             "use more reliable labels, choose other features, or, if these come from "
             "a file, check that its rows are in the order of the images"
+            + "".join(f"; {oddity}" for oddity in oddities)
         )
     return kappa
 
@@ -313,8 +324,8 @@ def check_labels(images: LabeledImages) -> None:
     """Refuses labels that cannot be learned from, before features are computed.
 
     Raises:
-      UserError: When no image is left, a column is empty or repeats another, or there are fewer
-        than two classes or two images of a class.
+      UserError: When no image is left, a column is empty, repeats another or has none of the
+        others' classes, or there are fewer than two classes or two images of a class.
     """
     if not len(images):
         raise UserError("no image is left to audit: expected some; drop fewer")
@@ -332,6 +343,7 @@ def check_labels(images: LabeledImages) -> None:
                 f"{images.annotators[same[0]]}: expected people who judged on their own; leave one "
                 "of the two out"
             )
+    _refuse_foreign(images)
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)
     for number in range(len(counts)):
@@ -355,3 +367,17 @@ def check_labels(images: LabeledImages) -> None:
             f"the class {images.class_names[single[0]]!r}{more} has one image: expected at least "
             "two per class; add images or remove the class"
         )
+
+
+def _refuse_foreign(images: LabeledImages) -> None:
+    """Refuses a column of something else, such as people's names or sizes of images."""
+    for number in reversed(range(len(images.annotators))):
+        column, others = images.labels[:, number], np.delete(images.labels, number, 1)
+        both = (column != MISSING) & (others != MISSING).any(1)
+        if both.any() and not np.isin(column[column != MISSING], others).any():
+            names = [name for name in images.annotators if name != images.annotators[number]]
+            raise UserError(
+                f"the column {images.annotators[number]} has no class of {some(names)}: expected "
+                "the same classes from all annotators; name the columns of labels (--annotators, "
+                "from Python labels=)"
+            )
