@@ -93,7 +93,8 @@ def open_files(
         if not kept:
             raise UserError(
                 f"none of the {len(paths)} files in {listed.root} can be decoded ({shown}): "
-                "expected JPEG, PNG or WebP images, at paths relative to that folder"
+                "expected JPEG, PNG or WebP images, at paths relative to that folder; convert "
+                "other formats"
             )
         if broken:
             notes.append(f"{len(broken)} of {len(paths)} files cannot be decoded: {shown}")
