@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
 
 from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
@@ -32,6 +33,7 @@ LEAST_KAPPA: Final = 0.05
 WEAK_KAPPA: Final = 0.2
 FAIR_KAPPA: Final = 0.5
 LEAST_DEVIATIONS: Final = 3.0
+UNRECOGNIZED: Final = 0.01
 FEW: Final = 500
 """With 300 labels, the number of wrong ones was off by up to half (docs/RESULTS.md)."""
 
@@ -120,6 +122,28 @@ class LabelAudit:
         return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
     @property
+    def unrecognized(self) -> tuple[int, ...]:
+        """Classes that features do not tell from the others, by an exact test at 1 %.
+
+        Of the n examples with a label, N_c have class c, and step 1 predicts c for M_c, out of
+        fold, h_c of which have it. Without a relation, h_c is hypergeometric; c is recognized if
+        P(h ≥ h_c) ≤ 1 %. Labels of other classes look wrong whatever the images show: of a class
+        too rare to be ever predicted, each does.
+        """
+        trusted, given = self.images.trusted, self.given
+        known = np.where(trusted != MISSING, trusted, given)
+        labeled = known != MISSING
+        predicted, known = self.evidence.plain.argmax(1)[labeled], known[labeled]
+        classes = len(self.images.class_names)
+        counts, drawn = (np.bincount(each, minlength=classes) for each in (known, predicted))
+        hits = np.bincount(known[known == predicted], minlength=classes)
+        return tuple(
+            number
+            for number in np.flatnonzero(counts).tolist()
+            if _chance(hits[number], len(known), counts[number], drawn[number]) > UNRECOGNIZED
+        )
+
+    @property
     def all_places(self) -> NDArray[np.int64]:
         """The images of `order`, then all others in the order of the data, int64 [n]."""
         others = np.setdiff1d(np.arange(len(self.images)), self.order)
@@ -153,6 +177,12 @@ class LabelAudit:
             f"The features predict {summary.agreement:.1%} of the given labels, chance "
             f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
         )
+        if self.unrecognized:
+            unrecognized = some(summary.class_names[number] for number in self.unrecognized)
+            lines.append(
+                f"They do not recognize {unrecognized}: these labels look wrong whatever the "
+                "images show, so look at each"
+            )
         judged = len(self.order)
         expected = summary.expected_wrong
         share = f" ({expected / judged:.1%})" if judged else ""
@@ -318,6 +348,18 @@ def _agreement_beyond_chance(
             + "".join(f"; {oddity}" for oddity in oddities)
         )
     return kappa
+
+
+def _chance(hits: int, total: int, marked: int, drawn: int) -> float:
+    """Returns the probability that of `drawn` examples at least `hits` are of the `marked` ones."""
+
+    def log_ways(of: ArrayLike, chosen: ArrayLike) -> NDArray[np.float64]:
+        of, chosen = np.asarray(of), np.asarray(chosen)
+        return np.asarray(gammaln(of + 1) - gammaln(chosen + 1) - gammaln(of - chosen + 1))
+
+    more = np.arange(hits, min(marked, drawn) + 1)
+    ways = log_ways(marked, more) + log_ways(total - marked, drawn - more)
+    return float(np.exp(ways - log_ways(total, drawn)).sum())
 
 
 def check_labels(images: LabeledImages) -> None:

@@ -6,7 +6,13 @@ import pytest
 
 from ieg_core.audit.cleaning import clean_labels, write_cleaned
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.audit.label_audit import LabelAuditRecord, audit_labels, check_labels, columns
+from ieg_core.audit.label_audit import (
+    LabelAuditRecord,
+    _chance,
+    audit_labels,
+    check_labels,
+    columns,
+)
 from ieg_core.audit.outputs import write_outputs
 from ieg_core.data.tables import read_columns
 from ieg_core.errors import UserError
@@ -85,6 +91,32 @@ def test_labels_without_errors_are_not_cleaned():
     cleaned = clean_labels(audit_labels(replace(images, trusted=trusted), [features]))
     assert np.flatnonzero(cleaned.labels != images.given).tolist() == [0]
     assert cleaned.shows_errors
+
+
+def test_a_class_that_features_do_not_recognize_is_told_and_not_cleaned():
+    """It is never predicted, so that each of its labels looks wrong, also where all are right."""
+    images, features, clean = draw(n=200, wrong_share=0.1, classes=2)
+    labels = images.labels.copy()
+    labels[:6] = 2
+    features[:6] = np.random.default_rng(1).normal(size=(6, 8)) + 3.5 * np.eye(8)[0]
+    audit = audit_labels(replace(images, class_names=("a", "b", "rare"), labels=labels), [features])
+    assert set(audit.order[:10]) >= set(range(6))
+    assert audit.unrecognized == (2,)
+    assert any(line.startswith("They do not recognize rare: ") for line in audit.headline())
+    cleaned = clean_labels(audit)
+    assert not cleaned.changed[:6].any()
+    assert (cleaned.labels == clean)[cleaned.changed].all()
+    recognized = audit_labels(images, [features])
+    assert recognized.unrecognized == ()
+    assert not any("do not recognize" in line for line in recognized.headline())
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "marked", "drawn", "expected"),
+    [(0, 100, 2, 0, 1), (1, 115, 2, 1, 2 / 115), (2, 4, 2, 2, 1 / 6), (1, 4, 2, 2, 5 / 6)],
+)
+def test_the_chance_of_as_many_hits(hits, total, marked, drawn, expected):
+    assert _chance(hits, total, marked, drawn) == pytest.approx(expected)
 
 
 def test_few_labels_are_cleaned_with_more_care():
