@@ -11,7 +11,7 @@ If the two are unrelated, o has the mean e and the standard deviation âˆš(e (1 â
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -59,6 +59,7 @@ class LabelAuditRecord(Record):
       transition_estimated: T_a[true, observed] of each annotator.
       features: Names of the features.
       notes: What was left out or looked odd.
+      unrecognized: Classes that features do not tell from the others (`LabelAudit.unrecognized`).
       reviews: Labels changed in each hundred of a person's reviews, in review order; None without
         decisions.
       wrong: Judged labels that are wrong; None if the true labels are unknown, as for the
@@ -85,6 +86,7 @@ class LabelAuditRecord(Record):
     transition_estimated: Sequence[Sequence[Sequence[float]]]
     features: Sequence[str] = ()
     notes: Sequence[str] = ()
+    unrecognized: Sequence[str] = ()
     reviews: Sequence[int] | None = None
     wrong: int | None = None
     average_precision: float | None = None
@@ -177,11 +179,10 @@ class LabelAudit:
             f"The features predict {summary.agreement:.1%} of the given labels, chance "
             f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
         )
-        if self.unrecognized:
-            unrecognized = some(summary.class_names[number] for number in self.unrecognized)
+        if summary.unrecognized:
             lines.append(
-                f"They do not recognize {unrecognized}: these labels look wrong whatever the "
-                "images show, so look at each"
+                f"They do not recognize {some(summary.unrecognized)}: these labels look wrong "
+                "whatever the images show, so look at each"
             )
         judged = len(self.order)
         expected = summary.expected_wrong
@@ -275,7 +276,9 @@ def audit_labels(
         average_precision=None if wrong is None else average_precision(wrong, score[order]),
         auroc=None if wrong is None else auroc(wrong, score[order]),
     )
-    return LabelAudit(images, evidence, given, evidence.suggested, score, order, summary)
+    audit = LabelAudit(images, evidence, given, evidence.suggested, score, order, summary)
+    names = [images.class_names[number] for number in audit.unrecognized]
+    return replace(audit, summary=replace(summary, unrecognized=names))
 
 
 def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:

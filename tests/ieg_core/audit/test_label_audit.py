@@ -102,6 +102,7 @@ def test_a_class_that_features_do_not_recognize_is_told_and_not_cleaned():
     audit = audit_labels(replace(images, class_names=("a", "b", "rare"), labels=labels), [features])
     assert set(audit.order[:10]) >= set(range(6))
     assert audit.unrecognized == (2,)
+    assert audit.summary.unrecognized == ["rare"]
     assert any(line.startswith("They do not recognize rare: ") for line in audit.headline())
     cleaned = clean_labels(audit)
     assert not cleaned.changed[:6].any()
