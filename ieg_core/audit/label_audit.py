@@ -129,8 +129,8 @@ class LabelAudit:
 
         Of the n examples with a label, N_c have class c, and step 1 predicts c for M_c, out of
         fold, h_c of which have it. Without a relation, h_c is hypergeometric; c is recognized if
-        P(h ≥ h_c) ≤ 1 %. Labels of other classes look wrong whatever the images show: of a class
-        too rare to be ever predicted, each does.
+        P(h ≥ h_c) ≤ 1 %. Right labels of other classes may look wrong, too: of a class too rare to
+        be ever predicted, each does.
         """
         trusted, given = self.images.trusted, self.given
         known = np.where(trusted != MISSING, trusted, given)
@@ -181,8 +181,8 @@ class LabelAudit:
         )
         if summary.unrecognized:
             lines.append(
-                f"They do not recognize {some(summary.unrecognized)}: these labels look wrong "
-                "whatever the images show, so look at each"
+                f"They may not recognize {some(summary.unrecognized)}: then right labels of these "
+                "look wrong, too; look at each"
             )
         judged = len(self.order)
         expected = summary.expected_wrong

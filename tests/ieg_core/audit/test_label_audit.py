@@ -103,13 +103,13 @@ def test_a_class_that_features_do_not_recognize_is_told_and_not_cleaned():
     assert set(audit.order[:10]) >= set(range(6))
     assert audit.unrecognized == (2,)
     assert audit.summary.unrecognized == ["rare"]
-    assert any(line.startswith("They do not recognize rare: ") for line in audit.headline())
+    assert any(line.startswith("They may not recognize rare: ") for line in audit.headline())
     cleaned = clean_labels(audit)
     assert not cleaned.changed[:6].any()
     assert (cleaned.labels == clean)[cleaned.changed].all()
     recognized = audit_labels(images, [features])
     assert recognized.unrecognized == ()
-    assert not any("do not recognize" in line for line in recognized.headline())
+    assert not any("recognize" in line for line in recognized.headline())
 
 
 @pytest.mark.parametrize(
