@@ -8,8 +8,8 @@ and changed if its suggestion is another class with at least the requested proba
 
 Nothing is changed where the labels do not contradict a channel without errors: of 300 right labels,
 one or two always look wrong. Nor are labels of a class that features do not recognize
-(`LabelAudit.unrecognized`), since right ones of these look wrong, too. A confirmed label becomes the
-confirmed class.
+(`LabelAudit.unrecognized`), since right ones of these look wrong, too. A confirmed label becomes
+the confirmed class.
 """
 
 from dataclasses import dataclass, replace
