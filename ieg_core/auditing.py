@@ -102,9 +102,9 @@ class AuditResult(LabelAudit):
         lines = self.headline()
         for place in self.order[:_TOP].tolist():
             given, suggested = self._labels(place)
+            guess = "probably right" if suggested == given else f"probably {suggested}"
             lines.append(
-                f"  {self.images.names[place]}: {given}, probably {suggested} "
-                f"(score {self.score[place]:.3f})"
+                f"  {self.images.names[place]}: {given}, {guess} (score {self.score[place]:.3f})"
             )
         return "\n".join(lines)
 

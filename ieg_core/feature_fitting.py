@@ -186,6 +186,12 @@ def fit_on_features(
     else:
         tested = open_python(*test, size=side, class_names=training.class_names)
         more, _ = _compute(tested, network, length=length, progress=progress)
+        known = set(training.digests or ())
+        if shared := sum(digest in known for digest in tested.images.digests or ()):
+            print(
+                f"fit: {shared} of {len(tested.images)} test images are also trained on, so "
+                "accuracy is too high"
+            )
         predicted = head.predict(reduction.apply(more) * reduction.scale).argmax(1)
         truth = tested.images.given
     is_labeled = truth != MISSING
@@ -236,6 +242,7 @@ def _with_probe(images: LabeledImages, probe: LabeledImages) -> LabeledImages:
         annotators=images.annotators,
         trusted=np.concatenate([images.trusted, probe.given]),
         read=read_either,
+        digests=images.digests and probe.digests and (*images.digests, *probe.digests),
         notes=(*images.notes, *probe.notes),
         indices=[*indices, *(("probe", index) for index in probe_indices)],
     )

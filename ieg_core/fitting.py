@@ -24,9 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ieg_core.audit.findings import THRESHOLD, Audit, is_available, read_audit
 from ieg_core.audit.from_python import is_matrix, open_python
+from ieg_core.audit.inputs import list_images
 from ieg_core.audit.write import audit_trial
 from ieg_core.data.image_folder.arrays import Part, write_arrays
-from ieg_core.data.image_folder.listing import PROBE, TEST, TRAIN, is_split, list_files
+from ieg_core.data.image_folder.listing import PROBE, TEST, is_split, list_files
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import EXIT_USER_ERROR, UserError, printable
 from ieg_core.experiment import networks
@@ -317,7 +318,8 @@ def _fit_on_features(
 def _suit_features(images: Any) -> bool:
     """Returns whether images are few, and large enough for pre-trained features; says so."""
     if isinstance(images, str | Path):
-        count, first = len(list_files(expand(images), needs_test=False).parts[TRAIN]), None
+        trusted, first = list_images(expand(images)).trusted, None
+        count = sum(each is None for each in trusted)  # without the probe
     elif hasattr(images, "__len__") and not hasattr(images, "as_numpy_iterator"):
         count = len(images)
         is_plain = isinstance(images, np.ndarray | list | tuple)

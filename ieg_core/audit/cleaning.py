@@ -7,7 +7,9 @@ and changed if its suggestion is another class with at least the requested proba
 300 images, this changes about half of the labels that the likeliest channel would change.
 
 Nothing is changed where the labels do not contradict a channel without errors: of 300 right labels,
-one or two always look wrong. A confirmed label becomes the confirmed class.
+one or two always look wrong. Nor are labels of a class that features do not recognize
+(`LabelAudit.unrecognized`), since right ones of these look wrong, too. A confirmed label becomes
+the confirmed class.
 """
 
 from dataclasses import dataclass, replace
@@ -71,6 +73,7 @@ def clean_labels(audit: LabelAudit, precision: float = PRECISION) -> Cleaned:
     # Sum over the other classes: 1 − q loses all digits if q is close to 1.
     doubt = careful.score(audit.suggested)[judged] if careful else np.ones(len(judged))
     is_certain = doubt <= 1 - precision if careful else np.zeros(len(judged), bool)
+    is_certain &= ~np.isin(given[judged], audit.unrecognized)
     changed = np.zeros(len(given), bool)
     changed[judged[is_certain]] = True
     doubts = doubt[is_certain]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.audit.inputs import Opened, open_files
+from ieg_core.audit.inputs import Opened, list_images, open_files
 from ieg_core.audit.label_columns import (
     GIVEN,
     is_frame,
@@ -27,7 +27,7 @@ from ieg_core.audit.label_columns import (
     trusted_places,
 )
 from ieg_core.audit.pixels import HELD_SIDE, bounded, square, to_pixels
-from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
+from ieg_core.data.image_folder.labeled_files import LabeledFiles
 from ieg_core.data.labels.from_python import class_numbers, read_labels
 from ieg_core.errors import UserError, some
 from ieg_core.host.files import expand
@@ -168,7 +168,7 @@ def _open_folder(
                 "labels, pass a list of paths"
             )
     annotators = [labels] if isinstance(labels, str) else list(labels or ())
-    opened = _read_files(list_labeled_files(folder, annotators=annotators), size, progress)
+    opened = _read_files(list_images(folder, annotators=annotators), size, progress)
     names = list(opened.images.names)
     notes = tuple(note.removesuffix(_OPTION) for note in opened.images.notes)
     opened = replace(opened, images=replace(opened.images, indices=names, notes=notes))

@@ -1,29 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the input of an audit of images: a folder, a table, or data sets by name."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.data.base import ImageFiles
-from ieg_core.data.image_folder.cache import index_files
+from ieg_core.data.image_folder.cache import Entry, index_files
 from ieg_core.data.image_folder.decode import MOST_MEGAPIXELS, read_original
-from ieg_core.data.image_folder.labeled_files import LabeledFiles
-from ieg_core.data.image_folder.listing import in_order
+from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
+from ieg_core.data.image_folder.listing import (
+    PROBE,
+    TEST,
+    TRAIN,
+    find_table,
+    in_order,
+    is_split,
+    visible,
+)
 from ieg_core.data.image_folder.squares import decoded, read_squares, square_keys
 from ieg_core.data.label_set import draw_labels
 from ieg_core.data.labels.given import data_tag
 from ieg_core.data.labels.open import open_given
 from ieg_core.data.open import open_source
+from ieg_core.data.tables import SUFFIXES, read_header
 from ieg_core.errors import UserError, some
 from ieg_core.experiment.dataset_spec import LABELS, DatasetSpec
 
 Pixels = NDArray[np.uint8]
+_TABLES: Final = (*SUFFIXES, ".tsv", ".txt", ".xls", ".xlsx", ".ods")
+_EXAMPLES: Final = 3
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Opened:
       clean: The true labels, int32 [n], if an evaluation has them; used for measures alone.
       data_tag: The data set's tag in label files; "" for files.
       features: Features in place of images, float32 [n, D]; None for images.
+      broken_share: Share of the listed files that cannot be decoded and are left out, in [0, 1).
     """
 
     images: LabeledImages
@@ -47,6 +61,7 @@ class Opened:
     clean: NDArray[np.int32] | None = None
     data_tag: str = ""
     features: NDArray[np.float32] | None = None
+    broken_share: float = 0.0
 
 
 def open_files(
@@ -73,12 +88,13 @@ def open_files(
     if decodes:
         entries = index_files(listed.root, paths, MOST_MEGAPIXELS, decode=True, progress=progress)
         kept = [number for number in kept if not entries[paths[number]].reason]
-        broken = [f"{path}: {entries[path].reason}" for path in paths if entries[path].reason]
-        shown = some(broken, separator="; ")
+        broken = [path for path in paths if entries[path].reason]
+        shown = _by_reason({path: entries[path].reason or "" for path in broken})
         if not kept:
             raise UserError(
                 f"none of the {len(paths)} files in {listed.root} can be decoded ({shown}): "
-                "expected JPEG, PNG or WebP images, at paths relative to that folder"
+                "expected JPEG, PNG or WebP images, at paths relative to that folder; convert "
+                "other formats"
             )
         if broken:
             notes.append(f"{len(broken)} of {len(paths)} files cannot be decoded: {shown}")
@@ -103,7 +119,62 @@ def open_files(
     if digests is None:
         return Opened(images, None)
     files = ImageFiles(listed.root, names, digests)
-    return Opened(images, partial(read_squares, files, size), square_keys(files, size))
+    read = partial(_read_unchanged, files, size, [entries[name] for name in names])
+    share = (len(paths) - len(kept)) / len(paths)
+    return Opened(images, read, square_keys(files, size), broken_share=share)
+
+
+def list_images(
+    place: Path,
+    *,
+    annotators: Sequence[str] = (),
+    with_test: bool = False,
+    needs_paths: bool = True,
+) -> LabeledFiles:
+    """Lists a folder or a table, and says what of a folder was probably meant to be read.
+
+    Args:
+      place: The folder or the table.
+      annotators: Names of the columns that hold labels.
+      with_test: Whether the test set's labels are judged too.
+      needs_paths: Whether a table must have a column `path`.
+
+    Returns:
+      The files (`ieg_core.data.image_folder.labeled_files`); a table beside class folders is noted.
+
+    Raises:
+      UserError: When the listing is refused, or a folder's only class folder holds the classes or
+        is beside a table that cannot be read.
+    """
+    listed = list_labeled_files(
+        place, annotators=annotators, with_test=with_test, needs_paths=needs_paths
+    )
+    if not place.is_dir() or find_table(place, TRAIN):
+        return listed
+    beside = sorted(visible(place, folders=False))
+    tables = [name for name in beside if Path(name).suffix.lower() in _TABLES]
+    folders = [name for name in visible(place, folders=True) if name not in (TEST, PROBE)]
+    if is_split(place, TRAIN) or len(folders) > 1:
+        unread = [name for name in tables if Path(name).stem not in (TEST, PROBE)]
+        note = f"not read, beside the class folders: {some(unread)}; audit a table by its own path"
+        return replace(listed, notes=(*listed.notes, note)) if unread else listed
+    labels = {cell for row in listed.labels for cell in row} - {None}
+    if len(folders) != 1 or labels != set(folders):
+        return listed
+    only = folders[0]
+    inner = visible(place / only, folders=True)
+    hints = [
+        f"{name} has the columns {', '.join(read_header(place / name)) or '(none)'}"
+        if Path(name).suffix.lower() in SUFFIXES
+        else f"{name} is not read, save it as a CSV file"
+        for name in tables
+    ]
+    if len(inner) > 1:
+        hints.append(f"or audit {place / only}, if its folders are the classes")
+    raise UserError(
+        f"{place} has one class folder, {only}: expected at least two, <class>/…, or a table with "
+        f"the columns path and label, separated by commas{''.join(f'; {hint}' for hint in hints)}"
+    )
 
 
 def open_datasets(
@@ -188,6 +259,43 @@ def _refuse_contradictions(
                 f"image, but {class_names[trusted[earlier]]!r} and {class_names[trusted[place]]!r}"
                 ": expected one class; remove one of the two"
             )
+
+
+def _by_reason(reasons: Mapping[str, str]) -> str:
+    """Groups files by why they cannot be decoded; examples are of the most frequent kinds."""
+    groups: dict[str, list[str]] = {}
+    for path, reason in reasons.items():
+        groups.setdefault(reason, []).append(path)
+    described = []
+    for reason, paths in sorted(groups.items(), key=lambda group: -len(group[1])):
+        kinds: dict[str, list[str]] = {}
+        for path in paths:
+            kinds.setdefault(Path(path).suffix.lower(), []).append(path)
+        frequent = sorted(kinds.values(), key=len, reverse=True)
+        examples = [kind[0] for kind in frequent] if len(frequent) > 1 else paths
+        count = f"{len(paths)} files, such as " if len(paths) > 1 else ""
+        described.append(f"{reason} ({count}{', '.join(examples[:_EXAMPLES])})")
+    return some(described, separator="; ")
+
+
+def _read_unchanged(
+    files: ImageFiles, size: int, entries: Sequence[Entry], places: NDArray[np.int64]
+) -> Pixels:
+    """Reads squares; features of other pixels would be cached under the digests of these files."""
+    squares = read_squares(files, size, places)
+    for place in places.tolist():
+        file, known = files.root / files.paths[place], entries[place]
+        try:
+            status = os.stat(file)
+            is_same = (status.st_size, status.st_mtime_ns) == (known.size, known.changed)
+        except OSError:
+            is_same = False
+        if not is_same:
+            raise UserError(
+                f"{file} has changed: expected the files to stay unchanged while this runs; run it "
+                "again"
+            )
+    return squares
 
 
 def _original(root: Path, names: Sequence[str], place: int) -> Pixels:

@@ -11,15 +11,17 @@ If the two are unrelated, o has the mean e and the standard deviation √(e (1 �
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaln
 
 from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
 from ieg_core.audit.measures import auroc, average_precision
+from ieg_core.audit.oddities import find_oddities
 from ieg_core.data.tables import to_frame
 from ieg_core.errors import UserError, require, some
 from ieg_core.store.record import Record
@@ -31,6 +33,9 @@ LEAST_KAPPA: Final = 0.05
 WEAK_KAPPA: Final = 0.2
 FAIR_KAPPA: Final = 0.5
 LEAST_DEVIATIONS: Final = 3.0
+UNRECOGNIZED: Final = 0.01
+FEW: Final = 500
+"""With 300 labels, the number of wrong ones was off by up to half (docs/RESULTS.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,7 @@ class LabelAuditRecord(Record):
       transition_estimated: T_a[true, observed] of each annotator.
       features: Names of the features.
       notes: What was left out or looked odd.
+      unrecognized: Classes that features do not tell from the others (`LabelAudit.unrecognized`).
       reviews: Labels changed in each hundred of a person's reviews, in review order; None without
         decisions.
       wrong: Judged labels that are wrong; None if the true labels are unknown, as for the
@@ -80,6 +86,7 @@ class LabelAuditRecord(Record):
     transition_estimated: Sequence[Sequence[Sequence[float]]]
     features: Sequence[str] = ()
     notes: Sequence[str] = ()
+    unrecognized: Sequence[str] = ()
     reviews: Sequence[int] | None = None
     wrong: int | None = None
     average_precision: float | None = None
@@ -117,6 +124,28 @@ class LabelAudit:
         return to_frame(columns(self, np.arange(len(self.images))), self.images.indices)
 
     @property
+    def unrecognized(self) -> tuple[int, ...]:
+        """Classes that features do not tell from the others, by an exact test at 1 %.
+
+        Of the n examples with a label, N_c have class c, and step 1 predicts c for M_c, out of
+        fold, h_c of which have it. Without a relation, h_c is hypergeometric; c is recognized if
+        P(h ≥ h_c) ≤ 1 %. Right labels of other classes may look wrong, too: of a class too rare to
+        be ever predicted, each does.
+        """
+        trusted, given = self.images.trusted, self.given
+        known = np.where(trusted != MISSING, trusted, given)
+        labeled = known != MISSING
+        predicted, known = self.evidence.plain.argmax(1)[labeled], known[labeled]
+        classes = len(self.images.class_names)
+        counts, drawn = (np.bincount(each, minlength=classes) for each in (known, predicted))
+        hits = np.bincount(known[known == predicted], minlength=classes)
+        return tuple(
+            number
+            for number in np.flatnonzero(counts).tolist()
+            if _chance(hits[number], len(known), counts[number], drawn[number]) > UNRECOGNIZED
+        )
+
+    @property
     def all_places(self) -> NDArray[np.int64]:
         """The images of `order`, then all others in the order of the data, int64 [n]."""
         others = np.setdiff1d(np.arange(len(self.images)), self.order)
@@ -150,10 +179,19 @@ class LabelAudit:
             f"The features predict {summary.agreement:.1%} of the given labels, chance "
             f"{summary.chance:.1%} (kappa {summary.kappa:.2f}): {grade}"
         )
+        if summary.unrecognized:
+            lines.append(
+                f"They may not recognize {some(summary.unrecognized)}: then right labels of these "
+                "look wrong, too; look at each"
+            )
         judged = len(self.order)
         expected = summary.expected_wrong
         share = f" ({expected / judged:.1%})" if judged else ""
-        lines.append(f"About {expected:.0f} of {judged} labels are expected to be wrong{share}")
+        few = ": a rough number, since the images are few"
+        lines.append(
+            f"About {expected:.0f} of {judged} labels are expected to be wrong{share}"
+            f"{few if 0 < judged < FEW else ''}"
+        )
         sums = np.cumsum(self.score[self.order])
         tops = sorted({*(top for top in TOPS_SHOWN if top <= judged), max(1, round(expected))})
         if judged:
@@ -209,7 +247,8 @@ def audit_labels(
         features, images.labels, len(images.class_names), trusted=trusted, seed=seed, **options
     )
     known = np.where(trusted != MISSING, trusted, given)
-    kappa = _agreement_beyond_chance(evidence.plain.argmax(1), known)
+    oddities = find_oddities(images)
+    kappa = _agreement_beyond_chance(evidence.plain.argmax(1), known, oddities)
     score = evidence.score(given)
     judged = np.flatnonzero((given != MISSING) & (trusted == MISSING))
     order = judged[np.argsort(-score[judged], kind="stable")].astype(np.int64)
@@ -232,12 +271,14 @@ def audit_labels(
         expected_in_top={str(top): float(sums[top - 1]) for top in TOPS if top <= len(sums)},
         transition_estimated=evidence.transitions.tolist(),
         features=list(feature_names),
-        notes=list(images.notes),
+        notes=[*images.notes, *oddities],
         wrong=None if wrong is None else int(wrong.sum()),
         average_precision=None if wrong is None else average_precision(wrong, score[order]),
         auroc=None if wrong is None else auroc(wrong, score[order]),
     )
-    return LabelAudit(images, evidence, given, evidence.suggested, score, order, summary)
+    audit = LabelAudit(images, evidence, given, evidence.suggested, score, order, summary)
+    names = [images.class_names[number] for number in audit.unrecognized]
+    return replace(audit, summary=replace(summary, unrecognized=names))
 
 
 def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
@@ -289,7 +330,9 @@ def columns(audit: LabelAudit, rows: NDArray[np.int64]) -> dict[str, list[Any]]:
     return table
 
 
-def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.integer]) -> float:
+def _agreement_beyond_chance(
+    predicted: NDArray[np.integer], given: NDArray[np.integer], oddities: Sequence[str]
+) -> float:
     """Returns Cohen's κ; raises UserError if features cannot judge the labels."""
     is_given = given != MISSING
     predicted, given = predicted[is_given], given[is_given]
@@ -305,16 +348,29 @@ def _agreement_beyond_chance(predicted: NDArray[np.integer], given: NDArray[np.i
             f"{len(given)} given labels, chance {expected:.1%}; expected clearly more: add images, "
             "use more reliable labels, choose other features, or, if these come from "
             "a file, check that its rows are in the order of the images"
+            + "".join(f"; {oddity}" for oddity in oddities)
         )
     return kappa
+
+
+def _chance(hits: int, total: int, marked: int, drawn: int) -> float:
+    """Returns the probability that of `drawn` examples at least `hits` are of the `marked` ones."""
+
+    def log_ways(of: ArrayLike, chosen: ArrayLike) -> NDArray[np.float64]:
+        of, chosen = np.asarray(of), np.asarray(chosen)
+        return np.asarray(gammaln(of + 1) - gammaln(chosen + 1) - gammaln(of - chosen + 1))
+
+    more = np.arange(hits, min(marked, drawn) + 1)
+    ways = log_ways(marked, more) + log_ways(total - marked, drawn - more)
+    return float(np.exp(ways - log_ways(total, drawn)).sum())
 
 
 def check_labels(images: LabeledImages) -> None:
     """Refuses labels that cannot be learned from, before features are computed.
 
     Raises:
-      UserError: When no image is left, a column is empty or repeats another, or there are fewer
-        than two classes or two images of a class.
+      UserError: When no image is left, a column is empty, repeats another or has none of the
+        others' classes, or there are fewer than two classes or two images of a class.
     """
     if not len(images):
         raise UserError("no image is left to audit: expected some; drop fewer")
@@ -332,6 +388,7 @@ def check_labels(images: LabeledImages) -> None:
                 f"{images.annotators[same[0]]}: expected people who judged on their own; leave one "
                 "of the two out"
             )
+    _refuse_foreign(images)
     votes = np.column_stack([images.trusted, images.labels])
     counts = np.zeros(len(images.class_names), np.int64)
     for number in range(len(counts)):
@@ -355,3 +412,17 @@ def check_labels(images: LabeledImages) -> None:
             f"the class {images.class_names[single[0]]!r}{more} has one image: expected at least "
             "two per class; add images or remove the class"
         )
+
+
+def _refuse_foreign(images: LabeledImages) -> None:
+    """Refuses a column of something else, such as people's names or sizes of images."""
+    for number in reversed(range(len(images.annotators))):
+        column, others = images.labels[:, number], np.delete(images.labels, number, 1)
+        both = (column != MISSING) & (others != MISSING).any(1)
+        if both.any() and not np.isin(column[column != MISSING], others).any():
+            names = [name for name in images.annotators if name != images.annotators[number]]
+            raise UserError(
+                f"the column {images.annotators[number]} has no class of {some(names)}: expected "
+                "the same classes from all annotators; name the columns of labels (--annotators, "
+                "from Python labels=)"
+            )

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Final
 
 from ieg_core.audit import review
-from ieg_core.audit.label_audit import LabelAudit, columns
+from ieg_core.audit.label_audit import LabelAudit, LabelAuditRecord, columns
 from ieg_core.data.tables import to_csv, to_parquet
 from ieg_core.host.files import write_bytes_atomic
 
 TABLE: Final = "audit.csv"
+PARQUET: Final = "audit.parquet"
 REVIEW: Final = "review.html"
+OUTPUTS: Final = (TABLE, PARQUET, REVIEW, LabelAuditRecord.NAME)
+"""Every file of an audit, in its folder."""
 
 
 def write_outputs(
@@ -36,8 +39,9 @@ def write_outputs(
     rows = audit.all_places
     table = columns(audit, rows)
     files = {TABLE: to_csv(table)}
-    files["audit.parquet"] = to_parquet({**table, "q": list(audit.evidence.q[rows])})
-    files[REVIEW] = review.render(audit, top=top, earlier=earlier).encode()
+    files[PARQUET] = to_parquet({**table, "q": list(audit.evidence.q[rows])})
+    page = review.render(audit, top=top, earlier=earlier, remarks=audit.headline())
+    files[REVIEW] = page.encode()
     for name, content in files.items():
         write_bytes_atomic(folder / name, content)
     audit.summary.write(folder)

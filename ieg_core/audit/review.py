@@ -19,6 +19,7 @@ from PIL import Image
 
 from ieg_core.audit.feature_posterior import MISSING
 from ieg_core.audit.label_audit import LabelAudit
+from ieg_core.errors import printable
 from ieg_core.host.templates import load_template
 
 TEMPLATE: Final = Path(__file__).with_name("review.html.j2")
@@ -34,7 +35,13 @@ NUMBER_KEYS: Final = 10
 """Maximum number of classes with a key each; beyond that, the most likely are shown."""
 
 
-def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str]] = ()) -> str:
+def render(
+    audit: LabelAudit,
+    *,
+    top: int,
+    earlier: Sequence[tuple[str, str, str]] = (),
+    remarks: Sequence[str] = (),
+) -> str:
     """Renders the page on which a person reviews the labels of an audit.
 
     Args:
@@ -42,6 +49,7 @@ def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str
       top: Maximum number of labels to show.
       earlier: Earlier decisions from `decisions.rows`; the page saves them again, including those
         about dropped images, which are no longer part of the audit.
+      remarks: How far to trust the audit, a line each, shown with the help.
 
     Returns:
       A complete HTML document; deterministic for the same audit.
@@ -61,6 +69,7 @@ def render(audit: LabelAudit, *, top: int, earlier: Sequence[tuple[str, str, str
         images=_to_json(_images(audit, shown)),
         shown=len(shown),
         judged=len(audit.order),
+        remarks=[printable(remark) for remark in remarks],
     )
 
 

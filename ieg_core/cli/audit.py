@@ -16,10 +16,11 @@ from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.base_datasets import BASES
 from ieg_core.experiment.feature_sources import EXPECTED
 from ieg_core.features.extract import NETWORK
+from ieg_core.host.files import is_inside
 from ieg_core.recipes import build
 from ieg_core.report.audits import MEASURES, measure_text
 from ieg_core.store import layout
-from ieg_core.store.records import AuditRecord
+from ieg_core.store.records import AuditRecord, TrialRecord
 from ieg_core.sweep.request import make_sweep
 
 RUN, FILES, DATASET = "run", "files", "dataset"
@@ -167,6 +168,8 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
     audits = []
     for folder in folders:
         data_dir = options.data_dir_of(folder, arguments.data_dir)
+        if labels_file is not None:
+            _refuse_overwriting(labels_file, folder, Path(data_dir))
         summary = audit_trial(
             folder,
             Path(data_dir),
@@ -186,6 +189,16 @@ def _audit_runs(arguments: argparse.Namespace) -> int:
     if arguments.json:
         options.print_json({"audits": audits})
     return 0
+
+
+def _refuse_overwriting(labels_file: Path, folder: Path, data_dir: Path) -> None:
+    """Refuses to write labels into the folder of a run's images, where train.csv may be a table."""
+    record, _ = TrialRecord.look(folder)
+    if record and record.base == "folder" and is_inside(labels_file, data_dir):
+        raise UserError(
+            f"the results would go to {labels_file}, inside {data_dir}: choose another folder (its "
+            "files are only read)"
+        )
 
 
 def auditable_trials(run_dir: Path) -> list[Path]:

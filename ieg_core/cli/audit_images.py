@@ -3,6 +3,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -17,19 +18,20 @@ from ieg_core.audit.corrections import import_decisions
 from ieg_core.audit.decisions import Decisions
 from ieg_core.audit.exports import EXPORTS, LABEL_STUDIO, export_audit, local_files
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.audit.inputs import Opened, open_datasets, open_files
+from ieg_core.audit.inputs import Opened, list_images, open_datasets, open_files
 from ieg_core.audit.label_audit import LabelAudit, audit_labels, check_labels
-from ieg_core.audit.outputs import write_outputs
+from ieg_core.audit.outputs import OUTPUTS, write_outputs
 from ieg_core.auditing import compute_all
 from ieg_core.cli import options
-from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.image_folder.listing import TRAIN, is_split, list_files
 from ieg_core.data.labels.label_file import check_extension
 from ieg_core.errors import UserError, printable, require
 from ieg_core.experiment import dataset_spec, feature_sources
+from ieg_core.experiment.config import ImagesConfig
 from ieg_core.features.extract import NETWORK
 from ieg_core.features.files import in_order_of, read_features
 from ieg_core.features.network import find_networks, largest_side
+from ieg_core.host.files import is_inside
 from ieg_core.host.machine import usable_cores
 from ieg_core.host.progress import ProgressLine, timed
 from ieg_core.host.runtime import Runtime, set_environment
@@ -156,7 +158,7 @@ def audit_images(request: AuditRequest) -> int:
         export_audit(audit, tool, path, **_export_options(request, tool))
     written = write_outputs(out, audit, top=request.top, earlier=earlier)
     for tool, path in request.exports:
-        written += [path, *([path.with_suffix(".xml")] if tool == LABEL_STUDIO else [])]
+        written += _exported(tool, path)
     if request.write_labels and cleaned is not None:
         write_cleaned(request.write_labels, audit, cleaned, opened.data_tag)
     if request.json:
@@ -172,7 +174,7 @@ def audit_images(request: AuditRequest) -> int:
         print(path)
     if request.write_labels and cleaned is not None:
         print(f"{request.write_labels}: {_describe_cleaned(audit, cleaned)}")
-        if command := _next_command(request, opened.images):
+        if command := _next_command(request, opened):
             print(f"Train on them: {command}")
     return 0
 
@@ -186,7 +188,10 @@ def _export_options(request: AuditRequest, tool: str) -> dict[str, str]:
 
 def _name(request: AuditRequest) -> str:
     place = request.places[0]
-    return place if request.are_datasets else Path(os.path.abspath(place)).stem
+    if request.are_datasets:
+        return place
+    path = Path(os.path.abspath(place))
+    return path.name if path.is_dir() else path.stem
 
 
 def _check(request: AuditRequest, out: Path) -> None:
@@ -211,30 +216,45 @@ def _check(request: AuditRequest, out: Path) -> None:
             f"received --decisions {request.decisions} and --corrections {request.corrections}: "
             "expected one of the two; audit with one, then open its review.html and save"
         )
-    read = [request.labels, request.decisions, request.corrections]
-    read += [source.name for source in sources]
-    read += [] if request.are_datasets else request.places
-    inputs = {os.path.realpath(each) for each in read if each}
-    for path in [request.write_labels, *(path for _, path in request.exports)]:
-        if path is not None and os.path.realpath(path) in inputs:
-            raise UserError(f"{path} is read and would be overwritten: choose another name")
-    if request.are_datasets:
-        return
-    place = Path(request.places[0])
-    if place.is_dir() and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(place)):
-        raise UserError(
-            f"the results would go to {out}, inside {place}, and look like one of its classes: "
-            "choose another folder (--out, OUT=…)"
-        )
-    if out.is_file():
+    _refuse_overwriting(request, out, [source.name for source in sources])
+    if not request.are_datasets and out.is_file():
         raise UserError(f"{out} is a file: expected a folder for the results (--out, OUT=…)")
+
+
+def _refuse_overwriting(request: AuditRequest, out: Path, features: Sequence[str]) -> None:
+    """Refuses to write into the images' folder, over a file that is read, or to a file twice."""
+    place = None if request.are_datasets else Path(request.places[0])
+    named = [path for tool, file in request.exports for path in _exported(tool, file)]
+    named += [request.write_labels] if request.write_labels else []
+    for path in (out, *named):
+        if place and place.is_dir() and is_inside(path, place):
+            effect = ", and look like one of its classes" if path == out else ""
+            raise UserError(
+                f"the results would go to {path}, inside {place}{effect}: choose another folder "
+                f"({'--out, OUT=…' if path == out else 'its files are only read'})"
+            )
+    read = [request.labels, request.decisions, request.corrections, *features, place]
+    inputs = {os.path.realpath(each) for each in read if each}
+    written: set[str] = set()
+    for path in (*(out / name for name in OUTPUTS), *named):
+        target = os.path.realpath(path)
+        if target in inputs:
+            raise UserError(f"{path} is read and would be overwritten: choose another name")
+        if target in written:
+            raise UserError(f"{path} would be written twice: choose another name for one of them")
+        written.add(target)
+
+
+def _exported(tool: str, path: Path) -> list[Path]:
+    """Returns the files that an export writes."""
+    return [path, *([path.with_suffix(".xml")] if tool == LABEL_STUDIO else [])]
 
 
 def _open(request: AuditRequest, size: int, *, decodes: bool) -> Opened:
     if request.are_datasets:
         specs = [dataset_spec.parse(name) for name in request.places]
         return open_datasets(specs, request.data_dir, request.labels, request.seed)
-    listed: LabeledFiles = list_labeled_files(
+    listed = list_images(
         Path(request.places[0]),
         annotators=request.annotators,
         with_test=request.with_test,
@@ -315,7 +335,7 @@ def _is_data_directory(place: Path) -> bool:
     return True
 
 
-def _next_command(request: AuditRequest, images: LabeledImages) -> str:
+def _next_command(request: AuditRequest, opened: Opened) -> str:
     """Returns the command that trains on the cleaned labels; "" where there are no images."""
     cleaned = str(request.write_labels)
     place = Path(request.places[0])
@@ -325,9 +345,13 @@ def _next_command(request: AuditRequest, images: LabeledImages) -> str:
         return make_sweep(words)
     if _is_data_directory(place):
         dataset = f"folder_{dataset_spec.LABELS}"
-        return make_sweep({"DATASET": dataset, "DATA_DIR": str(place), "LABELS": cleaned})
+        words = {"DATASET": dataset, "DATA_DIR": str(place), "LABELS": cleaned}
+        if opened.broken_share > ImagesConfig.max_broken_fraction:
+            share = math.ceil(10_000 * opened.broken_share) / 10_000
+            words["SET"] = f"images.max_broken_fraction={share:g}"
+        return make_sweep(words)
     root = place if place.is_dir() else place.parent
-    if images.read is None or is_split(root, TRAIN):
+    if opened.images.read is None or is_split(root, TRAIN):
         return ""
     # The labels came from a table that is not part of a data directory; this one can be.
     copied = shlex.join(["cp", cleaned, str(root / TRAIN) + Path(cleaned).suffix.lower()])

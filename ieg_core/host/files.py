@@ -18,6 +18,11 @@ def expand(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Returns whether a path is a folder or in it, links followed; it need not exist."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
     """Converts operating system errors on writing under `path` to one-line errors.

@@ -7,7 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, ParamSpec
 
 from ieg_core.errors import (
@@ -29,15 +29,22 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter} | settings)
+        self._words: Sequence[str] = ()
 
     def error(self, message: str) -> NoReturn:
         """Raises a UserError instead of printing the usage."""
-        raise UserError(f"{message}; see {self.prog} --help")
+        dashed = (word for word in self._words if word[:1] == "-" and os.path.lexists(word))
+        fixes = [
+            *(f"write ./{word} for the path {word}" for word in dashed),
+            f"see {self.prog} --help",
+        ]
+        raise UserError("; ".join([message, *fixes]))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses arguments; expands `~` also where a shell does not, as in --out=~/runs."""
         words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_expanded(word) for word in words], namespace)
+        self._words = [_expanded(word) for word in words]
+        return super().parse_known_args(self._words, namespace)
 
 
 def _expanded(word: str) -> str:

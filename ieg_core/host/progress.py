@@ -2,6 +2,7 @@
 """A progress line for terminals, notebooks and log files."""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -82,17 +83,28 @@ class ProgressLine:
 
     def _show(self, text: str) -> None:
         if self._redraws:
+            text = self._fitted(text)
             self._stream.write(f"\r{text.ljust(self._width)}")
             self._width = len(text)
         else:
             self._stream.write(f"{text}\n")
         self._stream.flush()
 
+    def _fitted(self, text: str) -> str:
+        """Returns what of a line a terminal can redraw: a wrapped line would be repeated."""
+        room = 0
+        if self._stream.isatty():  # not in a notebook
+            with contextlib.suppress(OSError, ValueError):
+                room = os.get_terminal_size(self._stream.fileno()).columns - 1
+        if room <= 0 or len(text) <= room:
+            return text
+        return text.removeprefix(f"{self._title}: ")[:room]
+
     def close(self) -> None:
         """Replaces a redrawn line by the time that the task took."""
         if self._width:
             text = f"{self._title}: {duration(self._clock.monotonic() - self._started)}"
-            self._stream.write(f"\r{text.ljust(self._width)}\n")
+            self._stream.write(f"\r{self._fitted(text).ljust(self._width)}\n")
             self._stream.flush()
             self._width = 0
 

@@ -85,7 +85,7 @@ def chosen_backend() -> str:
 
 @contextmanager
 def held_stderr() -> Iterator[None]:
-    """Buffers this process's standard error, and prints it only if an exception is raised.
+    """Buffers this process's standard error, and prints it only if an error is raised.
 
     The C++ parts of the frameworks log on start-up regardless of the environment.
     """
@@ -93,10 +93,12 @@ def held_stderr() -> Iterator[None]:
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as buffer:
         os.dup2(buffer.fileno(), 2)
-        failed = True
+        failed = False
         try:
             yield
-            failed = False
+        except Exception:  # not Ctrl-C, which explains itself
+            failed = True
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(terminal, 2)

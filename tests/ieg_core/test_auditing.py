@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -383,6 +384,8 @@ def test_it_reads_like_a_report():
     assert text[-7].startswith("About 12 of 120 labels are expected to be wrong (")
     assert text[-6].startswith("Among the most suspicious, expected to be wrong: ")
     assert sum("probably" in line for line in text) == 5
+    assert "probably right" not in repr(found)
+    assert repr(replace(found, suggested=found.given)).count(", probably right (score") == 5
     page = found._repr_html_()
     assert page.count('<img src="data:image/jpeg;base64,') == 20
     assert "<script" not in page

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
 
-from ieg_core import feature_fitting
+from ieg_core import feature_fitting, fitting
 from ieg_core.cli import main
 from ieg_core.errors import UserError
 from ieg_core.feature_fitting import fit_on_features
 from ieg_core.features.head import train_head
 from ieg_core.fitting import fit
+from tests.ieg_core.data.trees import write_tree
 
 COUNT = 150
 NAMES = ("red", "green", "blue")
@@ -158,6 +159,30 @@ def test_a_function_has_no_name_to_save(tmp_path):
     with pytest.raises(UserError, match=r"features are of function.*expected a network by name"):
         fitted.save(tmp_path / "head.safetensors")
     assert not any(tmp_path.iterdir())
+
+
+def test_test_images_that_are_trained_on_are_told(tmp_path, capsys):
+    paths = []
+    for number, pixels in enumerate((*IMAGES, *FURTHER[:2])):
+        Image.fromarray(pixels).save(tmp_path / f"{number:03}.png")
+        paths.append(tmp_path / f"{number:03}.png")
+
+    def mean_color(batch):
+        return batch.mean((1, 2))
+
+    test = paths[-3:], TRUTH[[COUNT - 1, 0, 1]]
+    fit_on_features(paths[:COUNT], GIVEN, mean_color, test=test, progress=False)
+    told = "fit: 1 of 3 test images are also trained on, so accuracy is too high\n"
+    assert capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("place", [".", "labels.csv"])
+def test_a_table_is_few_images_too(tmp_path, capsys, place):
+    """As an audit takes it, of a folder with one folder of images as well."""
+    write_tree(tmp_path, {"images": 1})
+    (tmp_path / "labels.csv").write_text("path,label\nimages/bee/0000.png,a\nimages/b.png,b\n")
+    assert fitting._suit_features(str(tmp_path / place))
+    assert capsys.readouterr().out.startswith("fit: 2 images are too few to train from zero")
 
 
 @pytest.mark.slow

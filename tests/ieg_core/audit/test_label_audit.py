@@ -6,7 +6,13 @@ import pytest
 
 from ieg_core.audit.cleaning import clean_labels, write_cleaned
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.audit.label_audit import LabelAuditRecord, audit_labels, columns
+from ieg_core.audit.label_audit import (
+    LabelAuditRecord,
+    _chance,
+    audit_labels,
+    check_labels,
+    columns,
+)
 from ieg_core.audit.outputs import write_outputs
 from ieg_core.data.tables import read_columns
 from ieg_core.errors import UserError
@@ -87,6 +93,33 @@ def test_labels_without_errors_are_not_cleaned():
     assert cleaned.shows_errors
 
 
+def test_a_class_that_features_do_not_recognize_is_told_and_not_cleaned():
+    """It is never predicted, so that each of its labels looks wrong, also where all are right."""
+    images, features, clean = draw(n=200, wrong_share=0.1, classes=2)
+    labels = images.labels.copy()
+    labels[:6] = 2
+    features[:6] = np.random.default_rng(1).normal(size=(6, 8)) + 3.5 * np.eye(8)[0]
+    audit = audit_labels(replace(images, class_names=("a", "b", "rare"), labels=labels), [features])
+    assert set(audit.order[:10]) >= set(range(6))
+    assert audit.unrecognized == (2,)
+    assert audit.summary.unrecognized == ["rare"]
+    assert any(line.startswith("They may not recognize rare: ") for line in audit.headline())
+    cleaned = clean_labels(audit)
+    assert not cleaned.changed[:6].any()
+    assert (cleaned.labels == clean)[cleaned.changed].all()
+    recognized = audit_labels(images, [features])
+    assert recognized.unrecognized == ()
+    assert not any("recognize" in line for line in recognized.headline())
+
+
+@pytest.mark.parametrize(
+    ("hits", "total", "marked", "drawn", "expected"),
+    [(0, 100, 2, 0, 1), (1, 115, 2, 1, 2 / 115), (2, 4, 2, 2, 1 / 6), (1, 4, 2, 2, 5 / 6)],
+)
+def test_the_chance_of_as_many_hits(hits, total, marked, drawn, expected):
+    assert _chance(hits, total, marked, drawn) == pytest.approx(expected)
+
+
 def test_few_labels_are_cleaned_with_more_care():
     """Not every label is changed whose suggestion is likely, unless there are many labels."""
     shares = []
@@ -135,6 +168,42 @@ def test_an_annotator_who_repeats_another():
     )
     with pytest.raises(UserError, match="the labels of checked repeat those of label"):
         audit_labels(twice, [features])
+
+
+def test_a_column_of_something_else():
+    """Such as who labeled each image; people who labeled other images may know other classes."""
+    images, _, _ = draw(n=60)
+    people = np.array([3, 4] * 30, np.int32)
+    names = ("a", "b", "c", "anna", "bob")
+    both = replace(
+        images,
+        class_names=names,
+        labels=np.column_stack([images.labels[:, 0], people]),
+        annotators=("label", "annotator"),
+    )
+    with pytest.raises(UserError, match="the column annotator has no class of label: expected"):
+        check_labels(both)
+    apart = both.labels.copy()
+    apart[:30, 0] = apart[30:, 1] = MISSING
+    check_labels(replace(both, labels=apart))
+
+
+def test_oddities_are_notes_and_part_of_the_refusal():
+    images, features, _ = draw(n=200, distance=3)
+    images = replace(images, class_names=("a", "A", "c"))
+    note = "classes differ only in case, spaces or zeros ('a' and 'A')"
+    audit = audit_labels(images, [features])
+    assert note in audit.summary.notes[0]
+    assert any(line.startswith(f"Note: {note}") for line in audit.headline())
+    with pytest.raises(UserError, match=r"in the order of the images; classes differ only in case"):
+        audit_labels(images, [features[::-1]])
+
+
+@pytest.mark.parametrize(("n", "is_rough"), [(499, True), (500, False)])
+def test_the_number_of_wrong_labels_is_called_rough_where_it_is(n, is_rough):
+    audit = audit_labels(draw(n=n)[0], [draw(n=n)[1]])
+    (line,) = [line for line in audit.headline() if "are expected to be wrong" in line]
+    assert line.endswith("a rough number, since the images are few") is is_rough
 
 
 def test_more_classes_than_images_allow():

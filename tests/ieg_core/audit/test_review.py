@@ -184,6 +184,13 @@ def test_the_same_audit_is_the_same_page_and_another_one_has_another_digest():
     assert len(digests) == 3
 
 
+def test_the_help_says_how_far_to_trust_the_list():
+    audit = random_audit(4, 2)
+    text = review.render(audit, top=4, remarks=["2 of <b>classes</b>\n", "kappa 0.10"])
+    assert "<p>2 of &lt;b&gt;classes&lt;/b&gt;\\n</p>\n<p>kappa 0.10</p>" in text
+    assert "How far to trust" not in review.render(audit, top=4)
+
+
 def test_earlier_decisions_are_there_to_be_saved_again():
     earlier = [("dropped.png", "", "drop"), ("=a.png", "class 1", "other")]
     content = Page(review.render(random_audit(4, 2), top=4, earlier=earlier)).json("content")

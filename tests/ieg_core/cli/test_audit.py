@@ -51,6 +51,17 @@ def test_images_of_a_run_that_have_moved_are_asked_for(tmp_path, monkeypatch):
     assert options.data_dir_of(tmp_path / "old", None) == str(tmp_path / "gone")
 
 
+def test_labels_are_not_written_into_the_folder_of_a_runs_images(tmp_path):
+    """Where train.csv may hold the labels that people gave."""
+    images = tmp_path / "photos"
+    for name, base in (("own", "folder"), ("public", "digits")):
+        put(tmp_path / name / "config.json", base=base)
+    with pytest.raises(UserError, match=r"train.csv, inside .*photos: choose another folder"):
+        audit._refuse_overwriting(images / "train.csv", tmp_path / "own", images)
+    audit._refuse_overwriting(tmp_path / "cleaned.csv", tmp_path / "own", images)
+    audit._refuse_overwriting(images / "cleaned.csv", tmp_path / "public", images)
+
+
 def test_a_table_is_audited_by_a_file_of_features(tmp_path, capsys):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 150)

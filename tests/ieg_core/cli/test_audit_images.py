@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,7 +119,7 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["digits", "--annotators", "a"], "--annotators has no effect here: it is for tables"),
         (["digits", "--with-test"], "--with-test has no effect here: it is for folders"),
         (["photos.csv", *FEATURES, "--decisions", "all.csv"], "no image is left to audit"),
-        (["one class"], "all labels are of one class (a): expected at least two classes"),
+        (["one class"], "one class has one class folder, a: expected at least two"),
         (["doubtful"], "the probe contradicts itself: probe/a/1.png and probe/b/2.png are the"),
         (["photos.csv", "--precision", "2"], "--precision must be above 0"),
         (["photos.csv", "--decisions", "d.csv", "--corrections", "c.csv"], "expected one of the"),
@@ -127,6 +128,21 @@ def test_an_audit_is_exported_for_other_tools(table, capsys):
         (["photos.csv", *FEATURES, "--corrections", "features.npy"], "expected a file from Label"),
         (["photos"], "none of the 2 files"),
         (["photos", "--out", "photos/out"], "inside photos"),
+        (["photos", "--write-labels", "photos/train.csv"], "train.csv, inside photos: choose"),
+        (["photos", "--export", "cleanlab=photos/a/new.csv"], "new.csv, inside photos: choose"),
+        (["audit.csv", "--out", "."], "audit.csv is read and would be overwritten"),
+        (
+            ["photos.csv", *FEATURES, "--write-labels", "x.csv", "--export", "cleanlab=./x.csv"],
+            "x.csv would be written twice",
+        ),
+        (
+            ["photos.csv", "--export", "label-studio=x.json", "--export", "cleanlab=x.xml"],
+            "x.xml would be written twice",
+        ),
+        (
+            ["photos.csv", "--write-labels", "audits/photos/audit.csv"],
+            "audits/photos/audit.csv would be written twice",
+        ),
     ],
 )
 def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
@@ -139,6 +155,7 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
         (doubtful / "probe" / name).parent.mkdir(parents=True)
         picture(0, 0).save(doubtful / "probe" / name)
     np.save(table / "few.npy", np.eye(3))
+    (table / "audit.csv").write_bytes((table / "photos.csv").read_bytes())
     lines = [f"{number}.jpg,,drop" for number in range(1200)]
     (table / "all.csv").write_text("\n".join(["path,label,decision", *lines]))
     assert main(["audit", *arguments]) == 2
@@ -146,7 +163,7 @@ def test_what_is_refused_writes_nothing(table, capsys, arguments, message):
     assert message in told
     assert told.count("\n") == 1
     assert not (table / "audits").exists()
-    assert not (table / "photos/out").exists()
+    assert set(os.listdir(table / "photos")) - {".ieg-cache"} == {"a", "b"}
 
 
 def test_the_cleaned_labels_of_a_table_are_trained_on_as_the_table_of_a_data_directory(tmp_path):
@@ -156,8 +173,30 @@ def test_the_cleaned_labels_of_a_table_are_trained_on_as_the_table_of_a_data_dir
         request = SimpleNamespace(
             places=[str(place)], are_datasets=False, write_labels=Path("c.CSV")
         )
-        assert audit_images._next_command(request, SimpleNamespace(read=len)) == expected
-        assert audit_images._next_command(request, SimpleNamespace(read=None)) == ""
+        for read, command in ((len, expected), (None, "")):
+            opened = SimpleNamespace(images=SimpleNamespace(read=read), broken_share=0.5)
+            assert audit_images._next_command(request, opened) == command
+
+
+@pytest.mark.parametrize(
+    ("share", "setting"), [(0.01, ""), (1 / 7, " SET=images.max_broken_fraction=0.1429")]
+)
+def test_the_command_that_trains_allows_the_files_that_the_audit_left_out(tmp_path, share, setting):
+    """Above the default of 1 % the printed command would be refused."""
+    write_tree(tmp_path, {"train": 1})
+    request = SimpleNamespace(
+        places=[str(tmp_path)], are_datasets=False, write_labels=Path("cleaned.csv")
+    )
+    command = audit_images._next_command(request, SimpleNamespace(broken_share=share))
+    assert command.endswith(f"LABELS=cleaned.csv{setting}")
+
+
+def test_results_are_in_a_folder_of_the_whole_name(tmp_path):
+    """Those of photos.2024 are not overwritten by those of photos.2025."""
+    for name, expected in (("photos.2024", "photos.2024"), ("photos.csv", "photos")):
+        (tmp_path / "photos.2024").mkdir(exist_ok=True)
+        request = SimpleNamespace(places=[str(tmp_path / name)], are_datasets=False)
+        assert audit_images._name(request) == expected
 
 
 def test_a_file_of_no_decisions_is_said_to_hold_none():

@@ -74,3 +74,15 @@ def test_a_wrong_option_is_one_line_and_a_home_directory_is_found(capsys, monkey
     with pytest.raises(SystemExit):
         main("--help")
     assert "one\n  two" in capsys.readouterr().out
+
+
+def test_a_path_that_begins_with_a_dash_is_explained(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-photos").mkdir()
+    parser = Parser(prog="x")
+    parser.add_argument("place")
+    with pytest.raises(UserError, match=r"; write \./-photos for the path -photos; see x --help"):
+        parser.parse_args(["-photos"])
+    with pytest.raises(UserError, match=r"required: place; see x --help"):
+        parser.parse_args(["-other"])
+    assert parser.parse_args(["./-photos"]).place == "./-photos"

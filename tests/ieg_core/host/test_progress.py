@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import io
+import os
 import sys
 import threading
 
@@ -39,6 +40,21 @@ def test_a_terminal_redraws_one_line():
     assert text == (
         "\rFeatures: 100 of 400 images (25 %), 2/s, 2 min 30 s left"
         f"\r{'Features: 400 of 400 images (100 %), 2/s':<56}\r{'Features: 2 min 30 s':<40}\n"
+    )
+
+
+def test_a_narrow_terminal_gets_no_wrapped_line(monkeypatch):
+    class Narrow(Stream):
+        def fileno(self):
+            return 7
+
+    sizes = {7: os.terminal_size((40, 24))}
+    monkeypatch.setattr("os.get_terminal_size", sizes.get)
+    text = shown(Narrow(True), [(1, 100), (150, 400)])
+    assert text == (
+        "\r100 of 400 images (25 %), 2/s, 2 min 30"
+        "\r400 of 400 images (100 %), 2/s         "
+        "\rFeatures: 2 min 30 s          \n"
     )
 
 

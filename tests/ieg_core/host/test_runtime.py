@@ -43,6 +43,15 @@ def test_what_a_framework_says_as_it_starts_is_told_only_if_it_fails(capfd):
         fail()
     assert capfd.readouterr().err == "no such library\n"
 
+    @runtime.held_stderr()
+    def interrupt():
+        os.write(2, b"I0000 starting\n")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert capfd.readouterr().err == ""
+
 
 def test_another_encoding_of_file_names_restarts_in_utf8(monkeypatch):
     started = []
