@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
+from numpy.typing import NDArray
 
 from ieg_core.audit.feature_posterior import MISSING, Evidence, judge_labels
 from ieg_core.audit.images import LabeledImages
@@ -132,6 +131,8 @@ class LabelAudit:
         P(h ≥ h_c) ≤ 1 %. Right labels of other classes may look wrong, too: of a class too rare to
         be ever predicted, each does.
         """
+        from scipy.stats import hypergeom  # takes half a second to import
+
         trusted, given = self.images.trusted, self.given
         known = np.where(trusted != MISSING, trusted, given)
         labeled = known != MISSING
@@ -139,11 +140,8 @@ class LabelAudit:
         classes = len(self.images.class_names)
         counts, drawn = (np.bincount(each, minlength=classes) for each in (known, predicted))
         hits = np.bincount(known[known == predicted], minlength=classes)
-        return tuple(
-            number
-            for number in np.flatnonzero(counts).tolist()
-            if _chance(hits[number], len(known), counts[number], drawn[number]) > UNRECOGNIZED
-        )
+        chances = hypergeom.sf(hits - 1, len(known), counts, drawn)
+        return tuple(np.flatnonzero((counts > 0) & (chances > UNRECOGNIZED)).tolist())
 
     @property
     def all_places(self) -> NDArray[np.int64]:
@@ -351,18 +349,6 @@ def _agreement_beyond_chance(
             + "".join(f"; {oddity}" for oddity in oddities)
         )
     return kappa
-
-
-def _chance(hits: int, total: int, marked: int, drawn: int) -> float:
-    """Returns the probability that of `drawn` examples at least `hits` are of the `marked` ones."""
-
-    def log_ways(of: ArrayLike, chosen: ArrayLike) -> NDArray[np.float64]:
-        of, chosen = np.asarray(of), np.asarray(chosen)
-        return np.asarray(gammaln(of + 1) - gammaln(chosen + 1) - gammaln(of - chosen + 1))
-
-    more = np.arange(hits, min(marked, drawn) + 1)
-    ways = log_ways(marked, more) + log_ways(total - marked, drawn - more)
-    return float(np.exp(ways - log_ways(total, drawn)).sum())
 
 
 def check_labels(images: LabeledImages) -> None:

@@ -130,6 +130,8 @@ def build_config(
     if num_steps:
         unset: Mapping[str, Any] = dict.fromkeys(LENGTHS, 0)
         schedule = dataclasses.replace(schedule, **{**unset, "num_steps": num_steps})
+    # A head has a weight decay of its own.
+    decay = weight_decay(network) if family.head is None else OptimizerConfig.weight_decay
     config = Config(
         recipe=name,
         dataset=str(spec),
@@ -139,7 +141,7 @@ def build_config(
         batch_size=family.batch_sizes.get(method, family.batch_size),
         probe_per_class=DEFAULT_PROBE_PER_CLASS if chosen.uses_probe else 0,
         evaluations=family.evaluations,
-        optimizer=OptimizerConfig(weight_decay=weight_decay(network)),
+        optimizer=OptimizerConfig(weight_decay=decay),
         schedule=schedule,
         augmentation=family.augmentation,
         method_settings=settings,

@@ -6,13 +6,7 @@ import pytest
 
 from ieg_core.audit.cleaning import clean_labels, write_cleaned
 from ieg_core.audit.images import MISSING, LabeledImages
-from ieg_core.audit.label_audit import (
-    LabelAuditRecord,
-    _chance,
-    audit_labels,
-    check_labels,
-    columns,
-)
+from ieg_core.audit.label_audit import LabelAuditRecord, audit_labels, check_labels, columns
 from ieg_core.audit.outputs import write_outputs
 from ieg_core.data.tables import read_columns
 from ieg_core.errors import UserError
@@ -110,14 +104,6 @@ def test_a_class_that_features_do_not_recognize_is_told_and_not_cleaned():
     recognized = audit_labels(images, [features])
     assert recognized.unrecognized == ()
     assert not any("recognize" in line for line in recognized.headline())
-
-
-@pytest.mark.parametrize(
-    ("hits", "total", "marked", "drawn", "expected"),
-    [(0, 100, 2, 0, 1), (1, 115, 2, 1, 2 / 115), (2, 4, 2, 2, 1 / 6), (1, 4, 2, 2, 5 / 6)],
-)
-def test_the_chance_of_as_many_hits(hits, total, marked, drawn, expected):
-    assert _chance(hits, total, marked, drawn) == pytest.approx(expected)
 
 
 def test_few_labels_are_cleaned_with_more_care():
