@@ -182,7 +182,7 @@ def test_a_table_is_few_images_too(tmp_path, capsys, place):
     write_tree(tmp_path, {"images": 1})
     (tmp_path / "labels.csv").write_text("path,label\nimages/bee/0000.png,a\nimages/b.png,b\n")
     assert fitting._suit_features(str(tmp_path / place))
-    assert capsys.readouterr().out.startswith("fit: 2 images are too few to train from zero")
+    assert capsys.readouterr().out.startswith("fit: 2 images are too few to train from scratch")
 
 
 @pytest.mark.slow

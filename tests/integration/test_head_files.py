@@ -155,7 +155,7 @@ def test_a_file_of_features_is_training_and_test_images_in_order(photos, tmp_pat
     ("rows", "values", "settings", "message"),
     [
         (47, {}, (), r"features of 47 images: expected 48 rows, the 36 training images of .* 12"),
-        (48, {"row7": np.nan}, (), "features of row 7 are not finite"),
+        (48, {"row7": np.nan}, (), r"features of row 7 in .*colors\.npy are not finite"),
         (48, {}, ("images.eval_sets=more",), "holds no features of the test set more"),
     ],
 )

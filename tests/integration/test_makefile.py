@@ -16,7 +16,7 @@ from pipelines import variables
 ROOT = Path(__file__).parents[2]
 CHECK = (
     ("ieg_core", "errors"),
-    ("ieg_core/experiment", "methods"),
+    ("ieg_core/experiment", "config", "feature_sources", "length", "methods", "networks"),
     ("ieg_core/store", "names"),
     ("ieg_core/sweep", "request"),
     ("pipelines", "variables"),

@@ -27,7 +27,7 @@ def test_splits(tmp_path):
     assert listed.labels == (("a",), ("b",), (None,))
     assert listed.trusted == (None, None, "b")
     assert "test set is not judged" in listed.notes[0]
-    assert "x beside train/" in listed.notes[1]
+    assert "x next to train/" in listed.notes[1]
     with_test = list_labeled_files(tmp_path, with_test=True)
     assert with_test.labels[with_test.paths.index("test/a/3.jpg")] == ("a",)
 
