@@ -173,7 +173,8 @@ def list_images(
         hints.append(f"or audit {place / only}, if its folders are the classes")
     raise UserError(
         f"{place} has one class folder, {only}: expected at least two, <class>/…, or a table with "
-        f"the columns path and label, separated by commas{''.join(f'; {hint}' for hint in hints)}"
+        "the columns path and label, separated by commas or semicolons"
+        f"{''.join(f'; {hint}' for hint in hints)}"
     )
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Tables that users bring or get: CSV files in UTF-8 with a header, and Parquet files.
 
+Cells are separated by commas or, where the header has none, by semicolons or tabs, as spreadsheets
+write them in languages with decimal commas. Empty rows at the end are ignored.
+
 Spreadsheets treat a cell that begins with = + - @, a tab or a line break as a formula. In CSV such
 a cell, and one that begins with an apostrophe, is written with an apostrophe in front, which marks
 it as text; in one with control characters these become \x09 behind an apostrophe and a backslash.
@@ -9,13 +12,14 @@ Reading reverses both. Parquet files have the texts as they are.
 
 import csv
 import io
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 import numpy as np
 
@@ -25,6 +29,7 @@ SUFFIXES: Final = (".csv", ".parquet")
 EXECUTED: Final = "=+-@＝＋－＠\t\r\n"
 """First characters by which spreadsheets recognize a formula, full-width ones included."""
 
+_SEPARATORS: Final = (",", ";", "\t")
 _TEXT: Final = "'"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ESCAPED: Final = re.compile(r"\\(\\|x[0-9a-f]{2})")
@@ -90,8 +95,7 @@ def read_header(path: Path, required: Sequence[str] = ()) -> list[str]:
 
             return list(parquet.read_schema(path).names)
         with path.open(encoding="utf-8-sig", newline="") as text:
-            rows = (row for row in csv.reader(text, strict=True) if row)
-            return _header(rows)
+            return _header(_rows(text))
 
 
 def to_csv(columns: Mapping[str, Any]) -> bytes:
@@ -210,7 +214,7 @@ def _read_csv(
     file: BinaryIO, name: str, required: Sequence[str], optional: Sequence[str]
 ) -> dict[str, list[Any]]:
     with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
-        rows = (row for row in csv.reader(text, strict=True) if row)
+        rows = _rows(text)
         header = _header(rows)
         chosen = _choose(name, header, required, optional)
         places = {column: header.index(column) for column in chosen}
@@ -219,11 +223,26 @@ def _read_csv(
             if any(row[len(header) :]):
                 raise ValueError(
                     f"row {number} has {len(row)} cells, the header {len(header)}: put cells with "
-                    "commas in quotes"
+                    "separators in quotes"
                 )
             for column, place in places.items():
                 columns[column].append(plain_cell(row[place]) if place < len(row) else None)
     return columns
+
+
+def _rows(text: TextIO) -> Iterator[list[str]]:
+    """Yields the rows that are not empty lines, header first, without empty ones at the end."""
+    lines = iter(text)
+    header = next((line for line in lines if line.strip("\r\n")), "")
+    separator = next((each for each in _SEPARATORS if each in header), _SEPARATORS[0])
+    empty: list[list[str]] = []
+    for row in csv.reader(itertools.chain([header], lines), strict=True, delimiter=separator):
+        if any(row):
+            yield from empty
+            yield row
+            empty = []
+        elif row:
+            empty.append(row)
 
 
 def _header(rows: Iterator[list[str]]) -> list[str]:

@@ -236,7 +236,7 @@ def _from_table(
     if not wanted or (needs_paths and PATH not in header):
         raise UserError(
             f"{table} has the columns {', '.join(header) or '(none)'}: expected {PATH}, {LABEL} "
-            "and further columns of labels, separated by commas"
+            "and further columns of labels, separated by commas or semicolons"
         )
     columns = read_columns(table, [*([PATH] if has_paths else []), *wanted])
     paths = (

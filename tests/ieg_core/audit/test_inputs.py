@@ -40,10 +40,10 @@ def test_files_that_cannot_be_decoded_are_grouped_by_reason(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "hint"),
     [
-        ("labels.csv", "path;label\n", "; labels.csv has the columns path;label; or audit"),
+        ("labels.csv", "file;label\n", "; labels.csv has the columns file, label; or audit"),
         ("labels.csv", "", "; labels.csv has the columns (none); or audit"),
         ("labels.xlsx", "", "; labels.xlsx is not read, save it as a CSV file; or audit"),
-        ("note.md", "", "separated by commas; or audit"),
+        ("note.md", "", "separated by commas or semicolons; or audit"),
     ],
 )
 def test_a_single_class_folder_says_what_may_hold_the_labels(tmp_path, name, content, hint):

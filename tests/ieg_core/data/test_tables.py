@@ -25,7 +25,11 @@ CSV_CASES = {
     "quotes": (b'path,label\n"x,1","say ""a"""\n', ["x,1"], ['say "a"']),
     "a newline in quotes": (b'path,label\n"x\ny",a\n', ["x\ny"], ["a"]),
     "a quote inside": (b'path,label\nx,a"b\n', ["x"], ['a"b']),
-    "empty cells": (b"path,label\n,\n", [""], [""]),
+    "empty cells": (b"path,label\n,\nx,a\n", ["", "x"], ["", "a"]),
+    "empty rows at the end": (b"path,label\nx,\n,\n\n,\n", ["x"], [""]),
+    "semicolons": (b'path;label\nx,1;a\n"y;1";b\n;\n', ["x,1", "y;1"], ["a", "b"]),
+    "tabs": (b"\xef\xbb\xbf\npath\tlabel\tsize\nx;1\ta\t0,5\n", ["x;1"], ["a"]),
+    "commas before semicolons": (b"path,label,a;b\nx;1,a,2\n", ["x;1"], ["a"]),
     "spaces stay": (b"path,label\n x , a\n", [" x "], [" a"]),
     "words for null": (b"path,label\nNA,null\n", ["NA"], ["null"]),
     "leading zeros": (b"path,label\n007,1e3\n", ["007"], ["1e3"]),
@@ -62,6 +66,7 @@ def test_what_python_writes_is_read_back(tmp_path):
 # pyarrow.csv reads every one of these without an error, except the table in UTF-16.
 REFUSED = {
     "more cells than columns": b"path,label\nx,c0, tench\n",
+    "more cells than columns, semicolons": b"path;label\nx;c0; tench\n",
     "an open quote": b'path,label\nx,"open\ny,b\n',
     "text after a quote": b'path,label\nx,"a"b\n',
     "Latin-1": b"path,label,other\nx,a,\xe9\n",

@@ -86,7 +86,7 @@ def test_annotators_alone_and_numbers_as_pandas_writes_them(tmp_path):
         ("path,given,suggested,score\n1.jpg,a,b,1\n", "table of an audit"),
         ("path\n1.jpg\n", "expected path, label"),
         ("label\na\n", "the columns label: expected path, label and further columns of labels"),
-        ("path;label\n1.jpg;a\n", "the columns path;label: .*, separated by commas"),
+        ("path|label\n1.jpg|a\n", "the columns path.label: .*, separated by commas"),
         ("path,label\n1.jpg,a\n1.jpg,b\n", "repeats '1.jpg'"),
         ("path,label\n/etc/1.jpg,a\n", "leads out of the data directory"),
     ],
