@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens the input of an audit of images: a folder, a table, or data sets by name."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ieg_core.audit.images import MISSING, LabeledImages
 from ieg_core.data.base import ImageFiles
-from ieg_core.data.image_folder.cache import Entry, index_files
+from ieg_core.data.image_folder.cache import index_files
 from ieg_core.data.image_folder.decode import MOST_MEGAPIXELS, read_original
 from ieg_core.data.image_folder.labeled_files import LabeledFiles, list_labeled_files
 from ieg_core.data.image_folder.listing import (
@@ -119,7 +118,7 @@ def open_files(
     if digests is None:
         return Opened(images, None)
     files = ImageFiles(listed.root, names, digests)
-    read = partial(_read_unchanged, files, size, [entries[name] for name in names])
+    read = partial(read_squares, files, size)
     share = (len(paths) - len(kept)) / len(paths)
     return Opened(images, read, square_keys(files, size), broken_share=share)
 
@@ -277,26 +276,6 @@ def _by_reason(reasons: Mapping[str, str]) -> str:
         count = f"{len(paths)} files, such as " if len(paths) > 1 else ""
         described.append(f"{reason} ({count}{', '.join(examples[:_EXAMPLES])})")
     return some(described, separator="; ")
-
-
-def _read_unchanged(
-    files: ImageFiles, size: int, entries: Sequence[Entry], places: NDArray[np.int64]
-) -> Pixels:
-    """Reads squares; features of other pixels would be cached under the digests of these files."""
-    squares = read_squares(files, size, places)
-    for place in places.tolist():
-        file, known = files.root / files.paths[place], entries[place]
-        try:
-            status = os.stat(file)
-            is_same = (status.st_size, status.st_mtime_ns) == (known.size, known.changed)
-        except OSError:
-            is_same = False
-        if not is_same:
-            raise UserError(
-                f"{file} has changed: expected the files to stay unchanged while this runs; run it "
-                "again"
-            )
-    return squares
 
 
 def _original(root: Path, names: Sequence[str], place: int) -> Pixels:

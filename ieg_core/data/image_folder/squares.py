@@ -45,11 +45,15 @@ def read_squares(
       uint8 [m, size, size, 3].
 
     Raises:
-      UserError: When a file can no longer be read.
+      UserError: When a file can no longer be read, or has another content than its digest says:
+        features of other pixels would be cached under that digest.
     """
     decode = partial(decode_square, size=size, max_megapixels=max_megapixels)
-    chosen = [files.root / files.paths[place] for place in np.asarray(places).tolist()]
-    return np.stack(list(in_parallel(lambda file: decoded(file, decode), chosen)))
+
+    def read(place: int) -> Pixels:
+        return decoded(files.root / files.paths[place], decode, files.digests[place])
+
+    return np.stack(list(in_parallel(read, np.asarray(places).tolist())))
 
 
 def decode_square(content: bytes, size: int, max_megapixels: float = MOST_MEGAPIXELS) -> Pixels:
@@ -71,21 +75,28 @@ def square_keys(files: ImageFiles, size: int) -> tuple[str, ...]:
     )
 
 
-def decoded(file: Path, decode: Callable[[bytes], Pixels]) -> Pixels:
+def decoded(file: Path, decode: Callable[[bytes], Pixels], sha256: str = "") -> Pixels:
     """Reads and decodes a file that could be decoded before.
 
     Args:
       file: The file.
       decode: Decodes its bytes.
+      sha256: The digest that its content must have, hexadecimal; "" for any.
 
     Returns:
       What `decode` returns.
 
     Raises:
-      UserError: When the file can no longer be read or decoded.
+      UserError: When the file can no longer be read or decoded, or its content has changed.
     """
     try:
-        return decode(read_file(file))
+        content = read_file(file)
+        if sha256 and hashlib.sha256(content).hexdigest() != sha256:
+            raise UserError(
+                f"{file} has changed: expected the files to stay unchanged while this runs; run it "
+                "again"
+            )
+        return decode(content)
     except (OSError, UnreadableImageError) as error:
         raise UserError(
             f"{file} can no longer be read ({error}): expected the files to stay unchanged while "

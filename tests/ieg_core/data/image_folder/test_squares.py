@@ -39,6 +39,8 @@ def test_squares_are_the_middle_and_keys_those_of_contents(folder):
     assert (square[8:, 4:-4] == (255, 0, 0)).all()  # at the edges, the filter looks further
     key = hashlib.sha256(f"central square, bicubic, 1 32 {digest}".encode()).hexdigest()
     assert square_keys(files, 32)[1] == key
+    with pytest.raises(UserError, match=r"0.png has changed: expected the files to stay unchanged"):
+        read_squares(files, 32, [0])
     path.unlink()
     with pytest.raises(UserError, match="can no longer be read"):
         read_squares(files, 32, [1])
