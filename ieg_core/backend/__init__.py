@@ -14,11 +14,13 @@ examples divided by the *global* batch size, sums over a batch go through `sum_o
 import os
 from typing import TYPE_CHECKING
 
+from ieg_core.host.interrupts import deferred_interrupt
 from ieg_core.host.runtime import chosen_backend
 
 os.environ.setdefault("KERAS_BACKEND", chosen_backend())  # keras.json may name another
 
-import keras
+with deferred_interrupt():
+    import keras
 
 
 def set_keras_defaults() -> None:
@@ -34,10 +36,11 @@ def set_keras_defaults() -> None:
 
 set_keras_defaults()
 
-if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
-    from ieg_core.backend import tensorflow as _adapter
-else:
-    from ieg_core.backend import jax as _adapter
+with deferred_interrupt():
+    if TYPE_CHECKING or keras.backend.backend() == "tensorflow":
+        from ieg_core.backend import tensorflow as _adapter
+    else:
+        from ieg_core.backend import jax as _adapter
 
 Linearization = _adapter.Linearization
 accelerators = _adapter.accelerators
