@@ -14,6 +14,8 @@ CONFIDENT = 1.96
 """Deviations around the mean of a normal distribution that hold 95 % of it."""
 FASTER = 0.8
 """The share of the next one's time below which a method counts as the fastest."""
+COLLAPSED = 0.9
+"""The share of a trial's last pseudo-labels that are of one class above which it has collapsed."""
 MORE_SEEDS = "SEEDS=0,1,2,3,4"
 
 
@@ -147,6 +149,7 @@ def _caveats(
         seeds = _seeds(compared).capitalize()
         yield f"{seeds} {spread} how much results vary from seed to seed: {MORE_SEEDS} shows it."
     yield from _incomplete(groups)
+    yield from _collapsed(groups)
     entrants = [each for column in compared for each in column.ranked]
     if not any(each.group.method == BASELINE for each in entrants):
         yield f"Without plain training ({BASELINE}) in the table, what its use gains is unknown."
@@ -172,6 +175,24 @@ def _incomplete(groups: Sequence[Group]) -> Iterable[str]:
     if gaps:
         more = [f"{len(gaps) - MOST_NAMED} more gaps"] if len(gaps) > MOST_NAMED else []
         yield f"The table is incomplete: {_joined([*gaps[:MOST_NAMED], *more], 'and')}."
+
+
+def _collapsed(groups: Sequence[Group]) -> Iterable[str]:
+    """Names the groups of which a trial ended with the same pseudo-label for nearly all images."""
+    found = [
+        f"{method_name(group)} {_at(group)}"
+        for group in groups
+        if any(
+            (trial.row["most_frequent_pseudo_label"] or 0) > COLLAPSED for trial in group.finished
+        )
+    ]
+    if found:
+        more = [f"in {len(found) - MOST_NAMED} more"] if len(found) > MOST_NAMED else []
+        yield (
+            f"With {_joined([*found[:MOST_NAMED], *more], 'and')}, nearly all pseudo-labels ended "
+            "as one class, so nothing was learned from them: docs/early-collapse.md says which "
+            "settings prevent it."
+        )
 
 
 def _clean_labels(noisiest: Contest, advised: Sequence[Entrant]) -> Iterable[str]:

@@ -49,6 +49,7 @@ ROW_KEYS = (
     "per_class_accuracy_ema_last",
     "dictionary_repeats",
     "dictionary_repeated_classes",
+    "most_frequent_pseudo_label",
     "status",
     "reason",
     "train_seconds",
@@ -212,7 +213,7 @@ def load_trial(
         row["steps"] = record.num_steps
     row |= {"run_directory": layout.relative_trial(name), "trial": name}
     if result:
-        row |= result.to_value() | _dictionary(curves) | _gpu_cost(result, training)
+        row |= result.to_value() | _last_diagnostics(curves) | _gpu_cost(result, training)
         failure = None
     elif result_problem or failure or failure_problem:
         reason = result_problem or (failure.reason if failure else failure_problem)
@@ -304,13 +305,15 @@ def file_stamp(path: Path) -> Stamp:
     return status.st_ino, status.st_mtime_ns
 
 
-def _dictionary(curves: CurvesRecord | None) -> Row:
-    """Returns the repetitions in the last record of the dictionary; {} if there is none."""
-    names = ("dictionary_repeats", "dictionary_repeated_classes")
-    for record in reversed(curves.training if curves else []):
-        if names[0] in record:
-            return {name: record.get(name) for name in names}
-    return {}
+def _last_diagnostics(curves: CurvesRecord | None) -> Row:
+    """Returns the last record of the dictionary's repetitions and of how alike pseudo-labels are."""
+    names = ("dictionary_repeats", "dictionary_repeated_classes", "most_frequent_pseudo_label")
+    return {
+        name: record[name]
+        for record in (curves.training if curves else [])
+        for name in names
+        if name in record
+    }
 
 
 def _gpu_cost(result: ResultRecord, training: TrainingRecord | None) -> Row:

@@ -25,8 +25,9 @@ def step_diagnostics(
       what random weights would reach; and for imbalanced data "weight_ratio_rare_to_common", the
       mean weight of the rarest class divided by that of the most common. From λ:
       "label_coefficient_on_clean" and "label_coefficient_on_noisy", its mean on correctly and on
-      wrongly labeled examples. From pseudo-labels: "pseudo_label_accuracy". Values that are
-      undefined (no wrong label, no weight) or unknown (no true labels) are left out.
+      wrongly labeled examples. From pseudo-labels: "most_frequent_pseudo_label", the share of their
+      most frequent class, which is 1 in IEG's early collapse; and "pseudo_label_accuracy". Values
+      that are undefined (no wrong label, no weight) or unknown (no true labels) are left out.
     """
     given, clean = label_set.noisy_labels[ids], label_set.clean_labels[ids]
     right = given == clean
@@ -40,14 +41,17 @@ def step_diagnostics(
             diagnostics["clean_share"] = float(right.mean())
             if weights.sum() > 0:
                 diagnostics["weight_on_clean"] = float(weights[right].sum() / weights.sum())
+    guessed = examples["pseudo_label"].argmax(-1) if "pseudo_label" in examples else None
+    if guessed is not None:
+        counts = np.bincount(guessed.ravel())
+        diagnostics["most_frequent_pseudo_label"] = float(counts.max() / guessed.size)
     if not _is_known(label_set):
         return diagnostics
     if "label_coefficient" in examples:
         trust = examples["label_coefficient"]
         diagnostics |= _mean_where("label_coefficient_on_clean", trust, right)
         diagnostics |= _mean_where("label_coefficient_on_noisy", trust, ~right)
-    if "pseudo_label" in examples:
-        guessed = examples["pseudo_label"].argmax(-1)
+    if guessed is not None:
         diagnostics["pseudo_label_accuracy"] = float((guessed == clean).mean())
     return diagnostics
 

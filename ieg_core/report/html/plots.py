@@ -71,6 +71,11 @@ READINGS = {
         "Share of the pseudo-labels whose most likely class is the true one: above the clean "
         "share, they are better than the given labels.",
     ),
+    "most_frequent_pseudo_label": Reading(
+        "share",
+        "Share of the pseudo-labels that are of their most frequent class: at 1, all images get "
+        "the same one, and nothing is learned from them (docs/early-collapse.md).",
+    ),
     "relabelled_loss": Reading(
         "nats",
         "Cross-entropy with the mix of given and pseudo-labels that λ defines: it falls as the "

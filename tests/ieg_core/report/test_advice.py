@@ -55,6 +55,17 @@ def test_the_best_at_every_noise_rate_is_the_one_to_use() -> None:
     )
 
 
+def test_a_collapse_of_the_pseudo_labels_is_a_caveat() -> None:
+    rows = rows_of({"ieg": {0.8: (0.1, 0.3)}, "supervised": {0.8: (0.5, 0.5)}})
+    for trial, share in zip(rows, (0.99, 0.2, None, None), strict=True):
+        trial["most_frequent_pseudo_label"] = share
+    (advice,) = advise(rows)
+    (caveat,) = [each for each in advice.caveats if "pseudo-labels" in each]
+    assert caveat.startswith("With ieg at 80 % noise, nearly all pseudo-labels ended as one class")
+    rows[0]["most_frequent_pseudo_label"] = 0.3
+    assert not any("pseudo-labels" in each for each in advise(rows)[0].caveats)
+
+
 def test_one_noise_rate_names_the_accuracy_and_the_next_best() -> None:
     table = {"ieg": {0.8: HIGH}, "mixup": {0.8: (0.7, 0.701, 0.699)}, "supervised": {0.8: LOW}}
     assert sentence(table) == (

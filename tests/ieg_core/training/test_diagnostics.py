@@ -42,13 +42,14 @@ def test_no_weight_at_all_has_no_share(label_set):
 
 def test_label_coefficients_and_pseudo_labels_by_hand(label_set):
     pseudo = np.zeros((2, 2, 10))
-    for position, guess in {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 9}.items():
+    for position, guess in {(0, 0): 0, (0, 1): 1, (1, 0): 2, (1, 1): 1}.items():
         pseudo[position][guess] = 1.0
     examples = {"label_coefficient": np.array([[1.0, 0.0], [1.0, 0.0]]), "pseudo_label": pseudo}
     found = step_diagnostics(examples, IDS, label_set)
     assert found["label_coefficient_on_clean"] == pytest.approx(2 / 3)
     assert found["label_coefficient_on_noisy"] == 0.0
     assert found["pseudo_label_accuracy"] == 0.75
+    assert found["most_frequent_pseudo_label"] == 0.5
 
 
 def test_imbalance_compares_the_rarest_class_with_the_commonest(label_set):
@@ -72,6 +73,8 @@ def test_without_known_labels_nothing_is_said_of_right_and_wrong(label_set):
     mine = dataclasses.replace(label_set, spec=parse("folder_labels"))
     examples = {"weight": np.ones((2, 2)), "label_coefficient": np.ones((2, 2))}
     assert step_diagnostics(examples, IDS, mine) == {"zero_weights": 0.0}
+    guessed = {"pseudo_label": np.ones((2, 2, 10))}
+    assert step_diagnostics(guessed, IDS, mine) == {"most_frequent_pseudo_label": 1.0}
     assert "dictionary_purity" not in dictionary_diagnostics(np.arange(10), mine)
 
 
