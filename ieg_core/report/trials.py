@@ -306,7 +306,7 @@ def file_stamp(path: Path) -> Stamp:
 
 
 def _last_diagnostics(curves: CurvesRecord | None) -> Row:
-    """Returns the last record of the dictionary's repetitions and of how alike pseudo-labels are."""
+    """Returns the last records of the dictionary's repetitions and of how alike labels are."""
     names = ("dictionary_repeats", "dictionary_repeated_classes", "most_frequent_pseudo_label")
     return {
         name: record[name]
