@@ -113,15 +113,14 @@ def _train_and_predict(
     held_out: np.ndarray,
     runtime: Runtime,
 ) -> np.ndarray:
-    from ieg_core.models import zoo
     from ieg_core.store import leases
     from ieg_core.training.evaluation import build_predictor
     from ieg_core.training.loop import train
+    from ieg_core.training.step import build_model
 
     with leases.owned(folder) as lease:
         trained = train(config, label_set, source, lease, trial, runtime, lambda report: None)
-    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
-    predict = build_predictor(model)
+    predict = build_predictor(build_model(config, label_set.num_classes, label_set.image_shape))
     return predict(trained.state["ema"], trained.state["stats"], source.train_images(held_out))
 
 
