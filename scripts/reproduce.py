@@ -20,6 +20,7 @@ how many these are, and names every environment in which the figure's trials wer
 """
 
 import difflib
+import functools
 import itertools
 import json
 import os
@@ -130,7 +131,8 @@ class Compared:
     verdict: str
 
 
-def read_figures() -> list[Figure]:
+@functools.cache
+def read_figures() -> tuple[Figure, ...]:
     """Reads the declaration, in the order of the tables."""
     figures = []
     for table, declared in yaml.safe_load(FIGURES.read_text(encoding="utf-8")).items():
@@ -158,7 +160,7 @@ def read_figures() -> list[Figure]:
                     ),
                 )
             )
-    return figures
+    return tuple(figures)
 
 
 def choose(figures: Sequence[Figure], name: str) -> list[Figure]:
