@@ -15,8 +15,8 @@ differs                 else, also where the figure has no deviation
 
 Another processor or library changes the order of sums and so the last bits of a training, which 600
 steps amplify: expect "within the deviation" there. Sweeps run on the CPU, one thread a trial, as
-those of the tables did. Trials that had finished in OUT are not trained again; the comparison says
-how many these are, and names every environment in which the figure's trials were computed.
+those of the tables did. Trials that had been trained in OUT are not trained again; the comparison
+names them, and every environment in which the figure's trials were computed.
 """
 
 import difflib
@@ -43,9 +43,9 @@ from ieg_core.host.program import Parser, program
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
 from ieg_core.report.trials import Row, load_trial
 from ieg_core.store import fingerprint
-from ieg_core.store.layout import is_finished, latest_sweep, sweep_folder, trial_folder
+from ieg_core.store.layout import latest_sweep, sweep_folder, trial_folder
 from ieg_core.store.names import TRIALS
-from ieg_core.store.records import AuditRecord, ReportRecord
+from ieg_core.store.records import AuditRecord, ReportRecord, TrainingRecord
 from ieg_core.sweep.trial_records import git_revision
 from pipelines import variables
 
@@ -219,7 +219,7 @@ def run(
     lines = _call([*given, *options], captured=True).splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
     trials = dict.fromkeys(trial for line in found for trial in line.get("trials", ()))
-    rows = [load_trial(out, trial).row for trial in trials]
+    rows = [trained_row(out, trial) for trial in trials]
     return measure_lines(found), rows or [script_environment(words)]
 
 
@@ -282,6 +282,17 @@ def measure_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, Statistic]:
         if "dataset" in line:
             add(f"{line['dataset']}/", line)
     return {name: found for name in values if (found := statistic(values[name]))}
+
+
+def trained_row(root: Path, trial: str) -> Row:
+    """Returns a trial's row of results.json, with the environment of its training.
+
+    A trial that was trained to be audited has no result, and so no device in its row.
+    """
+    row = load_trial(root, trial).row
+    training, _ = TrainingRecord.look(trial_folder(root, trial))
+    known = training.to_value() if training else {}
+    return {**row, **{name: known[name] for name in _ENVIRONMENT if name in known}}
 
 
 def script_environment(words: Sequence[str]) -> Row:
@@ -357,18 +368,18 @@ def look_up(measure: str, measured: Mapping[str, Statistic]) -> Statistic | None
 
 
 def reused_text(rows: Iterable[Row], before: Iterable[str]) -> str:
-    """Returns a sentence about the trials that had finished before a figure was run; "" if none.
+    """Returns a sentence about the trials that had been trained before a figure was run, or "".
 
     Args:
       rows: The rows of the figure's commands.
-      before: The trials that had finished in the results root.
+      before: The trials that had been trained in the results root.
     """
     trials = dict.fromkeys(row["trial"] for row in rows if "trial" in row)
     reused = [trial for trial in trials if trial in set(before)]
     if not reused:
         return ""
     count = f"{len(reused)} of its {len(trials)} trials"
-    return f"{count} had finished before and were not trained again: {', '.join(reused)}"
+    return f"{count} had been trained before and were not trained again: {', '.join(reused)}"
 
 
 def to_markdown(
@@ -417,7 +428,7 @@ def reproduce(figure: Figure, out: Path, data_dir: str) -> list[str]:
     Raises:
       UserError, subprocess.CalledProcessError: As `run`.
     """
-    before = {each.name for each in (out / TRIALS).glob("*") if is_finished(out, each.name)}
+    before = {each.name for each in (out / TRIALS).glob("*") if TrainingRecord.exists(each)}
     measured: dict[str, Statistic] = {}
     rows: list[Row] = []
     numbers = {number if mark else "" for number, mark, _ in

@@ -235,17 +235,20 @@ def paper_lines() -> listing.Lines:
 
 
 def differences(family: Family, figure: Published) -> Iterator[str]:
-    """Yields what differs between a recipe with a figure's network and the authors' code."""
+    """Yields what differs between a recipe with a figure's network and the code released for it."""
     spec = parse(figure.dataset)
     config = build_config(spec, figure.method, recipe=family.name, network=figure.network)
     if figure.network != family.network:
         yield f"the recipe's own network is {family.network}"
+    images = _TRAINING_IMAGES.get(spec.base)
+    clean = config.probe_per_class * spec.num_classes if images else 0
+    if images and clean != figure.clean_labels:
+        yield f"clean labels: {clean} for {figure.clean_labels}"
+    if (family.name, figure.method) not in _RELEASED:
+        return
     steps, first_cycle = _RELEASED[family.name, figure.method]
     schedule = config.schedule
-    if images := _TRAINING_IMAGES.get(spec.base):
-        clean = config.probe_per_class * spec.num_classes
-        if clean != figure.clean_labels:
-            yield f"clean labels: {clean} for {figure.clean_labels}"
+    if images:
         epoch_steps = steps_per_epoch(config, images - clean)
         if (ours := num_steps(config, epoch_steps)) != steps:
             yield f"length: {ours:,} steps for {steps:,}"

@@ -13,7 +13,7 @@ import yaml
 
 from ieg_core.errors import UserError
 from ieg_core.report.summary import Statistic
-from ieg_core.store.records import ReportRecord
+from ieg_core.store.records import ReportRecord, TrainingRecord
 from scripts import reproduce
 from scripts.reproduce import Value, compare, parse_cell
 from tests.docs.test_commands import check_make, check_python
@@ -182,10 +182,18 @@ def test_environments_of_all_commands_are_shown():
 
 def test_reused_trials_are_named_once():
     rows = [{"trial": "a"}, {"trial": "b"}, {"trial": "a"}, {"device": "CPU"}]
-    told = "1 of its 2 trials had finished before and were not trained again: a"
+    told = "1 of its 2 trials had been trained before and were not trained again: a"
     assert reproduce.reused_text(rows, {"a", "c"}) == told
     assert f"\n{told}.\n" in reproduce.to_markdown(FIGURES[0], [], {}, told)
     assert reproduce.reused_text(rows, {"c"}) == ""
+
+
+def test_a_trial_without_a_result_has_the_environment_of_its_training(tmp_path):
+    cost = {"steps": 1, "train_seconds": 1.0, "steps_per_second": 1.0, "total_seconds": 1.0}
+    place = {"device": "CPU", "threads": 3, "num_replicas": 1, "num_parameters": 1}
+    TrainingRecord(**cost, **place).write(tmp_path / "trials" / "a")
+    row = reproduce.trained_row(tmp_path, "a")
+    assert (row["trial"], row["device"], row["threads"]) == ("a", "CPU", 3)
 
 
 def test_a_script_gets_the_folders_of_the_trials_before_it(tmp_path, monkeypatch):
