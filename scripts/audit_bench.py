@@ -113,15 +113,14 @@ def _train_and_predict(
     held_out: np.ndarray,
     runtime: Runtime,
 ) -> np.ndarray:
-    from ieg_core.models import zoo
     from ieg_core.store import leases
     from ieg_core.training.evaluation import build_predictor
     from ieg_core.training.loop import train
+    from ieg_core.training.step import build_model
 
     with leases.owned(folder) as lease:
         trained = train(config, label_set, source, lease, trial, runtime, lambda report: None)
-    model = zoo.build(config.network, label_set.num_classes, label_set.image_shape)
-    predict = build_predictor(model)
+    predict = build_predictor(build_model(config, label_set.num_classes, label_set.image_shape))
     return predict(trained.state["ema"], trained.state["stats"], source.train_images(held_out))
 
 
@@ -158,7 +157,7 @@ def cleanlab_rows(
 
 def compare(
     request: SweepRequest, folds: Folds, runtime: Runtime, with_cleanlab: bool
-) -> dict[str, dict[str, float | None]]:
+) -> tuple[dict[str, dict[str, float | None]], list[str]]:
     """Trains what is missing and measures every audit of one data set and seed.
 
     Args:
@@ -168,7 +167,7 @@ def compare(
       with_cleanlab: Whether cleanlab's audits are measured too.
 
     Returns:
-      Measures by name of the audit.
+      Measures by name of the audit, and the names of the trials.
     """
     root, data_dir = Path(request.results), Path(request.data_dir)
     trials = {read_planned(root, name).method: name for name in plan.plan(request).trials}
@@ -200,7 +199,7 @@ def compare(
         given, compared = label_set.noisy_labels[ids], np.isin(ids, shared)
         wrong = (given != label_set.clean_labels[ids])[compared]
         rows |= cleanlab_rows(given, probabilities[ids], compared, wrong)
-    return rows
+    return rows, list(trials.values())
 
 
 def _measure(
@@ -252,10 +251,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 data_dir=options.data_dir,
                 results=options.out,
             )
-            rows = compare(request, folds, runtime, with_cleanlab)
+            rows, trials = compare(request, folds, runtime, with_cleanlab)
             for name, row in rows.items():
                 rows_by_name.setdefault(f"{dataset} | {name}", []).append(row)
-            print(json.dumps({"dataset": dataset, "seed": int(seed), **rows}), flush=True)
+            line = {"dataset": dataset, "seed": int(seed), "trials": trials, **rows}
+            print(json.dumps(line), flush=True)
     text = to_table(rows_by_name, "data | audit")
     files.write_bytes_atomic(Path(options.out) / "audit_bench" / "table.md", f"{text}\n".encode())
     print(text)

@@ -193,6 +193,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", default=DEFAULT_ROOT)
     asked = parser.parse_args(arguments)
     set_environment(Runtime(threads=asked.threads))
+    if importlib.util.find_spec("cleanlab") is None:
+        print(
+            "cleanlab is not installed, so nothing is measured of it: expected the group bench of "
+            "pyproject.toml; run .venv/bin/uv pip install --python .venv/bin/python --group bench",
+            file=sys.stderr,
+        )
 
     def show(done: int, total: int, rate: float) -> None:
         print(f"\r{done:,} of {total:,} images, {rate:.0f} a second ", end="", file=sys.stderr)

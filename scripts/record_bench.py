@@ -11,6 +11,7 @@ a high value is suspicious. A combination is a logistic regression on the record
 weigh the same. Average precision for finding the wrong labels, mean ± sample deviation over seeds.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,13 +139,20 @@ def measure(trials: Sequence[Records]) -> dict[str, list[Row]]:
 
 @program("ieg")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table of the trials of one method."""
+    """Prints the table of the trials of one method, or with --json an object for each figure."""
     parser = Parser(description=__doc__)
     parser.add_argument("trials", nargs="+", type=Path)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each figure")
     asked = parser.parse_args(arguments)
-    trials = [read(folder, asked.data_dir) for folder in asked.trials]
-    print(to_table(measure(trials), "record"))
+    found = measure([read(folder, asked.data_dir) for folder in asked.trials])
+    if not asked.json:
+        print(to_table(found, "record"))
+        return 0
+    for record, rows in found.items():
+        for row in rows:
+            for dataset, value in row.items():
+                print(json.dumps({"dataset": dataset, record: value}))
     return 0
 
 

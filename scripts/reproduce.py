@@ -6,7 +6,8 @@
     make reproduce FIGURE=digits-uniform-0.8              # a table, row by row
 
 docs/figures.yaml declares the figures: for each row of a table its command, and what each of its
-columns measures. With m the mean over seeds, f the figure and d the deviation beside it:
+columns measures, and figures of running text likewise. With m the mean over seeds, f the figure and
+d the deviation beside it:
 
 equal to the digit      m and its deviation, rounded as the figure is, are the figure
 within the deviation    |m − f| ≤ d
@@ -14,10 +15,13 @@ differs                 else, also where the figure has no deviation
 
 Another processor or library changes the order of sums and so the last bits of a training, which 600
 steps amplify: expect "within the deviation" there. Sweeps run on the CPU, one thread a trial, as
-those of the tables did. Finished trials in OUT are not trained again.
+those of the tables did. Trials that had been trained in OUT are not trained again; the comparison
+names them, and every environment in which the figure's trials were computed.
 """
 
 import difflib
+import functools
+import itertools
 import json
 import os
 import re
@@ -33,14 +37,16 @@ from typing import Any, Final
 import yaml
 
 from ieg_core.errors import UserError
-from ieg_core.host import machine
+from ieg_core.host import machine, runtime
 from ieg_core.host.files import write_bytes_atomic
 from ieg_core.host.program import Parser, program
 from ieg_core.report.summary import PLUS_MINUS, Statistic, statistic
-from ieg_core.report.trials import Row
+from ieg_core.report.trials import Row, load_trial
 from ieg_core.store import fingerprint
 from ieg_core.store.layout import latest_sweep, sweep_folder, trial_folder
-from ieg_core.store.records import AuditRecord, ReportRecord
+from ieg_core.store.names import TRIALS
+from ieg_core.store.records import AuditRecord, ReportRecord, TrainingRecord
+from ieg_core.sweep.trial_records import git_revision
 from pipelines import variables
 
 ROOT: Final = Path(__file__).parents[1]
@@ -63,6 +69,10 @@ _ENVIRONMENT: Final = (
     *("device", "processor", "threads"),
 )
 _ROUNDING: Final = 1e-9
+_PERCENT: Final = " %"
+_BEST_OF: Final = " | "
+_EARLIER_TRIALS: Final = "TRIALS"
+_WITHOUT_OUT: Final = ("scripts.folder_bench", "scripts.record_bench")
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class Value:
       column: The heading of its column.
       text: The number, without emphasis, such as "64.5 ± 5.9".
       measure: The name of what the commands measure (`measure_sweep`, `measure_lines`), after "2: "
-        for the second of them.
+        for the second of them; several with " | " between them for the highest mean; with " %" at
+        the end for a share that the cell has in percent.
     """
 
     column: str
@@ -89,7 +100,8 @@ class Figure:
       id: "<table>/<row>".
       cells: The texts of the row's first cells, which say what it is about.
       section: The heading above the table.
-      commands: `make sweep …` or `python -m scripts.…`, to run one after the other.
+      commands: `make sweep …` or `python -m scripts.…`, to run one after the other; TRIALS stands
+        for the folders of the trials of those before it.
       minutes: About how long one core of 2025 needs.
       values: The cells to compare.
     """
@@ -119,7 +131,8 @@ class Compared:
     verdict: str
 
 
-def read_figures() -> list[Figure]:
+@functools.cache
+def read_figures() -> tuple[Figure, ...]:
     """Reads the declaration, in the order of the tables."""
     figures = []
     for table, declared in yaml.safe_load(FIGURES.read_text(encoding="utf-8")).items():
@@ -139,11 +152,15 @@ def read_figures() -> list[Figure]:
                         Value(column, number, measure.format(**words))
                         for (column, names), text in zip(measures, row["values"], strict=True)
                         if text
-                        for number, measure in zip(text.split(", "), names.split(", "), strict=True)
+                        for number, measure in zip(
+                            text.split(", "),
+                            names if isinstance(names, list) else [names],
+                            strict=False,  # a cell may have fewer numbers than its column
+                        )
                     ),
                 )
             )
-    return figures
+    return tuple(figures)
 
 
 def choose(figures: Sequence[Figure], name: str) -> list[Figure]:
@@ -161,16 +178,20 @@ def choose(figures: Sequence[Figure], name: str) -> list[Figure]:
     return chosen
 
 
-def run(command: str, out: Path, data_dir: str) -> tuple[dict[str, Statistic], dict[str, Any]]:
+def run(
+    command: str, out: Path, data_dir: str, earlier: Sequence[str] = ()
+) -> tuple[dict[str, Statistic], list[Row]]:
     """Runs a command of a figure.
 
     Args:
       command: The command.
       out: The results root.
       data_dir: Folder of the base data sets.
+      earlier: The trials of the figure's earlier commands.
 
     Returns:
-      Statistics over seeds by the measure's name, and the environment that they were measured in.
+      Statistics over seeds by the measure's name, and rows of results.json: those of its trials or,
+      if it has none, one that only says where it ran.
 
     Raises:
       UserError: When the sweep has no results.
@@ -187,13 +208,19 @@ def run(command: str, out: Path, data_dir: str) -> tuple[dict[str, Statistic], d
         if report is None:
             raise UserError(f"{sweep} has no results: run the command again")
         rows = [dict(row) for row in report.trials]
-        return measure_sweep(rows, out), environment(rows)
+        return measure_sweep(rows, out), rows
     options = [f"--data-dir={data_dir}"]
-    if words[2] != "scripts.folder_bench":
+    if words[2] not in _WITHOUT_OUT:
         options.append(f"--out={out}")
-    lines = _call([*words[1:], *options], captured=True).splitlines()
+    folders = [str(trial_folder(out, trial)) for trial in earlier]
+    given = [
+        each for word in words[1:] for each in (folders if word == _EARLIER_TRIALS else [word])
+    ]
+    lines = _call([*given, *options], captured=True).splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
-    return measure_lines(found), environment([])
+    trials = dict.fromkeys(trial for line in found for trial in line.get("trials", ()))
+    rows = [trained_row(out, trial) for trial in trials]
+    return measure_lines(found), rows or [script_environment(words)]
 
 
 def _call(arguments: Sequence[str], captured: bool = False) -> str:
@@ -257,14 +284,39 @@ def measure_lines(lines: Iterable[Mapping[str, Any]]) -> dict[str, Statistic]:
     return {name: found for name in values if (found := statistic(values[name]))}
 
 
+def trained_row(root: Path, trial: str) -> Row:
+    """Returns a trial's row of results.json, with the environment of its training.
+
+    A trial that was trained to be audited has no result, and so no device in its row.
+    """
+    row = load_trial(root, trial).row
+    training, _ = TrainingRecord.look(trial_folder(root, trial))
+    known = training.to_value() if training else {}
+    return {**row, **{name: known[name] for name in _ENVIRONMENT if name in known}}
+
+
+def script_environment(words: Sequence[str]) -> Row:
+    """Returns where a script runs that trains no trial, by the keys of results.json.
+
+    Args:
+      words: Its command; `--threads` and `--dtype` are read.
+    """
+    options = dict(itertools.pairwise(words))
+    is_command = words[2] == "scripts.folder_bench"  # it runs `ieg audit`, which uses all cores
+    return {
+        "versions": fingerprint.environment_versions(),
+        "code_version": fingerprint.code_version(),
+        "git_revision": git_revision(),
+        "backend": runtime.chosen_backend(),
+        "precision": options.get("--dtype", "the features' default: bfloat16 where it is fast"),
+        "device": "CPU",
+        "processor": machine.processor_name(),
+        "threads": machine.usable_cores() if is_command else int(options.get("--threads", 1)),
+    }
+
+
 def environment(rows: Sequence[Row]) -> dict[str, Any]:
-    """Returns the environment of a sweep's trials; without rows, that of this process."""
-    if not rows:
-        return {
-            "versions": fingerprint.environment_versions(),
-            "code_version": fingerprint.code_version(),
-            "processor": machine.processor_name(),
-        }
+    """Returns the environment of a figure's rows; a list of each value where they differ."""
     found: dict[str, Any] = {}
     for name in _ENVIRONMENT:
         different = {json.dumps(row.get(name)): row.get(name) for row in rows}
@@ -279,7 +331,7 @@ def compare(value: Value, measured: Statistic | None) -> Compared:
     number, deviation = parse_cell(value.text)
     if measured is None:
         return Compared(value.column, value.text, "", NOT_MEASURED)
-    scale = 100 if value.text.endswith("%") else 1
+    scale = 100 if value.text.endswith("%") or value.measure.endswith(_PERCENT) else 1
     decimals = len(number.partition(".")[2])
     text = f"{scale * measured.mean:.{decimals}f}"
     spread = "" if measured.deviation is None else f"{scale * measured.deviation:.{decimals}f}"
@@ -308,19 +360,46 @@ def parse_cell(text: str) -> tuple[str, str]:
     return match[1], match[2] or ""
 
 
-def to_markdown(figure: Figure, compared: Sequence[Compared], place: Mapping[str, Any]) -> str:
-    """Formats a comparison as Markdown: the command, a table, the environment."""
+def look_up(measure: str, measured: Mapping[str, Statistic]) -> Statistic | None:
+    """Returns what was measured by a name (`Value.measure`): the highest mean of several."""
+    names = measure.removesuffix(_PERCENT).split(_BEST_OF)
+    found = [measured[name] for name in names if name in measured]
+    return max(found, key=lambda each: each.mean, default=None)
+
+
+def reused_text(rows: Iterable[Row], before: Iterable[str]) -> str:
+    """Returns a sentence about the trials that had been trained before a figure was run, or "".
+
+    Args:
+      rows: The rows of the figure's commands.
+      before: The trials that had been trained in the results root.
+    """
+    trials = dict.fromkeys(row["trial"] for row in rows if "trial" in row)
+    reused = [trial for trial in trials if trial in set(before)]
+    if not reused:
+        return ""
+    count = f"{len(reused)} of its {len(trials)} trials"
+    return f"{count} had been trained before and were not trained again: {', '.join(reused)}"
+
+
+def to_markdown(
+    figure: Figure, compared: Sequence[Compared], place: Mapping[str, Any], reused: str = ""
+) -> str:
+    """Formats a comparison as Markdown: the command, a table, what was reused, the environment."""
     lines = [f"# {figure.id}", "", *(f"    {command}" for command in figure.commands), ""]
     lines += ["| column | published here | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {each.column} | {each.expected} | {each.measured} | {each.verdict} |"
               for each in compared]  # fmt: skip
-    lines += ["", *(f"- {name}: {_text(value)}" for name, value in place.items() if value)]
+    lines += ["", f"{reused}.", ""] if reused else [""]
+    lines += [f"- {name}: {_text(value)}" for name, value in place.items() if value]
     return "\n".join(lines) + "\n"
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {version}" for name, version in value.items())
+    if isinstance(value, list):
+        return "; ".join(_text(each) or "unknown" for each in value)
     return str(value)
 
 
@@ -349,27 +428,35 @@ def reproduce(figure: Figure, out: Path, data_dir: str) -> list[str]:
     Raises:
       UserError, subprocess.CalledProcessError: As `run`.
     """
+    before = {each.name for each in (out / TRIALS).glob("*") if TrainingRecord.exists(each)}
     measured: dict[str, Statistic] = {}
-    place: dict[str, Any] = {}
-    numbers = {each.measure.rpartition(": ")[0] for each in figure.values}
+    rows: list[Row] = []
+    numbers = {number if mark else "" for number, mark, _ in
+               (each.measure.partition(": ") for each in figure.values)}  # fmt: skip
     for number, command in enumerate(figure.commands, start=1):
         if not numbers & {"", str(number)}:
             continue  # the row has no value of it
         print(f"{figure.id}: {command}", flush=True)
-        found, place = run(command, out, data_dir)
+        trials = list(dict.fromkeys(row["trial"] for row in rows if "trial" in row))
+        found, ran = run(command, out, data_dir, trials)
+        rows += ran
         measured |= found | {f"{number}: {name}": each for name, each in found.items()}
-    compared = [compare(each, measured.get(each.measure)) for each in figure.values]
+    compared = [compare(each, look_up(each.measure, measured)) for each in figure.values]
     for each in compared:
         measured_text = each.measured or "nothing"
         print(f"  {each.column}: {each.expected}, measured {measured_text}: {each.verdict}")
+    place, reused = environment(rows), reused_text(rows, before)
+    if reused:
+        print(f"  {reused}")
     page = out / "figures" / f"{figure.id.replace('/', '-')}.md"
     document = {
         **asdict(figure),
         "compared": [asdict(each) for each in compared],
+        "reused": reused,
         "environment": place,
     }
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(page, to_markdown(figure, compared, place).encode())
+    write_bytes_atomic(page, to_markdown(figure, compared, place, reused).encode())
     write_bytes_atomic(page.with_suffix(".json"), f"{json.dumps(document, indent=1)}\n".encode())
     print(f"  {page}", flush=True)
     return [each.verdict for each in compared]

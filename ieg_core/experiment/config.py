@@ -133,6 +133,13 @@ class ScheduleConfig:
             self.boundary_fractions,
             "increasing and inside (0, 1)",
         )
+        require(
+            self.name != "step" or len(self.boundary_fractions) > 0,
+            "schedule.boundary_fractions",
+            self.boundary_fractions,
+            "given with schedule.name=step, whose rate never drops without them, such as "
+            "schedule.boundary_fractions=0.5,0.75",
+        )
 
 
 @dataclass(frozen=True)

@@ -55,17 +55,11 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
 
     kernel, bias = lookahead_dense(network, settings, state, features, residuals, batch.size)
     dictionary = network.forward(state.params, state.stats, batch.probe_images).features
-    probe_logits = dictionary @ kernel + bias
-    probe_labels = smooth_labels(batch.probe_labels, settings.label_smoothing)
-    probe_residuals = (ops.softmax(probe_logits) - probe_labels) / batch.probe_size
-    kernel_slope, bias_slope = backend.sum_over_replicas(
-        [ops.transpose(dictionary) @ probe_residuals, ops.sum(probe_residuals, axis=0)]
+    slopes, probe_losses = meta_gradient(
+        network, settings, batch, (kernel, bias), dictionary, features, residuals
     )
-    kernel_slope = kernel_slope + network.weight_decay * kernel
-    product = features @ kernel_slope + bias_slope
-    meta_gradient = -settings.lookahead_lr * ops.sum(residuals * product, axis=-1)
 
-    weights, class_weights = example_weights(settings, state, batch, meta_gradient)
+    weights, class_weights = example_weights(settings, state, batch, slopes)
     started = batch.epoch >= settings.start_epoch
     weights = ops.where(started, weights, 1.0 / batch.size)
 
@@ -84,7 +78,6 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
 
     weighted = backend.sum_over_replicas(ops.sum(weights * losses))
     pseudo = backend.sum_over_replicas(ops.sum(softmax_cross_entropy(logits, targets))) / batch.size
-    probe_losses = softmax_cross_entropy(probe_logits, probe_labels)
     return Update(
         gradients=network.add_decay(gradient, state.params),
         stats=stats,
@@ -132,6 +125,46 @@ def lookahead_dense(
     return (
         kernel - rate * (momentum * kernel_momentum + kernel_slope),
         bias - rate * (momentum * bias_momentum + bias_slope),
+    )
+
+
+def meta_gradient(
+    network: Network,
+    settings: FSRSettings,
+    batch: Batch,
+    dense: tuple[Tensor, Tensor],
+    dictionary: Tensor,
+    features: Tensor,
+    residuals: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Differentiates the dictionary's loss after the look-ahead with respect to the weights.
+
+    V, c = ∇ [mean CE on the dictionary batch + R] at Ŵ,   g_i = −α (softmax(z_i) − ỹ_i)·(Vᵀh_i + c)
+
+    Args:
+      network: wd.
+      settings: α, label smoothing.
+      batch: Labels and global size of the dictionary batch.
+      dense: Ŵ, float32 [F, C], and its bias, float32 [C].
+      dictionary: Features of the dictionary batch, float32 [D, F].
+      features: Features h of the batch, float32 [B, F].
+      residuals: softmax(z) − ỹ of the batch, float32 [B, C].
+
+    Returns:
+      g = ∂P/∂w, float32 [B]; and the cross-entropy of each dictionary example at Ŵ, float32 [D].
+    """
+    kernel, bias = dense
+    logits = dictionary @ kernel + bias
+    labels = smooth_labels(batch.probe_labels, settings.label_smoothing)
+    probe_residuals = (ops.softmax(logits) - labels) / batch.probe_size
+    kernel_slope, bias_slope = backend.sum_over_replicas(
+        [ops.transpose(dictionary) @ probe_residuals, ops.sum(probe_residuals, axis=0)]
+    )
+    kernel_slope = kernel_slope + network.weight_decay * kernel
+    product = features @ kernel_slope + bias_slope
+    return (
+        -settings.lookahead_lr * ops.sum(residuals * product, axis=-1),
+        softmax_cross_entropy(logits, labels),
     )
 
 

@@ -15,7 +15,7 @@ without the look-ahead.
 
 Reference: Zhang et al., CVPR 2020, arXiv 1910.00701. Differs from the authors' released code: the
 pseudo-labels are constant in the look-ahead; MixUp coefficients are Beta(½, ½) exactly; the strong
-view starts from the raw image; the mixed probe examples are drawn from this step's probe batch.
+view starts from the raw image. docs/original-flags.md has the sources.
 """
 
 import functools

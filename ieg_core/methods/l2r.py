@@ -27,32 +27,14 @@ from ieg_core.methods.reweighting import clip_weights, weight_meta_gradient
 def _update(network: Network, config: Config, state: State, batch: Batch) -> Update:
     settings = settings_of(config, L2RSettings)
 
-    lookahead_params = [
-        param - settings.lookahead_lr * slope
-        for param, slope in zip(
-            state.params,
-            network.add_decay([ops.zeros_like(p) for p in state.params], state.params),
-            strict=True,
-        )
-    ]
-
-    def probe_loss(params: Sequence[Tensor]) -> tuple[Tensor, None]:
-        logits = network.forward(params, state.stats, batch.probe_images).logits
-        return ops.sum(softmax_cross_entropy(logits, batch.probe_labels)) / batch.probe_size, None
-
-    probe_value, _, probe_gradient = backend.gradients(probe_loss, lookahead_params)
-    direction = network.add_decay(probe_gradient, lookahead_params)
-
     def logits_of(params: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         logits, _, stats = network.forward(params, state.stats, batch.images)
         return logits, stats
 
     at_batch = backend.linearize(logits_of, state.params)
     logits = at_batch.outputs
-    meta_gradient = weight_meta_gradient(
-        logits, batch.labels, at_batch.forward(direction), settings.lookahead_lr
-    )
-    example_weights = clip_weights(meta_gradient, backend.sum_over_replicas)
+    slopes, probe_value = meta_gradient(network, settings, state, batch, at_batch)
+    example_weights = clip_weights(slopes, backend.sum_over_replicas)
 
     per_example_loss = softmax_cross_entropy(logits, batch.labels)
     residuals = ops.softmax(logits) - batch.labels
@@ -70,6 +52,48 @@ def _update(network: Network, config: Config, state: State, batch: Batch) -> Upd
             "given_label_loss": per_example_loss,
             "prediction": ops.softmax(logits),
         },
+    )
+
+
+def meta_gradient(
+    network: Network,
+    settings: L2RSettings,
+    state: State,
+    batch: Batch,
+    at_batch: backend.Linearization,
+) -> tuple[Tensor, Tensor]:
+    """Looks one step ahead from w = 0 and differentiates the probe loss there.
+
+    ∂P/∂w_i = −α (softmax(z_i) − y_i)·dz_i
+
+    Args:
+      network: The network.
+      settings: α.
+      state: θ and s.
+      batch: Given labels and the probe batch.
+      at_batch: f(x) linearized at θ.
+
+    Returns:
+      ∂P/∂w, float32 [B], and the mean cross-entropy on the probe batch at θ̂.
+    """
+    lookahead_params = [
+        param - settings.lookahead_lr * slope
+        for param, slope in zip(
+            state.params,
+            network.add_decay([ops.zeros_like(p) for p in state.params], state.params),
+            strict=True,
+        )
+    ]
+
+    def probe_loss(params: Sequence[Tensor]) -> tuple[Tensor, None]:
+        logits = network.forward(params, state.stats, batch.probe_images).logits
+        return ops.sum(softmax_cross_entropy(logits, batch.probe_labels)) / batch.probe_size, None
+
+    value, _, probe_gradient = backend.gradients(probe_loss, lookahead_params)
+    product = at_batch.forward(network.add_decay(probe_gradient, lookahead_params))
+    return (
+        weight_meta_gradient(at_batch.outputs, batch.labels, product, settings.lookahead_lr),
+        value,
     )
 
 

@@ -13,7 +13,7 @@ from ieg_core.recipes.family import BOTH_PAPERS, FSR_INDEX, RECALLED, Family, Pu
 
 _ABSTRACT = "IEG abstract"
 _RERUN = "independent re-run of the released code (Huawei ModelZoo, GPU row)"
-_QUOTE = "a user quoting IEG's table 1"
+_QUOTE = "a user quoting IEG's table 1, who reached 0.8x with the released code"
 
 CIFAR = Family(
     name="cifar",

@@ -38,7 +38,6 @@ class Published:
       true_flip_rate: Its share of wrong labels, where its noise convention differs from that of
         ieg_core.experiment.dataset_spec (uniform noise redraws from all classes, as in IEG); None
         where it does not.
-      tried: Where docs/RESULTS.md has a run by the same protocol; "" if nobody tried.
     """
 
     dataset: str
@@ -49,7 +48,6 @@ class Published:
     deviation: float | None
     source: str
     true_flip_rate: float | None = None
-    tried: str = ""
 
     @property
     def is_recalled(self) -> bool:

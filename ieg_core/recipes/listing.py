@@ -3,10 +3,8 @@
 
 from collections.abc import Iterator
 
-from ieg_core.experiment import dataset_spec
 from ieg_core.experiment.config import ScheduleConfig
 from ieg_core.experiment.methods import METHODS
-from ieg_core.experiment.networks import standard_form
 from ieg_core.recipes.build import FAMILIES
 from ieg_core.recipes.family import Family, Published
 from ieg_core.recipes.literature import Comparison
@@ -62,33 +60,6 @@ def expected_lines() -> Lines:
         is_every = not family.figures and not family.choices
         others = "every method" if is_every else ", ".join(without)
         table.append([family.name, others, "", "", "", "-", "no published figure known"])
-    return table
-
-
-def paper_lines() -> Lines:
-    """Returns every published figure of an implemented method next to our protocol, header first.
-
-    Returns:
-      For each figure what was published, the recipe that follows its protocol, what differs in it,
-      and where it was tried.
-    """
-    table = [["data set", "method", "published %", "network", "clean labels", "wrong labels"]]
-    table[0] += ["source", "our recipe", "what differs", "tried"]
-    for family in FAMILIES.values():
-        for figure in family.figures:
-            spec = dataset_spec.parse(figure.dataset)
-            flipped = figure.true_flip_rate
-            flipped = spec.true_flip_rate if flipped is None else flipped
-            schedule = family.schedules.get(figure.method, family.schedule)
-            standard = standard_form(figure.network)
-            differs = f"NETWORK={figure.network} trains it; {standard} is its standard form"
-            line = [figure.dataset, figure.method, figure.text, figure.network]
-            line += [
-                str(figure.clean_labels),
-                f"{flipped:.0%}" if spec.noise and flipped is not None else "the data's",
-            ]
-            line += [figure.source, f"{family.name}: {standard}, {length_text(schedule)}"]
-            table.append([*line, differs, figure.tried or "not yet: it needs a GPU"])
     return table
 
 

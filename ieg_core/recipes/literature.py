@@ -15,6 +15,8 @@ SSR = "the SSR repository's README"
 READING = "a reading note on DSS, CVPR 2026"
 PROMIX = "IJCAI 2023; its repository's result tables"
 RESCIENCE = "an independent reproduction, ReScience, 2026"
+FVM = "FVM, ICML 2025"
+FAMUS = "FaMUS, CVPR 2021"
 NOT_SAID = "not stated"
 BENCHMARK = "cleanlab 2.9 on the out-of-sample probabilities of its label-error benchmark"
 
@@ -29,7 +31,7 @@ class Peer:
       network: The network.
       epochs: The length of the training.
       clean_labels: How many clean labels it uses, in words.
-      models: How many networks it trains and evaluates, in words.
+      models: How many networks it trains for its result, in words.
       source: Where the figures were read; RECALLED where they were not.
     """
 
@@ -188,9 +190,14 @@ AUDIT = Comparison(
             ("-, 0.961", "-, 0.965", "", "-, 0.966"),
             clean_labels="a clean set",
             models=NOT_SAID,
-            source="FVM, ICML 2025",
+            source=FVM,
         ),
     ),
+)
+SUGGESTED = Comparison(
+    "Suggesting the right label on CIFAR-10N worst, share of labels",
+    ("right label first",),
+    (Peer("FVM", ("0.861",), clean_labels="a clean set", models=NOT_SAID, source=FVM),),
 )
 FOUND = Comparison(
     "Labels of CIFAR-10 called wrong, precision, recall",
@@ -213,4 +220,18 @@ CLIP = Comparison(
     ),
 )
 
-COMPARISONS = (CIFAR10, TUNED, CIFAR100, HUMAN, WEB, TAIL, AUDIT, FOUND, CLIP)
+COST = Comparison(
+    "Time on a GPU",
+    ("time",),
+    (
+        _unsaid("airbench, 94 % on clean CIFAR-10", ("2.6 s in all, A100",), NOT_SAID, "airbench"),
+        _unsaid("airbench, 96 % on clean CIFAR-10", ("27 s in all, A100",), NOT_SAID, "airbench"),
+        _unsaid("IDO", ("121 s an epoch, A100",), "ResNet-50, pre-trained", "IDO, 2025"),
+        _unsaid("L2R", ("839 ms a step",), NOT_SAID, FAMUS),
+        _unsaid("L2R, look-ahead of a part of the network", ("244 ms a step",), NOT_SAID, FAMUS),
+        _unsaid("MW-Net", ("933 ms a step",), NOT_SAID, FAMUS),
+        _unsaid("MW-Net, look-ahead of a part of the network", ("284 ms a step",), NOT_SAID, FAMUS),
+    ),
+)
+
+COMPARISONS = (CIFAR10, TUNED, CIFAR100, HUMAN, WEB, TAIL, AUDIT, SUGGESTED, FOUND, CLIP, COST)

@@ -9,20 +9,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ieg_core.experiment import dataset_spec, networks
+from ieg_core.experiment import dataset_spec
 from ieg_core.recipes import build
 from ieg_core.recipes.family import OURS, Published
 
 PUBLISHED: tuple[Published, ...] = tuple(
     figure for family in build.FAMILIES.values() for figure in family.figures
 )
-
-
-def network_note(row: Mapping[str, Any], figure: Published) -> str:
-    """Returns a remark on a row with the standard form of a figure's released network, else ""."""
-    if row["network"] == figure.network or row["network"] != networks.standard_form(figure.network):
-        return ""
-    return f"published with {figure.network}, this is its standard form {row['network']}"
 
 
 def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
@@ -33,11 +26,11 @@ def protocol_difference(row: Mapping[str, Any], figure: Published) -> str:
       figure: A published figure of the same data set and method.
 
     Returns:
-      The first difference between the protocols, or "" if they are the same, except that a released
-      network may be in its standard form (`network_note`).
+      The first difference between the protocols, or "" if they are the same. The standard form of a
+      released network is another network.
     """
-    if row["network"] != figure.network and not network_note(row, figure):
-        return f"published with {figure.network}, this is {row['network']}"
+    if row["network"] != figure.network:
+        return f"network {row['network']}, the figure's is {figure.network}"
     if row["clean_labels_used"] != figure.clean_labels:
         return f"published with {figure.clean_labels} clean labels, not {row['clean_labels_used']}"
     flipped = figure.true_flip_rate

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from ieg_core.recipes.published import PUBLISHED, network_note, protocol_difference
+from ieg_core.recipes.published import PUBLISHED, protocol_difference
 from ieg_core.report.summary import Group, accuracy_text
 
 SAME = "nothing: the same protocol"
@@ -32,7 +32,7 @@ def expected_table(groups: Sequence[Group]) -> list[list[str]]:
             clean = "?" if group.clean_labels_used is None else str(group.clean_labels_used)
             ours = [accuracy_text(group.accuracy_ema_last), f"{row['network']}, {clean}"]
             theirs = [figure.text, f"{figure.network}, {figure.clean_labels}", figure.source]
-            differs = protocol_difference(row, figure) or network_note(row, figure) or SAME
+            differs = protocol_difference(row, figure) or SAME
             table.append([group.dataset, group.label, *ours, *theirs, differs])
     if not table:
         return []

@@ -6,7 +6,7 @@ after the last step (EMA parameters), in percent:
 
 published figure f     reproduced if m >= f - tolerance. One-sided, because a better result is not a
                        failure to reproduce; a remark says if it is better by more than the
-                       tolerance, and if the network is the standard form of a released one.
+                       tolerance.
 accepted run's mean f  reproduced if |m - f| <= tolerance. Two-sided, because it is our own run with
                        the same settings: a rise is a change too, which a person has to accept.
 
@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ieg_core.errors import UserError
+from ieg_core.experiment.networks import standard_form
 from ieg_core.recipes.family import Published
-from ieg_core.recipes.published import PUBLISHED, network_note, protocol_difference
+from ieg_core.recipes.published import PUBLISHED, protocol_difference
 from ieg_core.report.summary import PLUS_MINUS, Group, Statistic
 from ieg_core.report.trials import FINISHED, Row
 from ieg_core.store.layout import REPORT_JSON
@@ -197,11 +198,9 @@ def _judge_group(
     if figure is not None and not reason:
         below = mean < figure.accuracy - tolerance - _ROUNDING
         above = mean > figure.accuracy + tolerance + _ROUNDING
-        remarks = [network_note(group.rows[0], figure)]
-        if above:
-            remarks.append("above it by more than the tolerance: is the protocol the same?")
+        remark = "above it by more than the tolerance: is the protocol the same?" if above else ""
         outcome = NOT_REPRODUCED if below else REPRODUCED
-        return verdict(outcome, "; ".join(filter(None, remarks)), figure.accuracy, figure.source)
+        return verdict(outcome, remark, figure.accuracy, figure.source)
     old, other = _accepted_for(group, accepted)
     if old is None:
         shown = (figure.accuracy, figure.source) if figure is not None else (None, "")
@@ -216,10 +215,16 @@ def _published_for(group: Group, published: Sequence[Published]) -> tuple[Publis
     known = [p for p in published if (p.dataset, p.method) == (group.dataset, group.method)]
     if not known:
         return None, "no published figure"
-    # Comparable figures take precedence, then those of the same network.
+    # Comparable figures take precedence, then those of the same network, then of its other form.
     differences = [protocol_difference(row, figure) for figure in known]
+    form = standard_form(str(row["network"]))
     order = [
-        (difference != "", figure.network != row["network"], figure.is_recalled)
+        (
+            difference != "",
+            figure.network != row["network"],
+            standard_form(figure.network) != form,
+            figure.is_recalled,
+        )
         for figure, difference in zip(known, differences, strict=True)
     ]
     best = order.index(min(order))

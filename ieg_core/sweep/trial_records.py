@@ -55,7 +55,7 @@ def record_of(spec: DatasetSpec, config: Config, label_set: LabelSet) -> TrialRe
         true_flip_rate=label_set.true_flip_rate,
         clean_labels_used=len(label_set.probe_ids),
         versions=fingerprint.environment_versions(),
-        git_revision=_git_revision(),
+        git_revision=git_revision(),
     )
     return replace(record, trial=fingerprint.trial_name(record))
 
@@ -65,7 +65,7 @@ def _recipe_steps(config: Config, examples: int) -> int:
     return num_steps(plain, steps_per_epoch(plain, examples))
 
 
-def _git_revision() -> str:
+def git_revision() -> str:
     """Returns the revision of the checkout, or the one that the container image was built from.
 
     "+" marks uncommitted changes; "" means that the revision is unknown.

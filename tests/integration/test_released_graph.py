@@ -86,21 +86,25 @@ def error(found, expected):
 
 
 def test_l2r_weighs_as_the_authors_graph(numbers, network):
-    from ieg_core.experiment.dataset_spec import parse
-    from ieg_core.methods import registry
-    from ieg_core.methods.reweighting import clip_weights
-    from ieg_core.recipes import build
+    from ieg_core import backend
+    from ieg_core.experiment.methods import L2RSettings
+    from ieg_core.methods import l2r
 
     batch, state = batch_of(numbers, "l2r"), state_of(numbers)
-    logits = network.forward(state.params, state.stats, batch.images).logits
-    np.testing.assert_allclose(logits, numbers["l2r_out_logits"], atol=2e-5)
-    config = build.build_config(parse("cifar10_uniform_0.4"), "l2r")
-    assert config.method_settings.lookahead_lr == 0.1
-    update = registry.find("l2r").update(network, config, state, batch)
-    expected = np.asarray(clip_weights(numbers["l2r_out_grad_w"]))
+
+    def logits_of(params):
+        logits, _, stats = network.forward(params, state.stats, batch.images)
+        return logits, stats
+
+    at_batch = backend.linearize(logits_of, state.params)
+    np.testing.assert_allclose(at_batch.outputs, numbers["l2r_out_logits"], atol=2e-5)
+    settings = L2RSettings()
+    assert settings.lookahead_lr == 0.1
+    gradient, probe_loss = l2r.meta_gradient(network, settings, state, batch, at_batch)
+    expected = numbers["l2r_out_grad_w"]
     assert 0 < (expected > 0).sum() < len(expected)
-    assert error(update.examples["weight"], expected) < 1e-4
-    assert error(update.metrics["probe_loss"], numbers["l2r_out_probe_loss"]) < 1e-5
+    assert error(gradient, expected) < 1e-4
+    assert error(probe_loss, numbers["l2r_out_probe_loss"]) < 1e-5
 
 
 def test_fsr_weighs_as_the_authors_graph(numbers, network):
@@ -122,18 +126,14 @@ def test_fsr_weighs_as_the_authors_graph(numbers, network):
     together = ops.concatenate([batch.images, batch.probe_images])
     shared = network.forward(state.params, state.stats, together).features
     own, dictionary = shared[:size], shared[size:]
-    probe_logits = dictionary @ kernel + bias
     losses = {
         "before": softmax_cross_entropy(logits, batch.labels),
         "after": softmax_cross_entropy(own @ kernel + bias, batch.labels),
     }
     for name, found in losses.items():
         assert error(found, numbers[f"fsr_out_loss_{name}"]) < 1e-5
-    probe_loss = ops.mean(softmax_cross_entropy(probe_logits, batch.probe_labels))
-    assert error(probe_loss, numbers["fsr_out_probe_loss"]) < 1e-5
-    slopes = ops.softmax(probe_logits) - batch.probe_labels
-    slopes = slopes / batch.probe_size
-    kernel_slope = ops.transpose(dictionary) @ slopes + DECAY * kernel
-    product = features @ kernel_slope + ops.sum(slopes, axis=0)
-    gradient = -settings.lookahead_lr * ops.sum(residuals * product, axis=-1)
+    gradient, probe_losses = fsr.meta_gradient(
+        network, settings, batch, (kernel, bias), dictionary, features, residuals
+    )
+    assert error(ops.mean(probe_losses), numbers["fsr_out_probe_loss"]) < 1e-5
     assert error(gradient, numbers["fsr_out_grad_w"]) < 1e-5

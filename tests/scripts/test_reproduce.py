@@ -13,7 +13,7 @@ import yaml
 
 from ieg_core.errors import UserError
 from ieg_core.report.summary import Statistic
-from ieg_core.store.records import ReportRecord
+from ieg_core.store.records import ReportRecord, TrainingRecord
 from scripts import reproduce
 from scripts.reproduce import Value, compare, parse_cell
 from tests.docs.test_commands import check_make, check_python
@@ -56,32 +56,53 @@ def table_of(name):
     return header, same[0]
 
 
+def place(header, column):
+    """Returns where a column is; "last | best" is the one named best to the right of last."""
+    left, _, right = column.rpartition(" | ")
+    if not left:
+        return header.index(column)
+    (found,) = (n for n in range(1, len(header)) if header[n - 1 : n + 1] == [left, right])
+    return found
+
+
 def test_every_table_of_the_page_is_declared():
     declared = [
         (entry["section"], [cell.strip() for cell in entry["header"].split("|")])
         for entry in DECLARED.values()
+        if "prose" not in entry
     ]
     assert sorted(declared) == sorted((section, head) for section, head, _ in tables())
 
 
-@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("name", [name for name in DECLARED if "prose" not in DECLARED[name]])
 def test_a_table_has_a_reason_or_every_row_is_declared(name):
     entry = DECLARED[name]
     assert ("reason" in entry) != ("rows" in entry)
     header, rows = table_of(name)
     if "reason" in entry:
         return
-    figures = {each.cells: each for each in FIGURES if each.id.startswith(f"{name}/")}
+    figures = [each for each in FIGURES if each.id.startswith(f"{name}/")]
+    served = set()
     others = set(entry.get("rest", {}))
-    assert len(figures) + len(others) == len(rows)
-    for row in rows:
-        if row[0] in others:
-            continue
-        (figure,) = (each for cells, each in figures.items() if row[: len(cells)] == list(cells))
+    for figure in figures:
+        (row,) = (each for each in rows if each[: len(figure.cells)] == list(figure.cells))
+        served.add(tuple(row))
         assert figure.values
         for column, values in itertools.groupby(figure.values, lambda value: value.column):
             cell = ", ".join(value.text for value in values)
-            assert row[header.index(column)] == cell, (figure.id, column)
+            assert row[place(header, column)] == cell, (figure.id, column)
+    assert others == {row[0] for row in rows if tuple(row) not in served}
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if "prose" in DECLARED[name]])
+def test_figures_of_running_text_are_quoted_from_their_section(name):
+    entry = DECLARED[name]
+    _, _, section = RESULTS.read_text(encoding="utf-8").partition(f"# {entry['section']}\n")
+    assert entry["prose"] in " ".join(section.partition("\n#")[0].split())
+    for figure in (each for each in FIGURES if each.id.startswith(f"{name}/")):
+        texts = [value.text for value in figure.values]
+        values = texts[:1] if len(set(texts)) == 1 else texts  # the text gives equal ones once
+        assert f"{figure.cells[0]} {', '.join(values)}" in entry["prose"]
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda each: each.id)
@@ -135,6 +156,53 @@ def test_a_cell_of_two_numbers_has_two_measures():
 def test_two_numbers_of_one_measure_are_refused():
     with pytest.raises(UserError, match=r"received the value '1.000, 0.955': expected a number"):
         parse_cell("1.000, 0.955")
+
+
+def test_a_share_is_compared_in_percent_where_its_cell_is():
+    compared = compare(Value("plain", "83.9", "a/plain %"), Statistic(0.8391, None, 1))
+    assert (compared.verdict, compared.measured) == (reproduce.EQUAL, "83.9")
+    measured = {"a/plain": Statistic(0.8, None, 1), "a/other": Statistic(0.9, None, 1)}
+    assert reproduce.look_up("a/plain %", measured).mean == 0.8
+    assert reproduce.look_up("a/plain | a/other | a/none", measured).mean == 0.9
+    assert reproduce.look_up("a/none", measured) is None
+
+
+def test_environments_of_all_commands_are_shown():
+    rows = [{"backend": "tensorflow", "threads": 1}, {"backend": "jax", "threads": 1}]
+    found = reproduce.environment(rows)
+    assert (found["backend"], found["threads"]) == (["tensorflow", "jax"], 1)
+    assert "- backend: tensorflow; jax" in reproduce.to_markdown(FIGURES[0], [], found)
+    script = reproduce.script_environment(
+        ["python", "-m", "scripts.feature_bench", "--threads", "2"]
+    )
+    assert (script["backend"], script["threads"]) == ("tensorflow", 2)
+    assert script.keys() == reproduce.environment([script]).keys()
+    assert all(script.values())
+
+
+def test_reused_trials_are_named_once():
+    rows = [{"trial": "a"}, {"trial": "b"}, {"trial": "a"}, {"device": "CPU"}]
+    told = "1 of its 2 trials had been trained before and were not trained again: a"
+    assert reproduce.reused_text(rows, {"a", "c"}) == told
+    assert f"\n{told}.\n" in reproduce.to_markdown(FIGURES[0], [], {}, told)
+    assert reproduce.reused_text(rows, {"c"}) == ""
+
+
+def test_a_trial_without_a_result_has_the_environment_of_its_training(tmp_path):
+    cost = {"steps": 1, "train_seconds": 1.0, "steps_per_second": 1.0, "total_seconds": 1.0}
+    place = {"device": "CPU", "threads": 3, "num_replicas": 1, "num_parameters": 1}
+    TrainingRecord(**cost, **place).write(tmp_path / "trials" / "a")
+    row = reproduce.trained_row(tmp_path, "a")
+    assert (row["trial"], row["device"], row["threads"]) == ("a", "CPU", 3)
+
+
+def test_a_script_gets_the_folders_of_the_trials_before_it(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(reproduce, "_call", lambda words, captured: (given.extend(words), "")[1])
+    command = "python -m scripts.record_bench --json TRIALS"
+    reproduce.run(command, tmp_path, "data", ["a", "b"])
+    folders = [str(tmp_path / "trials" / name) for name in "ab"]
+    assert given == ["-m", "scripts.record_bench", "--json", *folders, "--data-dir=data"]
 
 
 def test_lines_of_a_script_are_averaged_over_seeds():
@@ -191,11 +259,12 @@ def test_a_figure_is_run_compared_and_written(tmp_path, monkeypatch, capsys, acc
     assert all(verdict in printed for verdict in verdicts)
     page = (tmp_path / "figures" / "digits-uniform-0.8-mixup.md").read_text()
     assert "| last | 83.7 ± 3.5 | 83.7 ± 0.0 |" in page or code
+    assert "not trained again" not in page
 
 
 def test_a_command_of_which_the_row_has_no_value_is_not_run(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(reproduce, "run", lambda command, *_: (asked.append(command), ({}, {}))[1])
+    monkeypatch.setattr(reproduce, "run", lambda command, *_: (asked.append(command), ({}, []))[1])
     (figure,) = reproduce.choose(FIGURES, "retrained-networks/uniform-0.4-supervised")
     assert set(reproduce.reproduce(figure, tmp_path, "data")) == {reproduce.NOT_MEASURED}
     assert asked == list(figure.commands[:2])

@@ -87,12 +87,20 @@ def test_a_length_replaces_the_one_that_was_there(l2r):
         ),
         pytest.param("precision=float16", "bfloat16", id="precision"),
         pytest.param("schedule.num_cycles=3", "cosine_restarts", id="cycles"),
+        pytest.param(
+            "schedule.name=step", r"such as schedule\.boundary_fractions=0\.5,", id="step"
+        ),
     ],
 )
 def test_a_wrong_override_is_refused_in_one_line(l2r, assignment, message):
     with pytest.raises(UserError, match=message) as caught:
         override(l2r, [assignment])
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_schedule_takes_its_boundaries_in_the_same_command(l2r):
+    changed = override(l2r, ["schedule.name=step", "schedule.boundary_fractions=0.5,0.75"])
+    assert changed.schedule.boundary_fractions == (0.5, 0.75)
 
 
 def test_a_method_without_a_probe_refuses_one():

@@ -55,7 +55,7 @@ def test_the_commands_ask_for_what_there_is():
     ("schedule", "text"),
     [
         (ScheduleConfig(num_steps=600), "600 steps, cosine"),
-        (ScheduleConfig("step", num_epochs=200), "200 epochs, step"),
+        (ScheduleConfig("step", num_epochs=200, boundary_fractions=(0.8,)), "200 epochs, step"),
         (ScheduleConfig("cosine_restarts", num_cycles=13), "13 cycles, cosine_restarts"),
     ],
 )

@@ -68,22 +68,27 @@ def test_the_mean_and_deviation_are_over_seeds_in_per_cent():
     )
 
 
-def test_the_standard_form_of_a_released_network_is_judged_with_a_remark():
+def test_the_standard_form_of_a_released_network_is_another_network():
     released = Published("cifar10_uniform_0.2", "ieg", "wrn28-10-released", 100, 96.2, None, "x")
-    verdict = only([row(0.98)], published=(released,))
-    assert verdict.outcome == REPRODUCED
+    verdict = only([row(0.01)], published=(released,))
+    assert (verdict.outcome, verdict.figure) == (NOT_COMPARABLE, 96.2)
+    assert not verdict.is_failure
     assert verdict.reason == (
-        "published with wrn28-10-released, this is its standard form wrn28-10; above it by more "
-        "than the tolerance: is the protocol the same?"
+        "network wrn28-10, the figure's is wrn28-10-released; no run was accepted yet"
     )
+    old = [row(0.95)]
+    assert only([row(0.95)], published=(released,), accepted=old).source == "last accepted run"
     own = only([row(0.95, network="wrn28-10-released")], published=(released,))
     assert (own.outcome, own.reason) == (NOT_REPRODUCED, "")
     # A figure of the very network goes before one of its other form, and the reverse is no match.
-    assert only([row(0.96)], published=(released, FIGURE)).reason == ""
-    assert (
-        "published with wrn28-10, this is wrn28-10-released"
-        in only([row(0.96, network="wrn28-10-released")]).reason
-    )
+    assert only([row(0.96)], published=(released, FIGURE)).source == "a paper"
+    reverse = only([row(0.96, network="wrn28-10-released")])
+    assert "network wrn28-10-released, the figure's is wrn28-10" in reverse.reason
+
+
+def test_the_figure_shown_is_of_the_other_form_before_one_of_another_network():
+    assert only([row(0.9, network="resnet29")], published=PUBLISHED).figure == 92.0
+    assert only([row(0.9)], published=tuple(reversed(PUBLISHED))).figure == 96.2
 
 
 def test_far_above_a_paper_is_remarked():
@@ -94,7 +99,7 @@ def test_far_above_a_paper_is_remarked():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"network": "resnet29"}, "published with wrn28-10, this is resnet29"),
+        ({"network": "resnet29"}, "network resnet29, the figure's is wrn28-10"),
         ({"clean_labels_used": 50}, "published with 100 clean labels, not 50"),
         ({"true_flip_rate": 0.2}, "another noise convention: 18.0%"),
         ({"steps": 20}, "trained 20 steps, the recipe has 500"),
@@ -130,11 +135,14 @@ def test_a_recalled_figure_is_shown_and_no_gate():
 
 def test_none_of_the_recalled_figures_gates():
     for figure in (p for p in PUBLISHED if p.is_recalled):
-        clean = {"clean_labels_used": figure.clean_labels, "method": figure.method}
+        same = {"clean_labels_used": figure.clean_labels, "method": figure.method}
+        same["network"] = figure.network
         rate = float(figure.dataset.rpartition("_")[2])
         wrong = rate * (0.9 if figure.dataset.startswith("cifar10_") else 0.99)
-        bad = row(0.01, dataset=figure.dataset, true_flip_rate=wrong, **clean)
-        assert only([bad], published=PUBLISHED).outcome == NOT_COMPARABLE, figure
+        bad = row(0.01, dataset=figure.dataset, true_flip_rate=wrong, **same)
+        verdict = only([bad], published=PUBLISHED)
+        assert verdict.outcome == NOT_COMPARABLE
+        assert "recalled, not read" in verdict.reason, figure
 
 
 def test_a_published_run_of_another_noise_convention_is_not_comparable():

@@ -144,7 +144,7 @@ def test_published_figures_stand_beside_ours_with_both_protocols() -> None:
         [cifar, "fsr", "-", "resnet11, 0", "95.1 (recalled)", "wrn28-10-released, 0"],
     ]
     assert all(len(line) == len(header) for line in lines)
-    assert lines[0][-1] == "published with wrn28-10-released, this is resnet11"
+    assert lines[0][-1] == "network resnet11, the figure's is wrn28-10-released"
     assert expected_table(group_rows([row("ieg", 0.2, 0.9)])) == []
 
 
@@ -158,7 +158,7 @@ def test_a_published_figure_of_the_same_protocol_is_marked() -> None:
     _, first, *_ = expected_table(
         group_rows([row("ieg", 0.2, 0.96, **own | {"network": "wrn28-10"})])
     )
-    assert first[-1] == "published with wrn28-10-released, this is its standard form wrn28-10"
+    assert first[-1] == "network wrn28-10, the figure's is wrn28-10-released"
 
 
 def test_labels_that_people_gave_have_no_rate_but_a_share_of_wrong_ones() -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from ieg_core.errors import UserError
+from ieg_core.recipes import build
+from ieg_core.recipes.family import OURS
+from ieg_core.recipes.published import PUBLISHED
 from ieg_core.store.runs import results_root
 from ieg_core.sweep.configurations import configs
 from ieg_core.sweep.request import SweepRequest
@@ -173,3 +176,15 @@ def test_an_empty_list_is_a_file_too(tmp_path):
 def test_our_own_file_is_sound():
     found = schedules.read(ROOT / schedules.FILE, ClusterFile(), max_trials=MAX_TRIALS)
     assert {schedule.profile for schedule in found} == {"cpu", "gpu"}
+
+
+def test_our_schedules_of_papers_train_the_networks_of_their_figures():
+    found = schedules.read(ROOT / schedules.FILE, ClusterFile(), max_trials=MAX_TRIALS)
+    papers = [each.request for each in found if build.FAMILIES[each.request.recipe].source != OURS]
+    assert papers
+    for request in papers:
+        figures = {(p.dataset, p.method, p.network) for p in PUBLISHED if not p.is_recalled}
+        for method in request.methods:
+            for rate in request.noise_ratios:
+                key = (f"{request.dataset}_{rate}", method, request.network)
+                assert key in figures, f"{key}: nothing would judge this run"
