@@ -156,7 +156,9 @@ def _train(
         else trainings.open_packed(data_dir)
     )
     names = {"dataset": dataset, "method": method, "network": network}
-    return names | trainings.continue_training(config, source, folder, left, until)
+    return names | trainings.continue_training(
+        config, source, folder, left, sizes.call_steps, until
+    )
 
 
 def _torch(network: str, method: str, *, sizes: Sizes) -> Stage:

@@ -22,6 +22,7 @@ class Sizes:
       matrix_side: Rows of the matrices whose product gives the measured rate.
       collapse_steps: Steps of the first part of a row that looks for the early collapse.
       row_steps: Steps of each training of the papers' rows; 0 for the papers'.
+      call_steps: Steps of a compiled call of these trainings, after which they can stop.
       companions: Numbers of trials side by side.
       companion_seconds: How long they run together.
       companion_steps: Steps of each of their calls.
@@ -50,6 +51,7 @@ class Sizes:
     matrix_side: int = 8192
     collapse_steps: int = 2000
     row_steps: int = 0
+    call_steps: int = 25
     companions: Sequence[int] = (1, 2, 4, 8)
     companion_seconds: float = 5.0
     companion_steps: int = 25
@@ -70,6 +72,7 @@ REHEARSAL = Sizes(
     matrix_side=64,
     collapse_steps=2,
     row_steps=4,
+    call_steps=1,
     companions=(1, 2),
     companion_seconds=0.5,
     companion_steps=1,

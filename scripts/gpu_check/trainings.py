@@ -135,7 +135,12 @@ def label_set_of(config: Config, source: Source) -> LabelSet:
 
 
 def continue_training(
-    config: Config, source: Source, folder: Path, left: Callable[[], float], until: int = 0
+    config: Config,
+    source: Source,
+    folder: Path,
+    left: Callable[[], float],
+    call_steps: int,
+    until: int = 0,
 ) -> dict[str, Any]:
     """Trains on from the folder's checkpoint until the end, or until the time is up.
 
@@ -144,6 +149,7 @@ def continue_training(
       source: CIFAR-10, or a part of it.
       folder: The folder of the checkpoint.
       left: Returns the seconds left.
+      call_steps: Steps of a compiled call.
       until: The step at which to stop for now; 0 for the end of the schedule.
 
     Returns:
@@ -161,7 +167,7 @@ def continue_training(
 
     label_set = label_set_of(config, source)
     # A checkpoint after each compiled call: none of a GPU's minutes is spent twice.
-    runtime = Runtime(checkpoint_seconds=0.0)
+    runtime = Runtime(steps_per_execution=call_steps, checkpoint_seconds=0.0)
     with leases.owned(folder) as lease:
         progress = checkpoint.read_progress(folder)
         try:
