@@ -106,7 +106,7 @@ def _steps(network: str, precision: str, method: str, *, sizes: Sizes, state: Pa
     costs = 15 + 15 * min(4.0, method_spec(method).relative_cost)
     return Stage(
         f"steps-{network}-{precision}-{method}",
-        f"steps-{network}",
+        "steps",  # a small network's show how slow a large one's will be
         costs * (1.5 if network == sizes.networks[1] else 1.0),
         functools.partial(_check_steps, network, precision, method, sizes, state),
     )
