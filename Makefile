@@ -128,6 +128,7 @@ test: $(READY) ## run the tests, five minutes on 2 cores
 test-docs: $(READY) ## run every documented command; test the package, the site and review.html
 	@$(BIN)/python -m pytest $(WORKERS) -m slow tests/docs tests/integration/test_package.py \
 	  tests/integration/test_review_browser.py tests/scripts/test_docs_site.py \
+	  tests/scripts/test_gpu_check.py \
 	  tests/ieg_core/test_auditing.py tests/ieg_core/test_fitting.py
 
 test-all: $(READY) ## run every test that this machine can run

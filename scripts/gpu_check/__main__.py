@@ -12,11 +12,12 @@ for the GPU, and PyTorch for the stages torch-…. TensorFlow is not needed.
 """
 
 import argparse
+import dataclasses
 import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from scripts.gpu_check.stages import Outcome, Stage, read_outcome, run_stages
 from scripts.gpu_check.wheels import NEEDED, make_importable
 
 RATES = "rates"
+PRECISIONS = ("float32", "bfloat16")
+COLLAPSE_SECONDS = 120.0
 MIN_TRAINING_SECONDS = 120.0
 REHEARSAL_IMAGES = 200
 
@@ -44,39 +47,42 @@ def all_stages(sizes: Sizes, state: Path, data_dir: Path | None, *, is_rehearsal
     Args:
       sizes: The sizes.
       state: The folder of the outcomes.
-      data_dir: CIFAR-10, see `trainings.open_packed`; None leaves the trainings out, or lets a
-        rehearsal train on random images.
+      data_dir: CIFAR-10, see `trainings.open_packed`; None skips the trainings, or lets a rehearsal
+        train on random images.
       is_rehearsal: Whether this is a rehearsal on a CPU.
     """
-    first, *others = sizes.networks
-    exact, *faster = sizes.precisions
+    small, large = sizes.networks
+    best, *others = sizes.methods
     steps = functools.partial(_steps, sizes=sizes, state=state)
-    stages = [Stage(RATES, RATES, 20, lambda left: _rates(sizes, is_rehearsal=is_rehearsal))]
-    stages += steps(first, [exact], sizes.methods)
-    trains = is_rehearsal or data_dir is not None
-    if trains:
-        stages.append(_collapse(sizes, state, data_dir))
-    stages.append(
+    torch = functools.partial(_torch, sizes=sizes)
+    skip = "" if is_rehearsal or data_dir is not None else "no --data-dir, expected CIFAR-10"
+    collapse, *rows = _trainings(sizes, state, data_dir, skip)
+    side_by_side_seconds = sum(20 + sizes.companion_seconds for _ in sizes.companions)
+    stages = [
+        Stage(RATES, RATES, 20, lambda left: _rates(sizes, is_rehearsal=is_rehearsal)),
+        steps(small, "float32", best),
+        collapse,
+        steps(small, "bfloat16", best),
+        steps(large, "bfloat16", best),
+        torch(small, "supervised"),
         Stage(
             "side-by-side",
             "side-by-side",
-            sum(20 + sizes.companion_seconds for _ in sizes.companions),
+            side_by_side_seconds,
             functools.partial(side_by_side.measure, sizes),
-        )
-    )
-    stages += _torch(first, sizes)
-    stages += steps(first, faster, sizes.methods)
-    for network in others:
-        stages += [*steps(network, sizes.precisions, sizes.methods), *_torch(network, sizes)]
+        ),
+        *(steps(small, precision, each) for each in others[:2] for precision in PRECISIONS),
+        steps(large, "float32", best),
+        *(torch(small, each) for each in sizes.torch_methods if each != "supervised"),
+        *(steps(small, precision, each) for each in others[2:] for precision in PRECISIONS),
+        *(steps(large, precision, each) for precision in PRECISIONS for each in others),
+        *(torch(large, each) for each in sizes.torch_methods),
+    ]
     for network in sizes.networks:
-        stages += steps(network, sizes.precisions, sizes.other_methods)
-    if trains:
-        stages += _rows(sizes, state, data_dir)
-    return [_scaled(stage, sizes.seconds) for stage in stages]
-
-
-def _scaled(stage: Stage, factor: float) -> Stage:
-    return Stage(stage.name, stage.group, factor * stage.seconds, stage.run, stage.stops_in_time)
+        for precision in PRECISIONS:
+            stages += [steps(network, precision, each) for each in sizes.other_methods]
+    stages += rows
+    return [dataclasses.replace(stage, seconds=sizes.seconds * stage.seconds) for stage in stages]
 
 
 def _rates(sizes: Sizes, *, is_rehearsal: bool) -> Outcome:
@@ -95,18 +101,15 @@ def _rates(sizes: Sizes, *, is_rehearsal: bool) -> Outcome:
     }
 
 
-def _steps(
-    network: str, precisions: Sequence[str], methods: Sequence[str], *, sizes: Sizes, state: Path
-) -> Iterator[Stage]:
-    for precision in precisions:
-        for method in methods:
-            costs = 30 + 15 * method_spec(method).relative_cost
-            yield Stage(
-                f"steps-{network}-{precision}-{method}",
-                f"steps-{network}",
-                costs * (2 if network.startswith("wrn") else 1),
-                functools.partial(_check_steps, network, precision, method, sizes, state),
-            )
+def _steps(network: str, precision: str, method: str, *, sizes: Sizes, state: Path) -> Stage:
+    # Most of it is compilation, and IEG's step has four times the operations of a supervised one.
+    costs = 15 + 15 * min(4.0, method_spec(method).relative_cost)
+    return Stage(
+        f"steps-{network}-{precision}-{method}",
+        "steps",  # a small network's show how slow a large one's will be
+        costs * (1.5 if network == sizes.networks[1] else 1.0),
+        functools.partial(_check_steps, network, precision, method, sizes, state),
+    )
 
 
 def _check_steps(
@@ -120,30 +123,24 @@ def _check_steps(
     return steps.check_steps(network, precision, method, sizes, outcome["rates"])
 
 
-def _collapse(sizes: Sizes, state: Path, data_dir: Path | None) -> Stage:
+def _trainings(sizes: Sizes, state: Path, data_dir: Path | None, skip: str) -> Iterator[Stage]:
+    """Yields the first part of a row, which shows the early collapse, and the papers' rows."""
     from scripts.gpu_check import trainings
 
-    run = functools.partial(
-        _train, *trainings.COLLAPSE, sizes.collapse_steps, sizes, state / "collapse", data_dir
-    )
-    return Stage("collapse", "trainings", MIN_TRAINING_SECONDS, run, stops_in_time=True)
+    def stage(name: str, seconds: float, row: tuple[str, str], until: int = 0) -> Stage:
+        folder = state / "-".join(("row", *row))
+        run = functools.partial(_train, *row, until, sizes, folder, data_dir)
+        return Stage(name, "trainings", seconds, run, stops_in_time=True, skip=skip)
 
-
-def _rows(sizes: Sizes, state: Path, data_dir: Path | None) -> Iterator[Stage]:
-    from scripts.gpu_check import trainings
-
-    for dataset, method in trainings.ROWS:
-        name = f"row-{dataset}-{method}"
-        run = functools.partial(
-            _train, dataset, method, sizes.row_steps, sizes, state / name, data_dir
-        )
-        yield Stage(name, "trainings", MIN_TRAINING_SECONDS, run, stops_in_time=True)
+    yield stage("collapse", COLLAPSE_SECONDS, trainings.COLLAPSE, sizes.collapse_steps)
+    for row in trainings.ROWS:
+        yield stage("-".join(("row", *row)), MIN_TRAINING_SECONDS, row)
 
 
 def _train(
     dataset: str,
     method: str,
-    num_steps: int,
+    until: int,
     sizes: Sizes,
     folder: Path,
     data_dir: Path | None,
@@ -151,33 +148,35 @@ def _train(
 ) -> Outcome:
     from scripts.gpu_check import trainings
 
-    network = sizes.networks[0]
-    config = trainings.papers_config(dataset, method, network, num_steps, sizes.batch_size)
+    network = sizes.trained_network
+    config = trainings.papers_config(dataset, method, network, sizes.row_steps, sizes.batch_size)
     source = (
         trainings.random_source(REHEARSAL_IMAGES)
         if data_dir is None
         else trainings.open_packed(data_dir)
     )
     names = {"dataset": dataset, "method": method, "network": network}
-    return names | trainings.continue_training(config, source, folder, left)
+    return names | trainings.continue_training(
+        config, source, folder, left, sizes.call_steps, until
+    )
 
 
-def _torch(network: str, sizes: Sizes) -> Iterator[Stage]:
-    if not importlib.util.find_spec("torch"):
-        return
-    for method in sizes.torch_methods:
-        yield Stage(
-            f"torch-{network}-{method}",
-            "torch",
-            90,
-            functools.partial(_check_torch, network, method, sizes),
-        )
+def _torch(network: str, method: str, *, sizes: Sizes) -> Stage:
+    is_there = importlib.util.find_spec("torch") is not None
+    return Stage(
+        f"torch-{network}-{method}",
+        "torch",
+        90 if method == "supervised" else 60,
+        functools.partial(_check_torch, network, method, sizes),
+        skip="" if is_there else "PyTorch is not installed",
+    )
 
 
 def _check_torch(network: str, method: str, sizes: Sizes, left: Left) -> Outcome:
+    from ieg_core import backend
     from scripts.gpu_check import plain_torch
 
-    device = "cpu" if sizes is REHEARSAL else "cuda"
+    device = "cuda" if backend.accelerators() else "cpu"
     return plain_torch.check_torch(network, method, sizes, device)
 
 
@@ -246,8 +245,6 @@ def _run(options: argparse.Namespace) -> int:
     if not is_rehearsal and not backend.accelerators():
         raise UserError("JAX sees no GPU here: run on a machine with one, or rehearse with --cpu")
     sizes = REHEARSAL if is_rehearsal else GPU
-    if options.data_dir is None and not is_rehearsal:
-        print("no --data-dir, so no training: expected CIFAR-10")
     stages = all_stages(sizes, state, options.data_dir, is_rehearsal=is_rehearsal)
     left = run_stages(stages, state, options.seconds)
     write_summary(state, [stage.name for stage in stages])

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same steps in plain PyTorch: supervised, and L2R by a literal second backward pass.
+"""The same steps in plain PyTorch: supervised, and L2R and IEG by a literal second backward pass.
 
 Networks, views, labels and draws are those of `scripts.gpu_check.steps`, so that both gradients can
-be compared. Left out: BatchNorm's moving statistics.
+be compared. Left out: BatchNorm's moving statistics, and the strong view of IEG, whose images JAX
+makes beforehand.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +19,10 @@ from torch.nn import functional
 from ieg_core.experiment.config import Config
 from ieg_core.experiment.networks import parse
 from ieg_core.models.normalization import EPSILON
-from scripts.gpu_check.figures import compare, time_call
+from ieg_core.training.step import build_batch
+from scripts.gpu_check.figures import FirstStep, compare, time_call
 from scripts.gpu_check.sizes import Sizes
-from scripts.gpu_check.steps import Prepared, configuration, gradient, prepare
+from scripts.gpu_check.steps import NUM_CLASSES, Prepared, configuration, first_step, prepare
 
 Parameters = Mapping[str, torch.Tensor]
 WEIGHT_OFFSET = 1e-5
@@ -97,6 +100,22 @@ def view(
     return (cropped.float() / 127.5 - 1.0).permute(0, 3, 1, 2)
 
 
+def cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns −Σ_c y_c log softmax(z)_c, [B], which can be differentiated by the labels, too."""
+    return -(labels * functional.log_softmax(logits, 1)).sum(1)
+
+
+def normalized(logits: torch.Tensor) -> torch.Tensor:
+    """Returns n(z) = z / √(mean(z²) + 1e-8) of a block of logits [B, C]."""
+    return logits / (logits.square().mean() + 1e-8).sqrt()
+
+
+def weights_of(slopes: torch.Tensor) -> torch.Tensor:
+    """Returns the example weights [B] from ∂P/∂w: max(0, −g), divided by their sum."""
+    helpful = (-slopes).clamp(min=0.0)
+    return helpful / (helpful.sum() + WEIGHT_OFFSET)
+
+
 class PlainSteps:
     """A training in plain PyTorch, with momentum SGD and an average of the parameters."""
 
@@ -111,7 +130,7 @@ class PlainSteps:
         state, data, draws, scalars = prepared.arguments
 
         def place(array: np.ndarray) -> torch.Tensor:
-            tensor = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+            tensor = torch.from_numpy(np.array(array)).to(device)
             integers = tensor.dtype == torch.int32
             return tensor.long() if integers else tensor
 
@@ -130,6 +149,9 @@ class PlainSteps:
         self.scalars = scalars
         self.logits = logits_of
         self.autocast = torch.autocast(device, torch.bfloat16, config.precision == "bfloat16")
+        self.strong: torch.Tensor | None = None
+        if config.method == "ieg":
+            self.strong = place(strong_images(prepared, config)).permute(0, 1, 4, 2, 3).to(dtype)
 
     def batch(self, index: int, ids: str, labels: str, prefix: str) -> tuple[Any, Any]:
         """Returns the images and one-hot labels of a step.
@@ -147,13 +169,14 @@ class PlainSteps:
         }
         chosen = self.draws[ids][index]
         images = view(self.data["images"], chosen, drawn, self.config.augmentation.pad)
-        return images.to(self.dtype), self.data[labels][chosen]
+        return images.to(self.dtype), functional.one_hot(self.data[labels][chosen], NUM_CLASSES).to(
+            self.dtype
+        )
 
-    def losses(self, params: Parameters, images: Any, labels: Any) -> torch.Tensor:
-        """Returns the cross-entropy of each example."""
+    def forward(self, params: Parameters, images: torch.Tensor) -> torch.Tensor:
+        """Returns the logits [B, C] of images [B, ch, H, W]."""
         with self.autocast:
-            logits = self.logits(params, images, self.config.network)
-        return functional.cross_entropy(logits, labels, reduction="none")
+            return self.logits(params, images, self.config.network)
 
     def decay(self) -> list[torch.Tensor]:
         """Returns ∇R(θ): wd·θ of the kernels, zeros elsewhere."""
@@ -163,38 +186,106 @@ class PlainSteps:
             for path, each in self.params.items()
         ]
 
-    def slopes(self, index: int) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Returns the gradient without R, and the loss."""
+    def slopes(self, index: int) -> tuple[list[torch.Tensor], torch.Tensor, dict[str, Any]]:
+        """Returns the gradient without R, the loss, and the method's outputs for each example."""
         images, labels = self.batch(index, "ids", "labels", "view_")
-        weights = images.new_full([len(labels)], 1.0 / len(labels))
-        if self.config.method == "l2r":
-            weights = self.example_weights(index, images, labels)
-        loss = (weights * self.losses(self.params, images, labels)).sum()
-        return list(torch.autograd.grad(loss, list(self.params.values()))), loss.detach()
+        logits = self.forward(self.params, images)
+        examples: dict[str, torch.Tensor] = {}
+        if self.config.method == "ieg":
+            loss, examples = self.ieg_loss(index, images, labels, logits)
+        else:
+            weights = images.new_full([len(labels)], 1.0 / len(labels))
+            if self.config.method == "l2r":
+                zeros = torch.zeros_like(weights).requires_grad_()
+                value = (zeros * cross_entropy(logits, labels)).sum()
+                weights = weights_of(*self.meta_gradient(index, value, [zeros]))
+                examples = {"weight": weights}
+            loss = (weights * cross_entropy(logits, labels)).sum()
+        return list(torch.autograd.grad(loss, list(self.params.values()))), loss.detach(), examples
 
-    def example_weights(self, index: int, images: Any, labels: Any) -> torch.Tensor:
-        """Differentiates the probe loss after one step twice, as in L2R's Algorithm 1."""
+    def meta_gradient(
+        self, index: int, loss: torch.Tensor, by: list[torch.Tensor], momentum: float = 0.0
+    ) -> tuple[torch.Tensor, ...]:
+        """Differentiates the probe loss after one step, through that step's own gradient.
+
+        Args:
+          index: The step.
+          loss: Its loss, without R.
+          by: What the loss depends on, besides the parameters.
+          momentum: μ of the look-ahead.
+
+        Returns:
+          The derivative by each of `by`.
+        """
         rate = self.config.method_settings.lookahead_lr
-        weights = images.new_zeros(len(labels)).requires_grad_()
-        loss = (weights * self.losses(self.params, images, labels)).sum()
         slopes = torch.autograd.grad(loss, list(self.params.values()), create_graph=True)
         ahead = {
-            path: each.detach() - rate * (slope + decay)
-            for (path, each), slope, decay in zip(
-                self.params.items(), slopes, self.decay(), strict=True
+            path: each.detach() - rate * (momentum * buffer + slope + decay)
+            for (path, each), buffer, slope, decay in zip(
+                self.params.items(), self.momentum, slopes, self.decay(), strict=True
             )
         }
-        probe = self.batch(index, "probe_ids", "probe_labels", "probe_view_")
-        value = self.losses(ahead, *probe).mean()
+        images, labels = self.batch(index, "probe_ids", "probe_labels", "probe_view_")
+        value = cross_entropy(self.forward(ahead, images), labels).mean()
         value = value + 0.5 * self.config.optimizer.weight_decay * sum(
             each.square().sum() for path, each in ahead.items() if path.endswith("kernel")
         )
-        helpful = (-torch.autograd.grad(value, weights)[0]).clamp(min=0.0)
-        return helpful / (helpful.sum() + WEIGHT_OFFSET)
+        return torch.autograd.grad(value, by, retain_graph=True)
 
-    def step(self, index: int) -> torch.Tensor:
-        """Makes one step; returns the loss."""
-        slopes, loss = self.slopes(index)
+    def ieg_loss(
+        self, index: int, images: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Computes IEG's loss without R, as the equations of `ieg_core.methods.ieg` are written.
+
+        Args:
+          index: The step.
+          images: x, [B, ch, H, W].
+          labels: y, [B, C].
+          logits: z, [B, C].
+
+        Returns:
+          L; and w as "weight" and λ* as "label_coefficient", [B] each.
+        """
+        settings = self.config.method_settings
+        strong = self.strong[index]
+        strong_logits = self.forward(self.params, strong)
+        guess = sum(normalized(each.detach()).softmax(1) for each in (logits, strong_logits)) / 2
+        guess = guess ** (1.0 / settings.temperature)
+        guess = guess / guess.sum(1, keepdim=True)
+
+        weights = images.new_full([len(labels)], 1.0 / len(labels)).requires_grad_()
+        trust = torch.full_like(weights, settings.initial_label_coefficient).requires_grad_()
+        targets = trust[:, None] * labels + (1.0 - trust[:, None]) * guess
+        value = (weights * cross_entropy(logits, targets)).sum()
+        by_weight, by_trust = self.meta_gradient(
+            index, value, [weights, trust], settings.lookahead_momentum
+        )
+        weights, trust = weights_of(by_weight), (by_trust < 0).to(self.dtype)
+        relabeled = trust[:, None] * labels + (1.0 - trust[:, None]) * guess
+        loss = 0.5 * cross_entropy(logits, relabeled).mean()
+        loss = loss + 0.5 * (weights * cross_entropy(logits, targets.detach())).sum()
+
+        probe, probe_labels = self.batch(index, "probe_ids", "probe_labels", "probe_view_")
+        choice = self.draws["mix_probe_choice"][index]
+        partners = self.draws["mix_partners"][index].T.flatten()
+        share = self.draws["mix_coefficients"][index].T.flatten()[:, None].to(self.dtype)
+        pool = torch.cat([probe[choice], images, strong])
+        pool_labels = torch.cat([probe_labels[choice], guess, guess])
+        pixel_share = share[:, :, None, None]
+        mixed = pixel_share * pool + (1.0 - pixel_share) * pool[partners]
+        mixed_labels = share * pool_labels + (1.0 - share) * pool_labels[partners]
+        blocks = zip(self.forward(self.params, mixed).chunk(3), mixed_labels.chunk(3), strict=True)
+        clean, *views = (cross_entropy(normalized(each), target).mean() for each, target in blocks)
+        loss = loss + clean + settings.pseudo_label_loss_weight * 0.5 * (views[0] + views[1])
+
+        target = logits.detach().log_softmax(1)
+        divergence = (target.exp() * (target - strong_logits.log_softmax(1))).sum(1).mean()
+        loss = loss + settings.consistency_loss_weight * divergence
+        return loss, {"weight": weights, "label_coefficient": trust}
+
+    def step(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Makes one step; returns its loss and the method's outputs for each example."""
+        slopes, loss, examples = self.slopes(index)
         scalars = {name: float(values[index]) for name, values in self.scalars.items()}
         params = [each.data for each in self.params.values()]
         gradients = torch._foreach_add(slopes, self.decay())
@@ -202,37 +293,51 @@ class PlainSteps:
         torch._foreach_add_(self.momentum, gradients)
         torch._foreach_add_(params, self.momentum, alpha=-scalars["learning_rate"])
         torch._foreach_lerp_(self.ema, params, 1.0 - scalars["ema_decay"])
-        return loss
+        return loss, examples
+
+
+def strong_images(prepared: Prepared, config: Config) -> np.ndarray:
+    """Returns the images of the strong view of each step, float32 [steps, B, H, W, ch]."""
+    state, data, draws, scalars = prepared.arguments
+
+    @jax.jit
+    def one(drawn: Mapping[str, Any]) -> Any:
+        batch = build_batch(data, drawn, state["method"], 0.0, config, NUM_CLASSES)
+        return batch.strong_images
+
+    steps = len(scalars["epoch"])
+    return np.stack(
+        [
+            np.asarray(one({name: each[step] for name, each in draws.items()}))
+            for step in range(steps)
+        ]
+    )
 
 
 def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[str, Any]:
-    """Compares PyTorch's gradient with ours and times its steps: eager TF32, compiled bfloat16.
+    """Compares PyTorch's first step with ours and times its steps: eager TF32, compiled bfloat16.
 
-    L2R is timed eagerly alone: `torch.compile` does not support a second backward pass.
+    L2R and IEG are timed eagerly alone: `torch.compile` does not support a second backward pass.
 
     Args:
       network: The network's name.
-      method: "supervised" or "l2r".
+      method: "supervised", "l2r" or "ieg".
       sizes: The sizes.
       device: "cuda" or "cpu".
 
     Returns:
-      "distance" of our gradient in float32 from PyTorch's in float64, its "limit", and "variants":
-      the times of each.
+      The distances of our step in float32 from PyTorch's in float64, see `figures.compare`, and
+      "variants": of each the times, and the measured "peak_memory" in bytes, 0 on a CPU.
     """
     config = configuration(network, method, "float32", sizes.checked_batch_size)
     small = prepare(config, sizes.image_side, 1)
     with jax.default_matmul_precision("highest"):
-        expected, _ = gradient(jax.jit(small.step).lower(*small.first()), small.first())
+        ours = first_step(jax.jit(small.step).lower(*small.first()), small)
     # In float32, PyTorch's own gradient on a CPU is 2e-3 from that in float64; ours 5e-7.
-    plain = PlainSteps(small, config, device, torch.float64)
-    plain.step(0)
-    order = [to_torch(each) for each in expected]
-    momentum = [each.cpu().numpy() for each in plain.momentum]
     outcome = {
         "network": network,
         "method": method,
-        **compare(order, momentum, "float32"),
+        **compare(_in_torchs_order(ours), plain_step(small, config, device), "float32"),
         "variants": {},
     }
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
@@ -244,8 +349,32 @@ def check_torch(network: str, method: str, sizes: Sizes, device: str) -> dict[st
         plain = PlainSteps(prepare(config, sizes.image_side, sizes.steps), config, device)
         if variant.startswith("compiled"):
             plain.logits = torch.compile(logits_of, backend=sizes.torch_compiler)
-        outcome["variants"][variant] = time_call(functools.partial(_run, plain, device), sizes)
+        is_gpu = device == "cuda"
+        if is_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        timed = time_call(functools.partial(_run, plain, device), sizes)
+        peak = torch.cuda.max_memory_allocated() if is_gpu else 0
+        outcome["variants"][variant] = {**timed, "peak_memory": peak}
     return outcome
+
+
+def plain_step(prepared: Prepared, config: Config, device: str) -> FirstStep:
+    """Makes the first step in float64."""
+    plain = PlainSteps(prepared, config, device, torch.float64)
+    loss, examples = plain.step(0)
+    return FirstStep(
+        {
+            path: each.cpu().numpy()
+            for path, each in zip(prepared.paths, plain.momentum, strict=True)
+        },
+        float(loss),
+        {name: each.cpu().numpy() for name, each in examples.items()},
+    )
+
+
+def _in_torchs_order(step: FirstStep) -> FirstStep:
+    gradients = {path: to_torch(each) for path, each in step.gradients.items()}
+    return dataclasses.replace(step, gradients=gradients)
 
 
 def _run(plain: PlainSteps, device: str, steps: int) -> None:

@@ -35,6 +35,7 @@ def one_trial(seconds: float, length: int) -> None:
     set_environment(Runtime())
     from ieg_core import backend
     from ieg_core.training.measure import synthetic_call
+    from scripts.gpu_check.figures import peak_memory
 
     backend.start(Runtime())
     call = synthetic_call(build.build_config(parse(SPEC), METHOD), 10, (8, 8, 1), length)
@@ -46,11 +47,8 @@ def one_trial(seconds: float, length: int) -> None:
         call(length)
         steps += length
     rate = steps / (time.monotonic() - began)
-    import jax
-
-    gpu = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps([rate, gpu, host]), flush=True)
+    print(json.dumps([rate, peak_memory(), host]), flush=True)
 
 
 def start_trial(seconds: float, length: int) -> subprocess.Popen[str]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stages of a check that is made over several calls, each of them with a time budget."""
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ class Stage:
       run: Does the work. Receives a function that returns the seconds left, and returns the
         outcome, in which "finished": False asks for another run in the next call.
       stops_in_time: Whether `run` returns before no seconds are left.
+      skip: Why the stage cannot run on this machine; "" if it can.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Stage:
     seconds: float
     run: Callable[[Callable[[], float]], Outcome]
     stops_in_time: bool = False
+    skip: str = ""
 
 
 def outcome_path(state: Path, name: str) -> Path:
@@ -59,9 +62,18 @@ def expected_seconds(stage: Stage, stages: Sequence[Stage], state: Path) -> floa
     ratios = []
     for other in stages:
         outcome = read_outcome(state, other.name) if other.group == stage.group else None
-        if outcome is not None and "error" not in outcome:
+        if outcome is not None and not {"error", "skipped"} & outcome.keys():
             ratios.append(outcome["seconds"] / other.seconds)
     return stage.seconds * max(ratios, default=1.0)
+
+
+def _representable(value: Any) -> Any:
+    """Replaces numbers that JSON cannot represent by their names, so that an outcome keeps them."""
+    if isinstance(value, Mapping):
+        return {name: _representable(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_representable(each) for each in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _print(line: str) -> None:
@@ -77,7 +89,8 @@ def run_stages(
 ) -> dict[str, float]:
     """Runs the stages that are not finished, in order, as far as they fit into the budget.
 
-    A stage that fails is recorded with its error and not repeated until its file is deleted.
+    A stage that fails is recorded with its error and not repeated until its file is deleted. One
+    that cannot run is recorded with the reason, and runs in a later call that can.
 
     Args:
       stages: The stages, the most valuable first.
@@ -98,7 +111,13 @@ def run_stages(
     unfinished: dict[str, float] = {}
     for stage in stages:
         done = read_outcome(state, stage.name)
-        if done is not None and done["finished"]:
+        if done is not None and done["finished"] and "skipped" not in done:
+            continue
+        if stage.skip:
+            if done is None:
+                skipped = {"finished": True, "skipped": stage.skip}
+                write_json_atomic(outcome_path(state, stage.name), skipped)
+            say(f"{stage.name}: skipped, {stage.skip}")
             continue
         expected = expected_seconds(stage, stages, state)
         if expected > left():
@@ -114,7 +133,7 @@ def run_stages(
             "seconds": clock.monotonic() - began,
             "date": time.strftime("%Y-%m-%d", time.gmtime(clock.now())),
         }
-        write_json_atomic(outcome_path(state, stage.name), outcome)
+        write_json_atomic(outcome_path(state, stage.name), _representable(outcome))
         if not outcome["finished"]:
             unfinished[stage.name] = expected
         result = outcome.get("error") or ("done" if outcome["finished"] else "continues")

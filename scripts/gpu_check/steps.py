@@ -6,7 +6,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,19 @@ from ieg_core.training.measure import synthetic_label_set
 from ieg_core.training.step import build_model, build_network, build_step, initial_state
 from ieg_core.training.step_draws import device_data, stacked_draws
 from scripts.bench import SPEC
-from scripts.gpu_check.figures import LIMITS, busy_share, compare, time_call
+from scripts.gpu_check.figures import (
+    TOLERANCES,
+    FirstStep,
+    busy_share,
+    compare,
+    peak_memory,
+    time_call,
+)
 from scripts.gpu_check.sizes import Sizes
 
 NUM_CLASSES = 10
 PROFILED_STEPS = 2
+SQUARES = 4
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,17 @@ def configuration(network: str, method: str, precision: str, batch_size: int) ->
 
 
 def prepare(config: Config, image_side: int, length: int) -> Prepared:
-    """Builds a configuration's step and its inputs: random images, labels in turn."""
+    """Builds a configuration's step and its inputs: images of random colored squares.
+
+    Images of noise would all look the same to a network, and rounding errors would outweigh the
+    gradient's small difference between them.
+    """
     shape = (image_side, image_side, 3)
     label_set = synthetic_label_set(config, NUM_CLASSES, shape)
-    size = (len(label_set.noisy_labels), *shape)
-    images = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    size = (len(label_set.noisy_labels), SQUARES, SQUARES, 3)
+    colors = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    square = np.arange(image_side) * SQUARES // image_side
+    images = colors[:, square[:, None], square]
     model = build_model(config, NUM_CLASSES, shape)
     method = registry.find(config.method)
     network = build_network(model, config.optimizer.weight_decay)
@@ -94,10 +108,17 @@ def prepare(config: Config, image_side: int, length: int) -> Prepared:
     )
 
 
-def gradient(lowered: Any, arguments: tuple[Any, ...]) -> tuple[list[np.ndarray], float]:
-    """Runs a lowered step: its momentum after the first step is the gradient; and its loss."""
-    state, metrics, _ = lowered.compile()(*arguments)
-    return [np.asarray(each) for each in state["momentum"]], float(metrics["loss"])
+def first_step(lowered: Any, prepared: Prepared) -> FirstStep:
+    """Compiles and runs a lowered step; its momentum after the first step is the gradient."""
+    state, metrics, examples = lowered.compile()(*prepared.first())
+    return FirstStep(
+        {
+            path: np.asarray(each)
+            for path, each in zip(prepared.paths, state["momentum"], strict=True)
+        },
+        float(metrics["loss"]),
+        {name: np.asarray(each) for name, each in examples.items()},
+    )
 
 
 def check_steps(
@@ -106,7 +127,8 @@ def check_steps(
     """Compares a method's step with the CPU's and measures a compiled call of several steps.
 
     The compared step is of a smaller batch, with exact float32 products (no TF32); the timed ones
-    compute as a training does.
+    compute as a training does. The reference is the CPU's step in float32. From it, a bfloat16 step
+    may be as far as `figures.compare` lets it, measured by the CPU's.
 
     Args:
       network: The network's name.
@@ -116,24 +138,29 @@ def check_steps(
       rates: The measured matrix rate in FLOP/s, by precision.
 
     Returns:
-      "distance" of the gradients and its "limit", both losses, "flops" of a step, "memory" in
-      bytes, "compile_seconds", "step_seconds", "busy_share", and "rate_share".
+      The outcome of `figures.compare`, "flops" of a step, "compile_seconds",
+      "step_seconds", "busy_share", "rate_share", "memory", the compiler's estimate in bytes, and
+      "peak_memory", the measured peak of the process, 0 where it is not known. That peak cannot be
+      reset: "peak_is_older" says that an earlier stage reached it.
     """
     jax.clear_caches()  # the executables of earlier stages would count as memory
     gc.collect()
-    small = prepare(
-        configuration(network, method, precision, sizes.checked_batch_size), sizes.image_side, 1
-    )
-    first = small.first()
+    earlier_peak = peak_memory()
+    size = sizes.checked_batch_size
+    small = plain = prepare(configuration(network, method, precision, size), sizes.image_side, 1)
+    if precision != "float32":
+        plain = prepare(configuration(network, method, "float32", size), sizes.image_side, 1)
     with jax.default_matmul_precision("highest"):
-        here = jax.jit(small.step).lower(*first)
+        here = jax.jit(small.step).lower(*small.first())
         with jax.default_device(jax.devices("cpu")[0]):
-            there = jax.jit(small.step).lower(*first)
+            there = jax.jit(small.step).lower(*small.first())
+            exact = there if plain is small else jax.jit(plain.step).lower(*plain.first())
     costs = there.cost_analysis() or {}
-    flops = float(costs.get("flops", 0.0)) * sizes.batch_size / sizes.checked_batch_size
-    with ThreadPoolExecutor(1) as pool:  # the CPU compiles and computes beside the GPU
-        reference = pool.submit(gradient, there, first)
-        gradients, loss = gradient(here, first)
+    flops = float(costs.get("flops", 0.0)) * sizes.batch_size / size
+    with ThreadPoolExecutor(2) as pool:  # the CPU compiles and computes beside the GPU
+        rounded = pool.submit(first_step, there, small)
+        reference = rounded if plain is small else pool.submit(first_step, exact, plain)
+        found = first_step(here, small)
         measured = time_steps(
             prepare(
                 configuration(network, method, precision, sizes.batch_size),
@@ -141,23 +168,30 @@ def check_steps(
                 sizes.steps,
             ),
             sizes,
+            lambda: wait((rounded, reference)),
         )
-        expected, expected_loss = reference.result()
+    peak = peak_memory()
     return {
         "network": network,
         "precision": precision,
         "method": method,
-        **compare(gradients, expected, precision),
-        "loss": loss,
-        "cpu_loss": expected_loss,
+        **compare(found, reference.result(), precision, rounded.result()),
         "flops": flops,
+        "peak_memory": peak,
+        "peak_is_older": peak == earlier_peak,
         "rate_share": flops / measured["step_seconds"] / rates[precision],
         **measured,
     }
 
 
-def time_steps(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
-    """Compiles a loop of steps and times it: seconds of compilation and of a step, memory, load."""
+def time_steps(prepared: Prepared, sizes: Sizes, make_quiet: Callable[[], Any]) -> dict[str, Any]:
+    """Compiles a loop of steps and times it: seconds of compilation and of a step, memory, load.
+
+    Args:
+      prepared: The step and its inputs.
+      sizes: Steps of a call and number of calls.
+      make_quiet: Waits for other work before the timed calls.
+    """
     state, data, draws, scalars = prepared.arguments
     method = prepared.method
     call = backend.compile_loop(prepared.step, method.metrics, method.examples, sizes.steps)
@@ -167,7 +201,7 @@ def time_steps(prepared: Prepared, sizes: Sizes) -> dict[str, Any]:
         held[0] = call(held[0], placed, draws, scalars, steps)[0]
         jax.block_until_ready(held[0])
 
-    timed = time_call(run, sizes)
+    timed = time_call(run, sizes, make_quiet)
     memory = [
         stats.temp_size_in_bytes + stats.argument_size_in_bytes
         for executable in jax.devices()[0].client.live_executables()
@@ -221,7 +255,7 @@ def matrix_rates(side: int, rounds: int = 5) -> dict[str, float]:
     """
     rates = {}
     product = jax.jit(jnp.matmul)
-    for precision in LIMITS:
+    for precision in TOLERANCES:
         one, other = (
             jax.random.normal(jax.random.key(seed), (side, side), precision) for seed in (0, 1)
         )

@@ -4,8 +4,17 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ieg_core.recipes.cifar import CIFAR
+
 Outcomes = Mapping[str, Mapping[str, Any]]
 MIB = 1024**2
+DISTANCES = (
+    "worst tensor's gradient (limit)",
+    "loss (limit)",
+    "weights (limit)",
+    "share of other λ (limit)",
+    "equal",
+)
 
 
 def performance(outcomes: Outcomes) -> str:
@@ -18,8 +27,9 @@ def performance(outcomes: Outcomes) -> str:
                 each["network"],
                 each["precision"],
                 each["method"],
-                f"{each['distance']:.1e}{'' if each['equal'] else ' (above the limit)'}",
+                *_distances(each),
                 f"{each['memory'] / MIB:.0f}",
+                _peak(each),
                 f"{each['compile_seconds']:.1f}",
                 f"{1000 * each['step_seconds']:.2f}",
                 _percent(each["busy_share"]),
@@ -31,22 +41,25 @@ def performance(outcomes: Outcomes) -> str:
             "network",
             "precision",
             "method",
-            "distance from the CPU's gradient",
-            "MiB",
+            *DISTANCES,
+            "compiler's MiB",
+            "peak MiB",
             "compilation, s",
             "a step, ms",
             "device busy",
             "share of the matrix rate",
         )
-        parts.append("### A step of each method\n\n" + _table(heading, rows))
+        title = "### A step of each method, and its distance from the CPU's\n\n"
+        parts.append(title + _table(heading, rows))
     plain = _group(outcomes, "torch-")
     if plain:
         rows = [
             (
                 each["network"],
                 each["method"],
-                f"{each['distance']:.1e}{'' if each['equal'] else ' (above the limit)'}",
+                *_distances(each),
                 variant,
+                _peak(timed),
                 f"{timed['compile_seconds']:.1f}",
                 f"{1000 * timed['step_seconds']:.2f}",
             )
@@ -56,12 +69,14 @@ def performance(outcomes: Outcomes) -> str:
         heading = (
             "network",
             "method",
-            "distance from our gradient",
+            *DISTANCES,
             "variant",
+            "peak MiB",
             "compilation, s",
             "a step, ms",
         )
-        parts.append("### The same steps in plain PyTorch\n\n" + _table(heading, rows))
+        title = "### The same steps in plain PyTorch, and our distance from them\n\n"
+        parts.append(title + _table(heading, rows))
     for each in _group(outcomes, "side-by-side"):
         rows = []
         measured = {
@@ -89,9 +104,12 @@ def results(outcomes: Outcomes) -> str:
     """Lays out the trainings: the early collapse, and the papers' rows."""
     parts = [_machine(outcomes), _errors(outcomes)]
     for each in _group(outcomes, "collapse"):
-        rows = [(step, f"{100 * share:.1f}") for step, share in each["pseudo_label_accuracy"]]
-        title = f"### Right pseudo-labels of {each['method']}, {each['dataset']}\n\n"
-        body = _table(("step", "right pseudo-labels, %"), rows)
+        rows = [
+            (step, f"{100 * right:.1f}", f"{100 * most_frequent:.1f}")
+            for step, right, most_frequent in each["pseudo_labels"]
+        ]
+        title = f"### Pseudo-labels of {each['method']}, {each['dataset']}\n\n"
+        body = _table(("step", "right, %", "of the most frequent class, %"), rows)
         parts.append(f"{title}{_training(each)}\n\n{body}")
     trained = _group(outcomes, "row-")
     if trained:
@@ -102,10 +120,11 @@ def results(outcomes: Outcomes) -> str:
                 f"{each['step']} of {each['num_steps']}",
                 each["train_images"],
                 "-" if each["accuracy"] is None else f"{100 * each['accuracy']:.1f}",
+                _published(each),
             )
             for each in trained
         ]
-        heading = ("data set", "method", "steps", "training images", "accuracy, %")
+        heading = ("data set", "method", "steps", "training images", "accuracy, %", "published, %")
         parts.append(f"### The papers' rows, {trained[0]['network']}\n\n" + _table(heading, rows))
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -126,14 +145,55 @@ def _machine(outcomes: Outcomes) -> str:
 
 
 def _errors(outcomes: Outcomes) -> str:
-    failed = {name: each["error"] for name, each in outcomes.items() if "error" in each}
-    return "\n".join(f"- {name} failed: {error}" for name, error in failed.items())
+    lines = [
+        f"- {name} failed: {each['error']}" for name, each in outcomes.items() if "error" in each
+    ]
+    lines += [
+        f"- {name} was skipped: {each['skipped']}"
+        for name, each in outcomes.items()
+        if "skipped" in each
+    ]
+    return "\n".join(lines)
+
+
+def _distances(outcome: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the cells of DISTANCES: each distance and its limit."""
+    distances, limits = outcome["distances"], outcome["limits"]
+    cells = {
+        name: f"{_number(distance)} ({_number(limits[name])})"
+        for name, distance in distances.items()
+    }
+    cells["tensor"] += f" {outcome['tensor']}"
+    names = ("tensor", "loss", "weight", "label_coefficient")
+    return *(cells.get(name, "-") for name in names), "yes" if outcome["equal"] else "no"
+
+
+def _number(value: float | str) -> str:
+    """Formats a number, or the name of one that is not finite."""
+    return value if isinstance(value, str) else f"{value:.1e}"
+
+
+def _peak(outcome: Mapping[str, Any]) -> str:
+    if not outcome["peak_memory"]:
+        return "-"
+    return f"{'≤ ' if outcome.get('peak_is_older') else ''}{outcome['peak_memory'] / MIB:.0f}"
+
+
+def _published(outcome: Mapping[str, Any]) -> str:
+    """Returns the published figures of a row, each with its network."""
+    figures = [
+        f"{figure.text} by {figure.network}"
+        f"{'' if figure.network == outcome['network'] else ', another network'}"
+        for figure in CIFAR.figures
+        if (figure.dataset, figure.method) == (outcome["dataset"], outcome["method"])
+    ]
+    return "; ".join(figures)
 
 
 def _training(outcome: Mapping[str, Any]) -> str:
     return (
         f"{outcome['network']}, {outcome['step']} of {outcome['num_steps']} steps, "
-        f"{outcome['train_images']} training images."
+        f"{outcome['train_images']} training images. Published at the end: {_published(outcome)}."
     )
 
 
@@ -142,7 +202,7 @@ def _group(outcomes: Outcomes, prefix: str) -> list[Mapping[str, Any]]:
     return [
         each
         for name, each in outcomes.items()
-        if name.startswith(prefix) and "error" not in each and each.get("step") != 0
+        if name.startswith(prefix) and not {"error", "skipped"} & each.keys()
     ]
 
 

@@ -2,9 +2,10 @@
 """Trainings on CIFAR-10 that stop in time and continue from their checkpoint in the next call."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from ieg_core.host.runtime import Runtime
 from ieg_core.recipes import build
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.store import leases
+from ieg_core.training.diagnostics import step_diagnostics
 
 COLLAPSE = ("cifar10_uniform_0.8", "ieg")
 ROWS = tuple(
@@ -31,12 +33,12 @@ ROWS = tuple(
 )
 """Data set and method of the papers' rows on CIFAR-10."""
 
-CHECKPOINT_SECONDS = 10.0
 RESERVED_SECONDS = 5.0
 KEPT_ROWS = 50
+MOST_FREQUENT = "most_frequent_pseudo_label"
 
 
-class _OutOfTimeError(Exception):
+class _StoppedError(Exception):
     """Ends a training between two compiled calls."""
 
 
@@ -133,7 +135,12 @@ def label_set_of(config: Config, source: Source) -> LabelSet:
 
 
 def continue_training(
-    config: Config, source: Source, folder: Path, left: Callable[[], float]
+    config: Config,
+    source: Source,
+    folder: Path,
+    left: Callable[[], float],
+    call_steps: int,
+    until: int = 0,
 ) -> dict[str, Any]:
     """Trains on from the folder's checkpoint until the end, or until the time is up.
 
@@ -142,46 +149,78 @@ def continue_training(
       source: CIFAR-10, or a part of it.
       folder: The folder of the checkpoint.
       left: Returns the seconds left.
+      call_steps: Steps of a compiled call.
+      until: The step at which to stop for now; 0 for the end of the schedule.
 
     Returns:
-      "finished", "step", "num_steps", "train_images", "steps_per_second", the test "accuracy" of
-      the averaged parameters at the latest evaluation (None before the first), and
-      "pseudo_label_accuracy", at most about KEPT_ROWS pairs of a step and the share of right
-      pseudo-labels in the steps of that call.
+      "finished", "train_images", "first_step" of this call, and of `summarize` the rest.
     """
-    from ieg_core.training.loop import train  # imports Keras
+    from ieg_core.training import checkpoint, loop  # imports Keras
 
     latest: list[Any] = []
 
     def report(step_report: Any) -> None:
         latest[:] = [step_report]
-        if left() < RESERVED_SECONDS and step_report.step < step_report.num_steps:
-            raise _OutOfTimeError
+        step, last = step_report.step, step_report.num_steps
+        if step < last and (left() < RESERVED_SECONDS or 0 < until <= step):
+            raise _StoppedError
 
     label_set = label_set_of(config, source)
-    runtime = Runtime(checkpoint_seconds=CHECKPOINT_SECONDS)
+    # A checkpoint after each compiled call: none of a GPU's minutes is spent twice.
+    runtime = Runtime(steps_per_execution=call_steps, checkpoint_seconds=0.0)
     with leases.owned(folder) as lease:
+        progress = checkpoint.read_progress(folder)
         try:
-            train(config, label_set, source, lease, folder.name, runtime, report)
+            # An edit of the counted room training/ would give every trial of a sweep a new name.
+            with mock.patch.object(loop, "step_diagnostics", diagnostics):
+                done = loop.train(config, label_set, source, lease, folder.name, runtime, report)
             finished = True
-        except _OutOfTimeError:
-            finished = False
-    outcome = {"finished": finished, "train_images": len(label_set.noisy_labels)}
-    return outcome | (summarize(latest[0]) if latest else {})
+            if progress and not latest:  # it had ended before its outcome was written
+                accuracy, last = done.evaluation_ema.accuracy, progress.step
+                latest.append(loop.StepReport(last, last, 0.0, accuracy, done.curves, None))
+        except _StoppedError:
+            finished = 0 < until <= latest[0].step
+    return {
+        "finished": finished,
+        "train_images": len(label_set.noisy_labels),
+        "first_step": progress.step if progress else 0,
+        **summarize(latest[0]),
+    }
+
+
+def diagnostics(
+    examples: Mapping[str, np.ndarray], ids: np.ndarray, label_set: LabelSet
+) -> dict[str, float]:
+    """Adds the share of the most frequent class among the pseudo-labels to `step_diagnostics`."""
+    found = step_diagnostics(examples, ids, label_set)
+    if "pseudo_label" in examples:
+        counts = np.bincount(examples["pseudo_label"].argmax(-1).ravel())
+        found[MOST_FREQUENT] = float(counts.max() / counts.sum())
+    return found
 
 
 def summarize(report: Any) -> dict[str, Any]:
-    """Returns what an outcome keeps of a `training.loop.StepReport`."""
-    pairs = [
-        (row["step"], row["pseudo_label_accuracy"])
+    """Returns what an outcome keeps of a `training.loop.StepReport`.
+
+    Args:
+      report: The report.
+
+    Returns:
+      "step", "num_steps", "steps_per_second", the test "accuracy" of the averaged parameters at the
+      latest evaluation (None before the first), and "pseudo_labels", at most about KEPT_ROWS
+      triples: a step, and of the pseudo-labels in the steps of that call the share that is right
+      and that of the most frequent class.
+    """
+    rows = [
+        (row["step"], row["pseudo_label_accuracy"], row[MOST_FREQUENT])
         for row in report.curves["training"]
-        if "pseudo_label_accuracy" in row
+        if MOST_FREQUENT in row
     ]
-    stride = max(1, len(pairs) // KEPT_ROWS)
+    stride = max(1, len(rows) // KEPT_ROWS)
     return {
         "step": report.step,
         "num_steps": report.num_steps,
         "steps_per_second": report.steps_per_second,
         "accuracy": report.accuracy_ema,
-        "pseudo_label_accuracy": pairs[stride - 1 :: stride],
+        "pseudo_labels": rows[stride - 1 :: stride],
     }

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+
 from scripts.gpu_check.stages import Stage, read_outcome, run_stages
 from tests.clock import FakeClock
 
@@ -51,6 +53,26 @@ def test_a_stage_that_fails_is_recorded_and_the_others_run(tmp_path):
     assert read_outcome(tmp_path, "bad")["error"] == "ValueError: no memory"
     bench(*stages, budget=10)
     assert bench.ran == []
+
+
+def test_a_stage_that_cannot_run_says_why_and_runs_once_it_can(tmp_path):
+    bench = Bench(tmp_path)
+    stage = bench.stage("torch", 5)
+    skipped = dataclasses.replace(stage, skip="PyTorch is not installed")
+    assert bench(skipped, budget=10) == {}
+    assert bench.ran == []
+    assert bench.lines == ["torch: skipped, PyTorch is not installed"]
+    assert read_outcome(tmp_path, "torch")["skipped"] == "PyTorch is not installed"
+    bench(stage, budget=10)
+    assert bench.ran == ["torch"]
+    bench(skipped, budget=10)
+    assert "skipped" not in read_outcome(tmp_path, "torch")
+
+
+def test_a_figure_that_is_not_finite_is_kept(tmp_path):
+    bench = Bench(tmp_path)
+    bench(bench.stage("bad", 1, outcome={"losses": [float("nan"), 1.0]}), budget=10)
+    assert read_outcome(tmp_path, "bad")["losses"] == ["nan", 1.0]
 
 
 def test_a_group_that_turns_out_slower_than_guessed_is_expected_to_stay_so(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from ieg_core.errors import UserError
 from scripts.gpu_check import trainings
+from scripts.gpu_check.sizes import GPU
 
 
 def test_a_part_of_cifar_is_carried_as_one_file(tmp_path, monkeypatch):
@@ -30,8 +31,9 @@ def test_another_file_is_refused(tmp_path):
 def test_the_rows_are_the_papers_with_the_recipes_settings():
     assert {method for _, method in trainings.ROWS} == {"ieg", "fsr"}
     assert trainings.COLLAPSE in trainings.ROWS
-    config = trainings.papers_config(*trainings.COLLAPSE, "resnet29", 2000, 100)
-    assert config.schedule.num_steps == 2000
+    config = trainings.papers_config(*trainings.COLLAPSE, GPU.trained_network, 0, 100)
+    assert config.network == "resnet29-released"
+    assert config.schedule.num_cycles == 13
     assert config.schedule.name == "cosine_restarts"
     assert config.method_settings.pseudo_label_loss_weight == 5.0
     assert config.method_settings.consistency_loss_weight == 20.0
@@ -47,11 +49,26 @@ def test_labels_and_probe_are_drawn_from_the_images_at_hand():
 
 
 def test_an_outcome_keeps_some_of_the_pseudo_labels():
-    rows = [{"step": step, "pseudo_label_accuracy": step / 200} for step in range(1, 201)]
+    rows = [
+        {"step": step, "pseudo_label_accuracy": step / 200, trainings.MOST_FREQUENT: 0.3}
+        for step in range(1, 201)
+    ]
     curves = {"training": [{"step": 0}, *rows]}
     report = SimpleNamespace(
         step=200, num_steps=2000, steps_per_second=9.0, accuracy_ema=None, curves=curves
     )
-    kept = trainings.summarize(report)["pseudo_label_accuracy"]
+    kept = trainings.summarize(report)["pseudo_labels"]
     assert len(kept) == trainings.KEPT_ROWS
-    assert kept[-1] == (200, 1.0)
+    assert kept[-1] == (200, 1.0, 0.3)
+
+
+def test_the_most_frequent_pseudo_label_is_counted_over_all_steps_of_a_call():
+    config = trainings.papers_config(*trainings.COLLAPSE, GPU.trained_network, 0, 100)
+    label_set = trainings.label_set_of(config, trainings.random_source(400))
+    guessed = np.array([[2, 2, 7], [2, 0, 1]])
+    ids = label_set.train_ids[:6].reshape(2, 3)
+    found = trainings.diagnostics({"pseudo_label": np.eye(10)[guessed]}, ids, label_set)
+    assert found[trainings.MOST_FREQUENT] == 0.5
+    right = guessed == label_set.clean_labels[ids]
+    assert found["pseudo_label_accuracy"] == right.mean()
+    assert trainings.MOST_FREQUENT not in trainings.diagnostics({}, ids, label_set)
