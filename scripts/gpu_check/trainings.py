@@ -2,10 +2,9 @@
 """Trainings on CIFAR-10 that stop in time and continue from their checkpoint in the next call."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from ieg_core.host.runtime import Runtime
 from ieg_core.recipes import build
 from ieg_core.recipes.cifar import CIFAR
 from ieg_core.store import leases
-from ieg_core.training.diagnostics import step_diagnostics
 
 COLLAPSE = ("cifar10_uniform_0.8", "ieg")
 ROWS = tuple(
@@ -171,9 +169,7 @@ def continue_training(
     with leases.owned(folder) as lease:
         progress = checkpoint.read_progress(folder)
         try:
-            # An edit of the counted room training/ would give every trial of a sweep a new name.
-            with mock.patch.object(loop, "step_diagnostics", diagnostics):
-                done = loop.train(config, label_set, source, lease, folder.name, runtime, report)
+            done = loop.train(config, label_set, source, lease, folder.name, runtime, report)
             finished = True
             if progress and not latest:  # it had ended before its outcome was written
                 accuracy, last = done.evaluation_ema.accuracy, progress.step
@@ -186,17 +182,6 @@ def continue_training(
         "first_step": progress.step if progress else 0,
         **summarize(latest[0]),
     }
-
-
-def diagnostics(
-    examples: Mapping[str, np.ndarray], ids: np.ndarray, label_set: LabelSet
-) -> dict[str, float]:
-    """Adds the share of the most frequent class among the pseudo-labels to `step_diagnostics`."""
-    found = step_diagnostics(examples, ids, label_set)
-    if "pseudo_label" in examples:
-        counts = np.bincount(examples["pseudo_label"].argmax(-1).ravel())
-        found[MOST_FREQUENT] = float(counts.max() / counts.sum())
-    return found
 
 
 def summarize(report: Any) -> dict[str, Any]:

@@ -60,15 +60,3 @@ def test_an_outcome_keeps_some_of_the_pseudo_labels():
     kept = trainings.summarize(report)["pseudo_labels"]
     assert len(kept) == trainings.KEPT_ROWS
     assert kept[-1] == (200, 1.0, 0.3)
-
-
-def test_the_most_frequent_pseudo_label_is_counted_over_all_steps_of_a_call():
-    config = trainings.papers_config(*trainings.COLLAPSE, GPU.trained_network, 0, 100)
-    label_set = trainings.label_set_of(config, trainings.random_source(400))
-    guessed = np.array([[2, 2, 7], [2, 0, 1]])
-    ids = label_set.train_ids[:6].reshape(2, 3)
-    found = trainings.diagnostics({"pseudo_label": np.eye(10)[guessed]}, ids, label_set)
-    assert found[trainings.MOST_FREQUENT] == 0.5
-    right = guessed == label_set.clean_labels[ids]
-    assert found["pseudo_label_accuracy"] == right.mean()
-    assert trainings.MOST_FREQUENT not in trainings.diagnostics({}, ids, label_set)
