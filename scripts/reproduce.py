@@ -385,7 +385,17 @@ def reused_text(rows: Iterable[Row], before: Iterable[str]) -> str:
 def to_markdown(
     figure: Figure, compared: Sequence[Compared], place: Mapping[str, Any], reused: str = ""
 ) -> str:
-    """Formats a comparison as Markdown: the command, a table, what was reused, the environment."""
+    """Formats a comparison as Markdown: the command, a table, what was reused, the environment.
+
+    Args:
+      figure: What was reproduced.
+      compared: Each of its figures beside the published one.
+      place: The environment, by name.
+      reused: Which trials had been trained before, as a sentence; "" for none.
+
+    Returns:
+      The page.
+    """
     lines = [f"# {figure.id}", "", *(f"    {command}" for command in figure.commands), ""]
     lines += ["| column | published here | measured | verdict |", "|---|---|---|---|"]
     lines += [f"| {each.column} | {each.expected} | {each.measured} | {each.verdict} |"
